@@ -1,0 +1,36 @@
+"""Every error that a user can cause. One line each: what was given, what is allowed, what to do.
+
+The edges (command line, HTTP) turn these into exit codes and answers; nothing below them catches broadly.
+"""
+
+
+class KontextError(Exception):
+    """Base of all errors meant for the person at the keyboard."""
+
+
+class BadPicture(KontextError):
+    """A picture that cannot be read or is outside the limits."""
+
+
+class BadRequest(KontextError):
+    """An argument that cannot be honoured."""
+
+
+class BadCheckpoint(KontextError):
+    """Weights that are damaged, of another model, or in a refused format."""
+
+
+class BadConfig(KontextError):
+    """A configuration file with unknown keys or impossible values."""
+
+
+class NotFound(KontextError):
+    """Something named by the user does not exist: a file, a model, a session, a turn."""
+
+
+class Busy(KontextError):
+    """Somebody else holds what is needed now (a session opened twice, a full queue)."""
+
+
+class Cancelled(KontextError):
+    """The person asked to stop; nothing was written."""
