@@ -1,0 +1,39 @@
+"""Following the flow from noise to data. A velocity field is any callable (z, t) -> dz/dt; times are plain floats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+VelocityField = Callable[[Tensor, float], Tensor]
+OnStep = Callable[[int, Tensor, Tensor], None]
+"""Called after step i with the state and the data that the velocity at its start points to (z - t v)."""
+
+
+def euler(field: VelocityField, z: Tensor, times: Sequence[float], on_step: OnStep | None = None) -> Tensor:
+    """First order: one evaluation a step. The state keeps the type of z (float32 wanted)."""
+    for i, (t, following) in enumerate(zip(times, times[1:])):
+        v = field(z, t).to(z.dtype)
+        estimate = z - t * v
+        z = z + (following - t) * v
+        if on_step is not None:
+            on_step(i, z, estimate)
+    return z
+
+
+def midpoint(field: VelocityField, z: Tensor, times: Sequence[float], on_step: OnStep | None = None) -> Tensor:
+    """Second order: two evaluations a step, the second in the middle of it."""
+    for i, (t, following) in enumerate(zip(times, times[1:])):
+        half = (following - t) / 2
+        middle = z + half * field(z, t).to(z.dtype)
+        v = field(middle, t + half).to(z.dtype)
+        z = z + (following - t) * v
+        if on_step is not None:
+            on_step(i, z, z - following * v)
+    return z
+
+
+def guided(with_prompt: Tensor, without_prompt: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance: the velocity without the prompt, pushed `guidance` times toward the one with it."""
+    return without_prompt + guidance * (with_prompt - without_prompt)

@@ -1,0 +1,171 @@
+"""The convolutional autoencoder: pictures to latents eight times smaller on each side, and back.
+
+Names and layout of the published autoencoder of FLUX.1: residual blocks with GroupNorm and swish, attention only in
+the middle. The posterior's mean is used, never a sample.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kontext.model.presets import AutoencoderConfig
+
+
+class ResnetBlock(nn.Module):
+    def __init__(self, in_width: int, width: int, groups: int):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_width, eps=1e-6)
+        self.conv1 = nn.Conv2d(in_width, width, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, width, eps=1e-6)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        if in_width != width:
+            self.nin_shortcut = nn.Conv2d(in_width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class AttnBlock(nn.Module):
+    """Single-head attention over all places."""
+
+    def __init__(self, width: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.q = nn.Conv2d(width, width, 1)
+        self.k = nn.Conv2d(width, width, 1)
+        self.v = nn.Conv2d(width, width, 1)
+        self.proj_out = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        q, k, v = (f(h).flatten(2).transpose(1, 2)[:, None] for f in (self.q, self.k, self.v))  # b 1 n c
+        out = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
+        return x + self.proj_out(out)
+
+
+class Downsample(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """Residual blocks of one resolution, with the step to the next one."""
+
+    def __init__(self, widths: list[int], groups: int, resample: tuple[str, nn.Module] | None):
+        super().__init__()
+        self.block = nn.ModuleList(ResnetBlock(a, b, groups) for a, b in zip(widths, widths[1:]))
+        self.resample = resample[0] if resample else None
+        if resample:
+            self.add_module(*resample)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.block:
+            x = block(x)
+        return getattr(self, self.resample)(x) if self.resample else x
+
+
+class Middle(nn.Module):
+    def __init__(self, width: int, groups: int):
+        super().__init__()
+        self.block_1 = ResnetBlock(width, width, groups)
+        self.attn_1 = AttnBlock(width, groups)
+        self.block_2 = ResnetBlock(width, width, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        widths = [config.base_width * m for m in config.multipliers]
+        self.conv_in = nn.Conv2d(3, config.base_width, 3, padding=1)
+        self.down = nn.ModuleList()
+        before = config.base_width
+        for i, width in enumerate(widths):
+            last = i == len(widths) - 1
+            self.down.append(
+                Level(
+                    [before] + [width] * config.blocks_per_level,
+                    config.groups,
+                    None if last else ("downsample", Downsample(width)),
+                )
+            )
+            before = width
+        self.mid = Middle(before, config.groups)
+        self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
+        self.conv_out = nn.Conv2d(before, 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for level in self.down:
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        widths = [config.base_width * m for m in config.multipliers]
+        before = widths[-1]
+        self.conv_in = nn.Conv2d(config.latent_channels, before, 3, padding=1)
+        self.mid = Middle(before, config.groups)
+        levels: list[Level] = []
+        for i, width in reversed(list(enumerate(widths))):  # coarsest first; stored finest first, as published
+            levels.insert(
+                0,
+                Level(
+                    [before] + [width] * (config.blocks_per_level + 1),
+                    config.groups,
+                    ("upsample", Upsample(width)) if i else None,
+                ),
+            )
+            before = width
+        self.up = nn.ModuleList(levels)
+        self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
+        self.conv_out = nn.Conv2d(before, 3, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.mid(self.conv_in(z))
+        for level in reversed(self.up):
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class Autoencoder(nn.Module):
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """pixels (b, 3, height, width) in [-1, 1], sides multiples of 8 -> latents (b, channels, height/8, width/8)."""
+        mean, _ = self.posterior(pixels)
+        return self.config.scale * (mean - self.config.shift)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """latents as `encode` gives them -> pixels, about [-1, 1], not clamped."""
+        return self.decoder(latents / self.config.scale + self.config.shift)
+
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the raw latents, before scale and shift."""
+        mean, log_variance = torch.chunk(self.encoder(pixels), 2, dim=1)
+        return mean, log_variance

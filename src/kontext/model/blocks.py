@@ -1,0 +1,228 @@
+"""The two blocks of the transformer: double-stream (text and picture with weights of their own, joint attention)
+and single-stream (one sequence, attention and MLP in parallel). Parameter names are those of the published files.
+
+In "prefix" attention a context picture runs through the same blocks alone (`context`), which yields the keys and
+values that the text and the target then see.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from kontext.model.rope import apply_rotary
+
+
+class KeysValues(NamedTuple):
+    """Rotated keys and values of one block, each (batch, heads, n, head_width)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Modulated(NamedTuple):
+    """Shift, scale and gate of one branch, each (batch, 1, width)."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+    def before(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, 1 + self.scale, F.layer_norm(x, x.shape[-1:], eps=1e-6))
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Softmax attention of (batch, heads, n, head_width), joined to (batch, n, heads * head_width)."""
+    if keys.shape[0] != queries.shape[0]:  # one context shared by a batch of variants
+        keys = keys.expand(queries.shape[0], -1, -1, -1)
+        values = values.expand(queries.shape[0], -1, -1, -1)
+    return rearrange(F.scaled_dot_product_attention(queries, keys, values), "b h n d -> b n (h d)")
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + 1e-6)
+        return y.to(x.dtype) * self.scale
+
+
+class QKNorm(nn.Module):
+    def __init__(self, head_width: int):
+        super().__init__()
+        self.query_norm = RMSNorm(head_width)
+        self.key_norm = RMSNorm(head_width)
+
+
+class SelfAttention(nn.Module):
+    """Projections of one stream; the attention itself happens jointly, in the block."""
+
+    def __init__(self, width: int, heads: int, bias: bool):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.norm = QKNorm(width // heads)
+        self.proj = nn.Linear(width, width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (batch, n, width) -> normed queries and keys, and values, each (batch, heads, n, head_width)."""
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        return self.norm.query_norm(q), self.norm.key_norm(k), v
+
+
+class Modulation(nn.Module):
+    """Shift, scale and gate for one (single) or two (double) branches, from the conditioning vector."""
+
+    def __init__(self, width: int, branches: int):
+        super().__init__()
+        self.lin = nn.Linear(width, 3 * branches * width)
+
+    def forward(self, activated: Tensor) -> tuple[Modulated, ...]:
+        """activated: silu of the conditioning vector, (batch, width)."""
+        parts = self.lin(activated)[:, None].chunk(self.lin.out_features // self.lin.in_features, dim=-1)
+        return tuple(Modulated(*parts[i : i + 3]) for i in range(0, len(parts), 3))
+
+
+class DoubleStreamBlock(nn.Module):
+    def __init__(self, width: int, heads: int, mlp_ratio: float, qkv_bias: bool):
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.img_mod = Modulation(width, branches=2)
+        self.img_attn = SelfAttention(width, heads, qkv_bias)
+        self.img_mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
+        )
+        self.txt_mod = Modulation(width, branches=2)
+        self.txt_attn = SelfAttention(width, heads, qkv_bias)
+        self.txt_mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
+        )
+
+    def forward(
+        self,
+        picture: Tensor,
+        text: Tensor,
+        picture_mod: tuple[Modulated, ...],
+        text_mod: tuple[Modulated, ...],
+        rotary: Tensor,
+        prefix: KeysValues | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """picture (b, n, width), text (b, m, width), rotary over [text | picture]; returns both, updated."""
+        text_q, text_k, text_v = self.txt_attn.project(text_mod[0].before(text))
+        picture_q, picture_k, picture_v = self.img_attn.project(picture_mod[0].before(picture))
+        q = apply_rotary(torch.cat((text_q, picture_q), dim=2), rotary)
+        k = apply_rotary(torch.cat((text_k, picture_k), dim=2), rotary)
+        v = torch.cat((text_v, picture_v), dim=2)
+        if prefix is not None:
+            k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
+        text_out, picture_out = attend(q, k, v).split((text.shape[1], picture.shape[1]), dim=1)
+        return (
+            self._finish(picture, picture_out, picture_mod, self.img_attn, self.img_mlp),
+            self._finish(text, text_out, text_mod, self.txt_attn, self.txt_mlp),
+        )
+
+    def context(
+        self, picture: Tensor, picture_mod: tuple[Modulated, ...], rotary: Tensor
+    ) -> tuple[Tensor, KeysValues]:
+        """The picture stream of a context, which sees only itself. Returns the stream and its keys and values."""
+        q, k, v = self.img_attn.project(picture_mod[0].before(picture))
+        q, k = apply_rotary(q, rotary), apply_rotary(k, rotary)
+        picture = self._finish(picture, attend(q, k, v), picture_mod, self.img_attn, self.img_mlp)
+        return picture, KeysValues(k, v)
+
+    @staticmethod
+    def _finish(
+        x: Tensor, attended: Tensor, mod: tuple[Modulated, ...], attention: SelfAttention, mlp: nn.Module
+    ) -> Tensor:
+        x = torch.addcmul(x, mod[0].gate, attention.proj(attended))
+        return torch.addcmul(x, mod[1].gate, mlp(mod[1].before(x)))
+
+
+class SingleStreamBlock(nn.Module):
+    def __init__(self, width: int, heads: int, mlp_ratio: float):
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.hidden = int(width * mlp_ratio)
+        self.modulation = Modulation(width, branches=1)
+        self.linear1 = nn.Linear(width, 3 * width + self.hidden)
+        self.linear2 = nn.Linear(width + self.hidden, width)
+        self.norm = QKNorm(width // heads)
+
+    def forward(
+        self, x: Tensor, mod: tuple[Modulated, ...], rotary: Tensor, prefix: KeysValues | None = None
+    ) -> Tensor:
+        """x: (b, n, width), the joined sequence."""
+        q, k, v, mlp = self._project(mod[0].before(x), rotary)
+        if prefix is not None:
+            k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
+        return self._finish(x, attend(q, k, v), mlp, mod[0].gate)
+
+    def context(
+        self, x: Tensor, mod: tuple[Modulated, ...], rotary: Tensor, last: bool = False
+    ) -> tuple[Tensor, KeysValues]:
+        """A context picture alone. Nobody reads its stream after the last block, so there only keys and values."""
+        q, k, v, mlp = self._project(mod[0].before(x), rotary)
+        if not last:
+            x = self._finish(x, attend(q, k, v), mlp, mod[0].gate)
+        return x, KeysValues(k, v)
+
+    def _project(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        qkv, mlp = self.linear1(x).split((3 * self.width, self.hidden), dim=-1)
+        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        q = apply_rotary(self.norm.query_norm(q), rotary)
+        k = apply_rotary(self.norm.key_norm(k), rotary)
+        return q, k, v, mlp
+
+    def _finish(self, x: Tensor, attended: Tensor, mlp: Tensor, gate: Tensor) -> Tensor:
+        joined = torch.cat((attended, F.gelu(mlp, approximate="tanh")), dim=-1)
+        return torch.addcmul(x, gate, self.linear2(joined))
+
+
+class MLPEmbedder(nn.Module):
+    """Linear, SiLU, Linear: time, guidance and pooled text to the conditioning vector."""
+
+    def __init__(self, in_width: int, width: int):
+        super().__init__()
+        self.in_layer = nn.Linear(in_width, width)
+        self.out_layer = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_layer(F.silu(self.in_layer(x)))
+
+
+class LastLayer(nn.Module):
+    """Modulated norm and projection to the velocity."""
+
+    def __init__(self, width: int, out_channels: int):
+        super().__init__()
+        self.linear = nn.Linear(width, out_channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def modulation(self, activated: Tensor) -> Modulated:
+        shift, scale = self.adaLN_modulation[1](activated)[:, None].chunk(2, dim=-1)
+        return Modulated(shift, scale, scale.new_ones(()))
+
+    def forward(self, x: Tensor, mod: Modulated) -> Tensor:
+        return self.linear(mod.before(x))
+
+
+def sinusoidal_embedding(value: Tensor, width: int = 256) -> Tensor:
+    """Cosines, then sines, of 1000 * value at `width / 2` frequencies from 1 down to 1/10000. value (n,) -> (n, width)."""
+    half = width // 2
+    frequency = torch.exp(
+        torch.arange(half, dtype=torch.float32, device=value.device) * (-math.log(10_000) / half)
+    )
+    angle = 1000 * value[:, None].float() * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+def _extend(own: Tensor, prefix: Tensor) -> Tensor:
+    return torch.cat((own, prefix.expand(own.shape[0], -1, -1, -1)), dim=2)

@@ -1,0 +1,223 @@
+"""Sizes of every network, decided once: `dev` (FLUX.1 Kontext), `nano` and `nano-128` (ours), `tiny` (tests).
+
+Figures of `dev`: the published configuration of FLUX.1 Kontext [dev], its autoencoder, T5 v1.1 XXL and CLIP-L.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    in_channels: int = 64
+    """Numbers per token: latent channels times the 2x2 patch."""
+    width: int
+    heads: int
+    depth_double: int
+    depth_single: int
+    axes: tuple[int, int, int]
+    """Share of each head's width turned by (picture index, row, column); they add up to width / heads."""
+    theta: float = 10_000.0
+    mlp_ratio: float = 4.0
+    text_width: int
+    """Width of the T5 states."""
+    pooled_width: int
+    """Width of the CLIP vector."""
+    guidance_embed: bool
+    qkv_bias: bool = True
+    context_attention: Literal["full", "prefix"]
+    """"full": every token sees every token. "prefix": a context picture sees only itself, at t = 0, without the prompt."""
+
+    def __post_init__(self) -> None:
+        if sum(self.axes) != self.width // self.heads or self.width % self.heads:
+            raise ValueError(f"axes {self.axes} must add up to width / heads = {self.width / self.heads}")
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    base_width: int
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Width of each level over the base; each level after the first halves the picture."""
+    blocks_per_level: int = 2
+    latent_channels: int = 16
+    groups: int = 32
+    """Groups of every GroupNorm."""
+    scale: float
+    shift: float
+    """latents = scale * (posterior mean - shift)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Config:
+    vocab: int
+    width: int
+    heads: int
+    head_width: int
+    layers: int
+    feed_forward: int
+    buckets: int = 32
+    max_distance: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    vocab: int
+    width: int
+    heads: int
+    layers: int
+    feed_forward: int
+    length: int
+    """Positions; the prompt for CLIP is padded or cut to this."""
+    end_id: int
+    """Token whose state is the pooled vector."""
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    steps: int
+    guidance: float
+    shift: float | None
+    """alpha of the time shift t' = alpha t / (1 + (alpha - 1) t); None: e^mu from the number of target tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    name: str
+    description: str
+    transformer: TransformerConfig
+    autoencoder: AutoencoderConfig
+    t5: T5Config
+    clip: ClipConfig
+    text_length: int
+    """T5 tokens, padding included."""
+    sizes: tuple[tuple[int, int], ...]
+    """Picture sizes (width, height) in pixels at which the model works."""
+    sampling: Sampling
+
+
+DEV_SIZES: tuple[tuple[int, int], ...] = (
+    (672, 1568),
+    (688, 1504),
+    (720, 1456),
+    (752, 1392),
+    (800, 1328),
+    (832, 1248),
+    (880, 1184),
+    (944, 1104),
+    (1024, 1024),
+    (1104, 944),
+    (1184, 880),
+    (1248, 832),
+    (1328, 800),
+    (1392, 752),
+    (1456, 720),
+    (1504, 688),
+    (1568, 672),
+)
+"""The 17 preferred sizes of FLUX.1 Kontext, narrowest first (so that ties go to the smaller width)."""
+
+
+def _square_like_sizes(side: int) -> tuple[tuple[int, int], ...]:
+    return ((side, side),)
+
+
+DEV = Preset(
+    name="dev",
+    description="FLUX.1 Kontext [dev], 12 B, photographs; bring the files",
+    transformer=TransformerConfig(
+        width=3072,
+        heads=24,
+        depth_double=19,
+        depth_single=38,
+        axes=(16, 56, 56),
+        text_width=4096,
+        pooled_width=768,
+        guidance_embed=True,
+        context_attention="full",
+    ),
+    autoencoder=AutoencoderConfig(base_width=128, scale=0.3611, shift=0.1159),
+    t5=T5Config(vocab=32128, width=4096, heads=64, head_width=64, layers=24, feed_forward=10240),
+    clip=ClipConfig(
+        vocab=49408, width=768, heads=12, layers=12, feed_forward=3072, length=77, end_id=49407
+    ),
+    text_length=512,
+    sizes=DEV_SIZES,
+    sampling=Sampling(steps=28, guidance=2.5, shift=None),
+)
+
+NANO = Preset(
+    name="nano",
+    description="our own 20 M model of the illustrated world, 256x256, for one GPU's training",
+    transformer=TransformerConfig(
+        width=384,
+        heads=6,
+        depth_double=1,
+        depth_single=5,
+        axes=(16, 24, 24),
+        text_width=256,
+        pooled_width=128,
+        guidance_embed=False,
+        context_attention="prefix",
+    ),
+    autoencoder=AutoencoderConfig(base_width=24, blocks_per_level=1, groups=1, scale=1.0, shift=0.0),
+    t5=T5Config(vocab=2048, width=256, heads=4, head_width=64, layers=3, feed_forward=512),
+    clip=ClipConfig(vocab=2048, width=128, heads=2, layers=2, feed_forward=512, length=48, end_id=1),
+    text_length=48,
+    sizes=_square_like_sizes(256),
+    sampling=Sampling(steps=4, guidance=1.0, shift=6.0),
+)
+
+NANO_128 = Preset(
+    name="nano-128",
+    description="our own 5 M model of the illustrated world, 128x128, small enough to train on two CPU cores",
+    transformer=TransformerConfig(
+        width=192,
+        heads=3,
+        depth_double=1,
+        depth_single=5,
+        axes=(16, 24, 24),
+        text_width=128,
+        pooled_width=128,
+        guidance_embed=False,
+        context_attention="prefix",
+    ),
+    autoencoder=AutoencoderConfig(base_width=16, blocks_per_level=1, groups=1, scale=1.0, shift=0.0),
+    t5=T5Config(vocab=2048, width=128, heads=2, head_width=64, layers=2, feed_forward=384),
+    clip=ClipConfig(vocab=2048, width=128, heads=2, layers=2, feed_forward=384, length=40, end_id=1),
+    text_length=40,
+    sizes=_square_like_sizes(128),
+    sampling=Sampling(steps=4, guidance=1.0, shift=6.0),
+)
+
+TINY = Preset(
+    name="tiny",
+    description="for tests: seconds, not meaning",
+    transformer=TransformerConfig(
+        width=64,
+        heads=2,
+        depth_double=1,
+        depth_single=2,
+        axes=(8, 12, 12),
+        text_width=32,
+        pooled_width=32,
+        guidance_embed=False,
+        context_attention="prefix",
+    ),
+    autoencoder=AutoencoderConfig(
+        base_width=8, multipliers=(1, 1, 2, 2), blocks_per_level=1, groups=1, scale=1.0, shift=0.0
+    ),
+    t5=T5Config(vocab=300, width=32, heads=2, head_width=16, layers=1, feed_forward=64),
+    clip=ClipConfig(vocab=300, width=32, heads=2, layers=1, feed_forward=64, length=64, end_id=1),
+    text_length=64,
+    sizes=((64, 64), (48, 80), (80, 48)),
+    sampling=Sampling(steps=2, guidance=1.0, shift=3.0),
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (DEV, NANO, NANO_128, TINY)}

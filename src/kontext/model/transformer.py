@@ -1,0 +1,232 @@
+"""The rectified-flow transformer of FLUX.1 Kontext: predicts the velocity of the target's tokens.
+
+The sequence is [text | target | context pictures]; positions are (picture index, row, column), the target has index 0
+and text (0, 0, 0). With `context_attention = "prefix"` a context picture sees only itself, modulated at t = 0 without
+prompt or guidance, so that its keys and values (`prefill`) serve every step, seed and prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kontext.model.blocks import (
+    DoubleStreamBlock,
+    KeysValues,
+    LastLayer,
+    MLPEmbedder,
+    Modulated,
+    SingleStreamBlock,
+    sinusoidal_embedding,
+)
+from kontext.model.presets import TransformerConfig
+from kontext.model.rope import rotary_table
+
+Context = Sequence[tuple[Tensor, Tensor]]
+"""Context pictures: tokens (batch, n, in_channels) and their positions (n, 3)."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the text and the target see of a context picture: keys and values of every block."""
+
+    blocks: tuple[KeysValues, ...]
+
+    @property
+    def tokens(self) -> int:
+        return self.blocks[0].keys.shape[2]
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.nelement() * part.element_size() for block in self.blocks for part in block)
+
+
+@dataclass(frozen=True)
+class StepModulation:
+    """Shifts, scales and gates of all blocks at one time."""
+
+    double: tuple[tuple[tuple[Modulated, ...], tuple[Modulated, ...]], ...]
+    """Per double block: picture stream, text stream."""
+    single: tuple[tuple[Modulated, ...], ...]
+    final: Modulated
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that an evaluation needs and that does not change from step to step."""
+
+    text: Tensor
+    """Projected text, (batch, m, width)."""
+    context: Tensor | None
+    """"full": embedded context tokens, (batch, n, width)."""
+    prefix: tuple[KeysValues, ...] | None
+    """"prefix": keys and values of all context pictures, per block."""
+    rotary: Tensor
+    """Table over [text | target | context] in "full", [text | target] in "prefix"."""
+
+
+class Transformer(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.img_in = nn.Linear(config.in_channels, width)
+        self.txt_in = nn.Linear(config.text_width, width)
+        self.time_in = MLPEmbedder(256, width)
+        self.vector_in = MLPEmbedder(config.pooled_width, width)
+        if config.guidance_embed:
+            self.guidance_in = MLPEmbedder(256, width)
+        self.double_blocks = nn.ModuleList(
+            DoubleStreamBlock(width, config.heads, config.mlp_ratio, config.qkv_bias)
+            for _ in range(config.depth_double)
+        )
+        self.single_blocks = nn.ModuleList(
+            SingleStreamBlock(width, config.heads, config.mlp_ratio) for _ in range(config.depth_single)
+        )
+        self.final_layer = LastLayer(width, config.in_channels)
+
+    def forward(
+        self,
+        target: Tensor,
+        text: Tensor,
+        pooled: Tensor,
+        timesteps: Tensor,
+        guidance: Tensor | None,
+        target_ids: Tensor,
+        context: Context = (),
+    ) -> Tensor:
+        """Velocity of the target.
+
+        target (b, n, in_channels); text (b, m, text_width); pooled (b, pooled_width); timesteps (b,) in [0, 1];
+        guidance (b,) where the model embeds it, else None; target_ids (n, 3). Returns (b, n, in_channels).
+        """
+        prepared = self.prepare(text, target_ids, context)
+        return self.evaluate(target, prepared, self.modulate(self.vector(timesteps, pooled, guidance)))
+
+    def evaluate(self, target: Tensor, prepared: Prepared, mod: StepModulation) -> Tensor:
+        """One evaluation from what is prepared: the whole of the work inside the sampling loop."""
+        picture, text = self.img_in(target), prepared.text
+        if prepared.context is not None:
+            picture = torch.cat((picture, prepared.context), dim=1)
+        prefix = prepared.prefix or (None,) * (len(self.double_blocks) + len(self.single_blocks))
+        prefix_double, prefix_single = prefix[: len(self.double_blocks)], prefix[len(self.double_blocks) :]
+
+        for block, (picture_mod, text_mod), seen in zip(self.double_blocks, mod.double, prefix_double):
+            picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, seen)
+        joined = torch.cat((text, picture), dim=1)
+        for block, block_mod, seen in zip(self.single_blocks, mod.single, prefix_single):
+            joined = block(joined, block_mod, prepared.rotary, seen)
+
+        start = text.shape[1]
+        return self.final_layer(joined[:, start : start + target.shape[1]], mod.final)
+
+    def prepare(
+        self, text: Tensor, target_ids: Tensor, context: Context = (), prefixes: Sequence[Prefix] = ()
+    ) -> Prepared:
+        """Leave the loop what can leave it: text projected, rotary table, context embedded or prefilled.
+
+        In "prefix" attention, `prefixes` are pictures prefilled before; `context` is prefilled here.
+        """
+        ids = [target_ids.new_zeros(text.shape[1], 3), target_ids]
+        if self.config.context_attention == "prefix":
+            prefixes = [*prefixes, *(self.prefill(tokens, ids_) for tokens, ids_ in context)]
+            embedded = None
+        else:
+            if prefixes:
+                raise ValueError('prefixes need context_attention = "prefix"')
+            ids += [ids_ for _, ids_ in context]
+            embedded = self.img_in(torch.cat([tokens for tokens, _ in context], dim=1)) if context else None
+            if embedded is not None and embedded.shape[0] != text.shape[0]:
+                embedded = embedded.expand(text.shape[0], -1, -1)
+        return Prepared(
+            text=self.txt_in(text),
+            context=embedded,
+            prefix=_join(prefixes),
+            rotary=rotary_table(torch.cat(ids), self.config.axes, self.config.theta),
+        )
+
+    def prefill(self, tokens: Tensor, ids: Tensor) -> Prefix:
+        """Keys and values of one context picture, tokens (b, n, in_channels), ids (n, 3): of the picture alone."""
+        mod = self.modulate(self.time_in(sinusoidal_embedding(tokens.new_zeros(1)).to(tokens.dtype)))
+        rotary = rotary_table(ids, self.config.axes, self.config.theta)
+        x, blocks = self.img_in(tokens), []
+        for block, (picture_mod, _) in zip(self.double_blocks, mod.double):
+            x, seen = block.context(x, picture_mod, rotary)
+            blocks.append(seen)
+        for block, block_mod in zip(self.single_blocks, mod.single):
+            x, seen = block.context(x, block_mod, rotary, last=block is self.single_blocks[-1])
+            blocks.append(seen)
+        return Prefix(tuple(blocks))
+
+    def vector(self, timesteps: Tensor, pooled: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """The conditioning vector (b, width) of times, pooled text and, where the model embeds it, guidance."""
+        vector = self.time_in(sinusoidal_embedding(timesteps).to(pooled.dtype)) + self.vector_in(pooled)
+        if self.config.guidance_embed:
+            if guidance is None:
+                raise ValueError("this model embeds guidance: give one value per picture")
+            vector = vector + self.guidance_in(sinusoidal_embedding(guidance).to(pooled.dtype))
+        return vector
+
+    def modulate(self, vector: Tensor) -> StepModulation:
+        """Shifts, scales and gates of every block from the conditioning vector (b, width)."""
+        activated = F.silu(vector)
+        return StepModulation(
+            double=tuple((block.img_mod(activated), block.txt_mod(activated)) for block in self.double_blocks),
+            single=tuple(block.modulation(activated) for block in self.single_blocks),
+            final=self.final_layer.modulation(activated),
+        )
+
+    def modulations(
+        self, timesteps: Sequence[float], pooled: Tensor, guidance: Tensor | None = None
+    ) -> list[StepModulation]:
+        """Modulations of all steps in one product per block: timesteps (s), pooled (b, pooled_width)."""
+        steps, batch = len(timesteps), pooled.shape[0]
+        times = torch.tensor(timesteps, dtype=torch.float32, device=pooled.device).repeat_interleave(batch)
+        every = self.modulate(
+            self.vector(times, pooled.repeat(steps, 1), None if guidance is None else guidance.repeat(steps))
+        )
+        return [_rows(every, slice(i * batch, (i + 1) * batch)) for i in range(steps)]
+
+    def initialize(self) -> None:
+        """Weights before training: every block an identity (adaLN-zero), the velocity zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for embedder in (self.time_in, self.vector_in):
+            nn.init.normal_(embedder.in_layer.weight, std=0.02)
+            nn.init.normal_(embedder.out_layer.weight, std=0.02)
+        silent = [block.modulation.lin for block in self.single_blocks]
+        for block in self.double_blocks:
+            silent += [block.img_mod.lin, block.txt_mod.lin]
+        silent += [self.final_layer.adaLN_modulation[1], self.final_layer.linear]
+        for linear in silent:
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+
+def _join(prefixes: Sequence[Prefix]) -> tuple[KeysValues, ...] | None:
+    if not prefixes:
+        return None
+    if len(prefixes) == 1:
+        return prefixes[0].blocks
+    return tuple(
+        KeysValues(torch.cat([kv.keys for kv in same], dim=2), torch.cat([kv.values for kv in same], dim=2))
+        for same in zip(*(prefix.blocks for prefix in prefixes))
+    )
+
+
+def _rows(mod: StepModulation, rows: slice) -> StepModulation:
+    def cut(part: Modulated) -> Modulated:
+        return Modulated(*(value[rows] if value.ndim else value for value in part))
+
+    return StepModulation(
+        double=tuple((tuple(map(cut, a)), tuple(map(cut, b))) for a, b in mod.double),
+        single=tuple(tuple(map(cut, a)) for a in mod.single),
+        final=cut(mod.final),
+    )
