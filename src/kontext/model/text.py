@@ -1,0 +1,239 @@
+"""The two text encoders: T5 v1.1 (states for every token) and CLIP text (one pooled vector).
+
+Equal to `T5EncoderModel` and `CLIPTextModel` of `transformers`, and named like them, so that published files
+load without renaming. As in FLUX, no padding mask is used: padding is attended like any other token.
+
+T5: Raffel et al. (arXiv 1910.10683), gated GELU of Shazeer (2002.05202). CLIP: Radford et al. (2103.00020).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kontext.model.presets import ClipConfig, T5Config
+
+LEGACY_END_ID = 2
+"""Old CLIP configurations name 2, which their tokenizer never makes; the end token is then the largest id."""
+
+
+class T5Norm(nn.Module):
+    """Root-mean-square norm without bias, computed in float32 (eps 1e-6)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-6)
+        return self.weight * (x * scale).to(self.weight.dtype)
+
+
+class T5SelfAttention(nn.Module):
+    """Attention without scaling and biases; that of the first block owns the position bias of all."""
+
+    def __init__(self, config: T5Config, owns_bias: bool):
+        super().__init__()
+        inner = config.heads * config.head_width
+        self.config = config
+        self.q = nn.Linear(config.width, inner, bias=False)
+        self.k = nn.Linear(config.width, inner, bias=False)
+        self.v = nn.Linear(config.width, inner, bias=False)
+        self.o = nn.Linear(inner, config.width, bias=False)
+        if owns_bias:
+            self.relative_attention_bias = nn.Embedding(config.buckets, config.heads)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = (
+            f(x).unflatten(-1, (self.config.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v)
+        )
+        x = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias, scale=1.0
+        )  # (batch, heads, length, head_width)
+        return self.o(x.transpose(1, 2).flatten(2))
+
+    def position_bias(self, length: int) -> Tensor:
+        """What is added to the attention scores, (1, heads, length, length): by distance bucket."""
+        position = torch.arange(length, device=self.relative_attention_bias.weight.device)
+        buckets = distance_buckets(
+            position[None, :] - position[:, None], self.config.buckets, self.config.max_distance
+        )
+        return self.relative_attention_bias(buckets).permute(2, 0, 1)[None]
+
+
+def distance_buckets(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
+    """Bucket of each signed distance (key - query), values in [0, buckets).
+
+    One half of the buckets is for keys before, one for keys after. In each, the first half is exact, the rest
+    grows logarithmically up to `max_distance`, and all beyond share the last one (1910.10683, section 2.1).
+    """
+    half = buckets // 2
+    exact = half // 2
+    size = distance.abs()
+    log_ratio = torch.log(size.float() / exact) / math.log(max_distance / exact)
+    coarse = (exact + (log_ratio * (half - exact)).clamp(min=0).long()).clamp(max=half - 1)
+    return torch.where(size < exact, size, coarse) + half * (distance > 0)
+
+
+class T5FeedForward(nn.Module):
+    """Gated GELU (tanh form): wo(gelu(wi_0 x) * wi_1 x)."""
+
+    def __init__(self, config: T5Config):
+        super().__init__()
+        self.wi_0 = nn.Linear(config.width, config.feed_forward, bias=False)
+        self.wi_1 = nn.Linear(config.width, config.feed_forward, bias=False)
+        self.wo = nn.Linear(config.feed_forward, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wo(F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x))
+
+
+class T5Block(nn.Module):
+    """Attention, then feed-forward, each after a norm and added to its input."""
+
+    def __init__(self, config: T5Config, owns_bias: bool):
+        super().__init__()
+        attention, feed_forward = nn.Module(), nn.Module()
+        attention.SelfAttention = T5SelfAttention(config, owns_bias)
+        attention.layer_norm = T5Norm(config.width)
+        feed_forward.DenseReluDense = T5FeedForward(config)
+        feed_forward.layer_norm = T5Norm(config.width)
+        self.layer = nn.ModuleList([attention, feed_forward])
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        attention, feed_forward = self.layer
+        x = x + attention.SelfAttention(attention.layer_norm(x), bias)
+        return x + feed_forward.DenseReluDense(feed_forward.layer_norm(x))
+
+
+class T5Encoder(nn.Module):
+    """T5 v1.1 encoder: token ids (batch, length) -> states (batch, length, width), any length.
+
+    Use float32 or bfloat16: float16 overflows in the large published weights. Files may hold the embedding a
+    second time as `encoder.embed_tokens.weight`, the same tensor; only `shared.weight` exists here.
+    """
+
+    def __init__(self, config: T5Config):
+        super().__init__()
+        self.config = config
+        self.shared = nn.Embedding(config.vocab, config.width)
+        self.encoder = nn.Module()
+        self.encoder.block = nn.ModuleList(T5Block(config, owns_bias=i == 0) for i in range(config.layers))
+        self.encoder.final_layer_norm = T5Norm(config.width)
+        inner = config.heads * config.head_width
+        _initialise(
+            self,
+            {
+                "shared.weight": 1.0,
+                "SelfAttention.q.weight": (config.width * config.head_width) ** -0.5,
+                "SelfAttention.o.weight": inner**-0.5,
+                "DenseReluDense.wo.weight": config.feed_forward**-0.5,
+            },
+            otherwise=config.width**-0.5,
+        )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.shared(ids)
+        bias = self.encoder.block[0].layer[0].SelfAttention.position_bias(ids.shape[1])
+        for block in self.encoder.block:
+            x = block(x, bias)
+        return self.encoder.final_layer_norm(x)
+
+
+class ClipSelfAttention(nn.Module):
+    """Causal multi-head attention with biases."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.q_proj = nn.Linear(config.width, config.width)
+        self.k_proj = nn.Linear(config.width, config.width)
+        self.v_proj = nn.Linear(config.width, config.width)
+        self.out_proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in projections)
+        x = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (batch, heads, length, width / heads)
+        return self.out_proj(x.transpose(1, 2).flatten(2))
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """The activation of the published CLIP."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+class ClipFeedForward(nn.Module):
+    """fc2(activation(fc1 x))."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.width, config.feed_forward)
+        self.fc2 = nn.Linear(config.feed_forward, config.width)
+        self.activation = {"quick_gelu": quick_gelu, "gelu": F.gelu}[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class ClipBlock(nn.Module):
+    """Attention, then feed-forward, each after a layer norm and added to its input."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.self_attn = ClipSelfAttention(config)
+        self.layer_norm1 = nn.LayerNorm(config.width)
+        self.mlp = ClipFeedForward(config)
+        self.layer_norm2 = nn.LayerNorm(config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class ClipText(nn.Module):
+    """CLIP text encoder: token ids (batch, length <= config.length) -> state at the end (batch, width).
+
+    The end is the first position that holds `config.end_id`; with the legacy value 2, the first that holds the
+    largest id. Files may also hold `text_model.embeddings.position_ids` (0, 1, 2, ...), which is no weight.
+    """
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.config = config
+        self.text_model = nn.Module()
+        self.text_model.embeddings = nn.Module()
+        self.text_model.embeddings.token_embedding = nn.Embedding(config.vocab, config.width)
+        self.text_model.embeddings.position_embedding = nn.Embedding(config.length, config.width)
+        self.text_model.encoder = nn.Module()
+        self.text_model.encoder.layers = nn.ModuleList(ClipBlock(config) for _ in range(config.layers))
+        self.text_model.final_layer_norm = nn.LayerNorm(config.width)
+        shallow = config.width**-0.5
+        _initialise(
+            self,
+            {"embedding.weight": 0.02, "out_proj.weight": shallow, "fc1.weight": (2 * config.width) ** -0.5},
+            otherwise=shallow * (2 * config.layers) ** -0.5,
+        )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        model = self.text_model
+        position = torch.arange(ids.shape[1], device=ids.device)
+        x = model.embeddings.token_embedding(ids) + model.embeddings.position_embedding(position)
+        for block in model.encoder.layers:
+            x = block(x)
+        legacy = self.config.end_id == LEGACY_END_ID
+        end = (ids if legacy else (ids == self.config.end_id).int()).argmax(-1)
+        return model.final_layer_norm(x[torch.arange(len(x), device=x.device), end])
+
+
+@torch.no_grad()
+def _initialise(module: nn.Module, deviations: dict[str, float], otherwise: float) -> None:
+    """Draw matrices normally, with the deviation given for the end of their name; biases are 0."""
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(
+                parameter, std=next((s for end, s in deviations.items() if name.endswith(end)), otherwise)
+            )
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
