@@ -1,0 +1,1 @@
+"""Training: the autoencoder of the world, the flow model, its distillation, and LoRA; writes what `checkpoint` reads."""

@@ -1,0 +1,66 @@
+"""Settings of the training runs, read from TOML. Unknown keys are refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kontext.errors import BadConfig
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Training(_Settings):
+    preset: str = "nano-128"
+    device: str = "cpu"
+    seed: int = 0
+    steps: int
+    seconds: float | None = None
+    """Time budget of the whole run; it ends, decayed and saved, at the earlier of steps and seconds."""
+    warmup: int = 100
+    decay_share: float = 0.4
+    batch: int
+    workers: int = 1
+    muon_rate: float = 2e-3
+    adamw_rate: float = 1e-3
+    ema: float = 0.999
+    bfloat16: bool = False
+    compile: bool = False
+    log_every: int = 50
+    validate_every: int = 500
+    save_seconds: float = 120.0
+
+
+class AutoencoderTraining(_Training):
+    crop: int = 64
+    """Side of the crops, pixels."""
+    crops_per_picture: int = 4
+    half_share: float = 0.5
+    """Share of crops from pictures at half size."""
+    colour_weight: float = 1.0
+    kl_weight: float = 1e-5
+    robust: bool = True
+    """In the last third: noisy latents and the model's own output."""
+    validation_pictures: int = 32
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def read(kind: type[T], path: Path) -> T:
+    """Read a TOML file as settings of a kind. Raises BadConfig naming the file and the offending key."""
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text()))
+    except FileNotFoundError:
+        raise BadConfig(f"no such config file: {path}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadConfig(f"{path}: {where}: {first['msg']}") from None

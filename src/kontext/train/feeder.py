@@ -1,0 +1,117 @@
+"""Training examples from worker processes through shared memory: no data set on disk, no pickled pictures.
+
+A producer is a picklable callable: seed -> {field: array}, always of the same shapes. Workers fill slots of shared
+memory with blocks of examples; the trainer copies a slot out and hands it back. With no workers the examples are
+made in the caller's process, in the order of their seeds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+from collections.abc import Callable, Mapping
+from multiprocessing import shared_memory
+
+import numpy as np
+
+Example = Mapping[str, np.ndarray]
+Producer = Callable[[int], Example]
+
+
+class Feeder:
+    def __init__(self, producer: Producer, *, workers: int, first_seed: int, block: int = 16, slots: int = 8):
+        """first_seed: examples made before, so that a resumed run goes on with new ones."""
+        self.producer, self.workers, self.block = producer, workers, block
+        self.seed = first_seed
+        self._kept: list[dict[str, np.ndarray]] = []
+        if workers:
+            self._start(max(slots, 2 * workers))
+
+    def take(self, count: int) -> dict[str, np.ndarray]:
+        """`count` examples, stacked by field. Raises RuntimeError when a worker has died."""
+        if not self.workers:
+            examples = [self.producer(self.seed + i) for i in range(count)]
+            self.seed += count
+            return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+        while sum(len(next(iter(b.values()))) for b in self._kept) < count:
+            self._kept.append(self._next_block())
+        joined = {name: np.concatenate([b[name] for b in self._kept]) for name in self._kept[0]}
+        self._kept = [{name: value[count:] for name, value in joined.items()}]
+        self.seed += count
+        return {name: value[:count] for name, value in joined.items()}
+
+    def ready(self) -> int:
+        """Blocks that wait to be taken: 0 means that the trainer waits for the workers."""
+        return self._full.qsize() if self.workers else 1
+
+    def close(self) -> None:
+        if self.workers:
+            for process in self._processes:
+                process.terminate()
+            for process in self._processes:
+                process.join()
+            for memory in self._memories:
+                memory.close()
+                memory.unlink()
+            self.workers = 0
+
+    def _start(self, slots: int) -> None:
+        sample = self.producer(self.seed)
+        self._fields = {name: (self.block, *value.shape, value.dtype.str) for name, value in sample.items()}
+        bytes_needed = sum(_size(field) for field in self._fields.values())
+        context = multiprocessing.get_context("spawn")
+        self._memories = [shared_memory.SharedMemory(create=True, size=bytes_needed) for _ in range(slots)]
+        self._views = [_views(memory, self._fields) for memory in self._memories]
+        self._free, self._full = context.Queue(), context.Queue()
+        for slot in range(slots):
+            self._free.put(slot)
+        names = [memory.name for memory in self._memories]
+        self._processes = [
+            context.Process(
+                target=_work,
+                args=(self.producer, self._fields, names, self._free, self._full, self.seed + i, self.workers),
+                daemon=True,
+            )
+            for i in range(self.workers)
+        ]
+        for process in self._processes:
+            process.start()
+
+    def _next_block(self) -> dict[str, np.ndarray]:
+        while True:
+            try:
+                slot = self._full.get(timeout=5)
+                break
+            except queue.Empty:
+                dead = [p.exitcode for p in self._processes if not p.is_alive()]
+                if dead:
+                    raise RuntimeError(f"a worker that makes training examples has died (exit {dead[0]})") from None
+        block = {name: view.copy() for name, view in self._views[slot].items()}
+        self._free.put(slot)
+        return block
+
+
+def _size(field: tuple) -> int:
+    *shape, kind = field
+    return -(-int(np.prod(shape)) * np.dtype(kind).itemsize // 64) * 64
+
+
+def _views(memory: shared_memory.SharedMemory, fields: dict[str, tuple]) -> dict[str, np.ndarray]:
+    views, start = {}, 0
+    for name, field in fields.items():
+        *shape, kind = field
+        views[name] = np.ndarray(shape, kind, buffer=memory.buf, offset=start)
+        start += _size(field)
+    return views
+
+
+def _work(producer, fields, names, free, full, seed, stride) -> None:
+    memories = [shared_memory.SharedMemory(name=name) for name in names]
+    slots = [_views(memory, fields) for memory in memories]
+    while True:
+        slot = free.get()
+        for i in range(next(iter(fields.values()))[0]):
+            for name, value in producer(seed).items():
+                slots[slot][name][i] = value
+            seed += stride
+        full.put(slot)

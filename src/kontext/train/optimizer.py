@@ -1,0 +1,109 @@
+"""Muon for the matrices, AdamW for the rest, behind one optimizer.
+
+Muon (Jordan et al., 2024) replaces the momentum of a matrix by the nearest orthogonal one, found with five
+Newton-Schulz steps; matrices of one shape are iterated together. Convolutions count as (out, in * kernel).
+In float32 on a CPU, which has no fast bfloat16; in bfloat16 on an accelerator.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def orthogonalize(momentum: Tensor) -> Tensor:
+    """Nearest matrices with all singular values near 1: (n, rows, columns) -> the same shape, float32."""
+    x = momentum if momentum.device.type == "cpu" else momentum.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        a = x @ x.mT
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    return (x.mT if tall else x).float()
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Groups carry `kind` ("muon" or "adamw") and `lr`; weight decay is decoupled in both."""
+
+    def __init__(
+        self,
+        muon: Iterable[nn.Parameter],
+        adamw: Iterable[nn.Parameter],
+        *,
+        muon_rate: float,
+        adamw_rate: float,
+        weight_decay: float = 0.01,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.95),
+    ):
+        groups = [
+            {"params": list(muon), "kind": "muon", "lr": muon_rate, "peak": muon_rate},
+            {"params": list(adamw), "kind": "adamw", "lr": adamw_rate, "peak": adamw_rate},
+        ]
+        groups = [group for group in groups if group["params"]]
+        super().__init__(groups, {"weight_decay": weight_decay, "momentum": momentum, "betas": betas})
+
+    def scale_rates(self, factor: float) -> None:
+        """Set every learning rate to `factor` times its peak."""
+        for group in self.param_groups:
+            group["lr"] = factor * group["peak"]
+
+    @torch.no_grad()
+    def step(self, closure=None):  # type: ignore[override]
+        for group in self.param_groups:
+            (self._muon if group["kind"] == "muon" else self._adamw)(group)
+
+    def _muon(self, group: dict) -> None:
+        by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+        for p in group["params"]:
+            if p.grad is not None:
+                by_shape[(p.shape[0], p[0].numel())].append(p)
+        beta = group["momentum"]
+        for (rows, columns), parameters in by_shape.items():
+            grads = [p.grad.float() for p in parameters]
+            momenta = [self._state(p, "momentum") for p in parameters]
+            torch._foreach_lerp_(momenta, grads, 1 - beta)
+            update = torch.stack([g.lerp(m, beta).reshape(rows, columns) for g, m in zip(grads, momenta)])
+            update = orthogonalize(update) * (0.2 * max(rows, columns) ** 0.5)
+            for p, u in zip(parameters, update):
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(u.reshape(p.shape), alpha=-group["lr"])
+
+    def _adamw(self, group: dict) -> None:
+        parameters = [p for p in group["params"] if p.grad is not None]
+        if not parameters:
+            return
+        beta1, beta2 = group["betas"]
+        grads = [p.grad.float() for p in parameters]
+        first = [self._state(p, "first") for p in parameters]
+        second = [self._state(p, "second") for p in parameters]
+        group["count"] = count = group.get("count", 0) + 1
+        torch._foreach_lerp_(first, grads, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, grads, grads, 1 - beta2)
+        root = torch._foreach_sqrt(second)
+        torch._foreach_div_(root, (1 - beta2**count) ** 0.5)
+        torch._foreach_add_(root, 1e-8)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_addcdiv_(parameters, first, root, -group["lr"] / (1 - beta1**count))
+
+    def _state(self, p: nn.Parameter, name: str) -> Tensor:
+        state = self.state[p]
+        if name not in state:
+            state[name] = torch.zeros_like(p, dtype=torch.float32)
+        return state[name]
+
+
+def split_parameters(
+    modules: Iterable[nn.Module], adamw_names: tuple[str, ...]
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices and convolutions for Muon; vectors, and parameters whose name holds one of `adamw_names`, for AdamW."""
+    muon, adamw = [], []
+    for module in modules:
+        for name, p in module.named_parameters():
+            plain = p.ndim < 2 or any(part in name for part in adamw_names)
+            (adamw if plain else muon).append(p)
+    return muon, adamw

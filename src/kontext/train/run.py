@@ -1,0 +1,107 @@
+"""What every training run shares: its folder, log, clock, learning-rate course, moving average and saved state.
+
+A run is resumable at any save and stops at its step count or its time budget, whichever comes first, always with a
+complete state on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kontext.errors import BadCheckpoint
+
+log = logging.getLogger(__name__)
+
+
+class Ema:
+    """Moving average of weights in float32, decay min(limit, (1 + step) / (10 + step))."""
+
+    def __init__(self, modules: Iterable[nn.Module], limit: float):
+        self.limit = limit
+        self.live = [p for module in modules for p in module.parameters()]
+        self.average = [p.detach().float().clone() for p in self.live]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self.limit, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.average, [p.detach().float() for p in self.live], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange averaged and live weights; call again to exchange back."""
+        for average, live in zip(self.average, self.live):
+            kept = live.detach().float().clone()
+            live.copy_(average)
+            average.copy_(kept)
+
+    def __enter__(self) -> Ema:
+        self.swap()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.swap()
+
+
+class Run:
+    """A folder with `log.jsonl`, `state.pt` (resumable, ours alone) and what the trainer puts beside them."""
+
+    def __init__(self, folder: Path, *, steps: int, seconds: float | None, warmup: int, decay_share: float):
+        self.folder = folder
+        self.steps, self.seconds, self.warmup, self.decay_share = steps, seconds, warmup, decay_share
+        self.step = 0
+        self.spent = 0.0
+        self._started = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those of earlier parts of a resumed run included."""
+        return self.spent + time.monotonic() - self._started
+
+    @property
+    def progress(self) -> float:
+        """0 at the start, 1 at the end: by steps or by time, whichever is further."""
+        by_time = self.elapsed / self.seconds if self.seconds else 0.0
+        return max(self.step / self.steps, by_time)
+
+    @property
+    def finished(self) -> bool:
+        return self.progress >= 1.0
+
+    def rate(self) -> float:
+        """Factor of the learning rate: linear warm-up, constant, then linear to zero over the last share."""
+        warm = min(1.0, (self.step + 1) / max(1, self.warmup))
+        left = max(0.0, 1.0 - self.progress)
+        return warm * min(1.0, left / self.decay_share if self.decay_share else 1.0)
+
+    def record(self, **figures: object) -> None:
+        line = {"step": self.step, "seconds": round(self.elapsed, 1), **figures}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        log.info("%s", " ".join(f"{k} {_short(v)}" for k, v in line.items()))
+
+    def save(self, state: dict) -> None:
+        path = self.folder / "state.pt"
+        part = path.with_suffix(".part")
+        torch.save({**state, "step": self.step, "seconds": self.elapsed}, part)
+        part.replace(path)
+
+    def load(self) -> dict:
+        path = self.folder / "state.pt"
+        if not path.exists():
+            raise BadCheckpoint(f"nothing to resume in {self.folder}: state.pt is missing; start without --resume")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.step, self.spent = state["step"], state["seconds"]
+        self._started = time.monotonic()
+        return state
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
