@@ -1,0 +1,1 @@
+"""Measure editing exactly: metrics, suites and reports over anything that has an Editor's ``edit``."""

@@ -1,0 +1,262 @@
+"""Exact metrics of one edit: did the asked thing happen, and nothing else?
+
+The world knows the one right answer of every edit, so nothing here needs a judge. Distances are CIE L*a*b*
+(D65, dE76) after a blur of one pixel, because a codec's softness is no wrong edit. The headline is a forced
+choice: the result must be nearer to the target than to every *rival* (the untouched source, the same edit on
+another thing, another value, an added stray change), and near enough in itself. Needs numpy only, so that
+training can use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]  # (height, width, 3), sRGB
+Mask = NDArray[np.bool_]  # (height, width)
+Floats = NDArray[np.float32]
+
+BLUR_PIXELS = 1.0
+CHANGED_LEVELS = 10  # a pixel belongs to the edit where any channel of source and target differs by more
+UNTOUCHED_LEVELS = (
+    2  # ... and is to be kept where none differs by more than this (what lies between is not scored)
+)
+RING_PIXELS = 4  # around the edit (of 256): scored neither as edit nor as kept
+DISTANCE_CAP = 30.0  # one pixel's dE counts at most this much in the forced choice
+ACCURACY_NEEDED = 0.7  # a success has this share of the edit's pixels within dE 10 of the target ...
+ERROR_ALLOWED = 0.2  # ... and this much of the way left to go (a half-done edit has 0.25)
+PSNR_CAP = 100.0  # stands for "bit for bit"
+WHOLE_CATEGORIES = frozenset({"style_ref", "char_ref", "t2i"})  # their target is a new picture
+KEEP_FIGURES = (
+    *("keep@2", "keep@5", "keep@10", "keep_psnr", "keep_p99", "spill"),
+    *("iou@5", "iou@10", "precision", "recall"),
+)
+
+
+# ---------------------------------------------------------------- colour
+
+
+@lru_cache(maxsize=1)
+def _linear_table() -> Floats:
+    s = np.linspace(0, 1, 4096, dtype=np.float64)
+    return np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def blur(picture: NDArray[Any], sigma: float) -> Floats:
+    """Gaussian blur, edge-replicated. (h, w) or (h, w, c), any number type -> float32 of the same shape."""
+    out = np.asarray(picture, np.float32)
+    if sigma <= 0:
+        return out
+    radius = max(1, int(np.ceil(3 * sigma)))
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps = (taps / taps.sum()).astype(np.float32)
+    for axis in (0, 1):
+        pad = [(radius, radius) if a == axis else (0, 0) for a in range(out.ndim)]
+        wide, length = np.pad(out, pad, mode="edge"), out.shape[axis]
+        out = sum(t * np.take(wide, range(i, i + length), axis=axis) for i, t in enumerate(taps))
+    return out
+
+
+def lab(picture: NDArray[Any]) -> Floats:
+    """sRGB 0..255 (h, w, 3), any number type -> CIE L*a*b* under D65 (h, w, 3) float32."""
+    linear = _linear_table()[np.clip(picture * np.float32(4095 / 255) + 0.5, 0, 4095).astype(np.int32)]
+    to_xyz = np.array(
+        [
+            [0.4124564, 0.3575761, 0.1804375],
+            [0.2126729, 0.7151522, 0.0721750],
+            [0.0193339, 0.1191920, 0.9503041],
+        ]
+    )
+    white = to_xyz.sum(1, keepdims=True)
+    xyz = linear @ (to_xyz / white).T.astype(np.float32)
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    x, y, z = f[..., 0], f[..., 1], f[..., 2]
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+def colour_distance(a: Floats, b: Floats) -> Floats:
+    """dE76 per pixel of two Lab arrays (..., 3) -> (...)."""
+    return np.sqrt(np.square(a - b).sum(-1))
+
+
+def dilate(mask: Mask, radius: int) -> Mask:
+    """Grow a mask by a square of ``radius`` pixels each way."""
+    out = mask.copy()
+    for axis in (0, 1):
+        wide = np.pad(out, [(radius, radius) if a == axis else (0, 0) for a in (0, 1)])
+        length = out.shape[axis]
+        out = np.any([np.take(wide, range(i, i + length), axis=axis) for i in range(2 * radius + 1)], axis=0)
+    return out
+
+
+def share(good: Mask, where: Mask) -> float:
+    """Share of the pixels of ``where`` that are good; 1 where there is none."""
+    return float(good[where].mean()) if where.any() else 1.0
+
+
+# ---------------------------------------------------------------- plain measures, used in training too
+
+
+def psnr(a: NDArray[Any], b: NDArray[Any], where: Mask | None = None) -> float:
+    """Peak signal to noise in dB on ``where`` (None: all): at most 100, nan where nothing is compared."""
+    square = np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64))
+    square = square if where is None else square[where]
+    if square.size == 0:
+        return float("nan")
+    return float(min(PSNR_CAP, 10 * np.log10(255**2 / max(square.mean(), 1e-12))))
+
+
+def edit_error(result: NDArray[Any], source: NDArray[Any] | None, target: NDArray[Any], mask: Mask) -> float:
+    """Squared error to the target inside the mask over that of the untouched source: 0 done, 1 not begun.
+
+    Without a source (text to picture) a mid-grey picture takes its place.
+    """
+    truth = target[mask].astype(np.float64)
+    start = np.full_like(truth, 127.5) if source is None else source[mask].astype(np.float64)
+    untouched = np.square(start - truth).sum()
+    return float(np.square(result[mask].astype(np.float64) - truth).sum() / max(untouched, 1e-9))
+
+
+def keep_psnr(result: Picture, source: Picture, mask: Mask) -> float:
+    """PSNR in dB to the source outside the mask: 100 when bit for bit, nan when the mask is everything."""
+    return psnr(result, source, ~mask)
+
+
+# ---------------------------------------------------------------- one item, prepared
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One item to score results against: what was given, what is right, what would be wrong.
+
+    ``whole`` says that the target is a new picture (references, text to picture): every pixel belongs to the
+    edit and nothing can be kept. The source is always a rival; rivals equal to the target are left out.
+    """
+
+    source: Picture | None
+    target: Picture
+    rivals: tuple[Picture, ...] = ()
+    whole: bool = False
+
+    @classmethod
+    def of(cls, sample: Any, rivals: Any = ()) -> Case:
+        """From a world sample (source, target, category) and the pictures of its rivals."""
+        whole = sample.source is None or sample.category in WHOLE_CATEGORIES
+        return cls(sample.source, sample.target, tuple(rivals), whole)
+
+    @property
+    def scale(self) -> float:
+        """The picture's longer side over 256; the unscored ring follows it."""
+        return max(self.target.shape[:2]) / 256
+
+    @cached_property
+    def changed(self) -> Mask:
+        """E: the pixels that the edit changes."""
+        if self.whole or self.source is None:
+            return np.ones(self.target.shape[:2], bool)
+        return np.abs(self.source.astype(np.int16) - self.target).max(-1) > CHANGED_LEVELS
+
+    @cached_property
+    def kept(self) -> Mask:
+        """P: the pixels that must stay, without a ring around the edit that is not scored."""
+        if self.whole or self.source is None:
+            return np.zeros(self.target.shape[:2], bool)
+        touched = np.abs(self.source.astype(np.int16) - self.target).max(-1) > UNTOUCHED_LEVELS
+        return ~dilate(touched, max(1, round(RING_PIXELS * self.scale)))
+
+    @cached_property
+    def target_soft(self) -> Floats:
+        return blur(self.target, BLUR_PIXELS)
+
+    @cached_property
+    def target_lab(self) -> Floats:
+        return lab(self.target_soft)
+
+    @cached_property
+    def source_soft(self) -> Floats | None:
+        return None if self.source is None else blur(self.source, BLUR_PIXELS)
+
+    @cached_property
+    def contested(self) -> Mask:
+        """A: where target and rivals disagree, with the edit itself."""
+        seen = self.changed.copy()
+        for rival in self._wrong:
+            seen |= np.any(rival != self.target, axis=-1)
+        return seen
+
+    @cached_property
+    def _wrong(self) -> tuple[Picture, ...]:
+        given = () if self.source is None else (self.source,)
+        return tuple(p for p in (*given, *self.rivals) if not np.array_equal(p, self.target))
+
+    @cached_property
+    def _wrong_labs(self) -> list[Floats]:
+        return [lab(blur(p, BLUR_PIXELS))[self.contested] for p in self._wrong]
+
+    def choose(self, result_lab: Floats) -> tuple[bool, float, int]:
+        """Forced choice: (target strictly nearest?, margin 1 - d_target / d_nearest, index of nearest rival).
+
+        Index 0 is the source where there is one; -1 when there is no rival.
+        """
+        if not self._wrong:
+            return True, 1.0, -1
+        here = result_lab[self.contested]
+
+        def distance(other: Floats) -> float:
+            return float(np.minimum(colour_distance(here, other), DISTANCE_CAP).mean())
+
+        right = distance(self.target_lab[self.contested])
+        wrong = [distance(other) for other in self._wrong_labs]
+        nearest = int(np.argmin(wrong))
+        return right < wrong[nearest], 1 - right / max(wrong[nearest], 1e-9), nearest
+
+    def score(self, result: Picture) -> dict[str, float]:
+        """All figures of one result (uint8, the target's size): shares are 0..1, nan where meaningless.
+
+        Raises ValueError when the sizes differ: results are never resized to fit.
+        """
+        if result.shape != self.target.shape:
+            raise ValueError(f"result is {result.shape}, target is {self.target.shape}")
+        soft = blur(result, BLUR_PIXELS)
+        seen, edit, keep = lab(soft), self.changed, self.kept
+        chosen, margin, nearest = self.choose(seen)
+        to_target = colour_distance(seen, self.target_lab)
+        figures: dict[str, float] = {
+            "choice": float(chosen),
+            "margin": margin,
+            "chosen": -1.0 if chosen else float(nearest),
+            "accuracy@5": share(to_target <= 5, edit),
+            "accuracy@10": share(to_target <= 10, edit),
+            "edit_error": edit_error(soft, self.source_soft, self.target_soft, edit),
+            "psnr": psnr(result, self.target),
+        }
+        near_enough = figures["accuracy@10"] >= ACCURACY_NEEDED and figures["edit_error"] <= ERROR_ALLOWED
+        figures["success"] = float(chosen and near_enough)
+        followed = chosen * figures["accuracy@10"]
+        if self.source_soft is None or keep.mean() < 0.01:
+            return figures | dict.fromkeys(KEEP_FIGURES, float("nan")) | {"combined": followed}
+        moved = colour_distance(seen, lab(self.source_soft))
+        touched = moved > 10
+        near = dilate(edit, max(1, round(2 * self.scale)))
+        figures |= {
+            "keep@2": share(to_target <= 2, keep),  # the target equals the source here
+            "keep@5": share(to_target <= 5, keep),
+            "keep@10": share(to_target <= 10, keep),
+            "keep_psnr": psnr(result, self.target, keep),
+            "keep_p99": float(np.percentile(to_target[keep], 99)),
+            "spill": share(touched, keep),
+            "iou@5": share((to_target <= 5) & edit, edit | ((moved > 5) & keep)),
+            "iou@10": share((to_target <= 10) & edit, edit | (touched & keep)),
+            "precision": share(near, touched),
+            "recall": share(touched, edit),
+        }
+        return figures | {"combined": float(np.sqrt(followed * figures["keep@5"]))}
+
+
+def success(result: Picture, sample: Any, rivals: Any) -> bool:
+    """True when the result is the asked edit: nearer to the target than to every rival, and near enough."""
+    return bool(Case.of(sample, rivals).score(result)["success"])
