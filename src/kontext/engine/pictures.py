@@ -1,0 +1,260 @@
+"""Pictures in and out: whatever a person hands over becomes upright 8-bit sRGB with its alpha kept aside.
+
+Reading refuses what is no picture, is cut short, or would not fit into memory, before decoding it. Writing is
+atomic: a file under its final name is always whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import secrets
+import warnings as python_warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from kontext.errors import BadPicture, BadRequest, NotFound
+
+MIN_SIDE = 16
+MAX_SIDE = 16384
+MAX_PIXELS = 8192 * 8192
+
+# No vector or document formats: some of them run programs when opened.
+READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "ICO", "TGA")
+WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+PictureLike = "str | os.PathLike | bytes | Image.Image | np.ndarray | Picture"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: `rgb` (mode RGB, upright, sRGB, straight colours), `alpha` (mode L, or None when opaque)."""
+
+    rgb: Image.Image
+    alpha: Image.Image | None = None
+    warnings: tuple[str, ...] = ()
+    source: str = "the picture"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.rgb.size
+
+    @cached_property
+    def flat(self) -> Image.Image:
+        """What the model sees: the picture laid on white where it is transparent. Mode RGB."""
+        if self.alpha is None:
+            return self.rgb
+        return Image.composite(self.rgb, Image.new("RGB", self.size, "white"), self.alpha)
+
+    @cached_property
+    def whole(self) -> Image.Image:
+        """The picture as it was given: RGB, or RGBA when it has transparent pixels."""
+        if self.alpha is None:
+            return self.rgb
+        return Image.merge("RGBA", (*self.rgb.split(), self.alpha))
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the content: sha256 of the size and of what the model sees."""
+        header = f"{self.size[0]}x{self.size[1]}:".encode()
+        return hashlib.sha256(header + self.flat.tobytes()).hexdigest()
+
+
+def load(given: PictureLike, source: str | None = None) -> Picture:
+    """A path, encoded bytes, PIL image, uint8 array (h, w, 3 or 4) or Picture, as a Picture.
+
+    `source` is what error messages call it. Raises BadPicture (unreadable or outside the limits) and NotFound.
+    """
+    if isinstance(given, Picture):
+        return given
+    if isinstance(given, np.ndarray):
+        return _from_image(_from_array(given), source or "the array")
+    if isinstance(given, Image.Image):
+        return _from_image(given, source or "the picture")
+    if isinstance(given, bytes | bytearray | memoryview):
+        return _decode(bytes(given), source or "the data given")
+    if isinstance(given, str | os.PathLike):
+        path = Path(given)
+        return _decode(_read(path), source or str(path))
+    raise BadPicture(
+        f"{type(given).__name__} is not a picture; give a path, bytes, a PIL image or a uint8 array (h, w, 3 or 4)"
+    )
+
+
+def _read(path: Path) -> bytes:
+    if not path.exists():
+        raise NotFound(f"{path}: there is no such file")
+    if not path.is_file():
+        raise BadPicture(f"{path}: not a file; give the path of one picture")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadPicture(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _decode(data: bytes, source: str) -> Picture:
+    if not data:
+        raise BadPicture(f"{source}: the file is empty (0 bytes)")
+    try:
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter(
+                "ignore"
+            )  # Pillow's own size and metadata remarks; the limits here are ours
+            image = Image.open(io.BytesIO(data), formats=READABLE)
+            check_limits(image.size, source)
+            image.load()
+    except (BadPicture, MemoryError):
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BadPicture(
+            f"{source}: not a picture that can be read; use PNG, JPEG, WebP, GIF, BMP or TIFF"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise BadPicture(f"{source}: too large to open; the limit is {MAX_PIXELS} pixels") from error
+    except Exception as error:  # decoders of hostile bytes raise almost anything
+        raise BadPicture(f"{source}: damaged or cut short ({error or type(error).__name__})") from error
+    return _from_image(image, source)
+
+
+def check_limits(size: tuple[int, int], source: str) -> None:
+    """Raise BadPicture unless every side and the number of pixels are within the limits."""
+    width, height = size
+    if min(size) < MIN_SIDE:
+        raise BadPicture(
+            f"{source}: {width}x{height} is too small; each side needs at least {MIN_SIDE} pixels"
+        )
+    if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise BadPicture(
+            f"{source}: {width}x{height} is too large; at most {MAX_SIDE} pixels a side "
+            f"and {MAX_PIXELS // 2**20} megapixels in all, so shrink it first"
+        )
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4):
+        raise BadPicture(
+            f"an array of {array.dtype} {array.shape} is no picture; give uint8 of (height, width, 3 or 4)"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _from_image(image: Image.Image, source: str) -> Picture:
+    """Orientation, colour space and depth of an opened picture made uniform."""
+    check_limits(image.size, source)
+    notes = []
+    if (
+        getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
+    ):  # MPO: a phone's photograph with a preview behind
+        notes.append(f"{source} has {image.n_frames} frames; only the first is used")
+    profile = image.info.get("icc_profile")
+    image = ImageOps.exif_transpose(image)
+    alpha = None
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("RGB")
+        if alpha.getextrema()[0] == 255:
+            alpha = None
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_eight_bits(image)
+        notes.append(f"{source} has more than 8 bits a channel; it is worked on and returned with 8")
+    if profile:
+        image = _to_srgb(image, profile)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    image = image.copy() if image is not None else image
+    image.info = {}
+    return Picture(image, alpha, tuple(notes), source)
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.float64)
+    top = values.max(initial=0.0)
+    full = (
+        1.0
+        if image.mode == "F" and top <= 1
+        else 65535.0
+        if top > 255 or image.mode.startswith("I;16")
+        else 255.0
+    )
+    return Image.fromarray(np.rint(np.clip(values / full, 0, 1) * 255).astype(np.uint8))
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Colours by the picture's ICC profile to sRGB. A broken or foreign profile is left aside, as browsers do."""
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(given).lower():
+            return image  # already sRGB: not even rounding may touch the pixels
+        converted = ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        return converted if converted is not None else image
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+
+
+def format_for(path: os.PathLike | str) -> str:
+    """The Pillow format for a file name, or BadRequest when it cannot be written."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE:
+        raise BadRequest(
+            f"{path}: cannot write '{suffix or 'no ending'}'; end the name in .png, .jpg or .webp"
+        )
+    return WRITABLE[suffix]
+
+
+def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | None = None) -> bytes:
+    """A PIL image as file bytes. `text` becomes PNG iTXt chunks, or the EXIF user comment of JPEG and WebP.
+
+    JPEG has no transparency: the picture is laid on white.
+    """
+    buffer = io.BytesIO()
+    if format == "PNG":
+        chunks = PngInfo()
+        for key, value in (text or {}).items():
+            chunks.add_itxt(key, value)
+        image.save(buffer, "PNG", pnginfo=chunks)
+        return buffer.getvalue()
+    if format == "JPEG" and image.mode != "RGB":
+        image = load(image).flat
+    extra = {}
+    if text:
+        exif = Image.Exif()
+        comment = text.get("parameters") or next(iter(text.values()))
+        exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + comment.encode("utf-16-be")  # Exif IFD, UserComment
+        extra["exif"] = exif
+    image.save(buffer, format, quality=95, **({"subsampling": 0} if format == "JPEG" else {}), **extra)
+    return buffer.getvalue()
+
+
+def save(image: Image.Image, path: os.PathLike | str, text: Mapping[str, str] | None = None) -> Path:
+    """Write a picture under `path`, format by its ending; whole or not at all. Raises BadRequest."""
+    return write(path, encode(image, format_for(path), text))
+
+
+def write(path: os.PathLike | str, data: bytes) -> Path:
+    """Bytes under a name, atomically: a temporary file beside it, then a rename. Raises BadRequest."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise BadRequest(
+            f"{path}: cannot be written ({error.strerror}); is the folder there and yours?"
+        ) from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,163 @@
+"""How large: from the size of a picture and a wish (match, WxH or W:H) to the canvas on which the model works.
+
+The model paints only at its own best sizes (`preset.sizes`). A picture is scaled into that canvas whole, its
+aspect kept, the rest of the canvas filled with its edge pixels; the result takes the same way back, so that it
+lies on the original to the pixel. Nothing is ever stretched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from kontext.engine.pictures import MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from kontext.errors import BadRequest
+
+Size = tuple[int, int]  # (width, height) in pixels
+Box = tuple[int, int, int, int]  # (x, y, width, height) in pixels
+
+
+@dataclass(frozen=True)
+class SizePlan:
+    """Where everything lies. `crop` is the part of the original that is used, `inner` where it lies on the canvas."""
+
+    canvas: Size
+    inner: Box
+    output: Size
+    crop: Box | None  # None: no original (text to picture)
+
+    @property
+    def cropped(self) -> bool:
+        """Whether part of the original falls away because the size asked for has another aspect."""
+        return self.crop is not None and self._original != self.crop[2:]
+
+    _original: Size | None = None
+
+    def place(self, picture: Image.Image) -> Image.Image:
+        """The original on the canvas: cropped, scaled with antialiasing, edges continued outward. Mode kept."""
+        x, y, width, height = self.crop
+        left, top, inner_width, inner_height = self.inner
+        part = picture if self.crop == (0, 0, *picture.size) else picture.crop((x, y, x + width, y + height))
+        part = resample(part, (inner_width, inner_height))
+        if (inner_width, inner_height) == self.canvas:
+            return part
+        right, bottom = self.canvas[0] - left - inner_width, self.canvas[1] - top - inner_height
+        pixels = np.asarray(part)
+        widths = ((top, bottom), (left, right), (0, 0))[: pixels.ndim]
+        return Image.fromarray(np.pad(pixels, widths, mode="edge"))
+
+    def restore(
+        self, canvas: Image.Image, method: Image.Resampling = Image.Resampling.LANCZOS
+    ) -> Image.Image:
+        """The way back: the picture's part of the canvas at the size of the output."""
+        left, top, width, height = self.inner
+        if (left, top, width, height) != (0, 0, *canvas.size):
+            canvas = canvas.crop((left, top, left + width, top + height))
+        return resample(canvas, self.output, method)
+
+    def original(self, picture: Image.Image) -> Image.Image:
+        """The original itself (its part that is used) at the size of the output; the very pixels if none is scaled."""
+        x, y, width, height = self.crop
+        if self.crop != (0, 0, *picture.size):
+            picture = picture.crop((x, y, x + width, y + height))
+        return resample(picture, self.output)
+
+
+def resample(
+    image: Image.Image, size: Size, method: Image.Resampling = Image.Resampling.LANCZOS
+) -> Image.Image:
+    """Scaled to `size` with antialiasing; the same object when nothing is to be done."""
+    return image if image.size == size else image.resize(size, method)
+
+
+def preferred(sizes: Iterable[Size], aspect: float) -> Size:
+    """The size whose aspect (width / height) is nearest; ties go to the smaller width (as FLUX.1 Kontext does)."""
+    return min(sizes, key=lambda size: (abs(aspect - size[0] / size[1]), size[0]))
+
+
+def plan_edit(original: Size, wish: str | Size, sizes: Iterable[Size]) -> SizePlan:
+    """The plan for a picture of size `original`.
+
+    "match": output as large as the original. "WxH": exactly that. "W:H": the largest part of the original with
+    that aspect. Where the aspect differs from the original's, the original is cropped about its middle.
+    Raises BadRequest for a wish that cannot be read or is outside the limits.
+    """
+    kind, width, height = parse(wish)
+    if kind == "match":
+        crop_size = output = original
+    elif kind == "aspect":
+        crop_size = output = check(_largest_within(original, width / height), wish)
+    else:
+        output = check((width, height), wish)
+        crop_size = _largest_within(original, width / height)
+    crop = (*_centred(crop_size, original), *crop_size)
+    canvas = preferred(sizes, crop_size[0] / crop_size[1])
+    inner = _largest_fitting(crop_size, canvas)
+    return SizePlan(canvas, (*_centred(inner, canvas), *inner), output, crop, original)
+
+
+def plan_generate(wish: str | Size | None, sizes: Iterable[Size]) -> SizePlan:
+    """The plan for a picture made from words alone; no wish means the model's own square (or squarest) size."""
+    sizes = tuple(sizes)
+    if wish is None:
+        canvas = output = preferred(sizes, 1.0)
+        return SizePlan(canvas, (0, 0, *canvas), output, None)
+    kind, width, height = parse(wish)
+    if kind == "match":
+        raise BadRequest("size 'match' needs a picture to match; give WxH or W:H, such as 1024x768 or 4:3")
+    canvas = preferred(sizes, width / height)
+    inner = _largest_within(canvas, width / height)
+    output = check((width, height) if kind == "exact" else inner, wish)
+    return SizePlan(canvas, (*_centred(inner, canvas), *inner), output, None)
+
+
+def parse(wish: str | Size) -> tuple[str, int, int]:
+    """("match", 0, 0), ("exact", width, height) or ("aspect", width, height)."""
+    if isinstance(wish, tuple | list) and len(wish) == 2:
+        wish = f"{wish[0]}x{wish[1]}"
+    text = str(wish).strip().lower()
+    if text == "match":
+        return "match", 0, 0
+    found = re.fullmatch(r"(\d{1,9})\s*([x×:])\s*(\d{1,9})", text)
+    if not found:
+        raise BadRequest(
+            f"size '{wish}' is not understood; give match, WxH (such as 1024x768) or W:H (such as 16:9)"
+        )
+    width, height = int(found[1]), int(found[3])
+    if found[2] == ":":
+        if not (width and height and 1 / 16 <= width / height <= 16):
+            raise BadRequest(f"aspect '{wish}' is outside 1:16 to 16:1")
+        return "aspect", width, height
+    check((width, height), wish)
+    return "exact", width, height
+
+
+def check(size: Size, wish: object) -> Size:
+    """`size` itself, or BadRequest when it is outside the limits of a picture."""
+    width, height = size
+    if min(size) < MIN_SIDE or max(size) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise BadRequest(
+            f"size '{wish}' would give {width}x{height} pixels; allowed are {MIN_SIDE} to {MAX_SIDE} a side "
+            f"and at most {MAX_PIXELS // 2**20} megapixels"
+        )
+    return size
+
+
+def _largest_within(size: Size, aspect: float) -> Size:
+    """The largest size of this aspect inside `size`, to the nearest pixel."""
+    width, height = size
+    if width / height > aspect:
+        return max(1, min(width, round(height * aspect))), height
+    return width, max(1, min(height, round(width / aspect)))
+
+
+def _largest_fitting(size: Size, canvas: Size) -> Size:
+    return _largest_within(canvas, size[0] / size[1])
+
+
+def _centred(size: Size, within: Size) -> tuple[int, int]:
+    return (within[0] - size[0]) // 2, (within[1] - size[1]) // 2
