@@ -49,9 +49,9 @@ def estimate(
 ) -> Estimate:
     """Mean and 95 % percentile interval by cluster bootstrap; nan values are left out.
 
-    ``clusters`` names each value's scene (None: every value its own). With ``strata`` (categories) the figure
-    is the mean of the strata's means and scenes are drawn within each. ``share`` says that values lie in 0..1,
-    which allows the binomial bound where all are 0 or all are 1.
+    ``clusters`` names each value's scene (None: every value its own). With ``strata`` (categories) the mean
+    is that of the strata's means and scenes are drawn within each. ``share``: the values lie in 0..1, which
+    allows the binomial bound where all are 0 or all are 1.
     """
     kept = np.array([i for i, v in enumerate(values) if not np.isnan(v)], int)
     if kept.size == 0:
