@@ -35,7 +35,9 @@ PictureLike = "str | os.PathLike | bytes | Image.Image | np.ndarray | Picture"
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: `rgb` (mode RGB, upright, sRGB, straight colours), `alpha` (mode L, or None when opaque)."""
+    """One picture: `rgb` (mode RGB, upright, sRGB, straight colours), `alpha` (mode L, or None when
+    opaque).
+    """
 
     rgb: Image.Image
     alpha: Image.Image | None = None
@@ -71,7 +73,8 @@ class Picture:
 def load(given: PictureLike, source: str | None = None) -> Picture:
     """A path, encoded bytes, PIL image, uint8 array (h, w, 3 or 4) or Picture, as a Picture.
 
-    `source` is what error messages call it. Raises BadPicture (unreadable or outside the limits) and NotFound.
+    `source` is what error messages call it. Raises BadPicture (unreadable or outside the limits) and
+    NotFound.
     """
     if isinstance(given, Picture):
         return given
@@ -85,7 +88,7 @@ def load(given: PictureLike, source: str | None = None) -> Picture:
         path = Path(given)
         return _decode(_read(path), source or str(path))
     raise BadPicture(
-        f"{type(given).__name__} is not a picture; give a path, bytes, a PIL image or a uint8 array (h, w, 3 or 4)"
+        f"{type(given).__name__} is not a picture; give a path, bytes, a PIL image or an array (h, w, 3 or 4)"
     )
 
 
@@ -189,7 +192,9 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Colours by the picture's ICC profile to sRGB. A broken or foreign profile is left aside, as browsers do."""
+    """Colours by the picture's ICC profile to sRGB. A broken or foreign profile is left aside, as browsers
+    do.
+    """
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(given).lower():

@@ -1,8 +1,9 @@
-"""How large: from the size of a picture and a wish (match, WxH or W:H) to the canvas on which the model works.
+"""How large: from the size of a picture and a wish (match, WxH or W:H) to the canvas on which the model
+works.
 
 The model paints only at its own best sizes (`preset.sizes`). A picture is scaled into that canvas whole, its
-aspect kept, the rest of the canvas filled with its edge pixels; the result takes the same way back, so that it
-lies on the original to the pixel. Nothing is ever stretched.
+aspect kept, the rest of the canvas filled with its edge pixels; the result takes the same way back, so that
+it lies on the original to the pixel. Nothing is ever stretched.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ Box = tuple[int, int, int, int]  # (x, y, width, height) in pixels
 
 @dataclass(frozen=True)
 class SizePlan:
-    """Where everything lies. `crop` is the part of the original that is used, `inner` where it lies on the canvas."""
+    """Where everything lies. `crop` is the part of the original that is used, `inner` where it lies on the
+    canvas.
+    """
 
     canvas: Size
     inner: Box
@@ -38,7 +41,9 @@ class SizePlan:
     _original: Size | None = None
 
     def place(self, picture: Image.Image) -> Image.Image:
-        """The original on the canvas: cropped, scaled with antialiasing, edges continued outward. Mode kept."""
+        """The original on the canvas: cropped, scaled with antialiasing, edges continued outward. Mode
+        kept.
+        """
         x, y, width, height = self.crop
         left, top, inner_width, inner_height = self.inner
         part = picture if self.crop == (0, 0, *picture.size) else picture.crop((x, y, x + width, y + height))
@@ -60,7 +65,9 @@ class SizePlan:
         return resample(canvas, self.output, method)
 
     def original(self, picture: Image.Image) -> Image.Image:
-        """The original itself (its part that is used) at the size of the output; the very pixels if none is scaled."""
+        """The original itself (its part that is used) at the size of the output; the very pixels if none is
+        scaled.
+        """
         x, y, width, height = self.crop
         if self.crop != (0, 0, *picture.size):
             picture = picture.crop((x, y, x + width, y + height))
@@ -75,16 +82,18 @@ def resample(
 
 
 def preferred(sizes: Iterable[Size], aspect: float) -> Size:
-    """The size whose aspect (width / height) is nearest; ties go to the smaller width (as FLUX.1 Kontext does)."""
+    """The size whose aspect (width / height) is nearest; ties go to the smaller width (as FLUX.1 Kontext
+    does).
+    """
     return min(sizes, key=lambda size: (abs(aspect - size[0] / size[1]), size[0]))
 
 
 def plan_edit(original: Size, wish: str | Size, sizes: Iterable[Size]) -> SizePlan:
     """The plan for a picture of size `original`.
 
-    "match": output as large as the original. "WxH": exactly that. "W:H": the largest part of the original with
-    that aspect. Where the aspect differs from the original's, the original is cropped about its middle.
-    Raises BadRequest for a wish that cannot be read or is outside the limits.
+    "match": output as large as the original. "WxH": exactly that. "W:H": the largest part of the original
+    with that aspect. Where the aspect differs from the original's, the original is cropped about its
+    middle. Raises BadRequest for a wish that cannot be read or is outside the limits.
     """
     kind, width, height = parse(wish)
     if kind == "match":
@@ -101,7 +110,9 @@ def plan_edit(original: Size, wish: str | Size, sizes: Iterable[Size]) -> SizePl
 
 
 def plan_generate(wish: str | Size | None, sizes: Iterable[Size]) -> SizePlan:
-    """The plan for a picture made from words alone; no wish means the model's own square (or squarest) size."""
+    """The plan for a picture made from words alone; no wish means the model's own square (or squarest)
+    size.
+    """
     sizes = tuple(sizes)
     if wish is None:
         canvas = output = preferred(sizes, 1.0)

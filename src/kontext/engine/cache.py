@@ -1,0 +1,43 @@
+"""A store of computed things, bounded in bytes: the least recently used leave first. Safe between threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+
+class ByteCache:
+    def __init__(self, limit_bytes: int):
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def get(self, key: Hashable, make: Callable[[], Value], size: Callable[[Value], int]) -> Value:
+        """The value under `key`, made (once, other threads wait) and kept when it is not there.
+
+        A value larger than the whole store is returned but not kept.
+        """
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key][0]
+            value = make()
+            room = size(value)
+            if room <= self.limit_bytes:
+                self._entries[key] = (value, room)
+                self.bytes += room
+                while self.bytes > self.limit_bytes:
+                    _, (_, freed) = self._entries.popitem(last=False)
+                    self.bytes -= freed
+            return value
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,449 @@
+"""One edit, from a picture and a sentence to the edited picture. `Editor` is the way in; `_run` is the way
+through.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageChops
+
+from kontext.engine import pictures
+from kontext.engine.context import PATCH, Canvas, ContextStore, decode, stack
+from kontext.engine.pictures import Picture, PictureLike
+from kontext.engine.pointing import draw_on, inside_of, overlay_of
+from kontext.engine.previews import fit_projection, paint
+from kontext.engine.prompts import PromptStore
+from kontext.engine.regions import change_map, changed_fraction, composite, enlarge, find_region
+from kontext.engine.requests import (
+    MAX_BATCH,
+    MAX_CONTEXTS,
+    MAX_SEED,
+    MAX_STEPS,
+    Cancel,
+    EditRequest,
+    OnStep,
+    Result,
+    StepInfo,
+)
+from kontext.engine.sampling import Batch, sample, seeded_noise
+from kontext.engine.sizes import Box, Size, SizePlan, plan_edit, plan_generate
+from kontext.errors import BadRequest
+from kontext.flow import schedule
+from kontext.model.tokens import pack, picture_ids, unpack
+
+POOR_ROUND_TRIP_DB = 22.0  # below this the codec loses so much of a picture that no edit of it can be good
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request with everything decided that can be decided before the first computation."""
+
+    request: EditRequest
+    picture: Picture | None
+    plan: SizePlan
+    source: Canvas | None
+    """The picture on the canvas, as it is."""
+    contexts: tuple[Canvas, ...]
+    """What the model is shown: the picture (with its markup) and the references."""
+    inside: Image.Image | None
+    """Mode L, as large as the picture: where the edit may act; None: anywhere."""
+    seed: int
+    steps: int
+    guidance: float
+    warnings: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple:
+        """Jobs of equal shape can share a forward."""
+        return (
+            self.plan.canvas,
+            tuple(canvas.image.size for canvas in self.contexts),
+            self.steps,
+            self.guidance,
+        )
+
+
+class Editor:
+    """Edits pictures by sentences with one model. Pictures seen before cost nothing to see again."""
+
+    def __init__(self, model, context_bytes: int = 512 * 2**20):
+        self.model = model
+        self.contexts = ContextStore(model, context_bytes)
+        self.prompts = PromptStore(model)
+        self._projection: torch.Tensor | None = None
+        self._background: ThreadPoolExecutor | None = None
+        self._load_seconds = 0.0
+
+    @classmethod
+    def load(cls, name_or_path: str | Path = "nano", device: str | None = None, dtype=None) -> Editor:
+        """The editor of a model: "nano", a folder, a .safetensors or a .gguf file. Raises NotFound,
+        BadCheckpoint.
+        """
+        from kontext.checkpoint import load_model
+
+        start = time.perf_counter()
+        editor = cls(load_model(name_or_path, device=device or best_device(), dtype=dtype))
+        editor._load_seconds = time.perf_counter() - start
+        return editor
+
+    def edit(
+        self,
+        picture: PictureLike,
+        prompt: str,
+        *,
+        references: Sequence[PictureLike] = (),
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: str | Size = "match",
+        box: Box | None = None,
+        mask: PictureLike | None = None,
+        markup: PictureLike | None = None,
+        lock: bool = True,
+        regions: bool = True,
+        on_step: OnStep | None = None,
+        cancel: Cancel | None = None,
+    ) -> Result:
+        """Change the picture as the sentence says, and nothing else.
+
+        The fields of `EditRequest` say what each argument means. Raises BadPicture, BadRequest, NotFound, and
+        Cancelled within one step of `cancel.is_set()`.
+        """
+        request = EditRequest(
+            picture=picture,
+            prompt=prompt,
+            references=references,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            size=size,
+            box=box,
+            mask=mask,
+            markup=markup,
+            lock=lock,
+            regions=regions,
+        )
+        return self.edit_batch([request], on_step=on_step, cancel=cancel)[0]
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        size: str | Size | None = None,
+        references: Sequence[PictureLike] = (),
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        on_step: OnStep | None = None,
+        cancel: Cancel | None = None,
+    ) -> Result:
+        """A picture from words, and up to 4 references. No size means the model's own."""
+        request = EditRequest(
+            prompt=prompt,
+            references=references,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            size=size,
+            lock=False,
+        )
+        return self.edit_batch([request], on_step=on_step, cancel=cancel)[0]
+
+    def variants(
+        self,
+        picture: PictureLike | None,
+        prompt: str,
+        count: int,
+        *,
+        seed: int | None = None,
+        on_step: OnStep | None = None,
+        cancel: Cancel | None = None,
+        **same: Any,
+    ) -> list[Result]:
+        """`count` (1 to 16) results of seeds seed, seed + 1, ... in one batched forward; `same` as in
+        `edit`.
+        """
+        if not 1 <= count <= MAX_BATCH:
+            raise BadRequest(f"{count} variants; allowed are 1 to {MAX_BATCH}")
+        first = self._seed(seed, count)
+        if picture is not None:
+            picture = pictures.load(picture)
+        request = EditRequest(picture=picture, prompt=prompt, **same)
+        requests = [replace(request, seed=first + i) for i in range(count)]
+        return self.edit_batch(requests, on_step=on_step, cancel=cancel)
+
+    def edit_batch(
+        self, requests: Sequence[EditRequest], on_step: OnStep | None = None, cancel: Cancel | None = None
+    ) -> list[Result]:
+        """Results in the order of the requests; requests of equal shape share their forwards, 16 at a time.
+
+        Every request is checked before anything is computed.
+        """
+        jobs = [self._job(request) for request in requests]
+        groups: dict[tuple, list[int]] = defaultdict(list)
+        for i, job in enumerate(jobs):
+            groups[job.shape].append(i)
+        results: dict[int, Result] = {}
+        for members in groups.values():
+            for start in range(0, len(members), MAX_BATCH):
+                part = members[start : start + MAX_BATCH]
+                done = self._run([jobs[i] for i in part], on_step, cancel)
+                results.update(zip(part, done))
+        return [results[i] for i in range(len(jobs))]
+
+    def prefill(self, picture: PictureLike, background: bool = False) -> Future | None:
+        """Compute now what any edit of the picture needs, so that the edit itself starts at once.
+
+        With `background` it runs in a thread of its own, and the Future says when it is done.
+        """
+        if background:
+            if self._background is None:
+                self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefill")
+            return self._background.submit(self.prefill, picture)
+        picture = pictures.load(picture)
+        canvas = Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.flat))
+        with torch.inference_mode():
+            self.contexts.codec_view(canvas)
+            if self._has_prefix:
+                self.contexts.prefix(canvas, 1)
+        return None
+
+    def open(self, picture: PictureLike):
+        """A session: many edits of one picture, with undo and branches."""
+        from kontext.session import Session
+
+        return Session.start(picture, self)
+
+    @property
+    def _has_prefix(self) -> bool:
+        return self.model.transformer.config.context_attention == "prefix"
+
+    def _job(self, request: EditRequest) -> Job:
+        """Everything that can be refused is refused here, before the first computation."""
+        preset = self.model.preset
+        if not isinstance(request.prompt, str) or not request.prompt.strip():
+            raise BadRequest("the prompt is empty; say what to change, such as: Make the hair blue")
+        self.prompts.check(request.prompt)
+        steps = preset.sampling.steps if request.steps is None else request.steps
+        if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+            raise BadRequest(f"{steps} steps; allowed are 1 to {MAX_STEPS}")
+        guidance = float(preset.sampling.guidance if request.guidance is None else request.guidance)
+        if not 1 <= guidance <= 30:
+            raise BadRequest(f"guidance {guidance:g}; allowed is 1 to 30")
+
+        count = len(request.references) + (request.picture is not None)
+        if count > MAX_CONTEXTS:
+            raise BadRequest(
+                f"{count} pictures given; at most {MAX_CONTEXTS} are taken, the edited one included"
+            )
+        references = [pictures.load(reference) for reference in request.references]
+        warnings = list(self.model.warnings)
+        for reference in references:
+            warnings += reference.warnings
+        shown = [self._canvas(reference) for reference in references]
+
+        if request.picture is None:
+            if request.box is not None or request.mask is not None or request.markup is not None:
+                raise BadRequest("box, mask and markup point into a picture; give the picture to edit")
+            plan = plan_generate(request.size, preset.sizes)
+            picture = source = inside = None
+        else:
+            picture = pictures.load(request.picture)
+            warnings += picture.warnings
+            plan = plan_edit(picture.size, request.size or "match", preset.sizes)
+            if plan.cropped:
+                warnings.append(
+                    f"size {request.size} is of another shape than the picture, which was cropped about its "
+                    f"middle from {picture.size[0]}x{picture.size[1]} to {plan.crop[2]}x{plan.crop[3]}"
+                )
+            source = Canvas(plan.place(picture.flat))
+            overlay, inside = overlay_of(request, picture), inside_of(request, picture)
+            marked = source if overlay is None else Canvas(plan.place(draw_on(picture.flat, overlay)))
+            shown.insert(0, marked)
+        return Job(
+            request=request,
+            picture=picture,
+            plan=plan,
+            source=source,
+            contexts=tuple(shown),
+            inside=inside,
+            seed=self._seed(request.seed),
+            steps=steps,
+            guidance=guidance,
+            warnings=tuple(warnings),
+        )
+
+    def _canvas(self, picture: Picture) -> Canvas:
+        return Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.flat))
+
+    @staticmethod
+    def _seed(seed: int | None, count: int = 1) -> int:
+        if seed is None:
+            return secrets.randbelow(2**32)
+        if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED - count + 1:
+            raise BadRequest(f"seed {seed}; allowed are whole numbers from 0 to {MAX_SEED}")
+        return seed
+
+    @torch.inference_mode()
+    def _run(self, jobs: Sequence[Job], on_step: OnStep | None, cancel: Cancel | None) -> list[Result]:
+        """The one way through, for jobs of equal shape."""
+        model, clock = self.model, _Clock()
+        first = jobs[0]
+        width, height = first.plan.canvas
+        rows, columns = height // PATCH, width // PATCH
+
+        # 1. Pictures to latents, and to what the transformer sees of them.
+        sources = None
+        if first.source is not None:
+            sources = pack(torch.cat([self.contexts.latents(job.source) for job in jobs]))
+            for job in jobs:
+                self.contexts.codec_view(job.source)
+        prefixes, context = [], []
+        for index, shown in enumerate(zip(*(job.contexts for job in jobs)), start=1):
+            if self._has_prefix:
+                prefixes.append(stack([self.contexts.prefix(canvas, index) for canvas in shown]))
+            else:
+                tokens, ids = zip(*(self.contexts.tokens(canvas, index) for canvas in shown))
+                context.append((torch.cat(tokens), ids[0]))
+        clock.lap("encode")
+
+        # 2. Sentences to text states; guidance without an input of its own needs those of the empty sentence.
+        text, pooled = map(torch.cat, zip(*(self.prompts.states(job.request.prompt) for job in jobs)))
+        guided = first.guidance > 1 and not model.transformer.config.guidance_embed
+        without_prompt = self.prompts.states("") if guided else None
+        clock.lap("text")
+
+        # 3. Noise to the target's tokens.
+        noise = pack(torch.cat([seeded_noise(job.seed, 2 * rows, 2 * columns) for job in jobs]))
+        batch = Batch(
+            noise=noise.to(model.device),
+            ids=picture_ids(0, rows, columns, device=model.device),
+            text=text,
+            pooled=pooled,
+            prefixes=prefixes,
+            context=context,
+            without_prompt=without_prompt,
+            source=sources,
+        )
+        times = schedule(first.steps, rows * columns, model.preset.sampling.shift)
+
+        def tell(step: int, estimate: torch.Tensor) -> None:
+            def preview(i: int = 0) -> Image.Image:
+                return self._preview(unpack(estimate[i : i + 1], 2 * rows, 2 * columns)[0], jobs[i].plan)
+
+            on_step(StepInfo(step + 1, first.steps, preview))
+
+        cancelled = cancel.is_set if cancel is not None else lambda: False
+        tokens = sample(model.transformer, batch, times, first.guidance, on_step and tell, cancelled)
+        clock.lap("sample")
+
+        # 4. Tokens to pictures; what did not change becomes the original again.
+        painted = decode(model, unpack(tokens, 2 * rows, 2 * columns))
+        finished = [self._finish(job, Image.fromarray(one)) for job, one in zip(jobs, painted)]
+        clock.lap("decode")
+
+        seconds = {"load": self._load_seconds, **clock.seconds, "total": self._load_seconds + clock.total}
+        self._load_seconds = 0.0  # paid once, told with the first result
+        evaluations = first.steps * (2 if guided else 1)
+        return [
+            self._result(job, picture, region, evaluations, seconds)
+            for job, (picture, region) in zip(jobs, finished)
+        ]
+
+    def _finish(self, job: Job, painted: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+        """The output picture and its region (None: the whole)."""
+        result = job.plan.restore(painted)
+        if job.picture is None or not job.request.lock:
+            return result, None
+        codec = self.contexts.codec_view(job.source)
+        inside = None if job.inside is None else np.asarray(job.plan.place(job.inside), np.float32) / 255
+        region = find_region(change_map(np.asarray(painted), codec), inside)
+        if region.soft is None:
+            return result, None
+        soft = enlarge(region, job.plan)
+        if job.inside is not None:  # the person's own border, at full resolution
+            soft = ImageChops.multiply(soft, job.plan.original(job.inside))
+        alpha = job.picture.alpha and job.plan.original(job.picture.alpha)
+        original = job.plan.original(job.picture.rgb if alpha else job.picture.flat)
+        codec_view = job.plan.restore(Image.fromarray(codec))
+        return composite(original, result, codec_view, soft, alpha), soft
+
+    def _result(
+        self, job: Job, picture: Image.Image, region: Image.Image | None, evaluations: int, seconds: dict
+    ) -> Result:
+        request, warnings = job.request, list(job.warnings)
+        changed = 1.0
+        if job.source is not None:
+            changed = changed_fraction(job.plan.original(job.picture.whole), picture)
+            if (psnr := self.contexts.round_trip_psnr(job.source)) < POOR_ROUND_TRIP_DB:
+                warnings.append(
+                    f"{self.model.name} knows illustrations and sees this picture poorly ({psnr:.0f} dB); "
+                    "for photographs load FLUX.1 Kontext [dev] with --model"
+                )
+        settings = {
+            "size": request.size if isinstance(request.size, str | None) else list(request.size),
+            "canvas": list(job.plan.canvas),
+            "references": len(request.references),
+            "box": None if request.box is None else list(request.box),
+            "mask": request.mask is not None,
+            "markup": request.markup is not None,
+            "lock": request.lock,
+            "regions": request.regions,
+            "fingerprint": self.model.fingerprint,
+        }
+        return Result(
+            picture=picture,
+            region=region,
+            changed_fraction=changed,
+            seed=job.seed,
+            steps=job.steps,
+            guidance=job.guidance,
+            size=picture.size,
+            model=self.model.name,
+            evaluations=evaluations,
+            seconds=seconds,
+            warnings=tuple(dict.fromkeys(warnings)),
+            prompt=request.prompt,
+            settings=settings,
+        )
+
+    def _preview(self, latents: torch.Tensor, plan: SizePlan) -> Image.Image:
+        with torch.inference_mode():
+            if self._projection is None:
+                self._projection = fit_projection(self.model.autoencoder)
+            small = paint(latents, self._projection)
+        x, y, width, height = (round(edge / 8) for edge in plan.inner)
+        return small.crop((x, y, x + max(1, width), y + max(1, height)))
+
+
+def best_device() -> str:
+    """The fastest device here: cuda, mps or cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+class _Clock:
+    """Seconds of the stages, lap by lap."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage], self.last = now - self.last, now
+
+    @property
+    def total(self) -> float:
+        return self.last - self.start

@@ -1,0 +1,57 @@
+"""A sentence as the model reads it: T5 states for every token and one CLIP vector, computed once per
+prompt.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kontext.engine.cache import ByteCache
+from kontext.errors import BadRequest
+
+
+class PromptStore:
+    """Text states by prompt; at most `limit_bytes` of them."""
+
+    def __init__(self, model, limit_bytes: int = 64 * 2**20):
+        self.model = model
+        self._cache = ByteCache(limit_bytes)
+
+    def check(self, prompt: str) -> None:
+        """Raise BadRequest when the prompt has more tokens than the model reads; nothing is cut off
+        silently.
+        """
+        encoding = self.model.tokenizer.encode(prompt)
+        if encoding.overflowing:
+            limit = self.model.preset.text_length
+            count = (
+                sum(sum(1 - special for special in part.special_tokens_mask) for part in _parts(encoding)) + 1
+            )
+            raise BadRequest(
+                f"the prompt has {count} tokens and {self.model.name} reads at most {limit}; shorten it, "
+                "or make the edit in several turns"
+            )
+
+    def states(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """T5 states (1, text_length, width) and the pooled CLIP vector (1, width), in the transformer's
+        type.
+        """
+        return self._cache.get(
+            (self.model.fingerprint, prompt),
+            lambda: self._encode(prompt),
+            lambda states: sum(part.nelement() * part.element_size() for part in states),
+        )
+
+    def _encode(self, prompt: str) -> tuple[Tensor, Tensor]:
+        model = self.model
+        ids, short = model.tokenizer.encode(prompt).ids, model.tokenizer_clip.encode(prompt).ids
+        states = model.t5(torch.tensor([ids], device=model.device))
+        # CLIP gives the gist: what is longer than its window is cut off, as in FLUX. The T5 states carry
+        # every word.
+        pooled = model.clip(torch.tensor([short], device=model.device))
+        return states.to(model.dtype), pooled.to(model.dtype)
+
+
+def _parts(encoding) -> list:
+    return [encoding, *encoding.overflowing]
