@@ -1,0 +1,92 @@
+"""Files named by their own sha256, in a folder or any fsspec place (s3://..., memory://...).
+
+A blob is there whole or not at all: on a local disk it is written beside its place, flushed to the disk and
+then renamed; object stores do this by themselves. The same bytes are kept once. Nothing is ever changed in
+place.
+"""
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from kontext.engine.pictures import write
+from kontext.errors import BadPicture, NotFound
+
+NAME = re.compile(r"[0-9a-f]{64}")
+
+
+class Blobs:
+    """A flat set of blobs under `url` (a folder or an fsspec URL), which is made when missing."""
+
+    def __init__(self, url: str | os.PathLike) -> None:
+        self.files, self.root = fsspec.core.url_to_fs(os.fspath(url))
+        self.local = isinstance(self.files, LocalFileSystem)
+        self.files.makedirs(self.root, exist_ok=True)
+
+    def path(self, sha256: str) -> str:
+        """Where a blob lies (inside the file system of this store). Raises NotFound for what is no sha256."""
+        if not NAME.fullmatch(sha256):
+            raise NotFound(f"{sha256[:80]!r} is not the name of a stored file")
+        return f"{self.root}/{sha256[:2]}/{sha256}"
+
+    def put(self, data: bytes) -> str:
+        """Keep bytes; returns their sha256 (hex). When it returns they are on the disk."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.path(sha256)
+        if not self.local:
+            self.files.pipe_file(path, data)
+        elif os.path.exists(path):
+            os.utime(path)  # young again, so that a collection that runs now leaves it alone
+        else:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write(path, data)
+            _sync_folder(os.path.dirname(path))
+        return sha256
+
+    def get(self, sha256: str) -> bytes:
+        """The bytes, checked against their name. Raises NotFound, and BadPicture when they are damaged."""
+        try:
+            data = self.files.cat_file(self.path(sha256))
+        except FileNotFoundError:
+            raise NotFound(f"the stored file {sha256[:12]}... is missing from {self.root}") from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise BadPicture(
+                f"the stored file {sha256[:12]}... in {self.root} is damaged: its content has changed"
+            )
+        return data
+
+    def has(self, sha256: str) -> bool:
+        return self.files.exists(self.path(sha256))
+
+    def delete(self, sha256: str) -> None:
+        """Remove a blob if it is there."""
+        try:
+            self.files.rm_file(self.path(sha256))
+        except FileNotFoundError:
+            pass
+
+    def listing(self) -> Iterator[tuple[str, str, float, int]]:
+        """(path, name, age in seconds, bytes) of everything kept; unfinished files have a name that is no
+        sha256.
+        """
+        self.files.invalidate_cache()
+        now = time.time()
+        for path, info in self.files.find(self.root, detail=True).items():
+            changed = info.get("mtime") or info.get("LastModified") or info.get("created") or now
+            changed = changed.timestamp() if hasattr(changed, "timestamp") else float(changed)
+            yield path, path.rsplit("/", 1)[-1], now - changed, info["size"]
+
+
+def _sync_folder(path: str) -> None:
+    """Put a rename on the disk, where folders can be told to."""
+    if os.name == "posix":
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,373 @@
+"""One session: a tree of turns that an editor grows and a person walks.
+
+Every turn is edited from the stored, lossless picture of the turn before. Turns are added, never changed;
+what a second process did to the same session is seen as a newer revision: adding a turn then still succeeds
+(it is one more branch), walking or deleting raises Busy, so that nobody moves what somebody else just moved.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sql
+from PIL import Image
+
+from kontext.errors import BadRequest, Busy, NotFound
+from kontext.session.pixels import as_picture, digest, to_png
+from kontext.session.schema import sessions, turn_blobs, turns
+from kontext.session.tree import KINDS, Tree, Turn
+
+if TYPE_CHECKING:
+    from kontext.session.store import Store
+
+PICTURES = {
+    "references": "reference",
+    "mask": "mask",
+    "markup": "markup",
+}  # arguments of edit that are pictures, and their roles
+NOT_KEPT = ("on_step", "cancel")
+FACTS = (
+    "steps",
+    "guidance",
+    "model",
+    "fingerprint",
+    "changed_fraction",
+    "evaluations",
+    "seconds",
+    "warnings",
+)
+MAX_PROMPT, MAX_NAME, MAX_VARIANTS = 10_000, 200, 64
+
+
+class Session:
+    """A session of a store. `editor` is anything with `edit(picture, prompt, **settings) -> Result` (and
+    `generate`, `variants`).
+
+    Not to be shared between threads; open it once in each (that is cheap).
+    """
+
+    def __init__(self, store: Store, session_id: str, editor: Any = None) -> None:
+        self.store, self.id, self.editor = store, session_id, editor
+        self.reload()
+
+    @classmethod
+    def start(cls, picture: Any, editor: Any, store: Store | None = None, *, name: str = "") -> Session:
+        """A new session on a picture; without a store it lives in a temporary folder, as long as the session
+        does.
+        """
+        from kontext.session.store import Store
+
+        return (store or Store.temporary()).create(picture, name=name, editor=editor)
+
+    # What there is
+
+    def reload(self) -> None:
+        """Read the newest state, with what other processes have done. Raises NotFound when the session was
+        deleted.
+        """
+        with self.store.reading() as db:
+            row = db.execute(sql.select(sessions).where(sessions.c.id == self.id)).mappings().one_or_none()
+            if row is None:
+                raise NotFound(f"no session {self.id!r}; it was deleted, or it is in another store")
+            rows = db.execute(sql.select(turns).where(turns.c.session_id == self.id)).mappings().all()
+            named = sql.select(turn_blobs).join(turns).where(turns.c.session_id == self.id)
+            blobs: dict[str, dict[str, tuple[str, ...]]] = {}
+            for blob in db.execute(named.order_by(turn_blobs.c.position)).mappings():
+                roles = blobs.setdefault(blob["turn_id"], {})
+                roles[blob["role"]] = roles.get(blob["role"], ()) + (blob["sha256"],)
+        self.name, self.owner, self.revision = row["name"], row["owner"], row["revision"]
+        self.created, self.updated = row["created"], row["updated"]
+        self.tree = Tree(
+            Turn(**turn, blobs=blobs.get(turn["id"], {}), _store=self.store.blobs) for turn in rows
+        )
+
+    @property
+    def turns(self) -> list[Turn]:
+        """All turns in the order in which they were made."""
+        return list(self.tree.turns.values())
+
+    @property
+    def current(self) -> Turn:
+        """The turn that the next edit starts from. Raises NotFound in an empty session."""
+        if self.tree.current is None:
+            raise NotFound("this session has no picture yet; add one or generate one")
+        return self.tree.current
+
+    @property
+    def picture(self) -> Image.Image:
+        """The picture of the current turn."""
+        return self.current.picture
+
+    @property
+    def history(self) -> list[Turn]:
+        """From the first picture to the current turn."""
+        return self.tree.path(self.current)
+
+    # Making turns
+
+    def edit(self, prompt: str, *, turn: Turn | str | int | None = None, **settings: Any) -> Turn:
+        """Edit the current turn's picture (or that of `turn`) and make the result the current turn.
+
+        `settings` are those of `Editor.edit`. Raises what the editor raises; Busy when another process has
+        changed this session since it was loaded (before any work is done).
+        """
+        self._ready(prompt, settings)
+        parent = self.current if turn is None else self.tree.find(turn)
+        result = self._editor("edit")(parent.picture, prompt, **settings)
+        return self.add(result, prompt=prompt, parent=parent, settings=settings)
+
+    def generate(self, prompt: str, **settings: Any) -> Turn:
+        """Make the first picture of an empty session from text alone."""
+        self._ready(prompt, settings)
+        if self.tree.turns:
+            raise BadRequest(
+                "this session has its first picture already; start a new one to generate another"
+            )
+        result = self._editor("generate")(prompt, **settings)
+        return self.add(result, prompt=prompt, kind="generate", settings=settings)
+
+    def variants(self, count: int, prompt: str | None = None, **settings: Any) -> list[Turn]:
+        """`count` new turns side by side, each with its own seed; none replaces another.
+
+        With a prompt they are made from the current turn. Without, they are siblings of the current turn: its
+        own prompt, settings and references again, from the same picture. The first of them becomes current.
+        """
+        if not 1 <= count <= MAX_VARIANTS:
+            raise BadRequest(f"{count} variants; 1 to {MAX_VARIANTS} can be made at once")
+        parent = self.current
+        if prompt is None:
+            if parent.kind != "edit" or parent.parent_id is None:
+                raise BadRequest("this turn is no edit, so it has no variants; give a prompt")
+            settings = {**self.recipe(parent), **settings}
+            prompt, parent = parent.prompt, self.tree.turns[parent.parent_id]
+        self._ready(prompt, settings)
+        picture = parent.picture
+        if hasattr(self.editor, "variants"):
+            results = self.editor.variants(picture, prompt, count, **settings)
+        else:
+            seed = settings.pop("seed", None)
+            seeds = [None if seed is None else seed + index for index in range(count)]
+            results = [self._editor("edit")(picture, prompt, seed=seed, **settings) for seed in seeds]
+        made = [self.add(result, prompt=prompt, parent=parent, settings=settings) for result in results]
+        return [self.goto(made[0]), *made[1:]] if len(made) > 1 else made
+
+    def recipe(self, turn: Turn | str | int) -> dict[str, Any]:
+        """The settings of a turn with its pictures put back, ready for `edit(prompt, **recipe)`; the seed
+        left out.
+        """
+        turn = self.tree.find(turn)
+        pictures = {name: turn.read(role) for name, role in PICTURES.items() if role in turn.blobs}
+        return {
+            **turn.settings,
+            **{name: read if name == "references" else read[0] for name, read in pictures.items()},
+        }
+
+    def add(
+        self,
+        result: Any,
+        *,
+        prompt: str = "",
+        parent: Turn | str | int | None = None,
+        kind: str = "edit",
+        settings: Mapping[str, Any] | None = None,
+    ) -> Turn:
+        """Keep a Result (or, with kind="source", a picture) as a new turn under `parent` (default: the
+        current turn).
+
+        For those who run the editor themselves, as the server does; `settings` are the arguments it was
+        given, its pictures included. The turn becomes current. Raises Busy when another process has deleted
+        the parent.
+        """
+        if kind not in KINDS:
+            raise BadRequest(f"a turn of kind {kind!r}; there are {', '.join(KINDS)}")
+        _check_text("a prompt", prompt, MAX_PROMPT)
+        source = kind == "source"
+        picture = as_picture(result if source else result.picture)
+        region = None if source else getattr(result, "region", None)
+        kept, inputs = _split(settings or {})
+        seed = None if source else getattr(result, "seed", None)
+        kept.pop("seed", None)
+        facts = {key: _plain(getattr(result, key, None)) for key in FACTS} if not source else {}
+        fingerprint = getattr(getattr(self.editor, "model", None), "fingerprint", None)
+        facts = {"fingerprint": fingerprint} | {
+            key: value for key, value in facts.items() if value is not None
+        }
+        facts = {
+            key: value
+            for key, value in facts.items()
+            if value is not None and not (source and key == "fingerprint")
+        }
+        files = {
+            "picture": [to_png(picture)],
+            "region": [to_png(region.convert("L"))] if region is not None else [],
+        }
+        files |= {role: [to_png(one) for one in given] for role, given in inputs.items()}
+        row = dict(kind=kind, prompt=prompt, seed=seed, settings=kept, pixels=digest(picture), name="")
+        row["facts"] = {"size": list(picture.size), **facts}
+        return self._insert(
+            row, files, None if kind != "edit" else self.current if parent is None else self.tree.find(parent)
+        )
+
+    def _insert(self, row: dict[str, Any], files: Mapping[str, list[bytes]], parent: Turn | None) -> Turn:
+        """Blobs first, then the rows that name them, in one transaction."""
+        named = {role: [self.store.blobs.put(data) for data in datas] for role, datas in files.items()}
+        turn_id = secrets.token_hex(8)
+        with self._changing(stale=parent is not None) as (db, revision):
+            way = []
+            if parent is not None:
+                way = [turn.id for turn in self.tree.path(parent)]
+                alive = db.scalars(sql.select(turns.c.id).where(turns.c.id.in_(way))).all()
+                if len(alive) < len(way):
+                    raise Busy(f"turn {parent.number} was deleted by another process during the edit; reload")
+            elif db.scalar(sql.select(sql.func.count()).where(turns.c.session_id == self.id)):
+                raise BadRequest(
+                    "this session has its first picture already; start a new one for another picture"
+                )
+            for (
+                role,
+                datas,
+            ) in files.items():  # a collection may have run between the blobs and this transaction
+                for sha256, data in zip(named[role], datas, strict=True):
+                    if not self.store.blobs.has(sha256):
+                        self.store.blobs.put(data)
+            number = db.scalar(sql.select(sessions.c.last_number).where(sessions.c.id == self.id)) + 1
+            db.execute(sessions.update().where(sessions.c.id == self.id).values(last_number=number))
+            self._visit(db, way, revision)
+            own = dict(id=turn_id, session_id=self.id, number=number, created=time.time(), visited=revision)
+            db.execute(turns.insert().values(**row, **own, parent_id=parent and parent.id))
+            rows = [
+                dict(turn_id=turn_id, role=role, position=position, sha256=sha256)
+                for role, names in named.items()
+                for position, sha256 in enumerate(names)
+            ]
+            if rows:
+                db.execute(turn_blobs.insert(), rows)
+        return self.tree.turns[turn_id]
+
+    # Walking and tidying
+
+    def undo(self) -> Turn:
+        """Back to the turn that the current one was made from. Raises BadRequest at the first picture."""
+        return self.goto(self.tree.undo())
+
+    def redo(self) -> Turn:
+        """Forward again to the turn left last. Raises BadRequest where there is none."""
+        return self.goto(self.tree.redo())
+
+    def goto(self, turn: Turn | str | int) -> Turn:
+        """Make any turn the current one; the next edit starts from it, beside what was made
+        from it before.
+        """
+        turn = self.tree.find(turn)
+        with self._changing() as (db, revision):
+            self._visit(db, [step.id for step in self.tree.path(turn)], revision)
+        return self.tree.turns[turn.id]
+
+    def branch(self, turn: Turn | str | int | None = None) -> Turn:
+        """Begin another line from a turn (default: where the current one began); what is there stays."""
+        return self.undo() if turn is None else self.goto(turn)
+
+    def rename(self, name: str, turn: Turn | str | int | None = None) -> None:
+        """Name the session, or one of its turns."""
+        _check_text("a name", name, MAX_NAME)
+        table, key = (sessions, self.id) if turn is None else (turns, self.tree.find(turn).id)
+        with self._changing() as (db, _):
+            db.execute(table.update().where(table.c.id == key).values(name=name))
+
+    def delete(self, turn: Turn | str | int) -> list[Turn]:
+        """Delete a turn with everything made from it; returns what went. The parent becomes current if the
+        current turn went.
+        """
+        turn = self.tree.find(turn)
+        if turn.parent_id is None:
+            raise BadRequest("the first picture cannot be deleted; delete the session instead")
+        gone = self.tree.subtree(turn)
+        with self._changing() as (db, revision):
+            if self.current in gone:
+                self._visit(
+                    db, [step.id for step in self.tree.path(self.tree.turns[turn.parent_id])], revision
+                )
+            db.execute(turns.delete().where(turns.c.id == turn.id))  # the rest follows by foreign key
+        return gone
+
+    # Inside
+
+    @contextmanager
+    def _changing(self, *, stale: bool = False) -> Iterator[tuple[sql.Connection, int]]:
+        """A transaction that makes the next revision; refuses to build on an old one unless `stale` is
+        harmless.
+        """
+        with self.store.writing() as db:
+            found = db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == self.id))
+            self._compare(found, stale)
+            revision = found + 1
+            db.execute(
+                sessions.update()
+                .where(sessions.c.id == self.id)
+                .values(revision=revision, updated=time.time())
+            )
+            yield db, revision
+        self.reload()
+
+    def _ready(self, prompt: str, settings: Mapping[str, Any]) -> None:
+        """Refuse before any work what could not be kept after it."""
+        _check_text("a prompt", prompt, MAX_PROMPT)
+        _split(settings)
+        with self.store.reading() as db:
+            self._compare(db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == self.id)), False)
+
+    def _compare(self, found: int | None, stale: bool) -> None:
+        if found is None:
+            raise NotFound(f"session {self.id} was deleted by another process")
+        if found != self.revision and not stale:
+            raise Busy(
+                f"session {self.id} was changed by another process (revision {found}, here {self.revision}); "
+                "nothing was lost: reload it and try again"
+            )
+
+    @staticmethod
+    def _visit(db: sql.Connection, turn_ids: list[str], revision: int) -> None:
+        db.execute(turns.update().where(turns.c.id.in_(turn_ids)).values(visited=revision))
+
+    def _editor(self, method: str) -> Any:
+        if not hasattr(self.editor, method):
+            raise BadRequest(
+                f"this session has no editor that can {method}; open it with editor=Editor.load()"
+            )
+        return getattr(self.editor, method)
+
+
+def _check_text(what: str, text: str, limit: int) -> None:
+    """Text that every database and every file of ours can hold."""
+    if len(text) > limit:
+        raise BadRequest(f"{what} of {len(text)} characters; at most {limit} are allowed")
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise BadRequest(f"{what} with characters that are no text (NUL or half of a surrogate pair)")
+
+
+def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Image.Image]]]:
+    """Arguments of an edit -> (plain values for the settings column, pictures by role)."""
+    plain: dict[str, Any] = {}
+    pictures: dict[str, list[Image.Image]] = {}
+    for key, value in settings.items():
+        if key in PICTURES:
+            given = [] if value is None else list(value) if key == "references" else [value]
+            pictures |= {PICTURES[key]: [as_picture(one) for one in given]} if given else {}
+        elif key not in NOT_KEPT and value is not None:
+            plain[key] = _plain(value)
+    return plain, pictures
+
+
+def _plain(value: Any) -> Any:
+    """JSON data from tuples and numpy numbers; the turn must be repeatable, so nothing else is let in."""
+    try:
+        return json.loads(json.dumps(value, default=lambda one: one.item(), allow_nan=False))
+    except (TypeError, ValueError, AttributeError):
+        raise BadRequest(
+            f"a setting {str(value)[:80]!r} that is no plain value cannot be kept with a turn"
+        ) from None

@@ -1,0 +1,284 @@
+"""Where sessions live: rows in SQLite (or PostgreSQL by URL), pictures as blobs in a folder (or any fsspec
+place).
+
+The promise: a call that has returned is on the disk; a crash at any point leaves the state before or after a
+call, never between. It is kept by order: blobs are written whole before the row that names them, and rows
+change in one transaction. Blobs that no row names are swept up later by `collect`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import tempfile
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sql
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from kontext.errors import BadConfig, BadPicture, Busy, KontextError, NotFound
+from kontext.session.blobs import NAME, Blobs
+from kontext.session.pixels import digest, from_png
+from kontext.session.schema import migrate, sessions, turn_blobs, turns
+
+if TYPE_CHECKING:
+    from kontext.session.session import Session
+
+log = logging.getLogger(__name__)
+WAIT_SECONDS = 30.0  # how long a write waits for another process's write before it gives up as Busy
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """One line of a list of sessions; times in seconds since 1970."""
+
+    id: str
+    owner: str
+    name: str
+    created: float
+    updated: float
+    turns: int
+
+
+def default_folder() -> Path:
+    """KONTEXT_HOME, or the place for programs' data of this account."""
+    home = os.environ.get("KONTEXT_HOME")
+    return (
+        Path(home)
+        if home
+        else Path(os.environ.get("XDG_DATA_HOME", "~/.local/share")).expanduser() / "kontext"
+    )
+
+
+class Store:
+    """Sessions and their pictures.
+
+    `place` is a folder (made when missing; holds `kontext.db` and `blobs/`) or a database URL of SQLAlchemy
+    (sqlite:///file, postgresql+psycopg://...). `blobs` is a folder or an fsspec URL; for a database URL it
+    must be given. Threads may share a store; so may processes, each with its own. Raises BadConfig.
+    """
+
+    def __init__(self, place: str | os.PathLike, blobs: str | os.PathLike | None = None) -> None:
+        text = os.fspath(place)
+        if "://" in text:
+            if blobs is None:
+                raise BadConfig(
+                    "a database URL needs a place for the pictures too: blobs=FOLDER or an fsspec URL"
+                )
+            url = sql.make_url(text)
+            if url.drivername in ("postgres", "postgresql"):
+                url = url.set(drivername="postgresql+psycopg")
+        else:
+            folder = Path(text)
+            if folder.exists() and not folder.is_dir():
+                raise BadConfig(f"{folder} is a file; give a folder for the sessions, or a database URL")
+            folder.mkdir(parents=True, exist_ok=True)
+            url = sql.URL.create("sqlite", database=str(folder / "kontext.db"))
+            blobs = blobs or folder / "blobs"
+        self.blobs = Blobs(blobs)
+        self.database = _connect(url)
+        try:
+            with self.writing() as db:
+                migrate(db)
+        except SQLAlchemyError as error:
+            raise BadConfig(
+                f"{url.render_as_string()} is not a database that can be used: {_first_line(error)}"
+            ) from None
+
+    @classmethod
+    def temporary(cls) -> Store:
+        """A store in a folder of its own that goes when the store goes."""
+        folder = tempfile.TemporaryDirectory(prefix="kontext-", ignore_cleanup_errors=True)
+        store = cls(folder.name)
+        weakref.finalize(store, folder.cleanup)
+        return store
+
+    def close(self) -> None:
+        self.database.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    # Transactions
+
+    @contextmanager
+    def reading(self) -> Iterator[sql.Connection]:
+        """One consistent view of the database."""
+        with self.database.connect() as db:
+            yield db
+
+    @contextmanager
+    def writing(self) -> Iterator[sql.Connection]:
+        """One transaction, after any other that writes; committed at the end, rolled back by an exception.
+        Raises Busy.
+        """
+        try:
+            with self.database.connect().execution_options(kontext_writing=True) as db, db.begin():
+                yield db
+        except OperationalError as error:
+            if not any(word in str(error) for word in ("locked", "busy", "lock timeout")):
+                raise
+            raise Busy("another process keeps the session store locked; try again in a moment") from None
+
+    # Sessions
+
+    def create(self, picture: Any = None, *, name: str = "", owner: str = "", editor: Any = None) -> Session:
+        """A new session, with `picture` (path, bytes, PIL, array) as its turn 0, or empty for
+        `Session.generate`.
+        """
+        from kontext.session.session import Session
+
+        session_id, now = secrets.token_hex(8), time.time()
+        if not name and isinstance(picture, (str, os.PathLike)):
+            name = Path(picture).stem
+        row = dict(
+            id=session_id, owner=owner, name=name, created=now, updated=now, revision=0, last_number=-1
+        )
+        with self.writing() as db:
+            db.execute(sessions.insert().values(**row))
+        session = Session(self, session_id, editor)
+        if picture is not None:
+            try:
+                session.add(picture, kind="source")
+            except BaseException:
+                self.delete(session_id)
+                raise
+        return session
+
+    def open(self, session_id: str, *, editor: Any = None) -> Session:
+        """A session by its whole id. Raises NotFound."""
+        from kontext.session.session import Session
+
+        return Session(self, session_id, editor)
+
+    def find(self, text: str, *, owner: str = "", editor: Any = None) -> Session:
+        """A session by its id, the beginning of its id, or its name: what a person types. Raises NotFound."""
+        known = self.sessions(owner=owner)
+        found = [info for info in known if info.id == text]
+        found = found or [
+            info for info in known if info.name == text or (len(text) >= 4 and info.id.startswith(text))
+        ]
+        if len(found) == 1:
+            return self.open(found[0].id, editor=editor)
+        choices = ", ".join(f"{info.id} ({info.name})" for info in (found or known)[:8]) or "none yet"
+        raise NotFound(
+            f"{'several sessions are' if found else 'no session is'} called {text!r}; there are: {choices}"
+        )
+
+    def sessions(self, *, owner: str | None = "") -> list[SessionInfo]:
+        """All sessions of an owner (None: of everybody), the one used last first."""
+        count = sql.select(sql.func.count()).where(turns.c.session_id == sessions.c.id).scalar_subquery()
+        columns = [sessions.c[key] for key in ("id", "owner", "name", "created", "updated")]
+        query = sql.select(*columns, count.label("turns")).order_by(sessions.c.updated.desc(), sessions.c.id)
+        if owner is not None:
+            query = query.where(sessions.c.owner == owner)
+        with self.reading() as db:
+            return [SessionInfo(**row) for row in db.execute(query).mappings()]
+
+    def delete(self, session_id: str) -> None:
+        """Forget a session with all its turns; `collect` then frees its pictures. Raises NotFound."""
+        with self.writing() as db:
+            if not db.execute(sessions.delete().where(sessions.c.id == session_id)).rowcount:
+                raise NotFound(f"no session {session_id!r}")
+
+    # Care
+
+    def collect(self, *, keep: Iterable[str] = (), older_than_seconds: float = 3600) -> int:
+        """Delete blobs that no turn names and that are not in `keep`, and files left by crashed writes.
+        Returns bytes freed.
+
+        Runs inside a write transaction: a turn that is being added either is seen here, or finds its blob
+        gone and writes it again (`Session.add`). Blobs younger than `older_than_seconds` stay, for those who
+        write blobs long before their rows.
+        """
+        kept, freed, listing = set(keep), 0, list(self.blobs.listing())
+        with self.writing() as db:
+            kept.update(db.scalars(sql.select(turn_blobs.c.sha256).distinct()))
+            for path, name, age, size in listing:
+                if name not in kept and age >= older_than_seconds:
+                    self.blobs.files.rm_file(path)
+                    freed += size
+        log.info("collected %d bytes of unused pictures", freed)
+        return freed
+
+    def check(self) -> list[str]:
+        """Everything that is wrong with this store, in words; empty when all is well. Reads every blob."""
+        wrong: list[str] = []
+        with self.reading() as db:
+            trees = [row for row in db.execute(sql.select(turns)).mappings()]
+            named = list(db.execute(sql.select(turn_blobs)).mappings())
+        by_id = {row["id"]: row for row in trees}
+        roots: dict[str, int] = {}
+        for row in trees:
+            parent = by_id.get(row["parent_id"])
+            if row["parent_id"] is None:
+                roots[row["session_id"]] = roots.get(row["session_id"], 0) + 1
+            elif (
+                parent is None
+                or parent["session_id"] != row["session_id"]
+                or parent["number"] >= row["number"]
+            ):
+                wrong.append(f"turn {row['id']} has no proper parent")
+        wrong += [
+            f"session {session_id} has {count} first pictures"
+            for session_id, count in roots.items()
+            if count > 1
+        ]
+        for row in named:
+            try:
+                picture = from_png(self.blobs.get(row["sha256"]))
+                if row["role"] == "picture" and digest(picture) != by_id[row["turn_id"]]["pixels"]:
+                    raise BadPicture("its pixels are others than the turn says")
+            except KontextError as error:
+                wrong.append(f"turn {row['turn_id']}, {row['role']}: {error}")
+        wrong += [
+            f"unfinished file {path}"
+            for path, name, age, _ in self.blobs.listing()
+            if not NAME.fullmatch(name) and age >= 3600
+        ]
+        return wrong
+
+
+def _connect(url: sql.URL) -> sql.Engine:
+    """An engine whose writes are serialised (SQLite: BEGIN IMMEDIATE, WAL; PostgreSQL: one advisory lock)."""
+    sqlite = url.drivername.startswith("sqlite")
+    try:
+        options = {"connect_args": {"timeout": WAIT_SECONDS}} if sqlite else {"pool_pre_ping": True}
+        database = sql.create_engine(url, **options)
+    except (SQLAlchemyError, ImportError) as error:
+        raise BadConfig(
+            f"no database can be reached by {url.render_as_string()}: {_first_line(error)}"
+        ) from None
+
+    if sqlite:
+
+        @sql.event.listens_for(database, "connect")
+        def _prepare(connection, _record) -> None:
+            connection.isolation_level = None  # we say BEGIN ourselves, the driver would say it too late
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+
+    @sql.event.listens_for(database, "begin")
+    def _begin(db: sql.Connection) -> None:
+        writing = db.get_execution_options().get("kontext_writing")
+        if sqlite:
+            db.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        elif writing:
+            db.exec_driver_sql(f"SET LOCAL lock_timeout = '{WAIT_SECONDS:.0f}s'")
+            db.exec_driver_sql("SELECT pg_advisory_xact_lock(7305797)")
+
+    return database
+
+
+def _first_line(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0][:200]

@@ -1,0 +1,149 @@
+"""The tree of turns as plain data: which turn is current, what undo and redo reach, the way from the first
+picture.
+
+Nothing is stored here but what the database says: the current turn is the one visited last, redo goes to the
+child visited last. Hence deleting turns can never leave a pointer behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from kontext.errors import BadRequest, NotFound
+from kontext.session.blobs import Blobs
+from kontext.session.pixels import from_png
+
+KINDS = ("source", "generate", "edit")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One picture of a session and how it was made. Turn numbers count from 0, the first picture."""
+
+    id: str
+    session_id: str
+    number: int
+    parent_id: str | None
+    kind: str
+    """source (a picture that was given), generate (from text alone) or edit."""
+    name: str
+    """What the person calls it; empty at first."""
+    prompt: str
+    seed: int | None
+    settings: Mapping[str, Any]
+    """What was asked for beside prompt, seed and pictures; with those it makes the turn again."""
+    facts: Mapping[str, Any]
+    """What was found: size [w, h], steps, guidance, model, fingerprint, changed_fraction, evaluations,
+    seconds, warnings.
+    """
+    pixels: str
+    """Digest of the decoded picture (`pixels.digest`)."""
+    created: float
+    visited: int
+    blobs: Mapping[str, tuple[str, ...]]
+    """sha256 of the stored files by role: picture, region, reference, mask, markup."""
+    _store: Blobs = field(repr=False, compare=False)
+
+    @property
+    def picture(self) -> Image.Image:
+        """The lossless picture. Raises NotFound where a restored chain knows the turn but not its picture."""
+        if not self.has_picture:
+            raise NotFound(
+                f"turn {self.number} is known from a file's history, its picture was not in that file"
+            )
+        return self.read("picture")[0]
+
+    @property
+    def has_picture(self) -> bool:
+        return bool(self.blobs.get("picture"))
+
+    @property
+    def region(self) -> Image.Image | None:
+        """Where the edit acted ("L", the picture's size), None for a whole picture."""
+        return next(iter(self.read("region")), None)
+
+    @property
+    def references(self) -> list[Image.Image]:
+        return self.read("reference")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        width, height = self.facts["size"]
+        return width, height
+
+    def read(self, role: str) -> list[Image.Image]:
+        """The stored pictures of one role, in the order given."""
+        return [from_png(self._store.get(sha256)) for sha256 in self.blobs.get(role, ())]
+
+
+class Tree:
+    """Turns by id with the walks over them; raises NotFound and BadRequest in the person's words."""
+
+    def __init__(self, turns: Iterable[Turn]) -> None:
+        self.turns = {turn.id: turn for turn in sorted(turns, key=lambda turn: turn.number)}
+
+    @property
+    def root(self) -> Turn | None:
+        return next((turn for turn in self.turns.values() if turn.parent_id is None), None)
+
+    @property
+    def current(self) -> Turn | None:
+        return max(self.turns.values(), key=_visited, default=None)
+
+    @property
+    def leaves(self) -> list[Turn]:
+        """The ends of all branches."""
+        parents = {turn.parent_id for turn in self.turns.values()}
+        return [turn for turn in self.turns.values() if turn.id not in parents]
+
+    def find(self, turn: Turn | str | int) -> Turn:
+        """A turn by itself, its id or its number."""
+        key = turn.id if isinstance(turn, Turn) else turn
+        for found in self.turns.values():
+            if key in (found.id, found.number) and not isinstance(key, bool):
+                return found
+        known = ", ".join(str(found.number) for found in self.turns.values()) or "none yet"
+        raise NotFound(f"no turn {key!r} in this session; its turns are {known[:200]}")
+
+    def parent(self, turn: Turn) -> Turn | None:
+        return self.turns[turn.parent_id] if turn.parent_id else None
+
+    def children(self, turn: Turn) -> list[Turn]:
+        return [child for child in self.turns.values() if child.parent_id == turn.id]
+
+    def path(self, turn: Turn) -> list[Turn]:
+        """From the first picture to this turn."""
+        way = [turn]
+        while parent := self.parent(way[-1]):
+            way.append(parent)
+        return way[::-1]
+
+    def subtree(self, turn: Turn) -> list[Turn]:
+        """The turn and everything made from it."""
+        inside = {turn.id}
+        for later in self.turns.values():  # children have higher numbers than their parents
+            if later.parent_id in inside:
+                inside.add(later.id)
+        return [later for later in self.turns.values() if later.id in inside]
+
+    def undo(self) -> Turn:
+        """The turn that undo would make current."""
+        parent = self.current and self.parent(self.current)
+        if parent is None:
+            raise BadRequest("nothing to undo: this is the first picture of the session")
+        return parent
+
+    def redo(self) -> Turn:
+        """The turn that redo would make current: of the turns made from this one, the one visited last."""
+        ahead = self.children(self.current) if self.current else []
+        if not ahead:
+            raise BadRequest("nothing to redo: no turn was made from this one")
+        return max(ahead, key=_visited)
+
+
+def _visited(turn: Turn) -> tuple[int, int]:
+    return turn.visited, turn.number
