@@ -3,7 +3,7 @@
 Three forms: VIEScore (semantic consistency SC and perceptual quality PQ, 0..10, overall O = sqrt(SC * PQ),
 each the smaller of two sub-scores), ImgEdit (three scores 1..5, the second and third capped by the first,
 averaged), and pairs (which of two results is better, asked in both orders; disagreement is a tie). Judges
-differ by 0.2 to 0.4 points between runs, so figures of different judges are not comparable. A judge that fails
+differ by 0.2 to 0.4 points between runs, so figures of different judges are not comparable. One that fails
 costs one item its score, never the run.
 """
 

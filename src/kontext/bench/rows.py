@@ -1,0 +1,123 @@
+"""Who answers: the rows of every table. Baselines that need no model, and the model at each number of steps.
+
+``copy`` returns the input; ``codec-input`` and ``codec-target`` pass a picture once through the model's
+codec (the latter is the ceiling of any model that works in its latents); ``random`` does some other edit;
+``oracle`` is the exact target; ``model@4`` is the model in 4 steps as it paints, ``model+lock@4`` with the
+untouched pixels kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kontext.bench.items import Item
+from kontext.bench.metrics import Picture
+from kontext.engine.requests import EditRequest, Result
+from kontext.errors import BadRequest
+
+BASELINES = ("copy", "codec-input", "codec-target", "random", "oracle")
+NEED_MODEL = ("codec-input", "codec-target", "model", "model+lock")
+BATCH = 8
+
+
+def row_names(rows: Sequence[str], steps: Sequence[int]) -> list[str]:
+    """Rows as asked for, the model's multiplied by the steps. Raises BadRequest for an unknown row."""
+    known = (*BASELINES, "model", "model+lock")
+    out = []
+    for row in rows:
+        if row not in known:
+            raise BadRequest(f"row '{row}' is not known; rows are {', '.join(known)}")
+        out += [f"{row}@{n}" for n in steps] if row.startswith("model") else [row]
+    return out
+
+
+def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, float]]:
+    """Each item's result in this row (uint8, the target's size) and its seconds (nan for baselines)."""
+    if row.startswith("model"):
+        name, steps = row.split("@")
+        requests = [request_of(item, int(steps), lock=name == "model+lock") for item in items]
+        return [(_fitting(r, i), r.seconds["total"]) for r, i in zip(ask(editor, requests), items)]
+    return [(_baseline(row, item, editor), float("nan")) for item in items]
+
+
+def _baseline(row: str, item: Item, editor: Any) -> Picture:
+    sample = item.sample
+    if row == "oracle":
+        return sample.target
+    if row == "codec-target":
+        return round_trip(editor, sample.target)
+    if row == "random":
+        wrong = [r for r in item.rivals if not np.array_equal(r, sample.target)]
+        return wrong[item.seed % len(wrong)] if wrong else item.given
+    return round_trip(editor, item.given) if row == "codec-input" else item.given
+
+
+def round_trip(editor: Any, picture: Picture) -> Picture:
+    """decode(encode(picture)) on the editor's own canvas, at the picture's size."""
+    from kontext.engine.context import Canvas
+    from kontext.engine.sizes import plan_edit
+
+    image = Image.fromarray(picture)
+    plan = plan_edit(image.size, "match", editor.model.preset.sizes)
+    seen = editor.contexts.codec_view(Canvas(plan.place(image)))
+    return np.asarray(plan.restore(Image.fromarray(seen)))
+
+
+def request_of(item: Item, steps: int | None, lock: bool) -> EditRequest:
+    """The item as a request: an edit of its source, or a new picture from its references and words."""
+    sample = item.sample
+    size = f"{sample.target.shape[1]}x{sample.target.shape[0]}"
+    if sample.source is None:
+        return EditRequest(
+            prompt=item.prompt,
+            references=sample.references,
+            seed=item.seed,
+            steps=steps,
+            size=size,
+            lock=False,
+        )
+    return EditRequest(
+        prompt=item.prompt,
+        picture=sample.source,
+        references=sample.references,
+        seed=item.seed,
+        steps=steps,
+        size="match" if sample.source.shape == sample.target.shape else size,
+        lock=lock,
+    )
+
+
+def ask(editor: Any, requests: Sequence[EditRequest]) -> list[Result]:
+    """Results in order; in batches where the editor has ``edit_batch``, else one by one through ``edit``."""
+    if hasattr(editor, "edit_batch"):
+        return [
+            result
+            for start in range(0, len(requests), BATCH)
+            for result in _shared(editor.edit_batch(requests[start : start + BATCH]))
+        ]
+    return [_one(editor, request) for request in requests]
+
+
+def _one(editor: Any, request: EditRequest) -> Result:
+    same: dict[str, Any] = {"references": request.references, "seed": request.seed, "steps": request.steps}
+    if request.picture is None:
+        return editor.generate(request.prompt, size=request.size, **same)
+    return editor.edit(request.picture, request.prompt, size=request.size, lock=request.lock, **same)
+
+
+def _shared(results: list[Result]) -> list[Result]:
+    """A batch's time belongs to all of it: every result is told its part."""
+    from dataclasses import replace
+
+    return [replace(r, seconds={k: v / len(results) for k, v in r.seconds.items()}) for r in results]
+
+
+def _fitting(result: Result, item: Item) -> Picture:
+    picture = np.asarray(result.picture.convert("RGB"))
+    if picture.shape != item.sample.target.shape:
+        raise BadRequest(f"the editor returned {picture.shape} for an item of {item.sample.target.shape}")
+    return picture

@@ -1,0 +1,175 @@
+"""One run of a suite: a folder that takes every score as it is made, so that a stopped run can go on.
+
+``settings.json`` says what is measured, ``records.jsonl`` has one line an item and row, ``pictures/`` the
+results. ``result`` joins them into the one JSON that is published.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from kontext.bench.statistics import estimate
+from kontext.errors import BadRequest
+
+T = TypeVar("T")
+Progress = Callable[[Iterable[T], int, str], Iterator[T]]
+"""Wraps an iterable of known length with a label; the command line shows a bar, tests show nothing."""
+
+
+def silent(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """No progress bar."""
+    yield from items
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How one figure is called and shown. ``share`` values are stored 0..1 and shown in percent."""
+
+    label: str
+    share: bool = True
+    digits: int = 1
+    better: int = 1  # 1: more is better, -1: less is better, 0: neither
+
+    def show(self, value: float | None) -> str:
+        if value is None or not math.isfinite(value):
+            return "–"
+        return f"{100 * value if self.share else value:.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The figures of one row (a model, a baseline) on one item; ``note`` says why figures are missing."""
+
+    item: str
+    row: str
+    category: str
+    split: str
+    scene: str
+    figures: dict[str, float]
+    note: str = ""
+    picture: str = ""
+    """The result's file under the run's folder."""
+
+
+class Run:
+    """Scores and pictures of a run in ``folder``.
+
+    Raises BadRequest when ``resume`` finds a run of other settings, or the folder has one and is not to
+    resume.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], resume: bool = False):
+        self.folder, self.settings = Path(folder), json.loads(json.dumps(settings))
+        self._known: dict[tuple[str, str], Record] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "settings.json"
+        if path.is_file() and not resume:
+            raise BadRequest(f"{folder} holds a run already; add --resume to go on, or name another folder")
+        if path.is_file():
+            before = json.loads(path.read_text())
+            other = [k for k in {*before, *self.settings} if before.get(k) != self.settings.get(k)]
+            if other:
+                raise BadRequest(f"{folder} holds a run with other settings ({', '.join(sorted(other))})")
+            self._read()
+        path.write_text(json.dumps(self.settings, indent=1, sort_keys=True))
+        self._lines = open(self.folder / "records.jsonl", "a", encoding="utf-8")
+
+    def _read(self) -> None:
+        path = self.folder / "records.jsonl"
+        if not path.is_file():
+            return
+        whole = b""
+        for line in path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break  # the run was stopped while this line was written
+            whole += line
+            figures = json.loads(line)
+            figures["figures"] = {k: math.nan if v is None else v for k, v in figures["figures"].items()}
+            self._keep(Record(**figures))
+        path.write_bytes(whole)
+
+    @property
+    def records(self) -> list[Record]:
+        return list(self._known.values())
+
+    def _keep(self, record: Record) -> None:
+        self._known[record.item, record.row] = record
+
+    def done(self, item: str, row: str) -> bool:
+        """Whether there is a record; one without figures is tried again."""
+        known = self._known.get((item, row))
+        return known is not None and not known.note
+
+    def add(self, record: Record) -> None:
+        """Keep a record, on disk at once."""
+        if self.done(record.item, record.row):
+            return
+        self._keep(record)
+        figures = {k: round(float(v), 6) if math.isfinite(v) else None for k, v in record.figures.items()}
+        self._lines.write(json.dumps(asdict(record) | {"figures": figures}, ensure_ascii=False) + "\n")
+        self._lines.flush()
+
+    def save_picture(self, name: str, picture: np.ndarray | Image.Image) -> str:
+        """A PNG under ``pictures/``; returns its path relative to the folder."""
+        path = self.folder / "pictures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        image.save(path, compress_level=1)
+        return str(path.relative_to(self.folder))
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def result(self, suite: str, model: str, figures: dict[str, Figure], **more: Any) -> dict[str, Any]:
+        """The published JSON: rows with intervals, settings, items without a score, every item's figures."""
+        return {
+            "suite": suite,
+            "model": model,
+            "n": len({r.item for r in self.records}),
+            "rows": rows(self.records, figures),
+            "settings": self.settings,
+            "unscored": [{"item": r.item, "row": r.row, "why": r.note} for r in self.records if r.note],
+            **more,
+            "items": [asdict(r) | {"figures": _plain(r.figures)} for r in self.records],
+        }
+
+
+def _plain(figures: dict[str, float]) -> dict[str, float | None]:
+    return {k: round(float(v), 6) if math.isfinite(v) else None for k, v in figures.items()}
+
+
+def rows(records: Iterable[Record], figures: dict[str, Figure]) -> dict[str, dict[str, dict[str, Any]]]:
+    """row -> group -> figure -> {mean, low, high, n}. Groups: split (mean of categories), split/category."""
+    grouped: dict[str, dict[str, list[Record]]] = {}
+    for record in records:
+        for group in (record.split, f"{record.split}/{record.category}"):
+            grouped.setdefault(record.row, {}).setdefault(group, []).append(record)
+    return {
+        row: {group: _figures(members, figures) for group, members in groups.items()}
+        for row, groups in grouped.items()
+    }
+
+
+def _figures(records: list[Record], figures: dict[str, Figure]) -> dict[str, Any]:
+    out = {}
+    for name, figure in figures.items():
+        values = [r.figures.get(name, math.nan) for r in records]
+        scenes, categories = [r.scene for r in records], [r.category for r in records]
+        result = estimate(values, scenes, categories, share=figure.share)
+        if result.n:
+            out[name] = result.as_json()
+    return out
