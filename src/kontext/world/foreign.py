@@ -1,0 +1,162 @@
+"""Pictures foreign to the world: random shapes, gradients and scattered icons.
+
+They stand for what people bring along. Edits on them need no knowledge of a scene, only of the picture.
+
+    base     kind ("flat", "gradient", "stripes", "checks") and colors
+    items    name, color, size, x, y, turn, and kind: "shape" or "icon"
+    banner   a word on a banner across the top, or None
+    weather  rain, snowfall or None
+    color    a plain background that replaced the base, or None
+"""
+
+import math
+import random
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from .art import pack
+from .backgrounds import weather_layer
+from .colors import COLORS, WALL_COLORS, hex_color, wall_hex
+from .objects import object_layer
+from .raster import SIZE, layer, paste, svg_document
+from .signs import NEW_WORD_FONT, draw_sign
+
+SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "hexagon", "cross", "moon", "diamond")
+SHAPE_COLORS = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "pink",
+    "teal",
+    "black",
+    "white",
+    "brown",
+)
+_BASES = ("flat", "gradient", "gradient", "stripes", "checks")
+_SPOTS = [(x, y) for y in (108, 190) for x in (46, 128, 210)]
+
+
+def _polygon(corners: int, inner: float, turn: float = 0) -> str:
+    points = []
+    for index in range(corners * (2 if inner < 1 else 1)):
+        radius = 46 * (inner if inner < 1 and index % 2 else 1)
+        angle = turn + index * math.tau / (corners * (2 if inner < 1 else 1)) - math.pi / 2
+        points.append(f"{50 + radius * math.cos(angle):.1f},{50 + radius * math.sin(angle):.1f}")
+    return "M" + " L".join(points) + "Z"
+
+
+_OUTLINES = {
+    "square": "M12,12 H88 V88 H12Z",
+    "triangle": _polygon(3, 1),
+    "star": _polygon(5, 0.45),
+    "heart": "M50,90 C10,58 4,40 10,26 C18,8 42,10 50,30 C58,10 82,8 90,26 C96,40 90,58 50,90Z",
+    "hexagon": _polygon(6, 1),
+    "cross": "M36,6 H64 V36 H94 V64 H64 V94 H36 V64 H6 V36 H36Z",
+    "moon": "M66,6 A46,46 0 1 0 66,94 A36,36 0 1 1 66,6Z",
+    "diamond": "M50,4 L84,50 L50,96 L16,50Z",
+}
+
+
+def _shape_svg(item: dict[str, Any]) -> str:
+    color = COLORS[item["color"]].hex
+    if item["name"] == "circle":
+        body = f'<circle cx="50" cy="50" r="44" fill="{color}"/>'
+    elif item["name"] == "ring":
+        body = f'<circle cx="50" cy="50" r="34" fill="none" stroke="{color}" stroke-width="20"/>'
+    else:
+        body = f'<path d="{_OUTLINES[item["name"]]}" fill="{color}"/>'
+    return svg_document(f'<g transform="rotate({item["turn"]} 50 50)">{body}</g>', 100, 100)
+
+
+def _icon_svg(item: dict[str, Any]) -> str:
+    width, height, body = pack()["icons"][item["name"]]
+    return svg_document(body, width, height)
+
+
+def sample_foreign(r: random.Random, words: tuple[str, ...], banner: bool) -> dict[str, Any]:
+    """A foreign picture by chance; `banner` puts one of `words` across the top."""
+    colors = r.sample(
+        [COLORS[name].hex for name in SHAPE_COLORS] + [wall_hex(name) for name in WALL_COLORS], 2
+    )
+    if r.random() < 0.4:
+        colors = [hex_color(r.randrange(256) for _ in range(3)) for _ in range(2)]
+    icons = bool(pack()["icons"]) and r.random() < 0.5
+    spots = r.sample(_SPOTS, r.randint(2, 5))
+    items: list[dict[str, Any]] = []
+    for x, y in spots:
+        size = r.randint(48, 84)
+        item = {"x": x + r.randint(-8, 8), "y": y + r.randint(-10, 10), "size": size}
+        if icons:
+            item.update(kind="icon", name=r.choice(sorted(pack()["icons"])), color=None, turn=0)
+        else:
+            color = r.choice(SHAPE_COLORS)
+            item.update(kind="shape", name=r.choice(SHAPES), color=color, turn=r.randrange(0, 360, 15))
+        items.append(item)
+    return {
+        "base": {"kind": r.choice(_BASES), "colors": colors},
+        "items": items,
+        "banner": r.choice(words) if banner else None,
+        "weather": None,
+        "color": None,
+    }
+
+
+def item_box(item: dict[str, Any]) -> tuple[int, int, int, int]:
+    """The square that an item lies in: left, top, right, bottom."""
+    half = item["size"] // 2
+    return item["x"] - half, item["y"] - half, item["x"] + half, item["y"] + half
+
+
+def _draw_base(foreign: dict[str, Any]) -> Image.Image:
+    if foreign["color"]:
+        return Image.new("RGB", (SIZE, SIZE), wall_hex(foreign["color"]))
+    kind, (first, second) = foreign["base"]["kind"], foreign["base"]["colors"]
+    canvas = Image.new("RGB", (SIZE, SIZE), first)
+    if kind == "gradient":
+        ramp = Image.linear_gradient("L").resize((SIZE, SIZE))
+        canvas.paste(second, (0, 0, SIZE, SIZE), ramp)
+    draw = ImageDraw.Draw(canvas)
+    if kind == "stripes":
+        for x in range(0, SIZE, 64):
+            draw.rectangle((x, 0, x + 31, SIZE), fill=second)
+    if kind == "checks":
+        for index in range(64):
+            x, y = index % 8 * 32, index // 8 * 32
+            if (index + index // 8) % 2:
+                draw.rectangle((x, y, x + 31, y + 31), fill=second)
+    return canvas
+
+
+def draw_foreign(foreign: dict[str, Any]) -> Image.Image:
+    """A foreign picture (RGB), without style and red box."""
+    canvas = _draw_base(foreign)
+    for item in foreign["items"]:
+        size = item["size"]
+        if item["kind"] == "object":
+            drawing = object_layer("flat", item["name"], size, item["color"])
+        else:
+            svg = _shape_svg(item) if item["kind"] == "shape" else _icon_svg(item)
+            drawing = layer(svg, size, size)
+        paste(canvas, drawing, item["x"] - size // 2, item["y"] - size // 2)
+    if foreign["banner"]:
+        draw_sign(canvas, banner_sign(foreign["banner"]), None)
+    if foreign["weather"]:
+        paste(canvas, weather_layer(foreign["weather"]), 0, 0)
+    return canvas
+
+
+def banner_sign(word: str) -> dict[str, Any]:
+    """The one look that a banner on a foreign picture has."""
+    return {
+        "kind": "banner",
+        "word": word,
+        "font": NEW_WORD_FONT,
+        "color": "red",
+        "ink": "white",
+        "x": 128,
+        "flip": False,
+    }

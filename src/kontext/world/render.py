@@ -1,0 +1,71 @@
+"""Scenes to pixels: background, poster, far objects, character, near objects, sign, weather, style, red box."""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .backgrounds import background_picture, tint_of, weather_layer
+from .characters import draw_character
+from .foreign import draw_foreign
+from .objects import draw_object
+from .raster import SIZE, paste
+from .scene import Scene
+from .signs import draw_sign
+from .styles import styled
+
+
+def render(scene: Scene) -> np.ndarray:
+    """A scene as pixels: uint8, 256 x 256 x 3, red green blue."""
+    if "foreign" in scene:
+        canvas = draw_foreign(scene["foreign"])
+    elif scene["sheet"]:
+        canvas = _draw_sheet(scene)
+    else:
+        canvas = _draw_scene(scene)
+    pixels = np.asarray(canvas)
+    if scene["style"]:
+        pixels = styled(pixels, scene["style"])
+    if scene["box"]:
+        picture = Image.fromarray(pixels)
+        ImageDraw.Draw(picture).rectangle(tuple(scene["box"]), outline=(255, 0, 0), width=4)
+        pixels = np.asarray(picture)
+    return pixels
+
+
+def _draw_scene(scene: Scene) -> Image.Image:
+    background, sign, art = scene["background"], scene["sign"], scene["art"]
+    canvas = background_picture(background).copy()
+    tint = tint_of(background)
+    hangs_behind = sign and sign["kind"] == "poster"
+    if hangs_behind:
+        draw_sign(canvas, sign, tint)
+    for thing in scene["objects"]:
+        if not thing["ground"]:
+            draw_object(canvas, thing, art, tint)
+    if scene["character"]:
+        draw_character(canvas, scene["character"], scene["held"], art, tint)
+    for thing in scene["objects"]:
+        if thing["ground"]:
+            draw_object(canvas, thing, art, tint)
+    if sign and not hangs_behind:
+        draw_sign(canvas, sign, None if sign["kind"] == "bubble" else tint)
+    if background["weather"]:
+        paste(canvas, weather_layer(background["weather"]), 0, 0)
+    return canvas
+
+
+def _draw_sheet(scene: Scene) -> Image.Image:
+    """Several views of one character side by side on paper."""
+    canvas = Image.new("RGB", (SIZE, SIZE), "#f7f3ea")
+    ImageDraw.Draw(canvas).rectangle((0, 222, SIZE, SIZE), fill="#e9e1d0")
+    for view, x in zip(scene["sheet"], (45, 128, 211)):
+        c = {
+            **scene["character"],
+            "x": x,
+            "base": 244,
+            "height": 190,
+            "view": view,
+            "pose": "stand",
+            "full": True,
+        }
+        draw_character(canvas, c, None, "flat", None)
+    return canvas
