@@ -7,6 +7,8 @@ T5: Raffel et al. (arXiv 1910.10683), gated GELU of Shazeer (2002.05202). CLIP: 
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -89,22 +91,47 @@ class T5FeedForward(nn.Module):
         return self.wo(F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x))
 
 
-class T5Block(nn.Module):
-    """Attention, then feed-forward, each after a norm and added to its input."""
-
+class T5AttentionLayer(nn.Module):
     def __init__(self, config: T5Config, owns_bias: bool):
         super().__init__()
-        attention, feed_forward = nn.Module(), nn.Module()
-        attention.SelfAttention = T5SelfAttention(config, owns_bias)
-        attention.layer_norm = T5Norm(config.width)
-        feed_forward.DenseReluDense = T5FeedForward(config)
-        feed_forward.layer_norm = T5Norm(config.width)
-        self.layer = nn.ModuleList([attention, feed_forward])
+        self.SelfAttention = T5SelfAttention(config, owns_bias)
+        self.layer_norm = T5Norm(config.width)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        attention, feed_forward = self.layer
-        x = x + attention.SelfAttention(attention.layer_norm(x), bias)
-        return x + feed_forward.DenseReluDense(feed_forward.layer_norm(x))
+        return x + self.SelfAttention(self.layer_norm(x), bias)
+
+
+class T5FeedForwardLayer(nn.Module):
+    def __init__(self, config: T5Config):
+        super().__init__()
+        self.DenseReluDense = T5FeedForward(config)
+        self.layer_norm = T5Norm(config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.DenseReluDense(self.layer_norm(x))
+
+
+class T5Block(nn.Module):
+    def __init__(self, config: T5Config, owns_bias: bool):
+        super().__init__()
+        self.layer = nn.ModuleList([T5AttentionLayer(config, owns_bias), T5FeedForwardLayer(config)])
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        return self.layer[1](self.layer[0](x, bias))
+
+
+class T5Stack(nn.Module):
+    def __init__(self, config: T5Config):
+        super().__init__()
+        self.block = nn.ModuleList(T5Block(config, owns_bias=i == 0) for i in range(config.layers))
+        self.final_layer_norm = T5Norm(config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first: Any = self.block[0]
+        bias = first.layer[0].SelfAttention.position_bias(x.shape[1])
+        for block in self.block:
+            x = block(x, bias)
+        return self.final_layer_norm(x)
 
 
 class T5Encoder(nn.Module):
@@ -118,9 +145,7 @@ class T5Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.shared = nn.Embedding(config.vocab, config.width)
-        self.encoder = nn.Module()
-        self.encoder.block = nn.ModuleList(T5Block(config, owns_bias=i == 0) for i in range(config.layers))
-        self.encoder.final_layer_norm = T5Norm(config.width)
+        self.encoder = T5Stack(config)
         inner = config.heads * config.head_width
         _initialise(
             self,
@@ -134,11 +159,7 @@ class T5Encoder(nn.Module):
         )
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.shared(ids)
-        bias = self.encoder.block[0].layer[0].SelfAttention.position_bias(ids.shape[1])
-        for block in self.encoder.block:
-            x = block(x, bias)
-        return self.encoder.final_layer_norm(x)
+        return self.encoder(self.shared(ids))
 
 
 class ClipSelfAttention(nn.Module):
@@ -171,7 +192,9 @@ class ClipFeedForward(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.width, config.feed_forward)
         self.fc2 = nn.Linear(config.feed_forward, config.width)
-        self.activation = {"quick_gelu": quick_gelu, "gelu": F.gelu}[config.activation]
+        self.activation: Callable[[Tensor], Tensor] = (
+            quick_gelu if config.activation == "quick_gelu" else F.gelu
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.activation(self.fc1(x)))
@@ -195,20 +218,28 @@ class ClipBlock(nn.Module):
 class ClipText(nn.Module):
     """CLIP text encoder: token ids (batch, length <= config.length) -> state at the end (batch, width).
 
-    The end is the first position that holds `config.end_id`; with the legacy value 2, the first that holds the
-    largest id. Files may also hold `text_model.embeddings.position_ids` (0, 1, 2, ...), which is no weight.
+    The end is the first position that holds `config.end_id`; with the legacy value 2, the first of
+    the largest id. Files may also hold `text_model.embeddings.position_ids` (0, 1, 2, ...), which is no
+    weight.
     """
 
     def __init__(self, config: ClipConfig):
         super().__init__()
         self.config = config
-        self.text_model = nn.Module()
-        self.text_model.embeddings = nn.Module()
-        self.text_model.embeddings.token_embedding = nn.Embedding(config.vocab, config.width)
-        self.text_model.embeddings.position_embedding = nn.Embedding(config.length, config.width)
-        self.text_model.encoder = nn.Module()
-        self.text_model.encoder.layers = nn.ModuleList(ClipBlock(config) for _ in range(config.layers))
-        self.text_model.final_layer_norm = nn.LayerNorm(config.width)
+        self.text_model = nn.ModuleDict(
+            {
+                "embeddings": nn.ModuleDict(
+                    {
+                        "token_embedding": nn.Embedding(config.vocab, config.width),
+                        "position_embedding": nn.Embedding(config.length, config.width),
+                    }
+                ),
+                "encoder": nn.ModuleDict(
+                    {"layers": nn.ModuleList(ClipBlock(config) for _ in range(config.layers))}
+                ),
+                "final_layer_norm": nn.LayerNorm(config.width),
+            }
+        )
         shallow = config.width**-0.5
         _initialise(
             self,
@@ -217,7 +248,7 @@ class ClipText(nn.Module):
         )
 
     def forward(self, ids: Tensor) -> Tensor:
-        model = self.text_model
+        model: Any = self.text_model
         position = torch.arange(ids.shape[1], device=ids.device)
         x = model.embeddings.token_embedding(ids) + model.embeddings.position_embedding(position)
         for block in model.encoder.layers:

@@ -1,0 +1,357 @@
+"""Which model lies at a path, part by part, without reading its numbers.
+
+Known: our own folder, a `diffusers` folder (`model_index.json`), one `.safetensors` file with one part or all
+of them (BFL or `diffusers` names, prefixed or not), and a `.gguf` of the transformer. Everything comes out
+under our names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from kontext.checkpoint import configs, names
+from kontext.checkpoint.quantized import read_gguf, unscaled
+from kontext.checkpoint.tensors import (
+    Weights,
+    few,
+    read_json,
+    read_safetensors,
+    read_sharded,
+    refuse_code,
+    stored,
+)
+from kontext.checkpoint.tokenizer import read_tokenizer
+from kontext.errors import BadCheckpoint, NotFound
+from kontext.model.autoencoder import Autoencoder
+from kontext.model.presets import PRESETS, Preset
+from kontext.model.text import ClipText, T5Encoder
+from kontext.model.transformer import Transformer
+
+MODULES: dict[str, type[nn.Module]] = {
+    "transformer": Transformer,
+    "autoencoder": Autoencoder,
+    "t5": T5Encoder,
+    "clip": ClipText,
+}
+
+DIFFUSERS_FOLDERS = {
+    "transformer": "transformer",
+    "autoencoder": "vae",
+    "t5": "text_encoder_2",
+    "clip": "text_encoder",
+}
+TOKENIZERS = {"t5": "tokenizer.json", "clip": "tokenizer_clip.json"}
+"""Tokenizer files of our own layout."""
+DIFFUSERS_TOKENIZERS = {"t5": "tokenizer_2", "clip": "tokenizer"}
+
+BESIDE = (".", "vae", "text_encoders", "clip", "../vae", "../text_encoders", "../clip")
+"""Folders, seen from a transformer's file, where the other parts are looked for (the last ones as ComfyUI has
+them)."""
+COMPANIONS: dict[str, tuple[str, ...]] = {
+    "autoencoder": (
+        "autoencoder.safetensors",
+        "ae.safetensors",
+        "*ae.safetensors",
+        "vae/diffusion_pytorch_model*",
+    ),
+    "t5": ("t5.safetensors", "t5xxl_fp16*", "t5xxl*.safetensors", "text_encoder_2/model*"),
+    "clip": ("clip.safetensors", "clip_l*.safetensors", "text_encoder/model*"),
+}
+"""Names of the other parts' files, best first."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the tensors of a part differ from what its sizes ask for; all empty if they fit."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    wrong_shape: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.wrong_shape)
+
+    def __str__(self) -> str:
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of wrong shape": self.wrong_shape}
+        return "; ".join(f"{len(items)} {kind}: {few(items)}" for kind, items in kinds.items() if items)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network in a file: its sizes, and its tensors under the names that the file has (prefix
+    removed)."""
+
+    name: str
+    source: Path
+    layout: str
+    config: configs.Config
+    held: Weights
+
+    @cached_property
+    def report(self) -> Report:
+        with torch.device("meta"):
+            wanted = stored(MODULES[self.name](self.config).state_dict())
+        if self.layout == "diffusers":
+            wanted = names.to_diffusers(self.name, wanted)
+        return Report(
+            missing=tuple(name for name in wanted if name not in self.held),
+            unexpected=tuple(name for name in self.held if name not in wanted),
+            wrong_shape=tuple(
+                f"{name} is {_by(self.held[name].shape)}, must be {_by(tensor.shape)}"
+                for name, tensor in wanted.items()
+                if name in self.held and self.held[name].shape != tensor.shape
+            ),
+        )
+
+    @property
+    def weights(self) -> Weights:
+        """The tensors under our names. Raises BadCheckpoint unless they are exactly those wanted."""
+        if self.report:
+            raise BadCheckpoint(f"{self.source.name}: the {self.name} does not fit; {self.report}")
+        return names.to_bfl(self.name, self.held) if self.layout == "diffusers" else self.held
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.count for tensor in self.held.values())
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Parameters by type, the most frequent first."""
+        counts: Counter[str] = Counter()
+        for tensor in self.held.values():
+            counts[str(tensor.dtype).removeprefix("torch.")] += tensor.count
+        return dict(counts.most_common())
+
+
+@dataclass
+class Checkpoint:
+    """What lies at a path."""
+
+    path: Path
+    layout: str
+    """"kontext", "diffusers", "bfl" or "gguf"."""
+    preset: Preset
+    """Sizes of the parts found; where a part is absent, those of the preset that it most resembles."""
+    parts: dict[str, Part] = field(default_factory=dict)
+    tokenizers: dict[str, Tokenizer] = field(default_factory=dict)
+    """"t5", "clip": as stored, not fitted to a length."""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def absent(self) -> list[str]:
+        """What must still be brought to run the model."""
+        return [p for p in names.PARTS if p not in self.parts] + [
+            f"tokenizer of {t}" for t in TOKENIZERS if t not in self.tokenizers
+        ]
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a single number"
+
+
+def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
+    """See what lies at `path`. With `companions`, parts missing from a single file are looked for beside it.
+
+    Raises NotFound if there is nothing, BadCheckpoint if it is damaged, refused or not a model of this
+    family. Tensors that do not fit are reported by `Part.report`, not raised here.
+    """
+    if path.is_dir():
+        if (path / "model_index.json").is_file():
+            return _diffusers_folder(path)
+        config = path / "config.json"
+        if config.is_file():
+            data = read_json(config)
+            if data.get("format") == "kontext":
+                return _own_folder(path, data)
+            if "_class_name" in data or "architectures" in data:
+                return _single_file(_weights_file(path), companions=False, config=data)
+        transformers = sorted(p for p in path.glob("*.safetensors") if not _is_companion(p))
+        if len(transformers) != 1:
+            held = few([p.name for p in transformers]) or "no .safetensors file"
+            raise BadCheckpoint(f"{path}: no model folder (has no model_index.json or config.json), but {held}")
+        return _single_file(transformers[0], companions)
+    refuse_code(path)
+    if not path.exists():
+        raise NotFound(f"{path}: no such file or folder")
+    if path.name.endswith(".safetensors.index.json"):
+        return _single_file(path, companions)
+    if path.suffix not in (".safetensors", ".gguf"):
+        raise BadCheckpoint(f"{path.name}: give a .safetensors or .gguf file, or a model folder")
+    return _single_file(path, companions)
+
+
+def _is_companion(path: Path) -> bool:
+    return any(path.match(pattern) for patterns in COMPANIONS.values() for pattern in patterns)
+
+
+def _read(path: Path) -> tuple[Weights, dict[str, str]]:
+    if path.name.endswith(".index.json"):
+        return unscaled(read_sharded(path)), {}
+    weights, metadata = read_gguf(path) if path.suffix == ".gguf" else read_safetensors(path)
+    return unscaled(weights), metadata
+
+
+def _weights_file(folder: Path) -> Path:
+    """The tensors of a component's folder: one file, or the index of its shards."""
+    for stem in ("diffusion_pytorch_model", "model"):
+        for end in (".safetensors", ".safetensors.index.json"):
+            if (folder / (stem + end)).is_file():
+                return folder / (stem + end)
+    for file in sorted(folder.glob("*")):
+        refuse_code(file)
+    raise BadCheckpoint(f"{folder}: holds no diffusion_pytorch_model.safetensors or model.safetensors")
+
+
+def _own_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
+    if data.get("version") != 1:
+        raise BadCheckpoint(
+            f"{folder}/config.json: version {data.get('version')} is unknown; this code reads 1"
+        )
+    preset = configs.preset_from_json(data.get("preset") or {}, f"{folder}/config.json")
+    found = Checkpoint(folder, "kontext", preset)
+    for part in names.PARTS:
+        candidates = (folder / f"{part}{end}" for end in (".safetensors", ".gguf"))
+        file = next((file for file in candidates if file.is_file()), None)
+        if file is not None:
+            weights, _ = _read(file)
+            found.parts[part] = Part(part, file, "bfl", getattr(preset, part), weights)
+    for name, file_name in TOKENIZERS.items():
+        if (folder / file_name).is_file() and (tokenizer := read_tokenizer(folder / file_name)):
+            found.tokenizers[name] = tokenizer
+    return found
+
+
+def _diffusers_folder(folder: Path) -> Checkpoint:
+    found = Checkpoint(folder, "diffusers", PRESETS["dev"])
+    for part, name in DIFFUSERS_FOLDERS.items():
+        if not (folder / name).is_dir():
+            continue
+        file = _weights_file(folder / name)
+        config = configs.from_diffusers(part, read_json(folder / name / "config.json"), f"{name}/config.json")
+        parts, rest = names.find_parts(_read(file)[0])
+        if part not in parts:
+            raise BadCheckpoint(f"{file}: holds no {part} (it has {few(rest) or 'other parts'})")
+        layout, held = parts[part]
+        found.parts[part] = Part(part, file, layout, config, held)
+    for name, place in DIFFUSERS_TOKENIZERS.items():
+        if tokenizer := read_tokenizer(folder / place):
+            found.tokenizers[name] = tokenizer
+    pipeline = read_json(folder / "model_index.json").get("_class_name")
+    if pipeline != "FluxKontextPipeline":
+        found.warnings.append(
+            f"model_index.json says {pipeline}: taken for FLUX.1 Kontext [dev]; "
+            "a model that was not trained to edit will not edit"
+        )
+    extra = folder / "kontext.json"
+    data = read_json(extra).get("preset") if extra.is_file() else None
+    found.preset = _assembled(found.parts, configs.preset_from_json(data, str(extra)) if data else None)
+    return found
+
+
+def _single_file(path: Path, companions: bool, config: dict[str, Any] | None = None) -> Checkpoint:
+    weights, metadata = _read(path)
+    parts, rest = names.find_parts(weights)
+    if not parts:
+        raise BadCheckpoint(
+            f"{path.name}: holds no part of a FLUX model (its tensors: {few(rest) or 'none'})"
+        )
+    own = _preset_in(metadata, path)
+    found = Checkpoint(path, "gguf" if path.suffix == ".gguf" else "bfl", PRESETS["dev"])
+    for part, (layout, held) in parts.items():
+        if own is not None:
+            sizes = getattr(own, part)
+        elif config is not None:
+            sizes = configs.from_diffusers(part, config, f"{path.parent.name}/config.json")
+        else:
+            ours = names.to_bfl(part, held) if layout == "diffusers" else held
+            sizes = configs.from_shapes(part, ours, path.name)
+            if part == "transformer":
+                found.warnings += _assumptions(path, sizes)
+        found.parts[part] = Part(part, path, layout, sizes, held)
+    if len(parts) == 1 and next(iter(parts.values()))[0] == "diffusers":
+        found.layout = "diffusers"
+    if rest:
+        found.warnings.append(
+            f"{path.name}: {len(rest)} tensors belong to no part and are left out: {few(rest)}"
+        )
+    if companions:
+        _add_companions(found)
+    found.preset = _assembled(found.parts, own)
+    return found
+
+
+def _preset_in(metadata: dict[str, str], path: Path) -> Preset | None:
+    """The preset that our own writers put into a file's metadata."""
+    if "kontext" not in metadata:
+        return None
+    try:
+        return configs.preset_from_json(json.loads(metadata["kontext"]), path.name)
+    except (ValueError, AttributeError) as error:
+        raise BadCheckpoint(f"{path.name}: its metadata is damaged ({error})") from None
+
+
+def _assumptions(path: Path, config: Any) -> list[str]:
+    """What shapes cannot tell, in words. Raises BadCheckpoint for the other tools of FLUX.1."""
+    if config.in_channels != 64 and config.axes == (16, 56, 56):
+        tools = {384: "FLUX.1 Fill [dev]", 128: "FLUX.1 Canny or Depth [dev]"}
+        raise BadCheckpoint(
+            f"{path.name}: takes {config.in_channels} channels, like "
+            f"{tools.get(config.in_channels, 'another model')}; FLUX.1 Kontext [dev] takes 64"
+        )
+    if config == PRESETS["dev"].transformer and "kontext" not in path.name.lower():
+        return ["taken for FLUX.1 Kontext [dev]; the shapes are those of FLUX.1 [dev] too, which cannot edit"]
+    if not config.guidance_embed and config.axes == (16, 56, 56):
+        return ["it has no guidance, like FLUX.1 [schnell], which was not trained to edit"]
+    return []
+
+
+def _add_companions(found: Checkpoint) -> None:
+    """Parts and tokenizers from the files beside a single file."""
+    home = found.path.parent
+    places = [home / place for place in BESIDE if (home / place).is_dir()]
+    for part, patterns in COMPANIONS.items():
+        if part in found.parts:
+            continue
+        files = (
+            file
+            for pattern in patterns
+            for place in places
+            for file in sorted(place.glob(pattern))
+            if file != found.path and file.name.endswith((".safetensors", ".index.json"))
+        )
+        if (file := next(files, None)) is None:
+            continue
+        beside = file.parent / "config.json"
+        config = (
+            read_json(beside) if beside.is_file() and file.name.startswith(("model", "diffusion")) else None
+        )
+        parts = _single_file(file, companions=False, config=config).parts
+        if part not in parts:
+            raise BadCheckpoint(f"{file}: its name promises the {part}, but it holds the {', '.join(parts)}")
+        found.parts[part] = parts[part]
+    for name, file_name in TOKENIZERS.items():
+        for place in (p for home in places for p in (home / DIFFUSERS_TOKENIZERS[name], home / file_name)):
+            if name not in found.tokenizers and place.exists() and (tokenizer := read_tokenizer(place)):
+                found.tokenizers[name] = tokenizer
+
+
+def _assembled(parts: dict[str, Part], preset: Preset | None) -> Preset:
+    """The preset with the sizes of the parts found; named after it only if all are equal."""
+    sizes: dict[str, Any] = {name: part.config for name, part in parts.items()}
+    if preset is None:
+        same = (
+            p for p in PRESETS.values() if "transformer" in sizes and p.transformer == sizes["transformer"]
+        )
+        preset = next(same, PRESETS["dev"])
+    if all(getattr(preset, name) == size for name, size in sizes.items()):
+        return preset
+    return replace(preset, name="custom", **sizes)

@@ -1,0 +1,205 @@
+"""A whole model in memory: its four networks, its two tokenizers, and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from kontext.checkpoint import names, save
+from kontext.checkpoint.layouts import MODULES, TOKENIZERS, open_checkpoint
+from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, raw_bytes, stored
+from kontext.checkpoint.tokenizer import byte_tokenizer, fitted
+from kontext.errors import BadCheckpoint, NotFound
+from kontext.model.autoencoder import Autoencoder
+from kontext.model.presets import PRESETS, Preset
+from kontext.model.text import ClipText, T5Encoder
+from kontext.model.transformer import Transformer
+
+SHIPPED = Path(__file__).parent.parent / "weights"
+"""Folder of the models that come with the package."""
+
+SMALL = 1_000_000_000
+"""Models with fewer parameters than this run in float32 unless told otherwise."""
+
+
+@dataclass
+class Model:
+    """Everything that an edit needs. Networks are in evaluation mode and need no gradients."""
+
+    preset: Preset
+    transformer: Transformer
+    autoencoder: Autoencoder
+    t5: T5Encoder
+    clip: ClipText
+    tokenizer: Tokenizer
+    """Of T5: ids of `preset.text_length`, padded; a longer prompt is cut and leaves `overflowing`."""
+    tokenizer_clip: Tokenizer
+    """Of CLIP: ids of `preset.clip.length`."""
+    name: str
+    warnings: list[str] = field(default_factory=list)
+    """What was assumed about the files, in plain words."""
+    source: Mapping[str, Weights] | None = None
+    """The tensors as stored, by part; None for a model made in memory."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over the weights as stored: the same in every layout, on every device and type of
+        computing.
+
+        Reads all weights once: a moment for small models, about half a minute for `dev`.
+        """
+        return fingerprint(self.source or self.weights())
+
+    def weights(self) -> dict[str, Weights]:
+        """The tensors in memory, by part."""
+        return {part: stored(getattr(self, part).state_dict()) for part in names.PARTS}
+
+    def token_ids(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, list[bool]]:
+        """Ids for T5 (b, text_length) and CLIP (b, clip.length), and for each prompt whether T5's was cut."""
+        t5 = self.tokenizer.encode_batch(list(prompts))
+        clip = self.tokenizer_clip.encode_batch(list(prompts))
+        device = self.t5.shared.weight.device
+        return (
+            torch.tensor([encoding.ids for encoding in t5], device=device),
+            torch.tensor([encoding.ids for encoding in clip], device=device),
+            [bool(encoding.overflowing) for encoding in t5],
+        )
+
+
+def fingerprint(parts: Mapping[str, Weights]) -> str:
+    """sha256 (hex) over names, types, shapes and numbers of all parts."""
+    digest = hashlib.sha256()
+    for part in names.PARTS:
+        for name, tensor in sorted(parts.get(part, {}).items()):
+            digest.update(f"{part}.{name} {tensor.dtype} {tensor.shape}\n".encode())
+            digest.update(raw_bytes(tensor.read()))
+    return digest.hexdigest()
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """Path of a model: one that comes with the package, by name, or a file or folder. Raises NotFound."""
+    named = SHIPPED / str(name_or_path)
+    if "/" not in str(name_or_path) and (named / "config.json").is_file():
+        return named
+    path = Path(name_or_path).expanduser()
+    if not path.exists():
+        shipped = sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
+        raise NotFound(
+            f"no model {str(name_or_path)!r}: give {', '.join([*shipped, 'tiny-random'])}, "
+            "or a path to a model folder, a .safetensors or a .gguf file"
+        )
+    return path
+
+
+def load_model(
+    name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Model:
+    """Load a model by name or path.
+
+    dtype: of the networks. None: float32 for models under a billion parameters; larger ones as stored, with
+    8-bit floats and float16 as bfloat16 (T5 overflows in float16, and stays bfloat16 even when float16 is
+    asked for).
+    Raises NotFound for an unknown name or path, BadCheckpoint for damaged, incomplete or foreign files.
+    """
+    if str(name_or_path) == "tiny-random":
+        return random_model(PRESETS["tiny"], device=device, dtype=dtype)
+    path = find_model(name_or_path)
+    found = open_checkpoint(path)
+    if found.absent:
+        raise BadCheckpoint(
+            f"{path.name}: missing the {', the '.join(found.absent)}. Put beside it ae.safetensors, "
+            "clip_l.safetensors, t5xxl_fp16.safetensors and the folders tokenizer and tokenizer_2, "
+            "as published with FLUX.1 Kontext [dev]"
+        )
+    if dtype is None and sum(part.parameters for part in found.parts.values()) < SMALL:
+        dtype = torch.float32
+    source = {name: part.weights for name, part in found.parts.items()}
+    modules = {
+        name: build(name, getattr(found.preset, name), source[name], device, _dtype(name, dtype))
+        for name in source
+    }
+    own_name = path.stem if path.is_file() else path.name
+    return _model(found.preset, modules, found.tokenizers, own_name, found.warnings, source)
+
+
+def _dtype(part: str, dtype: torch.dtype | None) -> torch.dtype | None:
+    return torch.bfloat16 if part == "t5" and dtype == torch.float16 else dtype
+
+
+def build(
+    part: str,
+    config: Any,
+    weights: Weights,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """A network made on the meta device and given these weights, tensor by tensor."""
+    with torch.device("meta"):
+        module: nn.Module = MODULES[part](config)
+    module.load_state_dict(
+        {name: _placed(tensor, device, dtype) for name, tensor in weights.items()}, strict=True, assign=True
+    )
+    return module.eval().requires_grad_(False)
+
+
+def _placed(tensor: Stored, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
+    if dtype is None:
+        small = (*EIGHT_BIT_FLOATS, torch.float16)
+        dtype = torch.bfloat16 if tensor.dtype in small else tensor.dtype
+    return tensor.read().to(device=device, dtype=dtype)
+
+
+def random_model(
+    preset: Preset, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Model:
+    """A model with random weights, always the same for a seed, and tokenizers over bytes. For tests: no
+    files."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        modules = {part: MODULES[part](getattr(preset, part)) for part in names.PARTS}
+    for module in modules.values():
+        module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    tokenizers = {which: byte_tokenizer() for which in TOKENIZERS}
+    return _model(preset, modules, tokenizers, f"{preset.name}-random", [], None)
+
+
+def _model(
+    preset: Preset,
+    modules: Mapping[str, Any],
+    tokenizers: Mapping[str, Tokenizer],
+    name: str,
+    warnings: list[str],
+    source: Mapping[str, Weights] | None,
+) -> Model:
+    return Model(
+        preset=preset,
+        **modules,
+        tokenizer=fitted(tokenizers["t5"], preset.text_length),
+        tokenizer_clip=fitted(tokenizers["clip"], preset.clip.length),
+        name=name,
+        warnings=warnings,
+        source=source,
+    )
+
+
+def save_model(model: Model, folder: str | Path) -> None:
+    """Write a model in our own layout; a model in that folder is replaced, whole or not at all."""
+    save.write_kontext(Path(folder), model.preset, model.weights(), _tokenizers(model))
+
+
+def save_diffusers(model: Model, folder: str | Path) -> None:
+    """Write a model as a `diffusers` folder. Raises BadRequest for a model that diffusers cannot run
+    ("prefix")."""
+    save.write_diffusers(Path(folder), model.preset, model.weights(), _tokenizers(model))
+
+
+def _tokenizers(model: Model) -> dict[str, Tokenizer]:
+    return {"t5": model.tokenizer, "clip": model.tokenizer_clip}
