@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -175,12 +175,16 @@ class Session:
         parent: Turn | str | int | None = None,
         kind: str = "edit",
         settings: Mapping[str, Any] | None = None,
+        turn_id: str | None = None,
+        current: bool = True,
+        also: Callable[[sql.Connection], None] | None = None,
     ) -> Turn:
         """Keep a Result (or, with kind="source", a picture) as a new turn under `parent` (default: the
         current turn).
 
         For those who run the editor themselves, as the server does; `settings` are the arguments it was
-        given, its pictures included. The turn becomes current. Raises Busy when another process has deleted
+        given, its pictures included. The turn becomes current unless `current` is false. `also` runs inside
+        the same transaction; what it raises undoes the turn. Raises Busy when another process has deleted
         the parent.
         """
         if kind not in KINDS:
@@ -209,14 +213,20 @@ class Session:
         files |= {role: [to_png(one) for one in given] for role, given in inputs.items()}
         row = dict(kind=kind, prompt=prompt, seed=seed, settings=kept, pixels=digest(picture), name="")
         row["facts"] = {"size": list(picture.size), **facts}
-        return self._insert(
-            row, files, None if kind != "edit" else self.current if parent is None else self.tree.find(parent)
-        )
+        start = None if kind != "edit" else self.current if parent is None else self.tree.find(parent)
+        return self._insert(row, files, start, turn_id or secrets.token_hex(8), current, also)
 
-    def _insert(self, row: dict[str, Any], files: Mapping[str, list[bytes]], parent: Turn | None) -> Turn:
+    def _insert(
+        self,
+        row: dict[str, Any],
+        files: Mapping[str, list[bytes]],
+        parent: Turn | None,
+        turn_id: str,
+        current: bool,
+        also: Callable[[sql.Connection], None] | None,
+    ) -> Turn:
         """Blobs first, then the rows that name them, in one transaction."""
         named = {role: [self.store.blobs.put(data) for data in datas] for role, datas in files.items()}
-        turn_id = secrets.token_hex(8)
         with self._changing(stale=parent is not None) as (db, revision):
             way = []
             if parent is not None:
@@ -237,8 +247,10 @@ class Session:
                         self.store.blobs.put(data)
             number = db.scalar(sql.select(sessions.c.last_number).where(sessions.c.id == self.id)) + 1
             db.execute(sessions.update().where(sessions.c.id == self.id).values(last_number=number))
-            self._visit(db, way, revision)
-            own = dict(id=turn_id, session_id=self.id, number=number, created=time.time(), visited=revision)
+            if current:
+                self._visit(db, way, revision)
+            visited = revision if current else 0
+            own = dict(id=turn_id, session_id=self.id, number=number, created=time.time(), visited=visited)
             db.execute(turns.insert().values(**row, **own, parent_id=parent and parent.id))
             rows = [
                 dict(turn_id=turn_id, role=role, position=position, sha256=sha256)
@@ -247,6 +259,8 @@ class Session:
             ]
             if rows:
                 db.execute(turn_blobs.insert(), rows)
+            if also is not None:
+                also(db)
         return self.tree.turns[turn_id]
 
     # Walking and tidying
