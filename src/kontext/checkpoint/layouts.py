@@ -177,7 +177,7 @@ def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
         transformers = sorted(p for p in path.glob("*.safetensors") if not _is_companion(p))
         if len(transformers) != 1:
             held = few([p.name for p in transformers]) or "no .safetensors file"
-            raise BadCheckpoint(f"{path}: no model folder (has no model_index.json or config.json), but {held}")
+            raise BadCheckpoint(f"{path}: no model_index.json or config.json in it, but {held}")
         return _single_file(transformers[0], companions)
     refuse_code(path)
     if not path.exists():

@@ -1,0 +1,146 @@
+"""Our networks and loop against those of `diffusers`, on the same random weights and numbers."""
+
+import dataclasses
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxKontextPipeline,
+    FluxTransformer2DModel,
+)
+
+from kontext.checkpoint.configs import to_diffusers_config
+from kontext.checkpoint.names import to_diffusers
+from kontext.checkpoint.save import SCHEDULER
+from kontext.checkpoint.tensors import stored
+from kontext.flow import euler, schedule
+from kontext.model.autoencoder import Autoencoder
+from kontext.model.presets import AutoencoderConfig, TransformerConfig
+from kontext.model.tokens import pack, picture_ids, unpack
+from kontext.model.transformer import Transformer
+
+CONFIG = TransformerConfig(
+    width=96,
+    heads=3,
+    depth_double=2,
+    depth_single=3,
+    axes=(8, 12, 12),
+    text_width=40,
+    pooled_width=24,
+    guidance_embed=True,
+    context_attention="full",
+)
+AUTOENCODER = AutoencoderConfig(base_width=16, groups=4, scale=0.3611, shift=0.1159)
+
+
+def as_diffusers(part, module, reference_class):
+    """The reference network with the same weights, through the table of names."""
+    settings = {k: v for k, v in to_diffusers_config(module.config).items() if not k.startswith("_")}
+    reference = reference_class(**settings).eval()
+    weights = to_diffusers(part, stored(module.state_dict()))
+    reference.load_state_dict({name: tensor.read() for name, tensor in weights.items()}, strict=True)
+    return reference
+
+
+def transformer_pair(guidance_embed: bool):
+    torch.manual_seed(0)
+    ours = Transformer(dataclasses.replace(CONFIG, guidance_embed=guidance_embed)).eval()
+    with torch.no_grad():
+        for parameter in ours.parameters():  # norms start at 1 and would hide mistakes
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return ours, as_diffusers("transformer", ours, FluxTransformer2DModel)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance_embed", [False, True])
+@pytest.mark.parametrize("pictures", [0, 1, 2])
+def test_transformer_equals_diffusers(guidance_embed, pictures):
+    ours, reference = transformer_pair(guidance_embed)
+    generator = torch.Generator().manual_seed(pictures)
+
+    def noise(*shape):
+        return torch.randn(shape, generator=generator)
+
+    target, text, pooled = noise(2, 24, 64), noise(2, 7, 40), noise(2, 24)
+    times = torch.tensor([0.93, 0.2])
+    guidance = torch.tensor([2.5, 4.0]) if guidance_embed else None
+    target_ids = picture_ids(0, 4, 6)
+    context = [(noise(2, 15, 64), picture_ids(1, 3, 5)), (noise(2, 8, 64), picture_ids(2, 4, 2))][:pictures]
+    expected = reference(
+        hidden_states=torch.cat([target, *(tokens for tokens, _ in context)], dim=1),
+        encoder_hidden_states=text,
+        pooled_projections=pooled,
+        timestep=times,
+        guidance=guidance,
+        img_ids=torch.cat([target_ids, *(ids for _, ids in context)]),
+        txt_ids=torch.zeros(7, 3),
+    ).sample[:, :24]
+    velocity = ours(target, text, pooled, times, guidance, target_ids, context)
+    assert expected.std() > 0.1
+    assert (velocity - expected).abs().max() <= 1e-5
+
+
+def autoencoder_pair():
+    torch.manual_seed(1)
+    ours = Autoencoder(AUTOENCODER).eval()
+    return ours, as_diffusers("autoencoder", ours, AutoencoderKL)
+
+
+@torch.no_grad()
+def test_autoencoder_equals_diffusers():
+    ours, reference = autoencoder_pair()
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(2, 3, 48, 64, generator=generator) * 2 - 1
+    latents = torch.randn(2, 16, 6, 8, generator=generator)
+    scale, shift = AUTOENCODER.scale, AUTOENCODER.shift
+    expected = scale * (reference.encode(pixels).latent_dist.mode() - shift)
+    assert (ours.encode(pixels) - expected).abs().max() <= 1e-5
+    assert (ours.decode(latents) - reference.decode(latents / scale + shift).sample).abs().max() <= 1e-5
+
+
+@torch.no_grad()
+def test_four_step_edit_equals_the_diffusers_pipeline():
+    ours, reference = transformer_pair(guidance_embed=True)
+    autoencoder, reference_autoencoder = autoencoder_pair()
+    pipeline = FluxKontextPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            **{k: v for k, v in SCHEDULER.items() if not k.startswith("_")}
+        ),
+        vae=reference_autoencoder,
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        transformer=reference,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(3)
+    picture = torch.rand(1, 3, 64, 96, generator=generator)
+    text, pooled = torch.randn(1, 7, 40, generator=generator), torch.randn(1, 24, generator=generator)
+    noise = torch.randn(1, 16, 8, 12, generator=generator)
+    expected = pipeline(
+        image=picture,
+        height=64,
+        width=96,
+        num_inference_steps=4,
+        guidance_scale=2.5,
+        prompt_embeds=text,
+        pooled_prompt_embeds=pooled,
+        latents=pack(noise),
+        max_area=64 * 96,
+        _auto_resize=False,
+        output_type="pt",
+    ).images
+
+    target_ids = picture_ids(0, 4, 6)
+    context = [(pack(autoencoder.encode(picture * 2 - 1)), picture_ids(1, 4, 6))]
+
+    def field(z, t):
+        return ours(z, text, pooled, torch.tensor([t]), torch.tensor([2.5]), target_ids, context)
+
+    tokens = euler(field, pack(noise), schedule(4, target_tokens=24))
+    made = autoencoder.decode(unpack(tokens, 8, 12)).mul(0.5).add(0.5).clamp(0, 1)
+    assert expected.std() > 0.05
+    assert (made - expected).abs().max() <= 1e-4
