@@ -1,6 +1,22 @@
 """One edit: pictures in and out, sizes, contexts computed once, sampling, regions and compositing."""
 
-from kontext.engine.editor import Editor
-from kontext.engine.requests import EditRequest, Result, StepInfo
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kontext.engine.editor import Editor
+    from kontext.engine.requests import EditRequest, Result, StepInfo
 
 __all__ = ["EditRequest", "Editor", "Result", "StepInfo"]
+
+
+def __getattr__(name: str):
+    # Lazy, so that pictures and sizes can be checked without waiting for torch.
+    if name == "Editor":
+        from kontext.engine.editor import Editor
+
+        return Editor
+    if name in __all__:
+        from kontext.engine import requests
+
+        return getattr(requests, name)
+    raise AttributeError(f"module 'kontext.engine' has no attribute {name!r}")

@@ -81,8 +81,8 @@ class ContextStore:
 
     def tokens(self, canvas: Canvas, index: int) -> tuple[Tensor, Tensor]:
         """Tokens (1, n, 64) and positions (n, 3) of the picture as context number `index`."""
-        ids = picture_ids(index, *canvas.grid, device=self.model.device)
-        return pack(self.latents(canvas)).to(self.model.dtype), ids
+        ids = picture_ids(index, *canvas.grid, device=device_of(self.model))
+        return pack(self.latents(canvas)).to(parameter_type(self.model.transformer)), ids
 
     def round_trip_psnr(self, canvas: Canvas) -> float:
         """How well the codec alone keeps the picture, in dB."""
@@ -90,7 +90,7 @@ class ContextStore:
         return 10 * math.log10(255**2 / max(float(np.square(error).mean()), 1e-6))
 
     def _encode(self, canvas: Canvas) -> Tensor:
-        pixels = torch.from_numpy(np.array(canvas.image)).to(self.model.device)
+        pixels = torch.from_numpy(np.array(canvas.image)).to(device_of(self.model))
         pixels = pixels.permute(2, 0, 1)[None].to(parameter_type(self.model.autoencoder)) / 127.5 - 1
         return self.model.autoencoder.encode(pixels).float()
 
@@ -115,6 +115,10 @@ def stack(prefixes: Sequence[Prefix]) -> Prefix:
             for same in zip(*(prefix.blocks for prefix in prefixes))
         )
     )
+
+
+def device_of(model) -> torch.device:
+    return next(model.transformer.parameters()).device
 
 
 def parameter_type(module: torch.nn.Module) -> torch.dtype:

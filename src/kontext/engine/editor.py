@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageChops
 
 from kontext.engine import pictures
-from kontext.engine.context import PATCH, Canvas, ContextStore, decode, stack
+from kontext.engine.context import PATCH, Canvas, ContextStore, decode, device_of, stack
 from kontext.engine.pictures import Picture, PictureLike
 from kontext.engine.pointing import draw_on, inside_of, overlay_of
 from kontext.engine.previews import fit_projection, paint
@@ -92,7 +92,7 @@ class Editor:
         from kontext.checkpoint import load_model
 
         start = time.perf_counter()
-        editor = cls(load_model(name_or_path, device=device or best_device(), dtype=dtype))
+        editor = cls(load_model(name_or_path, device=usable_device(device), dtype=dtype))
         editor._load_seconds = time.perf_counter() - start
         return editor
 
@@ -326,8 +326,8 @@ class Editor:
         # 3. Noise to the target's tokens.
         noise = pack(torch.cat([seeded_noise(job.seed, 2 * rows, 2 * columns) for job in jobs]))
         batch = Batch(
-            noise=noise.to(model.device),
-            ids=picture_ids(0, rows, columns, device=model.device),
+            noise=noise.to(device_of(model)),
+            ids=picture_ids(0, rows, columns, device=device_of(model)),
             text=text,
             pooled=pooled,
             prefixes=prefixes,
@@ -426,11 +426,16 @@ class Editor:
         return small.crop((x, y, x + max(1, width), y + max(1, height)))
 
 
-def best_device() -> str:
-    """The fastest device here: cuda, mps or cpu."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def usable_device(name: str | None = None) -> torch.device:
+    """The device of that name, or the fastest one here. Raises BadRequest when it is not there."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadRequest(f"device '{name}' is not to be had here; give cpu, cuda or mps") from error
+    return device
 
 
 class _Clock:

@@ -205,6 +205,11 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         return image
 
 
+def cutout(picture: Image.Image, region: Image.Image) -> Image.Image:
+    """The region alone, on transparency."""
+    return Image.merge("RGBA", (*picture.convert("RGB").split(), region))
+
+
 def format_for(path: os.PathLike | str) -> str:
     """The Pillow format for a file name, or BadRequest when it cannot be written."""
     suffix = Path(path).suffix.lower()
@@ -216,7 +221,8 @@ def format_for(path: os.PathLike | str) -> str:
 
 
 def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | None = None) -> bytes:
-    """A PIL image as file bytes. `text` becomes PNG iTXt chunks, or the EXIF user comment of JPEG and WebP.
+    """A PIL image as file bytes. `text` becomes PNG iTXt chunks; JPEG and WebP keep `parameters` in the EXIF
+    user comment and the XMP packet.
 
     JPEG has no transparency: the picture is laid on white.
     """
@@ -235,6 +241,8 @@ def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | No
         comment = text.get("parameters") or next(iter(text.values()))
         exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + comment.encode("utf-16-be")  # Exif IFD, UserComment
         extra["exif"] = exif
+        if "XML:com.adobe.xmp" in text:
+            extra["xmp"] = text["XML:com.adobe.xmp"].encode()
     image.save(buffer, format, quality=95, **({"subsampling": 0} if format == "JPEG" else {}), **extra)
     return buffer.getvalue()
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kontext.engine.cache import ByteCache
+from kontext.engine.context import device_of, parameter_type
 from kontext.errors import BadRequest
 
 
@@ -45,12 +46,13 @@ class PromptStore:
 
     def _encode(self, prompt: str) -> tuple[Tensor, Tensor]:
         model = self.model
+        device, kind = device_of(model), parameter_type(model.transformer)
         ids, short = model.tokenizer.encode(prompt).ids, model.tokenizer_clip.encode(prompt).ids
-        states = model.t5(torch.tensor([ids], device=model.device))
+        states = model.t5(torch.tensor([ids], device=device))
         # CLIP gives the gist: what is longer than its window is cut off, as in FLUX. The T5 states carry
         # every word.
-        pooled = model.clip(torch.tensor([short], device=model.device))
-        return states.to(model.dtype), pooled.to(model.dtype)
+        pooled = model.clip(torch.tensor([short], device=device))
+        return states.to(kind), pooled.to(kind)
 
 
 def _parts(encoding) -> list:

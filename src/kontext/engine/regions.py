@@ -109,11 +109,6 @@ def enlarge(region: Region, plan: SizePlan) -> Image.Image:
     return plan.restore(canvas, Image.Resampling.BILINEAR)
 
 
-def cutout(picture: Image.Image, region: Image.Image) -> Image.Image:
-    """The region alone, on transparency."""
-    return Image.merge("RGBA", (*picture.convert("RGB").split(), region))
-
-
 def changed_fraction(before: Image.Image, after: Image.Image) -> float:
     """Share of the pixels that are not equal."""
     if before.mode != after.mode:

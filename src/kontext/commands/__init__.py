@@ -1,0 +1,1 @@
+"""The commands of `kontext`, one file each, imported only when called (see `kontext.cli`)."""

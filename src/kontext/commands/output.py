@@ -1,0 +1,117 @@
+"""Results to files and to the terminal: names decided and checked first, then everything written, then one
+answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from PIL import Image
+
+from kontext.engine import pictures
+from kontext.engine.requests import Result
+from kontext.errors import BadRequest
+
+
+class Outputs:
+    """Where the results of one command go. Raises BadRequest at once for names that cannot be written."""
+
+    def __init__(
+        self,
+        output: Path | None,
+        default: Path,
+        count: int,
+        region: Path | None = None,
+        cutout: Path | None = None,
+    ):
+        self.pictures = _numbered(output, count) if output else _unused(default, count)
+        self.region, self.cutout = region, cutout
+        for path in (*self.pictures, region, cutout):
+            if path is not None:
+                pictures.format_for(path)
+                if not path.parent.is_dir():
+                    raise BadRequest(f"{path}: the folder {path.parent} is not there; make it first")
+        if count > 1 and (region or cutout):
+            raise BadRequest("--region and --cutout go with one result; leave --variants away")
+
+    def write(self, results: Sequence[Result], as_json: bool) -> None:
+        for result, path in zip(results, self.pictures):
+            pictures.save(result.picture, path, provenance(result))
+        first = results[0]
+        region = first.region or Image.new("L", first.size, 255)
+        if self.region:
+            pictures.save(region, self.region)
+        if self.cutout:
+            pictures.save(pictures.cutout(first.picture, region), self.cutout)
+        answers = [describe(result, path) for result, path in zip(results, self.pictures)]
+        if as_json:
+            answer = answers[0] if len(answers) == 1 else {**answers[0], "variants": answers}
+            typer.echo(json.dumps(answer, ensure_ascii=False))
+            return
+        for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
+            typer.echo(f"warning: {warning}", err=True)
+        for result, path in zip(results, self.pictures):
+            typer.echo(
+                f"{path}  {result.size[0]}x{result.size[1]}  seed {result.seed}  "
+                f"{result.changed_fraction:.0%} changed  {result.seconds['total']:.1f} s"
+            )
+
+
+def describe(result: Result, path: Path) -> dict[str, Any]:
+    """A result as the plain data of `--json`."""
+    return {
+        "output": str(path),
+        "seed": result.seed,
+        "steps": result.steps,
+        "guidance": result.guidance,
+        "size": list(result.size),
+        "model": result.model,
+        "changed_fraction": round(result.changed_fraction, 6),
+        "evaluations": result.evaluations,
+        "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
+        "warnings": list(result.warnings),
+    }
+
+
+def provenance(result: Result) -> Mapping[str, str]:
+    """What a picture file tells of its making: `parameters` (read by many tools) and `kontext` (JSON)."""
+    width, height = result.size
+    parameters = (
+        f"{result.prompt}\nSteps: {result.steps}, Sampler: Euler, CFG scale: {result.guidance:g}, "
+        f"Seed: {result.seed}, Size: {width}x{height}, Model: {result.model}"
+    )
+    turn = {
+        "prompt": result.prompt,
+        "seed": result.seed,
+        "steps": result.steps,
+        "guidance": result.guidance,
+        "size": list(result.size),
+        "model": result.model,
+        "settings": dict(result.settings),
+    }
+    return {
+        "parameters": parameters,
+        "kontext": json.dumps({"version": 1, "turns": [turn]}, ensure_ascii=False),
+    }
+
+
+def _numbered(path: Path, count: int) -> list[Path]:
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(1, count + 1)]
+
+
+def _unused(path: Path, count: int) -> list[Path]:
+    """Names nobody has given are names nobody has used: kid-edited.png, then kid-edited-2.png, ..."""
+    found: list[Path] = []
+    number = 1
+    while len(found) < count:
+        candidate = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        if not candidate.exists():
+            found.append(candidate)
+        number += 1
+    return found
