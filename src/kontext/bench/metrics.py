@@ -30,7 +30,7 @@ DISTANCE_CAP = 30.0  # one pixel's dE counts at most this much in the forced cho
 ACCURACY_NEEDED = 0.7  # a success has this share of the edit's pixels within dE 10 of the target ...
 ERROR_ALLOWED = 0.2  # ... and this much of the way left to go (a half-done edit has 0.25)
 PSNR_CAP = 100.0  # stands for "bit for bit"
-WHOLE_CATEGORIES = frozenset({"style_ref", "char_ref", "t2i"})  # their target is a new picture
+WHOLE_CATEGORIES = frozenset({"style_reference", "character_reference", "generate"})  # new pictures
 KEEP_FIGURES = (
     *("keep@2", "keep@5", "keep@10", "keep_psnr", "keep_p99", "spill"),
     *("iou@5", "iou@10", "precision", "recall"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,10 +108,15 @@ class Run:
         known = self._known.get((item, row))
         return known is not None and not known.note
 
+    def record(self, item: str, row: str) -> Record:
+        return self._known[item, row]
+
+    def update(self, record: Record, **figures: float) -> None:
+        """More figures for a record; the later line on disk holds."""
+        self.add(replace(record, figures=record.figures | figures))
+
     def add(self, record: Record) -> None:
         """Keep a record, on disk at once."""
-        if self.done(record.item, record.row):
-            return
         self._keep(record)
         figures = {k: round(float(v), 6) if math.isfinite(v) else None for k, v in record.figures.items()}
         self._lines.write(json.dumps(asdict(record) | {"figures": figures}, ensure_ascii=False) + "\n")
@@ -124,6 +129,10 @@ class Run:
         image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
         image.save(path, compress_level=1)
         return str(path.relative_to(self.folder))
+
+    def picture(self, record: Record) -> Image.Image:
+        """The picture that a record names."""
+        return Image.open(self.folder / record.picture).convert("RGB")
 
     def close(self) -> None:
         self._lines.close()

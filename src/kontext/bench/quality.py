@@ -1,0 +1,167 @@
+"""Suite ``quality``: single edits of every category against their exact answers.
+
+Five categories as in KontextBench (local, global, text, style reference, character reference) and text to
+picture; each split apart; the baselines beside the model. The headline is success: the forced choice
+against 15 rendered rivals and the absolute check of ``kontext.bench.metrics``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+from kontext.bench import plots, report
+from kontext.bench.items import CATEGORIES, Item, item
+from kontext.bench.metrics import Picture
+from kontext.bench.rows import BATCH, answer
+from kontext.bench.run import Figure, Progress, Record, Run, silent
+
+FIGURES = {
+    "success": Figure("success"),
+    "choice": Figure("choice"),
+    "accuracy@5": Figure("accuracy dE 5"),
+    "accuracy@10": Figure("accuracy dE 10"),
+    "edit_error": Figure("edit error", share=False, digits=3, better=-1),
+    "keep@5": Figure("kept dE 5"),
+    "keep_psnr": Figure("kept PSNR", share=False),
+    "codec_gap": Figure("codec gap dB", share=False, better=-1),
+    "spill": Figure("spill", digits=2, better=-1),
+    "iou@5": Figure("IoU dE 5"),
+    "iou@10": Figure("IoU dE 10"),
+    "combined": Figure("combined"),
+    "seconds": Figure("s/edit", share=False, digits=2, better=-1),
+}
+HEADLINE = ("success", "accuracy@10", "keep@5", "keep_psnr", "codec_gap", "iou@5", "combined", "seconds")
+
+
+def measure(
+    editor: Any,
+    run: Run,
+    *,
+    n: int,
+    size: int,
+    rows: Sequence[str],
+    splits: Sequence[str] = ("test",),
+    categories: Sequence[str] = CATEGORIES,
+    progress: Progress = silent,
+) -> None:
+    """``n`` items of each category and split in every row, as records."""
+    wanted = [(s, c, i) for s in splits for c in categories for i in range(n)]
+    items = (item(s, c, i, size) for s, c, i in wanted)
+    each(
+        editor, run, progress(items, len(wanted), "quality"), rows, lambda one, result: one.case.score(result)
+    )
+
+
+def each(
+    editor: Any,
+    run: Run,
+    items: Any,
+    rows: Sequence[str],
+    score: Callable[[Item, Picture], dict[str, float]],
+) -> None:
+    """Every item in every row, in batches; what the run has already is left out."""
+    stream = iter(items)
+    while group := list(islice(stream, BATCH)):
+        for row in rows:
+            missing = [one for one in group if not run.done(one.key, row)]
+            for one, (result, seconds) in zip(missing, answer(row, missing, editor) if missing else []):
+                figures = score(one, result)
+                if math.isfinite(seconds):
+                    figures["seconds"] = seconds
+                file = run.save_picture(f"{row}/{one.key}", result) if row.startswith("model") else ""
+                run.add(Record(one.key, row, one.category, one.split, one.scene, figures, picture=file))
+        _codec_gap(run, group, rows)
+
+
+def _codec_gap(run: Run, group: Sequence[Item], rows: Sequence[str]) -> None:
+    """What the editor lost in the kept part beyond the codec's own loss, in dB."""
+    if "codec-input" not in rows:
+        return
+    for one in group:
+        codec = run.record(one.key, "codec-input").figures.get("keep_psnr", math.nan)
+        for row in rows:
+            record = run.record(one.key, row)
+            if row.startswith("model") and "codec_gap" not in record.figures:
+                gap = codec - record.figures.get("keep_psnr", math.nan)
+                run.update(record, codec_gap=gap)
+
+
+def confusion(records: Sequence[Record], row: str) -> dict[str, int]:
+    """What was done instead, over the items of a row that are no success."""
+    out: Counter[str] = Counter()
+    for r in records:
+        if r.row == row and not r.figures.get("success", 1.0):
+            chosen = r.figures["chosen"]
+            whole = r.category == "generate"
+            out[
+                "not far enough"
+                if chosen < 0
+                else "nothing"
+                if chosen == 0 and not whole
+                else "something else"
+            ] += 1
+    return dict(out)
+
+
+def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
+    """Headline, categories and splits, quality against latency, contact sheets of the last model row."""
+    rows, headline = result["rows"], {k: FIGURES[k] for k in HEADLINE}
+    splits = list(dict.fromkeys(r.split for r in run.records))
+    out = []
+    for split in splits:
+        cells = {row: groups[split] for row, groups in rows.items() if split in groups}
+        out.append(report.table(f"Split {split}", cells, headline, "Mean of the categories' means."))
+    models = [row for row in rows if row.startswith("model")]
+    for row in models[-1:] or list(rows)[-1:]:
+        groups = {g: cells for g, cells in rows[row].items() if "/" in g}
+        out.append(report.table(f"By split and category: {row}", groups, FIGURES, first="split / category"))
+        failed = ", ".join(f"{what} {count}" for what, count in confusion(run.records, row).items())
+        out.append(f'<p class="quiet">Failures of {row}: {failed or "none"}.</p>')
+    if len({row.split("@")[1] for row in models}) > 1:
+        out.append(report.plots({"Quality against latency": frontier(rows, splits[0])}))
+    return out + contact_sheets(run, models[-1:], lambda key: item(*_place(key), size))
+
+
+def _place(key: str) -> tuple[str, str, int]:
+    split, category, index = key.split("/")
+    return split, category, int(index)
+
+
+def frontier(rows: dict[str, Any], split: str) -> str:
+    """Combined score over seconds an edit; one curve for each way of running the model."""
+    curves: dict[str, list[plots.Point]] = {}
+    for row, groups in rows.items():
+        cells = groups.get(split, {})
+        if "seconds" in cells and "combined" in cells:
+            c = cells["combined"]
+            point = (cells["seconds"]["mean"], 100 * c["mean"], 100 * c["low"], 100 * c["high"])
+            curves.setdefault(row.split("@")[0], []).append(point)
+    ordered = {name: sorted(points) for name, points in curves.items()}
+    return plots.lines(ordered, "seconds an edit", "combined, %", log_x=True)
+
+
+def contact_sheets(run: Run, rows: Sequence[str], find: Callable[[str], Item], each: int = 6) -> list[str]:
+    """Best, median and worst by combined score, of every row given."""
+    out = []
+    for row in rows:
+        ranked = sorted(
+            (r for r in run.records if r.row == row and math.isfinite(r.figures.get("combined", math.nan))),
+            key=lambda r: (-r.figures["combined"], -r.figures.get("margin", 0.0)),
+        )
+        middle = max(0, len(ranked) // 2 - each // 2)
+        parts = {"Best": ranked[:each], "Median": ranked[middle : middle + each], "Worst": ranked[-each:]}
+        for title, records in parts.items():
+            out.append(report.sheet(f"{title}: {row}", [_card(run, r, find(r.item)) for r in records]))
+    return out
+
+
+def _card(run: Run, record: Record, one: Item) -> report.Card:
+    shown = {} if one.sample.source is None else {"source": one.sample.source}
+    shown |= {"target": one.sample.target, "result": run.picture(record)}
+    used = ("success", "combined", "accuracy@10", "keep@5")
+    figures = " · ".join(f"{FIGURES[k].label} {FIGURES[k].show(record.figures.get(k))}" for k in used)
+    return report.Card(shown, one.prompt, f"{record.item} ({one.sample.kind}) · {figures}")
