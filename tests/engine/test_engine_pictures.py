@@ -1,4 +1,6 @@
-"""Pictures: every kind of file comes in upright, sRGB and 8 bits, or is refused in one line; writing is atomic."""
+"""Pictures: every kind of file comes in upright, sRGB and 8 bits, or is refused in one line; writing is
+atomic.
+"""
 
 import io
 import struct

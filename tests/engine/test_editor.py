@@ -1,0 +1,346 @@
+"""The edit path: seeds, batches, stores, previews, cancel, guidance, and every request that must be
+refused.
+"""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kontext.engine import Editor, EditRequest
+from kontext.engine.sampling import Batch, sample, seeded_noise
+from kontext.errors import BadPicture, BadRequest, Cancelled, NotFound
+from kontext.flow import schedule
+from kontext.model.tokens import pack, picture_ids
+
+
+def noise(width=64, height=64, seed=0, channels=3):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def pixels(result):
+    return np.asarray(result.picture)
+
+
+@pytest.fixture
+def count_calls(monkeypatch):
+    """How often a network of the editor runs."""
+
+    def install(editor):
+        counts = dict.fromkeys(("encode", "decode", "prefill", "evaluate", "t5"), 0)
+        model = editor.model
+        for owner, name in (
+            (model.autoencoder, "encode"),
+            (model.autoencoder, "decode"),
+            (model.transformer, "prefill"),
+            (model.transformer, "evaluate"),
+            (model.t5, "forward"),
+        ):
+            real = getattr(owner, name)
+
+            def counted(*given, _real=real, _key="t5" if name == "forward" else name, **named):
+                counts[_key] += 1
+                return _real(*given, **named)
+
+            monkeypatch.setattr(owner, name, counted)
+        return counts
+
+    return install
+
+
+def sampled(model, seeds, contexts=None):
+    """Raw tokens of a batch on a 4x4 grid of tokens, one random context picture each."""
+    transformer = model.transformer
+    ids, count = picture_ids(0, 4, 4), len(seeds)
+    generator = torch.Generator().manual_seed(9)
+    text = torch.randn(8, 6, model.preset.transformer.text_width, generator=generator)[seeds]
+    pooled = torch.randn(8, model.preset.transformer.pooled_width, generator=generator)[seeds]
+    context = torch.randn(8, 16, 64, generator=generator)[seeds]
+    prefix = transformer.prefill(context, picture_ids(1, 4, 4))
+    start = pack(torch.cat([seeded_noise(seed, 8, 8) for seed in seeds]))
+    batch = Batch(noise=start, ids=ids, text=text, pooled=pooled, prefixes=[prefix])
+    assert start.shape[0] == count
+    return sample(transformer, batch, schedule(3, 16, 3.0), 1.0)
+
+
+def test_batch_of_three_equals_three_singles(random_model):
+    with torch.no_grad():
+        together = sampled(random_model, [1, 4, 6])
+        alone = torch.cat([sampled(random_model, [seed]) for seed in (1, 4, 6)])
+    assert together.std() > 0.1
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_edit_batch_of_mixed_shapes_equals_single_edits_in_order(editor):
+    requests = [
+        EditRequest(picture=noise(64, 64, 1), prompt="make it red", seed=1, lock=False),
+        EditRequest(picture=noise(90, 50, 2), prompt="make it blue", seed=2, lock=False),
+        EditRequest(picture=noise(64, 64, 3), prompt="put on a hat", seed=3, lock=False),
+        EditRequest(prompt="a cat", seed=4),
+        EditRequest(
+            picture=noise(64, 64, 3), prompt="put on a hat", seed=3, lock=False, references=(noise(),)
+        ),
+    ]
+    together = editor.edit_batch(requests)
+    for request, result in zip(requests, together):
+        alone = editor.edit_batch([request])[0]
+        assert result.seed == request.seed and result.prompt == request.prompt
+        assert np.abs(pixels(result).astype(int) - pixels(alone)).max() <= 1
+
+
+def test_same_seed_same_picture_other_seed_other_picture(editor):
+    a, b, c = (editor.edit(noise(), "make it red", seed=seed, lock=False) for seed in (7, 7, 8))
+    assert np.array_equal(pixels(a), pixels(b))
+    assert not np.array_equal(pixels(a), pixels(c))
+
+
+def test_noise_of_a_seed_does_not_depend_on_the_batch():
+    assert torch.equal(seeded_noise(3, 8, 8), seeded_noise(3, 8, 8))
+    assert not torch.equal(seeded_noise(3, 8, 8), seeded_noise(4, 8, 8))
+    assert seeded_noise(3, 8, 8).dtype == torch.float32
+
+
+def test_variants_are_the_edits_of_the_following_seeds(editor):
+    several = editor.variants(noise(), "make it red", 3, seed=5, lock=False)
+    assert [result.seed for result in several] == [5, 6, 7]
+    for result in several:
+        alone = editor.edit(noise(), "make it red", seed=result.seed, lock=False)
+        assert np.abs(pixels(result).astype(int) - pixels(alone)).max() <= 1
+
+
+def test_variants_share_one_forward_and_one_prefill(editor, count_calls):
+    counts = count_calls(editor)
+    editor.variants(noise(), "make it red", 4, steps=3)
+    assert counts == {"encode": 1, "decode": 2, "prefill": 1, "evaluate": 3, "t5": 1}
+
+
+def test_second_prompt_costs_no_encode_and_no_prefill(editor, count_calls):
+    editor.edit(noise(), "make it red", steps=2)
+    counts = count_calls(editor)
+    editor.edit(noise(), "make it blue", steps=2)
+    assert counts == {"encode": 0, "decode": 1, "prefill": 0, "evaluate": 2, "t5": 1}
+
+
+def test_same_prompt_is_encoded_once(editor, count_calls):
+    editor.edit(noise(), "make it red")
+    counts = count_calls(editor)
+    editor.edit(noise(seed=1), "make it red")
+    assert counts["t5"] == 0
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_prefill_leaves_nothing_of_the_picture_to_compute(editor, count_calls, background):
+    future = editor.prefill(noise(), background=background)
+    if background:
+        future.result(timeout=60)
+    counts = count_calls(editor)
+    editor.edit(Image.fromarray(noise()), "make it red", steps=1)
+    assert counts == {"encode": 0, "decode": 1, "prefill": 0, "evaluate": 1, "t5": 1}
+
+
+def test_stored_prefix_is_bit_equal_whatever_the_prompt_and_seed(editor):
+    editor.edit(noise(), "make it red", seed=1)
+    store = editor.contexts._cache._entries
+    before = {key: value for key, (value, _) in store.items() if key[0] == "prefix"}
+    editor.edit(noise(), "something else entirely", seed=2, steps=5)
+    fresh = Editor(editor.model)
+    fresh.edit(noise(), "a third", seed=3)
+    for key, prefix in before.items():
+        again, _ = fresh.contexts._cache._entries[key]
+        for a, b in zip(prefix.blocks, again.blocks):
+            assert torch.equal(a.keys, b.keys) and torch.equal(a.values, b.values)
+
+
+def test_first_and_second_context_have_prefixes_of_their_own(editor):
+    editor.edit(noise(), "make it red", references=[noise()])
+    kept = [key for key in editor.contexts._cache._entries if key[0] == "prefix"]
+    assert sorted(key[1] for key in kept) == [1, 2]
+
+
+def test_store_stays_within_its_bytes_and_forgets_the_oldest(random_model):
+    editor = Editor(random_model, context_bytes=400_000)
+    for seed in range(6):
+        editor.edit(noise(seed=seed), "make it red", steps=1)
+        assert editor.contexts.bytes <= 400_000
+    assert len(editor.contexts._cache) >= 1
+
+
+def test_model_evaluations_and_guidance(editor, count_calls):
+    counts = count_calls(editor)
+    plain = editor.edit(noise(), "make it red", seed=1, steps=3, guidance=1, lock=False)
+    guided = editor.edit(noise(), "make it red", seed=1, steps=3, guidance=3, lock=False)
+    assert plain.evaluations == 3 and guided.evaluations == 6
+    assert counts["evaluate"] == 6  # both halves of guidance run as one batch
+    assert not np.array_equal(pixels(plain), pixels(guided))
+
+
+def test_guidance_is_the_formula_over_two_evaluations(random_model):
+    transformer = random_model.transformer
+    generator = torch.Generator().manual_seed(0)
+    text, empty = torch.randn(2, 1, 6, random_model.preset.transformer.text_width, generator=generator)
+    pooled, nothing = torch.randn(2, 1, random_model.preset.transformer.pooled_width, generator=generator)
+    z, ids = torch.randn(1, 16, 64, generator=generator), picture_ids(0, 4, 4)
+    with torch.no_grad():
+        batch = Batch(noise=z, ids=ids, text=text, pooled=pooled, without_prompt=(empty, nothing))
+        result = sample(transformer, batch, [1.0, 0.0], 2.5)
+        time = torch.ones(1)
+        conditional = transformer(z, text, pooled, time, None, ids)
+        unconditional = transformer(z, empty, nothing, time, None, ids)
+    expected = z - (unconditional + 2.5 * (conditional - unconditional))
+    assert torch.allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wish, size", [("match", (90, 50)), ("64x64", (64, 64)), ("1:2", (25, 50)), ((70, 30), (70, 30))]
+)
+def test_result_has_exactly_the_size_asked_for(editor, wish, size):
+    result = editor.edit(noise(90, 50), "make it red", size=wish)
+    assert result.size == result.picture.size == size
+    assert ("cropped" in " ".join(result.warnings)) == (wish != "match" and wish != (90, 50))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_references_of_mixed_sizes(editor, count):
+    references = [noise(40 + 30 * i, 90 - 20 * i, i) for i in range(count)]
+    result = editor.edit(noise(), "make it red", references=references)
+    assert result.size == (64, 64) and result.settings["references"] == count
+
+
+def test_references_change_the_result_and_their_order_matters(editor):
+    a, b = noise(seed=1), noise(seed=2)
+    results = [
+        pixels(editor.edit(noise(), "make it red", seed=1, lock=False, references=references))
+        for references in ((), (a,), (a, b), (b, a))
+    ]
+    for i, one in enumerate(results):
+        assert not any(np.array_equal(one, other) for other in results[:i])
+
+
+def test_generation_without_and_with_references(editor):
+    result = editor.generate("a cat", seed=1)
+    assert result.size == (64, 64) and result.region is None and result.changed_fraction == 1
+    assert editor.generate("a cat", size="30x90", references=[noise()]).size == (30, 90)
+
+
+def test_every_step_is_told_with_a_preview(editor):
+    told = []
+    editor.edit(
+        noise(90, 50), "make it red", steps=4, on_step=lambda step: told.append((step, step.preview()))
+    )
+    assert [(step.index, step.steps) for step, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert all(preview.mode == "RGB" and 8 <= preview.width <= 12 for _, preview in told)
+
+
+def test_cancel_stops_within_one_step(editor, count_calls):
+    counts, cancel = count_calls(editor), threading.Event()
+    with pytest.raises(Cancelled, match="step 3 of 50"):
+        editor.edit(
+            noise(),
+            "make it red",
+            steps=50,
+            cancel=cancel,
+            on_step=lambda step: step.index == 2 and cancel.set(),
+        )
+    assert counts["evaluate"] == 2 and counts["decode"] == 1  # the codec's view of the source
+
+
+def test_result_tells_how_it_was_made(editor):
+    result = editor.edit(noise(), "Make it red", steps=3)
+    assert result.model == "tiny-random" and result.steps == 3 and result.prompt == "Make it red"
+    assert set(result.seconds) == {"load", "encode", "text", "sample", "decode", "total"}
+    assert 0 <= result.seed < 2**32
+    again = editor.edit(
+        noise(), result.prompt, seed=result.seed, steps=result.steps, guidance=result.guidance
+    )
+    assert np.array_equal(pixels(result), pixels(again))
+
+
+def test_poor_round_trip_warns_and_names_what_to_do(editor):
+    assert any("dev" in warning for warning in editor.edit(noise(), "make it red").warnings)
+
+
+def test_good_round_trip_does_not_warn(painting_editor, scene):
+    assert painting_editor.edit(scene, "make it red").warnings == ()
+
+
+def mask(width=64, height=64, value=255):
+    return Image.new("L", (width, height), value)
+
+
+@pytest.mark.parametrize(
+    "error, said, change",
+    [
+        (BadRequest, "prompt is empty", {"prompt": "  "}),
+        (BadRequest, "prompt is empty", {"prompt": None}),
+        (BadRequest, "tokens", {"prompt": "make it " + "very " * 40 + "red"}),
+        (BadRequest, "1 to 200", {"steps": 0}),
+        (BadRequest, "1 to 200", {"steps": 201}),
+        (BadRequest, "1 to 200", {"steps": 2.5}),
+        (BadRequest, "1 to 30", {"guidance": 0.5}),
+        (BadRequest, "1 to 30", {"guidance": float("nan")}),
+        (BadRequest, "1 to 30", {"guidance": 31}),
+        (BadRequest, "seed", {"seed": -1}),
+        (BadRequest, "seed", {"seed": 2**60}),
+        (BadRequest, "seed", {"seed": "x"}),
+        (BadRequest, "at most 4", {"references": [noise()] * 4}),
+        (BadRequest, "not inside", {"box": (60, 60, 10, 10)}),
+        (BadRequest, "not inside", {"box": (-1, 0, 10, 10)}),
+        (BadRequest, "not inside", {"box": (5, 5, 0, 10)}),
+        (BadRequest, "not inside", {"box": (5.5, 5, 10, 10)}),
+        (BadRequest, "not understood", {"box": (5, 5, 10)}),
+        (BadRequest, "not understood", {"box": "5,5,a,b"}),
+        (BadRequest, "must be equal", {"mask": mask(63)}),
+        (BadRequest, "is empty", {"mask": mask(value=0)}),
+        (
+            BadRequest,
+            "in common",
+            {"mask": Image.fromarray(np.pad(noise()[:9, :9, 0] | 1, (0, 55))), "box": (40, 40, 9, 9)},
+        ),
+        (BadRequest, "must be equal", {"markup": noise(63, channels=4)}),
+        (BadRequest, "transparent", {"markup": noise()}),
+        (BadRequest, "empty", {"markup": np.zeros((64, 64, 4), np.uint8)}),
+        (BadRequest, "allowed are 16", {"size": "1x1"}),
+        (BadRequest, "allowed are 16", {"size": "20000x20000"}),
+        (BadRequest, "not understood", {"size": "huge"}),
+        (BadPicture, "0 bytes", {"picture": b""}),
+        (BadPicture, "too small", {"picture": noise(1, 1)}),
+        (NotFound, "no such file", {"picture": "/nowhere.png"}),
+        (NotFound, "no such file", {"references": ["/nowhere.png"]}),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line_before_any_computation(
+    editor, count_calls, error, said, change
+):
+    counts = count_calls(editor)
+    given = {"picture": noise(), "prompt": "make it red", **change}
+    with pytest.raises(error, match=said) as refused:
+        editor.edit(given.pop("picture"), given.pop("prompt"), **given)
+    assert "\n" not in str(refused.value)
+    assert not any(counts.values())
+
+
+def test_one_bad_request_stops_the_batch_before_it_starts(editor, count_calls):
+    counts = count_calls(editor)
+    good, bad = EditRequest(picture=noise(), prompt="red"), EditRequest(picture=noise(), prompt="")
+    with pytest.raises(BadRequest):
+        editor.edit_batch([good, bad])
+    assert not any(counts.values())
+
+
+@pytest.mark.parametrize("count", [0, 17, -1])
+def test_number_of_variants_is_limited(editor, count):
+    with pytest.raises(BadRequest, match="1 to 16"):
+        editor.variants(noise(), "make it red", count)
+
+
+@pytest.mark.parametrize("change", [{"box": (0, 0, 9, 9)}, {"mask": mask()}, {"markup": noise(channels=4)}])
+def test_pointing_needs_a_picture(editor, change):
+    with pytest.raises(BadRequest, match="give the picture"):
+        editor.edit_batch([EditRequest(prompt="a cat", **change)])
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(BadRequest, match="device 'quantum'"):
+        Editor.load("tiny-random", device="quantum")
