@@ -1,10 +1,24 @@
-"""An illustrated world in which every edit has an exact answer: scenes, edits, sentences, targets and masks."""
+"""An illustrated world in which every edit has an exact answer: scenes, edits, sentences, targets, masks."""
+
+import numpy as np
 
 from .render import render
+from .rivals import rivals
 from .samples import Chain, Sample, Turn, World, kind_names
 from .splits import SPLITS
 
-__all__ = ["SPLITS", "Chain", "Sample", "Turn", "World", "kind_names", "render", "sample"]
+__all__ = [
+    "SPLITS",
+    "Chain",
+    "Sample",
+    "Turn",
+    "World",
+    "kind_names",
+    "render",
+    "rivals",
+    "sample",
+    "scene_picture",
+]
 
 
 def sample(
@@ -12,3 +26,8 @@ def sample(
 ) -> Sample:
     """A task of the whole world; see `World.sample`."""
     return World().sample(seed, split, category, kind)
+
+
+def scene_picture(seed: int | str, split: str = "train") -> np.ndarray:
+    """Just a picture of the whole world (uint8, 256 x 256 x 3); see `World.scene_picture`."""
+    return World().scene_picture(seed, split)

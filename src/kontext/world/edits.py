@@ -81,6 +81,21 @@ class EditKind:
         return scene if self.on_foreign else settle(scene)
 
 
+def value_label(value: Value) -> str:
+    """A value in few words: "red", "cat, blue"; equal for equal answers wherever they are given."""
+    if "background" in value:
+        shown = [value["background"][key] for key in ("place", "color", "time", "season")]
+        return " ".join(part for part in shown if part)
+    if "edits" in value:
+        return " + ".join(f"{name}: {value_label(part)}" for name, part in value["edits"])
+    said = {**value, **(value.get("object") or {}), **(value.get("held") or {})}
+    keys = ("index", "box", "object", "x", "y", "size", "ground") if "name" in said else ("index", "box")
+    if "style" in value:
+        keys = ("name",)
+    parts = [part for key, part in said.items() if key not in keys and not isinstance(part, dict)]
+    return ", ".join(str(part) for part in parts if part is not None) or "none"
+
+
 def inverse(kind: EditKind, before: Scene, value: Value) -> tuple[EditKind, Value] | None:
     """The edit that leads from the scene after back to exactly the scene before, where there is one."""
     if kind.undo is None or before["box"]:

@@ -16,16 +16,16 @@ from ..errors import BadConfig, BadRequest
 from .backgrounds import PLACES
 from .characters import FAMILIES
 from .compositions import COMPOSITIONS, Draft
-from .edits import JOINABLE, KINDS, EditKind, Value, inverse
+from .edits import JOINABLE, KINDS, EditKind, Value, inverse, value_label
 from .foreign import sample_foreign
 from .objects import ART_SETS, CONCEPTS
 from .raster import SIZE
 from .render import render
-from .scene import Pool, Scene, labels, sample_scene
+from .scene import Pool, Scene, sample_scene
 from .seeds import generator
-from .sentences import joined, sentence
+from .sentences import described, joined, sentence
 from .signs import WORDS
-from .splits import HELD_OUT_WORDS, SPLITS, admits, admits_start
+from .splits import HELD_OUT_WORDS, SPLITS, admits, admits_start, shows_held_out_pair
 from .styles import STYLES, channel_maximum, dilated
 from .vocabulary import Words
 
@@ -40,6 +40,7 @@ _VISIBLE = 10  # of 255: smaller differences are not seen
 _VISIBLE_PIXELS = 120
 _STYLED_SHARE = 0.08  # of edits happen inside a style
 _WHOLE_PICTURE = ("style", "foreign_style")
+_NO_PICTURE = np.zeros((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Sample:
 
     `mask` (bool, 256 x 256) has the pixels that change, widened by two pixels: every pixel outside it is equal in
     source and target. Pictures made anew have a full mask, "leave it as it is" an empty one.
+    `labels` says what was asked for: kind of edit -> value. `references` are further pictures that are given.
     """
 
     source: np.ndarray | None
@@ -64,6 +66,11 @@ class Sample:
     labels: dict[str, str]
     seed: str
     split: str
+
+    @property
+    def captions(self) -> Words:
+        """The target in words, English and Chinese."""
+        return described(self.after)
 
 
 @dataclass(frozen=True)
@@ -143,13 +150,22 @@ class World:
         object.__setattr__(self, "_weights", weights)
 
     def sample(
-        self, seed: int | str, split: str = "train", category: str | None = None, kind: str | None = None
+        self,
+        seed: int | str,
+        split: str = "train",
+        category: str | None = None,
+        kind: str | None = None,
+        pictures: bool = True,
     ) -> Sample:
-        """The task of a seed. Raises BadRequest for names that do not exist or cannot be drawn."""
+        """The task of a seed. Raises BadRequest for names that do not exist or cannot be drawn.
+
+        Without `pictures` the arrays are empty (0 x 0), which is ten times faster; edits that would turn out to be
+        invisible are then not drawn again.
+        """
         _check("split", split, SPLITS)
         _check("category", category, CATEGORIES)
         _check("kind", kind, kind_names())
-        pool = _pool(self, split)
+        pool = pool_of(self, split)
         weights = [(kind, 1.0)] if kind else list(self._weights)
         if category and not kind:
             weights = [(name, weight) for name, weight in weights if _CATEGORY[name] == category]
@@ -162,12 +178,14 @@ class World:
         for attempt in range(2000):
             if attempt % 100 == 0:
                 name = r.choices([name for name, _ in weights], [weight for _, weight in weights])[0]
-            sample = self._try(r, name, pool, split, seed)
+            sample = self._try(r, name, pool, split, seed, pictures)
             if sample is not None:
                 return sample
         raise BadRequest(f"kind {name} cannot be drawn in split {split} with the limits of {self}")
 
-    def _try(self, r: random.Random, name: str, pool: Pool, split: str, seed: int | str) -> Sample | None:
+    def _try(
+        self, r: random.Random, name: str, pool: Pool, split: str, seed: int | str, pictures: bool
+    ) -> Sample | None:
         value: Value | None = None
         held_out = split == "phrasing"
         if name in COMPOSITIONS:
@@ -193,14 +211,11 @@ class World:
                 return None
             words = _say(r, kind, before, value, held_out)
             draft = Draft(before, after, "", {})
-        target = render(draft.after)
-        source = render(draft.before) if draft.before else None
-        mask = np.ones((SIZE, SIZE), bool)
+        drawn = _draw(name, draft, value) if pictures else (_NO_PICTURE, _NO_PICTURE, _NO_PICTURE[..., 0] > 0)
+        if drawn is None:
+            return None
+        source, target, mask = drawn
         category = _CATEGORY[name]
-        if name in KINDS and source is not None and name not in _WHOLE_PICTURE:
-            if name != "nothing" and not _visible(source, target):
-                return None
-            mask = change_mask(source, target)
         if name == "compound" and any(_CATEGORY[part] == "global" for part, _ in value["edits"]):
             category = "global"
         return Sample(
@@ -215,7 +230,7 @@ class World:
             value=value,
             before=draft.before,
             after=draft.after,
-            labels=labels(draft.after),
+            labels=_labels(name, value, draft),
             seed=str(seed),
             split=split,
         )
@@ -223,7 +238,7 @@ class World:
     def scene_picture(self, seed: int | str, split: str = "train") -> np.ndarray:
         """Just a picture (uint8, 256 x 256 x 3): one in six foreign, one in six in a style."""
         _check("split", split, SPLITS)
-        pool = _pool(self, split)
+        pool = pool_of(self, split)
         r = generator("picture", split, seed)
         while True:
             if r.random() < 1 / 6:
@@ -242,7 +257,7 @@ class World:
         after each even number of turns is the first one again.
         """
         _check("split", split, SPLITS)
-        pool = _pool(self, split)
+        pool = pool_of(self, split)
         r = generator("chain", split, length, back, seed)
         for _ in range(400):
             chain = self._try_chain(r, length, split, back, pool)
@@ -276,7 +291,7 @@ class World:
             if (back and undone is None) or after == scene or not _fits(split, after):
                 continue
             result = render(after)
-            if not _visible(picture, result):
+            if not visible(picture, result):
                 continue
             used.add(key)
             mask = change_mask(picture, result)
@@ -301,16 +316,17 @@ def _check(what: str, value: str | None, allowed: tuple[str, ...]) -> None:
 
 def _fits(split: str, scene: Scene) -> bool:
     """Whether a scene in the middle of a chain may be of a split."""
-    from .splits import shows_held_out_pair
-
     return split == "pairs" or not shows_held_out_pair(scene)
 
 
 @functools.lru_cache(maxsize=64)
-def _pool(world: World, split: str) -> Pool:
+def pool_of(world: World, split: str, every_word: bool = False) -> Pool:
+    """What a world may draw in a split; `every_word` gives the words of all splits."""
     held_out = split == "words"
     words = tuple(word for word in world.words or WORDS if (word in HELD_OUT_WORDS) == held_out)
-    if not words:
+    if every_word:
+        words = WORDS
+    elif not words:
         words = tuple(word for word in WORDS if (word in HELD_OUT_WORDS) == held_out)
     return Pool(
         families=world.families or tuple(FAMILIES),
@@ -353,7 +369,37 @@ def _say(r: random.Random, kind: EditKind, before: Scene, value: Value, held_out
     return joined(r, one, _say(r, KINDS[second], between, second_value, held_out), held_out)
 
 
-def _visible(source: np.ndarray, target: np.ndarray) -> bool:
+def _draw(
+    name: str, draft: Draft, value: Value | None
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray] | None:
+    """Source, target and mask; None where an edit cannot be seen."""
+    target = render(draft.after)
+    if draft.before is None:
+        return None, target, np.ones((SIZE, SIZE), bool)
+    source = render(draft.before)
+    if value is None or name in _WHOLE_PICTURE:
+        return source, target, np.ones((SIZE, SIZE), bool)
+    if name != "nothing" and not visible(source, target):
+        return None
+    return source, target, change_mask(source, target)
+
+
+def _labels(name: str, value: Value | None, draft: Draft) -> dict[str, str]:
+    """What was asked for, by kind of edit."""
+    if name == "compound":
+        return {part: value_label(said) for part, said in value["edits"]}
+    if value is not None:
+        return {name: value_label(value)}
+    after = draft.after
+    shown = (
+        after["style"] if name == "style_reference" else after["background"] and after["background"]["place"]
+    )
+    view = after["character"]["view"] if name == "character_view" else None
+    return {name: view or shown or "sheet"}
+
+
+def visible(source: np.ndarray, target: np.ndarray) -> bool:
+    """Whether two pictures differ by more than somebody could overlook."""
     difference = np.abs(source.astype(np.int16) - target)
     return int((channel_maximum(difference) > _VISIBLE).sum()) >= _VISIBLE_PIXELS
 

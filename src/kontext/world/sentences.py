@@ -15,6 +15,7 @@ from .colors import COLORS
 from .phrasings import HELD_OUT
 from .scene import Scene
 from .signs import SIGNS
+from .styles import STYLES
 from .vocabulary import (
     BEARD,
     EXPRESSION,
@@ -340,8 +341,77 @@ def background_words(background: dict) -> Words:
     return on + after, f"{before}{'的' if before else ''}{chinese}{place.upon}"
 
 
+_SHAPES: dict[str, Words] = {
+    "circle": ("circle", "圆形"),
+    "square": ("square", "正方形"),
+    "triangle": ("triangle", "三角形"),
+    "star": ("star", "五角星"),
+    "heart": ("heart", "心形"),
+    "ring": ("ring", "圆环"),
+    "hexagon": ("hexagon", "六边形"),
+    "cross": ("cross", "十字"),
+    "moon": ("crescent", "月牙"),
+    "diamond": ("diamond", "菱形"),
+}
+_BASES: dict[str, Words] = {
+    "flat": ("a plain background", "纯色背景"),
+    "gradient": ("a gradient", "渐变背景"),
+    "stripes": ("a striped background", "条纹背景"),
+    "checks": ("a checkered background", "格子背景"),
+}
+
+
+def _item_words(item: dict) -> Words:
+    if item["kind"] == "object":
+        return object_words(item)
+    if item["kind"] == "shape":
+        english, chinese = _SHAPES[item["name"]]
+        color = COLORS[item["color"]]
+        return with_article(f"{color.english} {english}"), color.chinese + chinese
+    return ("a sticker", "贴纸") if item["kind"] == "icon" else ("a figure", "人物")
+
+
+def _foreign_caption(foreign: dict) -> Words:
+    things = [_item_words(item) for item in foreign["items"]]
+    place = _BASES[foreign["base"]["kind"]]
+    if foreign["color"]:
+        color = COLORS[foreign["color"]]
+        place = (with_article(f"plain {color.english} background"), f"纯{color.chinese}背景")
+    english = re.sub(r", ([^,]*)$", r" and \1", ", ".join(words[0] for words in things)) + f" on {place[0]}"
+    chinese = f"{place[1]}上有" + "、".join(words[1] for words in things)
+    if foreign["banner"]:
+        english += f", with a banner that says '{foreign['banner']}'"
+        chinese += f"，横幅上写着“{foreign['banner']}”"
+    if foreign["weather"]:
+        english, chinese = (
+            f"{english} {WEATHER[foreign['weather']][0]}",
+            chinese + "，" + WEATHER[foreign["weather"]][1],
+        )
+    return english, chinese
+
+
+def described(scene: Scene) -> Words:
+    """Any picture of the world in words: scene, character sheet or foreign picture, with its style."""
+    if "foreign" in scene:
+        english, chinese = _foreign_caption(scene["foreign"])
+    elif scene["sheet"]:
+        words = character_words(scene["character"])
+        english = f"a character sheet with front, side and back views of {words[0]}"
+        chinese = f"角色三视图（正面、侧面、背面）：{words[1]}"
+    else:
+        english, chinese = caption(scene)
+        view = scene["character"]["view"] if scene["character"] else "front"
+        if view != "front":
+            words = {"side": ("side", "侧面"), "back": ("back", "背面")}[view]
+            english, chinese = f"{english}, seen from the {words[0]}", f"{chinese}，{words[1]}"
+    if scene["style"]:
+        style = STYLES[scene["style"]]
+        english, chinese = f"{english}, as {style.english[0]}", f"{chinese}，{style.chinese[0]}"
+    return english, chinese
+
+
 def caption(scene: Scene) -> Words:
-    """A scene in words, without capital and full stop."""
+    """A scene in words, without capital, full stop and style."""
     parts: list[Words] = []
     c, sign = scene["character"], scene["sign"]
     if c:
@@ -357,6 +427,7 @@ def caption(scene: Scene) -> Words:
     for thing in scene["objects"]:
         name, side = object_words(thing), side_words(thing["x"])
         parts.append((f"{name[0]} {side[0]}", f"{side[1]}有{name[1]}"))
+    parts = parts or [("nothing else", "空无一人")]
     place = background_words(scene["background"])
     english = ", ".join(words[0] for words in parts[:-1])
     english += (", and " if c and english else " and " if english else "") + parts[-1][0] + f" {place[0]}"

@@ -1,0 +1,165 @@
+"""Rivals of an answer, for forced choice: rendered pictures that a wrong edit would have made.
+
+A rival differs visibly from the target and from the other rivals. Labels say what it is:
+
+    unchanged                  the source as it was given
+    value hair_color: red      the right kind of edit with another value
+    edit glasses: sunglasses   another kind of edit
+"""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+
+from .colors import CLOTH_COLORS, HAIR_COLORS
+from .compositions import COMPOSITIONS
+from .edits import JOINABLE, KINDS, EditKind, value_label
+from .render import render
+from .samples import Sample, World, pool_of, visible
+from .scene import Pool, Scene, copied
+from .seeds import generator
+from .signs import WORDS
+from .styles import STYLES
+
+_IDENTITY = ("hair_color", "hair_style", "cloth_color", "clothes", "glasses", "hat", "beard", "horns")
+_SETTING = ("background", "time", "expression", "object_replace", "object_color", "hold", "pose", "text")
+_ELSEWHERE = {  # the same colour on the wrong thing
+    "hair_color": ("cloth_color", CLOTH_COLORS),
+    "cloth_color": ("hair_color", tuple(HAIR_COLORS)),
+}
+_FOREIGN = tuple(name for name, kind in KINDS.items() if kind.on_foreign)
+
+
+def rivals(sample: Sample, count: int = 8) -> list[tuple[str, np.ndarray]]:
+    """Up to `count` labelled pictures: the source unchanged, then other values and other edits about evenly."""
+    r = generator("rivals", sample.split, sample.seed, sample.kind, sample.english)
+    pool = pool_of(World(words=WORDS), "train", every_word=True)
+    found = _Found(sample.target)
+    if sample.source is not None:
+        found.add("unchanged", sample.source)
+    if sample.kind in COMPOSITIONS:
+        groups = _of_composition(r, sample, pool)
+    else:
+        groups = (_other_values(r, sample, pool), _other_edits(r, sample, pool))
+    values, edits = groups
+    found.take(values, count - len(found.rivals) - (count - 1) // 2)
+    found.take(edits, count - len(found.rivals))
+    found.take(values, count - len(found.rivals))
+    return found.rivals
+
+
+class _Found:
+    """Rivals so far; each must look different from the target and from the others."""
+
+    def __init__(self, target: np.ndarray) -> None:
+        self._seen = [target]
+        self._drawn: set[str] = set()
+        self.rivals: list[tuple[str, np.ndarray]] = []
+
+    def add(self, label: str, picture: np.ndarray) -> bool:
+        if not all(visible(other, picture) for other in self._seen):
+            return False
+        self._seen.append(picture)
+        self.rivals.append((label, picture))
+        return True
+
+    def take(self, group: Iterator[tuple[str, Scene]], count: int) -> None:
+        while count > 0:
+            label, scene = next(group, (None, None))
+            if scene is None:
+                return
+            if repr(scene) not in self._drawn:
+                self._drawn.add(repr(scene))
+                count -= self.add(label, render(scene))
+
+
+def _misspelt(r: random.Random, word: str) -> str:
+    letters, place = list(word), r.randrange(len(word))
+    if r.random() < 0.5 and len(word) > 1:
+        other = (place + 1) % len(word)
+        letters[place], letters[other] = letters[other], letters[place]
+    else:
+        letters[place] = r.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return "".join(letters)
+
+
+def _other_values(r: random.Random, sample: Sample, pool: Pool) -> Iterator[tuple[str, Scene]]:
+    """The same kind of edit: first on the same thing, then on any; a word is also misspelt."""
+    kind, given = KINDS[sample.kind], sample.value
+    if kind.name == "compound":
+        yield from _parts(r, sample, pool)
+    for attempt in range(100):
+        value = kind.propose(r, sample.before, pool)
+        if value is None:
+            continue
+        for key in ("index", "corner", "box"):
+            if key in given and key in value and attempt % 3:
+                value[key] = given[key]
+        for key in ("word", "banner"):
+            if key in given and key in value and attempt % 2:
+                value[key] = _misspelt(r, given[key])
+        yield f"value {kind.name}: {value_label(value)}", kind.after(sample.before, value)
+
+
+def _edit(r: random.Random, kind: EditKind, scene: Scene, pool: Pool) -> Iterator[tuple[str, Scene]]:
+    value = kind.propose(r, scene, pool)
+    if value is not None:
+        yield f"edit {kind.name}: {value_label(value)}", kind.after(scene, value)
+
+
+def _parts(r: random.Random, sample: Sample, pool: Pool) -> Iterator[tuple[str, Scene]]:
+    """Two edits in one: only the first, only the second, and either with another value."""
+    (first, first_value), (second, second_value) = sample.value["edits"]
+    one, two, before = KINDS[first], KINDS[second], sample.before
+    between = one.after(before, first_value)
+    yield f"value only {first}", between
+    yield f"value only {second}", two.after(before, second_value)
+    for _ in range(20):
+        value = two.propose(r, between, pool)
+        if value is not None:
+            yield f"value {first} and {second}: {value_label(value)}", two.after(between, value)
+        value = one.propose(r, before, pool)
+        if value is not None:
+            yield (
+                f"value {first}: {value_label(value)} and {second}",
+                two.after(one.after(before, value), second_value),
+            )
+
+
+def _other_edits(r: random.Random, sample: Sample, pool: Pool) -> Iterator[tuple[str, Scene]]:
+    before = sample.before
+    if sample.kind in _ELSEWHERE and before["character"]["family"] != "critter":
+        color, (elsewhere, allowed) = sample.value[sample.kind], _ELSEWHERE[sample.kind]
+        if color in allowed:
+            yield f"edit {elsewhere}: {color}", KINDS[elsewhere].after(before, {elsewhere: color})
+    names = [name for name in (_FOREIGN if "foreign" in before else JOINABLE) if name != sample.kind]
+    for _ in range(80):
+        yield from _edit(r, KINDS[r.choice(names)], before, pool)
+
+
+def _of_composition(r: random.Random, sample: Sample, pool: Pool) -> tuple[Iterator, Iterator]:
+    """For pictures made anew: wrong identity or style, and wrong setting."""
+    after = sample.after
+
+    def changed(names: tuple[str, ...]) -> Iterator[tuple[str, Scene]]:
+        for _ in range(100):
+            yield from _edit(r, KINDS[r.choice(names)], after, pool)
+
+    def restyled() -> Iterator[tuple[str, Scene]]:
+        for style in r.sample(list(STYLES), len(STYLES)):
+            yield f"value style: {style}", {**copied(after), "style": style}
+
+    def turned() -> Iterator[tuple[str, Scene]]:
+        for view in ("front", "side", "back"):
+            scene = copied(after)
+            scene["character"]["view"] = view
+            yield f"value view: {view}", scene
+
+    if sample.kind == "character_sheet":
+        return changed(_IDENTITY), iter(())
+    if sample.kind == "character_view":
+        return turned(), changed(_IDENTITY)
+    if sample.kind == "style_reference":
+        return restyled(), changed(_SETTING)
+    return changed(_IDENTITY if after["character"] else _SETTING), changed(_SETTING)
