@@ -22,7 +22,9 @@ def euler(field: VelocityField, z: Tensor, times: Sequence[float], on_step: OnSt
     return z
 
 
-def midpoint(field: VelocityField, z: Tensor, times: Sequence[float], on_step: OnStep | None = None) -> Tensor:
+def midpoint(
+    field: VelocityField, z: Tensor, times: Sequence[float], on_step: OnStep | None = None
+) -> Tensor:
     """Second order: two evaluations a step, the second in the middle of it."""
     for i, (t, following) in enumerate(zip(times, times[1:])):
         half = (following - t) / 2

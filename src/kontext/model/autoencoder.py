@@ -128,7 +128,9 @@ class Decoder(nn.Module):
         self.conv_in = nn.Conv2d(config.latent_channels, before, 3, padding=1)
         self.mid = Middle(before, config.groups)
         levels: list[Level] = []
-        for i, width in reversed(list(enumerate(widths))):  # coarsest first; stored finest first, as published
+        for i, width in reversed(
+            list(enumerate(widths))
+        ):  # coarsest first; stored finest first, as published
             levels.insert(
                 0,
                 Level(

@@ -144,9 +144,7 @@ DEV = Preset(
     ),
     autoencoder=AutoencoderConfig(base_width=128, scale=0.3611, shift=0.1159),
     t5=T5Config(vocab=32128, width=4096, heads=64, head_width=64, layers=24, feed_forward=10240),
-    clip=ClipConfig(
-        vocab=49408, width=768, heads=12, layers=12, feed_forward=3072, length=77, end_id=49407
-    ),
+    clip=ClipConfig(vocab=49408, width=768, heads=12, layers=12, feed_forward=3072, length=77, end_id=49407),
     text_length=512,
     sizes=DEV_SIZES,
     sampling=Sampling(steps=28, guidance=2.5, shift=None),

@@ -175,7 +175,9 @@ class Transformer(nn.Module):
         """Shifts, scales and gates of every block from the conditioning vector (b, width)."""
         activated = F.silu(vector)
         return StepModulation(
-            double=tuple((block.img_mod(activated), block.txt_mod(activated)) for block in self.double_blocks),
+            double=tuple(
+                (block.img_mod(activated), block.txt_mod(activated)) for block in self.double_blocks
+            ),
             single=tuple(block.modulation(activated) for block in self.single_blocks),
             final=self.final_layer.modulation(activated),
         )

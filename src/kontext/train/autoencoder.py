@@ -25,6 +25,7 @@ from kontext.train.config import AutoencoderTraining
 from kontext.train.feeder import Feeder
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.run import Ema, Run
+from kontext.world import World
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,8 @@ class Crops:
     half_share: float
 
     def __call__(self, seed: int) -> dict[str, np.ndarray]:
-        from kontext.world import scene_picture
-
         random = np.random.default_rng(seed)
-        full = scene_picture(seed)
+        full = World().scene_picture(seed)
         half = np.asarray(Image.fromarray(full).resize((full.shape[1] // 2, full.shape[0] // 2), Image.BOX))
         crops = np.empty((self.count, self.size, self.size, 3), np.uint8)
         for i in range(self.count):
@@ -91,7 +90,9 @@ def validate(model: Autoencoder, full: Tensor, half: Tensor) -> dict[str, float]
     return figures
 
 
-def train(config: AutoencoderTraining, folder: Path, resume: bool = False, initial: Path | None = None) -> Path:
+def train(
+    config: AutoencoderTraining, folder: Path, resume: bool = False, initial: Path | None = None
+) -> Path:
     """Train and leave `autoencoder.safetensors` (averaged weights, raw latents) and `latents.json` in the folder.
 
     initial: weights to start from. Returns the path of the weights.
@@ -110,7 +111,11 @@ def train(config: AutoencoderTraining, folder: Path, resume: bool = False, initi
     )
     ema = Ema([model], config.ema)
     run = Run(
-        folder, steps=config.steps, seconds=config.seconds, warmup=config.warmup, decay_share=config.decay_share
+        folder,
+        steps=config.steps,
+        seconds=config.seconds,
+        warmup=config.warmup,
+        decay_share=config.decay_share,
     )
     state = run.load() if resume else None
     if state is not None:
@@ -182,15 +187,17 @@ def _round_trip(model: Autoencoder, pixels: Tensor, generator: torch.Generator, 
     noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
     deviation = torch.exp(0.5 * log_variance)
     if robust:  # half of the crops: latents off by 5 % of their spread, as a sampler's are
-        off = (torch.arange(len(mean), device=mean.device) % 2)[:, None, None, None] * 0.05 * mean.detach().std()
+        off = (
+            (torch.arange(len(mean), device=mean.device) % 2)[:, None, None, None]
+            * 0.05
+            * mean.detach().std()
+        )
         deviation = torch.maximum(deviation, off.to(deviation.dtype))
     return model.decoder(mean + deviation * noise), mean, log_variance
 
 
 def _held_out(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    from kontext.world import scene_picture
-
-    full = np.stack([scene_picture(HELD_OUT + i) for i in range(count)])
+    full = np.stack([World().scene_picture(HELD_OUT + i, split="test") for i in range(count)])
     half = np.stack([np.asarray(Image.fromarray(p).resize((128, 128), Image.BOX)) for p in full])
     return to_pixels(full, device), to_pixels(half, device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -47,6 +47,34 @@ class AutoencoderTraining(_Training):
     robust: bool = True
     """In the last third: noisy latents and the model's own output."""
     validation_pictures: int = 32
+
+
+class Stage(_Settings):
+    """A part of the curriculum: from this sample on, draw from this world."""
+
+    first_sample: int = 0
+    world: dict[str, Any] = {}
+    """Arguments of `kontext.world.World`."""
+
+
+class FlowTraining(_Training):
+    curriculum: tuple[Stage, ...] = (Stage(),)
+    fresh: int
+    """New pairs a step; batch / fresh is how often each pair is used."""
+    pool: int
+    first_fill: int
+    chinese_share: float = 0.3
+    generate_every: int = 12
+    """One batch in so many is text to picture; 0 for none."""
+    text_dropout: float = 0.1
+    label_weight: float = 0.1
+    area_weight: float = 0.0
+    """k of the loss weight 1 + k * mask * clamp(0.3 / area, 0.5, 5); fades to 0 at 80 % of the run."""
+    shift: float = 6.0
+    shift_end: float = 3.0
+    """The shift of training times falls to this over the last third."""
+    uniform_share: float = 0.2
+    validation_pairs: int = 64
 
 
 T = TypeVar("T", bound=BaseModel)

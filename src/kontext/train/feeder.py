@@ -69,7 +69,15 @@ class Feeder:
         self._processes = [
             context.Process(
                 target=_work,
-                args=(self.producer, self._fields, names, self._free, self._full, self.seed + i, self.workers),
+                args=(
+                    self.producer,
+                    self._fields,
+                    names,
+                    self._free,
+                    self._full,
+                    self.seed + i,
+                    self.workers,
+                ),
                 daemon=True,
             )
             for i in range(self.workers)
@@ -85,7 +93,9 @@ class Feeder:
             except queue.Empty:
                 dead = [p.exitcode for p in self._processes if not p.is_alive()]
                 if dead:
-                    raise RuntimeError(f"a worker that makes training examples has died (exit {dead[0]})") from None
+                    raise RuntimeError(
+                        f"a worker that makes training examples has died (exit {dead[0]})"
+                    ) from None
         block = {name: view.copy() for name, view in self._views[slot].items()}
         self._free.put(slot)
         return block

@@ -96,7 +96,9 @@ class Run:
     def load(self) -> dict:
         path = self.folder / "state.pt"
         if not path.exists():
-            raise BadCheckpoint(f"nothing to resume in {self.folder}: state.pt is missing; start without --resume")
+            raise BadCheckpoint(
+                f"nothing to resume in {self.folder}: state.pt is missing; start without --resume"
+            )
         state = torch.load(path, map_location="cpu", weights_only=True)
         self.step, self.spent = state["step"], state["seconds"]
         self._started = time.monotonic()

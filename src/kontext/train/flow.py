@@ -1,0 +1,355 @@
+"""Training the flow model: transformer and both text encoders together, on pairs of the world.
+
+Rectified flow (FLUX.1 Kontext report, section 3): the network sees z_t = (1 - t) x + t e, the context and the prompt,
+and learns e - x. One batch in `generate_every` has no context and the target's caption as prompt (text to picture).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from kontext import flow
+from kontext.bench.metrics import edit_error, keep_psnr
+from kontext.checkpoint import Model, save_model
+from kontext.model.autoencoder import Autoencoder
+from kontext.model.presets import PRESETS, Preset
+from kontext.model.text import ClipText, T5Encoder
+from kontext.model.tokens import pack, picture_ids, unpack
+from kontext.model.transformer import Transformer
+from kontext.train.autoencoder import HELD_OUT, to_pixels
+from kontext.train.config import FlowTraining
+from kontext.train.feeder import Feeder
+from kontext.train.optimizer import MuonAdamW, split_parameters
+from kontext.train.pairs import LABELS, Pairs, Pool, shrink, target_caption, text_ids
+from kontext.train.run import Ema, Run
+from kontext.train.tokenizer import train_tokenizer
+from kontext.world import World
+
+log = logging.getLogger(__name__)
+
+ADAMW_NAMES = ("img_in", "txt_in", "_in.", "mod", "final_layer", "embed", "shared", "bias", "label")
+TIME_BINS = 5
+
+
+class Networks(nn.Module):
+    """Everything that is trained together; `label` serves only the training."""
+
+    def __init__(self, preset: Preset):
+        super().__init__()
+        self.transformer = Transformer(preset.transformer)
+        self.transformer.initialize()
+        self.t5 = T5Encoder(preset.t5)
+        self.clip = ClipText(preset.clip)
+        self.label = nn.Linear(preset.clip.width, LABELS)
+
+    def forward(
+        self,
+        z: Tensor,
+        ids: Tensor,
+        t: Tensor,
+        target_ids: Tensor,
+        context: Tensor | None,
+        context_ids: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Velocity (b, n, channels) and label scores (b, LABELS) for text ids (b, m)."""
+        pooled = self.clip(ids)
+        pairs = [] if context is None else [(context, context_ids)]
+        velocity = self.transformer(z, self.t5(ids), pooled, t, None, target_ids, pairs)
+        return velocity, self.label(pooled)
+
+
+class FlowTrainer:
+    """One run: `train()` goes on until the steps or the time budget are used up."""
+
+    def __init__(
+        self, config: FlowTraining, folder: Path, autoencoder: Path, resume: bool, initial: Path | None
+    ):
+        torch.manual_seed(config.seed)
+        self.config, self.folder = config, folder
+        self.device = torch.device(config.device)
+        figures = json.loads((autoencoder.parent / "latents.json").read_text())
+        preset = PRESETS[config.preset]
+        self.preset = dataclasses.replace(
+            preset, autoencoder=dataclasses.replace(preset.autoencoder, **figures)
+        )
+        self.codec = Autoencoder(self.preset.autoencoder).eval().requires_grad_(False)
+        self.codec.load_state_dict(load_file(autoencoder))
+        self.codec.to(self.device, memory_format=torch.channels_last)
+        self.networks = Networks(self.preset).to(self.device)
+        muon, adamw = split_parameters([self.networks], ADAMW_NAMES)
+        self.optimizer = MuonAdamW(
+            muon, adamw, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.01
+        )
+        self.ema = Ema([self.networks], config.ema)
+        self.run = Run(
+            folder,
+            steps=config.steps,
+            seconds=config.seconds,
+            warmup=config.warmup,
+            decay_share=config.decay_share,
+        )
+        state = self.run.load() if resume else None
+        if initial is not None and not resume:
+            state = torch.load(initial, map_location="cpu", weights_only=True)
+        self.tokenizer = (
+            Tokenizer.from_str(state["tokenizer"])
+            if state
+            else _world_tokenizer(self.preset.t5.vocab, folder)
+        )
+        if state:
+            self.networks.load_state_dict(state["networks"] if resume else state["averaged"])
+        if state and resume:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.ema.average = [a.to(self.device) for a in state["ema"]]
+        elif state:
+            self.ema = Ema([self.networks], config.ema)
+        first_seed = state["seed"] if state else config.seed
+
+        self.size = self.preset.sizes[0][0]
+        self.tokens = self.size // 16
+        self.target_ids = picture_ids(0, self.tokens, self.tokens, self.device)
+        self.context_ids = picture_ids(1, self.tokens, self.tokens, self.device)
+        self.empty = torch.from_numpy(text_ids(self.tokenizer, "", self.preset.text_length)).to(self.device)
+        self.pairs = Pairs(
+            worlds=tuple((stage.first_sample, World(**stage.world)) for stage in config.curriculum),
+            size=self.size,
+            tokenizer=self.tokenizer.to_str(),
+            text_length=self.preset.text_length,
+            chinese_share=config.chinese_share,
+        )
+        self.feeder = Feeder(self.pairs, workers=config.workers, first_seed=first_seed)
+        self.pool = Pool(config.pool, self.codec, self.device)
+        self.generator = torch.Generator().manual_seed(config.seed + 7919 * self.run.step)
+        self.validation = Validation(self)
+        if config.compile:
+            transformer = self.networks.transformer
+            for block in (*transformer.double_blocks, *transformer.single_blocks):
+                block.compile()
+                block.context = torch.compile(block.context)  # type: ignore[method-assign]
+
+    def train(self) -> Path:
+        """Returns the folder of the finished model."""
+        config, run = self.config, self.run
+        self.pool.add(self.feeder.take(config.first_fill))
+        sums = _Sums()
+        last_save = run.elapsed
+        while not run.finished:
+            self.pool.add(self.feeder.take(config.fresh))
+            generate = config.generate_every > 0 and run.step % config.generate_every == 0
+            loss, label_loss, per_sample, t = self._loss(
+                self.pool.draw(config.batch, self.generator), generate
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            (loss + config.label_weight * label_loss).backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
+            self.optimizer.scale_rates(run.rate())
+            self.optimizer.step()
+            run.step += 1
+            self.ema.update(run.step)
+            sums.add(loss, label_loss, norm, per_sample, t, generate)
+            if run.step % config.log_every == 0:
+                run.record(**sums.take(), waiting=self.feeder.ready() == 0)
+            if run.step % config.validate_every == 0 or run.finished:
+                with self.ema:
+                    run.record(**self.validation.figures(self.folder / f"sheet_{run.step:06d}.png"))
+            if run.elapsed - last_save > config.save_seconds or run.finished:
+                self._save()
+                last_save = run.elapsed
+        self.feeder.close()
+        return self.folder / "model"
+
+    def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        config = self.config
+        count = len(batch["label"])
+        data = pack(batch["target"])
+        noise = torch.randn(data.shape, generator=self.generator).to(self.device)
+        late = max(0.0, 3 * self.run.progress - 2)
+        t = flow.training_times(
+            count,
+            self.generator,
+            shift=config.shift + late * (config.shift_end - config.shift),
+            uniform_share=config.uniform_share,
+        ).to(self.device)
+        ids = batch["caption" if generate else "text"]
+        dropped = (torch.rand(count, generator=self.generator) < config.text_dropout).to(self.device)
+        ids = torch.where(dropped[:, None], self.empty, ids)
+        context = None if generate else pack(batch["source"])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+            made, scores = self.networks(
+                flow.interpolate(data, noise, t), ids, t, self.target_ids, context, self.context_ids
+            )
+        error = (made.float() - flow.velocity(data, noise)).square().mean(-1)  # (b, tokens)
+        if config.area_weight and not generate:
+            mask = batch["mask"].float()
+            area = mask.mean(1, keepdim=True).clamp_min(1 / mask.shape[1])
+            fading = config.area_weight * max(0.0, 1 - self.run.progress / 0.8)
+            weight = 1 + fading * mask * (0.3 / area).clamp(0.5, 5)
+            weighted = (error * weight / weight.mean()).mean()
+        else:
+            weighted = error.mean()
+        label_loss = torch.zeros((), device=self.device)
+        if not generate:
+            kept = ~dropped
+            label_loss = F.cross_entropy(scores[kept].float(), batch["label"][kept])
+        return weighted, label_loss, error.mean(1).detach(), t
+
+    def _save(self) -> None:
+        with self.ema:
+            averaged = {name: value.clone() for name, value in self.networks.state_dict().items()}
+            save_model(self.model(), self.folder / "model")
+        self.run.save(
+            {
+                "networks": self.networks.state_dict(),
+                "averaged": averaged,
+                "optimizer": self.optimizer.state_dict(),
+                "ema": self.ema.average,
+                "seed": self.feeder.seed,
+                "tokenizer": self.tokenizer.to_str(),
+            }
+        )
+
+    def model(self) -> Model:
+        """What ships: the networks as they are now, the codec and the tokenizer."""
+        return Model(
+            name=self.preset.name,
+            preset=self.preset,
+            transformer=self.networks.transformer,
+            autoencoder=self.codec,
+            t5=self.networks.t5,
+            clip=self.networks.clip,
+            tokenizer=self.tokenizer,
+            tokenizer_clip=self.tokenizer,
+        )
+
+
+class Validation:
+    """Held-out pairs, sampled with the preset's own steps and schedule: edit error, keep, wrong words, by kind."""
+
+    def __init__(self, trainer: FlowTrainer):
+        self.trainer = trainer
+        world = World(**trainer.config.curriculum[-1].world)
+        self.samples = [
+            world.sample(HELD_OUT + i, split="test") for i in range(trainer.config.validation_pairs)
+        ]
+        self.samples = [s for s in self.samples if s.source is not None]
+        size, length = trainer.size, trainer.preset.text_length
+        self.sources = np.stack([shrink(s.source, size) for s in self.samples])
+        self.targets = np.stack([shrink(s.target, size) for s in self.samples])
+        self.masks = [
+            s.mask.reshape(size, 256 // size, size, 256 // size).any(axis=(1, 3)) for s in self.samples
+        ]
+        texts = [s.english for s in self.samples]
+        self.ids = np.stack([text_ids(trainer.tokenizer, text, length) for text in texts])
+
+    @torch.no_grad()
+    def figures(self, sheet: Path) -> dict[str, object]:
+        made = self._edit(self.ids)
+        wrong = self._edit(np.roll(self.ids, 1, axis=0))
+        errors, kept, misled = [], [], []
+        by_kind: dict[str, list[float]] = {}
+        for i, sample in enumerate(self.samples):
+            source, target, mask = self.sources[i], self.targets[i], self.masks[i]
+            errors.append(edit_error(made[i], source, target, mask))
+            misled.append(edit_error(wrong[i], source, target, mask))
+            by_kind.setdefault(sample.kind, []).append(errors[-1])
+            if not mask.all():
+                kept.append(keep_psnr(made[i], source, mask))
+        shown = range(min(14, len(made)))
+        rows = [np.concatenate([stack[i] for i in shown], 1) for stack in (self.sources, made, self.targets)]
+        Image.fromarray(np.concatenate(rows)).save(sheet)
+        return {
+            "edit_error": float(np.mean(errors)),
+            "keep": float(np.mean(kept)) if kept else 0.0,
+            "wrong_words": float(np.mean(misled)),
+            "kinds": {kind: round(float(np.mean(values)), 3) for kind, values in sorted(by_kind.items())},
+        }
+
+    def _edit(self, ids: np.ndarray) -> np.ndarray:
+        trainer = self.trainer
+        out = []
+        for start in range(0, len(ids), 32):
+            part = slice(start, start + 32)
+            latents = trainer.codec.encode(to_pixels(self.sources[part], trainer.device))
+            sampled = self._sample(torch.from_numpy(ids[part]).to(trainer.device), pack(latents))
+            pixels = trainer.codec.decode(unpack(sampled, *latents.shape[-2:]))
+            pixels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte()
+            out.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(out)
+
+    def _sample(self, ids: Tensor, context: Tensor) -> Tensor:
+        networks, preset = self.trainer.networks, self.trainer.preset
+        pooled = networks.clip(ids)
+        prepared = networks.transformer.prepare(
+            networks.t5(ids), self.trainer.target_ids, [(context, self.trainer.context_ids)]
+        )
+        noise = torch.randn(context.shape, generator=torch.Generator().manual_seed(1)).to(context.device)
+
+        def field(z: Tensor, t: float) -> Tensor:
+            times = torch.full((len(z),), t, device=z.device)
+            mod = networks.transformer.modulate(networks.transformer.vector(times, pooled))
+            return networks.transformer.evaluate(z, prepared, mod)
+
+        times = flow.schedule(preset.sampling.steps, context.shape[1], preset.sampling.shift)
+        return flow.euler(field, noise, times)
+
+
+class _Sums:
+    """Means since the last log line; the loss also in bins of t."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[Tensor]] = {}
+
+    def add(self, loss, label_loss, norm, per_sample, t, generate) -> None:
+        self._keep("loss_generate" if generate else "loss", loss)
+        self._keep("norm", norm)
+        if not generate:
+            self._keep("label", label_loss)
+            self._keep("_error", per_sample)
+            self._keep("_t", t)
+
+    def take(self) -> dict[str, object]:
+        error, t = (torch.cat(self.values.pop(name)) for name in ("_error", "_t"))
+        bins = (t * TIME_BINS).long().clamp_max(TIME_BINS - 1)
+        figures: dict[str, object] = {
+            name: torch.stack(values).mean().item() for name, values in self.values.items()
+        }
+        figures["by_t"] = [
+            round(error[bins == i].mean().item(), 3) if (bins == i).any() else None for i in range(TIME_BINS)
+        ]
+        self.values = {}
+        return figures
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        self.values.setdefault(name, []).append(value.detach())
+
+
+def _world_tokenizer(vocab: int, folder: Path) -> Tokenizer:
+    """The tokenizer in the run's folder, made from the world's sentences if it is not there yet."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        samples = (World().sample(seed) for seed in range(2000))
+        sentences = [text for s in samples for text in (s.english, s.chinese, *target_caption(s))]
+        train_tokenizer(sentences, vocab).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def train(
+    config: FlowTraining,
+    folder: Path,
+    autoencoder: Path,
+    resume: bool = False,
+    initial: Path | None = None,
+) -> Path:
+    """Train and leave the model's folder. initial: the `state.pt` of an earlier run whose averaged weights to start from."""
+    return FlowTrainer(config, folder, autoencoder, resume, initial).train()

@@ -1,0 +1,138 @@
+"""Training pairs of the flow model: drawn by workers as pictures and token ids, kept as latents in a pool.
+
+A pair is encoded once and then used several times with fresh noise and times. The pool is a ring: new pairs replace
+the oldest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from kontext.model.autoencoder import Autoencoder
+from kontext.train.autoencoder import to_pixels
+from kontext.world import Sample, World
+from kontext.world.sentences import caption
+
+LABELS = 1024
+"""Classes of the label loss: edit kind and value, hashed."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Producer: seed -> one pair at `size` pixels, its instruction, and the caption of its target."""
+
+    worlds: tuple[tuple[int, World], ...]
+    """Curriculum: (first seed, world), in rising order."""
+    size: int
+    tokenizer: str
+    """The tokenizer as JSON text, so that workers need no file."""
+    text_length: int
+    chinese_share: float
+    split: str = "train"
+
+    def __call__(self, seed: int) -> dict[str, np.ndarray]:
+        world = [world for first, world in self.worlds if seed >= first][-1]
+        sample = world.sample(seed, split=self.split)
+        again = 0
+        while sample.source is None:  # text to picture is trained on the captions of these same targets
+            again += 1
+            sample = world.sample(f"{seed}/{again}", split=self.split)
+        chinese = np.random.default_rng(seed).random() < self.chinese_share
+        return {
+            "source": shrink(sample.source, self.size),
+            "target": shrink(sample.target, self.size),
+            "mask": token_mask(sample.mask, self.size // 16),
+            "text": self.ids(sample.chinese if chinese else sample.english),
+            "caption": self.ids(target_caption(sample)[1 if chinese else 0]),
+            "label": np.int64(label(sample)),
+        }
+
+    def ids(self, text: str) -> np.ndarray:
+        return text_ids(_tokenizer(self.tokenizer), text, self.text_length)
+
+
+def text_ids(tokenizer: Tokenizer, text: str, length: int) -> np.ndarray:
+    """Ids (length,) int32, ended and padded with 0; a caption that is too long loses its end, not its end token."""
+    ids = tokenizer.encode(text).ids
+    if len(ids) > length:
+        ids = ids[: length - 1] + ids[-1:]
+    return np.array(ids + [0] * (length - len(ids)), np.int32)
+
+
+def shrink(picture: np.ndarray, size: int) -> np.ndarray:
+    if picture.shape[0] == size:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.BOX))
+
+
+def token_mask(mask: np.ndarray, tokens: int) -> np.ndarray:
+    """Bool pixels (h, w) -> uint8 (tokens * tokens,): 1 where any pixel of the token changes."""
+    step = mask.shape[0] // tokens
+    return mask.reshape(tokens, step, tokens, step).any(axis=(1, 3)).reshape(-1).astype(np.uint8)
+
+
+def label(sample: Sample) -> int:
+    """Class of a sample's edit: its kind and what the target then shows of it."""
+    text = f"{sample.kind}={sample.labels.get(sample.kind, '')}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % LABELS
+
+
+def target_caption(sample: Sample) -> tuple[str, str]:
+    """The target in words, English and Chinese; empty where the world's captions do not tell the whole picture."""
+    scene = sample.after
+    plain = "foreign" not in scene and not scene["style"] and not scene["sheet"]
+    shows = plain and (scene["character"] or scene["objects"])
+    return caption(scene) if shows else ("", "")
+
+
+_tokenizers: dict[str, Tokenizer] = {}
+
+
+def _tokenizer(text: str) -> Tokenizer:
+    if text not in _tokenizers:
+        _tokenizers[text] = Tokenizer.from_str(text)
+    return _tokenizers[text]
+
+
+class Pool:
+    """A ring of encoded pairs on the training device."""
+
+    def __init__(self, capacity: int, autoencoder: Autoencoder, device: torch.device):
+        self.capacity, self.autoencoder, self.device = capacity, autoencoder, device
+        self.fields: dict[str, Tensor] = {}
+        self.added = 0
+
+    @property
+    def filled(self) -> int:
+        return min(self.added, self.capacity)
+
+    @torch.no_grad()
+    def add(self, pairs: dict[str, np.ndarray]) -> None:
+        """Encode and keep pairs, in place of the oldest."""
+        count = len(pairs["label"])
+        stacked = np.concatenate((pairs["source"], pairs["target"]))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            latents = self.autoencoder.encode(to_pixels(stacked, self.device))
+        encoded = {name: torch.from_numpy(pairs[name]) for name in ("mask", "text", "caption", "label")}
+        encoded["source"], encoded["target"] = latents.half().chunk(2)
+        places = (torch.arange(count) + self.added) % self.capacity
+        for name, value in encoded.items():
+            if name not in self.fields:
+                self.fields[name] = torch.zeros(
+                    (self.capacity, *value.shape[1:]), dtype=value.dtype, device=self.device
+                )
+            self.fields[name][places.to(self.device)] = value.to(self.device)
+        self.added += count
+
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """A batch of pairs, drawn evenly; latents in float32."""
+        places = torch.randint(self.filled, (count,), generator=generator).to(self.device)
+        batch = {name: value[places] for name, value in self.fields.items()}
+        return batch | {"source": batch["source"].float(), "target": batch["target"].float()}
