@@ -1,7 +1,7 @@
 """Busts composed from avatar definitions (DiceBear's JSON: canvas, components, named variants, colour slots).
 
-A definition is a tree of elements with references to components; a picture chooses one variant per component and
-one colour per slot. A slot may have its own colour within one component: (component, slot).
+A definition is a tree of elements with references to components; a picture chooses one variant per component
+and one colour per slot. A slot may have its own colour within one component: (component, slot).
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _BLEND_OPACITY = {"white": 0.38, "black": 0.62}
 
 
 def avatar_svg(style: str, variants: Mapping[str, str | None], colors: Mapping[Any, str]) -> str:
-    """The SVG body of an avatar in the coordinates of its definition; components without variant are left out."""
+    """The SVG body of an avatar, in its definition's coordinates; components without variant are left out."""
     definition = pack()["styles"][style]
 
     def value(raw: Any, component: str | None) -> str:

@@ -1,7 +1,7 @@
 """Places: our own drawings of fourteen backgrounds, each in eight fixed layouts.
 
-Outdoor places have times of day, some have seasons, plain ones have a colour. Layout 0 is the one that an edit
-brings in ("put it on a beach" has one exact answer); pictures to start from may have any.
+Outdoor places have times of day, some have seasons, plain ones have a colour. Layout 0 is the one that an
+edit brings in ("put it on a beach" has one exact answer); pictures to start from may have any.
 """
 
 import functools
@@ -147,8 +147,8 @@ def _beach(s: Scenery) -> str:
             tip_x = top + 44 * math.cos(math.radians(angle))
             tip_y = 96 + 30 * math.sin(math.radians(angle)) + 14
             middle, bend = (top + tip_x) / 2, min(96, tip_y)
-            d = f"M{top},96 Q{middle:.0f},{bend - 14:.0f} {tip_x:.0f},{tip_y:.0f} Q{middle:.0f},{bend + 2:.0f} "
-            body += _path(f"{d}{top},96Z", light("#3aa35a"))
+            d = f"M{top},96 Q{middle:.0f},{bend - 14:.0f} {tip_x:.0f},{tip_y:.0f} "
+            body += _path(f"{d}Q{middle:.0f},{bend + 2:.0f} {top},96Z", light("#3aa35a"))
     return body
 
 

@@ -67,7 +67,7 @@ _SHOES = ("#d8574f", "#f0f0f0", "#f2b33d", "#4f7fc0", "#3c3a46")
 
 
 class Family(NamedTuple):
-    """A kind of character: its drawing box (width, height, left, top), heights in pixels and what it can have."""
+    """A kind of character: drawing box (width, height, left, top), heights in pixels, what it can have."""
 
     noun: tuple[str, str]  # "the kid"
     weight: float
@@ -329,7 +329,8 @@ def _forearm(c: dict[str, Any]) -> str:
         f'<path d="M14,78 L16,28 L48,28 L52,78Z" fill="{sleeve}" {line}/>'
         f'<rect x="13" y="24" width="38" height="11" rx="5" fill="{shade(sleeve, 0.85)}" {line}/>'
         f'<path d="M16,26 q-6,-18 6,-22 h22 q10,6 4,22Z" fill="{skin}" {line}/>'
-        f'<path d="M26,8 v9 M34,7 v10" stroke="{shade(skin, 0.62)}" stroke-width="2.4" stroke-linecap="round"/>'
+        f'<path d="M26,8 v9 M34,7 v10" stroke="{shade(skin, 0.62)}" stroke-width="2.4" '
+        'stroke-linecap="round"/>'
     )
 
 

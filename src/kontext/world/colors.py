@@ -64,7 +64,7 @@ def channels(color: str) -> tuple[int, int, int]:
 
 def hex_color(values) -> str:
     """`#rrggbb` of three channels (0 to 255)."""
-    return "#%02x%02x%02x" % tuple(int(value) for value in values)
+    return "#" + "".join(f"{int(value):02x}" for value in values)
 
 
 @functools.lru_cache(maxsize=4000)
@@ -111,11 +111,11 @@ def recolored(svg: str, name: str) -> str:
     hue, light, saturation = colorsys.rgb_to_hls(*(value / 255 for value in channels(COLORS[name].hex)))
 
     def replace(match: re.Match) -> str:
-        h, l, s = colorsys.rgb_to_hls(*(value / 255 for value in channels(match.group(0))))
+        h, lightness, s = colorsys.rgb_to_hls(*(value / 255 for value in channels(match.group(0))))
         distance = min(abs(h - main), 1 - abs(h - main))
         if s <= 0.25 or distance >= 0.13:
             return match.group(0)
-        lightness = min(0.92, max(0.12, light + (l - 0.55) * 0.75))
+        lightness = min(0.92, max(0.12, light + (lightness - 0.55) * 0.75))
         return hex_color(value * 255 for value in colorsys.hls_to_rgb(hue, lightness, saturation))
 
     return _HEX.sub(replace, svg)

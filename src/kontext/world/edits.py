@@ -57,8 +57,8 @@ Proposal = Value | None
 class EditKind:
     """One kind of edit.
 
-    `propose` draws a value, or None where the scene does not allow this edit; `apply` changes a scene in place;
-    `say` puts it into words, given the scene before; `undo` names the edit that would take it back.
+    `propose` draws a value, or None where the scene does not allow this edit; `apply` changes a scene in
+    place; `say` puts it into words, given the scene before; `undo` names the edit that would take it back.
     """
 
     name: str
@@ -527,7 +527,8 @@ def _propose_foreign_box(r: random.Random, scene: Scene, pool: Pool) -> Proposal
 def _apply_foreign_box(scene: Scene, value: Value) -> None:
     item = scene["foreign"]["items"].pop(value["index"])
     if "name" in value:
-        item.update(kind="object", name=value["name"], color=value["color"], turn=0)
+        place = {key: item[key] for key in ("x", "y", "size")}
+        item = {"kind": "object", "name": value["name"], "color": value["color"], "turn": 0, **place}
         scene["foreign"]["items"].insert(value["index"], item)
 
 

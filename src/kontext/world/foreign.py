@@ -1,9 +1,10 @@
-"""Pictures foreign to the world: random shapes, gradients and scattered icons.
+"""Pictures foreign to the world: random shapes, scattered icons and other avatars on all sorts of grounds.
 
 They stand for what people bring along. Edits on them need no knowledge of a scene, only of the picture.
 
     base     kind ("flat", "gradient", "stripes", "checks") and colors
-    items    name, color, size, x, y, turn, and kind: "shape" or "icon"
+    items    name, color, size, x, y, turn, and kind: "shape", "icon", "avatar" (with `variants` and `colors`)
+             or "object" (a concept of objects.py that an edit brought in)
     banner   a word on a banner across the top, or None
     weather  rain, snowfall or None
     color    a plain background that replaced the base, or None
@@ -16,6 +17,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from .art import pack
+from .avatars import avatar_svg
 from .backgrounds import weather_layer
 from .colors import COLORS, WALL_COLORS, hex_color, wall_hex
 from .objects import object_layer
@@ -36,6 +38,8 @@ SHAPE_COLORS = (
     "white",
     "brown",
 )
+AVATARS = ("lorelei", "pixel-art", "moods", "cutouts", "clay", "sprouts", "thumbs")
+_AVATAR_SPOTS = (((128, 168),), ((70, 176), (188, 176)))
 _BASES = ("flat", "gradient", "gradient", "stripes", "checks")
 _SPOTS = [(x, y) for y in (108, 190) for x in (46, 128, 210)]
 
@@ -77,6 +81,30 @@ def _icon_svg(item: dict[str, Any]) -> str:
     return svg_document(body, width, height)
 
 
+def _avatar_svg(item: dict[str, Any]) -> str:
+    canvas = pack()["styles"][item["name"]]["canvas"]
+    body = avatar_svg(item["name"], item["variants"], item["colors"])
+    return svg_document(body, canvas["width"], canvas["height"])
+
+
+_SVG = {"shape": _shape_svg, "icon": _icon_svg, "avatar": _avatar_svg}
+
+
+def _sample_avatar(r: random.Random) -> dict[str, Any]:
+    """An avatar of any style: one variant per component, different colours where there are several."""
+    name = r.choice(AVATARS)
+    style = pack()["styles"][name]
+    variants = {}
+    for component, about in style["components"].items():
+        if component != "animation" and r.random() * 100 < about.get("probability", 100):
+            variants[component] = r.choice(sorted(about["variants"]))
+    colors: dict[str, str] = {}
+    for slot, about in sorted(style["colors"].items()):
+        free = [color for color in about["values"] if color not in colors.values()]
+        colors[slot] = r.choice(free or about["values"])
+    return {"kind": "avatar", "name": name, "color": None, "turn": 0, "variants": variants, "colors": colors}
+
+
 def sample_foreign(r: random.Random, words: tuple[str, ...], banner: bool) -> dict[str, Any]:
     """A foreign picture by chance; `banner` puts one of `words` across the top."""
     colors = r.sample(
@@ -84,18 +112,23 @@ def sample_foreign(r: random.Random, words: tuple[str, ...], banner: bool) -> di
     )
     if r.random() < 0.4:
         colors = [hex_color(r.randrange(256) for _ in range(3)) for _ in range(2)]
-    icons = bool(pack()["icons"]) and r.random() < 0.5
-    spots = r.sample(_SPOTS, r.randint(2, 5))
+    content = r.choices(["shape", "icon", "avatar"], [4, 4, 3])[0]
     items: list[dict[str, Any]] = []
+    if content == "avatar":
+        spots = r.choice(_AVATAR_SPOTS)
+        size = (170, 170) if len(spots) == 1 else (96, 120)
+    else:
+        spots, size = r.sample(_SPOTS, r.randint(2, 5)), (48, 84)
     for x, y in spots:
-        size = r.randint(48, 84)
-        item = {"x": x + r.randint(-8, 8), "y": y + r.randint(-10, 10), "size": size}
-        if icons:
-            item.update(kind="icon", name=r.choice(sorted(pack()["icons"])), color=None, turn=0)
+        if content == "avatar":
+            item = _sample_avatar(r)
+        elif content == "icon":
+            item = {"kind": "icon", "name": r.choice(sorted(pack()["icons"])), "color": None, "turn": 0}
         else:
-            color = r.choice(SHAPE_COLORS)
-            item.update(kind="shape", name=r.choice(SHAPES), color=color, turn=r.randrange(0, 360, 15))
-        items.append(item)
+            item = {"kind": "shape", "name": r.choice(SHAPES), "color": r.choice(SHAPE_COLORS)}
+            item["turn"] = r.randrange(0, 360, 15)
+        place = {"x": x + r.randint(-8, 8), "y": y + r.randint(-8, 8), "size": r.randint(*size)}
+        items.append({**item, **place})
     return {
         "base": {"kind": r.choice(_BASES), "colors": colors},
         "items": items,
@@ -139,8 +172,7 @@ def draw_foreign(foreign: dict[str, Any]) -> Image.Image:
         if item["kind"] == "object":
             drawing = object_layer("flat", item["name"], size, item["color"])
         else:
-            svg = _shape_svg(item) if item["kind"] == "shape" else _icon_svg(item)
-            drawing = layer(svg, size, size)
+            drawing = layer(_SVG[item["kind"]](item), size, size)
         paste(canvas, drawing, item["x"] - size // 2, item["y"] - size // 2)
     if foreign["banner"]:
         draw_sign(canvas, banner_sign(foreign["banner"]), None)

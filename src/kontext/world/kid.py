@@ -1,8 +1,8 @@
 """The "kid": our own character rig with front, side and back views, so that three-view sheets, "show from
 behind", poses and two camera distances are exact.
 
-Drawn in a box of 200 x 300 with the head centred on (100, 92) and the feet at 290. Tables hold the outlines, one
-per view; functions put them together from back to front.
+Drawn in a box of 200 x 300 with the head centred on (100, 92) and the feet at 290. Tables hold the outlines,
+one per view; functions put them together from back to front.
 """
 
 import re
@@ -90,7 +90,10 @@ _CURLS_BEHIND = {
 }
 _BUN_BEHIND = {"front": (100, 18), "side": (52, 34), "back": (100, 18)}
 
-_CAP_FRONT = "M40,96 C32,36 66,22 100,22 C134,22 168,36 160,96 C156,82 150,72 142,64 C122,76 76,74 58,62 C50,70 44,82 40,96Z"
+_CAP_FRONT = (
+    "M40,96 C32,36 66,22 100,22 C134,22 168,36 160,96 C156,82 150,72 142,64 C122,76 76,74 58,62 "
+    "C50,70 44,82 40,96Z"
+)
 _PARTED = "M100,24 C58,24 34,52 38,108 C52,98 86,78 104,44 C118,74 146,96 162,108 C166,52 142,24 100,24Z"
 _CAP_SIDE = (
     "M150,70 C148,34 120,22 96,22 C52,22 30,58 42,120 C52,128 66,122 70,100 C74,88 84,86 92,88 "
@@ -112,16 +115,16 @@ _HAIR_FRONT = {
         "twintails": _PARTED,
         "afro": "M42,84 C42,46 70,34 100,34 C130,34 158,46 158,84 C150,66 130,60 100,60 C70,60 50,66 42,84Z",
         "spiky": (
-            "M38,100 L26,70 L44,66 L36,34 L62,42 L70,8 L94,30 L116,2 L128,34 L160,20 L154,56 L178,64 L162,100 "
-            "L150,74 L130,80 L116,64 L98,82 L82,64 L66,80 L52,74Z"
+            "M38,100 L26,70 L44,66 L36,34 L62,42 L70,8 L94,30 L116,2 L128,34 L160,20 L154,56 L178,64 "
+            "L162,100 L150,74 L130,80 L116,64 L98,82 L82,64 L66,80 L52,74Z"
         ),
         "mohawk": "M84,52 L76,30 L86,6 L96,-8 L106,-8 L116,6 L124,30 L116,52 Q100,60 84,52Z",
     },
     "side": {
         **{hair: _CAP_SIDE for hair in ("short", "bob", "long", "ponytail", "bun", "twintails", "afro")},
         "spiky": (
-            "M152,72 L160,40 L136,40 L138,8 L108,26 L88,-2 L74,28 L40,14 L46,48 L14,58 L38,78 L20,104 L44,108 "
-            "L46,128 L68,112 L72,92 L92,88 L112,84 L132,76Z"
+            "M152,72 L160,40 L136,40 L138,8 L108,26 L88,-2 L74,28 L40,14 L46,48 L14,58 L38,78 L20,104 "
+            "L44,108 L46,128 L68,112 L72,92 L92,88 L112,84 L132,76Z"
         ),
         "mohawk": (
             "M134,44 L140,14 L120,22 L112,-6 L94,16 L74,-2 L66,24 L42,20 L50,46 L30,56 L44,72 Q84,20 134,44Z"
@@ -249,8 +252,8 @@ def _arm(arm: tuple[str, tuple[int, int]], clothes: str, skin: str, sleeve: str)
 
 def _legs(view: str, leg: str, shoes: str) -> str:
     def shoe(x: float, toe: float) -> str:
-        d = f"M{x - 13 + toe * 0.3},278 q0,-14 13,-14 q{13 + toe},0 {13 + toe},14 q0,4 -4,4 h-{20 + toe} q-4,0 -4,-4Z"
-        return _shape(d, shoes)
+        d = f"M{x - 13 + toe * 0.3},278 q0,-14 13,-14 q{13 + toe},0 {13 + toe},14 q0,4 -4,4 "
+        return _shape(f"{d}h-{20 + toe} q-4,0 -4,-4Z", shoes)
 
     if view == "side":
         far, near = _limb("M96,216 V262", shade(leg, 0.85), 17), _limb("M106,216 V264", leg, 17)
@@ -429,7 +432,7 @@ def _hat(hat: str, color: str, view: str, nape: str) -> str:
 
 
 def kid_svg(c: dict[str, Any], view: str = "front") -> str:
-    """The SVG body of a kid (`front`, `side` or `back`); a held object goes where `HELD_BEHIND_ARM` stands."""
+    """The SVG body of a kid (`front`, `side`, `back`); what it holds goes where `HELD_BEHIND_ARM` stands."""
     skin, clothes, pose = c["skin"], c["clothes"], c["pose"]
     hair_color, color = HAIR_COLORS[c["hair_color"]].hex, COLORS[c["cloth_color"]].hex
     sleeve = _DARK_CLOTH if clothes == "suit" else color

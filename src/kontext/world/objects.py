@@ -18,7 +18,7 @@ ART_SETS = ("flat", "noto", "twemoji", "line")
 
 
 class Concept(NamedTuple):
-    """A thing that has a name: icon name in the packages, words, where it may be, whether it can be recoloured."""
+    """A thing with a name: icon in the packages, words, where it may be, whether it can be recoloured."""
 
     icon: str
     english: str

@@ -1,7 +1,7 @@
 """SVG to cropped layers, and layers onto a canvas.
 
-A layer is kept as colours plus mask, cropped to what is drawn: pasting it is the cheapest operation that Pillow
-has. Layers are cached, because most pictures share most of their parts.
+A layer is kept as colours plus mask, cropped to what is drawn: pasting it is the cheapest operation that
+Pillow has. Layers are cached, because most pictures share most of their parts.
 """
 
 import functools

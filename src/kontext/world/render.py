@@ -1,4 +1,4 @@
-"""Scenes to pixels: background, poster, far objects, character, near objects, sign, weather, style, red box."""
+"""Scenes to pixels: background, poster, far objects, character, near objects, sign, weather, style, box."""
 
 import numpy as np
 from PIL import Image, ImageDraw

@@ -32,7 +32,7 @@ _FOREIGN = tuple(name for name, kind in KINDS.items() if kind.on_foreign)
 
 
 def rivals(sample: Sample, count: int = 8) -> list[tuple[str, np.ndarray]]:
-    """Up to `count` labelled pictures: the source unchanged, then other values and other edits about evenly."""
+    """Up to `count` labelled pictures: the source unchanged, other values and other edits about evenly."""
     r = generator("rivals", sample.split, sample.seed, sample.kind, sample.english)
     pool = pool_of(World(words=WORDS), "train", every_word=True)
     found = _Found(sample.target)

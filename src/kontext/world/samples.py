@@ -47,8 +47,8 @@ _NO_PICTURE = np.zeros((0, 0, 3), np.uint8)
 class Sample:
     """One task with its exact answer.
 
-    `mask` (bool, 256 x 256) has the pixels that change, widened by two pixels: every pixel outside it is equal in
-    source and target. Pictures made anew have a full mask, "leave it as it is" an empty one.
+    `mask` (bool, 256 x 256) has the pixels that change, widened by two pixels: every pixel outside it is
+    equal in source and target. Pictures made anew have a full mask, "leave it as it is" an empty one.
     `labels` says what was asked for: kind of edit -> value. `references` are further pictures that are given.
     """
 
@@ -159,8 +159,8 @@ class World:
     ) -> Sample:
         """The task of a seed. Raises BadRequest for names that do not exist or cannot be drawn.
 
-        Without `pictures` the arrays are empty (0 x 0), which is ten times faster; edits that would turn out to be
-        invisible are then not drawn again.
+        Without `pictures` the arrays are empty (0 x 0), which is ten times faster; edits that would turn out
+        to be invisible are then not drawn again.
         """
         _check("split", split, SPLITS)
         _check("category", category, CATEGORIES)
@@ -398,12 +398,16 @@ def _labels(name: str, value: Value | None, draft: Draft) -> dict[str, str]:
     return {name: view or shown or "sheet"}
 
 
+def _difference(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The largest difference of the three channels (uint8, height x width)."""
+    return channel_maximum(np.maximum(source, target) - np.minimum(source, target))
+
+
 def visible(source: np.ndarray, target: np.ndarray) -> bool:
     """Whether two pictures differ by more than somebody could overlook."""
-    difference = np.abs(source.astype(np.int16) - target)
-    return int((channel_maximum(difference) > _VISIBLE).sum()) >= _VISIBLE_PIXELS
+    return np.count_nonzero(_difference(source, target) > _VISIBLE) >= _VISIBLE_PIXELS
 
 
 def change_mask(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Pixels that differ, widened by two pixels (bool, height x width)."""
-    return dilated(channel_maximum(source != target), 2)
+    return dilated(_difference(source, target) > 0, 2)

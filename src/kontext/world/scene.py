@@ -1,4 +1,4 @@
-"""Scenes: everything that is in a picture, as plain data that JSON can hold, and how they are drawn by chance.
+"""Scenes: everything that is in a picture, as plain data that JSON can hold, and how they come by chance.
 
     background  place, layout, color, time, season, weather
     character   see characters.py; None where there is none
@@ -13,6 +13,7 @@
 Pictures foreign to this world have the key `foreign` instead of the first five (see foreign.py).
 """
 
+import functools
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,12 @@ class Pool:
 
     def things(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Those of `names` that may be drawn; all of them where the limits leave none."""
-        return tuple(name for name in names if name in self.objects) or names
+        return _allowed(names, self.objects)
+
+
+@functools.lru_cache(maxsize=256)
+def _allowed(names: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in allowed) or names
 
 
 def copied(data: Any) -> Any:
@@ -200,8 +206,8 @@ def sample_scene(
 ) -> Scene:
     """A scene by chance; what is not asked for (None) is drawn.
 
-    `new` scenes, which an edit makes from words alone, have no jitter and layout 0, so that they are determined
-    as far as words determine them.
+    `new` scenes, which an edit makes from words alone, have no jitter and layout 0, so that they are
+    determined as far as words determine them.
     """
     jitter = 0 if new else 4
     background = sample_background(r, pool, new=new, weather=weather, places=places)

@@ -1,8 +1,8 @@
 """Instructions: templates per kind of edit in English and Chinese, captions of scenes, and two edits in one.
 
 A variant names a kind and, where one kind says different things, what happens: "glasses/on". Its slots hold
-(English, Chinese) pairs, so that one set fills both languages. The hand-written sentences of `phrasings.py`, kept
-for tests, have the same variants and slots.
+(English, Chinese) pairs, so that one set fills both languages. The hand-written sentences of `phrasings.py`,
+kept for tests, have the same variants and slots.
 """
 
 import random

@@ -10,12 +10,13 @@ from .colors import COLORS, Color, shade
 from .raster import INK, Layer, Tint, layer, paste, svg_document
 
 WORDS = tuple(
-    """OPEN CAFE PIZZA BOOKS SALE HELLO MUSIC PARTY BEACH HOTEL MILK BREAD TEA COFFEE PARK ZOO BANK SHOP STOP EXIT
-    LOVE HOME PEACE DREAM SMILE HAPPY MAGIC OCEAN SUMMER WINTER SPRING FRESH LUCKY SUPER STAR MOON SUNNY RAIN SNOW
-    CLOUD TIGER PANDA LEMON APPLE GRAPE MANGO BERRY SUSHI TACO SOUP JUICE CANDY CAKE DONUT HONEY ROBOT ROCKET SPACE
-    PLANET GARDEN FLOWER FOREST RIVER ISLAND GAMES MOVIE DANCE ROCK JAZZ PIANO GUITAR TOYS GIFTS BIKES CARS TAXI
-    METRO TRAIN NORTH SOUTH EAST WEST CLOSED BAKERY MUSEUM SCHOOL MARKET WELCOME TODAY NEWS PLAY BRAVE QUICK JUMP
-    FIVE SEVEN EIGHT ZERO VOTE KIWI YOGA OASIS UNITY VIVID XENON WAXY FLUX EDIT""".split()
+    """OPEN CAFE PIZZA BOOKS SALE HELLO MUSIC PARTY BEACH HOTEL MILK BREAD TEA COFFEE PARK ZOO BANK
+    SHOP STOP EXIT LOVE HOME PEACE DREAM SMILE HAPPY MAGIC OCEAN SUMMER WINTER SPRING FRESH LUCKY
+    SUPER STAR MOON SUNNY RAIN SNOW CLOUD TIGER PANDA LEMON APPLE GRAPE MANGO BERRY SUSHI TACO SOUP
+    JUICE CANDY CAKE DONUT HONEY ROBOT ROCKET SPACE PLANET GARDEN FLOWER FOREST RIVER ISLAND GAMES
+    MOVIE DANCE ROCK JAZZ PIANO GUITAR TOYS GIFTS BIKES CARS TAXI METRO TRAIN NORTH SOUTH EAST WEST
+    CLOSED BAKERY MUSEUM SCHOOL MARKET WELCOME TODAY NEWS PLAY BRAVE QUICK JUMP FIVE SEVEN EIGHT
+    ZERO VOTE KIWI YOGA OASIS UNITY VIVID XENON WAXY FLUX EDIT""".split()
 )
 NEW_WORD_FONT = "LuckiestGuy"  # a word that an edit writes always looks the same, so its target is determined
 SIGN_COLORS = ("red", "blue", "green", "purple", "orange", "teal")
@@ -36,7 +37,7 @@ INKS = {
 
 
 class Sign(NamedTuple):
-    """A kind of sign: words, drawing size, centre and size of the writing, inks, and the row where it hangs."""
+    """A kind of sign: words, drawing size, centre and size of the writing, inks, row where it hangs."""
 
     english: str
     chinese: str
@@ -96,7 +97,8 @@ def _panel(kind: str, color: str) -> str:
     if kind == "chalk":
         return (
             '<path d="M34,84 L14,148 M102,84 L122,148" stroke="#8b5e3a" stroke-width="10"/>'
-            '<rect x="4" y="4" width="128" height="82" rx="4" fill="#2f4a40" stroke="#a8713f" stroke-width="8"/>'
+            '<rect x="4" y="4" width="128" height="82" rx="4" fill="#2f4a40" '
+            'stroke="#a8713f" stroke-width="8"/>'
         )
     bubble = (
         "M20,4 h92 q16,0 16,16 v34 q0,16 -16,16 h-52 l-22,18 l4,-18 h-22 q-16,0 -16,-16 v-34 q0,-16 16,-16Z"

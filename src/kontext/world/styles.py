@@ -1,7 +1,7 @@
 """Looks of a whole picture: twelve deterministic local filters.
 
-Their textures are fixed (one paper, one wash, one warp field; stitches and bricks aligned to 8 pixels), so that a
-small model can learn them, and blocks are small enough to keep faces readable.
+Their textures are fixed (one paper, one wash, one warp field; stitches and bricks aligned to 8 pixels), so
+that a small model can learn them, and blocks are small enough to keep faces readable.
 """
 
 import functools
