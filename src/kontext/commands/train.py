@@ -1,0 +1,69 @@
+"""`kontext train autoencoder|flow`: train the networks of our own models from a TOML file of settings."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+Config = Annotated[Path, typer.Option("--config", help="Settings, TOML; unknown keys are refused.")]
+Out = Annotated[Path, typer.Option("-o", "--output", help="Folder of the run: log, sheets, state, weights.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")]
+Seconds = Annotated[float | None, typer.Option(help="Time budget; overrides the file's.", min=1)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; overrides the file's.")]
+
+
+@app.command()
+def autoencoder(
+    config: Config,
+    output: Out,
+    resume: Resume = False,
+    start: Annotated[Path | None, typer.Option(help="Weights to start from (safetensors).")] = None,
+    seconds: Seconds = None,
+    device: Device = None,
+) -> None:
+    """Train the autoencoder on pictures of the world."""
+    from kontext.train import autoencoder as trainer
+    from kontext.train.config import AutoencoderTraining, read
+
+    settings = _override(read(AutoencoderTraining, config), seconds, device)
+    _prepare()
+    typer.echo(json.dumps({"weights": str(trainer.train(settings, output, resume, start))}))
+
+
+@app.command()
+def flow(
+    config: Config,
+    autoencoder: Annotated[Path, typer.Option(help="Trained autoencoder (autoencoder.safetensors).")],
+    output: Out,
+    resume: Resume = False,
+    start: Annotated[
+        Path | None, typer.Option(help="state.pt of an earlier run, whose averaged weights to start from.")
+    ] = None,
+    seconds: Seconds = None,
+    device: Device = None,
+) -> None:
+    """Train the transformer and both text encoders on edits of the world."""
+    from kontext.train import flow as trainer
+    from kontext.train.config import FlowTraining, read
+
+    settings = _override(read(FlowTraining, config), seconds, device)
+    _prepare()
+    typer.echo(json.dumps({"model": str(trainer.train(settings, output, autoencoder, resume, start))}))
+
+
+def _override(settings: Any, seconds: float | None, device: str | None) -> Any:
+    given = {"seconds": seconds, "device": device}
+    return settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def _prepare() -> None:
+    import torch
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_float32_matmul_precision("high")
