@@ -101,18 +101,23 @@ PARTS = ("t5", "clip", "tokenizer", "tokenizer_clip", "name", "warnings", "finge
 
 
 @pytest.fixture
-def scene():
-    """A smooth picture with some detail, 128x128."""
+def make_scene():
+    """A function (width, height) -> a smooth picture with some grain."""
+
+    def make(width, height):
+        y, x = np.mgrid[0:height, 0:width]
+        x, y = x / width, y / height
+        layers = [
+            120 + 80 * np.sin(5 * x) * np.cos(4 * y),
+            100 + 60 * np.cos(7 * y),
+            140 + 50 * np.sin(9 * (x + y)),
+        ]
+        pixels = np.stack(layers, -1) + np.random.default_rng(1).normal(0, 4, (height, width, 1))
+        return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+    return make
+
+
+@pytest.fixture
+def scene(make_scene):
     return make_scene(128, 128)
-
-
-def make_scene(width, height):
-    y, x = np.mgrid[0:height, 0:width]
-    x, y = x / width, y / height
-    layers = [
-        120 + 80 * np.sin(5 * x) * np.cos(4 * y),
-        100 + 60 * np.cos(7 * y),
-        140 + 50 * np.sin(9 * (x + y)),
-    ]
-    pixels = np.stack(layers, -1) + np.random.default_rng(1).normal(0, 4, (height, width, 1))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

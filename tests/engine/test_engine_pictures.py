@@ -186,7 +186,8 @@ def test_missing_file_and_folder(tmp_path):
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])
 def test_saved_file_opens_again_and_carries_its_text(tmp_path, name):
     image = Image.fromarray(noise(channels=4))
-    path = save(image, tmp_path / name, {"parameters": "Make the hair blue ü 蓝\nSeed: 1"})
+    text = {"parameters": "Make the hair blue ü 蓝\nSeed: 1", "XML:com.adobe.xmp": "<x:xmpmeta/>"}
+    path = save(image, tmp_path / name, text)
     again = Image.open(path)
     again.load()
     assert again.size == image.size
@@ -197,6 +198,7 @@ def test_saved_file_opens_again_and_carries_its_text(tmp_path, name):
     else:
         comment = again.getexif().get_ifd(0x8769)[0x9286]
         assert comment[8:].decode("utf-16-be").startswith("Make the hair blue ü 蓝")
+    assert b"<x:xmpmeta/>" in path.read_bytes()
 
 
 def test_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):

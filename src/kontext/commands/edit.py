@@ -53,7 +53,9 @@ def edit(
 
     if (region or cutout) and not lock:
         raise BadRequest("--region and --cutout need the lock; leave --no-lock away")
-    outputs = Outputs(output, picture.with_name(f"{picture.stem}-edited.png"), variants, region, cutout)
+    outputs = Outputs(
+        output, picture.with_name(f"{picture.stem}-edited.png"), variants, picture, region, cutout
+    )
     given = pictures.load(picture)  # a bad picture is told before the weights are read
     with options.progress() as on_step:
         from kontext.engine import Editor

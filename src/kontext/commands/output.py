@@ -5,7 +5,7 @@ answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,22 @@ from kontext.errors import BadRequest
 
 
 class Outputs:
-    """Where the results of one command go. Raises BadRequest at once for names that cannot be written."""
+    """Where the results of one command go. Raises BadRequest at once for names that cannot be written.
+
+    `source` is the file that was edited: a history inside it goes on in what is written.
+    """
 
     def __init__(
         self,
         output: Path | None,
         default: Path,
         count: int,
+        source: Path | None = None,
         region: Path | None = None,
         cutout: Path | None = None,
     ):
         self.pictures = _numbered(output, count) if output else _unused(default, count)
-        self.region, self.cutout = region, cutout
+        self.source, self.region, self.cutout = source, region, cutout
         for path in (*self.pictures, region, cutout):
             if path is not None:
                 pictures.format_for(path)
@@ -39,8 +43,10 @@ class Outputs:
             raise BadRequest("--region and --cutout go with one result; leave --variants away")
 
     def write(self, results: Sequence[Result], as_json: bool) -> None:
+        from kontext.session import provenance
+
         for result, path in zip(results, self.pictures):
-            pictures.save(result.picture, path, provenance(result))
+            pictures.save(result.picture, path, provenance.texts(provenance.continued(self.source, result)))
         first = results[0]
         region = first.region or Image.new("L", first.size, 255)
         if self.region:
@@ -74,28 +80,6 @@ def describe(result: Result, path: Path) -> dict[str, Any]:
         "evaluations": result.evaluations,
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
         "warnings": list(result.warnings),
-    }
-
-
-def provenance(result: Result) -> Mapping[str, str]:
-    """What a picture file tells of its making: `parameters` (read by many tools) and `kontext` (JSON)."""
-    width, height = result.size
-    parameters = (
-        f"{result.prompt}\nSteps: {result.steps}, Sampler: Euler, CFG scale: {result.guidance:g}, "
-        f"Seed: {result.seed}, Size: {width}x{height}, Model: {result.model}"
-    )
-    turn = {
-        "prompt": result.prompt,
-        "seed": result.seed,
-        "steps": result.steps,
-        "guidance": result.guidance,
-        "size": list(result.size),
-        "model": result.model,
-        "settings": dict(result.settings),
-    }
-    return {
-        "parameters": parameters,
-        "kontext": json.dumps({"version": 1, "turns": [turn]}, ensure_ascii=False),
     }
 
 

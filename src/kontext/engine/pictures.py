@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -28,6 +29,7 @@ MAX_PIXELS = 8192 * 8192
 
 # No vector or document formats: some of them run programs when opened.
 READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "ICO", "TGA")
+XMP = "XML:com.adobe.xmp"  # the key under which PNG keeps an XMP packet
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 PictureLike = "str | os.PathLike | bytes | Image.Image | np.ndarray | Picture"
@@ -173,7 +175,7 @@ def _from_image(image: Image.Image, source: str) -> Picture:
         image = _to_srgb(image, profile)
     if image.mode != "RGB":
         image = image.convert("RGB")
-    image = image.copy() if image is not None else image
+    image = image.copy()
     image.info = {}
     return Picture(image, alpha, tuple(notes), source)
 
@@ -235,15 +237,14 @@ def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | No
         return buffer.getvalue()
     if format == "JPEG" and image.mode != "RGB":
         image = load(image).flat
-    extra = {}
-    if text:
-        exif = Image.Exif()
-        comment = text.get("parameters") or next(iter(text.values()))
-        exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + comment.encode("utf-16-be")  # Exif IFD, UserComment
-        extra["exif"] = exif
-        if "XML:com.adobe.xmp" in text:
-            extra["xmp"] = text["XML:com.adobe.xmp"].encode()
-    image.save(buffer, format, quality=95, **({"subsampling": 0} if format == "JPEG" else {}), **extra)
+    extra: dict[str, Any] = {"subsampling": 0} if format == "JPEG" else {}
+    if text and "parameters" in text:
+        extra["exif"] = Image.Exif()
+        comment = b"UNICODE\0" + text["parameters"].encode("utf-16-be")
+        extra["exif"].get_ifd(0x8769)[0x9286] = comment  # Exif IFD, UserComment
+    if text and XMP in text:
+        extra["xmp"] = text[XMP].encode()
+    image.save(buffer, format, quality=95, **extra)
     return buffer.getvalue()
 
 

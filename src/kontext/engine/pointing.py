@@ -37,9 +37,8 @@ def overlay_of(request: EditRequest, picture: Picture) -> Image.Image | None:
         overlay = overlay or Image.new("RGBA", picture.size)
         x, y, width, height = check_box(request.box, picture.size)
         line = max(1, round(min(picture.size) * FRAME_WIDTH))
-        ImageDraw.Draw(overlay).rectangle(
-            (x, y, x + width - 1, y + height - 1), outline=FRAME_COLOUR, width=line
-        )
+        around = (x - line, y - line, x + width + line - 1, y + height + line - 1)
+        ImageDraw.Draw(overlay).rectangle(around, outline=FRAME_COLOUR, width=line)
     return overlay
 
 

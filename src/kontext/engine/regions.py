@@ -18,7 +18,8 @@ from torch import Tensor
 from kontext.engine.sizes import SizePlan
 
 WEAK, STRONG = 0.04, 0.10  # change (of 1) that may belong to a region, and change that makes one
-NOISE_FACTOR = 3.0  # both thresholds stay this far above the picture's own restlessness
+RESTLESS_WEAK, RESTLESS_STRONG = 3.0, 6.0  # both stay this many medians of the change map above chance,
+CALM = 2.0  # but no more than this many times their usual value: a change everywhere is not chance
 SPECK = 0.0006  # share of the canvas below which a patch of change is chance
 GLOBAL = 0.72  # share of the canvas from which on the edit counts as one of the whole picture
 MARGIN = 1 / 64  # of the canvas side: how far a region reaches beyond the change itself, for its soft edge
@@ -49,13 +50,14 @@ def find_region(change: np.ndarray, inside: np.ndarray | None = None) -> Region:
     """The region of a change map (height, width). `inside`, a soft mask of the same size, limits it.
 
     Weak change belongs to the region where it is connected with strong change (hysteresis). Gaps are
-    closed, specks dropped, the edge widened by a margin and feathered within it. A change nearly everywhere
+    closed, specks dropped, the edge feathered within a margin around it. A change nearly everywhere
     is left whole.
     """
+    median = float(np.median(change))
     if inside is not None:
         change = change * (inside > 0)
-    restless = float(np.median(change)) * NOISE_FACTOR
-    weak, strong = max(WEAK, restless), max(STRONG, 2 * restless)
+    weak = min(max(WEAK, RESTLESS_WEAK * median), CALM * WEAK)
+    strong = min(max(STRONG, RESTLESS_STRONG * median), CALM * STRONG)
     field = torch.from_numpy(change)[None, None]
     grown = _connected(field > weak, field > strong)
     radius = max(1, round(min(change.shape) * MARGIN))
@@ -63,7 +65,7 @@ def find_region(change: np.ndarray, inside: np.ndarray | None = None) -> Region:
     grown = _without_specks(grown, max(2, round(SPECK * change.size)))
     if inside is None and grown.float().mean() > GLOBAL:
         return Region(None)
-    soft = _feather(_grow(grown, radius), radius)[0, 0].numpy()
+    soft = _feather(grown, radius)[0, 0].numpy()
     if inside is not None:
         soft = soft * inside
     return Region(soft)
@@ -170,12 +172,9 @@ def _labels(mask: Tensor) -> Tensor:
 
 
 def _feather(mask: Tensor, radius: int) -> Tensor:
-    """1 well inside, falling smoothly to 0 at the mask's border and outside it."""
-    field = mask.float()
-    eroded = field
-    steps = max(2, radius)
-    total = torch.zeros_like(field)
-    for _ in range(steps):
-        total += eroded
-        eroded = (_shrink(eroded > 0, 1)).float()
-    return F.avg_pool2d(total / steps, 3, 1, 1, count_include_pad=False) * field
+    """1 in the mask, falling evenly to 0 at `radius` + 1 pixels outside it."""
+    soft = mask.float()
+    for i in range(1, radius + 1):
+        mask = _grow(mask, 1)
+        soft = torch.maximum(soft, mask * (1 - i / (radius + 1)))
+    return soft

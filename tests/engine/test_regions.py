@@ -1,0 +1,191 @@
+"""Change only what changes: the original's pixels to the last bit outside, no seam, no false region."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from kontext.engine.regions import change_map, composite, find_region
+
+
+def paint_square(x0=40, y0=48, side=32, colour=(0.9, -0.8, -0.8)):
+    def paint(pixels):
+        for channel, value in zip(pixels, colour):
+            channel[y0 : y0 + side, x0 : x0 + side] = value
+
+    return paint
+
+
+def array(image):
+    return np.asarray(image).astype(int)
+
+
+def square(x0, y0, side, size=(128, 128)):
+    mask = np.zeros(size[::-1], bool)
+    mask[y0 : y0 + side, x0 : x0 + side] = True
+    return mask
+
+
+def overlap(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_outside_the_region_every_pixel_is_the_originals(painting_editor, scene):
+    painting_editor.model.transformer.paint = paint_square()
+    result = painting_editor.edit(scene, "put a red square")
+    outside = array(result.region) == 0
+    assert np.array_equal(array(result.picture)[outside], array(scene)[outside])
+    assert outside.mean() > 0.85
+    red = array(result.picture)[52:76, 44:68]
+    assert red[..., 0].min() > 200 and red[..., 1].max() < 60
+    widened = square(38, 46, 36)  # by two pixels, as the masks of the world are
+    assert overlap(array(result.region) > 127, widened) > 0.85
+    assert result.changed_fraction == pytest.approx((array(result.picture) != array(scene)).any(-1).mean())
+
+
+def test_an_edit_that_changes_nothing_returns_the_source_bit_equal(painting_editor, scene):
+    result = painting_editor.edit(scene, "leave the picture as it is")
+    assert np.array_equal(array(result.picture), array(scene))
+    assert result.changed_fraction == 0 and array(result.region).max() == 0
+
+
+@pytest.mark.parametrize("turns", [10, 100])
+def test_after_many_turns_the_untouched_part_is_the_first_picture(painting_editor, scene, turns):
+    picture, touched = scene, np.zeros((128, 128), bool)
+    random = np.random.default_rng(turns)
+    for _ in range(turns):
+        x, y = random.integers(60, 96, 2)
+        painting_editor.model.transformer.paint = paint_square(x, y, 16, random.uniform(-1, 1, 3))
+        result = painting_editor.edit(picture, "put a square", steps=1)
+        touched |= array(result.region) > 0
+        picture = result.picture
+    assert 0.05 < touched.mean() < 0.5
+    assert np.array_equal(array(picture)[~touched], array(scene)[~touched])
+    assert not np.array_equal(array(picture)[80:90, 80:90], array(scene)[80:90, 80:90])
+
+
+@pytest.mark.parametrize("size", [(128, 128), (200, 90), (700, 500)])
+def test_the_edge_of_the_region_shows_no_seam(painting_editor, size, make_scene):
+    """Where the change itself is soft, no step along the region's edge is larger than the target's own."""
+    original = make_scene(*size)
+    y, x = np.mgrid[0:128, 0:128]
+    bump = np.exp(-(((x - 64) / 22) ** 2 + ((y - 64) / 16) ** 2))
+
+    def paint(pixels):
+        pixels[0] += 0.9 * pixels.new_tensor(bump)
+
+    painting_editor.model.transformer.paint = paint
+    result = painting_editor.edit(original, "make it glow")
+    region = array(result.region)
+    assert 0.02 < (region > 0).mean() < 0.9
+    difference = (array(result.picture) - array(original)).astype(float)
+    steps = np.abs(np.diff(difference, axis=1)).max(-1)
+    edge = (region[:, 1:] > 0) & (region[:, 1:] < 128)
+    # The bump's own steepest step is 0.9 * 127.5 * 0.86 / 22 a pixel; the codec adds its own.
+    assert np.percentile(steps[edge], 99) <= 12
+    assert np.abs(difference[region == 0]).max() == 0
+
+
+def test_a_large_picture_keeps_its_own_resolution(painting_editor, make_scene):
+    original = make_scene(900, 700)
+    painting_editor.model.transformer.paint = paint_square()
+    result = painting_editor.edit(original, "put a red square")
+    outside = array(result.region) == 0
+    assert result.size == (900, 700) and outside.mean() > 0.85
+    assert np.array_equal(array(result.picture)[outside], array(original)[outside])
+
+
+def test_a_change_everywhere_is_left_whole(painting_editor, scene):
+    def paint(pixels):
+        pixels.copy_(-pixels)
+
+    painting_editor.model.transformer.paint = paint
+    result = painting_editor.edit(scene, "make it a negative")
+    assert result.region is None and result.changed_fraction > 0.9
+
+
+def test_without_lock_the_picture_is_the_models(painting_editor, scene):
+    painting_editor.model.transformer.paint = paint_square()
+    result = painting_editor.edit(scene, "put a red square", lock=False)
+    assert result.region is None
+    assert (array(result.picture) != array(scene)).any(-1).mean() > 0.5  # the codec's own error is everywhere
+
+
+@pytest.mark.parametrize("pointer", ["box", "mask", "markup"])
+def test_pointers_limit_the_edit(painting_editor, scene, pointer):
+    painting_editor.model.transformer.paint = paint_square(20, 20, 80)
+    if pointer == "box":
+        given = (50, 50, 30, 20)
+    elif pointer == "mask":
+        given = Image.new("L", (128, 128))
+        given.paste(255, (50, 50, 80, 70))
+    else:
+        given = Image.new("RGBA", (128, 128))
+        ImageDraw.Draw(given).rectangle((50, 50, 79, 69), outline=(255, 0, 0, 255), width=2)
+    result = painting_editor.edit(scene, "put a red square", **{pointer: given})
+    changed = (array(result.picture) != array(scene)).any(-1)
+    assert changed[53:67, 53:77].all()
+    changed[50:70, 50:80] = False
+    assert not changed.any()
+
+
+def test_a_pointer_away_from_the_change_leaves_the_picture(painting_editor, scene):
+    painting_editor.model.transformer.paint = paint_square(70, 70, 20)
+    result = painting_editor.edit(scene, "put a red square", mask=Image.fromarray(square(0, 0, 30)))
+    assert np.array_equal(array(result.picture), array(scene))
+
+
+def test_a_box_around_everything_limits_nothing_but_is_still_locked(painting_editor, scene):
+    painting_editor.model.transformer.paint = paint_square()
+    result = painting_editor.edit(scene, "put a red square", box=(0, 0, 128, 128))
+    assert 0 < result.changed_fraction < 0.2
+
+
+def test_transparent_stays_transparent_where_nothing_changed(painting_editor, scene):
+    alpha = Image.new("L", (128, 128))
+    ImageDraw.Draw(alpha).ellipse((10, 10, 90, 118), fill=255)
+    sticker = Image.merge("RGBA", (*scene.split(), alpha))
+    painting_editor.model.transformer.paint = paint_square(70, 50, 32)
+    result = painting_editor.edit(sticker, "put a red square")
+    assert result.picture.mode == "RGBA"
+    outside = array(result.region) == 0
+    assert np.array_equal(array(result.picture)[outside], array(sticker)[outside])
+    assert array(result.picture)[56:76, 94:98, 3].min() == 255  # painted where it was transparent
+    assert array(result.picture)[:, 120:, 3].max() == 0
+
+
+def test_change_map_ignores_what_both_sides_lost_and_sees_what_one_side_has():
+    codec = np.full((32, 32, 3), 100, np.uint8)
+    result = codec.copy()
+    result[8:24, 8:24, 1] = 180
+    change = change_map(result, codec)
+    assert change[:6].max() == 0
+    assert change[12:20, 12:20].min() == pytest.approx(80 / 255)
+
+
+def test_specks_and_an_even_restlessness_are_no_region():
+    random = np.random.default_rng(0)
+    change = np.abs(random.normal(0, 0.012, (128, 128))).astype(np.float32)
+    change[30, 40] = 0.9
+    assert find_region(change).empty
+
+
+def test_weak_change_belongs_where_it_touches_strong_change():
+    change = np.zeros((128, 128), np.float32)
+    change[20:60, 20:60], change[30:40, 30:40] = 0.06, 0.5
+    change[90:120, 90:120] = 0.06  # weak alone: not an edit
+    soft = find_region(change).soft
+    assert soft[22:58, 22:58].min() > 0.9
+    assert soft[80:].max() == 0
+
+
+def test_gaps_inside_a_region_are_closed():
+    change = np.zeros((128, 128), np.float32)
+    change[20:60, 20:60] = 0.5
+    change[38:41, 20:60] = 0
+    assert find_region(change).soft[25:55, 25:55].min() == 1
+
+
+def test_empty_region_gives_the_original_object():
+    original = Image.new("RGB", (20, 20), "green")
+    other = Image.new("RGB", (20, 20), "red")
+    assert composite(original, other, other, Image.new("L", (20, 20)), None) is original
