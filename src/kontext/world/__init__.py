@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from .chains import Chain, Turn
 from .render import render
 from .rivals import rivals
-from .samples import Chain, Sample, Turn, World, kind_names
+from .samples import Sample, World, kind_names
 from .splits import SPLITS
 
 __all__ = [

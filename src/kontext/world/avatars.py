@@ -19,7 +19,7 @@ def avatar_svg(style: str, variants: Mapping[str, str | None], colors: Mapping[A
 
     def value(raw: Any, component: str | None) -> str:
         if isinstance(raw, dict):
-            slot = raw.get("name")
+            slot = raw["name"]
             return colors.get((component, slot), colors.get(slot, "#000000"))
         return str(raw)
 
@@ -27,7 +27,7 @@ def avatar_svg(style: str, variants: Mapping[str, str | None], colors: Mapping[A
         given = {key: raw for key, raw in element.get("attributes", {}).items() if key != "class"}
         if "mix-blend-mode" in str(given.get("style", "")):
             del given["style"]
-            weaker = _BLEND_OPACITY.get(given.get("fill"), 1)
+            weaker = _BLEND_OPACITY.get(str(given.get("fill")), 1)
             given["opacity"] = str(round(float(given.get("opacity", 1)) * weaker, 3))
         return "".join(f' {key}="{value(raw, component)}"' for key, raw in given.items())
 

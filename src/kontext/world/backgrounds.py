@@ -116,12 +116,16 @@ def _tree(x: float, y: float, height: float, crown: str, trunk: str, pointed: bo
     return body + _circle(x + h * 0.2, y - h * 0.52, f"{h * 0.2:.0f}", shade(crown, 0.93))
 
 
+def _wall(s: Scenery) -> str:
+    return wall_hex(s.color or "white")
+
+
 def _plain(s: Scenery) -> str:
-    return _cover(wall_hex(s.color))
+    return _cover(_wall(s))
 
 
 def _dots(s: Scenery) -> str:
-    wall = wall_hex(s.color)
+    wall = _wall(s)
     dot = shade(wall, 0.9 if s.color == "white" else 1.5)
     dots = ((i * 42 + (21 if j % 2 else 0), j * 42 + 8) for j in range(7) for i in range(7))
     return _cover(wall) + "".join(_circle(x, y, 11, dot) for x, y in dots)
@@ -168,8 +172,8 @@ def _forest(s: Scenery) -> str:
 def _meadow(s: Scenery) -> str:
     r, light, grass = s.r, s.light, _GRASS[s.season]
     body = _sky(s, 200)
-    for y, height, tone in ((140, 14, 0.86), (172, 12, 0.93), (196, 5, 1)):
-        body += _hill(r, y, height, light(shade(grass, tone)))
+    for level, rise, tone in ((140, 14, 0.86), (172, 12, 0.93), (196, 5, 1.0)):
+        body += _hill(r, level, rise, light(shade(grass, tone)))
     for _ in range(3):
         x = r.choice([r.uniform(8, 70), r.uniform(190, 250)])
         y, height = r.uniform(160, 176), r.uniform(42, 58)
@@ -219,8 +223,8 @@ def _mountains(s: Scenery) -> str:
 def _desert(s: Scenery) -> str:
     r, light = s.r, s.light
     body = _sky(s, 200)
-    for y, height, sand in ((150, 16, "#efc27a"), (178, 12, "#e5ac5c"), (206, 6, "#f3cf8e")):
-        body += _hill(r, y, height, light(sand))
+    for level, rise, sand in ((150, 16, "#efc27a"), (178, 12, "#e5ac5c"), (206, 6, "#f3cf8e")):
+        body += _hill(r, level, rise, light(sand))
     for x in r.sample([22, 60, 196, 234], 2):
         y = r.uniform(186, 206)
         body += (

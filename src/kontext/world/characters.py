@@ -355,8 +355,8 @@ def draw_character(
         svg = svg_document(body, box_width, box_height, pixels=(width, height), origin=(left, top))
         paste(canvas, layer(svg, width, height), x, y, tint)
 
-    def draw_held(at_x: int, at_y: int, size: int) -> None:
-        paste(canvas, object_layer(art, held["name"], size, held["color"]), at_x, at_y, tint)
+    def draw_held(thing: dict[str, Any], at_x: int, at_y: int, size: int) -> None:
+        paste(canvas, object_layer(art, thing["name"], size, thing["color"]), at_x, at_y, tint)
 
     if c["family"] == "kid":
         if c["full"]:
@@ -372,16 +372,16 @@ def draw_character(
         if held and arm:
             size, side = round(86 * scale), c["hand"]
             hx, hy = x + (100 + 54 * side - left) * scale, y + (198 - top) * scale
-            draw_held(round(hx - size * (0.36 if side > 0 else 0.64)), round(hy - size * 0.88), size)
+            draw_held(held, round(hx - size * (0.36 if side > 0 else 0.64)), round(hy - size * 0.88), size)
         if arm:
             draw(arm)
         return
     draw(_DRAW[c["family"]](c))
     if held and c["family"] == "critter":
         hx = round(hand_x(c))
-        draw_held(hx, 172, 70)
+        draw_held(held, hx, 172, 70)
         paste(canvas, layer(svg_document(_paw(c), 40, 32), 40, 32), hx + 14, 226, tint)
     elif held:
         hx = round(hand_x(c))
-        draw_held(hx - 37, 146, 74)
+        draw_held(held, hx - 37, 146, 74)
         paste(canvas, layer(svg_document(_forearm(c), 64, 78), 64, 78), hx - 32, 202, tint)

@@ -13,13 +13,14 @@ from .styles import STYLES
 from .vocabulary import EXPRESSION, POSING, object_words
 
 
-class Draft(NamedTuple):
-    """A task before it is drawn: scenes, variant of the sentence and its slots."""
+class Composed(NamedTuple):
+    """Scenes, variant of the sentence and its slots, and in a word what was asked for."""
 
     before: Scene | None
     after: Scene
     variant: str
     slots: Slots
+    label: str
 
 
 @dataclass(frozen=True)
@@ -29,34 +30,34 @@ class Composition:
     name: str
     category: str
     weight: float
-    compose: Callable[[random.Random, Pool], Draft]
+    compose: Callable[[random.Random, Pool], Composed]
 
 
 _NOUN = {"kid": ("kid", "孩子"), "critter": ("monster", "小怪物")}
 
 
-def _generate(r: random.Random, pool: Pool) -> Draft:
+def _generate(r: random.Random, pool: Pool) -> Composed:
     scene = sample_scene(r, pool, new=True)
     words = caption(scene)
     if r.random() >= 0.25:
-        return Draft(None, scene, "generate", {"caption": words})
+        return Composed(None, scene, "generate", {"caption": words}, scene["background"]["place"])
     scene["style"] = r.choice(pool.styles)
     style, name = STYLES[scene["style"]], r.randrange(2)
     named = (style.english[name], style.chinese[name])
-    return Draft(None, scene, "generate/style", {"caption": words, "style": named})
+    return Composed(None, scene, "generate/style", {"caption": words, "style": named}, scene["style"])
 
 
-def _style_reference(r: random.Random, pool: Pool) -> Draft:
+def _style_reference(r: random.Random, pool: Pool) -> Composed:
     before = sample_scene(r, pool)
     before["style"] = r.choice(pool.styles)
     after = sample_scene(
         r, pool, character=r.random() < 0.4, sign=False, objects=r.choice([1, 1, 2]), new=True
     )
     after["style"] = before["style"]
-    return Draft(before, after, "style_reference", {"caption": caption(after)})
+    return Composed(before, after, "style_reference", {"caption": caption(after)}, after["style"])
 
 
-def _character_scene(r: random.Random, pool: Pool) -> Draft:
+def _character_scene(r: random.Random, pool: Pool) -> Composed:
     """The same character at a new place with a new expression, doing something."""
     before = sample_scene(r, pool, character=True)
     after = {**copied(before), "held": None, "objects": [], "sign": None, "art": "flat"}
@@ -89,7 +90,7 @@ def _character_scene(r: random.Random, pool: Pool) -> Draft:
         "place": background_words(after["background"]),
         "doing": (", ".join(words[0] for words in doing), "，".join(words[1] for words in doing)),
     }
-    return Draft(before, settle(after), "character_scene", slots)
+    return Composed(before, settle(after), "character_scene", slots, after["background"]["place"])
 
 
 def _standing_kid(r: random.Random, pool: Pool, objects: int | None) -> Scene:
@@ -98,16 +99,16 @@ def _standing_kid(r: random.Random, pool: Pool, objects: int | None) -> Scene:
     return settle(scene)
 
 
-def _character_view(r: random.Random, pool: Pool) -> Draft:
+def _character_view(r: random.Random, pool: Pool) -> Composed:
     before = _standing_kid(r, pool, None)
     after = copied(before)
     view = r.choice(["side", "back"])
     after["character"]["view"] = view
     words = {"side": ("side", "侧面"), "back": ("back", "背面")}[view]
-    return Draft(before, after, "character_view", {"who": FAMILIES["kid"].noun, "view": words})
+    return Composed(before, after, "character_view", {"who": FAMILIES["kid"].noun, "view": words}, view)
 
 
-def _character_sheet(r: random.Random, pool: Pool) -> Draft:
+def _character_sheet(r: random.Random, pool: Pool) -> Composed:
     before = _standing_kid(r, pool, 0)
     c = before["character"]
     if c["hair"] in ("afro", "curly"):  # three of them do not fit side by side
@@ -121,7 +122,7 @@ def _character_sheet(r: random.Random, pool: Pool) -> Draft:
         "sign": None,
         "sheet": ["front", "side", "back"],
     }
-    return Draft(before, after, "character_sheet", {"who": FAMILIES["kid"].noun})
+    return Composed(before, after, "character_sheet", {"who": FAMILIES["kid"].noun}, "sheet")
 
 
 COMPOSITIONS = {

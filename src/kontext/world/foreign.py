@@ -39,7 +39,7 @@ SHAPE_COLORS = (
     "brown",
 )
 AVATARS = ("lorelei", "pixel-art", "moods", "cutouts", "clay", "sprouts", "thumbs")
-_AVATAR_SPOTS = (((128, 168),), ((70, 176), (188, 176)))
+_AVATAR_SPOTS = ([(128, 168)], [(70, 176), (188, 176)])
 _BASES = ("flat", "gradient", "gradient", "stripes", "checks")
 _SPOTS = [(x, y) for y in (108, 190) for x in (46, 128, 210)]
 
@@ -115,7 +115,7 @@ def sample_foreign(r: random.Random, words: tuple[str, ...], banner: bool) -> di
     content = r.choices(["shape", "icon", "avatar"], [4, 4, 3])[0]
     items: list[dict[str, Any]] = []
     if content == "avatar":
-        spots = r.choice(_AVATAR_SPOTS)
+        spots = list(r.choice(_AVATAR_SPOTS))
         size = (170, 170) if len(spots) == 1 else (96, 120)
     else:
         spots, size = r.sample(_SPOTS, r.randint(2, 5)), (48, 84)

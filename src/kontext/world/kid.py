@@ -64,7 +64,7 @@ _AFRO_BEHIND = (
 )
 _LEFT_TAIL = "M48,60 C-8,50 -2,130 20,176 C34,150 46,120 52,86Z"
 _RIGHT_TAIL = "M152,60 C208,50 202,130 180,176 C166,150 154,120 148,86Z"
-_HAIR_BEHIND = {
+_HAIR_BEHIND: dict[str, dict[str, tuple[str, ...]]] = {
     "front": {
         "bob": (_BOB_BEHIND,),
         "long": (_LONG_BEHIND,),
@@ -102,7 +102,7 @@ _CAP_SIDE = (
 _CAP_BACK = (
     "M38,104 C30,40 64,22 100,22 C136,22 170,40 162,104 C160,132 136,146 100,146 C64,146 40,132 38,104Z"
 )
-_HAIR_FRONT = {
+_HAIR_FRONT: dict[str, dict[str, str]] = {
     "front": {
         "short": _CAP_FRONT,
         "bob": (
@@ -359,10 +359,9 @@ def _mouth(expression: str, x: float, w: float) -> str:
 
 
 def _face(expression: str, beard: str | None, hair_color: str, view: str) -> str:
-    if view == "front":
-        eyes, cheeks, mouth, w = ((77, 98), (123, 98)), ((58, 118), (142, 118)), 100, 14
-    else:
-        eyes, cheeks, mouth, w = ((134, 96),), ((116, 116),), 142, 8
+    eyes, cheeks, mouth, w = [(77, 98), (123, 98)], [(58, 118), (142, 118)], 100, 14
+    if view == "side":
+        eyes, cheeks, mouth, w = [(134, 96)], [(116, 116)], 142, 8
     body = _shape(_BEARD[view], hair_color) if beard == "beard" else ""
     for x, y in cheeks:
         body += f'<ellipse cx="{x}" cy="{y}" rx="10" ry="6" fill="#f2667a" opacity=".38"/>'
@@ -376,7 +375,7 @@ def _face(expression: str, beard: str | None, hair_color: str, view: str) -> str
 
 
 def _glasses(glasses: str, view: str) -> str:
-    lenses, radius = (((77, 98), (123, 98)), 19) if view == "front" else (((136, 96),), 14)
+    lenses, radius = ([(77, 98), (123, 98)], 19) if view == "front" else ([(136, 96)], 14)
     body = ""
     for x, y in lenses:
         if glasses == "sunglasses":

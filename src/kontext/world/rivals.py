@@ -12,14 +12,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .changes import visible
 from .colors import CLOTH_COLORS, HAIR_COLORS
-from .compositions import COMPOSITIONS
 from .edits import JOINABLE, KINDS, EditKind, value_label
 from .render import render
-from .samples import Sample, World, pool_of, visible
+from .samples import Sample, World, pool_of
 from .scene import Pool, Scene, copied
 from .seeds import generator
-from .signs import WORDS
 from .styles import STYLES
 
 _IDENTITY = ("hair_color", "hair_style", "cloth_color", "clothes", "glasses", "hat", "beard", "horns")
@@ -34,15 +33,15 @@ _FOREIGN = tuple(name for name, kind in KINDS.items() if kind.on_foreign)
 def rivals(sample: Sample, count: int = 8) -> list[tuple[str, np.ndarray]]:
     """Up to `count` labelled pictures: the source unchanged, other values and other edits about evenly."""
     r = generator("rivals", sample.split, sample.seed, sample.kind, sample.english)
-    pool = pool_of(World(words=WORDS), "train", every_word=True)
+    pool = pool_of(World(), "train", every_word=True)
     found = _Found(sample.target)
     if sample.source is not None:
         found.add("unchanged", sample.source)
-    if sample.kind in COMPOSITIONS:
-        groups = _of_composition(r, sample, pool)
+    if sample.before is None or sample.kind not in KINDS:
+        values, edits = _of_composition(r, sample, pool)
     else:
-        groups = (_other_values(r, sample, pool), _other_edits(r, sample, pool))
-    values, edits = groups
+        values = _other_values(r, sample, sample.before, pool)
+        edits = _other_edits(r, sample, sample.before, pool)
     found.take(values, count - len(found.rivals) - (count - 1) // 2)
     found.take(edits, count - len(found.rivals))
     found.take(values, count - len(found.rivals))
@@ -65,13 +64,16 @@ class _Found:
         return True
 
     def take(self, group: Iterator[tuple[str, Scene]], count: int) -> None:
-        while count > 0:
-            label, scene = next(group, (None, None))
-            if scene is None:
+        """Up to `count` more of a group, which is left where it was stopped."""
+        if count <= 0:
+            return
+        for label, scene in group:
+            if repr(scene) in self._drawn:
+                continue
+            self._drawn.add(repr(scene))
+            count -= self.add(label, render(scene))
+            if count == 0:
                 return
-            if repr(scene) not in self._drawn:
-                self._drawn.add(repr(scene))
-                count -= self.add(label, render(scene))
 
 
 def _misspelt(r: random.Random, word: str) -> str:
@@ -84,13 +86,13 @@ def _misspelt(r: random.Random, word: str) -> str:
     return "".join(letters)
 
 
-def _other_values(r: random.Random, sample: Sample, pool: Pool) -> Iterator[tuple[str, Scene]]:
+def _other_values(r: random.Random, sample: Sample, before: Scene, pool: Pool) -> Iterator[tuple[str, Scene]]:
     """The same kind of edit: first on the same thing, then on any; a word is also misspelt."""
     kind, given = KINDS[sample.kind], sample.value
     if kind.name == "compound":
-        yield from _parts(r, sample, pool)
+        yield from _parts(r, sample, before, pool)
     for attempt in range(100):
-        value = kind.propose(r, sample.before, pool)
+        value = kind.propose(r, before, pool)
         if value is None:
             continue
         for key in ("index", "corner", "box"):
@@ -99,7 +101,7 @@ def _other_values(r: random.Random, sample: Sample, pool: Pool) -> Iterator[tupl
         for key in ("word", "banner"):
             if key in given and key in value and attempt % 2:
                 value[key] = _misspelt(r, given[key])
-        yield f"value {kind.name}: {value_label(value)}", kind.after(sample.before, value)
+        yield f"value {kind.name}: {value_label(value)}", kind.after(before, value)
 
 
 def _edit(r: random.Random, kind: EditKind, scene: Scene, pool: Pool) -> Iterator[tuple[str, Scene]]:
@@ -108,10 +110,10 @@ def _edit(r: random.Random, kind: EditKind, scene: Scene, pool: Pool) -> Iterato
         yield f"edit {kind.name}: {value_label(value)}", kind.after(scene, value)
 
 
-def _parts(r: random.Random, sample: Sample, pool: Pool) -> Iterator[tuple[str, Scene]]:
+def _parts(r: random.Random, sample: Sample, before: Scene, pool: Pool) -> Iterator[tuple[str, Scene]]:
     """Two edits in one: only the first, only the second, and either with another value."""
     (first, first_value), (second, second_value) = sample.value["edits"]
-    one, two, before = KINDS[first], KINDS[second], sample.before
+    one, two = KINDS[first], KINDS[second]
     between = one.after(before, first_value)
     yield f"value only {first}", between
     yield f"value only {second}", two.after(before, second_value)
@@ -127,8 +129,7 @@ def _parts(r: random.Random, sample: Sample, pool: Pool) -> Iterator[tuple[str, 
             )
 
 
-def _other_edits(r: random.Random, sample: Sample, pool: Pool) -> Iterator[tuple[str, Scene]]:
-    before = sample.before
+def _other_edits(r: random.Random, sample: Sample, before: Scene, pool: Pool) -> Iterator[tuple[str, Scene]]:
     if sample.kind in _ELSEWHERE and before["character"]["family"] != "critter":
         color, (elsewhere, allowed) = sample.value[sample.kind], _ELSEWHERE[sample.kind]
         if color in allowed:

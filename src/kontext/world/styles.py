@@ -143,9 +143,9 @@ def _watercolor(pixels: np.ndarray) -> np.ndarray:
     color = np.asarray(wet, np.float32)
     around = np.asarray(wet.filter(ImageFilter.GaussianBlur(5)), np.float32)
     rims = np.clip(channel_maximum(np.abs(color - around))[..., None] / 60, 0, 1)
-    color = (255 - (255 - color) * 0.72) * (1 - 0.22 * rims)
-    color = color + (255 - color) * (_wash()[..., None] - 0.42) * 0.5 * (0.25 + 0.75 * color / 255)
-    return color - (_paper()[..., None] - 0.5) * 20
+    pale = (255 - (255 - color) * 0.72) * (1 - 0.22 * rims)
+    washed = pale + (255 - pale) * (_wash()[..., None] - 0.42) * 0.5 * (0.25 + 0.75 * pale / 255)
+    return washed - (_paper()[..., None] - 0.5) * 20
 
 
 def _sepia(pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""Tasks before they are drawn: scenes, value and sentences of one kind, admitted by a split."""
+
+import random
+from dataclasses import dataclass
+
+from .compositions import COMPOSITIONS
+from .edits import KINDS, EditKind, Value, value_label
+from .foreign import sample_foreign
+from .scene import Pool, Scene, sample_scene
+from .sentences import joined, sentence
+from .splits import admits, admits_start
+from .vocabulary import Words
+
+CATEGORIES = ("local", "global", "text", "style_reference", "character_reference", "generate")
+WEIGHTS = {name: kind.weight for name, kind in (KINDS | COMPOSITIONS).items()}
+CATEGORY = {name: kind.category for name, kind in (KINDS | COMPOSITIONS).items()}
+_STYLED_SHARE = 0.08  # of edits happen inside a style
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A task without its pictures. `labels` says what was asked for: kind of edit -> value."""
+
+    kind: str
+    category: str
+    before: Scene | None
+    after: Scene
+    words: Words
+    value: Value
+    labels: dict[str, str]
+
+
+def draft(r: random.Random, name: str, pool: Pool, split: str) -> Draft | None:
+    """A task of a kind; None where this draw gives none."""
+    return (_composed if name in COMPOSITIONS else _edited)(r, name, pool, split)
+
+
+def _composed(r: random.Random, name: str, pool: Pool, split: str) -> Draft | None:
+    made = COMPOSITIONS[name].compose(r, pool)
+    if not admits(split, made.before, made.after):
+        return None
+    words = sentence(r, made.variant, made.slots, split == "phrasing")
+    return Draft(name, CATEGORY[name], made.before, made.after, words, {}, {name: made.label})
+
+
+def _edited(r: random.Random, name: str, pool: Pool, split: str) -> Draft | None:
+    kind = KINDS[name]
+    before = _start(r, kind, pool)
+    if not admits_start(split, before):
+        return None
+    value = kind.propose(r, before, pool)
+    if value is None:
+        return None
+    after = kind.after(before, value)
+    if not kind.style_hides and r.random() < _STYLED_SHARE:
+        before["style"] = after["style"] = r.choice(pool.styles)
+    before["box"] = value.get("box")
+    if not admits(split, before, after):
+        return None
+    category, labels = kind.category, {name: value_label(value)}
+    if name == "compound":
+        labels = {part: value_label(said) for part, said in value["edits"]}
+        category = "global" if any(CATEGORY[part] == "global" for part in labels) else "local"
+    return Draft(name, category, before, after, say(r, kind, before, value, split), value, labels)
+
+
+def _start(r: random.Random, kind: EditKind, pool: Pool) -> Scene:
+    """A picture on which a kind of edit can probably be done."""
+    if kind.on_foreign:
+        return foreign_scene(r, pool, kind.needs.get("banner"))
+    needs = dict(kind.needs)
+    empty_sign = needs.pop("empty_sign", False)
+    if needs.get("family") not in pool.families:
+        needs.pop("family", None)
+    scene = sample_scene(r, pool, **needs)
+    if empty_sign:
+        scene["sign"]["word"] = ""
+    return scene
+
+
+def foreign_scene(r: random.Random, pool: Pool, banner: bool | None = None) -> Scene:
+    """A picture foreign to the world, some with a banner."""
+    if banner is None:
+        banner = pool.always_sign or r.random() < 0.1
+    return {"foreign": sample_foreign(r, pool.words, banner), "style": None, "box": None, "sheet": None}
+
+
+def say(r: random.Random, kind: EditKind, before: Scene, value: Value, split: str) -> Words:
+    """An edit in words, in the phrasing of its split."""
+    held_out = split == "phrasing"
+    if kind.name != "compound":
+        return sentence(r, *kind.say(before, value), held_out)
+    (first, first_value), (second, second_value) = value["edits"]
+    between = KINDS[first].after(before, first_value)
+    one = say(r, KINDS[first], before, first_value, split)
+    return joined(r, one, say(r, KINDS[second], between, second_value, split), held_out)

@@ -1,0 +1,142 @@
+"""Edits of pictures foreign to the world, for which one need only see the picture."""
+
+import random
+
+from ..backgrounds import WEATHERS
+from ..colors import COLORS, WALL_COLORS
+from ..foreign import item_box
+from ..objects import GROUND, HOLD
+from ..scene import Pool, Scene, sample_color
+from ..vocabulary import object_words
+from .kind import EditKind, Said, Value, other
+from .objects import framed, say_box
+from .picture import apply_style, propose_style, say_style, say_weather
+
+_CORNERS = {
+    "top left": ("左上角", 50, 50),
+    "top right": ("右上角", 206, 50),
+    "bottom left": ("左下角", 50, 206),
+    "bottom right": ("右下角", 206, 206),
+}
+
+
+def _set(scene: Scene, value: Value) -> None:
+    scene["foreign"].update(value)
+
+
+def _propose_box(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
+    items = scene["foreign"]["items"]
+    index = r.randrange(len(items))
+    value: Value = {"box": framed(item_box(items[index])), "index": index}
+    if r.random() < 0.5:
+        value["name"] = r.choice(pool.things(GROUND + HOLD))
+        value["color"] = sample_color(r, value["name"])
+    return value
+
+
+def _apply_box(scene: Scene, value: Value) -> None:
+    items = scene["foreign"]["items"]
+    old = items.pop(value["index"])
+    if "name" in value:
+        place = {key: old[key] for key in ("x", "y", "size")}
+        new = {"kind": "object", "name": value["name"], "color": value["color"], "turn": 0}
+        items.insert(value["index"], {**new, **place})
+
+
+def _propose_weather(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
+    return {"weather": None if scene["foreign"]["weather"] else r.choice(WEATHERS)}
+
+
+def _propose_banner(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
+    return None if scene["foreign"]["banner"] else {"banner": r.choice(pool.words)}
+
+
+def _say_banner(scene: Scene, value: Value) -> Said:
+    return "foreign_banner", {"word": (value["banner"],) * 2}
+
+
+def _propose_background(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
+    return {"color": other(r, WALL_COLORS, scene["foreign"]["color"])}
+
+
+def _say_background(scene: Scene, value: Value) -> Said:
+    return "foreign_background", {"color": COLORS[value["color"]].words}
+
+
+def _propose_add(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
+    corners = [corner for corner in _CORNERS if not (corner.startswith("top") and scene["foreign"]["banner"])]
+    name = r.choice(pool.things(GROUND + HOLD))
+    return {"corner": r.choice(corners), "name": name, "color": sample_color(r, name)}
+
+
+def _apply_add(scene: Scene, value: Value) -> None:
+    _, x, y = _CORNERS[value["corner"]]
+    item = {"kind": "object", "name": value["name"], "color": value["color"], "turn": 0}
+    scene["foreign"]["items"].append({**item, "x": x, "y": y, "size": 84})
+
+
+def _say_add(scene: Scene, value: Value) -> Said:
+    corner = (value["corner"], _CORNERS[value["corner"]][0])
+    return "foreign_add", {"thing": object_words(value), "corner": corner}
+
+
+FOREIGN_KINDS = (
+    EditKind(
+        name="foreign_style",
+        category="global",
+        weight=2,
+        propose=propose_style,
+        apply=apply_style,
+        say=say_style,
+        style_hides=True,
+        on_foreign=True,
+    ),
+    EditKind(
+        name="foreign_weather",
+        category="global",
+        weight=0.5,
+        propose=_propose_weather,
+        apply=_set,
+        say=say_weather,
+        on_foreign=True,
+    ),
+    EditKind(
+        name="foreign_banner",
+        category="text",
+        weight=1,
+        propose=_propose_banner,
+        apply=_set,
+        say=_say_banner,
+        needs={"banner": False},
+        style_hides=True,
+        on_foreign=True,
+    ),
+    EditKind(
+        name="foreign_box",
+        category="local",
+        weight=2,
+        propose=_propose_box,
+        apply=_apply_box,
+        say=say_box,
+        on_foreign=True,
+    ),
+    EditKind(
+        name="foreign_background",
+        category="global",
+        weight=1,
+        propose=_propose_background,
+        apply=_set,
+        say=_say_background,
+        style_hides=True,
+        on_foreign=True,
+    ),
+    EditKind(
+        name="foreign_add",
+        category="local",
+        weight=1.5,
+        propose=_propose_add,
+        apply=_apply_add,
+        say=_say_add,
+        on_foreign=True,
+    ),
+)

@@ -1,0 +1,80 @@
+"""What a kind of edit is: it proposes a value, applies it, says it, and may name what takes it back.
+
+A value is plain data, so that the same kind with other values gives the rivals of an edit, and an edit can be
+kept, repeated and undone.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..characters import FAMILIES
+from ..scene import Pool, Scene, copied, settle
+from ..sentences import Slots
+from ..vocabulary import Words
+
+Value = dict[str, Any]
+Said = tuple[str, Slots]  # variant of the sentence and its slots
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditKind:
+    """One kind of edit."""
+
+    name: str
+    category: str
+    weight: float
+    """How often it is drawn, against the other kinds."""
+    propose: Callable[[random.Random, Scene, Pool], Value | None]
+    """A value by chance; None where the scene does not allow this edit."""
+    apply: Callable[[Scene, Value], Any]
+    """Changes a scene in place."""
+    say: Callable[[Scene, Value], Said]
+    """The edit in words, given the scene before."""
+    undo: Callable[[Scene, Value], tuple[str, Value]] | None = None
+    """Kind and value that might take it back, given the scene before."""
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    """What to ask of `sample_scene`, so that a proposal is likely."""
+    part: str = ""
+    """Kinds of different parts can be joined in one instruction and follow each other; "" stands alone."""
+    style_hides: bool = False
+    """Meaningless inside a style that has no colours or letters."""
+    on_foreign: bool = False
+
+    def after(self, before: Scene, value: Value) -> Scene:
+        """The scene that the edit makes; `before` stays as it is."""
+        scene = copied(before)
+        scene["box"] = None
+        self.apply(scene, value)
+        return scene if self.on_foreign else settle(scene)
+
+
+def value_label(value: Value) -> str:
+    """A value in few words: "red", "cat, blue"; equal for equal answers wherever they are given."""
+    if "background" in value:
+        shown = [value["background"][key] for key in ("place", "color", "time", "season")]
+        return " ".join(part for part in shown if part)
+    if "edits" in value:
+        return " + ".join(f"{name}: {value_label(part)}" for name, part in value["edits"])
+    hidden = ["index", "box"]
+    if "style" in value:
+        hidden.append("phrase")
+    said = {**value, **(value.get("object") or {}), **(value.get("held") or {})}
+    if "name" in said:
+        hidden += ["x", "y", "size", "ground"]
+    parts = [part for key, part in said.items() if key not in hidden and not isinstance(part, dict)]
+    return ", ".join(str(part) for part in parts if part is not None) or "none"
+
+
+def other(r: random.Random, values, current: Any) -> Any:
+    """One of `values` that is not the current one; None where there is none."""
+    others = [value for value in values if value != current]
+    return r.choice(others) if others else None
+
+
+def who(scene: Scene) -> Words:
+    """ "the kid", or "everything" where nobody is in the picture."""
+    if "foreign" in scene or not scene["character"]:
+        return "everything", "所有东西"
+    return FAMILIES[scene["character"]["family"]].noun
