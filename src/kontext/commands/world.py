@@ -1,0 +1,106 @@
+"""`kontext world`: look at the illustrated world that the models are trained on and measured with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+Output = Annotated[Path, typer.Argument(help="Picture to write (PNG).", metavar="OUT", show_default=False)]
+Seed = Annotated[str, typer.Option(help="The same seed gives the same pictures.")]
+Split = Annotated[str, typer.Option(help="train, test, pairs, phrasing or words.")]
+Kind = Annotated[str | None, typer.Option(help="Only this kind of edit.")]
+Category = Annotated[str | None, typer.Option(help="Only this category.")]
+
+
+@app.command()
+def sheet(
+    output: Output,
+    rows: Annotated[int, typer.Option(min=1, help="Samples, when a kind or category is asked for.")] = 24,
+    each: Annotated[int, typer.Option(min=1, help="Samples of every kind, otherwise.")] = 1,
+    seed: Seed = "0",
+    split: Split = "train",
+    kind: Kind = None,
+    category: Category = None,
+) -> None:
+    """Draw a contact sheet: source, instruction, mask and target of every kind of edit."""
+    from kontext.world import World
+    from kontext.world.sheets import contact_sheet, every_kind
+
+    world = World()
+    if kind or category:
+        samples = [world.sample(f"{seed}/{row}", split, category, kind) for row in range(rows)]
+    else:
+        samples = every_kind(world, seed, each, split)
+    contact_sheet(samples).save(output)
+    typer.echo(f"{output}: {len(samples)} samples")
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.", metavar="FOLDER", show_default=False)],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 1,
+    seed: Seed = "0",
+    split: Split = "train",
+    kind: Kind = None,
+    category: Category = None,
+) -> None:
+    """Write samples: source, target and mask as PNG, the rest as lines of samples.jsonl."""
+    import json
+
+    from PIL import Image
+
+    from kontext.world import World
+
+    world = World()
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for index in range(count):
+        drawn = world.sample(f"{seed}/{index}", split, category, kind)
+        pictures = {"source": drawn.source, "target": drawn.target, "mask": drawn.mask}
+        files = {}
+        for name, pixels in pictures.items():
+            if pixels is not None:
+                files[name] = f"{index:05d}_{name}.png"
+                Image.fromarray(pixels).save(folder / files[name])
+        told = (
+            "english",
+            "chinese",
+            "category",
+            "kind",
+            "value",
+            "labels",
+            "before",
+            "after",
+            "seed",
+            "split",
+        )
+        lines.append(json.dumps({**files, **{key: getattr(drawn, key) for key in told}}, ensure_ascii=False))
+    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    typer.echo(f"{folder}: {count} samples")
+
+
+@app.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.", metavar="FOLDER", show_default=False)],
+    packages: Annotated[Path, typer.Option(help="The node_modules folder with icons and fonts.")] = Path(
+        "node_modules"
+    ),
+) -> None:
+    """Build the art pack from the published packages (see kontext/world/pack.py)."""
+    from kontext.world.pack import build_pack
+
+    for path in build_pack(packages, folder):
+        typer.echo(f"{path} {path.stat().st_size}")
+
+
+@app.command()
+def count() -> None:
+    """Tell how many distinct things the world can show."""
+    from kontext.world.variety import variety
+
+    for name, number in variety().items():
+        typer.echo(f"{name:<24}{number:>12.4g}")
