@@ -1,0 +1,44 @@
+# Every target sets up what it needs in .venv and can be run again.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo serve test check bench clean help
+
+help:
+	@echo "make demo    edit the example pictures over several turns"
+	@echo "make serve   start the playground on http://127.0.0.1:8000"
+	@echo "make test    run all tests"
+	@echo "make bench   print the headline figures of the shipped weights"
+
+demo: .venv/installed
+	$(BIN)/python examples/demo.py demo
+
+serve: .venv/installed
+	$(BIN)/kontext serve --open
+
+test: .venv/installed-test check
+	$(BIN)/python -m pytest -q --durations=10
+
+check: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed-test
+	$(BIN)/kontext bench headline
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .ruff_cache .mypy_cache
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: $(BIN)/python pyproject.toml
+	$(BIN)/pip install -q -e .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/pip install -q -e '.[test]'
+	touch $@
