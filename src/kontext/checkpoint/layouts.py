@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from kontext.checkpoint import configs, names
 from kontext.checkpoint.quantized import read_gguf, unscaled
@@ -53,6 +54,9 @@ TOKENIZERS = {"t5": "tokenizer.json", "clip": "tokenizer_clip.json"}
 """Tokenizer files of our own layout."""
 DIFFUSERS_TOKENIZERS = {"t5": "tokenizer_2", "clip": "tokenizer"}
 
+COMPONENT_FILES = ("diffusion_pytorch_model", "model")
+"""Names that `diffusers` and `transformers` give to a component's tensors."""
+
 BESIDE = (".", "vae", "text_encoders", "clip", "../vae", "../text_encoders", "../clip")
 """Folders, seen from a transformer's file, where the other parts are looked for (the last ones as ComfyUI has
 them)."""
@@ -67,6 +71,25 @@ COMPANIONS: dict[str, tuple[str, ...]] = {
     "clip": ("clip.safetensors", "clip_l*.safetensors", "text_encoder/model*"),
 }
 """Names of the other parts' files, best first."""
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves tensors as they are where a module would draw its first weights."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def empty_module(part: str, config: configs.Config) -> nn.Module:
+    """A network of these sizes on the meta device: shapes without numbers.
+
+    Nothing is drawn: on the meta device that would import torch's compiler, which takes seconds.
+    """
+    with torch.device("meta"), _NothingDrawn():
+        return MODULES[part](config)
 
 
 @dataclass(frozen=True)
@@ -98,8 +121,7 @@ class Part:
 
     @cached_property
     def report(self) -> Report:
-        with torch.device("meta"):
-            wanted = stored(MODULES[self.name](self.config).state_dict())
+        wanted = stored(empty_module(self.name, self.config).state_dict())
         if self.layout == "diffusers":
             wanted = names.to_diffusers(self.name, wanted)
         return Report(
@@ -128,7 +150,7 @@ class Part:
         """Parameters by type, the most frequent first."""
         counts: Counter[str] = Counter()
         for tensor in self.held.values():
-            counts[str(tensor.dtype).removeprefix("torch.")] += tensor.count
+            counts[tensor.kind or str(tensor.dtype).removeprefix("torch.")] += tensor.count
         return dict(counts.most_common())
 
 
@@ -159,7 +181,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
-    """See what lies at `path`. With `companions`, parts missing from a single file are looked for beside it.
+    """See what lies at `path`. With `companions`, what a transformer's file lacks is looked for beside it.
 
     Raises NotFound if there is nothing, BadCheckpoint if it is damaged, refused or not a model of this
     family. Tensors that do not fit are reported by `Part.report`, not raised here.
@@ -173,7 +195,7 @@ def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
             if data.get("format") == "kontext":
                 return _own_folder(path, data)
             if "_class_name" in data or "architectures" in data:
-                return _single_file(_weights_file(path), companions=False, config=data)
+                return _single_file(_weights_file(path), companions=False)
         transformers = sorted(p for p in path.glob("*.safetensors") if not _is_companion(p))
         if len(transformers) != 1:
             held = few([p.name for p in transformers]) or "no .safetensors file"
@@ -202,7 +224,7 @@ def _read(path: Path) -> tuple[Weights, dict[str, str]]:
 
 def _weights_file(folder: Path) -> Path:
     """The tensors of a component's folder: one file, or the index of its shards."""
-    for stem in ("diffusion_pytorch_model", "model"):
+    for stem in COMPONENT_FILES:
         for end in (".safetensors", ".safetensors.index.json"):
             if (folder / (stem + end)).is_file():
                 return folder / (stem + end)
@@ -257,8 +279,10 @@ def _diffusers_folder(folder: Path) -> Checkpoint:
     return found
 
 
-def _single_file(path: Path, companions: bool, config: dict[str, Any] | None = None) -> Checkpoint:
+def _single_file(path: Path, companions: bool) -> Checkpoint:
     weights, metadata = _read(path)
+    beside = path.parent / "config.json"  # of a component of diffusers
+    config = read_json(beside) if beside.is_file() and path.name.startswith(COMPONENT_FILES) else None
     parts, rest = names.find_parts(weights)
     if not parts:
         raise BadCheckpoint(
@@ -283,7 +307,7 @@ def _single_file(path: Path, companions: bool, config: dict[str, Any] | None = N
         found.warnings.append(
             f"{path.name}: {len(rest)} tensors belong to no part and are left out: {few(rest)}"
         )
-    if companions:
+    if companions and "transformer" in found.parts:
         _add_companions(found)
     found.preset = _assembled(found.parts, own)
     return found
@@ -330,11 +354,7 @@ def _add_companions(found: Checkpoint) -> None:
         )
         if (file := next(files, None)) is None:
             continue
-        beside = file.parent / "config.json"
-        config = (
-            read_json(beside) if beside.is_file() and file.name.startswith(("model", "diffusion")) else None
-        )
-        parts = _single_file(file, companions=False, config=config).parts
+        parts = _single_file(file, companions=False).parts
         if part not in parts:
             raise BadCheckpoint(f"{file}: its name promises the {part}, but it holds the {', '.join(parts)}")
         found.parts[part] = parts[part]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from kontext.checkpoint import names, save
-from kontext.checkpoint.layouts import MODULES, TOKENIZERS, open_checkpoint
+from kontext.checkpoint.layouts import MODULES, TOKENIZERS, empty_module, open_checkpoint
 from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, raw_bytes, stored
 from kontext.checkpoint.tokenizer import byte_tokenizer, fitted
 from kontext.errors import BadCheckpoint, NotFound
@@ -49,12 +50,16 @@ class Model:
     source: Mapping[str, Weights] | None = None
     """The tensors as stored, by part; None for a model made in memory."""
 
+    def __post_init__(self) -> None:
+        self.tokenizer = fitted(self.tokenizer, self.preset.text_length)
+        self.tokenizer_clip = fitted(self.tokenizer_clip, self.preset.clip.length)
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over the weights as stored: the same in every layout, on every device and type of
         computing.
 
-        Reads all weights once: a moment for small models, about half a minute for `dev`.
+        Reads all weights once: a moment for small models, some seconds for `dev`.
         """
         return fingerprint(self.source or self.weights())
 
@@ -76,12 +81,14 @@ class Model:
 
 def fingerprint(parts: Mapping[str, Weights]) -> str:
     """sha256 (hex) over names, types, shapes and numbers of all parts."""
-    digest = hashlib.sha256()
-    for part in names.PARTS:
-        for name, tensor in sorted(parts.get(part, {}).items()):
-            digest.update(f"{part}.{name} {tensor.dtype} {tensor.shape}\n".encode())
-            digest.update(raw_bytes(tensor.read()))
-    return digest.hexdigest()
+    tensors = [
+        (f"{part}.{name}", tensor) for part in names.PARTS for name, tensor in parts.get(part, {}).items()
+    ]
+    tensors.sort(key=lambda item: item[0])
+    with ThreadPoolExecutor() as pool:  # hashing runs beside the interpreter
+        digests = pool.map(lambda item: hashlib.sha256(raw_bytes(item[1].read())).hexdigest(), tensors)
+        lines = [f"{name} {t.dtype} {t.shape} {digest}\n" for (name, t), digest in zip(tensors, digests)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def find_model(name_or_path: str | Path) -> Path:
@@ -142,8 +149,7 @@ def build(
     dtype: torch.dtype | None = None,
 ) -> Any:
     """A network made on the meta device and given these weights, tensor by tensor."""
-    with torch.device("meta"):
-        module: nn.Module = MODULES[part](config)
+    module = empty_module(part, config)
     module.load_state_dict(
         {name: _placed(tensor, device, dtype) for name, tensor in weights.items()}, strict=True, assign=True
     )
@@ -182,8 +188,8 @@ def _model(
     return Model(
         preset=preset,
         **modules,
-        tokenizer=fitted(tokenizers["t5"], preset.text_length),
-        tokenizer_clip=fitted(tokenizers["clip"], preset.clip.length),
+        tokenizer=tokenizers["t5"],
+        tokenizer_clip=tokenizers["clip"],
         name=name,
         warnings=warnings,
         source=source,

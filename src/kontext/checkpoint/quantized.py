@@ -38,7 +38,7 @@ def unscaled(weights: Weights) -> Weights:
                 f"{name}: stored in a quantized form that is not supported; "
                 "bring bfloat16, fp8 (plain or scaled) or GGUF"
             )
-        plain[name] = Stored(weight.shape, torch.bfloat16, partial(_expanded, weight, scale))
+        plain[name] = Stored(weight.shape, torch.bfloat16, partial(_expanded, weight, scale), "scaled fp8")
     return plain
 
 
@@ -78,7 +78,7 @@ def _gguf_tensor(gguf: Any, tensor: Any) -> Stored:
         numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         return torch.from_numpy(numbers).reshape(shape).to(torch.bfloat16)
 
-    return Stored(shape, exact or torch.bfloat16, read)
+    return Stored(shape, exact or torch.bfloat16, read, "" if exact else tensor.tensor_type.name)
 
 
 def write_gguf(path: Path, weights: Weights, kind: str, metadata: str) -> None:

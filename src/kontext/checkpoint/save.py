@@ -22,7 +22,12 @@ from kontext.checkpoint.tokenizer import fitted
 from kontext.errors import BadRequest
 from kontext.model.presets import Preset
 
-BFL_FILES = {"autoencoder": "ae.safetensors", "t5": "t5xxl.safetensors", "clip": "clip_l.safetensors"}
+BFL_FILES = {
+    "transformer": "transformer.safetensors",
+    "autoencoder": "ae.safetensors",
+    "t5": "t5xxl.safetensors",
+    "clip": "clip_l.safetensors",
+}
 
 
 @contextmanager
@@ -42,6 +47,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     former = folder.with_name(f".{folder.name}.{os.getpid()}.former")
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
@@ -76,14 +82,13 @@ def write_kontext(
 
 
 def write_bfl(
-    folder: Path, preset: Preset, parts: Mapping[str, Weights], tokenizers: Mapping[str, Tokenizer], name: str
+    folder: Path, preset: Preset, parts: Mapping[str, Weights], tokenizers: Mapping[str, Tokenizer]
 ) -> None:
-    """The separate files of the BFL layout: NAME.safetensors, ae, t5xxl and clip_l beside it, and the
-    tokenizers."""
+    """The separate files of the BFL layout under their usual names, and the tokenizers."""
     metadata = {"kontext": preset_text(preset)}
     with new_folder(folder) as place:
         for part, weights in parts.items():
-            write_safetensors(place / BFL_FILES.get(part, f"{name}.safetensors"), weights, metadata)
+            write_safetensors(place / BFL_FILES[part], weights, metadata)
         for which, tokenizer in tokenizers.items():
             (place / DIFFUSERS_TOKENIZERS[which]).mkdir()
             (place / DIFFUSERS_TOKENIZERS[which] / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")

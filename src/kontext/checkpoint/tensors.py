@@ -48,6 +48,8 @@ class Stored:
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
+    kind: str = ""
+    """What it is in the file, where `dtype` is only what it is read as."""
 
     @property
     def count(self) -> int:

@@ -1,0 +1,62 @@
+"""From one layout to another, and to fewer bits, tensor by tensor: a 24 GB file needs little memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kontext.checkpoint import save
+from kontext.checkpoint.layouts import Checkpoint, open_checkpoint
+from kontext.checkpoint.model import find_model
+from kontext.checkpoint.quantized import write_gguf
+from kontext.errors import BadCheckpoint, BadRequest
+
+FOLDERS = {"kontext": save.write_kontext, "diffusers": save.write_diffusers, "bfl": save.write_bfl}
+"""What writes a whole model, by layout."""
+
+
+def convert(source: str | Path, destination: Path, layout: str) -> Checkpoint:
+    """Write the model at `source` to `destination` in a layout: "kontext", "diffusers" or "bfl".
+
+    A destination named `*.safetensors` takes the one part of a single file; any other is a new folder for a
+    whole model. Returns what was written, opened. Raises BadRequest for an impossible destination,
+    BadCheckpoint for a source that does not fit or is incomplete.
+    """
+    if layout not in FOLDERS:
+        raise BadRequest(f"layout {layout!r} is unknown; possible: {', '.join(FOLDERS)}")
+    _refuse_existing(destination)
+    one_file = destination.suffix == ".safetensors"
+    found = open_checkpoint(find_model(source), companions=not one_file)
+    parts = {name: part.weights for name, part in found.parts.items()}
+    if not one_file:
+        if found.absent:
+            raise BadCheckpoint(
+                f"{found.path.name}: a folder holds a whole model, and the {', the '.join(found.absent)} "
+                "could not be found; name a .safetensors file to convert one part"
+            )
+        FOLDERS[layout](destination, found.preset, parts, found.tokenizers)
+    elif len(parts) == 1 and layout != "kontext":
+        [(part, weights)] = parts.items()
+        save.write_file(destination, found.preset, part, weights, layout)
+    else:
+        raise BadRequest(
+            f"{destination.name} can hold one part in the bfl or diffusers layout, and {found.path.name} has "
+            f"{', '.join(parts)}; give a folder instead"
+        )
+    return open_checkpoint(destination, companions=not one_file)
+
+
+def quantize(source: str | Path, destination: Path, kind: str) -> Checkpoint:
+    """Write the transformer at `source` as a GGUF file with matrices of type `kind`, such as Q8_0."""
+    if destination.suffix != ".gguf":
+        raise BadRequest(f"{destination.name}: quantized weights are written as .gguf; name the file so")
+    _refuse_existing(destination)
+    found = open_checkpoint(find_model(source), companions=False)
+    if "transformer" not in found.parts:
+        raise BadCheckpoint(f"{found.path.name}: holds no transformer, which is what is quantized")
+    write_gguf(destination, found.parts["transformer"].weights, kind, save.preset_text(found.preset))
+    return open_checkpoint(destination, companions=False)
+
+
+def _refuse_existing(destination: Path) -> None:
+    if destination.exists():
+        raise BadRequest(f"{destination} is there already; name another, or remove it first")

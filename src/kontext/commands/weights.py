@@ -1,0 +1,114 @@
+"""`kontext weights inspect|convert|quantize`: what a file of weights is, and other forms of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kontext.commands import options
+
+if TYPE_CHECKING:
+    from kontext.checkpoint import Checkpoint
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+Source = Annotated[
+    str, typer.Argument(help="A model's name, file or folder.", metavar="SOURCE", show_default=False)
+]
+
+
+@app.callback()
+def weights() -> None:
+    """Inspect, convert and quantize weights."""
+
+
+@app.command()
+def inspect(source: Source, as_json: options.Json = False) -> None:
+    """Tell what weights are: layout, model, parameters, types, and what is missing."""
+    from kontext.checkpoint import open_checkpoint
+    from kontext.checkpoint.model import find_model
+
+    _show(open_checkpoint(find_model(source)), as_json)
+
+
+@app.command()
+def convert(
+    source: Source,
+    destination: Annotated[
+        Path,
+        typer.Argument(
+            help="A new folder for a whole model, or a new .safetensors file for one part.",
+            metavar="DESTINATION",
+            show_default=False,
+        ),
+    ],
+    to: Annotated[str, typer.Option(help="bfl, diffusers or kontext.", metavar="LAYOUT")] = "kontext",
+    as_json: options.Json = False,
+) -> None:
+    """Write weights in another layout; the numbers stay as they are."""
+    from kontext.checkpoint.convert import convert
+
+    _show(convert(source, destination, to), as_json)
+
+
+@app.command()
+def quantize(
+    source: Source,
+    destination: Annotated[
+        Path, typer.Argument(help="A new .gguf file.", metavar="DESTINATION", show_default=False)
+    ],
+    kind: Annotated[
+        str, typer.Option("--type", help="Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, BF16 or F16.", metavar="TYPE")
+    ] = "Q8_0",
+    as_json: options.Json = False,
+) -> None:
+    """Write the transformer in fewer bits, as a GGUF file."""
+    from kontext.checkpoint.convert import quantize
+
+    _show(quantize(source, destination, kind), as_json)
+
+
+def _show(found: Checkpoint, as_json: bool) -> None:
+    data = describe(found)
+    if as_json:
+        typer.echo(json.dumps(data, ensure_ascii=False))
+        return
+    typer.echo(f"{found.path}  layout {data['layout']}, model {data['model']}")
+    for name, part in data["parts"].items():
+        types = ", ".join(part["types"])
+        typer.echo(f"  {name:<12} {part['tensors']:>5} tensors {part['parameters']:>15,} parameters  {types}")
+        if not part["fits"]:
+            typer.echo(f"    does not fit: {found.parts[name].report}")
+    if data["absent"]:
+        typer.echo(f"  absent       {', '.join(data['absent'])}")
+    for warning in found.warnings:
+        typer.echo(f"  note: {warning}")
+
+
+def describe(found: Checkpoint) -> dict[str, Any]:
+    """What is at a path, as plain data."""
+    parts = {}
+    for name, part in found.parts.items():
+        report = part.report
+        parts[name] = {
+            "file": str(part.source),
+            "layout": part.layout,
+            "tensors": len(part.held),
+            "parameters": part.parameters,
+            "types": part.dtypes,
+            "fits": not report,
+            "missing": report.missing,
+            "unexpected": report.unexpected,
+            "wrong_shape": report.wrong_shape,
+        }
+    return {
+        "path": str(found.path),
+        "layout": found.layout,
+        "model": found.preset.name,
+        "parts": parts,
+        "absent": found.absent,
+        "warnings": found.warnings,
+    }
