@@ -41,7 +41,9 @@ turns = sql.Table(
     Column("seed", BigInteger),
     Column("settings", JSON, nullable=False),  # what was asked for
     Column("facts", JSON, nullable=False),  # what was found: size, steps, model, seconds, warnings...
-    Column("pixels", String(64), nullable=False),  # digest of the decoded pixels, see `pixels.digest`
+    Column(
+        "pixels", String(64), nullable=False, index=True
+    ),  # digest of the decoded pixels, see `pixels.digest`
     Column("created", Float, nullable=False),
     Column("visited", Integer, nullable=False),
     sql.UniqueConstraint("session_id", "number"),

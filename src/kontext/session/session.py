@@ -12,13 +12,16 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
 from PIL import Image
 
+from kontext.engine import pictures
 from kontext.errors import BadRequest, Busy, NotFound
 from kontext.session.pixels import as_picture, digest, to_png
+from kontext.session.provenance import SETTINGS, chain_of, encode
 from kontext.session.schema import sessions, turn_blobs, turns
 from kontext.session.tree import KINDS, Tree, Turn
 
@@ -263,6 +266,29 @@ class Session:
                 also(db)
         return self.tree.turns[turn_id]
 
+    def save(
+        self,
+        path: str | Path,
+        turn: Turn | str | int | None = None,
+        *,
+        strip: bool = False,
+        identity: Any = None,
+    ) -> Path:
+        """Write a turn (default: the current one) as .png, .jpg or .webp, with how it was made inside.
+
+        A PNG restores its whole chain (`Store.restore`). `strip` writes pixels alone. With an `identity` (of
+        `signing`) a PNG is signed. Raises BadRequest.
+        """
+        found = self.current if turn is None else self.tree.find(turn)
+        history, format = self.tree.path(found), pictures.format_for(path)
+        if identity is not None and format != "PNG":
+            raise BadRequest(f"{path}: only PNG files are signed; end the name in .png")
+        if identity is not None and found.kind != "source":
+            from kontext.session.signing import sign_turns
+
+            return pictures.write(path, sign_turns(history, identity, strip=strip))
+        return pictures.write(path, encode(found.picture, () if strip else chain_of(history), format))
+
     # Walking and tidying
 
     def undo(self) -> Turn:
@@ -331,7 +357,8 @@ class Session:
     def _ready(self, prompt: str, settings: Mapping[str, Any]) -> None:
         """Refuse before any work what could not be kept after it."""
         _check_text("a prompt", prompt, MAX_PROMPT)
-        _split(settings)
+        if strange := set(_split(settings)[0]) - {*SETTINGS, "seed"}:
+            raise BadRequest(f"there is no setting {sorted(strange)[0]!r}; there are {', '.join(SETTINGS)}")
         with self.store.reading() as db:
             self._compare(db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == self.id)), False)
 

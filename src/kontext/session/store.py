@@ -14,7 +14,7 @@ import secrets
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sql
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from kontext.errors import BadConfig, BadPicture, Busy, KontextError, NotFound
+from kontext.errors import BadConfig, BadPicture, BadRequest, Busy, KontextError, NotFound
 from kontext.session.blobs import NAME, Blobs
-from kontext.session.pixels import digest, from_png
+from kontext.session.pixels import as_picture, digest, from_png, to_png
 from kontext.session.schema import migrate, sessions, turn_blobs, turns
 
 if TYPE_CHECKING:
@@ -190,6 +190,100 @@ class Store:
         with self.writing() as db:
             if not db.execute(sessions.delete().where(sessions.c.id == session_id)).rowcount:
                 raise NotFound(f"no session {session_id!r}")
+
+    def plant(
+        self,
+        rows: Sequence[tuple[dict[str, Any], Mapping[str, Sequence[str]]]],
+        *,
+        name: str,
+        owner: str,
+        editor: Any,
+    ) -> Session:
+        """A whole tree at once, in one transaction: (turn row without ids, blobs by role) in order of number.
+
+        A row's `parent_id` is the position of its parent in the list. For `restore` and `archive`, which have
+        checked everything and put the blobs.
+        """
+        from kontext.session.session import Session
+
+        session_id, now = secrets.token_hex(8), time.time()
+        ids = [secrets.token_hex(8) for _ in rows]
+        last = max(row["number"] for row, _ in rows)
+        revision = max(row["visited"] for row, _ in rows)
+        head = dict(
+            id=session_id,
+            owner=owner,
+            name=name,
+            created=now,
+            updated=now,
+            revision=revision,
+            last_number=last,
+        )
+        named = [
+            dict(turn_id=ids[index], role=role, position=position, sha256=sha256)
+            for index, (_, blobs) in enumerate(rows)
+            for role, names in blobs.items()
+            for position, sha256 in enumerate(names)
+        ]
+        made = [
+            {**row, "id": ids[at], "session_id": session_id, "parent_id": None if up is None else ids[up]}
+            for at, (row, _) in enumerate(rows)
+            for up in (row["parent_id"],)
+        ]
+        with self.writing() as db:
+            missing = [one["sha256"] for one in named if not self.blobs.has(one["sha256"])]
+            if missing:
+                raise Busy("a clean-up of the store ran in between; try again")
+            db.execute(sessions.insert().values(**head))
+            db.execute(turns.insert(), made)
+            if named:
+                db.execute(turn_blobs.insert(), named)
+        return Session(self, session_id, editor)
+
+    def restore(
+        self, source: str | Path | bytes, *, name: str = "", owner: str = "", editor: Any = None
+    ) -> Session:
+        """A new session from a PNG of ours: its whole chain of turns, the last with its picture.
+
+        Pictures of earlier turns come back where this store has them for the same owner. Raises NotFound,
+        BadPicture, and BadRequest for a file without a history, or one whose pixels are no longer those of
+        its history.
+        """
+        from kontext.session.provenance import read_chain
+
+        chain, picture = read_chain(source), as_picture(source)
+        if not chain:
+            raise BadRequest("this file carries no history of turns; open it as a new picture")
+        if chain[-1].pixels != digest(picture):
+            raise BadRequest(
+                "another program changed this file's pixels after its history; open it as a new picture"
+            )
+        wanted = [link.pixels for link in chain]
+        query = (
+            sql.select(turns.c.pixels, turn_blobs.c.sha256)
+            .join(turn_blobs, sql.and_(turn_blobs.c.turn_id == turns.c.id, turn_blobs.c.role == "picture"))
+            .join(sessions, sessions.c.id == turns.c.session_id)
+            .where(turns.c.pixels.in_(wanted), sessions.c.owner == owner)
+        )
+        with self.reading() as db:
+            known = {pixels: sha256 for pixels, sha256 in db.execute(query)}
+        known[chain[-1].pixels] = self.blobs.put(to_png(picture))
+        rows: list[tuple[dict[str, Any], Mapping[str, Sequence[str]]]] = []
+        for number, link in enumerate(chain):
+            facts = {key: getattr(link, key) for key in ("size", "steps", "guidance", "model", "fingerprint")}
+            row = dict(
+                number=number,
+                visited=1,
+                created=time.time(),
+                parent_id=number - 1 if number else None,
+                name="",
+            )
+            row |= {key: getattr(link, key) for key in ("kind", "prompt", "seed", "settings", "pixels")}
+            row["facts"] = {key: value for key, value in facts.items() if value is not None}
+            rows.append((row, {"picture": [known[link.pixels]]} if link.pixels in known else {}))
+        if not name and not isinstance(source, bytes):
+            name = Path(source).stem
+        return self.plant(rows, name=name, owner=owner, editor=editor)
 
     # Care
 

@@ -1,0 +1,302 @@
+"""How a picture was made, inside its own file: written on saving, read back on dropping the file in again.
+
+A PNG carries three texts: `kontext`, the chain of turns as JSON (version 1 below); `parameters`, the last
+turn in the form of AUTOMATIC1111, which most gallery programs read; and an XMP packet with the IPTC digital
+source type, which marks the picture as made with a model. JPEG and WebP carry the last two. Nothing of an
+input's own metadata is ever copied. What is read back is treated as hostile: exact keys, exact types, bounded
+sizes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from kontext import __version__
+from kontext.engine import pictures
+from kontext.errors import BadPicture, NotFound
+from kontext.session import rules
+from kontext.session.pixels import digest
+from kontext.session.tree import KINDS, Turn
+
+KEY, PARAMETERS, XMP = "kontext", "parameters", "XML:com.adobe.xmp"
+VERSION = 1
+MAX_TURNS, MAX_PROMPT, MAX_CHUNK_BYTES = 1000, 10_000, 4 << 20
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+# The settings that travel in a file; their values are given to `Editor.edit` again when a turn is repeated.
+SETTINGS: dict[str, rules.Rule] = {
+    "steps": rules.whole(1, 10_000),
+    "guidance": rules.number,
+    "size": lambda value: rules.text(32)(value) or rules.pixels(2)(value),
+    "box": rules.pixels(4),
+    "lock": rules.flag,
+    "regions": rules.flag,
+}
+
+RULES: dict[str, rules.Rule] = {
+    "id": rules.matching("[0-9a-f]{1,64}"),
+    "parent": rules.maybe(rules.matching("[0-9a-f]{1,64}")),
+    "kind": lambda value: value in KINDS,
+    "prompt": rules.text(MAX_PROMPT),
+    "seed": rules.maybe(rules.whole(0, 2**63 - 1)),
+    "steps": rules.maybe(rules.whole(1, 10_000)),
+    "guidance": rules.maybe(rules.number),
+    "size": lambda value: rules.pixels(2)(value) and min(value) > 0,
+    "model": rules.maybe(rules.text(200)),
+    "fingerprint": rules.maybe(rules.SHA256),
+    "pixels": rules.SHA256,
+    "settings": rules.only(SETTINGS),
+}
+
+
+@dataclass(frozen=True)
+class Link:
+    """One turn of a chain, as it travels in a file."""
+
+    id: str
+    parent: str | None
+    kind: str
+    """source, generate or edit."""
+    prompt: str
+    seed: int | None
+    steps: int | None
+    guidance: float | None
+    size: list[int]
+    """[width, height] of the turn's picture."""
+    model: str | None
+    fingerprint: str | None
+    """sha256 of the weights."""
+    pixels: str
+    """Digest of the turn's picture (`pixels.digest`)."""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def chain_of(turns: Iterable[Turn]) -> list[Link]:
+    """The way from the first picture to a turn (`Session.history`, `Tree.path`) as links."""
+    return [
+        Link(
+            id=turn.id,
+            parent=turn.parent_id,
+            kind=turn.kind,
+            prompt=turn.prompt,
+            seed=turn.seed,
+            **{key: turn.facts.get(key) for key in ("steps", "guidance", "model", "fingerprint")},
+            size=list(turn.size),
+            pixels=turn.pixels,
+            settings=_kept(turn.settings),
+        )
+        for turn in turns
+    ]
+
+
+def continued(source: str | Path | bytes | None, result: Any) -> list[Link]:
+    """The chain of a Result that was made outside a session.
+
+    `source` is the file that was edited (path or bytes), None for a generated picture. Where it is a PNG of
+    ours whose pixels still are those of its chain, that chain goes on. Raises NotFound, BadPicture.
+    """
+    chain = []
+    if source is not None:
+        picture = pictures.load(source).whole
+        chain = _valid_chain(source, picture) or [_link("0", None, "source", picture)]
+    facts = {key: getattr(result, key) for key in ("prompt", "seed", "steps", "guidance", "model")}
+    facts["fingerprint"] = result.settings.get("fingerprint")
+    facts["settings"] = _kept(result.settings)
+    name = hashlib.sha256("".join(link.id for link in chain).encode()).hexdigest()[:16]
+    kind = "edit" if chain else "generate"
+    return [*chain, _link(name, chain[-1].id if chain else None, kind, result.picture, **facts)]
+
+
+def _link(name: str, parent: str | None, kind: str, picture: Image.Image, **facts: Any) -> Link:
+    picture = pictures.load(picture).whole
+    empty = dict(prompt="", seed=None, steps=None, guidance=None, model=None, fingerprint=None)
+    own = dict(size=list(picture.size), pixels=digest(picture))
+    return Link(id=name, parent=parent, kind=kind, **{**empty, **facts}, **own)
+
+
+def _valid_chain(source: str | Path | bytes, picture: Image.Image) -> list[Link]:
+    try:
+        chain = read_chain(source)
+    except BadPicture:  # somebody else's text under our key: the picture itself is as good as any
+        return []
+    return chain if chain and chain[-1].pixels == digest(picture) else []
+
+
+def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {key: list(one) if isinstance(one, tuple) else one for key, one in settings.items()}
+    return {key: one for key, one in plain.items() if key in SETTINGS and SETTINGS[key](one)}
+
+
+# Writing
+
+
+def texts(chain: Sequence[Link]) -> dict[str, str]:
+    """The texts that go into a file, by their PNG keyword."""
+    found = {KEY: _document(chain)}
+    if chain[-1].kind != "source":
+        found |= {PARAMETERS: parameters(chain[-1]), XMP: xmp(chain)}
+    return found
+
+
+def _document(chain: Sequence[Link]) -> str:
+    """The chain as JSON; of one that is longer than a reader takes, the newest turns."""
+    document = {"format": "kontext-chain", "version": VERSION, "software": f"openkontext {__version__}"}
+    turns = [asdict(link) for link in chain]
+    while True:
+        text = json.dumps(
+            {**document, "turns": turns}, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+        )
+        if len(turns) <= MAX_TURNS and len(text.encode()) <= MAX_CHUNK_BYTES:
+            return text
+        turns = turns[max(1, len(turns) // 4) :]
+        turns[0] = {**turns[0], "kind": "source", "parent": None, "prompt": ""}
+
+
+def encode(picture: Image.Image, chain: Sequence[Link] = (), format: str = "PNG") -> bytes:
+    """A picture as file bytes with its provenance; an empty chain writes pixels alone."""
+    return pictures.encode(picture, format, texts(chain) if chain else None)
+
+
+def parameters(link: Link) -> str:
+    """A turn as AUTOMATIC1111 writes it: the prompt, then one line of settings."""
+    facts = {"Steps": link.steps, "Sampler": "Euler", "CFG scale": link.guidance, "Seed": link.seed}
+    facts |= {"Size": f"{link.size[0]}x{link.size[1]}", "Model hash": (link.fingerprint or "")[:10] or None}
+    facts |= {
+        "Model": re.sub(r"[,:\n]", " ", link.model) if link.model else None,
+        "Version": f"openkontext {__version__}",
+    }
+    line = ", ".join(f"{key}: {value}" for key, value in facts.items() if value is not None)
+    return " ".join(link.prompt.split()) + "\n" + line
+
+
+def source_type(chain: Sequence[Link]) -> str:
+    """The IPTC digital source type: made by a model alone, or a given picture changed by one."""
+    kind = (
+        "trainedAlgorithmicMedia" if chain[0].kind == "generate" else "compositeWithTrainedAlgorithmicMedia"
+    )
+    return SOURCE_TYPE + kind
+
+
+def xmp(chain: Sequence[Link]) -> str:
+    """An XMP packet with the digital source type and the program's name."""
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
+        'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+        f'xmp:CreatorTool="openkontext {__version__}" Iptc4xmpExt:DigitalSourceType="{source_type(chain)}"/>'
+        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    )
+
+
+# Reading
+
+
+def read_chain(source: str | Path | bytes) -> list[Link]:
+    """The chain of turns in a PNG of ours; empty for a file that carries none. Raises NotFound, BadPicture.
+
+    It says what the file claims; compare `chain[-1].pixels` with `pixels.digest` of the picture to see
+    whether the claim is about these pixels.
+    """
+    if not isinstance(source, bytes):
+        try:
+            source = Path(source).read_bytes()
+        except OSError as error:
+            raise NotFound(f"{source}: cannot be read ({error.strerror})") from None
+    found = [text for keyword, text in _png_texts(source) if keyword == KEY.encode()]
+    if len(found) > 1:
+        raise BadPicture(f"{len(found)} `kontext` histories in one PNG, where one is allowed")
+    return parse_chain(found[0]) if found else []
+
+
+def parse_chain(text: bytes | str) -> list[Link]:
+    """JSON of version 1 -> links. Raises BadPicture for anything that `texts` would not have written."""
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadPicture(f"a `kontext` history that is no JSON ({str(error)[:80]})") from None
+    if type(document) is not dict or document.get("format") != "kontext-chain":
+        raise BadPicture("a `kontext` text that is no history of turns")
+    if document.get("version") != VERSION:
+        raise BadPicture(
+            f"a history of version {str(document.get('version'))[:20]}; this release reads {VERSION}"
+        )
+    turns = document.get("turns")
+    if set(document) != {"format", "version", "software", "turns"} or not rules.text(200)(
+        document["software"]
+    ):
+        raise BadPicture("a history with keys that version 1 does not have")
+    if type(turns) is not list or not 1 <= len(turns) <= MAX_TURNS:
+        raise BadPicture(f"a history without turns or with more than {MAX_TURNS}")
+    chain = [_parse_link(number, turn) for number, turn in enumerate(turns)]
+    if len({link.id for link in chain}) < len(chain):
+        raise BadPicture("a history in which two turns have the same id")
+    for number, link in enumerate(chain):
+        expected = chain[number - 1].id if number else None
+        if link.parent != expected or (link.kind == "edit") != bool(number):
+            raise BadPicture(f"a history whose turn {number} does not follow from the turn before")
+    return chain
+
+
+def _parse_link(number: int, turn: Any) -> Link:
+    keys = {one.name for one in fields(Link)}
+    if type(turn) is not dict or set(turn) != keys:
+        raise BadPicture(f"turn {number} of a history has not exactly the keys {', '.join(sorted(keys))}")
+    wrong = [key for key, rule in RULES.items() if not rule(turn[key])]
+    if wrong:
+        raise BadPicture(
+            f"turn {number} of a history has an impossible {wrong[0]}: {str(turn[wrong[0]])[:60]!r}"
+        )
+    return Link(**turn)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _png_texts(data: bytes) -> Iterable[tuple[bytes, bytes]]:
+    """(keyword, UTF-8 text) of the iTXt chunks of a PNG, checksums verified, decompressed within bounds."""
+    if not data.startswith(PNG):
+        return
+    at = len(PNG)
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        body = data[at + 8 : at + 8 + length]
+        if len(body) < length or at + 12 + length > len(data):
+            raise BadPicture("a PNG that is cut short")
+        if kind == b"iTXt" and body.startswith(KEY.encode() + b"\0"):
+            if zlib.crc32(kind + body) != struct.unpack_from(">I", data, at + 8 + length)[0]:
+                raise BadPicture("a PNG whose `kontext` history is damaged (its checksum is wrong)")
+            yield KEY.encode(), _itxt(body)
+        at += 12 + length
+
+
+def _itxt(body: bytes) -> bytes:
+    """keyword 0 compressed method language 0 translated 0 text (PNG specification, section 11.3.3.4)."""
+    try:
+        _, rest = body.split(b"\0", 1)
+        compressed, method = rest[0], rest[1]
+        _, _, text = rest[2:].split(b"\0", 2)
+    except (ValueError, IndexError):
+        raise BadPicture("a PNG whose `kontext` history is malformed") from None
+    if compressed:
+        inflate = zlib.decompressobj()
+        try:
+            text = inflate.decompress(text, MAX_CHUNK_BYTES + 1) if method == 0 else b""
+        except zlib.error:
+            raise BadPicture("a PNG whose `kontext` history is damaged") from None
+    if len(text) > MAX_CHUNK_BYTES:
+        raise BadPicture(f"a PNG whose `kontext` history is larger than {MAX_CHUNK_BYTES >> 20} MiB")
+    return text

@@ -1,0 +1,65 @@
+"""What values in a file may be: small predicates for data that a stranger may have written."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+Rule = Callable[[Any], bool]
+
+
+def whole(low: int, high: int) -> Rule:
+    """A whole number of `low` to `high`; true and false are none."""
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def number(value: Any) -> bool:
+    """A finite number."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def pixels(count: int) -> Rule:
+    """A list of `count` positions or lengths in pixels."""
+    return lambda value: type(value) is list and len(value) == count and all(map(whole(0, 1 << 20), value))
+
+
+def text(limit: int) -> Rule:
+    """Text of at most `limit` characters that every database and file of ours can hold."""
+    return lambda value: (
+        type(value) is str and len(value) <= limit and not re.search("[\0\ud800-\udfff]", value)
+    )
+
+
+def matching(pattern: str) -> Rule:
+    return lambda value: type(value) is str and re.fullmatch(pattern, value) is not None
+
+
+def maybe(rule: Rule) -> Rule:
+    return lambda value: value is None or rule(value)
+
+
+def only(rules: dict[str, Rule]) -> Rule:
+    """A table with some of these keys and no others, each value by its rule."""
+    return lambda value: (
+        type(value) is dict and all(key in rules and rules[key](one) for key, one in value.items())
+    )
+
+
+def plain(limit: int) -> Rule:
+    """Any JSON value of at most `limit` characters."""
+
+    def rule(value: Any) -> bool:
+        try:
+            return len(json.dumps(value, allow_nan=False)) <= limit
+        except (ValueError, RecursionError):
+            return False
+
+    return rule
+
+
+SHA256 = matching("[0-9a-f]{64}")

@@ -1,0 +1,271 @@
+"""C2PA signatures (extra `provenance`): a picture's file says who signed it, what it was made from, and
+breaks when a byte is changed. Turns become ingredients: each turn is signed with the signed turn before as
+its parent.
+
+Without a certificate of the operator's own, one is made on this machine and plainly called self-issued: it
+proves that a file was not altered since, not who altered it before. Sign last; any other program's saving
+drops it. Formats and terms: C2PA specification 2.1; certificates as its section 14 asks (leaf not
+self-signed, emailProtection).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from kontext import __version__
+from kontext.engine.pictures import write
+from kontext.errors import BadConfig, BadRequest
+from kontext.session.pixels import as_picture, to_png
+from kontext.session.provenance import Link, chain_of, continued, encode, source_type
+from kontext.session.store import default_folder
+from kontext.session.tree import Turn
+
+ISSUER = "Kontext self-issued certificate (identity not verified)"
+NO_LIBRARY = "signatures need the extra `provenance`: pip install 'openkontext[provenance]'"
+YEARS = 10
+MAX_INGREDIENTS = 20  # turns in one file: 6 kB each, and a time that grows with their square
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A private key with its certificate chain (leaf first), all PEM; ECDSA P-256."""
+
+    key: bytes
+    chain: bytes
+    anchor: bytes
+    """The root certificate that verifiers have to trust."""
+
+
+def own_identity(folder: str | os.PathLike | None = None) -> Identity:
+    """The identity kept in `folder` (default: `signing` in the data folder), made there on first use.
+
+    Operators put their own `key.pem`, `chain.pem` and `anchor.pem` there. Raises BadConfig, BadRequest.
+    """
+    folder = Path(folder) if folder else default_folder() / "signing"
+    paths = {name: folder / f"{name}.pem" for name in ("key", "chain", "anchor")}
+    if not any(path.exists() for path in paths.values()):
+        _keep(_issue(), folder)
+    try:
+        return Identity(**{name: path.read_bytes() for name, path in paths.items()})
+    except OSError as error:
+        raise BadConfig(
+            f"{error.filename}: cannot be read ({error.strerror}); give all of {', '.join(paths)}.pem"
+        ) from None
+
+
+def _keep(identity: Identity, folder: Path) -> None:
+    """All three files at once, by renaming a folder: of two processes that start together, one wins."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".signing-") as temporary:
+        made = Path(temporary) / "signing"
+        made.mkdir(mode=0o700)
+        for name, pem in asdict(identity).items():
+            write(made / f"{name}.pem", pem).chmod(0o600)
+        try:
+            made.rename(folder)
+        except OSError:
+            log.info("another process made %s first", folder)
+
+
+def sign(data: bytes, identity: Identity, chain: Sequence[Link], parent: bytes | None = None) -> bytes:
+    """PNG bytes -> signed PNG bytes. `chain` ends with the picture's own turn; `parent` is the file of the
+    turn before, kept with its own signatures as an ingredient.
+
+    Prompts stay out of the signature. Raises BadRequest when the extra is missing or the data is no picture.
+    """
+    c2pa = _library()
+    agent = {"name": "openkontext", "version": __version__}
+    done = {"digitalSourceType": source_type(chain), "softwareAgent": agent}
+    if parent is None:
+        actions = [{"action": "c2pa.created", **done}]
+    else:
+        opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": ["parent"]}}
+        actions = [opened, {"action": "c2pa.edited", **done}]
+    manifest = {
+        "claim_generator_info": [agent],
+        "title": f"turn {len(chain) - 1}",
+        "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": actions}}],
+    }
+    try:
+        with (
+            c2pa.Context(_settings(c2pa, identity.anchor)) as context,
+            c2pa.Builder(manifest, context) as builder,
+        ):
+            if parent is not None:
+                ingredient = {
+                    "title": f"turn {len(chain) - 2}",
+                    "relationship": "parentOf",
+                    "label": "parent",
+                }
+                builder.add_ingredient(ingredient, "image/png", io.BytesIO(parent))
+            info = c2pa.C2paSignerInfo(b"es256", identity.chain, identity.key, None)
+            signed = io.BytesIO()
+            with c2pa.Signer.from_info(info) as signer:
+                builder.sign(signer, "image/png", io.BytesIO(data), signed)
+    except c2pa.C2paError as error:
+        raise BadRequest(f"this picture cannot be signed: {str(error)[:200]}") from None
+    return signed.getvalue()
+
+
+def sign_turns(turns: Sequence[Turn], identity: Identity, *, strip: bool = False) -> bytes:
+    """The last of `turns` (a way from the first picture, `Session.history`) as a signed PNG.
+
+    The turns before it, at most MAX_INGREDIENTS, are inside as ingredients; the picture they start from is
+    one without a signature. `strip` leaves our own texts out.
+    """
+    chain = chain_of(turns)
+    data: bytes | None = None
+    first = max(0, len(turns) - 1 - MAX_INGREDIENTS)
+    for number, turn in enumerate(turns[first:], start=first):
+        if not turn.has_picture:  # a restored history: what is known begins later
+            continue
+        with_text = turn is turns[-1] and not strip
+        bare = encode(turn.picture, chain) if with_text else to_png(turn.picture)
+        unsigned = turn.kind == "source" or (data is None and turn.kind == "edit" and turn is not turns[-1])
+        data = bare if unsigned else sign(bare, identity, chain[: number + 1], data)
+    if data is None:
+        raise BadRequest("this turn has no picture to sign")
+    return data
+
+
+def sign_result(result: Any, source: str | Path | bytes | None, identity: Identity) -> bytes:
+    """A Result made outside a session as a signed PNG with its chain; see `continued` for `source`.
+
+    A source that carries a signature of this identity goes in with it, any other as pixels alone, so that
+    nothing of a stranger's file (its camera, its place) travels on.
+    """
+    parent = None
+    if source is not None:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        ours = read_signature(data, [identity.anchor]).state == "trusted"
+        parent = data if ours else to_png(as_picture(data))
+    chain = continued(source, result)
+    return sign(encode(result.picture, chain), identity, chain, parent)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the signature of a file says."""
+
+    state: str
+    """none, trusted (intact, by a certificate we trust), valid (intact, by a certificate nobody vouches for),
+    invalid, or unread (the extra is not installed).
+    """
+    signer: str | None = None
+    issuer: str | None = None
+    turns: int = 0
+    """Signed steps in the file, the last included."""
+    problems: tuple[str, ...] = ()
+
+    @property
+    def self_issued(self) -> bool:
+        return self.issuer is not None and ISSUER in self.issuer
+
+
+def read_signature(data: bytes, anchors: Iterable[bytes] = ()) -> Signature:
+    """The signature in PNG, JPEG or WebP bytes, judged by the root certificates (PEM) that are trusted."""
+    try:
+        c2pa = _library()
+    except BadRequest:
+        return Signature("unread" if b"caBX" in data or b"c2pa" in data else "none")
+    trusted = b"\n".join(anchors)
+    try:
+        with c2pa.Context(_settings(c2pa, trusted)) as context:
+            reader = c2pa.Reader.try_create(_mime(data), io.BytesIO(data), context=context)
+            if reader is None:
+                return Signature("none")
+            with reader:
+                report, state = json.loads(reader.json()), reader.get_validation_state()
+    except c2pa.C2paError as error:
+        return Signature("invalid", problems=(str(error)[:200],))
+    active = report["manifests"].get(report.get("active_manifest"), {})
+    info = active.get("signature_info", {})
+    problems = tuple(
+        f"{one.get('code')}: {one.get('explanation', '')}"
+        for one in report.get("validation_status", ())
+        if one.get("code") != "signingCredential.untrusted"
+    )
+    return Signature(
+        state=(state or "invalid").lower(),
+        signer=info.get("common_name"),
+        issuer=info.get("issuer"),
+        turns=len(report["manifests"]),
+        problems=problems,
+    )
+
+
+def _mime(data: bytes) -> str:
+    starts = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"RIFF": "image/webp"}
+    return next((mime for start, mime in starts.items() if data.startswith(start)), "")
+
+
+def _settings(c2pa: Any, anchors: bytes) -> Any:
+    # Thumbnails would add hundreds of kilobytes a turn to a file that is the picture itself.
+    settings: dict[str, Any] = {"builder": {"thumbnail": {"enabled": False}}}
+    if anchors:
+        settings["trust"] = {"user_anchors": anchors.decode()}
+    return c2pa.Settings.from_dict(settings)
+
+
+def _library() -> Any:
+    try:
+        import c2pa
+    except ImportError:
+        raise BadRequest(NO_LIBRARY) from None
+    return c2pa
+
+
+def _issue() -> Identity:
+    """A root and a leaf of our own, ECDSA P-256, for this machine alone."""
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    except ImportError:
+        raise BadRequest(NO_LIBRARY) from None
+
+    def name(common: str) -> x509.Name:
+        pairs = [(NameOID.ORGANIZATION_NAME, ISSUER), (NameOID.COMMON_NAME, common)]
+        return x509.Name([x509.NameAttribute(kind, text) for kind, text in pairs])
+
+    def certificate(subject: x509.Name, public: Any, authority: bool) -> x509.Certificate:
+        uses = {"digital_signature": not authority, "key_cert_sign": authority, "crl_sign": authority}
+        never = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+        never += ("encipher_only", "decipher_only")
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(root_name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=365 * YEARS))
+            .add_extension(x509.BasicConstraints(authority, 0 if authority else None), critical=True)
+            .add_extension(x509.KeyUsage(**uses, **dict.fromkeys(never, False)), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), False)
+        )
+        if not authority:
+            email = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
+            builder = builder.add_extension(email, critical=True)
+        return builder.sign(root_key, hashes.SHA256())
+
+    now = datetime.now(UTC)
+    root_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    root_name = name("Kontext root of this machine")
+    root = certificate(root_name, root_key.public_key(), True)
+    leaf = certificate(name("Kontext on this machine"), leaf_key.public_key(), False)
+    pem = serialization.Encoding.PEM
+    key = leaf_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return Identity(key, leaf.public_bytes(pem) + root.public_bytes(pem), root.public_bytes(pem))

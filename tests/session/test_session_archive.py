@@ -1,0 +1,194 @@
+"""A session travels as one file, and no file can make the store hold what a session could not."""
+
+import hashlib
+import io
+import json
+import zipfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kontext.errors import BadRequest, NotFound
+from kontext.session import Store, archive
+from kontext.session.pixels import to_png
+
+
+@pytest.fixture
+def session(store, editor, picture):
+    session = store.create(picture, editor=editor, name="kid")
+    session.edit("a", seed=1, references=[picture])
+    session.edit("b", seed=2)
+    session.goto(1)
+    session.edit("c", seed=3)
+    session.rename("the good one", 3)
+    session.delete(2)
+    session.undo()
+    return session
+
+
+def plain(session):
+    keys = (
+        "number",
+        "kind",
+        "name",
+        "prompt",
+        "seed",
+        "settings",
+        "facts",
+        "pixels",
+        "created",
+        "visited",
+        "blobs",
+    )
+    parents = {turn.id: turn.number for turn in session.turns}
+    return [
+        ({key: getattr(turn, key) for key in keys}, parents.get(turn.parent_id)) for turn in session.turns
+    ]
+
+
+def test_a_session_comes_back_whole(session, editor, tmp_path):
+    path = archive.save(session, tmp_path / "kid.kontext")
+    with Store(tmp_path / "other") as other:
+        found = archive.load(other, path, editor=editor)
+        assert plain(found) == plain(session) and found.name == "kid" and found.id != session.id
+        assert found.current.number == session.current.number == 1 and found.redo().number == 3
+        assert found.edit("d").number == 4
+        assert archive.load(other, path.read_bytes()).current.number == 1 and len(other.sessions()) == 2
+        assert other.check() == []
+    assert [one.name for one in tmp_path.iterdir() if one.suffix == ".part"] == []
+
+
+def rezip(data, manifest=None, drop=(), add=(), replace=None):
+    """The same zip with a changed manifest, entries left out, added or replaced."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "manifest.json" and manifest:
+                content = json.dumps(manifest(json.loads(content)))
+            if name not in drop:
+                new.writestr(name, (replace or {}).get(name, content))
+        for name, content in add:
+            new.writestr(name, content)
+    return out.getvalue()
+
+
+def turn(which, /, **changes):
+    return lambda found: {
+        **found,
+        "turns": [{**t, **changes} if t["number"] == which else t for t in found["turns"]],
+    }
+
+
+WRONG_MANIFESTS = {
+    "version": lambda found: {**found, "version": 2},
+    "is not that of a session": lambda found: {**found, "format": "kontext-chain"},
+    "exactly the keys of version 1": lambda found: {**found, "extra": 1},
+    "no turns": lambda found: {**found, "turns": []},
+    "no JSON": None,
+    "not exactly the keys": turn(1, extra=1),
+    "impossible prompt": turn(1, prompt=None),
+    "impossible settings": turn(1, settings={"__class__": 1}),
+    "impossible facts": turn(1, facts={"size": [1]}),
+    "impossible visited": turn(1, visited=-1),
+    "impossible blobs": turn(1, blobs={"picture": ["../../etc/passwd"]}),
+    "impossible number": turn(1, number="1"),
+    "no tree": turn(3, parent=7),
+    "no tree ": turn(3, parent=3),
+    "no tree  ": turn(0, parent=3),
+    "no tree   ": turn(3, parent=None),
+    "cannot be there": turn(3, kind="source"),
+    "not the one its turn describes": turn(1, pixels="0" * 64),
+}
+
+
+@pytest.mark.parametrize("says", WRONG_MANIFESTS)
+def test_wrong_manifests_are_refused(session, store, tmp_path, says):
+    data = archive.save(session, tmp_path / "kid.kontext").read_bytes()
+    before = store.sessions()
+    if says == "no JSON":
+        wrong = rezip(data, replace={"manifest.json": b"[" * 100_000})
+    else:
+        wrong = rezip(data, manifest=WRONG_MANIFESTS[says])
+    with pytest.raises(BadRequest, match=says.strip()):
+        archive.load(store, wrong)
+    assert store.sessions() == before
+
+
+def test_strange_zips_are_refused(session, store, tmp_path, picture):
+    data = archive.save(session, tmp_path / "kid.kontext").read_bytes()
+    blob = next(name for name in zipfile.ZipFile(io.BytesIO(data)).namelist() if name.startswith("blobs/"))
+    other = to_png(picture.rotate(180))
+    text = b"not a picture"
+    name = f"blobs/{hashlib.sha256(text).hexdigest()}"
+    cases = {
+        "entries": [
+            rezip(data, add=[("../../evil", b"x")]),
+            rezip(data, add=[("/etc/cron.d/x", b"x")]),
+            rezip(data, add=[("blobs/", b"")]),
+            rezip(data, add=[("blobs/..", b"")]),
+            rezip(data, drop=["manifest.json"]),
+        ],
+        "missing": [rezip(data, drop=[blob])],
+        "named by no turn": [rezip(data, add=[(f"blobs/{hashlib.sha256(other).hexdigest()}", other)])],
+        "damaged": [rezip(data, replace={blob: other}), data[: len(data) // 2], b"", b"PK\3\4", data[:-30]],
+        "damaged PNG": [
+            rezip(
+                data,
+                drop=[blob],
+                add=[(name, text)],
+                manifest=lambda found: json.loads(json.dumps(found).replace(blob[6:], name[6:])),
+            )
+        ],
+    }
+    for says, wrongs in cases.items():
+        for wrong in wrongs:
+            with pytest.raises(BadRequest, match=says):
+                archive.load(store, wrong)
+    with pytest.warns(UserWarning, match="Duplicate"):
+        twice = rezip(data, add=[("manifest.json", b"{}")])
+    with pytest.raises(BadRequest, match="each once"):
+        archive.load(store, twice)
+    with pytest.raises(NotFound):
+        archive.load(store, tmp_path / "nothing.kontext")
+
+
+def test_bombs_are_stopped_early(session, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_MANIFEST_BYTES", 1 << 20)
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("manifest.json", b" " * (8 << 20))
+    with pytest.raises(BadRequest, match="manifest.json is larger than 1 MiB"):
+        archive.load(store, bomb.getvalue())
+    data = archive.save(session, tmp_path / "kid.kontext").read_bytes()
+    monkeypatch.setattr(archive, "MAX_BYTES", 1000)
+    with pytest.raises(BadRequest, match="says it holds more"):
+        archive.load(store, data)
+    monkeypatch.setattr(archive, "MAX_BYTES", 1 << 30)
+    monkeypatch.setattr("kontext.session.pixels.MAX_PIXELS", 1000)
+    with pytest.raises(BadRequest, match=r"refused: a PNG of mode \w+, \(48, 32\)"):
+        archive.load(store, data)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_no_damage_gets_through(damaged_store, data):
+    store, good, expected = damaged_store
+    at = data.draw(st.integers(0, len(good) - 1))
+    wrong = good[:at] + bytes([good[at] ^ data.draw(st.integers(1, 255))]) + good[at + 1 :]
+    try:
+        found = archive.load(store, wrong)
+    except BadRequest:
+        return
+    assert [turn.pixels for turn in found.turns] == expected  # only bytes that say nothing may differ
+
+
+@pytest.fixture(scope="module")
+def damaged_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged")
+    with Store(folder / "store") as store:
+        session = store.create(Image.linear_gradient("L").convert("RGB"), name="kid")
+        good = archive.save(session, folder / "kid.kontext").read_bytes()
+        yield store, good, [turn.pixels for turn in session.turns]
