@@ -1,4 +1,6 @@
-"""The straight path z_t = (1 - t) x + t e between data x and noise e, its velocity, and the times to train at."""
+"""The straight path z_t = (1 - t) x + t e between data x and noise e, its velocity, and the times to train
+at.
+"""
 
 from __future__ import annotations
 

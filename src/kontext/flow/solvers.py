@@ -1,4 +1,6 @@
-"""Following the flow from noise to data. A velocity field is any callable (z, t) -> dz/dt; times are plain floats."""
+"""Following the flow from noise to data. A velocity field is any callable (z, t) -> dz/dt; times are plain
+floats.
+"""
 
 from __future__ import annotations
 
@@ -37,5 +39,7 @@ def midpoint(
 
 
 def guided(with_prompt: Tensor, without_prompt: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance: the velocity without the prompt, pushed `guidance` times toward the one with it."""
+    """Classifier-free guidance: the velocity without the prompt, pushed `guidance` times toward the one with
+    it.
+    """
     return without_prompt + guidance * (with_prompt - without_prompt)

@@ -1,7 +1,7 @@
 """The convolutional autoencoder: pictures to latents eight times smaller on each side, and back.
 
-Names and layout of the published autoencoder of FLUX.1: residual blocks with GroupNorm and swish, attention only in
-the middle. The posterior's mean is used, never a sample.
+Names and layout of the published autoencoder of FLUX.1: residual blocks with GroupNorm and swish, attention
+only in the middle. The posterior's mean is used, never a sample.
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """pixels (b, 3, height, width) in [-1, 1], sides multiples of 8 -> latents (b, channels, height/8, width/8)."""
+        """pixels (b, 3, height, width) in [-1, 1], sides multiples of 8 -> latents (b, channels, height/8,
+        width/8).
+        """
         mean, _ = self.posterior(pixels)
         return self.config.scale * (mean - self.config.shift)
 

@@ -1,8 +1,9 @@
-"""The two blocks of the transformer: double-stream (text and picture with weights of their own, joint attention)
-and single-stream (one sequence, attention and MLP in parallel). Parameter names are those of the published files.
+"""The two blocks of the transformer: double-stream (text and picture with weights of their own, joint
+attention) and single-stream (one sequence, attention and MLP in parallel). Parameter names are those of the
+published files.
 
-In "prefix" attention a context picture runs through the same blocks alone (`context`), which yields the keys and
-values that the text and the target then see.
+In "prefix" attention a context picture runs through the same blocks alone (`context`), which yields the keys
+and values that the text and the target then see.
 """
 
 from __future__ import annotations
@@ -132,7 +133,9 @@ class DoubleStreamBlock(nn.Module):
     def context(
         self, picture: Tensor, picture_mod: tuple[Modulated, ...], rotary: Tensor
     ) -> tuple[Tensor, KeysValues]:
-        """The picture stream of a context, which sees only itself. Returns the stream and its keys and values."""
+        """The picture stream of a context, which sees only itself. Returns the stream and its keys and
+        values.
+        """
         q, k, v = self.img_attn.project(picture_mod[0].before(picture))
         q, k = apply_rotary(q, rotary), apply_rotary(k, rotary)
         picture = self._finish(picture, attend(q, k, v), picture_mod, self.img_attn, self.img_mlp)
@@ -168,7 +171,9 @@ class SingleStreamBlock(nn.Module):
     def context(
         self, x: Tensor, mod: tuple[Modulated, ...], rotary: Tensor, last: bool = False
     ) -> tuple[Tensor, KeysValues]:
-        """A context picture alone. Nobody reads its stream after the last block, so there only keys and values."""
+        """A context picture alone. Nobody reads its stream after the last block, so there only keys and
+        values.
+        """
         q, k, v, mlp = self._project(mod[0].before(x), rotary)
         if not last:
             x = self._finish(x, attend(q, k, v), mlp, mod[0].gate)
@@ -215,7 +220,9 @@ class LastLayer(nn.Module):
 
 
 def sinusoidal_embedding(value: Tensor, width: int = 256) -> Tensor:
-    """Cosines, then sines, of 1000 * value at `width / 2` frequencies from 1 down to 1/10000. value (n,) -> (n, width)."""
+    """Cosines, then sines, of 1000 * value at `width / 2` frequencies from 1 down to 1/10000. value (n,) ->
+    (n, width).
+    """
     half = width // 2
     frequency = torch.exp(
         torch.arange(half, dtype=torch.float32, device=value.device) * (-math.log(10_000) / half)

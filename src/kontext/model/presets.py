@@ -1,6 +1,7 @@
 """Sizes of every network, decided once: `dev` (FLUX.1 Kontext), `nano` and `nano-128` (ours), `tiny` (tests).
 
-Figures of `dev`: the published configuration of FLUX.1 Kontext [dev], its autoencoder, T5 v1.1 XXL and CLIP-L.
+Figures of `dev`: the published configuration of FLUX.1 Kontext [dev], its autoencoder, T5 v1.1 XXL and
+CLIP-L.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class TransformerConfig:
     guidance_embed: bool
     qkv_bias: bool = True
     context_attention: Literal["full", "prefix"]
-    """"full": every token sees every token. "prefix": a context picture sees only itself, at t = 0, without the prompt."""
+    """"full": every token sees every token. "prefix": a context picture sees only itself, at t = 0, without
+    the prompt.
+    """
 
     def __post_init__(self) -> None:
         if sum(self.axes) != self.width // self.heads or self.width % self.heads:
@@ -84,7 +87,9 @@ class Sampling:
     steps: int
     guidance: float
     shift: float | None
-    """alpha of the time shift t' = alpha t / (1 + (alpha - 1) t); None: e^mu from the number of target tokens."""
+    """alpha of the time shift t' = alpha t / (1 + (alpha - 1) t); None: e^mu from the number of target
+    tokens.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

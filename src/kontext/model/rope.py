@@ -1,6 +1,7 @@
 """Rotary positions over three axes: picture index, row, column (FLUX.1 Kontext report, section 3).
 
-Pairs are interleaved (even, odd); pair i of an axis of width d turns by position * theta^(-2i/d). Angles in float32.
+Pairs are interleaved (even, odd); pair i of an axis of width d turns by position * theta^(-2i/d). Angles in
+float32.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def rotary_table(ids: Tensor, axes: tuple[int, ...], theta: float) -> Tensor:
 
 
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
-    """Turn x (batch, heads, n, head_width) by the table (2, n, head_width), in float32; keeps the type of x."""
+    """Turn x (batch, heads, n, head_width) by a table (2, n, head_width), in float32; keeps x's type."""
     cos, sin = table
     y = x.float()
     turned = torch.stack((-y[..., 1::2], y[..., 0::2]), dim=-1).flatten(-2)

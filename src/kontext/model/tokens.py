@@ -1,4 +1,4 @@
-"""Latents to tokens and back, and the positions of a picture's tokens. One token is a 2x2 patch of latents."""
+"""Latents to tokens and back, and the positions of a picture's tokens. A token is a 2x2 patch of latents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from torch import Tensor
 
 
 def pack(latents: Tensor) -> Tensor:
-    """(batch, channels, height, width) -> (batch, height/2 * width/2, channels * 4), channels slowest in a token."""
+    """(batch, channels, height, width) -> (batch, height/2 * width/2, channels * 4), channels slowest in a
+    token.
+    """
     return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
 
 

@@ -1,8 +1,9 @@
 """The rectified-flow transformer of FLUX.1 Kontext: predicts the velocity of the target's tokens.
 
-The sequence is [text | target | context pictures]; positions are (picture index, row, column), the target has index 0
-and text (0, 0, 0). With `context_attention = "prefix"` a context picture sees only itself, modulated at t = 0 without
-prompt or guidance, so that its keys and values (`prefill`) serve every step, seed and prompt.
+The sequence is [text | target | context pictures]; positions are (picture index, row, column), the target
+has index 0 and text (0, 0, 0). With `context_attention = "prefix"` a context picture sees only itself,
+modulated at t = 0 without prompt or guidance, so that its keys and values (`prefill`) serve every step, seed
+and prompt.
 """
 
 from __future__ import annotations
@@ -101,8 +102,9 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Velocity of the target.
 
-        target (b, n, in_channels); text (b, m, text_width); pooled (b, pooled_width); timesteps (b,) in [0, 1];
-        guidance (b,) where the model embeds it, else None; target_ids (n, 3). Returns (b, n, in_channels).
+        target (b, n, in_channels); text (b, m, text_width); pooled (b, pooled_width); timesteps (b,) in [0,
+        1]; guidance (b,) where the model embeds it, else None; target_ids (n, 3). Returns (b, n,
+        in_channels).
         """
         prepared = self.prepare(text, target_ids, context)
         return self.evaluate(target, prepared, self.modulate(self.vector(timesteps, pooled, guidance)))
@@ -150,7 +152,9 @@ class Transformer(nn.Module):
         )
 
     def prefill(self, tokens: Tensor, ids: Tensor) -> Prefix:
-        """Keys and values of one context picture, tokens (b, n, in_channels), ids (n, 3): of the picture alone."""
+        """Keys and values of one context picture, tokens (b, n, in_channels), ids (n, 3): of the picture
+        alone.
+        """
         mod = self.modulate(self.time_in(sinusoidal_embedding(tokens.new_zeros(1)).to(tokens.dtype)))
         rotary = rotary_table(ids, self.config.axes, self.config.theta)
         x, blocks = self.img_in(tokens), []
@@ -163,7 +167,7 @@ class Transformer(nn.Module):
         return Prefix(tuple(blocks))
 
     def vector(self, timesteps: Tensor, pooled: Tensor, guidance: Tensor | None = None) -> Tensor:
-        """The conditioning vector (b, width) of times, pooled text and, where the model embeds it, guidance."""
+        """The conditioning vector (b, width) of times, pooled text and, where it is embedded, guidance."""
         vector = self.time_in(sinusoidal_embedding(timesteps).to(pooled.dtype)) + self.vector_in(pooled)
         if self.config.guidance_embed:
             if guidance is None:

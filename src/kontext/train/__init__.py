@@ -1,1 +1,3 @@
-"""Training: the autoencoder of the world, the flow model, its distillation, and LoRA; writes what `checkpoint` reads."""
+"""Training: the autoencoder of the world, the flow model, its distillation, and LoRA; writes what
+`checkpoint` reads.
+"""

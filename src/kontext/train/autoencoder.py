@@ -1,8 +1,9 @@
 """Training the autoencoder on pictures of the world.
 
-Loss: L1, L1 of gradients, L1 at half and quarter size, L1 in two opponent colour axes (colour is learned last), a
-tiny KL term, and squared error in the last third. In the last third the decoder also sees slightly noisy latents, and
-the encoder pictures that were decoded before, so that repeated round trips stay where they are.
+Loss: L1, L1 of gradients, L1 at half and quarter size, L1 in two opponent colour axes (colour is learned
+last), a tiny KL term, and squared error in the last third. In the last third the decoder also sees slightly
+noisy latents, and the encoder pictures that were decoded before, so that repeated round trips stay where
+they are.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ HELD_OUT = 1_000_000_000
 
 @dataclass(frozen=True)
 class Crops:
-    """Producer of random crops of world pictures, some at full and some at half size: uint8 (count, size, size, 3)."""
+    """Producer of random crops of world pictures, some at full and some at half size: uint8 (count, size,
+    size, 3).
+    """
 
     size: int
     count: int
@@ -72,7 +75,9 @@ def reconstruction_loss(made: Tensor, true: Tensor, colour_weight: float, square
 
 
 def psnr(made: Tensor, true: Tensor) -> float:
-    """Peak signal to noise in dB over pixels in [-1, 1], clamped and rounded to 8 bits as a saved picture is."""
+    """Peak signal to noise in dB over pixels in [-1, 1], clamped and rounded to 8 bits as a saved picture
+    is.
+    """
     made = ((made.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
     return -10 * torch.log10((made - true).square().mean() / 4).item()
 
@@ -93,7 +98,8 @@ def validate(model: Autoencoder, full: Tensor, half: Tensor) -> dict[str, float]
 def train(
     config: AutoencoderTraining, folder: Path, resume: bool = False, initial: Path | None = None
 ) -> Path:
-    """Train and leave `autoencoder.safetensors` (averaged weights, raw latents) and `latents.json` in the folder.
+    """Train and leave `autoencoder.safetensors` (averaged weights, raw latents) and `latents.json` in the
+    folder.
 
     initial: weights to start from. Returns the path of the weights.
     """
@@ -125,7 +131,9 @@ def train(
     producer = Crops(config.crop, config.crops_per_picture, config.half_share)
     feeder = Feeder(producer, workers=config.workers, first_seed=state["seed"] if state else config.seed)
     full, half = _held_out(config.validation_pictures, device)
-    generator = torch.Generator(device).manual_seed(config.seed + run.step)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    if state is not None:
+        generator.set_state(state["generator"])
     forward = torch.compile(_round_trip) if config.compile else _round_trip
 
     def save() -> None:
@@ -135,6 +143,7 @@ def train(
                 "optimizer": optimizer.state_dict(),
                 "ema": ema.average,
                 "seed": feeder.seed,
+                "generator": generator.get_state(),
             }
         )
         with ema:

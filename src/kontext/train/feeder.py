@@ -1,8 +1,8 @@
 """Training examples from worker processes through shared memory: no data set on disk, no pickled pictures.
 
-A producer is a picklable callable: seed -> {field: array}, always of the same shapes. Workers fill slots of shared
-memory with blocks of examples; the trainer copies a slot out and hands it back. With no workers the examples are
-made in the caller's process, in the order of their seeds.
+A producer is a picklable callable: seed -> {field: array}, always of the same shapes. Workers fill slots of
+shared memory with blocks of examples; the trainer copies a slot out and hands it back. With no workers the
+examples are made in the caller's process, in the order of their seeds.
 """
 
 from __future__ import annotations

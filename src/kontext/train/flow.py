@@ -1,7 +1,8 @@
 """Training the flow model: transformer and both text encoders together, on pairs of the world.
 
-Rectified flow (FLUX.1 Kontext report, section 3): the network sees z_t = (1 - t) x + t e, the context and the prompt,
-and learns e - x. One batch in `generate_every` has no context and the target's caption as prompt (text to picture).
+Rectified flow (FLUX.1 Kontext report, section 3): the network sees z_t = (1 - t) x + t e, the context and
+the prompt, and learns e - x. One batch in `generate_every` has no context and the target's caption as prompt
+(text to picture).
 """
 
 from __future__ import annotations
@@ -130,7 +131,10 @@ class FlowTrainer:
         )
         self.feeder = Feeder(self.pairs, workers=config.workers, first_seed=first_seed)
         self.pool = Pool(config.pool, self.codec, self.device)
-        self.generator = torch.Generator().manual_seed(config.seed + 7919 * self.run.step)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        if state and resume:
+            self.generator.set_state(state["generator"])
+            self.pool.restore(state["pool"])
         self.validation = Validation(self)
         if config.compile:
             transformer = self.networks.transformer
@@ -141,7 +145,8 @@ class FlowTrainer:
     def train(self) -> Path:
         """Returns the folder of the finished model."""
         config, run = self.config, self.run
-        self.pool.add(self.feeder.take(config.first_fill))
+        if self.pool.filled < config.first_fill:
+            self.pool.add(self.feeder.take(config.first_fill))
         sums = _Sums()
         last_save = run.elapsed
         while not run.finished:
@@ -215,6 +220,8 @@ class FlowTrainer:
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.average,
                 "seed": self.feeder.seed,
+                "generator": self.generator.get_state(),
+                "pool": self.pool.state(),
                 "tokenizer": self.tokenizer.to_str(),
             }
         )
@@ -234,7 +241,9 @@ class FlowTrainer:
 
 
 class Validation:
-    """Held-out pairs, sampled with the preset's own steps and schedule: edit error, keep, wrong words, by kind."""
+    """Held-out pairs, sampled with the preset's own steps and schedule: edit error, keep, wrong words, by
+    kind.
+    """
 
     def __init__(self, trainer: FlowTrainer):
         self.trainer = trainer
@@ -319,14 +328,16 @@ class _Sums:
             self._keep("_t", t)
 
     def take(self) -> dict[str, object]:
-        error, t = (torch.cat(self.values.pop(name)) for name in ("_error", "_t"))
-        bins = (t * TIME_BINS).long().clamp_max(TIME_BINS - 1)
+        errors, times = self.values.pop("_error", []), self.values.pop("_t", [])
         figures: dict[str, object] = {
             name: torch.stack(values).mean().item() for name, values in self.values.items()
         }
-        figures["by_t"] = [
-            round(error[bins == i].mean().item(), 3) if (bins == i).any() else None for i in range(TIME_BINS)
-        ]
+        if errors:
+            error, bins = torch.cat(errors), (torch.cat(times) * TIME_BINS).long().clamp_max(TIME_BINS - 1)
+            figures["by_t"] = [
+                round(error[bins == i].mean().item(), 3) if (bins == i).any() else None
+                for i in range(TIME_BINS)
+            ]
         self.values = {}
         return figures
 
@@ -351,5 +362,7 @@ def train(
     resume: bool = False,
     initial: Path | None = None,
 ) -> Path:
-    """Train and leave the model's folder. initial: the `state.pt` of an earlier run whose averaged weights to start from."""
+    """Train and leave the model's folder. initial: the `state.pt` of an earlier run whose averaged weights
+    to start from.
+    """
     return FlowTrainer(config, folder, autoencoder, resume, initial).train()

@@ -100,8 +100,11 @@ class MuonAdamW(torch.optim.Optimizer):
 def split_parameters(
     modules: Iterable[nn.Module], adamw_names: tuple[str, ...]
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices and convolutions for Muon; vectors, and parameters whose name holds one of `adamw_names`, for AdamW."""
-    muon, adamw = [], []
+    """Matrices and convolutions for Muon; vectors, and parameters whose name holds one of `adamw_names`, for
+    AdamW.
+    """
+    muon: list[nn.Parameter] = []
+    adamw: list[nn.Parameter] = []
     for module in modules:
         for name, p in module.named_parameters():
             plain = p.ndim < 2 or any(part in name for part in adamw_names)

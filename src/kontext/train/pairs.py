@@ -1,7 +1,7 @@
 """Training pairs of the flow model: drawn by workers as pictures and token ids, kept as latents in a pool.
 
-A pair is encoded once and then used several times with fresh noise and times. The pool is a ring: new pairs replace
-the oldest.
+A pair is encoded once and then used several times with fresh noise and times. The pool is a ring: new pairs
+replace the oldest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from kontext.model.autoencoder import Autoencoder
 from kontext.train.autoencoder import to_pixels
 from kontext.world import Sample, World
 from kontext.world.sentences import caption
+
+SAVED_BYTES = 64 * 2**20
 
 LABELS = 1024
 """Classes of the label loss: edit kind and value, hashed."""
@@ -59,7 +61,9 @@ class Pairs:
 
 
 def text_ids(tokenizer: Tokenizer, text: str, length: int) -> np.ndarray:
-    """Ids (length,) int32, ended and padded with 0; a caption that is too long loses its end, not its end token."""
+    """Ids (length,) int32, ended and padded with 0; a caption that is too long loses its end, not its end
+    token.
+    """
     ids = tokenizer.encode(text).ids
     if len(ids) > length:
         ids = ids[: length - 1] + ids[-1:]
@@ -85,7 +89,9 @@ def label(sample: Sample) -> int:
 
 
 def target_caption(sample: Sample) -> tuple[str, str]:
-    """The target in words, English and Chinese; empty where the world's captions do not tell the whole picture."""
+    """The target in words, English and Chinese; empty where the world's captions do not tell the whole
+    picture.
+    """
     scene = sample.after
     plain = "foreign" not in scene and not scene["style"] and not scene["sheet"]
     shows = plain and (scene["character"] or scene["objects"])
@@ -130,6 +136,18 @@ class Pool:
                 )
             self.fields[name][places.to(self.device)] = value.to(self.device)
         self.added += count
+
+    def state(self) -> dict[str, object] | None:
+        """What to save: all of a small pool; nothing of a large one, which a resumed run fills with new
+        pairs.
+        """
+        size = sum(value.nelement() * value.element_size() for value in self.fields.values())
+        return {"fields": self.fields, "added": self.added} if size < SAVED_BYTES else None
+
+    def restore(self, state: dict | None) -> None:
+        if state is not None:
+            self.fields = {name: value.to(self.device) for name, value in state["fields"].items()}
+            self.added = state["added"]
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """A batch of pairs, drawn evenly; latents in float32."""

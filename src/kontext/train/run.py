@@ -1,7 +1,8 @@
-"""What every training run shares: its folder, log, clock, learning-rate course, moving average and saved state.
+"""What every training run shares: its folder, log, clock, learning-rate course, moving average and saved
+state.
 
-A run is resumable at any save and stops at its step count or its time budget, whichever comes first, always with a
-complete state on disk.
+A run is resumable at any save and stops at its step count or its time budget, whichever comes first, always
+with a complete state on disk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The small tokenizer of our own models: byte-level BPE over sentences of the world, English and Chinese alike.
+"""The small tokenizer of our own models: byte-level BPE over sentences of the world, English and Chinese
+alike.
 
 Byte level, so that no text is unknown; lower case, since the world's sentences mean the same in any case.
 Ids 0 and 1 are padding and end of text.

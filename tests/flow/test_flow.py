@@ -1,0 +1,95 @@
+"""Schedules equal the published figures; solvers have their order; training times follow their law."""
+
+import math
+
+import pytest
+import torch
+
+from kontext import flow
+
+PUBLISHED_MU = {4116: 1.15339, 4042: 1.14086, 4095: 1.14983, 4096: 1.15, 256: 0.5}
+PUBLISHED_30 = (
+    "1 .9892 .9779 .9660 .9535 .9404 .9266 .9121 .8967 .8805 .8633 .8451 .8257 .8051 .7831 .7595 .7343 .7072 "
+    ".6780 .6464 .6123 .5751 .5345 .4901 .4412 .3871 .3270 .2598 .1841 .0982 0"
+)
+
+
+@pytest.mark.parametrize("tokens", PUBLISHED_MU)
+def test_mu_is_the_published_one(tokens):
+    assert flow.official_mu(tokens) == pytest.approx(PUBLISHED_MU[tokens], abs=1e-5)
+
+
+def test_schedules_are_the_published_ones():
+    thirty = flow.schedule(30, 4096)
+    assert [round(t, 4) for t in thirty] == [float(t) for t in PUBLISHED_30.split()]
+    assert [round(t, 4) for t in flow.schedule(4, 4096)] == [1.0, 0.9045, 0.7595, 0.5128, 0.0]
+
+
+def test_a_shift_of_its_own_replaces_the_official_mu():
+    shifted = flow.schedule(2, 256, shift=6.0)
+    assert shifted == pytest.approx([1.0, 6 * 0.5 / (1 + 5 * 0.5), 0.0])
+    assert flow.schedule(3, 256, shift=math.exp(flow.official_mu(256))) == pytest.approx(
+        flow.schedule(3, 256)
+    )
+
+
+@pytest.mark.parametrize(("steps", "shift"), [(0, None), (-1, None), (4, 0.0), (4, -2.0)])
+def test_impossible_schedules_are_refused(steps, shift):
+    with pytest.raises(ValueError, match="must be"):
+        flow.schedule(steps, 256, shift)
+
+
+@pytest.mark.parametrize(("solver", "order"), [(flow.euler, 1), (flow.midpoint, 2)])
+def test_solvers_reach_their_order(solver, order):
+    """dz/dt = 3 t^2 z backward from t = 1: z(0) = z(1) / e."""
+
+    def error(steps):
+        z = solver(
+            lambda z, t: 3 * t * t * z, torch.ones(1, dtype=torch.float64), flow.schedule(steps, 256, 1.0)
+        )
+        return abs(z.item() - math.exp(-1))
+
+    ratio = error(40) / error(80)
+    assert ratio == pytest.approx(2**order, rel=0.1)
+
+
+def test_a_straight_path_is_followed_exactly_in_one_step():
+    data, noise = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    seen = []
+    made = flow.euler(
+        lambda z, t: flow.velocity(data, noise), noise, [1.0, 0.0], lambda i, z, x: seen.append((i, x))
+    )
+    assert torch.allclose(made, data, atol=1e-6)
+    assert seen[0][0] == 0 and torch.allclose(seen[0][1], data, atol=1e-6)
+
+
+def test_path_ends_at_data_and_noise():
+    data, noise = torch.randn(2, 3), torch.randn(2, 3)
+    assert torch.equal(flow.interpolate(data, noise, torch.zeros(2)), data)
+    assert torch.equal(flow.interpolate(data, noise, torch.ones(2)), noise)
+
+
+def test_guidance_one_is_the_prompt_alone():
+    with_prompt, without = torch.randn(3), torch.randn(3)
+    assert torch.allclose(flow.guided(with_prompt, without, 1.0), with_prompt)
+    assert torch.allclose(flow.guided(with_prompt, without, 0.0), without)
+
+
+def test_training_times_are_logit_normal_shifted():
+    generator = torch.Generator().manual_seed(0)
+    t = flow.training_times(4096, generator, shift=6.0)
+    alpha = t / (6 - 5 * t)  # undo the shift
+    logit = torch.logit(alpha)
+    assert logit.mean().abs() < 0.02 and (logit.std() - 1).abs() < 0.02
+    assert ((t > 0) & (t < 1)).all()
+
+
+def test_stratified_times_cover_every_slice():
+    t = flow.training_times(64, torch.Generator().manual_seed(1))
+    ranks = torch.special.ndtr(torch.logit(t)) * 64
+    assert sorted(ranks.floor().long().tolist()) == list(range(64))
+
+
+def test_a_uniform_share_of_one_is_uniform():
+    t = flow.training_times(4096, torch.Generator().manual_seed(2), shift=6.0, uniform_share=1.0)
+    assert (t.mean() - 0.5).abs() < 0.02

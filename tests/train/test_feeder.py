@@ -1,0 +1,50 @@
+"""Examples reach the trainer whole and once each, from workers or its own process; a dead worker is told."""
+
+import numpy as np
+import pytest
+
+from kontext.train.feeder import Feeder
+
+
+class Numbers:
+    """A producer that tells its seed in two fields of different types and shapes."""
+
+    def __call__(self, seed: int) -> dict[str, np.ndarray]:
+        return {"number": np.int64(seed), "picture": np.full((3, 5), seed % 251, np.uint8)}
+
+
+class Dies:
+    def __call__(self, seed: int) -> dict[str, np.ndarray]:
+        if seed > 3:
+            raise ValueError("no more")
+        return {"number": np.int64(seed)}
+
+
+def test_without_workers_examples_come_in_the_order_of_their_seeds():
+    feeder = Feeder(Numbers(), workers=0, first_seed=10)
+    assert feeder.take(3)["number"].tolist() == [10, 11, 12]
+    assert feeder.take(2)["number"].tolist() == [13, 14]
+    assert feeder.seed == 15
+
+
+def test_workers_deliver_every_seed_once_and_whole():
+    feeder = Feeder(Numbers(), workers=2, first_seed=100, block=4, slots=3)
+    try:
+        taken = [feeder.take(7) for _ in range(6)]
+    finally:
+        feeder.close()
+    numbers = np.concatenate([t["number"] for t in taken])
+    pictures = np.concatenate([t["picture"] for t in taken])
+    assert len(set(numbers.tolist())) == 42
+    assert (numbers >= 100).all() and numbers.max() < 100 + 2 * (42 + 2 * 4 * 3)
+    assert (pictures == (numbers % 251)[:, None, None]).all()
+
+
+def test_a_dead_worker_is_told():
+    feeder = Feeder(Dies(), workers=1, first_seed=0, block=2, slots=2)
+    try:
+        with pytest.raises(RuntimeError, match="died"):
+            for _ in range(10):
+                feeder.take(2)
+    finally:
+        feeder.close()

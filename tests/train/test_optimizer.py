@@ -1,0 +1,76 @@
+"""Muon makes updates with singular values near one; AdamW is torch's own; parameters go to the right one."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from kontext.train.optimizer import MuonAdamW, orthogonalize, split_parameters
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 16, 64), (2, 64, 16)])
+def test_orthogonalized_momentum_has_singular_values_near_one(shape):
+    made = orthogonalize(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    values = torch.linalg.svdvals(made)
+    assert made.shape == torch.Size(shape)
+    assert values.min() > 0.3 and values.max() < 1.6  # five steps of this iteration reach about [0.7, 1.2]
+
+
+def test_adamw_equals_the_library_step_for_step():
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    mine = MuonAdamW([], ours.parameters(), muon_rate=0.0, adamw_rate=1e-2, weight_decay=0.1)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+    for step in range(5):
+        x = torch.randn(7, 5, generator=torch.Generator().manual_seed(step))
+        for model, optimizer in ((ours, mine), (theirs, reference)):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+    assert torch.allclose(ours.bias, theirs.bias, atol=1e-6)
+
+
+def test_muon_learns_a_linear_map():
+    torch.manual_seed(0)
+    model, truth = nn.Linear(16, 16, bias=False), torch.randn(16, 16)
+    optimizer = MuonAdamW(model.parameters(), [], muon_rate=0.2, adamw_rate=0.0, weight_decay=0.0)
+    first = None
+    for step in range(200):
+        x = torch.randn(64, 16)
+        loss = (model(x) - x @ truth.T).square().mean()
+        first = first or loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.scale_rates(1 - step / 200)
+        optimizer.step()
+    assert loss.item() < 0.01 * first
+
+
+def test_vectors_and_named_parameters_go_to_adamw():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Conv2d(2, 2, 3), nn.Embedding(5, 4))
+    muon, adamw = split_parameters([module], ("2.",))
+    assert {p.ndim for p in muon} == {2, 4}
+    assert len(muon) == 2 and len(adamw) == 3
+
+
+def test_state_survives_saving():
+    torch.manual_seed(0)
+    model = nn.Linear(4, 4)
+    optimizer = MuonAdamW([model.weight], [model.bias], muon_rate=0.1, adamw_rate=0.1)
+
+    def step(network, rule):
+        rule.zero_grad()
+        network(torch.ones(2, 4)).sum().backward()
+        rule.step()
+
+    step(model, optimizer)
+    again = nn.Linear(4, 4)
+    again.load_state_dict(model.state_dict())
+    resumed = MuonAdamW([again.weight], [again.bias], muon_rate=0.1, adamw_rate=0.1)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step(model, optimizer)
+    step(again, resumed)
+    assert torch.equal(model.weight, again.weight) and torch.equal(model.bias, again.bias)

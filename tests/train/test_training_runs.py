@@ -1,0 +1,235 @@
+"""Training learns, resumes with the same losses, and leaves a model that loads."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from kontext.checkpoint import load_model
+from kontext.model.autoencoder import Autoencoder
+from kontext.model.presets import PRESETS
+from kontext.train import autoencoder as autoencoder_training
+from kontext.train.config import AutoencoderTraining, FlowTraining, Stage
+from kontext.train.feeder import Feeder
+from kontext.train.flow import FlowTrainer
+from kontext.train.pairs import label, target_caption, text_ids, token_mask
+from kontext.train.run import Ema, Run
+from kontext.train.tokenizer import train_tokenizer
+from kontext.world import World
+
+SIMPLE = {"families": ("kid",), "art_sets": ("flat",), "kinds": ("hair_color", "cloth_color", "background")}
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory):
+    """An untrained autoencoder: a fixed map of pictures to latents is enough to test the flow's training."""
+    folder = tmp_path_factory.mktemp("codec")
+    torch.manual_seed(0)
+    save_file(Autoencoder(PRESETS["tiny"].autoencoder).state_dict(), folder / "autoencoder.safetensors")
+    (folder / "latents.json").write_text(json.dumps({"scale": 1.0, "shift": 0.0}))
+    train_tokenizer(["make the hair blue", "change the shirt to red"] * 9, 300).save(
+        str(folder / "tokenizer.json")
+    )
+    return folder
+
+
+def settings(**changes) -> FlowTraining:
+    plain = dict(
+        preset="tiny",
+        steps=4,
+        batch=4,
+        fresh=2,
+        pool=16,
+        first_fill=4,
+        workers=0,
+        warmup=1,
+        decay_share=0.0,
+        curriculum=(Stage(world=SIMPLE),),
+        log_every=1,
+        validate_every=1000,
+        validation_pairs=2,
+    )
+    return FlowTraining(**{**plain, **changes})
+
+
+def trainer(config, folder, codec, resume=False) -> FlowTrainer:
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.json").write_text((codec / "tokenizer.json").read_text())
+    return FlowTrainer(config, folder, codec / "autoencoder.safetensors", resume, None)
+
+
+def losses(folder) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def interrupted(feeder, calls: int):
+    """The feeder's `take`, which is cut off like a killed process after some calls."""
+    take, left = feeder.take, [calls]
+
+    def cut_off(count):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return take(count)
+
+    return cut_off
+
+
+def test_an_interrupted_flow_run_resumes_with_the_same_losses(tmp_path, codec):
+    config = settings(steps=6, save_seconds=0.0)
+    trainer(config, tmp_path / "whole", codec).train()
+    first = trainer(config, tmp_path / "parts", codec)
+    first.feeder.take = interrupted(first.feeder, calls=4)  # the first fill and three steps
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    trainer(config, tmp_path / "parts", codec, resume=True).train()
+    assert len(losses(tmp_path / "parts")) == 5  # one of the six steps was text to picture
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+
+
+def test_a_flow_run_leaves_a_model_that_loads(tmp_path, codec):
+    model = load_model(str(trainer(settings(), tmp_path / "run", codec).train()))
+    assert model.preset.transformer == PRESETS["tiny"].transformer
+    ids, clip_ids, cut = model.token_ids(["make the hair blue"])
+    assert ids.shape == (1, PRESETS["tiny"].text_length) and not cut[0]
+
+
+def test_a_time_budget_ends_a_run_with_everything_saved(tmp_path, codec):
+    config = settings(steps=10**6, seconds=2.0)
+    trainer(config, tmp_path / "run", codec).train()
+    assert (tmp_path / "run" / "state.pt").exists()
+    assert (tmp_path / "run" / "model" / "transformer.safetensors").exists()
+
+
+def small_autoencoder(steps: int) -> AutoencoderTraining:
+    return AutoencoderTraining(
+        preset="tiny",
+        steps=steps,
+        batch=4,
+        crop=32,
+        crops_per_picture=4,
+        workers=0,
+        warmup=1,
+        decay_share=0.0,
+        log_every=1,
+        validation_pictures=2,
+        validate_every=100,
+        save_seconds=0.0 if steps < 20 else 100.0,
+    )
+
+
+def test_the_autoencoder_learns_a_batch_by_heart(tmp_path, monkeypatch):
+    class Same(Feeder):
+        def take(self, count):
+            self.seed = 0
+            return super().take(count)
+
+    monkeypatch.setattr(autoencoder_training, "Feeder", Same)
+    autoencoder_training.train(small_autoencoder(steps=150), tmp_path)
+    course = losses(tmp_path)
+    assert np.mean(course[85:95]) < 0.5 * np.mean(course[:5])  # before squared error joins the loss
+
+
+def test_an_interrupted_autoencoder_run_resumes_with_the_same_losses(tmp_path, monkeypatch):
+    config = small_autoencoder(steps=12)
+    autoencoder_training.train(config, tmp_path / "whole")
+    whole = losses(tmp_path / "whole")
+
+    class CutOff(Feeder):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            self.take = interrupted(self, calls=5)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(autoencoder_training, "Feeder", CutOff)
+        with pytest.raises(KeyboardInterrupt):
+            autoencoder_training.train(config, tmp_path / "parts")
+    autoencoder_training.train(config, tmp_path / "parts", resume=True)
+    assert losses(tmp_path / "parts") == pytest.approx(whole, rel=1e-5)
+    assert (tmp_path / "parts" / "latents.json").exists()
+
+
+@pytest.mark.slow
+def test_tiny_overfits_sixteen_pairs(tmp_path, codec):
+    config = settings(
+        steps=1500,
+        seconds=110.0,
+        batch=16,
+        fresh=1,
+        pool=16,
+        first_fill=16,
+        text_dropout=0.0,
+        generate_every=0,
+        decay_share=0.4,
+        log_every=100,
+    )
+    run = trainer(config, tmp_path / "run", codec)
+    pairs = run.feeder.take(16)
+    run.feeder.take = lambda count: {name: value[:count] for name, value in pairs.items()}
+    run.train()
+    latents = run.pool.fields
+    with run.ema:
+        made = run.validation._sample(latents["text"].long(), _packed(latents["source"]))
+    truth, mask = _packed(latents["target"]), latents["mask"].bool()
+    error = (made - truth)[mask].square().mean()
+    spread = truth.max() - truth.min()
+    decibels = 10 * torch.log10(spread**2 / error).item()
+    assert decibels > 30, f"{decibels:.1f} dB in the changed region"
+
+
+def _packed(latents):
+    from kontext.model.tokens import pack
+
+    return pack(latents.float())
+
+
+def test_rate_warms_up_and_decays(tmp_path):
+    run = Run(tmp_path, steps=100, seconds=None, warmup=10, decay_share=0.5)
+    run.step = 0
+    assert run.rate() == pytest.approx(0.1)
+    run.step = 40
+    assert run.rate() == 1.0
+    run.step = 75
+    assert run.rate() == pytest.approx(0.5)
+
+
+def test_moving_average_swaps_in_and_out():
+    module = torch.nn.Linear(2, 2)
+    before = module.weight.detach().clone()
+    ema = Ema([module], limit=0.9)
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    ema.update(10**6)
+    with ema:
+        assert torch.allclose(module.weight, before + 0.1, atol=1e-5)
+    assert torch.equal(module.weight, before + 1.0)
+
+
+def test_token_mask_marks_tokens_that_change():
+    mask = np.zeros((256, 256), bool)
+    mask[40, 200] = True
+    tokens = token_mask(mask, 8).reshape(8, 8)
+    assert tokens.sum() == 1 and tokens[1, 6] == 1
+
+
+def test_text_ids_keep_the_end_when_cut(codec):
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(codec / "tokenizer.json"))
+    end = tokenizer.token_to_id("</s>")
+    long = text_ids(tokenizer, "make the hair blue " * 20, 12)
+    assert len(long) == 12 and long[-1] == end
+    short = text_ids(tokenizer, "blue", 12)
+    assert short[-1] == 0 and end in short
+
+
+def test_labels_tell_values_apart_and_captions_are_empty_where_they_would_lie():
+    world = World()
+    samples = [world.sample(seed, kind="hair_color") for seed in range(12)]
+    colours = {s.labels["hair_color"] for s in samples}
+    assert len({label(s) for s in samples}) == len(colours)
+    foreign = world.sample(0, kind="foreign_style")
+    assert target_caption(foreign) == ("", "")
