@@ -1,0 +1,96 @@
+"""`kontext keys`: make, list, change and revoke keys of the HTTP API."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kontext.commands import options
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+Data = Annotated[Path | None, typer.Option("--data", help="The folder given to serve.", metavar="DIR")]
+Database = Annotated[str | None, typer.Option("--database", help="The URL given to serve.", metavar="URL")]
+KeyName = Annotated[str, typer.Argument(help="Name, id or first letters.", metavar="KEY", show_default=False)]
+
+
+@app.callback()
+def keys() -> None:
+    """Make and revoke keys of the HTTP API."""
+
+
+@app.command()
+def make(
+    name: Annotated[str, typer.Argument(help="For whom it is.", metavar="NAME", show_default=False)],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, edit or metrics; several times.", metavar="SCOPE")
+    ] = None,
+    rate: Annotated[int | None, typer.Option(help="Requests a minute.", min=1, metavar="N")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Jobs at a time.", min=1, metavar="N")] = None,
+    credits: Annotated[
+        float | None, typer.Option(help="Credits to spend; default: no limit.", min=0, metavar="C")
+    ] = None,
+    days: Annotated[float | None, typer.Option(help="How long it is good.", min=0, metavar="D")] = None,
+    data: Data = None,
+    database: Database = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make a key; it is shown this one time."""
+    key, text = _keys(data, database).make(
+        name,
+        scopes=scope or ("read", "edit"),
+        rate_per_minute=rate,
+        active_jobs=jobs,
+        credits=credits,
+        days=days,
+    )
+    typer.echo(json.dumps({**asdict(key), "key": text}) if as_json else text)
+
+
+@app.command("list")
+def listing(data: Data = None, database: Database = None, as_json: options.Json = False) -> None:
+    """All keys, without their texts."""
+    found = _keys(data, database).all()
+    if as_json:
+        typer.echo(json.dumps([asdict(key) for key in found]))
+        return
+    for key in found:
+        expired = key.expires is not None and key.expires < time.time()
+        state = "revoked" if key.revoked else "expired" if expired else "good"
+        credits = "" if key.credits is None else f"  {key.credits:g} credits"
+        typer.echo(f"{key.id}  {key.start}...  {state:8}{','.join(key.scopes):10}  {key.name}{credits}")
+
+
+@app.command()
+def revoke(name: KeyName, data: Data = None, database: Database = None) -> None:
+    """Make a key useless; servers notice within seconds."""
+    found = _keys(data, database)
+    found.change(found.find(name), revoked=True)
+
+
+@app.command()
+def credits(
+    name: KeyName,
+    amount: Annotated[float, typer.Argument(help="What is left from now on.", min=0, metavar="C")],
+    data: Data = None,
+    database: Database = None,
+) -> None:
+    """Set the credits of a key."""
+    found = _keys(data, database)
+    found.change(found.find(name), credits=amount)
+
+
+def _keys(data: Path | None, database: str | None):
+    from kontext.server.access import Keys
+    from kontext.server.queue import Queue
+    from kontext.server.settings import Settings
+    from kontext.server.service import open_store
+
+    store = open_store(Settings(data=data, database=database))
+    Queue(store)  # makes the tables
+    return Keys(store)

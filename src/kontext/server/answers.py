@@ -1,0 +1,125 @@
+"""Errors as HTTP answers: one table of states, one shape with words in `message`; clients of other dialects find theirs.
+
+`detail` is what FastAPI's and the AI SDK's readers look for, `message` what blackforest reads, `error` what openai reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from kontext.errors import BadPicture, BadRequest, Busy, KontextError, NotFound
+from kontext.server.access import Forbidden, NoKey, TooOften
+from kontext.server.queue import NoCredits, QueueFull
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 2
+
+
+class TooLarge(KontextError):
+    """A body or picture above the limits."""
+
+
+class NotReady(KontextError):
+    """The server stops, or has no model."""
+
+
+class Refused(KontextError):
+    """Moderated: the prompt, a picture given, or the result."""
+
+
+# Most special first: class -> status, code, type in the OpenAI dialect.
+STATES: dict[type[KontextError], tuple[int, str, str]] = {
+    TooOften: (429, "rate", "rate_limit_error"),
+    QueueFull: (429, "queue_full", "rate_limit_error"),
+    NoCredits: (402, "no_credits", "insufficient_quota"),
+    NoKey: (401, "no_key", "authentication_error"),
+    Forbidden: (403, "forbidden", "permission_error"),
+    TooLarge: (413, "too_large", "invalid_request_error"),
+    NotReady: (503, "not_ready", "server_error"),
+    Refused: (400, "moderation_blocked", "image_generation_user_error"),
+    NotFound: (404, "not_found", "invalid_request_error"),
+    Busy: (409, "busy", "conflict_error"),
+    BadPicture: (400, "bad_picture", "invalid_request_error"),
+    BadRequest: (400, "bad_request", "invalid_request_error"),
+    KontextError: (400, "bad_request", "invalid_request_error"),
+}
+CODES = {status: code for status, code, _ in reversed(STATES.values())} | {
+    405: "no_such_method",
+    408: "too_slow",
+    422: "invalid",
+}
+
+
+class Problem(BaseModel):
+    """Why a request was not done."""
+
+    message: str
+    detail: Any
+    code: str
+
+
+def answer(
+    status: int, message: str, code: str, kind: str = "invalid_request_error", **more: Any
+) -> JSONResponse:
+    headers = more.pop("headers", None)
+    error = {"message": message, "type": kind, "param": more.pop("param", None), "code": code}
+    body = {"message": message, "detail": message, "code": code, "error": error}
+    return JSONResponse({**body, **more}, status, headers)
+
+
+def explain(error: KontextError) -> JSONResponse:
+    status, code, kind = next(state for known, state in STATES.items() if isinstance(error, known))
+    headers = None
+    if status == 429:
+        wait = error.wait_seconds if isinstance(error, TooOften) else RETRY_SECONDS
+        headers = {"retry-after": str(max(1, math.ceil(wait)))}
+    return answer(status, str(error), code, kind, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Let every error leave in this shape; nothing of the inside is shown."""
+
+    @app.exception_handler(KontextError)
+    async def _ours(request: Request, error: KontextError) -> JSONResponse:
+        return explain(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in error.errors()]
+        first = found[0] if found else {"loc": [], "msg": "the request is not valid"}
+        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        return answer(422, f"{where}: {first['msg']}"[:500], "invalid", detail=found, param=where)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        code = CODES.get(error.status_code, "error")
+        return answer(error.status_code, str(error.detail), code, headers=dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        return answer(500, "the server failed; its log says why", "failed", "server_error")
+
+
+FAILURES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": words}
+    for status, words in {
+        400: "An argument or picture that cannot be honoured",
+        401: "A key is needed",
+        403: "The key does not allow this",
+        404: "Not found, or another key's",
+        409: "Changed by somebody else in the meantime",
+        413: "Too large",
+        422: "A field is missing or of the wrong type",
+        429: "Too many jobs or requests; see Retry-After",
+        503: "Loading or stopping",
+    }.items()
+}

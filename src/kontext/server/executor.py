@@ -1,0 +1,166 @@
+"""Where batches run. `Worker` is the interface; `LocalWorker` is a process of this machine that may be killed.
+
+A worker runs one batch at a time. When it dies, `run` raises WorkerDied and `start` makes a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from kontext.engine.requests import Result
+from kontext.errors import KontextError
+from kontext.server.settings import Settings
+from kontext.server.worker import Card, Failure, Tell, Work
+
+log = logging.getLogger(__name__)
+
+
+class WorkerDied(KontextError):
+    """The process of a worker is gone; what it ran is not finished."""
+
+
+class CannotLoad(KontextError):
+    """The model cannot be loaded; trying again does not help."""
+
+
+class Worker(Protocol):
+    """One place that runs batches; all methods are called on the event loop."""
+
+    alive: bool
+
+    async def start(self) -> Card:
+        """Load the model; again after a death. Raises WorkerDied, CannotLoad."""
+
+    async def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:
+        """Raises WorkerDied."""
+
+    async def prefill(self, picture: bytes) -> float | Failure:
+        """Raises WorkerDied."""
+
+    def cancel(self, job_id: str) -> None: ...
+
+    async def kill(self) -> None:
+        """End it now, whatever it does."""
+
+
+class LocalWorker:
+    """`kontext.server.worker` as a process, at the other end of a socket."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.process: subprocess.Popen | None = None
+        self._waiting: dict[str, asyncio.Future] = {}
+        self.alive = False
+        self._tell: Tell | None = None
+        self._sending = threading.Lock()
+
+    async def start(self) -> Card:
+        await self.kill()
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "kontext.server.worker", str(theirs.fileno()), self.settings.editor]
+        environment = dict(os.environ)
+        if self.settings.workers > 1:
+            environment.setdefault(
+                "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.settings.workers))
+            )
+        command += [self.settings.model, self.settings.device or ""]
+        self.process = subprocess.Popen(
+            command,
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._connection = Connection(ours.detach())
+        loop = asyncio.get_running_loop()
+        self.alive = True
+        ready = self._expect("ready")
+        threading.Thread(target=self._listen, args=(self._connection, loop), daemon=True).start()
+        return await ready
+
+    async def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:
+        self._tell = tell
+        results = self._expect("results")
+        await self._send("run", list(works))
+        return await results
+
+    async def prefill(self, picture: bytes) -> float | Failure:
+        seconds = self._expect("prefilled")
+        await self._send("prefill", picture)
+        return await seconds
+
+    def cancel(self, job_id: str) -> None:
+        asyncio.ensure_future(self._send("cancel", job_id))
+
+    async def kill(self) -> None:
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+    def _expect(self, kind: str) -> asyncio.Future:
+        if not self.alive:
+            raise WorkerDied("the worker process is not running")
+        self._waiting[kind] = future = asyncio.get_running_loop().create_future()
+        return future
+
+    async def _send(self, *message: Any) -> None:
+        def send() -> None:
+            with self._sending:
+                self._connection.send(message)
+
+        try:
+            await asyncio.to_thread(send)
+        except (OSError, ValueError):
+            pass  # dead: the listener tells those who wait
+
+    def _listen(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs in a thread of its own until the process is gone."""
+        try:
+            while True:
+                loop.call_soon_threadsafe(self._hear, connection.recv())
+        except (EOFError, OSError, RuntimeError):
+            pass
+        finally:
+            connection.close()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._mourn, connection)
+
+    def _hear(self, message: tuple) -> None:
+        kind, *given = message
+        if kind == "step":
+            if self._tell is not None:
+                self._tell(*given)
+        elif kind == "failed":
+            self._answer("ready", CannotLoad(given[0]))
+        else:
+            self._answer(kind, given[0])
+
+    def _answer(self, kind: str, answer: Any) -> None:
+        future = self._waiting.pop(kind, None)
+        if future is not None and not future.done():
+            future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
+
+    def _mourn(self, connection: Connection) -> None:
+        if connection is self._connection:
+            self.alive = False
+            for kind in list(self._waiting):
+                self._answer(kind, WorkerDied("the worker process died"))
+
+
+def make_workers(settings: Settings) -> list[Worker]:
+    if settings.executor == "ray":
+        from kontext.server.ray_executor import RayWorker
+
+        return [RayWorker(settings) for _ in range(settings.workers)]
+    return [LocalWorker(settings) for _ in range(settings.workers)]

@@ -1,0 +1,136 @@
+"""Requests to addresses that a stranger chose: pictures by URL and webhooks, never into private networks.
+
+The name is resolved here, every address is looked at, and the connection goes to the very address that was looked at;
+so neither odd spellings (127.1, 0x7f.1, ::ffff:127.0.0.1), nor redirects, nor a name server that answers differently the
+second time lead anywhere else. Proxies of the environment are not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Mapping
+from urllib.parse import urljoin, urlsplit
+
+import httpcore
+
+from kontext.errors import BadRequest
+
+PORTS = (80, 443)
+REDIRECTS = 3
+# Networks whose addresses carry an IPv4 address: NAT64, 6to4 and Teredo.
+CARRIERS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+
+
+def check_address(text: str) -> None:
+    """Raises BadRequest for an address that is not of the public internet."""
+    address = ipaddress.ip_address(text.split("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped:
+            address = address.ipv4_mapped
+        elif any(address in network for network in CARRIERS):
+            raise BadRequest("the URL leads to a private address, which is not allowed")
+    if not address.is_global or address.is_multicast or address.is_reserved:
+        raise BadRequest("the URL leads to a private address, which is not allowed")
+
+
+def check_url(url: str, private: bool = False) -> None:
+    """Raises BadRequest for what can be seen to be wrong without resolving a name."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise BadRequest("the URL cannot be read") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadRequest("the URL must begin with http:// or https:// and name a host")
+    if parts.username is not None or parts.password is not None:
+        raise BadRequest("the URL must not carry a name or password")
+    if any(ord(letter) <= 32 or letter == "\\" for letter in url):
+        raise BadRequest("the URL contains letters that do not belong into a URL")
+    if not private:
+        if port is not None and port not in PORTS:
+            raise BadRequest(f"the URL names port {port}; allowed are {' and '.join(map(str, PORTS))}")
+        try:
+            check_address(parts.hostname)
+        except ValueError:
+            pass  # a name, looked at when it is resolved
+
+
+class GuardedNetwork(httpcore.AsyncNetworkBackend):
+    """Connects only to addresses that were checked, after the name was resolved."""
+
+    def __init__(self, private: bool) -> None:
+        from httpcore._backends.auto import AutoBackend
+
+        self.private, self._inner = private, AutoBackend()
+
+    async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
+        loop = asyncio.get_running_loop()
+        try:
+            found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), timeout)
+        except (OSError, UnicodeError, TimeoutError):
+            raise BadRequest("the host of the URL is not known") from None
+        addresses = [entry[4][0] for entry in found]
+        if not self.private:
+            for address in addresses:
+                check_address(address)
+        return await self._inner.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
+
+    async def connect_unix_socket(self, path, timeout=None, socket_options=None):
+        raise BadRequest("no such connection")
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+
+async def request(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    limit_bytes: int,
+    seconds: float,
+    private: bool = False,
+    redirects: int = 0,
+) -> tuple[int, bytes]:
+    """(status, body). Raises BadRequest for forbidden, unreachable, slow or too large."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await _request(method, url, headers, body, limit_bytes, private, redirects)
+    except TimeoutError:
+        raise BadRequest(f"the URL did not answer within {seconds:g} seconds") from None
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
+        raise BadRequest(f"the URL cannot be reached ({type(error).__name__})") from None
+
+
+async def _request(method, url, headers, body, limit_bytes, private, redirects) -> tuple[int, bytes]:
+    async with httpcore.AsyncConnectionPool(network_backend=GuardedNetwork(private)) as pool:
+        for _ in range(redirects + 1):
+            check_url(url, private)
+            target = httpcore.URL(url.split("#")[0].encode("ascii", "strict")) if url.isascii() else None
+            if target is None:
+                raise BadRequest("the URL contains letters that do not belong into a URL")
+            async with pool.stream(method, target, headers=dict(headers or {}), content=body) as answer:
+                location = dict(answer.headers).get(b"location") or dict(answer.headers).get(b"Location")
+                if redirects and answer.status in (301, 302, 303, 307, 308) and location:
+                    url = urljoin(url, location.decode("latin-1"))
+                    continue
+                data = bytearray()
+                async for chunk in answer.aiter_stream():
+                    data += chunk
+                    if len(data) > limit_bytes:
+                        raise BadRequest(f"the URL answers with more than {limit_bytes // 2**20} MiB")
+                return answer.status, bytes(data)
+    raise BadRequest(f"the URL leads on more than {redirects} times")
+
+
+async def fetch(url: str, *, limit_bytes: int, seconds: float, private: bool = False) -> bytes:
+    """The body at a URL, after at most 3 redirects. Raises BadRequest."""
+    status, data = await request(
+        "GET", url, limit_bytes=limit_bytes, seconds=seconds, private=private, redirects=REDIRECTS
+    )
+    if status != 200:
+        raise BadRequest(f"the URL answers with status {status}")
+    return data

@@ -1,0 +1,59 @@
+"""Who listens to what: events of jobs and sessions, from the service to the streams of this process.
+
+Only news travels here; what counts is in the database. A listener that is too slow loses steps, never its last word,
+because streams look into the database when nothing comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+WAITING = 256  # events a slow listener may fall behind
+
+
+class Event(NamedTuple):
+    kind: str
+    data: dict[str, Any]
+
+
+class Hub:
+    """Topics ("job:ID", "session:ID") and their listeners. To be used on the event loop."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[asyncio.Queue[Event | None]]] = defaultdict(set)
+        self.steps: dict[str, tuple[int, int]] = {}  # of running jobs: (step, steps)
+        self.closed = False
+
+    @contextmanager
+    def listen(self, *topics: str) -> Iterator[asyncio.Queue[Event | None]]:
+        """A queue of events; None in it means that the service stops."""
+        inbox: asyncio.Queue[Event | None] = asyncio.Queue(WAITING)
+        for topic in topics:
+            self._listeners[topic].add(inbox)
+        try:
+            yield inbox
+        finally:
+            for topic in topics:
+                self._listeners[topic].discard(inbox)
+                if not self._listeners[topic]:
+                    del self._listeners[topic]
+
+    def heard(self, topic: str) -> bool:
+        return bool(self._listeners.get(topic))
+
+    def tell(self, topic: str, kind: str, **data: Any) -> None:
+        for inbox in self._listeners.get(topic, ()):
+            if not inbox.full():
+                inbox.put_nowait(Event(kind, data))
+
+    def close(self) -> None:
+        """End all streams."""
+        self.closed = True
+        for inbox in {inbox for listeners in self._listeners.values() for inbox in listeners}:
+            if inbox.full():
+                inbox.get_nowait()
+            inbox.put_nowait(None)

@@ -1,0 +1,93 @@
+"""Pictures from outside: bytes, base64, data URIs and URLs become lossless, upright blobs without anybody's metadata."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import re
+from dataclasses import dataclass
+
+from PIL import Image
+
+from kontext.engine import pictures
+from kontext.errors import BadPicture, BadRequest
+from kontext.server import fetching
+from kontext.server.answers import Refused, TooLarge
+from kontext.server.service import Service
+from kontext.session.pixels import to_png
+
+DATA_URI = re.compile(r"data:image/[a-z0-9.+-]{1,32}(?:;[a-z0-9=.+-]{1,64})*;base64,", re.IGNORECASE)
+DECODERS = 2  # pictures opened at the same time, for memory's sake
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A picture in the store."""
+
+    sha256: str
+    size: tuple[int, int]
+    warnings: tuple[str, ...] = ()
+
+
+class Inputs:
+    """The way in for all routes."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._decoding = asyncio.Semaphore(DECODERS)
+
+    async def keep(
+        self, data: bytes, name: str = "the picture", *, tolerance: int = 2, mask: bool = False
+    ) -> Kept:
+        """Decode and store. `mask`: a picture whose transparent part means "may change" becomes white there.
+
+        Raises BadPicture, TooLarge, Refused.
+        """
+        async with self._decoding:
+            return await asyncio.to_thread(self._keep, data, name, tolerance, mask)
+
+    def _keep(self, data: bytes, name: str, tolerance: int, mask: bool) -> Kept:
+        limit = self.service.settings.picture_pixels
+        try:
+            with Image.open(io.BytesIO(data), formats=pictures.READABLE) as image:
+                width, height = image.size
+        except Exception:
+            width = height = 0  # the loader below says what is wrong
+        if width * height > limit:
+            raise TooLarge(f"{name}: {width}x{height} pixels; at most {limit / 1e6:.0f} million are taken")
+        picture = pictures.load(data, name)
+        if reason := self.service.moderator.input(picture.flat, tolerance):
+            raise Refused(reason)
+        whole = picture.whole
+        if mask:
+            whole = (
+                Image.eval(picture.alpha, lambda alpha: 255 - alpha)
+                if picture.alpha
+                else picture.rgb.convert("L")
+            )
+        return Kept(self.service.store.blobs.put(to_png(whole)), picture.size, picture.warnings)
+
+    async def read(self, text: str, name: str) -> bytes:
+        """base64, a data URI or a URL, as bytes. Raises BadPicture, BadRequest."""
+        if re.match(r"[a-z][a-z0-9+.-]{0,20}:", text[:32], re.IGNORECASE) and not DATA_URI.match(text):
+            return await self.fetch(text)
+        found = DATA_URI.match(text)
+        bare = re.sub(r"\s+", "", text[found.end() :] if found else text)
+        try:
+            data = base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            raise BadPicture(f"{name}: neither base64 nor a data URI of a picture") from None
+        if not data:
+            raise BadPicture(f"{name}: it is empty")
+        return data
+
+    async def fetch(self, url: str) -> bytes:
+        """The picture at a URL, where the operator allows it. Raises BadRequest."""
+        settings = self.service.settings
+        fetching.check_url(url, settings.private_addresses)
+        if not settings.fetch_urls:
+            raise BadRequest("this server does not fetch pictures by URL; send the picture itself (base64)")
+        limits = dict(limit_bytes=settings.body_bytes, seconds=settings.fetch_seconds)
+        return await fetching.fetch(url, private=settings.private_addresses, **limits)

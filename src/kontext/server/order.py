@@ -1,0 +1,23 @@
+"""Whose turn it is: round robin between keys, oldest first within a key."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def fair_order(waiting: Iterable[Any], last_served: Mapping[str, float]) -> list[Any]:
+    """Queued jobs (with `owner`; given oldest first) in the order in which they are to be started.
+
+    The owner served longest ago comes first, then each in turn: a key with one job waits for at most one job of
+    every other key, however many they have queued. `last_served`: when a job of an owner was last started.
+    """
+    lines: dict[str, deque] = defaultdict(deque)
+    for job in waiting:
+        lines[job.owner].append(job)
+    owners = sorted(lines, key=lambda owner: last_served.get(owner, 0.0))  # stable: ties by age
+    ordered = []
+    while owners:
+        for owner in owners:
+            ordered.append(lines[owner].popleft())
+        owners = [owner for owner in owners if lines[owner]]
+    return ordered

@@ -1,0 +1,394 @@
+"""The queue of jobs in the database: what was accepted is written, and ends exactly once.
+
+All writes go through `Store.writing()`, one at a time in every process (and server) that shares the database. A job is
+held by a runner (one server process) under a lease; whoever dies stops renewing it, and its jobs return to the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sql
+
+from kontext.errors import Busy, Cancelled, KontextError, NotFound
+from kontext.server.order import fair_order
+from kontext.server.schema import MIGRATIONS, jobs, keys, uploads
+from kontext.session import Store
+from kontext.session.schema import migrate
+
+log = logging.getLogger(__name__)
+
+ACTIVE = ("queued", "running")
+ENDED = ("done", "failed", "cancelled", "refused")
+WEBHOOK_PAUSES = (5.0, 30.0, 120.0, 600.0, 3600.0)  # seconds before each further try
+
+
+class QueueFull(Busy):
+    """Too many active jobs, of this key or in all."""
+
+
+class NoCredits(KontextError):
+    """The credits of a key are spent."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the job table."""
+
+    id: str
+    group_id: str
+    owner: str
+    origin: str
+    kind: str
+    state: str
+    request: Mapping[str, Any]
+    shape: str
+    session_id: str | None
+    parent_id: str | None
+    attempts: int
+    runner: str | None
+    created: float
+    started: float | None
+    finished: float | None
+    error: str | None
+    result: Mapping[str, Any] | None
+    cost: float
+    webhook_url: str | None
+    webhook_secret: str | None
+    webhook_tries: int
+
+    @property
+    def active(self) -> bool:
+        return self.state in ACTIVE
+
+    @property
+    def pictures(self) -> list[str]:
+        """sha256 of all pictures that it was given."""
+        return [sha256 for given in self.request.get("pictures", {}).values() for sha256 in given]
+
+
+COLUMNS = [jobs.c[field.name] for field in fields(Job)]
+
+
+class Queue:
+    """Jobs of one store. Safe for threads and processes; nothing is kept in memory."""
+
+    def __init__(
+        self, store: Store, *, lease_seconds: float = 10.0, max_attempts: int = 3, length: int = 1000
+    ):
+        self.store, self.lease_seconds, self.max_attempts, self.length = (
+            store,
+            lease_seconds,
+            max_attempts,
+            length,
+        )
+        self.runner = secrets.token_hex(8)
+        with store.writing() as db:
+            migrate(db, "server", MIGRATIONS)
+
+    # For those who ask
+
+    def submit(
+        self,
+        requests: Sequence[Mapping[str, Any]],
+        *,
+        owner: str,
+        origin: str,
+        kind: str,
+        shape: str,
+        session_id: str | None = None,
+        parent_id: str | None = None,
+        active_jobs: int | None = None,
+        cost: float = 0.0,
+        webhook_url: str | None = None,
+        webhook_secret: str | None = None,
+        refused: str | None = None,
+    ) -> list[Job]:
+        """One job for each request, all or none; on return they are on the disk.
+
+        `refused` writes them as moderated, with the reason. Raises QueueFull, NoCredits.
+        """
+        now, group = time.time(), secrets.token_hex(16)
+        rows = [
+            dict(
+                id=secrets.token_hex(16),
+                group_id=group,
+                owner=owner,
+                origin=origin,
+                kind=kind,
+                state="refused" if refused else "queued",
+                request=dict(request),
+                shape=shape[:200],
+                session_id=session_id,
+                parent_id=parent_id,
+                attempts=0,
+                created=now + place * 1e-6,  # their order among each other
+                finished=now if refused else None,
+                error=refused,
+                cost=0.0 if refused else cost,
+                webhook_url=webhook_url,
+                webhook_secret=webhook_secret,
+                webhook_due=now if refused and webhook_url else None,
+                webhook_tries=0,
+            )
+            for place, request in enumerate(requests)
+        ]
+        with self.store.writing() as db:
+            if not refused:
+                self._make_room(db, owner, len(rows), active_jobs)
+                self._charge(db, owner, cost * len(rows))
+            db.execute(jobs.insert(), rows)
+        return [self.get(row["id"]) for row in rows]
+
+    def _make_room(self, db: sql.Connection, owner: str, count: int, limit: int | None) -> None:
+        query = sql.select(sql.func.count()).select_from(jobs)
+        if db.scalar(query.where(jobs.c.state == "queued")) + count > self.length:
+            raise QueueFull(f"the queue is full ({self.length} jobs); try again in a moment")
+        active = db.scalar(query.where(jobs.c.owner == owner, jobs.c.state.in_(ACTIVE)))
+        if limit is not None and active + count > limit:
+            raise QueueFull(
+                f"{active} jobs are active, {limit} are allowed at once; wait for one to finish or cancel one"
+            )
+
+    def _charge(self, db: sql.Connection, owner: str, credits: float) -> None:
+        if not (owner and credits):
+            return
+        left = db.scalar(sql.select(keys.c.credits).where(keys.c.id == owner))
+        if left is None:
+            return
+        if left < credits:
+            raise NoCredits(
+                f"{credits:g} credits are needed and {left:g} are left; ask the operator for more"
+            )
+        db.execute(keys.update().where(keys.c.id == owner).values(credits=left - credits))
+
+    def get(self, job_id: str, owner: str | None = None) -> Job:
+        """A job by id (of an owner, unless None). Raises NotFound."""
+        query = sql.select(*COLUMNS).where(jobs.c.id == job_id)
+        if owner is not None:
+            query = query.where(jobs.c.owner == owner)
+        with self.store.reading() as db:
+            row = db.execute(query).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"no job {job_id[:64]!r}; it has expired, or it never was")
+        return Job(**row)
+
+    def active(self, session_id: str) -> list[Job]:
+        """Queued and running jobs of a session, oldest first."""
+        query = sql.select(*COLUMNS).where(jobs.c.session_id == session_id, jobs.c.state.in_(ACTIVE))
+        with self.store.reading() as db:
+            return [Job(**row) for row in db.execute(query.order_by(jobs.c.created, jobs.c.id)).mappings()]
+
+    def waiting(self) -> list[Any]:
+        """Queued jobs (rows of id, session_id, owner...) in the order in which they will be started."""
+        with self.store.reading() as db:
+            return self._waiting(db)
+
+    def place(self, job_id: str) -> int:
+        """Place in the queue, 1 is next; 0 for a job that does not wait."""
+        return next((place for place, row in enumerate(self.waiting(), start=1) if row.id == job_id), 0)
+
+    def count(self) -> dict[str, int]:
+        """Jobs by state."""
+        with self.store.reading() as db:
+            return {
+                state: n
+                for state, n in db.execute(sql.select(jobs.c.state, sql.func.count()).group_by(jobs.c.state))
+            }
+
+    def cancel(self, job_id: str) -> bool:
+        """Whether this call ended the job; what it has cost is given back."""
+        with self.store.writing() as db:
+            return self._end(db, jobs.c.id == job_id, "cancelled", error="cancelled")
+
+    # For those who run
+
+    def claim(self, count: int, shape_of: Callable[[Any], Any] = attrgetter("shape")) -> list[Job]:
+        """The next job, with up to `count` - 1 others that can share its batch, now held by this runner.
+
+        A job whose worker died before is run alone, so that it cannot take others with it again.
+        """
+        now = time.time()
+        with self.store.reading() as db:
+            if db.scalar(sql.select(jobs.c.id).where(jobs.c.state == "queued").limit(1)) is None:
+                return []
+        with self.store.writing() as db:
+            waiting = self._waiting(db)
+            if not waiting:
+                return []
+            first, batch = waiting[0], [waiting[0]]
+            if not first.attempts:
+                alike = (row for row in waiting[1:] if not row.attempts and row.kind == first.kind)
+                shape = shape_of(first)
+                batch += [row for row in alike if shape_of(row) == shape][: count - 1]
+            ids = [row.id for row in batch]
+            held = dict(state="running", runner=self.runner, lease=now + self.lease_seconds, started=now)
+            db.execute(jobs.update().where(jobs.c.id.in_(ids)).values(attempts=jobs.c.attempts + 1, **held))
+            found = {
+                row["id"]: Job(**row)
+                for row in db.execute(sql.select(*COLUMNS).where(jobs.c.id.in_(ids))).mappings()
+            }
+            return [found[job_id] for job_id in ids]
+
+    def finish(
+        self, job: Job, state: str, *, error: str | None = None, result: Mapping[str, Any] | None = None
+    ) -> bool:
+        """End a job that this runner holds; False when it was cancelled or lost in the meantime."""
+        with self.store.writing() as db:
+            return self.finish_within(db, job, state, error=error, result=result)
+
+    def finish_within(self, db: sql.Connection, job: Job, state: str, *, error=None, result=None) -> bool:
+        """`finish` as part of a transaction that also writes the turn."""
+        mine = sql.and_(jobs.c.id == job.id, jobs.c.runner == self.runner, jobs.c.attempts == job.attempts)
+        return self._end(db, mine, state, error=error, result=result)
+
+    def done_within(self, db: sql.Connection, job: Job, result: Mapping[str, Any]) -> None:
+        """`finish_within` that undoes the whole transaction by Cancelled when the job is no longer ours."""
+        if not self.finish_within(db, job, "done", result=result):
+            raise Cancelled(f"job {job.id} was cancelled while it ran")
+
+    def _end(
+        self, db: sql.Connection, which: sql.ColumnElement, state: str, *, error=None, result=None
+    ) -> bool:
+        row = db.execute(
+            sql.select(jobs.c.id, jobs.c.owner, jobs.c.cost).where(which, jobs.c.state.in_(ACTIVE))
+        ).one_or_none()
+        if row is None:
+            return False
+        ended = dict(state=state, error=error, result=result, finished=time.time(), lease=None)
+        if state != "done" and row.cost:
+            db.execute(
+                keys.update()
+                .where(keys.c.id == row.owner, keys.c.credits.is_not(None))
+                .values(credits=keys.c.credits + row.cost)
+            )
+            ended["cost"] = 0.0
+        due = sql.case((jobs.c.webhook_url.is_not(None), time.time()), else_=None)
+        db.execute(jobs.update().where(jobs.c.id == row.id).values(**ended, webhook_due=due))
+        return True
+
+    def release(self, held: Iterable[Job], *, blame: bool) -> list[Job]:
+        """Return running jobs to the queue; with `blame` (their worker died) those begun too often fail.
+
+        Answers those that failed.
+        """
+        failed = []
+        with self.store.writing() as db:
+            for job in held:
+                if blame and job.attempts >= self.max_attempts:
+                    error = f"the worker died {job.attempts} times on this job; it is not tried again"
+                    if self.finish_within(db, job, "failed", error=error):
+                        failed.append(job)
+                    continue
+                mine = (jobs.c.id == job.id, jobs.c.state == "running", jobs.c.attempts == job.attempts)
+                attempts = job.attempts if blame else job.attempts - 1
+                db.execute(
+                    jobs.update()
+                    .where(*mine)
+                    .values(state="queued", runner=None, lease=None, attempts=attempts)
+                )
+        return failed
+
+    def beat(self) -> list[str]:
+        """Renew the lease of what this runner holds, and take back what dead runners held. Answers ids that failed."""
+        now = time.time()
+        with self.store.reading() as db:
+            held = db.scalar(sql.select(sql.func.count()).select_from(jobs).where(jobs.c.state == "running"))
+        if not held:
+            return []
+        with self.store.writing() as db:
+            running = jobs.c.state == "running"
+            db.execute(
+                jobs.update()
+                .where(running, jobs.c.runner == self.runner)
+                .values(lease=now + self.lease_seconds)
+            )
+            lost = sql.and_(running, jobs.c.lease < now)
+            again = db.execute(
+                jobs.update()
+                .where(lost, jobs.c.attempts < self.max_attempts)
+                .values(state="queued", runner=None, lease=None)
+            )
+            dead = db.execute(sql.select(jobs.c.id, jobs.c.attempts).where(lost)).all()
+            for row in dead:
+                error = f"the server died {row.attempts} times on this job; it is not tried again"
+                self._end(db, jobs.c.id == row.id, "failed", error=error)
+        if again.rowcount or dead:
+            log.warning("a server died: %d jobs begin again, %d failed", again.rowcount, len(dead))
+        return [row.id for row in dead]
+
+    def _waiting(self, db: sql.Connection) -> list[Any]:
+        columns = [jobs.c[name] for name in ("id", "session_id", "owner", "shape", "kind", "attempts")]
+        query = sql.select(*columns).where(jobs.c.state == "queued").order_by(jobs.c.created, jobs.c.id)
+        rows = db.execute(query).all()
+        if len(rows) < 2:
+            return list(rows)
+        served = sql.select(jobs.c.owner, sql.func.max(jobs.c.started)).group_by(jobs.c.owner)
+        return fair_order(rows, {owner: started or 0.0 for owner, started in db.execute(served)})
+
+    # Webhooks
+
+    def due_webhooks(self) -> list[Job]:
+        """Deliveries whose time has come; each is put off by its next pause first, so that one who dies delays it only."""
+        now = time.time()
+        due = sql.and_(jobs.c.webhook_due.is_not(None), jobs.c.webhook_due <= now)
+        with self.store.reading() as db:
+            if not db.scalar(sql.select(sql.func.count()).select_from(jobs).where(due)):
+                return []
+        with self.store.writing() as db:
+            found = [Job(**row) for row in db.execute(sql.select(*COLUMNS).where(due).limit(20)).mappings()]
+            for job in found:
+                left = job.webhook_tries < len(WEBHOOK_PAUSES)
+                later = now + WEBHOOK_PAUSES[job.webhook_tries] if left else None
+                change = dict(webhook_due=later, webhook_tries=job.webhook_tries + 1)
+                db.execute(jobs.update().where(jobs.c.id == job.id).values(**change))
+        return found
+
+    def delivered(self, job: Job) -> None:
+        """No further try; the secret is forgotten."""
+        with self.store.writing() as db:
+            db.execute(jobs.update().where(jobs.c.id == job.id).values(webhook_due=None, webhook_secret=None))
+
+    # Uploads and tidying
+
+    def add_upload(self, owner: str, sha256: str, size: tuple[int, int]) -> None:
+        """Let `owner` name a stored picture in requests."""
+        with self.store.writing() as db:
+            mine = (uploads.c.owner == owner, uploads.c.sha256 == sha256)
+            if not db.execute(uploads.update().where(*mine).values(created=time.time())).rowcount:
+                row = dict(owner=owner, sha256=sha256, width=size[0], height=size[1], created=time.time())
+                db.execute(uploads.insert().values(**row))
+
+    def upload(self, owner: str, sha256: str) -> tuple[int, int]:
+        """(width, height) of an owner's upload. Raises NotFound."""
+        mine = (uploads.c.owner == owner, uploads.c.sha256 == sha256)
+        with self.store.reading() as db:
+            row = db.execute(sql.select(uploads.c.width, uploads.c.height).where(*mine)).one_or_none()
+        if row is None:
+            raise NotFound(f"no uploaded picture {sha256[:64]!r}; POST it to /api/pictures first")
+        return row.width, row.height
+
+    def expire(self, *, job_days: float, upload_days: float) -> int:
+        """Forget old jobs and uploads and free their pictures. Answers the bytes freed."""
+        day, now = 86400.0, time.time()
+        with self.store.writing() as db:
+            old = (
+                jobs.c.state.in_(ENDED),
+                jobs.c.finished < now - job_days * day,
+                jobs.c.webhook_due.is_(None),
+            )
+            db.execute(jobs.delete().where(*old))
+            db.execute(uploads.delete().where(uploads.c.created < now - upload_days * day))
+        keep: set[str] = set()
+        with self.store.reading() as db:
+            keep.update(db.scalars(sql.select(uploads.c.sha256)))
+            for row in db.execute(sql.select(jobs.c.request, jobs.c.result)):
+                keep.update(sha256 for given in row.request.get("pictures", {}).values() for sha256 in given)
+                keep.update([row.result["picture"]] if row.result and row.result.get("picture") else [])
+        return self.store.collect(keep=keep)

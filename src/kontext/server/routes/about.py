@@ -1,0 +1,150 @@
+"""What this server is and can do: capabilities, examples, login, health."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from kontext import __version__
+from kontext.engine.requests import MAX_CONTEXTS, MAX_STEPS
+from kontext.errors import NotFound
+from kontext.server.access import COOKIE, NoKey, Reader, Watcher, service_of
+from kontext.server.answers import FAILURES
+from kontext.server.metrics import metrics_text
+from kontext.server.routes.common import Body, Text
+from kontext.server.routes.edits import MAX_VARIANTS
+
+router = APIRouter(responses=FAILURES)
+GUIDANCE = (1.0, 30.0)
+
+
+class Login(Body):
+    key: Text
+
+
+@router.get("/api/capabilities", tags=["own"], responses={})
+async def capabilities(request: Request) -> dict[str, Any]:
+    """The loaded model, the limits and what is switched on. Needs no key."""
+    service = service_of(request)
+    settings, card = service.settings, service.card
+    model = card and {
+        "name": card.name,
+        "description": card.description,
+        "fingerprint": card.fingerprint,
+        "native_sizes": [list(size) for size in card.sizes],
+        "steps": card.steps,
+        "guidance": card.guidance,
+        "warnings": list(card.warnings),
+    }
+    return {
+        "version": __version__,
+        "ready": service.ready,
+        "trouble": service.trouble,
+        "model": model,
+        "limits": {
+            "body_bytes": settings.body_bytes,
+            "picture_pixels": settings.picture_pixels,
+            "references": MAX_CONTEXTS - 1,
+            "variants": MAX_VARIANTS,
+            "prompt_characters": 10_000,
+            "steps": [1, MAX_STEPS],
+            "guidance": list(GUIDANCE),
+            "active_jobs": settings.active_jobs,
+        },
+        "features": {
+            "keys": settings.keys_needed,
+            "login": settings.keys_needed,
+            "fetch_urls": settings.fetch_urls,
+            "moderation": bool(settings.banned_words or settings.nsfw),
+            "credits": settings.keys_needed,
+        },
+    }
+
+
+@router.post("/api/login", tags=["own"], status_code=204)
+async def login(request: Request, body: Login, response: Response) -> None:
+    """Put a key into a cookie that scripts cannot read, so that pictures and events of a page carry it."""
+    service = service_of(request)
+    if service.settings.keys_needed:
+        if await asyncio.to_thread(request.app.state.keys.look_up, body.key) is None:
+            raise NoKey("this key is not known, has expired or was revoked; ask the operator for one")
+        secure = (service.settings.public_url or str(request.url)).startswith("https:")
+        response.set_cookie(
+            COOKIE, body.key, httponly=True, samesite="strict", secure=secure, max_age=30 * 86400
+        )
+
+
+@router.post("/api/logout", tags=["own"], status_code=204)
+async def logout(response: Response) -> None:
+    """Forget the cookie."""
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+
+
+@lru_cache
+def example_table() -> dict[str, dict[str, Any]]:
+    """`examples/examples.json` of the package by name; empty when there is none."""
+    table = files("kontext") / "examples" / "examples.json"
+    if not table.is_file():
+        return {}
+    return {example["name"]: example for example in json.loads(table.read_text(encoding="utf-8"))}
+
+
+def example_bytes(name: str) -> bytes:
+    """The picture of an example. Raises NotFound."""
+    example = example_table().get(name)
+    if example is None:
+        raise NotFound(f"no example {name[:40]!r}; there are {', '.join(example_table()) or 'none'}")
+    return (files("kontext") / "examples" / example["file"]).read_bytes()
+
+
+@router.get("/api/examples", tags=["own"])
+async def examples(key: Reader) -> dict[str, list[dict[str, Any]]]:
+    """Pictures to begin with, and what to say to them."""
+    table = example_table().values()
+    shown = [
+        {key: one[key] for key in ("name", "title", "prompts")} | {"picture": f"/api/examples/{one['name']}"}
+        for one in table
+    ]
+    return {"examples": shown}
+
+
+@router.get("/api/examples/{name}", tags=["own"], response_class=Response)
+async def example(key: Reader, name: str) -> Response:
+    """The picture of an example."""
+    return Response(
+        example_bytes(name), media_type="image/png", headers={"cache-control": "private, max-age=86400"}
+    )
+
+
+@router.get("/healthz", tags=["operation"], responses={}, response_class=PlainTextResponse)
+async def healthz() -> str:
+    """The process lives."""
+    return "ok\n"
+
+
+@router.get("/readyz", tags=["operation"], responses={503: {"description": "Loading, stopping or broken"}})
+async def readyz(request: Request) -> JSONResponse:
+    """Work can be taken and done."""
+    service = service_of(request)
+    state = (
+        "ready"
+        if service.ready
+        else "stopping"
+        if service.stopping
+        else "broken"
+        if service.trouble
+        else "loading"
+    )
+    return JSONResponse({"state": state, "trouble": service.trouble}, 200 if service.ready else 503)
+
+
+@router.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
+async def metrics(key: Watcher, request: Request) -> str:
+    """Figures for Prometheus."""
+    return await metrics_text(request.app.state.figures, service_of(request))

@@ -1,0 +1,274 @@
+"""The BFL dialect: submit, poll, take the sample from a signed URL; ComfyUI's proxy paths are the same routes.
+
+Fields, defaults and answers follow BFL's published OpenAPI document. Where it is silent: unknown tasks are 404 with the
+body of get_result, unknown fields are ignored, `steps` and `guidance` are taken (ComfyUI sends them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from kontext.engine.requests import MAX_SEED
+from kontext.errors import BadRequest, NotFound
+from kontext.server import fetching
+from kontext.server.access import Key, Maker, Reader, service_of
+from kontext.server.answers import FAILURES, Refused
+from kontext.server.outputs import TYPES, check_sample, sample_path
+from kontext.server.queue import Job
+from kontext.server.routes.common import ID, spoken, storable
+from kontext.server.routes.pictures import inputs_of
+from kontext.server.service import Service, shape_of
+
+router = APIRouter(tags=["BFL"], responses=FAILURES)
+
+Format = Literal["jpeg", "png", "webp"]
+ASPECT = 21 / 9  # widest, and the other way round
+CREDIT_PIXELS = 1e6
+
+
+def aspect(text: str | None) -> str | None:
+    if text is None:
+        return None
+    if text == "match_input_image":
+        raise ValueError("leave aspect_ratio away to keep that of the input image")
+    width, colon, height = text.partition(":")
+    if (
+        not (colon and width.isascii() and width.isdigit() and height.isascii() and height.isdigit())
+        or len(text) > 11
+    ):
+        raise ValueError("aspect_ratio is written W:H, such as 16:9")
+    if not (int(width) and int(height) and 1 / ASPECT - 1e-9 <= int(width) / int(height) <= ASPECT + 1e-9):
+        raise ValueError("aspect_ratio must be between 21:9 and 9:21")
+    return f"{int(width)}:{int(height)}"
+
+
+class KontextInputs(BaseModel):
+    """FluxKontextProInputs, with `steps` and `guidance` as an extension."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [{"prompt": "Make the hair blue", "input_image": "iVBORw0KGgo...", "seed": 42}]
+        },
+    )
+    prompt: Annotated[str, Field(max_length=10_000), AfterValidator(spoken)]
+    input_image: str | None = None
+    input_image_2: str | None = None
+    input_image_3: str | None = None
+    input_image_4: str | None = None
+    seed: int | None = Field(None, ge=0, lt=2**64)
+    aspect_ratio: Annotated[str | None, AfterValidator(aspect)] = None
+    output_format: Format | None = "png"
+    webhook_url: Annotated[
+        str | None, Field(min_length=1, max_length=2083), AfterValidator(lambda url: url and storable(url))
+    ] = None
+    webhook_secret: Annotated[
+        str | None, Field(max_length=1000), AfterValidator(lambda text: text and storable(text))
+    ] = None
+    prompt_upsampling: bool = False
+    safety_tolerance: int = Field(2, ge=0, le=6)
+    steps: int | None = Field(None, ge=1, le=150)
+    guidance: float | None = Field(None, ge=1, le=30)
+
+
+class Submitted(BaseModel):
+    """AsyncResponse and AsyncWebhookResponse in one, since clients read either."""
+
+    id: str
+    polling_url: str
+    status: str = "Pending"
+    webhook_url: str | None = None
+    cost: float | None = None
+    input_mp: float | None = None
+    output_mp: float | None = None
+
+
+class TaskResult(BaseModel):
+    id: str
+    status: Literal["Task not found", "Pending", "Request Moderated", "Content Moderated", "Ready", "Error"]
+    result: dict[str, Any] | None = None
+    progress: float | None = None
+    details: dict[str, Any] | None = None
+    preview: dict[str, Any] | None = None
+
+
+def origin_of(request: Request) -> str:
+    """Scheme and host under which the client reached us, so that the URLs it gets work for it."""
+    return (service_of(request).settings.public_url or str(request.base_url)).rstrip("/")
+
+
+async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
+    """An edit, or without input_image a generation. Poll `polling_url` for the result."""
+    service, inputs = service_of(request), inputs_of(request)
+    if body.prompt_upsampling:
+        raise BadRequest("prompt_upsampling is not offered here; write the prompt out and leave it false")
+    if body.webhook_url:
+        fetching.check_url(body.webhook_url, service.settings.private_addresses)
+    given = [body.input_image, body.input_image_2, body.input_image_3, body.input_image_4]
+    names = ["input_image", "input_image_2", "input_image_3", "input_image_4"]
+    kept, reason = [], None
+    try:
+        for text, name in zip(given, names):
+            kept.append(
+                await inputs.keep(await inputs.read(text, name), name, tolerance=body.safety_tolerance)
+                if text
+                else None
+            )
+    except Refused as error:
+        reason = str(error)
+    picture = kept[0] if kept else None
+    references = [one for one in kept[1:] if one]
+    seed = secrets.randbelow(2**32) if body.seed is None else body.seed
+    edit: dict[str, Any] = {
+        "prompt": body.prompt,
+        "seed": seed & MAX_SEED,
+        "steps": body.steps,
+        "guidance": body.guidance,
+    }
+    edit["size"] = body.aspect_ratio or ("match" if picture else "1:1")
+    if picture is None:
+        edit["lock"] = False
+    edit = {name: value for name, value in edit.items() if value is not None}
+    pictures = {
+        "picture": [picture.sha256] if picture else [],
+        "references": [one.sha256 for one in references],
+    }
+    output = {
+        "format": body.output_format or "png",
+        "seed": str(seed),
+        "origin": origin_of(request),
+        "safety_tolerance": body.safety_tolerance,
+    }
+    wish = {
+        "edit": edit,
+        "pictures": {role: names for role, names in pictures.items() if names},
+        "output": output,
+    }
+    jobs = await service.submit(
+        [wish],
+        owner=key.id,
+        origin="bfl",
+        kind="edit" if picture else "generate",
+        shape=shape_of(edit, picture.size if picture else None, [one.size for one in references]),
+        active_jobs=key.active_jobs or service.settings.active_jobs,
+        cost=service.settings.cost,
+        webhook_url=body.webhook_url,
+        webhook_secret=body.webhook_secret,
+        refused=reason,
+    )
+    pixels = sum(one.size[0] * one.size[1] for one in kept if one)
+    return Submitted(
+        id=jobs[0].id,
+        polling_url=f"{origin_of(request)}/v1/get_result?id={jobs[0].id}",
+        webhook_url=body.webhook_url,
+        cost=service.settings.cost,
+        input_mp=round(pixels / CREDIT_PIXELS, 2) if pixels else None,
+    )
+
+
+@router.post("/v1/flux-kontext-pro")
+async def kontext_pro(key: Maker, request: Request, body: KontextInputs) -> Submitted:
+    """Edit or generate with the loaded model."""
+    return await submit(request, key, body)
+
+
+@router.post("/v1/flux-kontext-max")
+async def kontext_max(key: Maker, request: Request, body: KontextInputs) -> Submitted:
+    """The same as flux-kontext-pro."""
+    return await submit(request, key, body)
+
+
+@router.post("/v1/flux-kontext-dev")
+async def kontext_dev(key: Maker, request: Request, body: KontextInputs) -> Submitted:
+    """The same as flux-kontext-pro."""
+    return await submit(request, key, body)
+
+
+@router.post("/proxy/bfl/flux-kontext-{size}/generate")
+async def comfy(key: Maker, request: Request, size: Literal["pro", "max"], body: KontextInputs) -> Submitted:
+    """Where ComfyUI's API nodes look for BFL."""
+    return await submit(request, key, body)
+
+
+def result_body(service: Service, job: Job, origin: str) -> dict[str, Any]:
+    """The answer of get_result."""
+    status = {"done": "Ready", "refused": "Content Moderated", "failed": "Error", "cancelled": "Error"}.get(
+        job.state, "Pending"
+    )
+    if job.state == "refused" and job.started is None:
+        status = "Request Moderated"
+    body: dict[str, Any] = {
+        "id": job.id,
+        "status": status,
+        "result": None,
+        "progress": None,
+        "details": None,
+        "preview": None,
+    }
+    if job.error:
+        body["details"] = {"message": job.error}
+    if job.state == "running":
+        step, steps = service.hub.steps.get(job.id, (0, 1))
+        body["progress"] = round(step / steps, 3)
+    if job.state == "done" and job.result and job.started and job.finished:
+        body["progress"] = 1.0
+        body["result"] = {
+            "sample": origin + sample_path(service.secret, job, service.settings.sample_seconds),
+            "seed": int(job.result["seed"]),
+            "prompt": job.request["edit"]["prompt"],
+            "start_time": job.started,
+            "end_time": job.finished,
+            "duration": round(job.finished - job.started, 3),
+        }
+    return body
+
+
+@router.get("/v1/get_result", response_model=TaskResult)
+async def get_result(request: Request, id: str) -> Any:
+    """The state of a task. The id is the key: whoever has it may look."""
+    service = service_of(request)
+    try:
+        if not ID.fullmatch(id):
+            raise NotFound("no such task")
+        job = await asyncio.to_thread(service.queue.get, id)
+        if job.origin != "bfl":
+            raise NotFound("no such task")
+    except NotFound:
+        words = "no such task; it has expired, or it never was"
+        unknown = {
+            "id": id.encode("utf-8", "replace").decode()[:64],
+            "status": "Task not found",
+            "result": None,
+        }
+        return JSONResponse({**unknown, "detail": words, "message": words, "code": "not_found"}, 404)
+    return result_body(service, job, origin_of(request))
+
+
+@router.get("/v1/samples/{name}", response_class=Response)
+def sample(request: Request, name: str, expires: int = 0, signature: str = "") -> Response:
+    """A finished picture, by a URL that get_result gave and that is good for some minutes."""
+    service = service_of(request)
+    job_id, _, ending = name.partition(".")
+    words = check_sample(service.secret, job_id, expires, signature)
+    if words:
+        return JSONResponse({"message": words, "detail": words, "code": "forbidden"}, 403)
+    job = service.queue.get(job_id)
+    if job.state != "done" or not job.result or ending != job.request["output"]["format"]:
+        raise NotFound("no such sample")
+    headers = {
+        "cache-control": f"private, max-age={int(service.settings.sample_seconds)}",
+        "access-control-allow-origin": "*",
+    }
+    return Response(service.store.blobs.get(job.result["picture"]), media_type=TYPES[ending], headers=headers)
+
+
+@router.get("/v1/credits")
+async def credits(key: Reader) -> dict[str, float]:
+    """What is left; a very large number where credits are not counted."""
+    return {"credits": 1e9 if key.credits is None else key.credits}

@@ -1,0 +1,77 @@
+"""What the own routes share: checked texts, sessions of a caller, jobs as they are shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from kontext.errors import NotFound
+from kontext.server.access import Key
+from kontext.server.queue import Job
+from kontext.server.service import Service
+from kontext.server.views import JobView, SessionView, job_view, session_view
+from kontext.session import Session
+
+ID = re.compile(r"[0-9a-f]{1,64}")
+
+
+def storable(text: str) -> str:
+    """Refuses what no database and no UTF-8 can hold."""
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("the text contains letters that are no Unicode text")
+    return text
+
+
+def spoken(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the prompt is empty; say what to change, such as: Make the hair blue")
+    return storable(text)
+
+
+Text = Annotated[str, AfterValidator(storable)]
+Name = Annotated[str, Field(max_length=200), AfterValidator(storable)]
+Prompt = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(spoken)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Body(BaseModel):
+    """A JSON body of the own routes: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def open_session(service: Service, key: Key, session_id: str) -> Session:
+    """A session of the caller; another key's is not found."""
+    if ID.fullmatch(session_id):
+        session = service.store.open(session_id)
+        if session.owner == key.id:
+            return session
+    raise NotFound("no such session; it was deleted, or the address is wrong")
+
+
+def find_job(service: Service, key: Key, job_id: str) -> Job:
+    """A job of the caller; another key's is not found."""
+    if not ID.fullmatch(job_id):
+        raise NotFound("no such job")
+    return service.queue.get(job_id, key.id)
+
+
+def shown(service: Service, jobs: Iterable[Job]) -> list[JobView]:
+    """Jobs with their places in the queue and their steps."""
+    jobs = list(jobs)
+    places = {}
+    if any(job.state == "queued" for job in jobs):
+        places = {row.id: place for place, row in enumerate(service.queue.waiting(), start=1)}
+    return [job_view(job, places.get(job.id, 1), service.hub.steps.get(job.id)) for job in jobs]
+
+
+def whole(service: Service, session: Session) -> SessionView:
+    return session_view(session, shown(service, service.queue.active(session.id)))
+
+
+def changed(service: Service, session: Session) -> None:
+    """Tell other tabs (on the event loop)."""
+    service.hub.tell(f"session:{session.id}", "changed", session=session.id, revision=session.revision)

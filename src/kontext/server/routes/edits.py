@@ -1,0 +1,211 @@
+"""Edits and their jobs: ask for turns, look, cancel, try again."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from kontext.engine.pointing import check_box
+from kontext.engine.requests import MAX_CONTEXTS, MAX_SEED, MAX_STEPS
+from kontext.engine.sizes import plan_edit, plan_generate
+from kontext.errors import BadRequest
+from kontext.server.access import Key, Maker, Reader, service_of
+from kontext.server.answers import FAILURES
+from kontext.server.queue import Job
+from kontext.server.routes.common import Body, Prompt, Sha256, Text, find_job, open_session, shown
+from kontext.server.service import Service, shape_of
+from kontext.server.views import JobView
+from kontext.session import Session, Turn
+
+router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
+
+MAX_VARIANTS = 8
+SETTINGS = ("steps", "guidance", "size", "box", "lock", "regions")
+
+Seed = Annotated[int | None, Field(ge=0, le=MAX_SEED - MAX_VARIANTS)]
+
+
+class Edit(Body):
+    """What to change, in which picture, and how."""
+
+    prompt: Prompt
+    parent: Text | None = None
+    count: int = Field(1, ge=1, le=MAX_VARIANTS)
+    seed: Seed = None
+    steps: int | None = Field(None, ge=1, le=MAX_STEPS)
+    guidance: float | None = Field(None, ge=1, le=30)
+    size: Annotated[Text, Field(max_length=32)] = "match"
+    box: tuple[int, int, int, int] | None = None
+    mask: Sha256 | None = None
+    markup: Sha256 | None = None
+    references: list[Sha256] = Field([], max_length=MAX_CONTEXTS - 1)
+    lock: bool = True
+    regions: bool = True
+
+    model_config = {
+        "json_schema_extra": {"examples": [{"prompt": "Make the hair blue", "seed": 7, "count": 2}]}
+    }
+
+
+class Variants(Body):
+    count: int = Field(4, ge=1, le=MAX_VARIANTS)
+    seed: Seed = None
+
+
+class Jobs(TypedDict):
+    jobs: list[JobView]
+
+
+@router.post("/sessions/{session}/edits", status_code=202)
+async def edit(key: Maker, request: Request, session: str, body: Edit) -> Jobs:
+    """New turns under a turn (default: the head); in an empty session, its first picture."""
+    service = service_of(request)
+
+    def prepare() -> tuple[Session, Turn | None, dict[str, Any], str]:
+        found = open_session(service, key, session)
+        parent = found.tree.find(body.parent) if body.parent else found.tree.current
+        wish, shape = _wish(service, key, body, parent)
+        return found, parent, wish, shape
+
+    found, parent, wish, shape = await asyncio.to_thread(prepare)
+    return await _submit(service, key, found, parent, wish, shape, body.count, body.seed)
+
+
+@router.post("/sessions/{session}/turns/{turn}/variants", status_code=202)
+async def variants(key: Maker, request: Request, session: str, turn: str, body: Variants) -> Jobs:
+    """Siblings of an edit: the same parent, prompt and settings, other seeds."""
+    service = service_of(request)
+
+    def prepare() -> tuple[Session, Turn, dict[str, Any], str]:
+        found = open_session(service, key, session)
+        made = found.tree.find(turn)
+        if made.kind != "edit" or made.parent_id is None:
+            raise BadRequest("this turn is no edit, so it has no variants; ask for an edit of it")
+        parent = found.tree.turns[made.parent_id]
+        settings = {name: made.settings[name] for name in SETTINGS if made.settings.get(name) is not None}
+        roles = {"references": "reference", "mask": "mask", "markup": "markup"}
+        pictures = {name: list(made.blobs[role]) for name, role in roles.items() if made.blobs.get(role)}
+        wish = {
+            "edit": {"prompt": made.prompt, **settings},
+            "pictures": {"picture": [_picture(parent)], **pictures},
+        }
+        return (
+            found,
+            parent,
+            wish,
+            shape_of(wish["edit"], parent.size, [made_by.size for made_by in made.references]),
+        )
+
+    found, parent, wish, shape = await asyncio.to_thread(prepare)
+    return await _submit(service, key, found, parent, wish, shape, body.count, body.seed)
+
+
+@router.get("/jobs/{job}")
+def look(key: Reader, request: Request, job: str) -> JobView:
+    """A job as it is now."""
+    service = service_of(request)
+    return shown(service, [find_job(service, key, job)])[0]
+
+
+@router.post("/jobs/{job}/cancel")
+async def cancel(key: Maker, request: Request, job: str) -> JobView:
+    """Stop a job; one that has ended stays as it is."""
+    service = service_of(request)
+    found = await asyncio.to_thread(find_job, service, key, job)
+    return (await asyncio.to_thread(shown, service, [await service.cancel(found)]))[0]
+
+
+@router.post("/jobs/{job}/retry", status_code=202)
+async def retry(key: Maker, request: Request, job: str) -> Jobs:
+    """The same request again, as a new job."""
+    service = service_of(request)
+    found = await asyncio.to_thread(find_job, service, key, job)
+    if found.state not in ("failed", "cancelled", "refused") or not found.session_id:
+        raise BadRequest(f"this job is {found.state}; only one that failed or was cancelled is tried again")
+    session = await asyncio.to_thread(open_session, service, key, found.session_id)
+    if found.parent_id:
+        session.tree.find(found.parent_id)
+    about = _about(service, key, session.id, found.parent_id, found.kind, found.shape)
+    return await _shown(service, await service.submit([dict(found.request)], **about))
+
+
+def _wish(service: Service, key: Key, body: Edit, parent: Turn | None) -> tuple[dict[str, Any], str]:
+    """The request to keep, and its shape; refuses now what the editor would refuse later."""
+    edit = {name: getattr(body, name) for name in SETTINGS if getattr(body, name) is not None}
+    edit["prompt"] = body.prompt
+    pictures: dict[str, list[str]] = {}
+    references = [service.queue.upload(key.id, sha256) for sha256 in body.references]
+    sizes = service.card.sizes if service.card else ((256, 256),)
+    if parent is None:
+        if body.box or body.mask or body.markup:
+            raise BadRequest("this session has no picture yet; box, mask and markup point into a picture")
+        if body.count != 1:
+            raise BadRequest("a session has one first picture; count must be 1")
+        if edit["size"] == "match":
+            del edit["size"]
+        plan_generate(edit.get("size"), sizes)
+        edit["lock"] = False
+    else:
+        pictures["picture"] = [_picture(parent)]
+        plan_edit(parent.size, body.size, sizes)
+        if body.box:
+            edit["box"] = list(check_box(body.box, parent.size))
+        for role, sha256 in (("mask", body.mask), ("markup", body.markup)):
+            if sha256:
+                size = service.queue.upload(key.id, sha256)
+                if size != parent.size:
+                    wrong = f"{size[0]}x{size[1]} and the picture {parent.size[0]}x{parent.size[1]} pixels"
+                    raise BadRequest(f"the {role} is {wrong}; they must be equal")
+                pictures[role] = [sha256]
+    if body.references:
+        pictures["references"] = list(body.references)
+    return {"edit": edit, "pictures": pictures}, shape_of(edit, parent.size if parent else None, references)
+
+
+def _picture(turn: Turn) -> str:
+    if not turn.has_picture:
+        raise BadRequest(f"turn {turn.number} is known from a file's history only; its picture is not here")
+    return turn.blobs["picture"][0]
+
+
+async def _submit(
+    service: Service,
+    key: Key,
+    session: Session,
+    parent: Turn | None,
+    wish: dict[str, Any],
+    shape: str,
+    count: int,
+    seed: int | None,
+) -> Jobs:
+    first = (
+        secrets.randbelow(2**32) if seed is None else seed
+    )  # drawn here: begun again, it gives the same picture
+    requests = [{**wish, "edit": {**wish["edit"], "seed": first + place}} for place in range(count)]
+    kind = "generate" if parent is None else "edit"
+    about = _about(service, key, session.id, parent.id if parent else None, kind, shape)
+    return await _shown(service, await service.submit(requests, **about))
+
+
+def _about(
+    service: Service, key: Key, session_id: str, parent_id: str | None, kind: str, shape: str
+) -> dict[str, Any]:
+    return dict(
+        owner=key.id,
+        origin="own",
+        kind=kind,
+        shape=shape,
+        session_id=session_id,
+        parent_id=parent_id,
+        active_jobs=key.active_jobs or service.settings.active_jobs,
+        cost=service.settings.cost,
+    )
+
+
+async def _shown(service: Service, jobs: list[Job]) -> Jobs:
+    return {"jobs": await asyncio.to_thread(shown, service, jobs)}

@@ -1,0 +1,127 @@
+"""Server-sent events: what happens to a job, or in a session, as it happens.
+
+The present state comes first, so a lost connection is mended by connecting again. Streams also look into the database,
+so they see what another server did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from kontext.errors import NotFound
+from kontext.server.access import Reader, service_of
+from kontext.server.answers import FAILURES
+from kontext.server.queue import Job
+from kontext.server.routes.common import find_job, open_session, shown
+from kontext.server.service import Service
+
+router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
+
+ALIVE_SECONDS = 15.0
+LOOK_SECONDS = 1.0
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}
+}
+
+
+@router.get("/jobs/{job}/events", responses=STREAM, response_class=StreamingResponse)
+async def of_job(key: Reader, request: Request, job: str) -> StreamingResponse:
+    """Events of one job, until its last one."""
+    service = service_of(request)
+    found = await asyncio.to_thread(find_job, service, key, job)
+    return stream(_job_events(service, found))
+
+
+@router.get("/sessions/{session}/events", responses=STREAM, response_class=StreamingResponse)
+async def of_session(key: Reader, request: Request, session: str) -> StreamingResponse:
+    """Events of a session, until the client goes."""
+    service = service_of(request)
+    found = await asyncio.to_thread(open_session, service, key, session)
+    return stream(_session_events(service, found.id, found.revision))
+
+
+async def _job_events(service: Service, job: Job) -> AsyncIterator[str]:
+    with service.hub.listen(f"job:{job.id}") as news:
+        job = await asyncio.to_thread(service.queue.get, job.id)
+        for event in await _present(service, [job]):
+            yield event
+        quiet = time.monotonic()
+        while job.active:
+            try:
+                told = await asyncio.wait_for(news.get(), LOOK_SECONDS)
+                if told is None:
+                    return
+                yield line(told.kind, told.data)
+                quiet = time.monotonic()
+                if told.kind in ("done", "failed"):
+                    return
+            except TimeoutError:
+                job = await asyncio.to_thread(service.queue.get, job.id)
+                if not job.active:
+                    await asyncio.sleep(0.1)  # its own last word may be on the way
+                    last = None if news.empty() else news.get_nowait()
+                    yield line(last.kind, last.data) if last else line(*await service.last_word(job))
+                    return
+                if time.monotonic() - quiet > ALIVE_SECONDS:
+                    quiet = time.monotonic()
+                    yield ": alive\n\n"
+        if not job.active:
+            yield line(*await service.last_word(job))
+
+
+async def _session_events(service: Service, session_id: str, revision: int) -> AsyncIterator[str]:
+    with service.hub.listen(f"session:{session_id}") as news:
+        yield ": open\n\n"
+        for event in await _present(service, await asyncio.to_thread(service.queue.active, session_id)):
+            yield event
+        quiet = time.monotonic()
+        while True:
+            try:
+                told = await asyncio.wait_for(news.get(), LOOK_SECONDS)
+                if told is None:
+                    return
+                revision = max(revision, told.data.get("revision", 0))
+                yield line(told.kind, told.data)
+                quiet = time.monotonic()
+                if told.kind == "gone":
+                    return
+            except TimeoutError:
+                try:
+                    newer = (await asyncio.to_thread(service.store.open, session_id)).revision
+                except NotFound:
+                    yield line("gone", {"session": session_id})
+                    return
+                if newer > revision:
+                    revision = newer
+                    yield line("changed", {"session": session_id, "revision": revision})
+                elif time.monotonic() - quiet > ALIVE_SECONDS:
+                    quiet = time.monotonic()
+                    yield ": alive\n\n"
+
+
+async def _present(service: Service, jobs: list[Job]) -> list[str]:
+    events = []
+    for job in await asyncio.to_thread(shown, service, [job for job in jobs if job.active]):
+        if job["state"] == "queued":
+            events.append(line("queued", {"job": job["id"], "position": job["position"]}))
+        else:
+            events.append(
+                line("step", {"job": job["id"], "step": job["step"], "steps": job["steps"], "preview": None})
+            )
+    return events
+
+
+def line(kind: str, data: dict[str, Any]) -> str:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def stream(events: AsyncIterator[str]) -> StreamingResponse:
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)

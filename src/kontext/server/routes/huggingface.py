@@ -1,0 +1,98 @@
+"""The Hugging Face dialect: one POST with JSON or raw bytes, answered by the bytes of the picture."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kontext.engine.requests import MAX_SEED, MAX_STEPS
+from kontext.errors import BadRequest
+from kontext.server.access import Maker, service_of
+from kontext.server.answers import FAILURES
+from kontext.server.outputs import TYPES
+from kontext.server.routes.common import Prompt
+from kontext.server.routes.openai import ended_job, sample_bytes
+from kontext.server.routes.pictures import inputs_of, json_of
+from kontext.server.service import shape_of
+
+router = APIRouter(prefix="/hf", tags=["Hugging Face"], responses=FAILURES)
+
+
+class Size(BaseModel):
+    width: int = Field(ge=16, le=16384)
+    height: int = Field(ge=16, le=16384)
+
+
+class Parameters(BaseModel):
+    """Of the image-to-image task."""
+
+    model_config = ConfigDict(extra="ignore")
+    prompt: Prompt
+    negative_prompt: Annotated[str | None, Field(max_length=10_000)] = None
+    guidance_scale: float | None = Field(None, ge=1, le=30)
+    num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
+    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    target_size: Size | None = None
+
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["inputs", "parameters"],
+                    "properties": {"inputs": {"type": "string"}, "parameters": {"type": "object"}},
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("/{model:path}", openapi_extra=BODY, response_class=Response)
+async def image_to_image(key: Maker, request: Request, model: str) -> Response:
+    """Edit the picture in `inputs` (base64) as `parameters.prompt` says; the loaded model, whatever the name."""
+    service, inputs = service_of(request), inputs_of(request)
+    body = await json_of(request)
+    try:
+        parameters = Parameters.model_validate(body.get("parameters") or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadRequest(f"parameters.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if parameters.negative_prompt:
+        raise BadRequest(
+            "negative_prompt is not offered by this model; say in the prompt what you want instead"
+        )
+    if not isinstance(body.get("inputs"), str):
+        raise BadRequest("inputs must be a picture as base64")
+    kept = await inputs.keep(await inputs.read(body["inputs"], "inputs"), "inputs")
+    size = parameters.target_size
+    edit: dict[str, Any] = {
+        "prompt": parameters.prompt,
+        "seed": secrets.randbelow(2**32) if parameters.seed is None else parameters.seed,
+        "steps": parameters.num_inference_steps,
+        "guidance": parameters.guidance_scale,
+        "size": f"{size.width}x{size.height}" if size else "match",
+    }
+    edit = {name: value for name, value in edit.items() if value is not None}
+    jobs = await service.submit(
+        [{"edit": edit, "pictures": {"picture": [kept.sha256]}, "output": {"format": "png"}}],
+        owner=key.id,
+        origin="hf",
+        kind="edit",
+        shape=shape_of(edit, kept.size, []),
+        active_jobs=key.active_jobs or service.settings.active_jobs,
+        cost=service.settings.cost,
+    )
+    try:
+        job = await ended_job(service, jobs[0])
+    except asyncio.CancelledError:
+        await service.cancel(jobs[0])
+        raise
+    return Response(await asyncio.to_thread(sample_bytes, service, job), media_type=TYPES["png"])

@@ -1,0 +1,303 @@
+"""The OpenAI dialect: /v1/images/edits (multipart), /v1/images/generations, /v1/models.
+
+Field names are those of OpenAI's Images API; `seed`, `num_inference_steps` and `guidance_scale` are taken in addition, as
+vLLM-Omni takes them. `markup` is a transparent picture laid over the first image; `mask` is transparent where to edit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from kontext.engine.requests import MAX_CONTEXTS, MAX_SEED, MAX_STEPS
+from kontext.errors import BadRequest
+from kontext.server.access import Key, Maker, Reader, service_of
+from kontext.server.answers import FAILURES, NotReady, Refused
+from kontext.server.inputs import Kept
+from kontext.server.outputs import sample_path
+from kontext.server.queue import Job
+from kontext.server.routes.bfl import origin_of
+from kontext.server.routes.common import Prompt, storable
+from kontext.server.routes.events import stream
+from kontext.server.routes.pictures import form_of, inputs_of, is_form
+from kontext.server.service import Service, shape_of
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
+
+OPAQUE = {"background": "opaque", "quality": "high"}  # what our answers say, whatever was asked for
+
+
+def size_of(text: str | None) -> str | None:
+    """auto or WxH, both divisible by 16 and within 1:3 to 3:1."""
+    if text in (None, "", "auto"):
+        return None
+    found = re.fullmatch(r"([1-9]\d{1,4})x([1-9]\d{1,4})", text or "")
+    if not found:
+        raise ValueError("size is auto or WIDTHxHEIGHT, such as 1024x1024")
+    width, height = int(found[1]), int(found[2])
+    if width % 16 or height % 16 or not 1 / 3 <= width / height <= 3:
+        raise ValueError("width and height of size must be divisible by 16, their ratio between 1:3 and 3:1")
+    return f"{width}x{height}"
+
+
+class ImageRequest(BaseModel):
+    """The fields that generations and edits share; unknown ones are ignored."""
+
+    model_config = ConfigDict(
+        extra="ignore", json_schema_extra={"examples": [{"prompt": "A kid on a beach", "n": 1}]}
+    )
+    prompt: Prompt
+    model: Annotated[
+        str | None, Field(max_length=200), AfterValidator(lambda text: text and storable(text))
+    ] = None
+    n: int | None = Field(1, ge=1, le=10)
+    size: Annotated[str | None, Field(max_length=32), AfterValidator(size_of)] = None
+    output_format: str | None = Field("png", pattern="^(png|jpeg|webp)$")
+    response_format: str | None = Field("b64_json", pattern="^(url|b64_json)$")
+    stream: bool | None = False
+    partial_images: int | None = Field(0, ge=0, le=3)
+    seed: int | None = Field(None, ge=0, le=MAX_SEED - 10)
+    num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
+    guidance_scale: float | None = Field(None, ge=1, le=30)
+
+
+EDIT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["prompt", "image"],
+                    "properties": {
+                        "image": {"type": "string", "format": "binary"},
+                        "image[]": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "mask": {"type": "string", "format": "binary"},
+                        "markup": {"type": "string", "format": "binary"},
+                        "prompt": {"type": "string"},
+                        "n": {"type": "integer", "minimum": 1, "maximum": 10},
+                        "size": {"type": "string"},
+                        "output_format": {"type": "string", "enum": ["png", "jpeg", "webp"]},
+                        "stream": {"type": "boolean"},
+                        "partial_images": {"type": "integer", "minimum": 0, "maximum": 3},
+                        "seed": {"type": "integer"},
+                        "num_inference_steps": {"type": "integer"},
+                        "guidance_scale": {"type": "number"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("/images/edits", openapi_extra=EDIT_BODY, response_model=None)
+async def edits(key: Maker, request: Request) -> dict[str, Any] | StreamingResponse:
+    """Edit the first image; further images are references."""
+    inputs = inputs_of(request)
+    if not is_form(request):
+        raise BadRequest("images/edits takes multipart/form-data")
+    form = await form_of(request)
+    body = _checked({name: given[-1] for name, given in form.items() if given and isinstance(given[-1], str)})
+    images = [
+        data for field in ("image", "image[]") for data in form.get(field, []) if isinstance(data, bytes)
+    ]
+    if not 1 <= len(images) <= MAX_CONTEXTS:
+        raise BadRequest(f"{len(images)} images; 1 to {MAX_CONTEXTS} are taken, the first is edited")
+    kept = [await inputs.keep(data, f"image {place}") for place, data in enumerate(images, start=1)]
+    pictures = {"picture": [kept[0]], "references": kept[1:]}
+    for role in ("mask", "markup"):
+        if form.get(role):
+            if not isinstance(form[role][0], bytes):
+                raise BadRequest(f"{role} must be a file")
+            one = await inputs.keep(form[role][0], f"the {role}", mask=role == "mask")
+            if one.size != kept[0].size:
+                raise BadRequest(
+                    f"the {role} must be as large as the first image, {kept[0].size[0]}x{kept[0].size[1]} pixels"
+                )
+            pictures[role] = [one]
+    if "mask" in pictures and "markup" in pictures:
+        raise BadRequest("give either mask or markup, not both")
+    return await _make(request, key, body, pictures, "image_edit")
+
+
+@router.post("/images/generations", response_model=None)
+async def generations(key: Maker, request: Request, body: ImageRequest) -> dict[str, Any] | StreamingResponse:
+    """A picture from words."""
+    return await _make(request, key, body, {}, "image_generation")
+
+
+@router.get("/models")
+async def models(key: Reader, request: Request) -> dict[str, Any]:
+    """The loaded model, under every name that a client may use."""
+    card = service_of(request).card
+    name = card.name if card else service_of(request).settings.model
+    names = list(dict.fromkeys((name, "flux-kontext")))
+    return {
+        "object": "list",
+        "data": [{"id": one, "object": "model", "created": 0, "owned_by": "openkontext"} for one in names],
+    }
+
+
+@router.get("/models/{model:path}")
+async def model(key: Reader, request: Request, model: str) -> dict[str, Any]:
+    """One model; every name means the loaded one."""
+    return {"id": model[:200], "object": "model", "created": 0, "owned_by": "openkontext"}
+
+
+def _checked(fields: Mapping[str, str]) -> ImageRequest:
+    try:
+        return ImageRequest.model_validate({name: text for name, text in fields.items() if text != ""})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadRequest(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+async def _make(
+    request: Request, key: Key, body: ImageRequest, pictures: Mapping[str, list[Kept]], kind: str
+) -> Any:
+    service = service_of(request)
+    first = secrets.randbelow(2**32) if body.seed is None else body.seed
+    picture = pictures["picture"][0] if pictures else None
+    edit: dict[str, Any] = {
+        "prompt": body.prompt,
+        "steps": body.num_inference_steps,
+        "guidance": body.guidance_scale,
+    }
+    edit |= {"size": body.size or ("match" if picture else None), "lock": None if picture else False}
+    edit = {name: value for name, value in edit.items() if value is not None}
+    output = {"format": body.output_format or "png"}
+    named = {role: [one.sha256 for one in given] for role, given in pictures.items() if given}
+    wishes = [
+        {"edit": {**edit, "seed": first + i}, "pictures": named, "output": output} for i in range(body.n or 1)
+    ]
+    jobs = await service.submit(
+        wishes,
+        owner=key.id,
+        origin="openai",
+        kind="edit" if picture else "generate",
+        shape=shape_of(
+            edit, picture.size if picture else None, [one.size for one in pictures.get("references", [])]
+        ),
+        active_jobs=key.active_jobs or service.settings.active_jobs,
+        cost=service.settings.cost,
+    )
+    if body.stream:
+        return stream(_streamed(service, jobs, body, kind))
+    try:
+        ended = [await ended_job(service, job) for job in jobs]
+    except asyncio.CancelledError:
+        for job in jobs:
+            await service.cancel(job)
+        raise
+    data = [await asyncio.to_thread(_datum, service, job, body, origin_of(request)) for job in ended]
+    return _answer(ended, data)
+
+
+async def ended_job(service: Service, job: Job) -> Job:
+    """The job when it is done. Raises what became of it otherwise."""
+    job = await service.wait(job.id, service.settings.job_seconds * 2)
+    if job.state == "refused":
+        raise Refused(job.error or "refused")
+    if job.active:
+        raise NotReady("the server is stopping; the job stays in the queue")
+    if job.state != "done":
+        raise BadRequest(job.error or job.state)
+    return job
+
+
+def _datum(service: Service, job: Job, body: ImageRequest, origin: str) -> dict[str, Any]:
+    if body.response_format == "url":
+        return {"url": origin + sample_path(service.secret, job, service.settings.sample_seconds)}
+    return {"b64_json": base64.b64encode(sample_bytes(service, job)).decode()}
+
+
+def sample_bytes(service: Service, job: Job) -> bytes:
+    return service.store.blobs.get((job.result or {})["picture"])
+
+
+def _usage(jobs: list[Job]) -> dict[str, Any]:
+    """Tokens as the model counts them: a picture has one for each 16x16 pixels of the result."""
+    made = sum(
+        -(-job.result["size"][0] // 16) * -(-job.result["size"][1] // 16) for job in jobs if job.result
+    )
+    text = sum(len(job.request["edit"]["prompt"].split()) for job in jobs)
+    details = {"text_tokens": text, "image_tokens": 0}
+    return {
+        "input_tokens": text,
+        "input_tokens_details": details,
+        "output_tokens": made,
+        "total_tokens": text + made,
+    }
+
+
+def _about(job: Job) -> dict[str, Any]:
+    width, height = (job.result or {"size": (0, 0)})["size"]
+    return {"size": f"{width}x{height}", "output_format": job.request["output"]["format"], **OPAQUE}
+
+
+def _answer(jobs: list[Job], data: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"created": int(time.time()), "data": data, **_about(jobs[0]), "usage": _usage(jobs)}
+
+
+async def _streamed(service: Service, jobs: list[Job], body: ImageRequest, kind: str) -> AsyncIterator[str]:
+    """Partial images (small previews at even steps), then one completed event for each picture."""
+    wanted = body.partial_images or 0
+    told = {job.id: 0 for job in jobs}
+    waiting = {job.id: asyncio.ensure_future(ended_job(service, job)) for job in jobs}
+    try:
+        with service.hub.listen(*(f"job:{job.id}" for job in jobs)) as news:
+            while waiting:
+                getting = asyncio.ensure_future(news.get())
+                await asyncio.wait([getting, *waiting.values()], return_when=asyncio.FIRST_COMPLETED)
+                if getting.done() and (event := getting.result()) is not None:
+                    if event.kind == "step" and event.data["preview"] and event.data["job"] in waiting:
+                        job_id, step, steps = event.data["job"], event.data["step"], event.data["steps"]
+                        if (
+                            told[job_id] < wanted
+                            and step < steps
+                            and step * (wanted + 1) >= (told[job_id] + 1) * steps
+                        ):
+                            image = event.data["preview"].partition(",")[2]
+                            yield _event(
+                                f"{kind}.partial_image",
+                                image,
+                                jobs[0],
+                                partial_image_index=told[job_id],
+                                output_format="jpeg",
+                            )
+                            told[job_id] += 1
+                getting.cancel()
+                for job_id in [job_id for job_id, task in waiting.items() if task.done()]:
+                    try:
+                        job = waiting.pop(job_id).result()
+                    except (Refused, NotReady, BadRequest) as error:
+                        words = {
+                            "message": str(error),
+                            "type": "image_generation_error",
+                            "param": None,
+                            "code": "failed",
+                        }
+                        yield f"event: error\ndata: {json.dumps({'type': 'error', 'error': words})}\n\n"
+                        return
+                    data = base64.b64encode(await asyncio.to_thread(sample_bytes, service, job)).decode()
+                    yield _event(f"{kind}.completed", data, job, usage=_usage([job]))
+    finally:
+        for job_id, task in waiting.items():  # the client went away
+            task.cancel()
+            await service.cancel(next(job for job in jobs if job.id == job_id))
+
+
+def _event(kind: str, image: str, job: Job, **more: Any) -> str:
+    body = {"type": kind, "b64_json": image, "created_at": int(time.time()), **_about(job), **more}
+    return f"event: {kind}\ndata: {json.dumps(body)}\n\n"

@@ -1,0 +1,145 @@
+"""Uploads and prefill: a picture is read, kept, and looked at by the model before anybody asks for an edit."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.datastructures import UploadFile
+from typing_extensions import TypedDict
+
+from kontext.errors import BadRequest
+from kontext.server.access import Maker, Reader, service_of
+from kontext.server.answers import FAILURES
+from kontext.server.inputs import Inputs
+from kontext.server.routes.common import Body, Sha256, Text, open_session
+
+router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
+
+PREFILL_SECONDS = 2.0
+PICTURE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["picture"],
+                    "properties": {
+                        "picture": {"type": "string", "format": "binary"},
+                        "name": {"type": "string"},
+                    },
+                }
+            },
+            "application/json": {"schema": {"type": "object", "properties": {"url": {"type": "string"}}}},
+        },
+    }
+}
+
+
+class Upload(TypedDict):
+    picture: str
+    size: list[int]
+    url: str
+    warnings: list[str]
+
+
+class Prefill(Body):
+    picture: Sha256 | None = None
+    session: Text | None = None
+    turn: Text | None = None
+
+
+class Prefilled(TypedDict):
+    state: str
+    seconds: float | None
+
+
+def inputs_of(request: Request) -> Inputs:
+    return request.app.state.inputs
+
+
+async def form_of(request: Request) -> dict[str, Any]:
+    """Fields of a multipart body: text as text, files as bytes. Raises BadRequest."""
+    found: dict[str, Any] = {}
+    async with request.form(max_files=20, max_fields=50) as form:
+        for field, value in form.multi_items():
+            found.setdefault(field, []).append(await value.read() if isinstance(value, UploadFile) else value)
+    return found
+
+
+def file_of(form: dict[str, Any], field: str) -> bytes:
+    given = form.get(field, [])
+    if len(given) != 1 or not isinstance(given[0], bytes):
+        raise BadRequest(f"one file is needed in the part {field!r} of the form")
+    return given[0]
+
+
+async def json_of(request: Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise BadRequest("the body is no JSON object")
+    return body
+
+
+def is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+@router.post("/pictures", status_code=201, openapi_extra=PICTURE_BODY)
+async def upload(key: Maker, request: Request) -> Upload:
+    """Keep a picture and prefill it."""
+    service, inputs = service_of(request), inputs_of(request)
+    if is_form(request):
+        data = file_of(await form_of(request), "picture")
+    else:
+        url = (await json_of(request)).get("url")
+        if not isinstance(url, str):
+            raise BadRequest("give a file in the part 'picture' of a form, or JSON with 'url'")
+        data = await inputs.fetch(url)
+    kept = await inputs.keep(data)
+    await asyncio.to_thread(service.queue.add_upload, key.id, kept.sha256, kept.size)
+    await service.prefill(kept.sha256)
+    url = f"/api/pictures/{kept.sha256}"
+    return {"picture": kept.sha256, "size": list(kept.size), "url": url, "warnings": list(kept.warnings)}
+
+
+@router.get("/pictures/{picture}", response_class=Response)
+def picture(key: Reader, request: Request, picture: str) -> Response:
+    """An upload of one's own, as PNG."""
+    service = service_of(request)
+    service.queue.upload(key.id, picture)
+    return png(request, service.store.blobs.get(picture), picture)
+
+
+@router.post("/prefill")
+async def prefill(key: Maker, request: Request, body: Prefill) -> Prefilled:
+    """Compute what every edit of a picture needs, and say how long it took."""
+    service = service_of(request)
+    if body.picture:
+        await asyncio.to_thread(service.queue.upload, key.id, body.picture)
+        sha256 = body.picture
+    elif body.session:
+        session = await asyncio.to_thread(open_session, service, key, body.session)
+        turn = session.tree.find(body.turn) if body.turn else session.current
+        if not turn.has_picture:
+            raise BadRequest("this turn is known from a file's history only; its picture is not here")
+        sha256 = turn.blobs["picture"][0]
+    else:
+        raise BadRequest("give 'picture', or 'session' and 'turn'")
+    task = await service.prefill(sha256)
+    await asyncio.wait([task], timeout=PREFILL_SECONDS)
+    seconds = task.result() if task.done() else None
+    return {"state": "queued" if seconds is None else "done", "seconds": seconds}
+
+
+def png(request: Request, data: bytes, etag: str, media_type: str = "image/png") -> Response:
+    """Bytes that never change under their address."""
+    headers = {"etag": f'"{etag}"', "cache-control": "private, max-age=31536000, immutable"}
+    if f'"{etag}"' in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type=media_type, headers=headers)

@@ -1,0 +1,324 @@
+"""Sessions and turns: make, list, name, walk, delete, carry away and bring back."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+from PIL import Image
+from pydantic import ValidationError
+from starlette.background import BackgroundTask
+
+from kontext.errors import BadRequest, NotFound
+from kontext.server.access import Key, Maker, Reader, service_of
+from kontext.server.answers import FAILURES, TooLarge
+from kontext.server.outputs import FORMATS, TYPES
+from kontext.server.routes.about import example_bytes
+from kontext.server.routes.common import Body, Name, Sha256, Text, changed, open_session, whole
+from kontext.server.routes.pictures import PICTURE_BODY, file_of, form_of, inputs_of, is_form, json_of, png
+from kontext.server.service import Service
+from kontext.server.views import SessionLine, SessionView, line_view
+from kontext.session import Session, Turn, archive, provenance
+
+router = APIRouter(prefix="/api/sessions", tags=["own"], responses=FAILURES)
+
+Format = Literal["png", "jpeg", "webp"]
+Width = Annotated[int | None, Query(ge=16, le=2048)]
+
+
+class NewSession(Body):
+    """The first picture: an upload, an example, or none yet."""
+
+    picture: Sha256 | None = None
+    example: Text | None = None
+    name: Name = ""
+
+
+class Rename(Body):
+    name: Name
+
+
+class Head(Body):
+    turn: Text | None = None
+    move: Literal["undo", "redo"] | None = None
+
+
+NEW_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": NewSession.model_json_schema()},
+            "multipart/form-data": PICTURE_BODY["requestBody"]["content"]["multipart/form-data"],
+        },
+    }
+}
+FILE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("", status_code=201, openapi_extra=NEW_BODY)
+async def create(key: Maker, request: Request) -> SessionView:
+    """A new session on a picture, an example, or empty."""
+    service, inputs = service_of(request), inputs_of(request)
+    kept = None
+    if is_form(request):
+        form = await form_of(request)
+        wish = _checked({"name": next((text for text in form.get("name", []) if isinstance(text, str)), "")})
+        kept = await inputs.keep(file_of(form, "picture"))
+        sha256: str | None = kept.sha256
+    else:
+        wish = _checked(await json_of(request))
+        sha256 = wish.picture
+        if wish.example:
+            kept = await inputs.keep(await asyncio.to_thread(example_bytes, wish.example))
+            sha256 = kept.sha256
+        elif sha256:
+            await asyncio.to_thread(service.queue.upload, key.id, sha256)
+    if sha256:
+        await service.prefill(sha256)
+
+    def make() -> SessionView:
+        picture = service.store.blobs.get(sha256) if sha256 else None
+        session = service.store.create(picture, name=wish.name or (wish.example or ""), owner=key.id)
+        return whole(service, session)
+
+    return await asyncio.to_thread(make)
+
+
+def _checked(body: dict[str, Any]) -> NewSession:
+    try:
+        return NewSession.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadRequest(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@router.get("")
+def listing(key: Reader, request: Request) -> dict[str, list[SessionLine]]:
+    """Sessions of the caller, last used first."""
+    return {"sessions": [line_view(info) for info in service_of(request).store.sessions(owner=key.id)]}
+
+
+@router.post("/import", status_code=201, openapi_extra=FILE_BODY)
+async def bring(key: Maker, request: Request) -> SessionView:
+    """A session from an exported zip, or from a PNG made here, whose chain of turns is restored."""
+    service = service_of(request)
+    if not is_form(request):
+        raise BadRequest("send the file in the part 'file' of a form")
+    data = file_of(await form_of(request), "file")
+
+    def make() -> SessionView:
+        if data.startswith(b"PK"):
+            session = archive.load(service.store, data, owner=key.id)
+        else:
+            _check_pixels(data, service.settings.picture_pixels)
+            session = service.store.restore(data, owner=key.id)
+        return whole(service, session)
+
+    made = await asyncio.to_thread(make)
+    return made
+
+
+def _check_pixels(data: bytes, limit: int) -> None:
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            width, height = image.size
+    except Exception:
+        raise BadRequest("this is neither a session file (zip) nor a PNG") from None
+    if width * height > limit:
+        raise TooLarge(f"{width}x{height} pixels; at most {limit / 1e6:.0f} million are taken")
+
+
+@router.get("/{session}")
+def one(key: Reader, request: Request, session: str) -> SessionView:
+    """A session with its tree of turns and its active jobs."""
+    service = service_of(request)
+    return whole(service, open_session(service, key, session))
+
+
+@router.patch("/{session}")
+async def rename(key: Maker, request: Request, session: str, body: Rename) -> SessionView:
+    """Name a session."""
+    return await _change(request, key, session, lambda found: found.rename(body.name))
+
+
+@router.delete("/{session}", status_code=204)
+async def delete(key: Maker, request: Request, session: str) -> None:
+    """Delete a session; its jobs are cancelled."""
+    service = service_of(request)
+    found = await asyncio.to_thread(open_session, service, key, session)
+    for job in await asyncio.to_thread(service.queue.active, found.id):
+        await service.cancel(job)
+    await asyncio.to_thread(service.store.delete, found.id)
+    service.hub.tell(f"session:{found.id}", "gone", session=found.id)
+
+
+@router.post("/{session}/head")
+async def head(key: Maker, request: Request, session: str, body: Head) -> SessionView:
+    """Go to a turn, back, or forward. Nothing is lost: the next edit makes a branch."""
+    if (body.turn is None) == (body.move is None):
+        raise BadRequest("give either 'turn' or 'move'")
+
+    def move(found: Session) -> None:
+        if body.move == "undo":
+            found.undo()
+        elif body.move == "redo":
+            found.redo()
+        else:
+            found.goto(body.turn or "")
+
+    return await _change(request, key, session, move)
+
+
+@router.patch("/{session}/turns/{turn}")
+async def rename_turn(key: Maker, request: Request, session: str, turn: str, body: Rename) -> SessionView:
+    """Name a turn."""
+    return await _change(request, key, session, lambda found: found.rename(body.name, found.tree.find(turn)))
+
+
+@router.delete("/{session}/turns/{turn}")
+async def delete_turn(key: Maker, request: Request, session: str, turn: str) -> SessionView:
+    """Delete a turn and everything made from it."""
+    return await _change(request, key, session, lambda found: found.delete(turn))
+
+
+async def _change(request: Request, key: Key, session_id: str, change: Any) -> SessionView:
+    service = service_of(request)
+
+    def apply() -> tuple[Session, SessionView]:
+        session = open_session(service, key, session_id)
+        change(session)
+        return session, whole(service, session)
+
+    session, view = await asyncio.to_thread(apply)
+    changed(service, session)
+    return view
+
+
+# Bytes
+
+
+@router.get("/{session}/thumbnail", response_class=Response)
+def thumbnail(key: Reader, request: Request, session: str) -> Response:
+    """The session's current picture, 256 pixels wide."""
+    service = service_of(request)
+    current = open_session(service, key, session).current
+    response = png(
+        request,
+        _smaller(service, _blob(current, "picture"), 256),
+        current.blobs["picture"][0] + "-256",
+        "image/webp",
+    )
+    response.headers["cache-control"] = "private, no-cache"
+    return response
+
+
+@router.get("/{session}/turns/{turn}/picture", response_class=Response)
+def picture(
+    key: Reader,
+    request: Request,
+    session: str,
+    turn: str,
+    width: Width = None,
+    format: Format = "png",
+    download: bool = False,
+    metadata: bool = True,
+) -> Response:
+    """The picture of a turn: lossless, smaller, or as a file with its history inside."""
+    service = service_of(request)
+    found = open_session(service, key, session)
+    made = found.tree.find(turn)
+    sha256 = _blob(made, "picture")
+    if width is not None and width < made.size[0]:
+        return png(request, _smaller(service, sha256, width), f"{sha256}-{width}", "image/webp")
+    if format == "png" and not download:
+        return png(request, service.store.blobs.get(sha256), sha256)
+    chain = provenance.chain_of(found.tree.path(made)) if metadata else ()
+    data = provenance.encode(made.picture, chain, FORMATS[format])
+    response = Response(data, media_type=TYPES[format], headers={"cache-control": "private, no-cache"})
+    if download:
+        name = (
+            re.sub(r"[^a-z0-9]+", "-", (made.prompt or found.name or "picture").lower()).strip("-")[:60]
+            or "picture"
+        )
+        response.headers["content-disposition"] = f'attachment; filename="{made.number:02d}-{name}.{format}"'
+    return response
+
+
+@router.get("/{session}/turns/{turn}/{role}", response_class=Response)
+def part(
+    key: Reader, request: Request, session: str, turn: str, role: Literal["region", "mask", "markup"]
+) -> Response:
+    """What an edit changed (white), or what was pointed with."""
+    service = service_of(request)
+    sha256 = _blob(open_session(service, key, session).tree.find(turn), role)
+    return png(request, service.store.blobs.get(sha256), sha256)
+
+
+@router.get("/{session}/turns/{turn}/references/{place}", response_class=Response)
+def reference(key: Reader, request: Request, session: str, turn: str, place: int) -> Response:
+    """A reference that was given, from 0."""
+    service = service_of(request)
+    sha256 = _blob(open_session(service, key, session).tree.find(turn), "reference", place)
+    return png(request, service.store.blobs.get(sha256), sha256)
+
+
+@router.get("/{session}/export", response_class=Response)
+def export(key: Reader, request: Request, session: str) -> Response:
+    """The whole session as one file (zip)."""
+    found = open_session(service_of(request), key, session)
+    folder = tempfile.TemporaryDirectory(prefix="kontext-export-")
+    try:
+        path = archive.save(found, Path(folder.name) / "session.zip")
+    except BaseException:
+        folder.cleanup()
+        raise
+    name = re.sub(r"[^A-Za-z0-9]+", "-", found.name).strip("-")[:60] or "session"
+    return FileResponse(
+        path, media_type="application/zip", filename=f"{name}.zip", background=BackgroundTask(folder.cleanup)
+    )
+
+
+def _blob(turn: Turn, role: str, place: int = 0) -> str:
+    names = turn.blobs.get(role, ())
+    if not 0 <= place < len(names):
+        raise NotFound(f"turn {turn.number} has no such picture ({role})")
+    return names[place]
+
+
+def _smaller(service: Service, sha256: str, width: int) -> bytes:
+    """A WebP of this width; kept in memory while it is among those asked for last."""
+    cache = service.thumbnails
+    if (sha256, width) not in cache:
+        with Image.open(io.BytesIO(service.store.blobs.get(sha256))) as image:
+            image.load()
+            small = image.resize(
+                (width, max(1, round(image.height * width / image.width))),
+                Image.Resampling.LANCZOS,
+                reducing_gap=2.0,
+            )
+        file = io.BytesIO()
+        small.save(file, "WEBP", quality=85)
+        cache[sha256, width] = file.getvalue()
+    data = cache[sha256, width]
+    while len(cache) > 512:
+        cache.pop(next(iter(cache)), None)
+    return data

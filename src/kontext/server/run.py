@@ -1,0 +1,110 @@
+"""The service as a program: logs, a socket, uvicorn, and an end that loses nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import uvicorn
+
+from kontext.errors import BadConfig
+from kontext.server.access import Keys
+from kontext.server.app import create_app
+from kontext.server.service import Service
+from kontext.server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, for log collectors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class Program(uvicorn.Server):
+    """uvicorn that ends streams at the first signal, and works at the second."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+
+    def handle_exit(self, number: int, frame) -> None:
+        self.service.begin_stop()
+        super().handle_exit(number, frame)
+
+
+def run(settings: Settings, log_format: str, open_page: bool, tell: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. Raises BadConfig when the address is taken."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if log_format == "json" else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+    listener = _listen(settings)
+    port = listener.getsockname()[1]
+    service = Service(settings)
+    if settings.keys_needed and not Keys(service.store).all():
+        tell("keys are needed on this address and there are none yet: make one with `kontext keys make NAME`")
+    config = uvicorn.Config(
+        create_app(settings, service),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
+        h11_max_incomplete_event_size=65536,
+    )
+    shown = "localhost" if settings.loopback or settings.host in ("0.0.0.0", "::") else settings.host
+    url = settings.public_url or f"http://{shown}:{port}"
+    threading.Thread(target=_announce, args=(service, url, open_page, tell), daemon=True).start()
+    server = Program(config, service)
+    signal.signal(signal.SIGTERM, server.handle_exit)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise BadConfig("the service could not be started; its log says why")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        words = f"{settings.host} port {settings.port} cannot be used ({error.strerror})"
+        raise BadConfig(f"{words}; choose another with --port") from None
+    return listener
+
+
+def _announce(service: Service, url: str, open_page: bool, tell: Callable[[str], None]) -> None:
+    """Say when the first edit can be asked for."""
+    started = time.monotonic()
+    while not service.ready and not service.trouble and not service.stopping:
+        time.sleep(0.02)
+    if service.trouble:
+        tell(f"the model cannot be loaded: {service.trouble}")
+    elif service.ready and service.card:
+        seconds = time.monotonic() - started
+        tell(f"Kontext is ready at {url}  ({service.card.name}, {seconds:.1f} s; Ctrl-C stops)")
+        if open_page:
+            import webbrowser
+
+            webbrowser.open(url)

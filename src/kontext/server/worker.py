@@ -1,0 +1,207 @@
+"""What runs beside the service: an editor that takes batches of work and tells of every step.
+
+`Station` is the inside, the same under every executor. Run as a program, this file is a local worker process: it
+talks over one socket with the service that started it, and ends when that service does.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import queue
+import runpy
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Any
+
+from kontext.engine.requests import EditRequest, Result
+from kontext.errors import Cancelled, KontextError
+
+log = logging.getLogger(__name__)
+
+PREVIEW_SIDE = 256  # longest side of a preview, in pixels
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job as a worker gets it. `pictures`: encoded files by role (picture, references, mask, markup)."""
+
+    id: str
+    request: Mapping[str, Any]
+    pictures: Mapping[str, Sequence[bytes]]
+
+    def edit_request(self) -> EditRequest:
+        one = {role: given[0] for role, given in self.pictures.items() if given and role != "references"}
+        return EditRequest(
+            **self.request["edit"], **one, references=tuple(self.pictures.get("references", ()))
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job has no result; `message` is for the person who asked."""
+
+    message: str
+    cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    """The loaded model, as the service shows it."""
+
+    name: str
+    fingerprint: str
+    description: str
+    sizes: tuple[tuple[int, int], ...]
+    steps: int
+    guidance: float
+    warnings: tuple[str, ...]
+
+
+Tell = Callable[[str, int, int, bytes | None], None]  # job id, step, steps, preview as JPEG
+
+
+def load_editor(model: str, device: str | None) -> Any:
+    """The editor that `kontext` itself uses."""
+    from kontext.engine import Editor
+
+    return Editor.load(model, device=device)
+
+
+def editor_factory(name: str) -> Callable[[str, str | None], Any]:
+    """ "module:function" or "file.py:function"; from the operator, never from a request."""
+    place, _, function = name.rpartition(":")
+    return (
+        runpy.run_path(place)[function] if place.endswith(".py") else getattr(import_module(place), function)
+    )
+
+
+class Station:
+    """An editor and the batch on it."""
+
+    def __init__(self, factory: str, model: str, device: str | None) -> None:
+        self.editor = editor_factory(factory)(model, device)
+        self._flags: dict[str, threading.Event] = {}
+
+    @property
+    def card(self) -> Card:
+        model = self.editor.model
+        preset = model.preset
+        sampling = preset.sampling
+        return Card(
+            name=model.name,
+            fingerprint=model.fingerprint,
+            description=getattr(preset, "description", ""),
+            sizes=tuple(tuple(size) for size in preset.sizes),
+            steps=sampling.steps,
+            guidance=sampling.guidance,
+            warnings=tuple(model.warnings),
+        )
+
+    def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:
+        """Results or failures in the order of the works. One bad request does not harm the others."""
+        self._flags = {work.id: threading.Event() for work in works}
+        try:
+            return list(self._edit(works, tell))
+        except Cancelled as error:
+            return [Failure(str(error) or "cancelled", cancelled=True) for _ in works]
+        except Exception as error:
+            if len(works) > 1:
+                return [self.run([work], tell)[0] for work in works]
+            return [_explained(error)]
+
+    def _edit(self, works: Sequence[Work], tell: Tell) -> list[Result]:
+        def on_step(info: Any) -> None:
+            for place, work in enumerate(works):
+                tell(work.id, info.index, info.steps, _jpeg(info.preview(place)))
+
+        requests = [work.edit_request() for work in works]
+        return self.editor.edit_batch(requests, on_step=on_step, cancel=self)
+
+    def is_set(self) -> bool:
+        """The editor's cancel flag: nobody waits for this batch any more."""
+        flags = list(self._flags.values())
+        return bool(flags) and all(flag.is_set() for flag in flags)
+
+    def cancel(self, job_id: str) -> None:
+        if job_id in self._flags:
+            self._flags[job_id].set()
+
+    def prefill(self, picture: bytes) -> float:
+        """Seconds that it took to compute what every edit of this picture needs."""
+        start = time.perf_counter()
+        self.editor.prefill(picture)
+        return time.perf_counter() - start
+
+
+def _explained(error: Exception) -> Failure:
+    if isinstance(error, KontextError):
+        return Failure(str(error))
+    log.error("the editor failed", exc_info=error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return Failure("out of memory; try a smaller picture or fewer variants")
+    return Failure(f"the editor failed ({type(error).__name__}); the server's log says more")
+
+
+def _jpeg(preview: Any) -> bytes:
+    preview = preview.convert("RGB")
+    preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    file = io.BytesIO()
+    preview.save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
+def serve(connection: Connection, factory: str, model: str, device: str | None) -> None:
+    """Answer messages until the other side is gone."""
+    inbox: queue.Queue[tuple] = queue.Queue()
+    station: list[Station] = []
+
+    def listen() -> None:
+        try:
+            while True:
+                message = connection.recv()
+                if message[0] == "cancel":
+                    for one in station:
+                        one.cancel(message[1])
+                else:
+                    inbox.put(message)
+        except (EOFError, OSError):
+            os._exit(0)  # the service is gone: nobody wants the rest of this batch
+
+    sending = threading.Lock()
+
+    def send(*message: Any) -> None:
+        with sending:
+            connection.send(message)
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        station.append(Station(factory, model, device))
+    except Exception as error:
+        send("failed", _explained(error).message)
+        raise SystemExit(1) from error
+    send("ready", station[0].card)
+    while True:
+        kind, *given = inbox.get()
+        if kind == "run":
+            send("results", station[0].run(given[0], lambda *told: send("step", *told)))
+        elif kind == "prefill":
+            try:
+                send("prefilled", station[0].prefill(given[0]))
+            except Exception as error:
+                send("prefilled", _explained(error))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the service, which ends this process
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
+    from kontext.server import worker  # so that what is sent is pickled by its importable name
+
+    worker.serve(Connection(int(sys.argv[1])), sys.argv[2], sys.argv[3], sys.argv[4] or None)
