@@ -1,0 +1,12 @@
+// The way in: words and theme first, then the page, then the server.
+import './elements/app.js';
+import { boot } from './core/sessions.js';
+import { loadWords } from './core/text.js';
+import { applyTheme } from './core/theme.js';
+import { store } from './core/store.js';
+
+applyTheme();
+await loadWords();
+store.set({ ready: true });
+performance.mark('kontext:interactive');
+await boot();

@@ -1,0 +1,68 @@
+// Every key in one table; the help page and the buttons' titles are made from it.
+import * as act from './actions.js';
+import { keep, recall } from './memory.js';
+import { leave } from './sessions.js';
+import { store } from './store.js';
+
+/** `key` as in KeyboardEvent.key; single letters work outside text fields and can be switched off. */
+export const KEYS = [
+  { key: '/', name: 'prompt', run: () => document.querySelector('#prompt')?.focus() },
+  { key: 'Enter', name: 'send' },
+  { key: 'Shift+Enter', name: 'line' },
+  { key: 'ArrowUp', name: 'history' },
+  { key: 'Escape', name: 'escape', run: escape },
+  { key: 'u', name: 'undo', run: act.undo },
+  { key: 'r', name: 'redo', run: act.redo },
+  { key: '[', name: 'previous', run: () => act.flip(-1) },
+  { key: ']', name: 'next', run: () => act.flip(1) },
+  { key: 't', name: 'turns', run: () => document.querySelector('kx-turns [tabindex="0"]')?.focus() },
+  { key: 'v', name: 'variants', run: () => act.variants() },
+  { key: 'c', name: 'compare', run: act.toggleCompare },
+  { key: 'g', name: 'region', run: act.toggleRegion },
+  { key: 'm', name: 'move', run: () => act.setTool('move') },
+  { key: 'b', name: 'box', run: () => act.setTool('box') },
+  { key: 'p', name: 'brush', run: () => act.setTool('brush') },
+  { key: 'k', name: 'pen', run: () => act.setTool('pen') },
+  { key: 'l', name: 'seed', run: act.toggleSeed },
+  { key: '+', name: 'zoom.in', run: () => act.zoom(1.5) },
+  { key: '-', name: 'zoom.out', run: () => act.zoom(1 / 1.5) },
+  { key: '0', name: 'fit', run: act.fit },
+  { key: 'd', name: 'download', run: () => act.download() },
+  { key: 'i', name: 'details', run: () => store.state.session && act.openPanel('details') },
+  { key: 'o', name: 'open', run: () => act.choose() },
+  { key: 'a', name: 'add', run: () => store.state.session && act.choose(act.referenceFile) },
+  { key: 'n', name: 'new', run: leave },
+  { key: 'h', name: 'gallery', run: () => act.openPanel('gallery') },
+  { key: '?', name: 'help', run: () => act.openPanel('help') },
+];
+
+const table = Object.fromEntries(KEYS.filter((one) => one.run).map((one) => [one.key, one]));
+const TYPING = 'input:not([type=range],[type=radio],[type=checkbox],[type=button]), textarea, select, [contenteditable]';
+
+export const singleKeys = () => recall('keys', true);
+export const setSingleKeys = (on) => keep('keys', on);
+
+/** Out of whatever one is in, one thing at a time: comparison, tool, running edit, zoom. */
+function escape() {
+  const { compare, tool, region, here, jobs, view } = store.state;
+  if (compare) return store.set({ compare: null });
+  if (tool !== 'move') return act.setTool('move');
+  if (region) return store.set({ region: false });
+  if (jobs[here]) return act.cancel(here);
+  if (view.scale > 1) return act.fit();
+}
+
+export function onKey(event) {
+  if (event.defaultPrevented || event.isComposing || document.querySelector('dialog[open]')) return;
+  const typing = event.target.closest?.(TYPING);
+  const command = event.ctrlKey || event.metaKey;
+  if (command && !typing && event.key.toLowerCase() === 'z') {
+    event.preventDefault();
+    return event.shiftKey ? act.redo() : act.undo();
+  }
+  if (command || event.altKey || (typing && event.key !== 'Escape')) return;
+  const found = table[event.key];
+  if (!found || (event.key !== 'Escape' && !singleKeys())) return;
+  if (event.key !== 'Escape') event.preventDefault();
+  found.run();
+}

@@ -1,0 +1,13 @@
+// Style properties from data, set through the CSSOM: a `style` attribute would need an unsafe content policy.
+import { Directive, directive } from '../vendor/lit-html/directive.js';
+import { noChange } from '../vendor/lit-html/lit-html.js';
+
+class Look extends Directive {
+  update({ element }, [properties]) {
+    for (const [name, value] of Object.entries(properties)) element.style.setProperty(name, value);
+    return noChange;
+  }
+}
+
+/** `<div ${look({ '--depth': 2 })}>`; the set of names must not change between drawings. */
+export const look = directive(Look);

@@ -1,0 +1,256 @@
+// Opening, following and leaving sessions: everything between a dropped file and a picture on the stage.
+import { api, follow } from './api.js';
+import { keep, recall } from './memory.js';
+import { attempt, dismiss, fail, notify, say } from './notices.js';
+import { carriesHistory } from './png.js';
+import { DRAFT, initial, withEvent, withJobs, withoutJob, withSession } from './state.js';
+import { store } from './store.js';
+import { duration, percent, t } from './text.js';
+import { base } from './tree.js';
+
+const DRAFTS_KEPT = 12;
+let stop = () => {};
+let offlineNotice = null;
+let loading = false;
+
+export async function boot() {
+  const [capabilities, told] = await Promise.all([
+    api.capabilities().catch((error) => (fail(error, () => location.reload()), null)),
+    api.examples().catch(() => null),
+  ]);
+  store.set({ capabilities, examples: told?.examples ?? [], login: capabilities?.features.login ?? false });
+  if (capabilities && !capabilities.ready) waitForModel();
+  const wanted = location.hash.slice(1);
+  if (wanted) await openSession(wanted);
+}
+
+async function waitForModel() {
+  while (!store.state.capabilities?.ready) {
+    await new Promise((done) => setTimeout(done, 500));
+    const capabilities = await api.capabilities().catch(() => null);
+    if (capabilities) store.set({ capabilities });
+  }
+}
+
+/** Show a session and follow it. */
+function enter(told) {
+  leaveQuietly();
+  const kept = recall('drafts', {})[told.id] ?? {};
+  store.set((state) => ({
+    ...withSession(state, told),
+    draft: kept.draft ?? state.draft,
+    pointing: kept.pointing ?? {},
+    panel: null,
+    prefill: null,
+    region: false,
+  }));
+  history.replaceState(null, '', `#${told.id}`);
+  stop = follow(told.id, hear, line);
+}
+
+function leaveQuietly() {
+  stop();
+  stop = () => {};
+  clearTimeout(offlineNotice);
+}
+
+/** Back to the first page; everything made stays in the gallery. */
+export function leave() {
+  leaveQuietly();
+  const { capabilities, examples, settings, notices } = store.state;
+  store.set({ ...initial(), capabilities, examples, settings, notices });
+  history.replaceState(null, '', location.pathname);
+}
+
+export function openSession(id) {
+  return attempt(async () => enter(await api.session(id)));
+}
+
+/** Load the session again; what is being looked at stays. */
+export async function reload() {
+  const id = store.state.session?.id;
+  if (!id || loading) return;
+  loading = true;
+  const told = await api.session(id).catch(() => null);
+  loading = false;
+  if (told && store.state.session?.id === id) store.set((state) => withSession(state, told));
+}
+
+function hear(name, data) {
+  if (name === 'gone') {
+    notify({ kind: 'error', title: t('error.gone'), text: t('error.gone.step') });
+    return leave();
+  }
+  const { session, jobs } = store.state;
+  if (name === 'changed') return data.revision > session.revision ? reload() : null;
+  if (name === 'queued' && !jobs[data.job]) setTimeout(() => store.state.jobs[data.job]?.prompt ?? reload(), 400);
+  const old = jobs[data.job];
+  store.set((state) => withEvent(state, name, data));
+  if (name === 'done') finished(data);
+  else if (name === 'failed' && data.state !== 'cancelled') failed(data, old);
+  else if (name === 'failed') say(t('said.cancelled'));
+  else if (name === 'queued' && data.position > 1) say(t('said.queued', { n: data.position }));
+  else if (name === 'step' && data.step === 1) say(t('said.started', { n: data.steps }));
+}
+
+function finished({ turn }) {
+  const { total } = turn.facts.seconds ?? {};
+  const changed = turn.facts.changed_fraction;
+  say([
+    t('said.done', { prompt: turn.prompt }),
+    total ? duration(total) : '',
+    turn.region && changed !== undefined ? t('changed', { share: percent(changed) }) : '',
+  ].join(' '));
+  for (const warning of turn.facts.warnings ?? []) notify({ kind: 'warning', title: t('warning'), text: warning });
+}
+
+function failed(data, job) {
+  const refused = data.state === 'refused';
+  const prompt = job?.prompt ?? '';
+  const actions = [{ label: t('edit.words'), run: () => restorePrompt(prompt) }];
+  if (!refused) actions.unshift({ label: t('again'), run: () => retry(data.job) });
+  const key = refused ? 'error.refused' : 'error.failed';
+  notify({ kind: 'error', title: t(key), text: `${data.message ?? ''} ${t(`${key}.step`)}`, actions });
+}
+
+export function restorePrompt(prompt) {
+  store.set((state) => ({ ...state, draft: { ...state.draft, prompt } }));
+  document.querySelector('#prompt')?.focus();
+}
+
+async function retry(job) {
+  const told = await attempt(() => api.retry(job));
+  if (told) store.set((state) => withJobs(withoutJob(state, job), told.jobs));
+}
+
+/** The connection came or went; only a loss of more than a moment is worth words. */
+function line(open) {
+  clearTimeout(offlineNotice);
+  if (open) {
+    const lost = !store.state.online;
+    for (const one of store.state.notices) if (one.offline) dismiss(one.id);
+    store.set({ online: true });
+    if (lost) {
+      reload();
+      notify({ title: t('back.online') });
+    }
+    return;
+  }
+  offlineNotice = setTimeout(() => {
+    store.set({ online: false });
+    const actions = [{ label: t('again'), run: reload }];
+    notify({ kind: 'error', offline: true, title: t('error.offline'), text: t('error.offline.step'), actions });
+  }, 1500);
+}
+
+/** A dropped, pasted or chosen file: a picture starts a session, a file of ours brings its history back. */
+export async function openFile(file) {
+  if (/\.zip$/i.test(file.name) || file.type === 'application/zip') return restore(file);
+  if (!(await isPicture(file))) return null;
+  if (file.type === 'image/png' && carriesHistory(new Uint8Array(await file.slice(0, 4_000_000).arrayBuffer()))) {
+    return restore(file);
+  }
+  const url = URL.createObjectURL(file);
+  store.set({ arriving: { url, name: file.name } });
+  await attempt(
+    async () => {
+      const sent = await api.picture(file);
+      enter(await api.create({ picture: sent.picture, name: file.name.replace(/\.\w+$/, '').slice(0, 200) }));
+      say(t('said.arrived', { name: file.name }));
+      prefill();
+    },
+    () => openFile(file),
+  );
+  store.set({ arriving: null });
+  URL.revokeObjectURL(url);
+  return null;
+}
+
+/** False (and words) for what is no picture or too large; the latter can be made smaller here. */
+export async function isPicture(file, then = openFile) {
+  if (file.type && !file.type.startsWith('image/')) {
+    notify({ kind: 'error', title: t('error.no_picture', { name: file.name }), text: t('error.no_picture.step') });
+    return false;
+  }
+  const limits = store.state.capabilities?.limits;
+  if (!limits) return true;
+  const bitmap = await createImageBitmap(file).catch(() => null);
+  const pixels = bitmap ? bitmap.width * bitmap.height : 0;
+  bitmap?.close();
+  if (file.size <= limits.body_bytes && pixels <= limits.picture_pixels) return true;
+  const text = t('error.too_large.text', {
+    mb: (file.size / 2 ** 20).toFixed(1),
+    mp: (pixels / 1e6).toFixed(1),
+    limit_mb: (limits.body_bytes / 2 ** 20).toFixed(0),
+    limit_mp: (limits.picture_pixels / 1e6).toFixed(0),
+  });
+  const actions = bitmap ? [{ label: t('make.smaller'), run: async () => then(await smaller(file, limits)) }] : [];
+  notify({ kind: 'error', title: t('error.too_large'), text, actions });
+  return false;
+}
+
+async function smaller(file, limits) {
+  const bitmap = await createImageBitmap(file);
+  const most = Math.min(limits.picture_pixels, limits.body_bytes / 4, 4_000_000);
+  const scale = Math.min(1, Math.sqrt(most / (bitmap.width * bitmap.height)));
+  const canvas = new OffscreenCanvas(Math.max(16, bitmap.width * scale), Math.max(16, bitmap.height * scale));
+  const context = canvas.getContext('2d');
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return new File([await canvas.convertToBlob({ type: 'image/png' })], file.name, { type: 'image/png' });
+}
+
+export function openAddress(url) {
+  return attempt(async () => {
+    const sent = await api.pictureAt(url);
+    enter(await api.create({ picture: sent.picture, name: url.split('/').at(-1).slice(0, 60) }));
+    prefill();
+  });
+}
+
+export function openExample(example) {
+  store.set({ arriving: { url: example.picture, name: example.title } });
+  return attempt(async () => {
+    enter(await api.create({ example: example.name }));
+    const prompt = store.state.draft.prompt || example.prompts?.[0] || '';
+    store.set((state) => ({ ...state, draft: { ...state.draft, prompt } }));
+    prefill();
+  }).finally(() => store.set({ arriving: null }));
+}
+
+function restore(file) {
+  return attempt(async () => {
+    enter(await api.restore(file));
+    notify({ title: t('restored', { n: Object.keys(store.state.session.turns).length }) });
+    prefill();
+  });
+}
+
+/** An empty session, for a picture from words alone. */
+export async function startEmpty(name) {
+  enter(await api.create({ name: name.slice(0, 60) }));
+}
+
+/** Have the shown picture's keys and values computed while the person types; says in how many milliseconds. */
+export async function prefill() {
+  const { session } = store.state;
+  const turn = base(store.state);
+  if (!turn?.picture) return;
+  const told = await api.prefill({ session: session.id, turn: turn.id }).catch(() => null);
+  if (told?.state !== 'done' || base(store.state)?.id !== turn.id) return;
+  store.set({ prefill: Math.max(1, Math.round(told.seconds * 1000)) });
+}
+
+/** Keep what was typed and drawn, so that a reload loses nothing. */
+let saving;
+store.watchers.add(() => {
+  clearTimeout(saving);
+  saving = setTimeout(() => {
+    const { session, draft, pointing } = store.state;
+    if (!session) return;
+    const { [session.id]: _, ...others } = recall('drafts', {});
+    const empty = draft === DRAFT && !Object.keys(pointing).length;
+    const recent = Object.entries(others).slice(-DRAFTS_KEPT);
+    keep('drafts', { ...Object.fromEntries(recent), ...(empty ? {} : { [session.id]: { draft, pointing } }) });
+  }, 250);
+});

@@ -1,0 +1,32 @@
+// The words of the page, from `locales/*.json`; the language is the browser's until the person chooses.
+import { recall } from './memory.js';
+
+export const LANGUAGES = { en: 'English', zh: '中文' };
+let words = {};
+export let language = 'en';
+
+export async function loadWords(wanted = recall('language', null)) {
+  const guess = (navigator.language ?? 'en').slice(0, 2);
+  language = [wanted, guess, 'en'].find((one) => one in LANGUAGES);
+  words = await (await fetch(new URL(`../locales/${language}.json`, import.meta.url))).json();
+  document.documentElement.lang = language;
+  document.title = t('title');
+}
+
+/** The text of a key, `{name}` filled in; a key ending in `_one` is taken for `n` = 1 where there is one. */
+export function t(key, values = {}) {
+  const text = (values.n === 1 && words[`${key}_one`]) || words[key] || key;
+  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+export const has = (key) => key in words;
+
+/** A count of milliseconds for people. */
+export function duration(seconds) {
+  return seconds < 1 ? t('milliseconds', { n: Math.round(seconds * 1000) }) : t('seconds', { n: seconds.toFixed(1) });
+}
+
+export function percent(share) {
+  const value = share * 100;
+  return `${value > 0 && value < 10 ? value.toFixed(1) : Math.round(value)} %`;
+}

@@ -1,0 +1,97 @@
+// The tree of turns: pure functions over plain data. A node is a turn, or a job that will become one (`node.job`).
+
+/** All turns and visible jobs of a session, in the order of their making. */
+export function nodes(state) {
+  if (!state.session) return [];
+  const turns = Object.values(state.session.turns).sort((a, b) => a.number - b.number);
+  const jobs = Object.values(state.jobs)
+    .filter((job) => job.prompt !== undefined && job.session === state.session.id)
+    .filter((job) => !state.session.turns[job.id])
+    .sort((a, b) => a.created - b.created || (a.seed ?? 0) - (b.seed ?? 0));
+  return [...turns, ...jobs.map((job) => ({ ...job, name: '', job }))];
+}
+
+export function node(state, id) {
+  return nodes(state).find((one) => one.id === id) ?? null;
+}
+
+/** The finished turn that is shown: the one we are at, or the parent of the job we are at. */
+export function base(state) {
+  const at = node(state, state.here);
+  if (!at) return null;
+  return at.job ? (state.session.turns[at.parent] ?? null) : at;
+}
+
+/** From the first picture to `id`. */
+export function path(state, id) {
+  const all = new Map(nodes(state).map((one) => [one.id, one]));
+  const way = [];
+  for (let at = all.get(id); at; at = all.get(at.parent)) way.unshift(at);
+  return way;
+}
+
+export function children(state, id) {
+  return nodes(state).filter((one) => one.parent === id);
+}
+
+/** Turns with the same parent, `id` among them; the first picture stands alone. */
+export function siblings(state, id) {
+  const at = node(state, id);
+  return !at ? [] : at.parent ? children(state, at.parent) : [at];
+}
+
+/** The neighbour `by` places to the right among the siblings, going round; null where there is none. */
+export function neighbour(state, by) {
+  const all = siblings(state, state.here);
+  const place = all.findIndex((one) => one.id === state.here);
+  return all.length > 1 ? all[(place + by + all.length) % all.length].id : null;
+}
+
+export function undoTarget(state) {
+  return node(state, state.here)?.parent ?? null;
+}
+
+/** Of the turns made from this one, the one visited last. */
+export function redoTarget(state) {
+  const made = children(state, state.here);
+  const last = made.find((one) => one.id === state.ahead[state.here]);
+  return (last ?? made.at(-1))?.id ?? null;
+}
+
+/** The turn and everything made from it. */
+export function subtree(state, id) {
+  const inside = new Set([id]);
+  for (const one of nodes(state)) if (inside.has(one.parent)) inside.add(one.id);
+  return inside;
+}
+
+/**
+ * The tree as rows from top to bottom. Variants (same parent, same prompt) share a row; a conversation without
+ * branches stays in one column, each branch moves one to the right.
+ * @returns {{depth: number, members: object[]}[]}
+ */
+export function rows(state) {
+  const made = new Map();
+  for (const one of nodes(state)) {
+    const key = one.parent ?? null;
+    made.set(key, [...(made.get(key) ?? []), one]);
+  }
+  const result = [];
+  const walk = (parent, depth) => {
+    const groups = samePrompt(made.get(parent) ?? []);
+    for (const members of groups) {
+      const at = groups.length > 1 ? depth + 1 : depth;
+      result.push({ depth: at, members });
+      const grown = members.filter((one) => made.has(one.id));
+      for (const one of grown) walk(one.id, grown.length > 1 ? at + 1 : at);
+    }
+  };
+  walk(null, 0);
+  return result;
+}
+
+function samePrompt(list) {
+  const groups = new Map();
+  for (const one of list) groups.set(one.prompt, [...(groups.get(one.prompt) ?? []), one]);
+  return [...groups.values()];
+}

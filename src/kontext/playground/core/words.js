@@ -1,0 +1,34 @@
+// The prompt as text: which pictures it names, templates with a part to fill in, and the history of prompts.
+
+/** Numbers of the pictures that a prompt names: "image 2", "picture 2", "图2", "图片 2". */
+export function namedPictures(prompt) {
+  const found = prompt.matchAll(/(?:\b(?:image|picture|photo|pic)\s*#?\s*|图片?\s*|第\s*)([1-4])(?!\d)/gi);
+  return [...new Set([...found].map((match) => Number(match[1])))];
+}
+
+/** "Make it [blue]" -> the text without brackets and the range to select, or the whole text. */
+export function fillIn(template) {
+  const start = template.indexOf('[');
+  const end = template.indexOf(']');
+  if (start < 0 || end < start) return { text: template, start: template.length, end: template.length };
+  const text = template.slice(0, start) + template.slice(start + 1, end) + template.slice(end + 1);
+  return { text, start, end: end - 1 };
+}
+
+/** The history with `prompt` newest, each once, at most `limit`. */
+export function remember(history, prompt, limit = 100) {
+  const text = prompt.trim();
+  return text ? [text, ...history.filter((one) => one !== text)].slice(0, limit) : history;
+}
+
+/** A file name from a prompt: letters and digits of any script, at most 48 characters. */
+export function fileName(text, fallback = 'picture') {
+  const words = text.normalize('NFKC').replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '');
+  return words.slice(0, 48).replace(/-+$/, '') || fallback;
+}
+
+/** A phrase added to a prompt, once. */
+export function addPhrase(prompt, phrase) {
+  if (prompt.includes(phrase)) return prompt;
+  return prompt.trim() ? `${prompt.trimEnd()} ${phrase}` : phrase;
+}

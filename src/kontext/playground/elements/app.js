@@ -1,0 +1,146 @@
+// The whole page: header, turns, stage and composer; and what concerns the window: keys, drop and paste.
+import * as act from '../core/actions.js';
+import { onKey } from '../core/keys.js';
+import { keep } from '../core/memory.js';
+import { leave, openAddress, openFile } from '../core/sessions.js';
+import { html, nothing, Part } from '../core/store.js';
+import { language, LANGUAGES, loadWords, t } from '../core/text.js';
+import { nextTheme, theme } from '../core/theme.js';
+import './caption.js';
+import './composer.js';
+import './dialogs.js';
+import './gallery.js';
+import './notices.js';
+import './stage.js';
+import './start.js';
+import './tools.js';
+import './turns.js';
+import { icon, tool } from './icons.js';
+
+class App extends Part {
+  static properties = { dragging: { state: true } };
+
+  connectedCallback() {
+    super.connectedCallback();
+    window.addEventListener('keydown', onKey);
+    window.addEventListener('paste', (event) => this.#paste(event));
+    window.addEventListener('dragover', (event) => this.#over(event));
+    window.addEventListener('dragleave', (event) => event.relatedTarget ?? (this.dragging = false));
+    window.addEventListener('drop', (event) => this.#drop(event));
+  }
+
+  #over(event) {
+    if (!event.dataTransfer.types.includes('Files')) return;
+    event.preventDefault();
+    this.dragging = true;
+  }
+
+  #drop(event) {
+    this.dragging = false;
+    const file = event.dataTransfer.files[0];
+    if (!file || event.defaultPrevented) return;
+    event.preventDefault();
+    if (event.target.closest?.('.drop-reference')) act.referenceFile(file);
+    else openFile(file);
+  }
+
+  #paste(event) {
+    const file = [...event.clipboardData.files].find((one) => one.type.startsWith('image/'));
+    if (file) {
+      event.preventDefault();
+      return this.state.session ? act.referenceFile(file) : openFile(file);
+    }
+    const text = event.clipboardData.getData('text/plain').trim();
+    if (!event.target.closest?.('input, textarea') && /^https?:\/\/\S+$/.test(text)) openAddress(text);
+  }
+
+  async #speak() {
+    const names = Object.keys(LANGUAGES);
+    const next = names[(names.indexOf(language) + 1) % names.length];
+    keep('language', next);
+    await loadWords(next);
+    document.querySelectorAll('*').forEach((element) => element.requestUpdate?.());
+  }
+
+  #header() {
+    const { session, capabilities } = this.state;
+    const other = Object.keys(LANGUAGES).find((one) => one !== language);
+    return html`<header class="top">
+      <button type="button" class="brand" @click=${leave} aria-label=${t('home')}>
+        <svg class="mark" viewBox="0 0 32 32" aria-hidden="true">
+          <rect class="body" width="32" height="32" rx="8" />
+          <path class="part" d="M16 32V16h16v8a8 8 0 0 1-8 8z" />
+        </svg>
+        <span>Kontext</span>
+      </button>
+      ${session
+        ? html`<input
+            class="session-name"
+            aria-label=${t('session.name')}
+            maxlength="200"
+            .value=${session.name}
+            placeholder=${t('untitled')}
+            @change=${(event) => act.renameSession(session.id, event.target.value)}
+            @keydown=${(event) => event.key === 'Enter' && event.target.blur()}
+          />`
+        : nothing}
+      <nav class="top-tools" aria-label=${t('page')}>
+        ${capabilities?.model
+          ? html`<span class="model" title=${capabilities.model.description}>${capabilities.model.name}</span>`
+          : html`<span class="model waiting">${capabilities ? t('model.loading') : ''}</span>`}
+        ${session ? tool({ name: 'plus', label: t('key.new'), key: 'n', run: leave, tip: 'below' }) : nothing}
+        ${tool({ name: 'gallery', label: t('key.gallery'), key: 'h', run: () => act.openPanel('gallery'), tip: 'below' })}
+        <button type="button" class="tool text" lang=${other} @click=${this.#speak}>${LANGUAGES[other]}</button>
+        ${tool({
+          name: 'theme',
+          label: t(`theme.${theme()}`),
+          run: () => (nextTheme(), this.requestUpdate()),
+          tip: 'below',
+        })}
+        ${tool({ name: 'help', label: t('key.help'), key: '?', run: () => act.openPanel('help'), tip: 'below-end' })}
+      </nav>
+    </header>`;
+  }
+
+  #dropZones() {
+    if (!this.dragging) return nothing;
+    const { session } = this.state;
+    return html`<div class="drop" aria-hidden="true">
+      <div class="drop-picture">${icon('picture')}<b>${t(session ? 'drop.new' : 'drop.picture')}</b></div>
+      ${session
+        ? html`<div class="drop-reference">
+            ${icon('plus')}<b>${t('drop.reference', { n: this.state.draft.references.length + 2 })}</b>
+          </div>`
+        : nothing}
+    </div>`;
+  }
+
+  render() {
+    const { ready, session, arriving, said } = this.state;
+    if (!ready) return nothing;
+    const open = session || arriving;
+    return html`
+      <div class="page ${open ? 'working' : 'starting'}">
+        ${this.#header()}
+        ${open
+          ? html`<kx-turns></kx-turns>
+              <main class="work" aria-label=${t('work')}>
+                <kx-tools></kx-tools>
+                <kx-stage></kx-stage>
+                <kx-caption></kx-caption>
+                <kx-composer></kx-composer>
+              </main>`
+          : html`<main class="welcome"><kx-start></kx-start></main>`}
+      </div>
+      <kx-notices></kx-notices>
+      <kx-gallery></kx-gallery>
+      <kx-help></kx-help>
+      <kx-details></kx-details>
+      <kx-login></kx-login>
+      ${this.#dropZones()}
+      <div class="spoken" role="status" aria-live="polite">${said}</div>
+    `;
+  }
+}
+
+customElements.define('kx-app', App);

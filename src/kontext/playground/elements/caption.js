@@ -1,0 +1,61 @@
+// The line under the picture: what is being edited, what the edit did, how far the running one is.
+import * as act from '../core/actions.js';
+import { html, nothing, Part } from '../core/store.js';
+import { duration, percent, t } from '../core/text.js';
+import { base, node } from '../core/tree.js';
+import { icon, title, tool } from './icons.js';
+
+class Caption extends Part {
+  #running(job) {
+    const where =
+      job.state === 'queued'
+        ? t(job.position > 1 ? 'queue.place' : 'queue.next', { n: job.position })
+        : t('step.of', { i: job.step || 0, n: job.steps });
+    return html`<div class="caption">
+      <div class="now">
+        <span class="label">${job.state === 'queued' ? t('state.queued') : t('state.running')}</span>
+        <b dir="auto">${job.prompt}</b>
+        <span class="facts">${where}</span>
+      </div>
+      <button type="button" class="quiet stop" @click=${() => act.cancel(job.id)}>${icon('stop')}${t('stop')}</button>
+    </div>`;
+  }
+
+  /** What was measured: the share that changed, the time, the seed. */
+  #facts(turn) {
+    const { changed_fraction: share, seconds } = turn.facts;
+    const kept = turn.region && share < 1 && turn.settings.lock !== false;
+    return [
+      share === undefined || turn.kind === 'source' ? nothing : html`<span class="kept">${kept ? t('kept', { share: percent(share) }) : t('changed', { share: percent(share) })}</span>`,
+      seconds?.total ? html`<span>${duration(seconds.total)}</span>` : nothing,
+      turn.seed === null ? nothing : html`<span>${t('seed.was', { seed: turn.seed })}</span>`,
+      html`<span>${turn.size.join(' × ')}</span>`,
+    ];
+  }
+
+  render() {
+    const { state } = this;
+    const at = node(state, state.here);
+    if (!at || state.arriving || state.compare) return nothing;
+    if (at.job && ['queued', 'running'].includes(at.job.state)) return this.#running(at.job);
+    const turn = base(state);
+    if (!turn) return nothing;
+    const button = (name, key, run, more = {}) => tool({ name, key, run, ...more, label: t(`key.${more.label ?? name}`) });
+    return html`<div class="caption">
+      <div class="now">
+        <span class="label">${t('editing')}</span>
+        <b dir="auto">${title(turn)}</b>
+        <span class="facts">${this.#facts(turn)}</span>
+      </div>
+      <div class="doings">
+        ${turn.kind === 'edit' ? button('variants', 'v', () => act.variants()) : nothing}
+        ${turn.parent ? button('compare', 'c', act.toggleCompare) : nothing}
+        ${turn.region ? button('region', 'g', act.toggleRegion, { pressed: state.region }) : nothing}
+        ${button('download', 'd', () => act.download())}
+        ${button('info', 'i', () => act.openPanel('details'), { label: 'details', tip: 'top-end' })}
+      </div>
+    </div>`;
+  }
+}
+
+customElements.define('kx-caption', Caption);

@@ -1,0 +1,117 @@
+// Three small dialogs: the keys, how a turn was made, and the key of the server.
+import * as act from '../core/actions.js';
+import { api } from '../core/api.js';
+import { KEYS, setSingleKeys, singleKeys } from '../core/keys.js';
+import { attempt } from '../core/notices.js';
+import { boot } from '../core/sessions.js';
+import { html, nothing, store } from '../core/store.js';
+import { duration, percent, t } from '../core/text.js';
+import { base } from '../core/tree.js';
+import { Dialog } from './dialog.js';
+
+const NAMES = { ArrowUp: '↑', Escape: 'Esc', 'Shift+Enter': 'Shift Enter' };
+
+class Help extends Dialog {
+  panel = 'help';
+
+  content() {
+    return html`<dl class="keys">
+        ${KEYS.map((one) => html`<div><dt><kbd>${NAMES[one.key] ?? one.key.toUpperCase()}</kbd></dt><dd>${t(`key.${one.name}`)}</dd></div>`)}
+      </dl>
+      <label class="option"><input type="checkbox" .checked=${singleKeys()} @change=${(event) => setSingleKeys(event.target.checked)} />${t('keys.single')}</label>
+      <p class="note">${t('help.pointing')}</p>`;
+  }
+}
+
+class Details extends Dialog {
+  panel = 'details';
+  static properties = { sure: { state: true } };
+
+  get open() {
+    return super.open && Boolean(base(this.state));
+  }
+
+  close() {
+    this.sure = false;
+    super.close();
+  }
+
+  #rows(turn) {
+    const { facts, settings } = turn;
+    const parent = this.state.session.turns[turn.parent];
+    return {
+      turn: turn.number,
+      from: parent ? `${parent.number} · ${parent.name || parent.prompt || t('original')}` : null,
+      prompt: turn.prompt || null,
+      seed: turn.seed,
+      size: turn.size.join(' × '),
+      steps: facts.steps,
+      guidance: facts.guidance,
+      model: facts.model,
+      changed: facts.changed_fraction === undefined ? null : percent(facts.changed_fraction),
+      evaluations: facts.evaluations,
+      time: facts.seconds?.total ? duration(facts.seconds.total) : null,
+      box: settings.box?.join(', '),
+      lock: settings.lock === undefined ? null : t(settings.lock ? 'on' : 'off'),
+    };
+  }
+
+  content() {
+    const turn = base(this.state);
+    const then = (work) => () => (this.close(), work());
+    return html`<div class="made">
+        ${turn.thumbnail ? html`<img src=${turn.thumbnail} alt="" />` : nothing}
+        <label class="field">${t('turn.name')}<input type="text" maxlength="200" .value=${turn.name} placeholder=${turn.prompt || t('original')}
+          @change=${(event) => act.renameTurn(turn, event.target.value)} /></label>
+      </div>
+      <dl class="facts">
+        ${Object.entries(this.#rows(turn)).filter(([, value]) => value !== null && value !== undefined)
+          .map(([name, value]) => html`<div><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`)}
+      </dl>
+      ${(turn.facts.warnings ?? []).map((one) => html`<p class="note">${one}</p>`)}
+      <div class="choices">
+        ${turn.prompt ? html`<button type="button" class="quiet" @click=${then(() => act.reuse(turn))}>${t('reuse.prompt')}</button>
+          <button type="button" class="quiet" @click=${then(() => act.reuse(turn, true))}>${t('reuse.all')}</button>` : nothing}
+        ${turn.picture ? html`<button type="button" class="quiet" @click=${then(() => act.referenceTurn(turn))}>${t('reuse.reference')}</button>
+          <button type="button" class="quiet" @click=${() => act.download(turn)}>${t('download.chain')}</button>
+          <button type="button" class="quiet" @click=${() => act.download(turn, true)}>${t('download.bare')}</button>` : nothing}
+        <button type="button" class="quiet" @click=${act.downloadSession}>${t('download.session')}</button>
+        ${turn.parent
+          ? html`<button type="button" class="quiet danger" @click=${() => (this.sure ? (this.close(), act.deleteTurn(turn)) : (this.sure = true))}>
+              ${t(this.sure ? 'delete.sure' : 'delete.turn')}</button>`
+          : nothing}
+      </div>`;
+  }
+}
+
+class Login extends Dialog {
+  panel = 'login';
+
+  get open() {
+    return this.state.login;
+  }
+
+  close() {
+    store.set({ login: false });
+  }
+
+  async #enter(event) {
+    event.preventDefault();
+    const key = this.querySelector('input').value;
+    if ((await attempt(() => api.login(key).then(() => true))) === null) return;
+    this.close();
+    boot();
+  }
+
+  content() {
+    return html`<form @submit=${this.#enter}>
+      <p class="note">${t('login.note')}</p>
+      <label class="field">${t('login.key')}<input type="password" autocomplete="current-password" required /></label>
+      <div class="choices"><button class="primary">${t('login.enter')}</button></div>
+    </form>`;
+  }
+}
+
+customElements.define('kx-help', Help);
+customElements.define('kx-details', Details);
+customElements.define('kx-login', Login);

@@ -1,0 +1,32 @@
+// Where an edit acted: everything else veiled, the border of the region as a bright line.
+
+const VEIL = 150; // alpha over what kept its original pixels
+
+/** Grey levels of a region's picture -> RGBA of the veil; pure, for tests. */
+export function veilPixels(grey, width, height) {
+  const pixels = new Uint8ClampedArray(width * height * 4);
+  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && grey[(y * width + x) * 4] > 127;
+  const line = Math.max(1, Math.round(Math.min(width, height) / 170));
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const at = (y * width + x) * 4;
+      if (inside(x, y)) continue;
+      const border = inside(x - line, y) || inside(x + line, y) || inside(x, y - line) || inside(x, y + line);
+      pixels.set(border ? [255, 212, 46, 255] : [16, 17, 20, VEIL], at);
+    }
+  }
+  return pixels;
+}
+
+export async function veil(canvas, address) {
+  canvas.dataset.of = address;
+  const image = new Image();
+  image.src = address;
+  await image.decode();
+  const { naturalWidth: width, naturalHeight: height } = image;
+  Object.assign(canvas, { width, height });
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  const pixels = veilPixels(context.getImageData(0, 0, width, height).data, width, height);
+  context.putImageData(new ImageData(pixels, width, height), 0, 0);
+}

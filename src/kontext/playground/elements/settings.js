@@ -1,0 +1,113 @@
+// The row under the prompt: size, seed, how many, lock, and the finer things; each says what it is set to.
+import * as act from '../core/actions.js';
+import { html, nothing, Part } from '../core/store.js';
+import { ASPECTS, outputSize, parse, usedPart } from '../core/sizes.js';
+import { t } from '../core/text.js';
+import { base } from '../core/tree.js';
+import { look } from '../core/look.js';
+import { icon } from './icons.js';
+import { Menu } from './menu.js';
+
+const COUNTS = [1, 2, 3, 4];
+
+class Settings extends Part {
+  #menu = new Menu(this);
+
+  get native() {
+    return this.state.capabilities?.model?.native_sizes ?? [[256, 256]];
+  }
+
+  #size(original) {
+    const { size } = this.state.settings;
+    const out = outputSize(size, original, this.native) ?? [0, 0];
+    const [x, y, w, h] = usedPart(size, original, this.native).map((share) => `${share * 100}%`);
+    const turn = base(this.state);
+    const aspects = original ? ASPECTS : ASPECTS.slice(1);
+    const chosen = !original && size === 'match' ? '1:1' : size;
+    return html`<details class="menu">
+      <summary class="setting"><span class="ratio" ${look({ '--aspect': out[0] / out[1] || 1 })}></span>${out.join(' × ')}</summary>
+      <div class="panel sizes">
+        ${turn?.thumbnail
+          ? html`<div class="crop" ${look({ '--aspect': original[0] / original[1] })}>
+              <img src=${turn.thumbnail} alt="" />
+              <div class="used" ${look({ left: x, top: y, width: w, height: h })}></div>
+            </div>`
+          : nothing}
+        <fieldset class="aspects">
+          <legend>${t('size')}</legend>
+          ${aspects.map((one) => html`<label class="aspect"><input type="radio" name="aspect" value=${one} .checked=${one === chosen}
+              @change=${() => act.setSettings({ size: one })} />
+            <span class="ratio" ${look({ '--aspect': (([a, b]) => a / b)(outputSize(one, original, this.native) ?? [1, 1]) })}></span>
+            <span>${one === 'match' ? t('size.match') : one}</span></label>`)}
+        </fieldset>
+        <label class="field">${t('size.own')}<input type="text" inputmode="text" placeholder="640x480" .value=${/x/.test(size) ? size : ''}
+          @change=${(event) => this.#own(event.target)} /></label>
+        <p class="note">${t('size.out', { w: out[0], h: out[1] })}</p>
+      </div>
+    </details>`;
+  }
+
+  #own(field) {
+    const right = field.value && parse(field.value);
+    field.setAttribute('aria-invalid', String(Boolean(field.value) && !right));
+    if (right) act.setSettings({ size: field.value.replace(/\s/g, '').toLowerCase().replace('×', 'x') });
+  }
+
+  #seed() {
+    const { seed } = this.state.settings;
+    return html`<details class="menu">
+      <summary class="setting">${icon(seed === null ? 'seed' : 'lock')}${seed === null ? t('seed.drawn') : t('seed.locked', { seed })}</summary>
+      <div class="panel">
+        <fieldset>
+          <legend>${t('seed')}</legend>
+          <label class="option"><input type="radio" name="seed" .checked=${seed === null} @change=${() => act.setSettings({ seed: null })} />${t('seed.draw')}</label>
+          <label class="option"><input type="radio" name="seed" .checked=${seed !== null} @change=${() => seed === null && act.toggleSeed()} />${t('seed.lock')}</label>
+        </fieldset>
+        <label class="field">${t('seed.number')}<input type="number" min="0" max="9007199254740991" step="1" .value=${String(seed ?? '')}
+          @change=${(event) => event.target.validity.valid && act.setSettings({ seed: event.target.value === '' ? null : Number(event.target.value) })} /></label>
+        <p class="note">${t('seed.note')}</p>
+      </div>
+    </details>`;
+  }
+
+  #count() {
+    const { count } = this.state.settings;
+    const most = this.state.capabilities?.limits.variants ?? 4;
+    return html`<fieldset class="count" aria-label=${t('count')}>${icon('variants')}
+      ${COUNTS.filter((one) => one <= most).map((one) => html`<label data-tip=${t('count.n', { n: one })}><input type="radio" name="count" value=${one} .checked=${one === count}
+        aria-label=${t('count.n', { n: one })} @change=${() => act.setSettings({ count: one })} /><span aria-hidden="true">${one}</span></label>`)}
+    </fieldset>`;
+  }
+
+  #fine() {
+    const { steps, guidance, lock } = this.state.settings;
+    const { limits, model } = this.state.capabilities ?? {};
+    const number = (name, value, [least, most], step, usual) => html`<label class="field">${t(name)}
+      <input type="number" min=${least} max=${most} step=${step} placeholder=${usual ?? ''} .value=${String(value ?? '')}
+        @change=${(event) => event.target.validity.valid && act.setSettings({ [name]: event.target.value === '' ? null : Number(event.target.value) })} /></label>`;
+    return html`<details class="menu fine">
+      <summary class="setting" aria-label=${t('fine')}>${icon('more')}${[steps && t('fine.steps', { n: steps }), guidance && t('fine.guidance', { n: guidance }), !lock && t('lock.off')].filter(Boolean).join(' · ')}</summary>
+      <div class="panel end">
+        ${number('steps', steps, limits?.steps ?? [1, 150], 1, model?.steps)}
+        ${number('guidance', guidance, limits?.guidance ?? [1, 30], 0.1, model?.guidance)}
+        <label class="option"><input type="checkbox" .checked=${lock} @change=${(event) => act.setSettings({ lock: event.target.checked })} />${t('lock')}</label>
+        <p class="note">${t('lock.note')}</p>
+      </div>
+    </details>`;
+  }
+
+  render() {
+    const { prefill } = this.state;
+    const original = base(this.state)?.size ?? null;
+    return html`<div class="settings">
+      ${this.#size(original)} ${this.#seed()} ${this.#count()} ${this.#fine()}
+      ${prefill !== null && original ? html`<span class="prefill">${t('prefill', { n: prefill })}</span>` : nothing}
+    </div>`;
+  }
+
+  updated() {
+    this.#menu.watch();
+  }
+}
+
+customElements.define('kx-settings', Settings);

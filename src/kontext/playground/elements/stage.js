@@ -1,0 +1,141 @@
+// The picture, large: what is there, how the next one comes into being, where it changed; zoom and pan.
+import * as act from '../core/actions.js';
+import { html, nothing, Part } from '../core/store.js';
+import { t } from '../core/text.js';
+import { isEmpty } from '../core/pointing.js';
+import { outputSize } from '../core/sizes.js';
+import { base, node, siblings } from '../core/tree.js';
+import { look } from '../core/look.js';
+import './compare.js';
+import { Pannable } from './pannable.js';
+import './pointer.js';
+import { veil } from './region.js';
+import { icon, title, tool } from './icons.js';
+
+class Stage extends Part {
+  static properties = { shown: { state: true } };
+  #hands = new Pannable();
+
+  connectedCallback() {
+    super.connectedCallback();
+    this.addEventListener('wheel', (event) => this.#wheel(event), { passive: false });
+  }
+
+  #wheel(event) {
+    const well = event.target.closest('.well');
+    if (well && !this.state.compare) this.#hands.wheel(event, well.getBoundingClientRect());
+  }
+
+  /** The old picture stays until the new one is decoded, so that nothing flashes. */
+  willUpdate() {
+    const turn = base(this.state);
+    const job = node(this.state, this.state.here)?.job;
+    if (job?.preview) this.held = job.preview;
+    if (!turn?.picture) {
+      this.wanted = null;
+      if (!turn) this.shown = null;
+      return;
+    }
+    if (this.wanted === turn.picture) return;
+    this.wanted = turn.picture;
+    this.#load(turn);
+  }
+
+  async #load(turn) {
+    const image = new Image();
+    image.src = turn.picture;
+    await image.decode().catch(() => null);
+    if (this.wanted !== turn.picture) return;
+    this.held = null;
+    this.shown = turn;
+    if (turn.kind !== 'source') performance.mark('kontext:shown');
+  }
+
+  updated() {
+    const canvas = this.querySelector('canvas.veil');
+    if (canvas && canvas.dataset.of !== this.shown.region) veil(canvas, this.shown.region);
+  }
+
+  #seen() {
+    performance.mark('kontext:preview');
+  }
+
+  #siblings() {
+    const all = siblings(this.state, this.state.here);
+    if (all.length < 2) return nothing;
+    return html`<div class="siblings" role="group" aria-label=${t('siblings')}>
+      ${tool({ name: 'left', label: t('key.previous'), key: '[', run: () => act.flip(-1) })}
+      ${all.map(
+        (turn, index) => html`<button
+          type="button"
+          class="sibling"
+          aria-label=${t('variant.of', { i: index + 1, n: all.length, turn: title(turn) })}
+          aria-pressed=${String(turn.id === this.state.here)}
+          @click=${() => act.goTo(turn.id)}
+        >
+          ${(turn.job?.preview ?? turn.thumbnail)
+            ? html`<img src=${turn.job?.preview ?? turn.thumbnail} alt="" />`
+            : html`<span class="empty"></span>`}
+        </button>`,
+      )}
+      ${tool({ name: 'right', label: t('key.next'), key: ']', run: () => act.flip(1) })}
+    </div>`;
+  }
+
+  #picture() {
+    const { state, shown } = this;
+    const job = node(state, state.here)?.job;
+    const turn = shown ?? { size: this.#promised(job) };
+    const { scale, x, y } = state.view;
+    const turnHere = base(state);
+    const pointing = turnHere && state.pointing[turnHere.id];
+    const preview = job ? (job.preview ?? null) : this.held;
+    const pointable = shown && turnHere?.id === shown.id && !job && (state.tool !== 'move' || !isEmpty(pointing));
+    return html`<div
+      class="frame ${job ? 'working' : ''} ${scale > 3 ? 'pixels' : ''}"
+      ${look({ '--aspect': turn.size[0] / turn.size[1], transform: `translate(${x}px, ${y}px) scale(${scale})` })}
+    >
+      ${shown
+        ? html`<img class="picture" src=${shown.picture} alt=${shown.prompt || t('original')} draggable="false" />`
+        : html`<div class="picture blank"></div>`}
+      ${preview ? html`<img class="preview" src=${preview} alt="" @load=${this.#seen} draggable="false" />` : nothing}
+      ${state.region && shown?.region ? html`<canvas class="veil" role="img" aria-label=${t('region.shown')}></canvas>` : nothing}
+      ${pointable ? html`<kx-pointer></kx-pointer>` : nothing}
+      ${job && job.state !== 'failed'
+        ? html`<progress class="line" max=${job.steps || 1} value=${job.step || 0} aria-label=${t('progress')}></progress>`
+        : nothing}
+    </div>`;
+  }
+
+  /** The size of a picture that is still to be made from words. */
+  #promised(job) {
+    const native = this.state.capabilities?.model?.native_sizes ?? [[1, 1]];
+    return outputSize(job?.size ?? this.state.settings.size, null, native) ?? [1, 1];
+  }
+
+  render() {
+    const { state } = this;
+    const turn = base(state);
+    if (state.arriving) {
+      return html`<div class="well"><div class="arriving">
+        <img src=${state.arriving.url} alt="" /><p role="status">${t('arriving', { name: state.arriving.name })}</p>
+      </div></div>`;
+    }
+    if (state.compare) return html`<kx-compare></kx-compare>`;
+    if (!turn && !node(state, state.here)) return html`<div class="well"><p class="hint">${t('empty.session')}</p></div>`;
+    if (turn && !turn.picture) return html`<div class="well"><p class="hint">${icon('picture')}${t('no.picture')}</p></div>`;
+    return html`<div
+        class="well ${state.view.scale > 1 && state.tool === 'move' ? 'grab' : ''}"
+        @pointerdown=${(event) => state.tool === 'move' && this.#hands.down(event)}
+        @pointermove=${(event) => this.#hands.move(event, state.view.scale)}
+        @pointerup=${(event) => this.#hands.up(event)}
+        @pointercancel=${(event) => this.#hands.up(event)}
+        @dblclick=${() => state.tool === 'move' && (state.view.scale > 1 ? act.fit() : act.zoom(2))}
+      >
+        ${this.#picture()}
+      </div>
+      ${this.#siblings()}`;
+  }
+}
+
+customElements.define('kx-stage', Stage);

@@ -1,0 +1,54 @@
+// The first page: one sentence, one place to begin, and pictures to try.
+import * as act from '../core/actions.js';
+import { openExample, openFile } from '../core/sessions.js';
+import { html, nothing, Part } from '../core/store.js';
+import { language, t } from '../core/text.js';
+import './composer.js';
+import { icon } from './icons.js';
+
+const SHOWN = 6;
+
+class Start extends Part {
+  #example(example) {
+    return html`<li>
+      <button type="button" class="example" @click=${() => openExample(example)}>
+        <img src=${example.picture} alt="" width="256" height="256" decoding="async" />
+        <span class="ask">${this.#ask(example)}</span>
+        <span class="spoken">${t('example.open', { title: example.title })}</span>
+      </button>
+    </li>`;
+  }
+
+  /** What to say about it, in the language of the page where the server has it. */
+  #ask(example) {
+    const { prompts = [] } = example;
+    const chinese = prompts.find((one) => /[\u4e00-\u9fff]/.test(one));
+    return (language === 'zh' && chinese) || prompts[0] || example.title;
+  }
+
+  render() {
+    const { examples } = this.state;
+    return html`<section class="opening">
+        <h1><span>${t('headline.say')}</span> <span><em>${t('headline.only')}</em>${t('headline.rest')}</span></h1>
+        <p class="lead">${t('lead')}</p>
+        <div class="begin">
+          <button type="button" class="primary" @click=${() => act.choose(openFile)}>
+            ${icon('picture')}${t('open.picture')}
+          </button>
+          <button type="button" class="quiet camera" @click=${() => act.choose(openFile, true)}>
+            ${icon('camera')}${t('open.camera')}
+          </button>
+          <span class="or">${t('open.or')}</span>
+        </div>
+        <kx-composer></kx-composer>
+      </section>
+      ${examples.length
+        ? html`<section class="examples" aria-label=${t('examples')}>
+            <h2>${t('examples')}</h2>
+            <ul>${examples.slice(0, SHOWN).map((one) => this.#example(one))}</ul>
+          </section>`
+        : nothing}`;
+  }
+}
+
+customElements.define('kx-start', Start);

@@ -1,0 +1,117 @@
+"""An editor for tests that paints by rules instead of a model: the same request gives the same picture.
+
+It tints the box (or a disc placed by the prompt) in the colour that the prompt names, and takes its time step by
+step. "slowly" in a prompt makes it slow, "fall over" makes it fail. `load` is what a server's worker calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw, ImageFilter
+
+from kontext.engine import pictures
+from kontext.engine.pointing import inside_of
+from kontext.engine.requests import EditRequest, Result, StepInfo
+from kontext.engine.sizes import plan_edit, plan_generate
+from kontext.errors import BadRequest, Cancelled
+
+STEPS = 8
+STEP_SECONDS, SLOW_STEP_SECONDS = 0.02, 0.4
+SIZES = ((256, 256), (320, 208), (208, 320))
+COLOURS = "red green blue yellow orange purple pink black white gray".split()
+
+
+class Painter:
+    """Has what a worker needs of `kontext.engine.Editor`."""
+
+    model = SimpleNamespace(
+        name="painter",
+        fingerprint="0" * 64,
+        warnings=(),
+        preset=SimpleNamespace(
+            description="paints by rules", sizes=SIZES, sampling=SimpleNamespace(steps=STEPS, guidance=2.5)
+        ),
+    )
+
+    def prefill(self, picture) -> None:
+        pictures.load(picture, "the picture")
+        time.sleep(0.012)
+
+    def edit_batch(self, requests, *, on_step=None, cancel=None) -> list[Result]:
+        start = time.perf_counter()
+        painted = [paint(request) for request in requests]
+        steps = requests[0].steps or STEPS
+        for step in range(1, steps + 1):
+            if cancel is not None and cancel.is_set():
+                raise Cancelled("stopped")
+            slow = "slowly" in requests[0].prompt
+            time.sleep(SLOW_STEP_SECONDS if slow else STEP_SECONDS)
+            if on_step is not None:
+                on_step(StepInfo(step, steps, lambda i=0, step=step: blurred(painted[i][0], steps - step)))
+        return [self._result(*one, time.perf_counter() - start) for one in painted]
+
+    def _result(self, picture, region, request, before, seed, seconds) -> Result:
+        changed = 1.0
+        if before is not None and before.size == picture.size:
+            changed = float(np.any(np.asarray(before) != np.asarray(picture), axis=-1).mean())
+        return Result(
+            picture=picture,
+            region=region,
+            changed_fraction=changed,
+            seed=seed,
+            steps=request.steps or STEPS,
+            guidance=request.guidance or 2.5,
+            size=picture.size,
+            model="painter",
+            evaluations=request.steps or STEPS,
+            seconds={"sample": seconds, "total": seconds},
+            warnings=("the painter knows no photographs",) if "photo" in request.prompt else (),
+            prompt=request.prompt,
+        )
+
+
+def load(model: str, device: str | None) -> Painter:
+    return Painter()
+
+
+def paint(request: EditRequest):
+    """(picture, region, request, original, seed)"""
+    if "fall over" in request.prompt:
+        raise BadRequest("the painter fell over, as it was told")
+    seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+    dice = np.random.default_rng([seed, *hashlib.sha256(request.prompt.encode()).digest()[:8]])
+    named = next((word for word in COLOURS if word in request.prompt.lower()), None)
+    colour = ImageColor.getrgb(named) if named else tuple(int(value) for value in dice.integers(60, 255, 3))
+    if request.picture is None:
+        size = plan_generate(request.size, SIZES).output
+        picture = Image.new("RGB", size, "#bfe3ff")
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle((0, size[1] * 0.7, *size), fill="#8fce6a")
+        draw.ellipse(disc(size, dice, 0.28), fill=colour, outline="#1d2b3a", width=4)
+        return picture, None, request, None, seed
+    given = pictures.load(request.picture, "the picture")
+    before = plan_edit(given.size, request.size or "match", SIZES).original(given.flat)
+    region = inside_of(request, given) if before.size == given.size else None
+    if region is None:
+        region = Image.new("L", before.size)
+        ImageDraw.Draw(region).ellipse(disc(before.size, dice, 0.2), fill=255)
+    tint = Image.blend(before, Image.new("RGB", before.size, colour), 0.72)
+    return Image.composite(tint, before, region), region, request, before, seed
+
+
+def disc(size, dice, share):
+    width, height = size
+    radius = share * min(size)
+    x, y = dice.uniform(0.35, 0.65) * width, dice.uniform(0.35, 0.65) * height
+    return (x - radius, y - radius, x + radius, y + radius)
+
+
+def blurred(picture, amount):
+    small = picture.copy()
+    small.thumbnail((256, 256))
+    return small.filter(ImageFilter.GaussianBlur(amount * 2))
