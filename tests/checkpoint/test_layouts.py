@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kontext.checkpoint import fingerprint, load_model, open_checkpoint, save_diffusers, save_model
@@ -48,22 +49,28 @@ def test_single_file_finds_what_lies_beside_it(tiny, folders):
     assert same_weights(load_model(folders["bfl"] / "transformer.safetensors"), tiny)
 
 
+def test_parts_are_found_in_folders_as_comfyui_has_them(tiny, folders, tmp_path):
+    for folder, file in (
+        ("diffusion_models", "transformer.safetensors"),
+        ("vae", "ae.safetensors"),
+        ("text_encoders", "t5xxl.safetensors"),
+        ("clip", "clip_l.safetensors"),
+    ):
+        (tmp_path / folder).mkdir()
+        shutil.copy(folders["bfl"] / file, tmp_path / folder)
+    for folder in ("tokenizer", "tokenizer_2"):
+        shutil.copytree(folders["bfl"] / folder, tmp_path / "diffusion_models" / folder)
+    assert same_weights(load_model(tmp_path / "diffusion_models" / "transformer.safetensors"), tiny)
+
+
 def test_prefixed_file_loads(tiny, folders, tmp_path):
     shutil.copytree(folders["bfl"], tmp_path / "m")
     held = load_file(tmp_path / "m" / "transformer.safetensors")
-    with open_metadata(tmp_path / "m" / "transformer.safetensors") as metadata:
-        prefixed = {f"model.diffusion_model.{name}": tensor for name, tensor in held.items()}
-        save_file(prefixed, tmp_path / "m" / "transformer.safetensors", metadata)
+    with safe_open(tmp_path / "m" / "transformer.safetensors", "pt") as file:
+        metadata = file.metadata()
+    prefixed = {f"model.diffusion_model.{name}": tensor for name, tensor in held.items()}
+    save_file(prefixed, tmp_path / "m" / "transformer.safetensors", metadata)
     assert same_weights(load_model(tmp_path / "m"), tiny)
-
-
-def open_metadata(path):
-    import contextlib
-
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return contextlib.nullcontext(file.metadata())
 
 
 @torch.no_grad()
@@ -106,6 +113,10 @@ def test_sharded_diffusers_folder_loads(tiny, folders, tmp_path):
         assert len(list((tmp_path / "m" / name).glob("*.safetensors"))) > 1
     assert same_weights(load_model(tmp_path / "m"), tiny)
 
+    # the published folder also holds the transformer as one BFL file, with the rest in the folders beside it
+    shutil.copy(folders["bfl"] / "transformer.safetensors", tmp_path / "m" / "flux1-kontext-dev.safetensors")
+    assert same_weights(load_model(tmp_path / "m" / "flux1-kontext-dev.safetensors"), tiny)
+
     shard = sorted((tmp_path / "m" / "transformer").glob("*.safetensors"))[0]
     shard.unlink()
     with pytest.raises(BadCheckpoint, match=shard.name):
@@ -117,6 +128,12 @@ def test_component_folder_and_file_of_diffusers_are_recognised(tiny, folders):
         found = open_checkpoint(folders["diffusers"] / path, companions=False)
         [part] = found.parts.values()
         assert not part.report, str(part.report)
+
+
+def test_a_part_of_our_folder_is_recognised_alone(folders):
+    for part in PARTS:
+        found = open_checkpoint(folders["kontext"] / f"{part}.safetensors", companions=False)
+        assert found.preset.name == "tiny-full" and not found.parts[part].report
 
 
 @pytest.mark.parametrize("part", ["transformer", "autoencoder"])
@@ -336,6 +353,15 @@ def test_gguf_is_near_and_smaller(tiny, folders, tmp_path, kind):
         loaded = model.transformer.state_dict()[name]
         assert (loaded - tensor).norm() <= error * tensor.norm(), name
         assert tensor.ndim > 1 or torch.equal(loaded, tensor)
+
+
+def test_our_folder_may_hold_its_transformer_as_gguf(tiny, folders, tmp_path):
+    pytest.importorskip("gguf")
+    shutil.copytree(folders["kontext"], tmp_path / "m")
+    (tmp_path / "m" / "transformer.safetensors").unlink()
+    quantize(folders["kontext"], tmp_path / "m" / "transformer.gguf", "Q8_0")
+    model = load_model(tmp_path / "m")
+    assert (model.transformer.img_in.weight - tiny.transformer.img_in.weight).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("cut", [0, 10, 2000, -1000])

@@ -25,7 +25,8 @@ def convert(source: str | Path, destination: Path, layout: str) -> Checkpoint:
         raise BadRequest(f"layout {layout!r} is unknown; possible: {', '.join(FOLDERS)}")
     _refuse_existing(destination)
     one_file = destination.suffix == ".safetensors"
-    found = open_checkpoint(find_model(source), companions=not one_file)
+    path = find_model(source)
+    found = open_checkpoint(path, companions=path.is_dir() or not one_file)
     parts = {name: part.weights for name, part in found.parts.items()}
     if not one_file:
         if found.absent:

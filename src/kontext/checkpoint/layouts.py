@@ -57,20 +57,14 @@ DIFFUSERS_TOKENIZERS = {"t5": "tokenizer_2", "clip": "tokenizer"}
 COMPONENT_FILES = ("diffusion_pytorch_model", "model")
 """Names that `diffusers` and `transformers` give to a component's tensors."""
 
-BESIDE = (".", "vae", "text_encoders", "clip", "../vae", "../text_encoders", "../clip")
-"""Folders, seen from a transformer's file, where the other parts are looked for (the last ones as ComfyUI has
-them)."""
+BESIDE = (".", "../vae", "../text_encoders", "../clip")
+"""Folders, seen from a transformer's file, where other parts are looked for; the last as in ComfyUI."""
 COMPANIONS: dict[str, tuple[str, ...]] = {
-    "autoencoder": (
-        "autoencoder.safetensors",
-        "ae.safetensors",
-        "*ae.safetensors",
-        "vae/diffusion_pytorch_model*",
-    ),
-    "t5": ("t5.safetensors", "t5xxl_fp16*", "t5xxl*.safetensors", "text_encoder_2/model*"),
-    "clip": ("clip.safetensors", "clip_l*.safetensors", "text_encoder/model*"),
+    "autoencoder": ("autoencoder.safetensors", "ae.safetensors", "*ae.safetensors"),
+    "t5": ("t5.safetensors", "t5xxl_fp16.safetensors", "t5xxl*.safetensors"),
+    "clip": ("clip.safetensors", "clip_l*.safetensors"),
 }
-"""Names of the other parts' files, best first."""
+"""Names of the other parts' files, best first; after them come the folders of `diffusers`."""
 
 
 class _NothingDrawn(TorchFunctionMode):
@@ -281,19 +275,21 @@ def _diffusers_folder(folder: Path) -> Checkpoint:
 
 def _single_file(path: Path, companions: bool) -> Checkpoint:
     weights, metadata = _read(path)
-    beside = path.parent / "config.json"  # of a component of diffusers
-    config = read_json(beside) if beside.is_file() and path.name.startswith(COMPONENT_FILES) else None
+    beside = path.parent / "config.json"
+    config = read_json(beside) if beside.is_file() else {}
     parts, rest = names.find_parts(weights)
     if not parts:
         raise BadCheckpoint(
             f"{path.name}: holds no part of a FLUX model (its tensors: {few(rest) or 'none'})"
         )
     own = _preset_in(metadata, path)
+    if own is None and config.get("format") == "kontext":
+        own = configs.preset_from_json(config.get("preset") or {}, str(beside))
     found = Checkpoint(path, "gguf" if path.suffix == ".gguf" else "bfl", PRESETS["dev"])
     for part, (layout, held) in parts.items():
         if own is not None:
             sizes = getattr(own, part)
-        elif config is not None:
+        elif path.name.startswith(COMPONENT_FILES) and config:
             sizes = configs.from_diffusers(part, config, f"{path.parent.name}/config.json")
         else:
             ours = names.to_bfl(part, held) if layout == "diffusers" else held
@@ -345,15 +341,11 @@ def _add_companions(found: Checkpoint) -> None:
     for part, patterns in COMPANIONS.items():
         if part in found.parts:
             continue
-        files = (
-            file
-            for pattern in patterns
-            for place in places
-            for file in sorted(place.glob(pattern))
-            if file != found.path and file.name.endswith((".safetensors", ".index.json"))
-        )
-        if (file := next(files, None)) is None:
+        files = [file for pattern in patterns for place in places for file in sorted(place.glob(pattern))]
+        component = home / DIFFUSERS_FOLDERS[part]
+        if not files and not component.is_dir():
             continue
+        file = files[0] if files else _weights_file(component)
         parts = _single_file(file, companions=False).parts
         if part not in parts:
             raise BadCheckpoint(f"{file}: its name promises the {part}, but it holds the {', '.join(parts)}")
