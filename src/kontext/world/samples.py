@@ -17,7 +17,7 @@ from .chains import Chain, draw_chain
 from .changes import change_mask, visible
 from .characters import FAMILIES
 from .drafts import CATEGORIES, CATEGORY, WEIGHTS, Draft, draft, foreign_scene
-from .edits import KINDS, Value
+from .edits import JOINABLE, KINDS, Value
 from .objects import ART_SETS, CONCEPTS
 from .raster import SIZE
 from .render import render
@@ -128,7 +128,7 @@ class World:
                 f"no kind of category {category} in {self}; allow one, or ask for another category"
             )
         r = generator("sample", split, category, kind, seed)
-        for attempt in range(10 * _TRIES):
+        for attempt in range(4 * _TRIES):
             if attempt % _TRIES == 0:
                 name = r.choices(list(weights), list(weights.values()))[0]
             made = draft(r, name, pool, split)
@@ -180,7 +180,7 @@ class World:
         _check("split", split, SPLITS)
         pool = pool_of(self, split)
         r = generator("chain", split, length, back, seed)
-        for _ in range(_TRIES):
+        for _ in range(_TRIES if set(JOINABLE) & set(dict(self._weights)) else 0):
             chain = draw_chain(r, length, split, back, pool)
             if chain is not None:
                 return chain

@@ -94,7 +94,7 @@ def sample_background(
     """
     name = r.choice(tuple(name for name in places or PLACES if name in pool.places) or pool.places)
     place = PLACES[name]
-    b: dict[str, Any] = {"place": name, "layout": 0 if new else r.randrange(LAYOUTS)}
+    b: dict[str, Any] = {"place": name, "layout": 0 if new or place.colored else r.randrange(LAYOUTS)}
     b["color"] = r.choice(WALL_COLORS) if place.colored else None
     odds = {"day": 7, "night": 1.2, "sunset": 0 if new else 1.8}
     b["time"] = r.choices(place.times, [odds[time] for time in place.times])[0] if place.times else None
