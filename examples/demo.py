@@ -1,0 +1,57 @@
+"""Edit the example pictures over several turns with the shipped weights: `python examples/demo.py FOLDER`.
+
+Writes one strip per picture (the picture, then the result of every turn) and each turn as a PNG that carries its
+history, and prints where they are.
+"""
+
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from kontext import Editor
+
+STORIES = {
+    "library": ["Make the hair blue", "Change the background to a beach", "Make it night"],
+    "beach": ["Change the dress to yellow", "Change the background to a forest", "Make it look like a pencil sketch"],
+    "stage": ["Put on sunglasses", "Make the shirt green", "把背景换成草地"],
+    "whale": ["Make the shirt pink", "Remove the sunglasses", "Replace the background with a city street"],
+}
+
+
+def main(folder: Path) -> None:
+    started = time.perf_counter()
+    editor = Editor.load("nano")
+    print(f"model {editor.model.name} loaded in {time.perf_counter() - started:.1f} s")
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (name, prompts) in enumerate(STORIES.items()):
+        session = editor.open(files("kontext") / "examples" / f"{name}.png")
+        pictures, captions = [session.picture()], ["the picture"]
+        for turn, prompt in enumerate(prompts, 1):
+            started = time.perf_counter()
+            session.edit(prompt, seed=number)
+            seconds = time.perf_counter() - started
+            session.save(folder / f"{name}-{turn}.png")
+            pictures.append(session.picture())
+            captions.append(prompt)
+            print(f"{name}: {prompt} ({seconds:.2f} s)")
+        strip(pictures, captions).save(folder / f"{name}.png")
+    print(f"\nThe pictures are in {folder.resolve()}: {', '.join(f'{name}.png' for name in STORIES)}")
+
+
+def strip(pictures: list[Image.Image], captions: list[str]) -> Image.Image:
+    """Pictures side by side, each with its words below."""
+    width, height = pictures[0].size
+    sheet = Image.new("RGB", ((width + 8) * len(pictures) - 8, height + 28), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (picture, caption) in enumerate(zip(pictures, captions)):
+        sheet.paste(picture.convert("RGB"), (i * (width + 8), 0))
+        if caption.isascii():  # the font that comes with Pillow has no Chinese
+            draw.text((i * (width + 8) + 2, height + 7), caption, "#222", ImageFont.load_default(13))
+    return sheet
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo"))
