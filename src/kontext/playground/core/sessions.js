@@ -40,6 +40,7 @@ function enter(told) {
     ...withSession(state, told),
     draft: kept.draft ?? state.draft,
     pointing: kept.pointing ?? {},
+    settings: { ...state.settings, size: state.session?.id === told.id ? state.settings.size : 'match' },
     panel: null,
     prefill: null,
     region: false,

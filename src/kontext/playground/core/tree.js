@@ -34,10 +34,10 @@ export function children(state, id) {
   return nodes(state).filter((one) => one.parent === id);
 }
 
-/** Turns with the same parent, `id` among them; the first picture stands alone. */
+/** The variants of a turn, itself among them: same parent, same prompt. */
 export function siblings(state, id) {
   const at = node(state, id);
-  return !at ? [] : at.parent ? children(state, at.parent) : [at];
+  return nodes(state).filter((one) => one.parent === at?.parent && one.prompt === at.prompt);
 }
 
 /** The neighbour `by` places to the right among the siblings, going round; null where there is none. */

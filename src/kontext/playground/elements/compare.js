@@ -132,7 +132,7 @@ class Compare extends Part {
 
   render() {
     const { compare } = this.state;
-    const [a, b] = this.pair;
+    const [a, b] = compare ? this.pair : [];
     if (!a || !b) return nothing;
     const aspect = b.size[0] / b.size[1];
     const views = {

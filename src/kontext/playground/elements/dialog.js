@@ -24,7 +24,7 @@ export class Dialog extends Part {
       ${this.open && this.state.ready
         ? html`<div class="sheet">
             <header>
-              <h2 id="${this.panel}-title">${t(`${this.panel}.title`)}</h2>
+              <h2 id="${this.panel}-title" tabindex="-1" autofocus>${t(`${this.panel}.title`)}</h2>
               <button type="button" class="tool" aria-label=${t('close')} @click=${() => this.close()}>${icon('close')}</button>
             </header>
             ${this.content()}

@@ -9,7 +9,7 @@ import { duration, percent, t } from '../core/text.js';
 import { base } from '../core/tree.js';
 import { Dialog } from './dialog.js';
 
-const NAMES = { ArrowUp: '↑', Escape: 'Esc', 'Shift+Enter': 'Shift Enter' };
+const NAMES = { ArrowUp: '↑', Escape: 'Esc', Enter: 'Enter', 'Shift+Enter': 'Shift Enter' };
 
 class Help extends Dialog {
   panel = 'help';

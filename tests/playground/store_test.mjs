@@ -1,0 +1,176 @@
+// The store as plain data: run by `node --test`, started from test_playground_units.py.
+import assert from 'node:assert/strict';
+import test from 'node:test';
+
+const at = (path) => import(new URL(`../../src/kontext/playground/${path}`, import.meta.url));
+const tree = await at('core/tree.js');
+const state = await at('core/state.js');
+const sizes = await at('core/sizes.js');
+const words = await at('core/words.js');
+const pointing = await at('core/pointing.js');
+const { carriesHistory } = await at('core/png.js');
+const { differencePixels } = await at('elements/difference.js');
+const { veilPixels } = await at('elements/region.js');
+
+const turn = (id, parent, prompt, number) => ({ id, parent, prompt, number, kind: parent ? 'edit' : 'source', name: '', settings: {}, facts: {}, references: [] });
+const TURNS = [turn('a', null, '', 0), turn('b', 'a', 'blue', 1), turn('c', 'b', 'hat', 2), turn('d', 'a', 'red', 3)];
+const told = (turns = TURNS, more = {}) => ({ id: 's', name: 'kid', revision: 1, head: 'c', turns, jobs: [], ...more });
+const opened = () => state.withSession(state.initial(), told());
+const job = (id, parent, more = {}) => ({ id, session: 's', parent, kind: 'edit', state: 'queued', prompt: 'green', seed: 1, position: 1, step: 0, steps: 8, created: 5, ...more });
+
+test('a session starts at its head and knows the way there', () => {
+  const now = opened();
+  assert.equal(now.here, 'c');
+  assert.deepEqual(tree.path(now, 'c').map((one) => one.id), ['a', 'b', 'c']);
+});
+
+test('undo and redo walk the way that was taken, also after a look at another branch', () => {
+  let now = state.select(opened(), 'a');
+  assert.equal(tree.undoTarget(now), null);
+  assert.equal(tree.redoTarget(now), 'b');
+  now = state.select(state.select(now, 'd'), 'a');
+  assert.equal(tree.redoTarget(now), 'd');
+});
+
+test('states are never changed in place', () => {
+  const before = opened();
+  const copy = structuredClone(before);
+  state.select(before, 'd');
+  state.withJobs(before, [job('j', 'c')]);
+  state.withEvent(before, 'done', { job: 'j', turn: turn('j', 'c', 'green', 4), revision: 2 });
+  state.withoutTurn(before, 'b');
+  assert.deepEqual(before, copy);
+});
+
+test('a job is a node of the tree under its own id until the turn of that id is there', () => {
+  let now = state.withJobs(opened(), [job('j', 'c')]);
+  assert.equal(now.here, 'j');
+  assert.equal(tree.base(now).id, 'c');
+  now = state.withEvent(now, 'step', { job: 'j', step: 3, steps: 8, preview: 'data:x' });
+  assert.equal(tree.node(now, 'j').job.preview, 'data:x');
+  now = state.withEvent(now, 'done', { job: 'j', turn: turn('j', 'c', 'green', 4), head: 'j', revision: 2 });
+  assert.equal(tree.base(now).id, 'j');
+  assert.equal(now.jobs.j, undefined);
+});
+
+test('events that overtake the answer to the request lose nothing', () => {
+  let now = state.withEvent(opened(), 'step', { job: 'j', step: 2, steps: 8, preview: 'data:x' });
+  assert.equal(tree.nodes(now).length, 4, 'not shown before its prompt is known');
+  now = state.withJobs(now, [job('j', 'c')]);
+  assert.equal(now.jobs.j.step, 2);
+  now = state.withEvent(opened(), 'done', { job: 'j', turn: turn('j', 'c', 'green', 4), revision: 2 });
+  now = state.withJobs(now, [job('j', 'c')]);
+  assert.equal(now.here, 'j');
+  assert.equal(tree.node(now, 'j').job, undefined);
+});
+
+test('a failed edit leads back to where it began and stays visible, a cancelled one goes', () => {
+  const running = state.withJobs(opened(), [job('j', 'c')]);
+  const failed = state.withEvent(running, 'failed', { job: 'j', state: 'failed', message: 'no' });
+  assert.equal(failed.here, 'c');
+  assert.equal(tree.node(failed, 'j').job.message, 'no');
+  const cancelled = state.withEvent(running, 'failed', { job: 'j', state: 'cancelled', message: '' });
+  assert.equal(cancelled.here, 'c');
+  assert.equal(tree.node(cancelled, 'j'), null);
+});
+
+test('when one of several variants fails the next one still in work is shown', () => {
+  const two = state.withJobs(opened(), [job('j', 'c'), job('k', 'c', { seed: 2 })]);
+  assert.equal(state.withEvent(two, 'failed', { job: 'j', state: 'failed', message: 'no' }).here, 'k');
+});
+
+test('loading the same session again keeps the place, unless the turn is gone', () => {
+  const now = state.select(opened(), 'd');
+  assert.equal(state.withSession(now, told()).here, 'd');
+  assert.equal(state.withSession(now, told(TURNS.slice(0, 3))).here, 'c');
+});
+
+test('deleting a turn takes what was made from it and goes to its parent', () => {
+  const now = state.withoutTurn(opened(), 'b');
+  assert.deepEqual(Object.keys(now.session.turns), ['a', 'd']);
+  assert.equal(now.here, 'a');
+});
+
+test('rows: one column for a conversation, one more for each branch, variants share a row', () => {
+  const shape = (now) => tree.rows(now).map(({ depth, members }) => [depth, members.map((one) => one.id).join('')]);
+  assert.deepEqual(shape(opened()), [[0, 'a'], [1, 'b'], [1, 'c'], [1, 'd']]);
+  const line = state.withSession(state.initial(), told(TURNS.slice(0, 3)));
+  assert.deepEqual(shape(line), [[0, 'a'], [0, 'b'], [0, 'c']]);
+  const variants = [turn('a', null, '', 0), turn('b', 'a', 'blue', 1), turn('x', 'a', 'blue', 2), turn('y', 'x', 'hat', 3)];
+  assert.deepEqual(shape(state.withSession(state.initial(), told(variants, { head: 'y' }))), [[0, 'a'], [0, 'bx'], [0, 'y']]);
+});
+
+test('variants are flipped through in a ring', () => {
+  const variants = [turn('a', null, '', 0), turn('b', 'a', 'blue', 1), turn('x', 'a', 'blue', 2), turn('d', 'a', 'red', 3)];
+  const now = state.withSession(state.initial(), told(variants, { head: 'b' }));
+  assert.equal(tree.neighbour(now, 1), 'x');
+  assert.equal(tree.neighbour(now, -1), 'x');
+  assert.equal(tree.neighbour(state.select(now, 'd'), 1), null);
+});
+
+test('a request holds what was asked and nothing else', () => {
+  let now = { ...opened(), draft: { prompt: ' Make it blue ', references: [{ picture: 'p', url: '', role: null }] } };
+  assert.deepEqual(state.editBody(now, 'c', { box: [1, 2, 3, 4] }), { prompt: 'Make it blue', count: 1, box: [1, 2, 3, 4], parent: 'c', references: ['p'], lock: true, size: 'match' });
+  now = { ...now, settings: { ...now.settings, seed: 0, steps: 4 } };
+  assert.deepEqual(state.editBody(now, undefined, {}), { prompt: 'Make it blue', count: 1, size: '1:1', seed: 0, steps: 4 });
+});
+
+test('references: at most the limit, replaced in place, removed', () => {
+  let now = opened();
+  for (const picture of ['p', 'q', 'r', 's']) now = state.addReference(now, { picture }, 3);
+  assert.deepEqual(now.draft.references.map((one) => one.picture), ['p', 'q', 'r']);
+  now = state.changeReference(now, 1, { picture: 'z' });
+  assert.deepEqual(state.changeReference(now, 0, null).draft.references.map((one) => one.picture), ['z', 'r']);
+});
+
+test('output sizes follow the rules of the engine', () => {
+  assert.deepEqual(sizes.outputSize('match', [641, 427], []), [641, 427]);
+  assert.deepEqual(sizes.outputSize('1:1', [640, 480], []), [480, 480]);
+  assert.deepEqual(sizes.outputSize('16:9', [256, 256], []), [256, 144]);
+  assert.deepEqual(sizes.outputSize('300x200', [640, 480], []), [300, 200]);
+  assert.deepEqual(sizes.outputSize('3:2', null, [[256, 256], [320, 208]]), [312, 208]);
+  assert.deepEqual(sizes.usedPart('1:1', [640, 480], []), [0.125, 0, 0.75, 1]);
+  for (const wrong of ['', 'big', '0:1', '99:1', '8x8', '1x99999', 'javascript:1']) assert.equal(sizes.parse(wrong), null, wrong);
+});
+
+test('pictures named in a prompt are found in both languages', () => {
+  assert.deepEqual(words.namedPictures('Put the hat of image 2 on the kid of Image 1'), [2, 1]);
+  assert.deepEqual(words.namedPictures('用图片3的风格，图2的衣服'), [3, 2]);
+  assert.deepEqual(words.namedPictures('imagine 2 dogs and image 12'), []);
+});
+
+test('templates say what to select; phrases come once; file names are tame', () => {
+  assert.deepEqual(words.fillIn('Make it [blue] now'), { text: 'Make it blue now', start: 8, end: 12 });
+  assert.equal(words.addPhrase(words.addPhrase('A cat', 'in the style of image 2'), 'in the style of image 2'), 'A cat in the style of image 2');
+  assert.equal(words.fileName('../../<b>Make "it" blue</b>\u0000'), 'b-Make-it-blue-b');
+  assert.equal(words.fileName('把头发染成蓝色'), '把头发染成蓝色');
+  assert.equal(words.fileName('///'), 'picture');
+  assert.deepEqual(words.remember(['a', 'b'], ' b '), ['b', 'a']);
+});
+
+test('boxes stay inside the picture and have whole numbers', () => {
+  assert.deepEqual(pointing.boxFrom([-5, 10.4], [30.2, 300], [100, 200]), [0, 10, 31, 190]);
+  assert.equal(pointing.boxFrom([5, 5], [5.5, 90], [100, 200]), null);
+  assert.deepEqual(pointing.nudge([90, 0, 10, 10], 5, -5, false, [100, 100]), [90, 0, 10, 10]);
+  assert.deepEqual(pointing.nudge([80, 0, 10, 10], 50, 5, true, [100, 100]), [80, 0, 20, 15]);
+});
+
+test('our own PNGs are known by their chunk', () => {
+  const chunk = (kind, data) => [0, 0, 0, data.length, ...Buffer.from(kind), ...data, 0, 0, 0, 0];
+  const png = (...chunks) => Uint8Array.from([0x89, 0x50, 0x4e, 0x47, 13, 10, 26, 10, ...chunks.flat()]);
+  assert.ok(carriesHistory(png(chunk('IHDR', Array(13).fill(0)), chunk('iTXt', [...Buffer.from('kontext\0\0\0')]))));
+  assert.ok(!carriesHistory(png(chunk('IHDR', Array(13).fill(0)), chunk('tEXt', [...Buffer.from('kontext\0')]))));
+  assert.ok(!carriesHistory(png([255, 255, 255, 255], [...Buffer.from('IHDR')])));
+  assert.ok(!carriesHistory(new Uint8Array(3)));
+});
+
+test('difference and veil count and colour every pixel', () => {
+  const a = Uint8ClampedArray.from([0, 0, 0, 255, 9, 9, 9, 255]);
+  const b = Uint8ClampedArray.from([0, 0, 0, 255, 9, 19, 9, 255]);
+  const { pixels, share } = differencePixels(a, b);
+  assert.equal(share, 0.5);
+  assert.deepEqual([...pixels], [16, 16, 16, 255, 24, 64, 24, 255]);
+  const grey = new Uint8ClampedArray(5 * 1 * 4);
+  grey.fill(255, 8, 12); // the middle one of five
+  assert.deepEqual([...veilPixels(grey, 5, 1)].filter((_, index) => index % 4 === 3), [150, 255, 0, 255, 150]);
+});
