@@ -20,6 +20,10 @@ from kontext.errors import BadPicture, NotFound
 NAME = re.compile(r"[0-9a-f]{64}")
 
 
+def sha256_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 class Blobs:
     """A flat set of blobs under `url` (a folder or an fsspec URL), which is made when missing."""
 
@@ -36,7 +40,7 @@ class Blobs:
 
     def put(self, data: bytes) -> str:
         """Keep bytes; returns their sha256 (hex). When it returns they are on the disk."""
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = sha256_of(data)
         path = self.path(sha256)
         if not self.local:
             self.files.pipe_file(path, data)
@@ -54,7 +58,7 @@ class Blobs:
             data = self.files.cat_file(self.path(sha256))
         except FileNotFoundError:
             raise NotFound(f"the stored file {sha256[:12]}... is missing from {self.root}") from None
-        if hashlib.sha256(data).hexdigest() != sha256:
+        if sha256_of(data) != sha256:
             raise BadPicture(
                 f"the stored file {sha256[:12]}... in {self.root} is damaged: its content has changed"
             )

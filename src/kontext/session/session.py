@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from PIL import Image
 
 from kontext.engine import pictures
 from kontext.errors import BadRequest, Busy, NotFound
+from kontext.session.blobs import sha256_of
 from kontext.session.pixels import as_picture, digest, to_png
 from kontext.session.provenance import SETTINGS, chain_of, encode
 from kontext.session.schema import sessions, turn_blobs, turns
@@ -45,6 +47,26 @@ FACTS = (
     "warnings",
 )
 MAX_PROMPT, MAX_NAME, MAX_VARIANTS = 10_000, 200, 64
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A turn that is ready to be kept: its row, and its files by role."""
+
+    row: dict[str, Any]
+    files: Mapping[str, list[bytes]]
+
+    @property
+    def data(self) -> list[bytes]:
+        return [data for datas in self.files.values() for data in datas]
+
+    def named(self) -> list[dict[str, Any]]:
+        """The rows that name the files."""
+        return [
+            dict(turn_id=self.row["id"], role=role, position=position, sha256=sha256_of(data))
+            for role, datas in self.files.items()
+            for position, data in enumerate(datas)
+        ]
 
 
 class Session:
@@ -156,8 +178,8 @@ class Session:
             seed = settings.pop("seed", None)
             seeds = [None if seed is None else seed + index for index in range(count)]
             results = [self._editor("edit")(picture, prompt, seed=seed, **settings) for seed in seeds]
-        made = [self.add(result, prompt=prompt, parent=parent, settings=settings) for result in results]
-        return [self.goto(made[0]), *made[1:]] if len(made) > 1 else made
+        made = [self._prepare(result, prompt, "edit", settings) for result in results]
+        return self._insert(made, parent)
 
     def recipe(self, turn: Turn | str | int) -> dict[str, Any]:
         """The settings of a turn with its pictures put back, ready for `edit(prompt, **recipe)`; the seed
@@ -190,81 +212,72 @@ class Session:
         the same transaction; what it raises undoes the turn. Raises Busy when another process has deleted
         the parent.
         """
+        start = None if kind != "edit" else self.current if parent is None else self.tree.find(parent)
+        made = self._prepare(result, prompt, kind, settings or {}, turn_id)
+        return self._insert([made], start, current, also)[0]
+
+    def _prepare(
+        self, result: Any, prompt: str, kind: str, settings: Mapping[str, Any], turn_id: str | None = None
+    ) -> _Made:
+        """A turn's row and files, all that can be refused refused."""
         if kind not in KINDS:
             raise BadRequest(f"a turn of kind {kind!r}; there are {', '.join(KINDS)}")
         _check_text("a prompt", prompt, MAX_PROMPT)
-        source = kind == "source"
-        picture = as_picture(result if source else result.picture)
-        region = None if source else getattr(result, "region", None)
-        kept, inputs = _split(settings or {})
-        seed = None if source else getattr(result, "seed", None)
+        kept, inputs = _split(settings)
         kept.pop("seed", None)
-        facts = {key: _plain(getattr(result, key, None)) for key in FACTS} if not source else {}
-        fingerprint = getattr(getattr(self.editor, "model", None), "fingerprint", None)
-        facts = {"fingerprint": fingerprint} | {
-            key: value for key, value in facts.items() if value is not None
-        }
-        facts = {
-            key: value
-            for key, value in facts.items()
-            if value is not None and not (source and key == "fingerprint")
-        }
-        files = {
-            "picture": [to_png(picture)],
-            "region": [to_png(region.convert("L"))] if region is not None else [],
-        }
+        if kind == "source":
+            picture, region, seed, facts = as_picture(result), None, None, {}
+        else:
+            picture, region, seed = as_picture(result.picture), getattr(result, "region", None), result.seed
+            fingerprint = getattr(getattr(self.editor, "model", None), "fingerprint", None)
+            facts = {key: _plain(getattr(result, key, None)) for key in FACTS}
+            facts["fingerprint"] = facts["fingerprint"] or result.settings.get("fingerprint") or fingerprint
+        files = {"picture": [to_png(picture)], "region": [to_png(region.convert("L"))] if region else []}
         files |= {role: [to_png(one) for one in given] for role, given in inputs.items()}
-        row = dict(kind=kind, prompt=prompt, seed=seed, settings=kept, pixels=digest(picture), name="")
-        row["facts"] = {"size": list(picture.size), **facts}
-        start = None if kind != "edit" else self.current if parent is None else self.tree.find(parent)
-        return self._insert(row, files, start, turn_id or secrets.token_hex(8), current, also)
+        row = dict(
+            id=turn_id or secrets.token_hex(8), kind=kind, prompt=prompt, seed=seed, settings=kept, name=""
+        )
+        row["facts"] = {"size": list(picture.size)} | {
+            key: one for key, one in facts.items() if one is not None
+        }
+        return _Made({**row, "pixels": digest(picture)}, files)
 
     def _insert(
         self,
-        row: dict[str, Any],
-        files: Mapping[str, list[bytes]],
+        made: Sequence[_Made],
         parent: Turn | None,
-        turn_id: str,
-        current: bool,
-        also: Callable[[sql.Connection], None] | None,
-    ) -> Turn:
-        """Blobs first, then the rows that name them, in one transaction."""
-        named = {role: [self.store.blobs.put(data) for data in datas] for role, datas in files.items()}
+        current: bool = True,
+        also: Callable[[sql.Connection], None] | None = None,
+    ) -> list[Turn]:
+        """Blobs first, then the rows that name them, in one transaction. The first of several becomes
+        current.
+        """
+        data_of = {self.store.blobs.put(data): data for one in made for data in one.data}
         with self._changing(stale=parent is not None) as (db, revision):
-            way = []
-            if parent is not None:
-                way = [turn.id for turn in self.tree.path(parent)]
-                alive = db.scalars(sql.select(turns.c.id).where(turns.c.id.in_(way))).all()
-                if len(alive) < len(way):
-                    raise Busy(f"turn {parent.number} was deleted by another process during the edit; reload")
-            elif db.scalar(sql.select(sql.func.count()).where(turns.c.session_id == self.id)):
-                raise BadRequest(
-                    "this session has its first picture already; start a new one for another picture"
-                )
-            for (
-                role,
-                datas,
-            ) in files.items():  # a collection may have run between the blobs and this transaction
-                for sha256, data in zip(named[role], datas, strict=True):
-                    if not self.store.blobs.has(sha256):
-                        self.store.blobs.put(data)
-            number = db.scalar(sql.select(sessions.c.last_number).where(sessions.c.id == self.id)) + 1
-            db.execute(sessions.update().where(sessions.c.id == self.id).values(last_number=number))
+            way = [] if parent is None else [turn.id for turn in self.tree.path(parent)]
+            alive = db.scalars(sql.select(turns.c.id).where(turns.c.id.in_(way))).all()
+            if parent is not None and len(alive) < len(way):
+                raise Busy(f"turn {parent.number} was deleted by another process during the edit; reload")
+            if parent is None and db.scalar(
+                sql.select(turns.c.id).where(turns.c.session_id == self.id).limit(1)
+            ):
+                raise BadRequest("this session has its first picture; start a new one for another picture")
+            for sha256, data in data_of.items():
+                if not self.store.blobs.has(sha256):  # a collection ran between the blob and this transaction
+                    self.store.blobs.put(data)
+            last = db.scalar(sql.select(sessions.c.last_number).where(sessions.c.id == self.id))
+            counted = dict(last_number=last + len(made))
+            db.execute(sessions.update().where(sessions.c.id == self.id).values(**counted))
             if current:
                 self._visit(db, way, revision)
-            visited = revision if current else 0
-            own = dict(id=turn_id, session_id=self.id, number=number, created=time.time(), visited=visited)
-            db.execute(turns.insert().values(**row, **own, parent_id=parent and parent.id))
-            rows = [
-                dict(turn_id=turn_id, role=role, position=position, sha256=sha256)
-                for role, names in named.items()
-                for position, sha256 in enumerate(names)
-            ]
-            if rows:
-                db.execute(turn_blobs.insert(), rows)
+            for index, one in enumerate(made):
+                place = dict(session_id=self.id, parent_id=parent and parent.id, number=last + 1 + index)
+                visited = revision if current and index == 0 else 0
+                db.execute(turns.insert().values(**one.row, **place, created=time.time(), visited=visited))
+                db.execute(turn_blobs.insert(), one.named())
             if also is not None:
                 also(db)
-        return self.tree.turns[turn_id]
+        return [self.tree.turns[one.row["id"]] for one in made]
 
     def save(
         self,

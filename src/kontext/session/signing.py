@@ -63,6 +63,12 @@ def own_identity(folder: str | os.PathLike | None = None) -> Identity:
         ) from None
 
 
+def own_anchors() -> list[bytes]:
+    """The root certificate of this machine, where one was made; it is trusted here and nowhere else."""
+    path = default_folder() / "signing" / "anchor.pem"
+    return [path.read_bytes()] if path.exists() else []
+
+
 def _keep(identity: Identity, folder: Path) -> None:
     """All three files at once, by renaming a folder: of two processes that start together, one wins."""
     folder.parent.mkdir(parents=True, exist_ok=True)

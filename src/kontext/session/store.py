@@ -67,6 +67,7 @@ class Store:
 
     def __init__(self, place: str | os.PathLike, blobs: str | os.PathLike | None = None) -> None:
         text = os.fspath(place)
+        self.folder = None if "://" in text else Path(text)
         if "://" in text:
             if blobs is None:
                 raise BadConfig(

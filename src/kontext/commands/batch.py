@@ -1,0 +1,113 @@
+"""`kontext batch FOLDER|TABLE PROMPT -o FOLDER`: many pictures; run again to go on."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kontext.commands import options
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def batch(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of pictures, or a .csv or .jsonl table with a column picture and, as wanted, "
+            "prompt, output, seed, steps, guidance, size, box, mask, markup, references.",
+            metavar="FOLDER|TABLE",
+            show_default=False,
+        ),
+    ],
+    prompt: Annotated[
+        str, typer.Argument(help="What to change in each.", metavar="PROMPT", show_default=False)
+    ] = "",
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="Where the results go.", metavar="FOLDER", show_default=False),
+    ] = ...,
+    workers: Annotated[int, typer.Option(help="Processes, each with its own model.", min=1, metavar="N")] = 1,
+    format: Annotated[str, typer.Option(help="png, jpg or webp.", metavar="FORMAT")] = "png",
+    seed: options.Seed = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    size: Annotated[str, typer.Option(help="match, WxH or W:H.", metavar="SIZE")] = "match",
+    lock: Annotated[
+        bool, typer.Option("--lock/--no-lock", help="Keep the original pixels where nothing changed.")
+    ] = True,
+    sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
+    model: options.Model = "nano",
+    device: options.Device = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+) -> None:
+    """Edit many pictures. Bad ones are listed at the end (exit code 1) and tried again by a next run."""
+    from kontext.errors import BadRequest
+    from kontext.session.batch import Progress, run
+    from kontext.session.tasks import from_folder, from_table
+
+    ending = "." + format.removeprefix(".").lower()
+    if ending not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise BadRequest(f"format {format!r}; allowed are png, jpg and webp")
+    if sign:
+        from kontext.session.signing import own_identity
+
+        own_identity()  # made once, before the workers start; says here when the extra is missing
+    given = {"seed": seed, "steps": steps, "guidance": guidance, "size": size, "lock": lock}
+    settings = {key: value for key, value in given.items() if value is not None}
+    if source.is_dir():
+        tasks = from_folder(source, prompt, settings, ending, output)
+    else:
+        tasks = from_table(source, prompt, settings, ending)
+
+    start, live = time.monotonic(), sys.stderr.isatty()
+    told = 0
+
+    def show(progress: Progress) -> None:
+        nonlocal told
+        for failure in progress.failed[told:]:
+            typer.echo(
+                ("\r\033[K" if live else "") + f"failed: {failure.picture}: {failure.reason}", err=True
+            )
+        told = len(progress.failed)
+        finished = progress.done + told
+        if live:
+            fresh = finished - progress.before
+            left = (progress.total - finished) * (time.monotonic() - start) / fresh if fresh else 0
+            minutes = f", about {left / 60:.0f} min left" if left > 60 else ""
+            sys.stderr.write(f"\r\033[K{finished} of {progress.total}{minutes}")
+            sys.stderr.flush()
+
+    load = functools.partial(load_editor, model, device)
+    try:
+        progress = run(tasks, output, load, model=model, workers=workers, sign=sign, on_progress=show)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; run the same command again to go on", err=True)
+        raise typer.Exit(1) from None
+    seconds = time.monotonic() - start
+    if live:
+        sys.stderr.write("\r\033[K")
+    if as_json:
+        answer = {"output": str(output), "seconds": round(seconds, 3), **asdict(progress)}
+        typer.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        earlier = f" ({progress.before} of them by earlier runs)" if progress.before else ""
+        typer.echo(f"{progress.done} of {progress.total} pictures are in {output}{earlier}, {seconds:.1f} s")
+        for failure in progress.failed:
+            typer.echo(f"failed: {failure.picture}: {failure.reason}")
+    raise typer.Exit(1 if progress.failed else 0)
+
+
+def load_editor(model: str, device: str | None):
+    """The editor of one worker process."""
+    from kontext.engine import Editor
+
+    return Editor.load(model, device=device)
