@@ -1,0 +1,236 @@
+"""Prefix attention: what is cached equals a masked whole sequence, and depends on the context picture alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from kontext.model.blocks import sinusoidal_embedding
+from kontext.model.presets import DEV, PRESETS, TINY
+from kontext.model.rope import apply_rotary, rotary_table
+from kontext.model.tokens import pack, picture_ids, unpack
+from kontext.model.transformer import Transformer
+
+ROWS = COLUMNS = 3
+N = ROWS * COLUMNS
+
+
+def random_transformer(**changes) -> Transformer:
+    """All weights random, so that no branch is silent."""
+    from dataclasses import replace
+
+    torch.manual_seed(0)
+    model = Transformer(replace(TINY.transformer, **changes)).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.15)
+    return model
+
+
+def inputs(batch: int = 2, contexts: int = 1):
+    g = torch.Generator().manual_seed(1)
+    target = torch.randn(batch, N, 64, generator=g)
+    text = torch.randn(batch, 5, 32, generator=g)
+    pooled = torch.randn(batch, 32, generator=g)
+    times = torch.rand(batch, generator=g)
+    sizes = [(3, 3), (2, 4), (1, 2)][:contexts]
+    context = [
+        (torch.randn(batch, r * c, 64, generator=g), picture_ids(i + 1, r, c))
+        for i, (r, c) in enumerate(sizes)
+    ]
+    return target, text, pooled, times, context
+
+
+def masked_forward(model, target, text, pooled, times, ids, context):
+    """The same network as one sequence [text | target | contexts] with an attention mask and modulation by part,
+    written without a cache."""
+    config = model.config
+    parts = [text.shape[1] + target.shape[1], *(tokens.shape[1] for tokens, _ in context)]
+    part_of = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(parts))
+    sees = (part_of[:, None] == part_of[None, :]) | (part_of[:, None] == 0)
+    table = rotary_table(
+        torch.cat([torch.zeros(text.shape[1], 3), ids, *(i for _, i in context)]), config.axes, config.theta
+    )
+    vec = F.silu(model.vector(times, pooled))
+    vec0 = F.silu(model.time_in(sinusoidal_embedding(torch.zeros(len(target)))))
+    length, texts = int(sum(parts)), text.shape[1]
+
+    def modulation(layer, start, stop, count):
+        own = layer(vec).unsqueeze(1).expand(-1, length, -1)
+        zero = layer(vec0).unsqueeze(1).expand(-1, length, -1)
+        return torch.where((part_of == 0)[None, :, None], own, zero)[:, start:stop].chunk(count, -1)
+
+    def norm(x):
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+    def heads(x):
+        return rearrange(x, "b n (k h d) -> k b h n d", k=3, h=config.heads)
+
+    def attend(q, k, v):
+        out = F.scaled_dot_product_attention(
+            apply_rotary(q, table), apply_rotary(k, table), v, attn_mask=sees
+        )
+        return rearrange(out, "b h n d -> b n (h d)")
+
+    image = model.img_in(torch.cat([target, *(tokens for tokens, _ in context)], 1))
+    words = model.txt_in(text)
+    for block in model.double_blocks:
+        i = modulation(block.img_mod.lin, texts, length, 6)
+        t = modulation(block.txt_mod.lin, 0, texts, 6)
+        qi, ki, vi = heads(block.img_attn.qkv((1 + i[1]) * norm(image) + i[0]))
+        qt, kt, vt = heads(block.txt_attn.qkv((1 + t[1]) * norm(words) + t[0]))
+        qi, ki = block.img_attn.norm.query_norm(qi), block.img_attn.norm.key_norm(ki)
+        qt, kt = block.txt_attn.norm.query_norm(qt), block.txt_attn.norm.key_norm(kt)
+        out = attend(torch.cat((qt, qi), 2), torch.cat((kt, ki), 2), torch.cat((vt, vi), 2))
+        words = words + t[2] * block.txt_attn.proj(out[:, :texts])
+        words = words + t[5] * block.txt_mlp((1 + t[4]) * norm(words) + t[3])
+        image = image + i[2] * block.img_attn.proj(out[:, texts:])
+        image = image + i[5] * block.img_mlp((1 + i[4]) * norm(image) + i[3])
+    x = torch.cat((words, image), 1)
+    for block in model.single_blocks:
+        m = modulation(block.modulation.lin, 0, length, 3)
+        qkv, mlp = block.linear1((1 + m[1]) * norm(x) + m[0]).split((3 * config.width, block.hidden), -1)
+        q, k, v = heads(qkv)
+        out = attend(block.norm.query_norm(q), block.norm.key_norm(k), v)
+        x = x + m[2] * block.linear2(torch.cat((out, F.gelu(mlp, approximate="tanh")), -1))
+    x = x[:, texts : texts + target.shape[1]]
+    shift, scale = model.final_layer.adaLN_modulation[1](vec)[:, None].chunk(2, -1)
+    return model.final_layer.linear((1 + scale) * norm(x) + shift)
+
+
+@pytest.mark.parametrize("contexts", [0, 1, 2, 3])
+@torch.no_grad()
+def test_cached_context_equals_masked_attention(contexts):
+    model = random_transformer()
+    target, text, pooled, times, context = inputs(contexts=contexts)
+    ids = picture_ids(0, ROWS, COLUMNS)
+    cached = model(target, text, pooled, times, None, ids, context)
+    masked = masked_forward(model, target, text, pooled, times, ids, context)
+    assert (cached - masked).abs().max() < 1e-5
+    assert cached.abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_a_prefix_computed_before_equals_one_computed_now():
+    model = random_transformer()
+    target, text, pooled, times, context = inputs(contexts=2)
+    ids = picture_ids(0, ROWS, COLUMNS)
+    prefixes = [model.prefill(tokens, where) for tokens, where in context]
+    prepared = model.prepare(text, ids, prefixes=prefixes)
+    made = model.evaluate(target, prepared, model.modulate(model.vector(times, pooled)))
+    assert torch.equal(made, model(target, text, pooled, times, None, ids, context))
+
+
+@torch.no_grad()
+def test_keys_and_values_are_of_the_picture_alone():
+    """Bit-equal whatever the prompt, the noise and the time of the edits around them."""
+    model = random_transformer()
+    _, _, _, _, context = inputs()
+    tokens, where = context[0]
+    first = model.prefill(tokens[:1], where)
+    for seed in range(3):
+        g = torch.Generator().manual_seed(seed)
+        model(
+            torch.randn(1, N, 64, generator=g),
+            torch.randn(1, 5, 32, generator=g),
+            torch.randn(1, 32, generator=g),
+            torch.rand(1, generator=g),
+            None,
+            picture_ids(0, ROWS, COLUMNS),
+            [(tokens[:1], where)],
+        )
+        again = model.prefill(tokens[:1], where)
+        for a, b in zip(first.blocks, again.blocks):
+            assert torch.equal(a.keys, b.keys) and torch.equal(a.values, b.values)
+
+
+@pytest.mark.parametrize("attention", ["full", "prefix"])
+@torch.no_grad()
+def test_a_batch_of_three_equals_three_singles(attention):
+    model = random_transformer(context_attention=attention)
+    target, text, pooled, times, context = inputs(batch=3)
+    ids = picture_ids(0, ROWS, COLUMNS)
+    together = model(target, text, pooled, times, None, ids, context)
+    for i in range(3):
+        one = slice(i, i + 1)
+        alone = model(
+            target[one], text[one], pooled[one], times[one], None, ids, [(t[one], w) for t, w in context]
+        )
+        assert (together[one] - alone).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_one_prefix_serves_a_batch_of_variants():
+    model = random_transformer()
+    target, text, pooled, times, context = inputs(batch=3)
+    ids = picture_ids(0, ROWS, COLUMNS)
+    tokens, where = context[0]
+    prepared = model.prepare(text, ids, prefixes=[model.prefill(tokens[:1], where)])
+    shared = model.evaluate(target, prepared, model.modulate(model.vector(times, pooled)))
+    repeated = model(target, text, pooled, times, None, ids, [(tokens[:1].expand(3, -1, -1), where)])
+    assert (shared - repeated).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("guidance", [False, True])
+@torch.no_grad()
+def test_modulations_of_all_steps_at_once_equal_one_by_one(guidance):
+    model = random_transformer(guidance_embed=guidance)
+    pooled = torch.randn(2, 32)
+    strength = torch.full((2,), 2.5) if guidance else None
+    for t, every in zip([1.0, 0.5, 0.1], model.modulations([1.0, 0.5, 0.1], pooled, strength)):
+        one = model.modulate(model.vector(torch.full((2,), t), pooled, strength))
+        assert torch.allclose(every.final.shift, one.final.shift, atol=1e-6)
+        for a, b in zip(every.single, one.single):
+            assert all(torch.allclose(x, y, atol=1e-6) for x, y in zip(a[0], b[0]))
+        for a, b in zip(every.double, one.double):
+            assert torch.allclose(a[1][1].gate, b[1][1].gate, atol=1e-6)
+
+
+def test_missing_guidance_is_refused():
+    model = random_transformer(guidance_embed=True)
+    with pytest.raises(ValueError, match="guidance"):
+        model.vector(torch.ones(1), torch.ones(1, 32))
+
+
+def test_before_training_the_velocity_is_zero():
+    model = Transformer(TINY.transformer)
+    model.initialize()
+    target, text, pooled, times, context = inputs()
+    made = model(target, text, pooled, times, None, picture_ids(0, ROWS, COLUMNS), context)
+    assert torch.equal(made, torch.zeros_like(made))
+
+
+def test_rotary_scores_depend_on_relative_positions_only():
+    g = torch.Generator().manual_seed(0)
+    q, k = torch.randn(1, 1, 1, 32, generator=g), torch.randn(1, 1, 1, 32, generator=g)
+    axes = (8, 12, 12)
+
+    def score(a, b):
+        one, two = (apply_rotary(x, rotary_table(torch.tensor([p]), axes, 1e4)) for x, p in ((q, a), (k, b)))
+        return (one * two).sum()
+
+    assert score([0.0, 3, 4], [1.0, 5, 9]) == pytest.approx(
+        score([2.0, 13, 0], [3.0, 15, 5]).item(), abs=1e-4
+    )
+    assert abs(score([0.0, 0, 0], [0.0, 0, 1]) - score([0.0, 0, 0], [0.0, 1, 0])) > 1e-3
+
+
+def test_rotary_leaves_position_zero_as_it_is():
+    x = torch.randn(1, 2, 1, 32)
+    assert torch.equal(apply_rotary(x, rotary_table(torch.zeros(1, 3), (8, 12, 12), 1e4)), x)
+
+
+def test_packing_is_reversible_with_channels_slowest():
+    latents = torch.arange(2 * 16 * 4 * 6, dtype=torch.float32).reshape(2, 16, 4, 6)
+    tokens = pack(latents)
+    assert tokens.shape == (2, 6, 64)
+    assert torch.equal(tokens[0, 0, :4], latents[0, 0, :2, :2].flatten())
+    assert torch.equal(unpack(tokens, 4, 6), latents)
+
+
+def test_presets_are_consistent():
+    for preset in PRESETS.values():
+        config = preset.transformer
+        assert config.in_channels == 4 * preset.autoencoder.latent_channels
+        assert config.text_width == preset.t5.width and config.pooled_width == preset.clip.width
+        assert all(side % 16 == 0 for size in preset.sizes for side in size)
+    assert len(DEV.sizes) == 17
