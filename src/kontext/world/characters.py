@@ -62,8 +62,8 @@ _PERSONA_HAT_FILL = {"beanie": "#E15C66", "cap": "#F29C65"}  # fixed in the defi
 _LONG_HAIR = ("long", "bob", "twintails", "ponytail", "bun", "bangs")
 _HIDING_HATS = tuple(hat for hat in HATS if hat != "headphones")
 _HIDDEN_HAIR = ("mohawk", "spiky", "bun")  # cannot be told from other hair under a kid's hat
-_PANTS = ("#566a9c", "#6b5a4a", "#4d5a63", "#8a6fa8", "#3f7a6a")
-_SHOES = ("#d8574f", "#f0f0f0", "#f2b33d", "#4f7fc0", "#3c3a46")
+PANTS = ("#566a9c", "#6b5a4a", "#4d5a63", "#8a6fa8", "#3f7a6a")
+SHOES = ("#d8574f", "#f0f0f0", "#f2b33d", "#4f7fc0", "#3c3a46")
 
 
 class Family(NamedTuple):
@@ -182,7 +182,7 @@ def sample_character(r: random.Random, families: tuple[str, ...]) -> dict[str, A
     if c["hair"] in _LONG_HAIR:
         c["beard"] = None
     c["hat_color"] = r.choice([color for color in HAT_COLORS if color != c["cloth_color"]])
-    c["pants"], c["shoes"] = (r.choice(_PANTS), r.choice(_SHOES)) if name == "kid" else (None, None)
+    c["pants"], c["shoes"] = (r.choice(PANTS), r.choice(SHOES)) if name == "kid" else (None, None)
     if c["hat"] and not can_wear(c, c["hat"]):
         c["hat"] = None
     settle_hidden(c)

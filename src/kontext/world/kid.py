@@ -72,12 +72,7 @@ _HAIR_BEHIND: dict[str, dict[str, tuple[str, ...]]] = {
         "twintails": (_LEFT_TAIL, _RIGHT_TAIL),
         "afro": (_AFRO_BEHIND,),
     },
-    "side": {
-        "bob": ("M134,40 C60,0 16,60 36,146 Q62,156 92,146 L110,90Z",),
-        "long": ("M134,40 C60,0 6,60 30,222 Q58,232 90,220 L104,90Z",),
-        "ponytail": ("M58,52 C4,30 -8,110 14,160 C26,130 40,110 56,92Z",),
-        "afro": ("M140,44 C130,-4 70,-8 50,16 C10,24 -6,80 18,110 C30,140 70,144 96,132 L120,80Z",),
-    },
+    "side": {"ponytail": ("M58,52 C4,30 -8,110 14,160 C26,130 40,110 56,92Z",)},
     "back": {},
 }
 _CURLS_BEHIND = {
@@ -85,7 +80,7 @@ _CURLS_BEHIND = {
         *((38, 120), (30, 92), (36, 64), (60, 40), (90, 30)),
         *((120, 32), (146, 46), (164, 70), (170, 96), (162, 122)),
     ),
-    "side": ((64, 128), (44, 112), (36, 86), (44, 60), (64, 42), (92, 32), (120, 36)),
+    "side": (),
     "back": (),
 }
 _BUN_BEHIND = {"front": (100, 18), "side": (52, 34), "back": (100, 18)}
@@ -121,7 +116,19 @@ _HAIR_FRONT: dict[str, dict[str, str]] = {
         "mohawk": "M84,52 L76,30 L86,6 L96,-8 L106,-8 L116,6 L124,30 L116,52 Q100,60 84,52Z",
     },
     "side": {
-        **{hair: _CAP_SIDE for hair in ("short", "bob", "long", "ponytail", "bun", "twintails", "afro")},
+        **{hair: _CAP_SIDE for hair in ("short", "ponytail", "bun", "twintails", "curly")},
+        "bob": (
+            "M150,70 C148,36 120,22 96,22 C46,22 24,62 32,148 Q62,158 92,148 C88,120 84,100 92,88 "
+            "C112,82 138,80 150,70Z"
+        ),
+        "long": (
+            "M150,70 C148,36 120,22 96,22 C42,22 20,70 26,220 Q54,232 86,220 C94,180 84,110 92,88 "
+            "C112,82 138,80 150,70Z"
+        ),
+        "afro": (
+            "M154,76 C164,30 130,-4 98,2 C66,-12 26,8 20,40 C-4,60 0,100 22,112 C30,140 78,148 98,126 "
+            "C102,112 92,98 98,88 C116,86 142,86 154,76Z"
+        ),
         "spiky": (
             "M152,72 L160,40 L136,40 L138,8 L108,26 L88,-2 L74,28 L40,14 L46,48 L14,58 L38,78 L20,104 "
             "L44,108 L46,128 L68,112 L72,92 L92,88 L112,84 L132,76Z"
@@ -129,7 +136,6 @@ _HAIR_FRONT: dict[str, dict[str, str]] = {
         "mohawk": (
             "M134,44 L140,14 L120,22 L112,-6 L94,16 L74,-2 L66,24 L42,20 L50,46 L30,56 L44,72 Q84,20 134,44Z"
         ),
-        "curly": _CAP_SIDE,
     },
     "back": {
         **{hair: _CAP_BACK for hair in ("short", "ponytail", "bun", "twintails", "curly")},
@@ -148,7 +154,13 @@ _HAIR_FRONT: dict[str, dict[str, str]] = {
 }
 _CURLS_FRONT = {
     "front": (16, ((56, 58), (78, 48), (102, 44), (126, 50), (146, 62))),
-    "side": (16, ((140, 58), (120, 50), (96, 46), (72, 60), (60, 84))),
+    "side": (
+        18,
+        (
+            *((138, 58), (118, 40), (92, 32), (66, 40), (48, 60)),
+            *((38, 86), (42, 110), (60, 124), (62, 100), (84, 74), (112, 66)),
+        ),
+    ),
     "back": (
         20,
         (
@@ -159,17 +171,18 @@ _CURLS_FRONT = {
 }
 _PONYTAIL_BACK = "M84,62 Q100,52 116,62 C140,100 138,160 118,186 Q100,196 82,186 C62,160 60,100 84,62Z"
 _TAIL_SIDE = "M66,70 C20,70 24,140 40,180 C58,156 76,120 78,84Z"
-_SIDE_CURTAIN = {
-    "bob": "M44,100 C40,134 62,140 66,140 C78,120 80,100 86,86 L60,70Z",
-    "afro": "M44,100 C40,134 62,140 66,140 C78,120 80,100 86,86 L60,70Z",
-    "long": "M44,100 C40,180 50,210 66,212 C78,120 80,100 86,86 L60,70Z",
-}
+
+
+def _curls(radius: float, centers, color: str) -> str:
+    """Discs with one outline around all of them."""
+    lines = (f'stroke="{INK}" stroke-width="7"', "")
+    return "".join(_disc(x, y, radius, color, line) for line in lines for x, y in centers)
 
 
 def _hair_behind(hair: str, color: str, view: str) -> str:
     body = "".join(_shape(d, color) for d in _HAIR_BEHIND[view].get(hair, ()))
     if hair == "curly":
-        body += "".join(_disc(x, y, 20, color) for x, y in _CURLS_BEHIND[view])
+        body += _curls(20, _CURLS_BEHIND[view], color)
     if hair == "bun" and view != "back":
         body += _disc(*_BUN_BEHIND[view], 22, color)
     return body
@@ -177,15 +190,12 @@ def _hair_behind(hair: str, color: str, view: str) -> str:
 
 def _hair_front(hair: str, color: str, view: str) -> str:
     d = _HAIR_FRONT[view].get(hair)
-    body = _shape(d, color, "" if hair == "curly" and view == "side" else _LINE) if d else ""
+    body = _shape(d, color) if d else ""
     if hair == "curly":
         radius, curls = _CURLS_FRONT[view]
-        body += "".join(_disc(x, y, radius, color, "") for x, y in curls)
-    if view == "side":
-        if hair == "twintails":
-            body += _shape(_TAIL_SIDE, color)
-        if hair in _SIDE_CURTAIN:
-            body += _shape(_SIDE_CURTAIN[hair], color, "")
+        body += _curls(radius, curls, color) + (_shape(d, color, "") if d else "")
+    if view == "side" and hair == "twintails":
+        body += _shape(_TAIL_SIDE, color)
     if view == "back":
         if hair == "ponytail":
             body += _shape(_PONYTAIL_BACK, color) + _rect(82, 56, 36, 11, "#e8483f", 5)

@@ -202,8 +202,8 @@ HELD_OUT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("已经很好了，不用修改", "请不要动这张图"),
     ),
     "compound": (
-        ("two things: {first}; also {second}", "please {first}. Besides that, {second}"),
-        ("两件事：{first}；另外{second}", "请{first}。除此之外，{second}"),
+        ("two things: {first}; also {second}", "{first}. Besides that, {second}"),
+        ("两件事：{first}；另外{second}", "{first}。除此之外，{second}"),
     ),
     "character_scene": (
         (

@@ -1,4 +1,4 @@
-"""Scenes to pixels: background, poster, far objects, character, near objects, sign, weather, style, box."""
+"""Scenes to pixels: background, far objects, character, near objects, sign, weather, style, red box."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -35,9 +35,6 @@ def _draw_scene(scene: Scene) -> Image.Image:
     background, sign, art = scene["background"], scene["sign"], scene["art"]
     canvas = background_picture(background).copy()
     tint = tint_of(background)
-    hangs_behind = sign and sign["kind"] == "poster"
-    if hangs_behind:
-        draw_sign(canvas, sign, tint)
     for thing in scene["objects"]:
         if not thing["ground"]:
             draw_object(canvas, thing, art, tint)
@@ -46,7 +43,7 @@ def _draw_scene(scene: Scene) -> Image.Image:
     for thing in scene["objects"]:
         if thing["ground"]:
             draw_object(canvas, thing, art, tint)
-    if sign and not hangs_behind:
+    if sign:
         draw_sign(canvas, sign, None if sign["kind"] == "bubble" else tint)
     if background["weather"]:
         paste(canvas, weather_layer(background["weather"]), 0, 0)

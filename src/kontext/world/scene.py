@@ -21,6 +21,8 @@ from typing import Any
 from .art import font_names
 from .backgrounds import LAYOUTS, PLACES, SEASONS, WEATHERS, outdoors
 from .characters import (
+    PANTS,
+    SHOES,
     can_wear,
     hand_x,
     hats_under_banner,
@@ -232,6 +234,8 @@ def sample_scene(
         _add_things_alone(r, pool, scene, objects, sign, jitter, new)
         return settle(scene)
     c = sample_character(r, (family,) if family else pool.families)
+    if new and c["family"] == "kid":
+        c.update(pants=PANTS[0], shoes=SHOES[0])  # words do not tell
     position = r.choice(["left", "right", "middle"])
     if sign:
         if r.random() < 0.5:

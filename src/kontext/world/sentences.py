@@ -242,7 +242,7 @@ TEMPLATES = {
             "{caption}, in the same style as this image",
             "in the style of this picture: {caption}",
         ],
-        ["用这张图的风格画：{caption}", "以相同的风格，{caption}"],
+        ["用这张图的风格画：{caption}", "以相同的风格画：{caption}"],
     ),
     "generate": _t(["{caption}", "draw {caption}"], ["{caption}", "画{caption}"]),
     "generate/style": _t(
@@ -279,8 +279,14 @@ def capitalized(text: str) -> str:
 
 def joined(r: random.Random, first: Words, second: Words, held_out: bool = False) -> Words:
     """Two instructions as one."""
-    lower = [(words[0][0].lower() + words[0][1:], words[1]) for words in (first, second)]
-    return sentence(r, "compound", {"first": lower[0], "second": lower[1]}, held_out)
+    parts = {"first": _inside(first), "second": _inside(second)}
+    return sentence(r, "compound", parts, held_out)
+
+
+def _inside(words: Words) -> Words:
+    """An instruction as it is written inside a sentence."""
+    english, chinese = words
+    return (english if re.match(r"I\b", english) else english[0].lower() + english[1:]), chinese
 
 
 # ---- captions --------------------------------------------------------------------------------------------
@@ -302,7 +308,7 @@ def character_words(c: dict) -> Words:
         english, chinese = monster_words(c)
     else:
         english, chinese = ("a kid", "孩子") if c["family"] == "kid" else ("a person", "人")
-        has, has_chinese = [], []
+        has: list[Words] = []
         if c["hair"] == "bald" and not (c["hat"] and c["family"] != "kid"):
             has.append(HAIR["bald"])
         elif not c["hat"] or c["family"] == "kid":
@@ -315,10 +321,9 @@ def character_words(c: dict) -> Words:
         wears.append(clothes_words(c))
         if has:
             english += " with " + " and ".join(words[0] for words in has)
-            has_chinese = [words[1] for words in has]
         english += " wearing " + re.sub(r", ([^,]*)$", r" and \1", ", ".join(words[0] for words in wears))
-        described = "、".join(has_chinese) + ("，" if has_chinese else "")
-        chinese = f"一个{described}穿戴{'、'.join(words[1] for words in wears)}的{chinese}"
+        worn = [f"戴{words[1]}" for words in wears[:-1]] + [f"穿{wears[-1][1]}"]
+        chinese = f"一个{'、'.join([words[1] for words in has] + worn)}的{chinese}"
     expression = EXPRESSION[c["expression"]]
     return f"{english}, {expression[0]}", f"{chinese}，{expression[1]}"
 

@@ -47,7 +47,7 @@ def _draw_sample(sheet: Image.Image, sample: Sample, x: int, y: int) -> None:
         sheet.paste(_small(sample.source, _PICTURE), (x, y))
     sheet.paste(_small(sample.target, _PICTURE), (x + _PICTURE + _TEXT, y))
     left, row = x + _PICTURE + 8, y
-    draw.text((left, row), f"{sample.category} / {sample.kind}", font=font(_ENGLISH_FONT, 11), fill="#b0562f")
+    draw.text((left, row), f"{sample.kind} ({sample.split})", font=font(_ENGLISH_FONT, 11), fill="#b0562f")
     size = 13 if len(sample.english) < 90 else 10
     row = _paragraph(draw, sample.english.split(" "), " ", _ENGLISH_FONT, size, left, row + 16, "#222222")
     _paragraph(draw, list(sample.chinese), "", CHINESE_FONT, size, left, row + 4, "#2a5a9c")

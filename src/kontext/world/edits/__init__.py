@@ -21,6 +21,12 @@ def inverse(kind: EditKind, before: Scene, value: Value) -> tuple[EditKind, Valu
     return (KINDS[name], back) if KINDS[name].after(kind.after(before, value), back) == before else None
 
 
+def _clash(one: EditKind, two: EditKind) -> bool:
+    """Whether two edits act on the same thing, or one is a style that would hide the other."""
+    hidden = "style" in (one.part, two.part) and one.style_hides and two.style_hides
+    return one.part == two.part or hidden
+
+
 def _propose_compound(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
     """Two edits of different parts, the second on the result of the first."""
     allowed = {name for name, _ in pool.kinds}
@@ -28,7 +34,7 @@ def _propose_compound(r: random.Random, scene: Scene, pool: Pool) -> Value | Non
     done: list[tuple[EditKind, Value]] = []
     for name in r.sample(names, len(names)):
         kind = KINDS[name]
-        if any(kind.part == earlier.part for earlier, _ in done):
+        if any(_clash(kind, earlier) for earlier, _ in done):
             continue
         value = kind.propose(r, scene, pool)
         if value is None:

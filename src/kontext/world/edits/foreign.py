@@ -63,8 +63,18 @@ def _say_background(scene: Scene, value: Value) -> Said:
     return "foreign_background", {"color": COLORS[value["color"]].words}
 
 
+def _free(scene: Scene, corner: str) -> bool:
+    _, x, y = _CORNERS[corner]
+    if scene["foreign"]["banner"] and corner.startswith("top"):
+        return False
+    items = scene["foreign"]["items"]
+    return all(max(abs(i["x"] - x), abs(i["y"] - y)) > 36 + i["size"] / 2 for i in items)
+
+
 def _propose_add(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
-    corners = [corner for corner in _CORNERS if not (corner.startswith("top") and scene["foreign"]["banner"])]
+    corners = [corner for corner in _CORNERS if _free(scene, corner)]
+    if not corners:
+        return None
     name = r.choice(pool.things(GROUND + HOLD))
     return {"corner": r.choice(corners), "name": name, "color": sample_color(r, name)}
 
