@@ -1,4 +1,4 @@
-"""Prefix attention: what is cached equals a masked whole sequence, and depends on the context picture alone."""
+"""Prefix attention: what is cached equals a masked whole sequence and depends on the picture alone."""
 
 import pytest
 import torch
@@ -41,8 +41,8 @@ def inputs(batch: int = 2, contexts: int = 1):
 
 
 def masked_forward(model, target, text, pooled, times, ids, context):
-    """The same network as one sequence [text | target | contexts] with an attention mask and modulation by part,
-    written without a cache."""
+    """The same network as one sequence [text | target | contexts], without a cache: attention masked and
+    modulated by part."""
     config = model.config
     parts = [text.shape[1] + target.shape[1], *(tokens.shape[1] for tokens, _ in context)]
     part_of = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(parts))
