@@ -40,7 +40,7 @@ class Running:
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
     def ready(self):
-        until(lambda: self.http.get("/readyz").status_code == 200, 60)
+        until(lambda: self.http.get("/readyz").status_code == 200)
         return self
 
     def stop(self):
@@ -63,7 +63,7 @@ class Running:
         assert answer.status_code == 202, answer.text
         return answer.json()["jobs"]
 
-    def ended(self, job, seconds=30):
+    def ended(self, job, seconds=90):
         def look():
             found = self.http.get(f"/api/jobs/{job['id']}").json()
             return found if found["state"] not in ("queued", "running") else None
@@ -76,7 +76,7 @@ class Running:
         return answer.json()
 
 
-def until(true, seconds=20.0):
+def until(true, seconds=90.0):
     """Wait for something to come true; what it is."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

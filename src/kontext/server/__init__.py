@@ -1,6 +1,7 @@
-"""The service: one queue of edits behind the BFL, OpenAI, Hugging Face and own HTTP routes; serves the playground.
+"""The service: one queue of edits behind the BFL, OpenAI, Hugging Face and own HTTP routes; serves the
+playground.
 
-app = create_app(Settings(data=Path("my-data")))          # a FastAPI application; `kontext serve` runs it with uvicorn
+app = create_app(Settings(data=Path("my-data")))          # FastAPI; `kontext serve` runs it with uvicorn
 """
 
 from typing import Any

@@ -1,7 +1,8 @@
 """Who asks: keys (kept as hashes), what they allow, and how often they may ask.
 
-On loopback nobody needs a key and everybody is the owner "". Elsewhere the id of the key owns sessions and jobs. A key
-travels as `x-key`, as `Authorization: Bearer`, or, for pages, in a cookie that scripts cannot read.
+On loopback nobody needs a key and everybody is the owner "". Elsewhere the id of the key owns sessions and
+jobs. A key travels as `x-key`, as `Authorization: Bearer`, or, for pages, in a cookie that scripts cannot
+read.
 """
 
 from __future__ import annotations

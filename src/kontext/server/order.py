@@ -8,8 +8,9 @@ from typing import Any
 def fair_order(waiting: Iterable[Any], last_served: Mapping[str, float]) -> list[Any]:
     """Queued jobs (with `owner`; given oldest first) in the order in which they are to be started.
 
-    The owner served longest ago comes first, then each in turn: a key with one job waits for at most one job of
-    every other key, however many they have queued. `last_served`: when a job of an owner was last started.
+    The owner served longest ago comes first, then each in turn: a key with one job waits for at most one
+    job of every other key, however many they have queued. `last_served`: when a job of an owner was last
+    started.
     """
     lines: dict[str, deque] = defaultdict(deque)
     for job in waiting:

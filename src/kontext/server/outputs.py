@@ -1,4 +1,6 @@
-"""Finished pictures of routes without sessions, as files with their provenance, and the URLs that lead to them."""
+"""Finished pictures of routes without sessions, as files with their provenance, and the URLs that lead to
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The queue of jobs in the database: what was accepted is written, and ends exactly once.
 
-All writes go through `Store.writing()`, one at a time in every process (and server) that shares the database. A job is
-held by a runner (one server process) under a lease; whoever dies stops renewing it, and its jobs return to the queue.
+All writes go through `Store.writing()`, one at a time in every process (and server) that shares the
+database. A job is held by a runner (one server process) under a lease; whoever dies stops renewing it, and
+its jobs return to the queue.
 """
 
 from __future__ import annotations
@@ -296,7 +297,9 @@ class Queue:
         return failed
 
     def beat(self) -> list[str]:
-        """Renew the lease of what this runner holds, and take back what dead runners held. Answers ids that failed."""
+        """Renew the lease of what this runner holds, and take back what dead runners held. Answers ids that
+        failed.
+        """
         now = time.time()
         with self.store.reading() as db:
             held = db.scalar(sql.select(sql.func.count()).select_from(jobs).where(jobs.c.state == "running"))
@@ -335,7 +338,9 @@ class Queue:
     # Webhooks
 
     def due_webhooks(self) -> list[Job]:
-        """Deliveries whose time has come; each is put off by its next pause first, so that one who dies delays it only."""
+        """Deliveries whose time has come; each is put off by its next pause first, so that one who dies
+        delays it only.
+        """
         now = time.time()
         due = sql.and_(jobs.c.webhook_due.is_not(None), jobs.c.webhook_due <= now)
         with self.store.reading() as db:

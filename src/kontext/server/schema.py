@@ -1,7 +1,7 @@
 """The tables of the service, beside those of the session store and in the same database.
 
-A job's life: queued -> running -> done | failed | cancelled | refused. Every change is one conditional UPDATE, so that
-it happens at most once whoever tries it, and how often.
+A job's life: queued -> running -> done | failed | cancelled | refused. Every change is one conditional
+UPDATE, so that it happens at most once whoever tries it, and how often.
 """
 
 import sqlalchemy as sql

@@ -1,7 +1,8 @@
 """The service behind all routes: takes jobs, keeps the workers busy, keeps results, tells those who listen.
 
-One asyncio loop; what blocks (database, files, encoding) runs in threads. Nothing is known here that would be lost by a
-crash: the queue is in the database, and every step from there to a kept result is one transaction.
+One asyncio loop; what blocks (database, files, encoding) runs in threads. Nothing is known here that would
+be lost by a crash: the queue is in the database, and every step from there to a kept result is one
+transaction.
 """
 
 from __future__ import annotations
@@ -98,11 +99,13 @@ class Service:
 
     # For the routes
 
-    async def submit(self, requests: Sequence[dict[str, Any]], **about: Any) -> list[Job]:
+    async def submit(
+        self, requests: Sequence[dict[str, Any]], *, refused: str | None = None, **about: Any
+    ) -> list[Job]:
         """`Queue.submit`, after a look at the prompt. Raises Busy when stopping, QueueFull, NoCredits."""
         if self.stopping:
             raise Busy("the server is stopping; try again in a moment")
-        reason = self.moderator.prompt(requests[0]["edit"]["prompt"])
+        reason = refused or self.moderator.prompt(requests[0]["edit"]["prompt"])
         jobs = await asyncio.to_thread(self.queue.submit, requests, refused=reason, **about)
         if self.settings.log_prompts:
             log.info("job %s: %s", jobs[0].id, requests[0]["edit"]["prompt"])
@@ -410,7 +413,9 @@ def topics(job_id: str, session_id: str | None) -> list[str]:
 def shape_of(
     edit: dict[str, Any], size: tuple[int, int] | None, references: Sequence[tuple[int, int]]
 ) -> str:
-    """What decides which jobs can share a batch, as text: picture size, wish, references' sizes, steps, guidance."""
+    """What decides which jobs can share a batch, as text: picture size, wish, references' sizes, steps,
+    guidance.
+    """
     sizes = ",".join(f"{width}x{height}" for width, height in references)
     own = f"{size[0]}x{size[1]}" if size else ""
     wish = edit.get("size")

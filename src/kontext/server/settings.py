@@ -30,7 +30,9 @@ class Settings:
     model: str = "nano"
     device: str | None = None
     editor: str = "kontext.server.worker:load_editor"
-    """What makes the editor in a worker, called with model and device: "module:function" or "file.py:function"."""
+    """What makes the editor in a worker, called with model and device: "module:function" or
+    "file.py:function".
+    """
     executor: str = "local"
     """local (worker processes on this machine) or ray (actors on one machine or many)."""
     workers: int = 1

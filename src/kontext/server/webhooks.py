@@ -1,7 +1,8 @@
-"""Telling others that a job has ended: the body of get_result with `task_id`, signed, tried again when it fails.
+"""Telling others that a job has ended: the body of get_result with `task_id`, signed, tried again when it
+fails.
 
-Headers: `X-BFL-Timestamp` (seconds) and `X-BFL-Signature: sha256=HEX`, the HMAC-SHA256 of the raw body under the secret of
-the request. The secret itself never travels.
+Headers: `X-BFL-Timestamp` (seconds) and `X-BFL-Signature: sha256=HEX`, the HMAC-SHA256 of the raw body
+under the secret of the request. The secret itself never travels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What runs beside the service: an editor that takes batches of work and tells of every step.
 
-`Station` is the inside, the same under every executor. Run as a program, this file is a local worker process: it
-talks over one socket with the service that started it, and ends when that service does.
+`Station` is the inside, the same under every executor. Run as a program, this file is a local worker
+process: it talks over one socket with the service that started it, and ends when that service does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The BFL dialect: submit, poll, take the sample from a signed URL; ComfyUI's proxy paths are the same routes.
+"""The BFL dialect: submit, poll, take the sample from a signed URL; ComfyUI's proxy paths are the same
+routes.
 
-Fields, defaults and answers follow BFL's published OpenAPI document. Where it is silent: unknown tasks are 404 with the
-body of get_result, unknown fields are ignored, `steps` and `guidance` are taken (ComfyUI sends them).
+Fields, defaults and answers follow BFL's published OpenAPI document. Where it is silent: unknown tasks are
+404 with the body of get_result, unknown fields are ignored, `steps` and `guidance` are taken (ComfyUI sends
+them).
 """
 
 from __future__ import annotations

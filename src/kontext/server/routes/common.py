@@ -19,9 +19,9 @@ ID = re.compile(r"[0-9a-f]{1,64}")
 
 
 def storable(text: str) -> str:
-    """Refuses what no database and no UTF-8 can hold."""
-    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError("the text contains letters that are no Unicode text")
+    """Refuses what PostgreSQL cannot hold."""
+    if "\x00" in text:
+        raise ValueError("the text contains letters that cannot be kept (code 0)")
     return text
 
 

@@ -1,7 +1,7 @@
 """Server-sent events: what happens to a job, or in a session, as it happens.
 
-The present state comes first, so a lost connection is mended by connecting again. Streams also look into the database,
-so they see what another server did.
+The present state comes first, so a lost connection is mended by connecting again. Streams also look into
+the database, so they see what another server did.
 """
 
 from __future__ import annotations

@@ -57,7 +57,9 @@ BODY: dict[str, Any] = {
 
 @router.post("/{model:path}", openapi_extra=BODY, response_class=Response)
 async def image_to_image(key: Maker, request: Request, model: str) -> Response:
-    """Edit the picture in `inputs` (base64) as `parameters.prompt` says; the loaded model, whatever the name."""
+    """Edit the picture in `inputs` (base64) as `parameters.prompt` says; the loaded model, whatever the
+    name.
+    """
     service, inputs = service_of(request), inputs_of(request)
     body = await json_of(request)
     try:

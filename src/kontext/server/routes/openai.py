@@ -1,7 +1,8 @@
 """The OpenAI dialect: /v1/images/edits (multipart), /v1/images/generations, /v1/models.
 
-Field names are those of OpenAI's Images API; `seed`, `num_inference_steps` and `guidance_scale` are taken in addition, as
-vLLM-Omni takes them. `markup` is a transparent picture laid over the first image; `mask` is transparent where to edit.
+Field names are those of OpenAI's Images API; `seed`, `num_inference_steps` and `guidance_scale` are taken
+in addition, as vLLM-Omni takes them. `markup` is a transparent picture laid over the first image; `mask` is
+transparent where to edit.
 """
 
 from __future__ import annotations
@@ -122,9 +123,8 @@ async def edits(key: Maker, request: Request) -> dict[str, Any] | StreamingRespo
                 raise BadRequest(f"{role} must be a file")
             one = await inputs.keep(form[role][0], f"the {role}", mask=role == "mask")
             if one.size != kept[0].size:
-                raise BadRequest(
-                    f"the {role} must be as large as the first image, {kept[0].size[0]}x{kept[0].size[1]} pixels"
-                )
+                wanted = f"{kept[0].size[0]}x{kept[0].size[1]} pixels"
+                raise BadRequest(f"the {role} must be as large as the first image, {wanted}")
             pictures[role] = [one]
     if "mask" in pictures and "markup" in pictures:
         raise BadRequest("give either mask or markup, not both")

@@ -1,4 +1,6 @@
-"""Uploads and prefill: a picture is read, kept, and looked at by the model before anybody asks for an edit."""
+"""Uploads and prefill: a picture is read, kept, and looked at by the model before anybody asks for an
+edit.
+"""
 
 from __future__ import annotations
 
