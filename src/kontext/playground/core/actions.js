@@ -1,10 +1,12 @@
 // What a person can do with an open session; each is bound to a button and, in `keys.js`, to a key.
 import { api } from './api.js';
+import { openFile } from './files.js';
 import { keep, recall } from './memory.js';
 import { attempt, notify, say } from './notices.js';
 import { EMPTY, isEmpty, toPng } from './pointing.js';
-import { isPicture, leave, openFile, prefill, restorePrompt, startEmpty } from './sessions.js';
-import { addReference, changeReference, DRAFT, editBody, select, withJobs, withoutJob, withoutTurn, withSession } from './state.js';
+import { fetchReference } from './references.js';
+import { leave, prefill, restorePrompt, startEmpty } from './sessions.js';
+import { DRAFT, editBody, select, withJobs, withoutJob, withoutTurn, withSession } from './state.js';
 import { store } from './store.js';
 import { t } from './text.js';
 import { base, neighbour, node, redoTarget, undoTarget } from './tree.js';
@@ -152,35 +154,6 @@ export async function reuse(turn, all = false) {
     goTo(turn.parent);
   }
   restorePrompt(turn.prompt);
-}
-
-async function fetchReference(url) {
-  const file = await (await fetch(url)).blob();
-  return { picture: (await api.picture(file, 'reference.png')).picture, url, role: null };
-}
-
-const limit = () => store.state.capabilities?.limits.references ?? 3;
-
-/** A file as a further picture: beside the others, or in the place of one. */
-export async function referenceFile(file, index = null) {
-  if (!(await isPicture(file, (small) => referenceFile(small, index)))) return;
-  await attempt(async () => {
-    const sent = await api.picture(file);
-    placeReference({ picture: sent.picture, url: sent.url, role: null }, index);
-  });
-}
-
-/** A turn of this session as a further picture. */
-export const referenceTurn = (turn, index = null) =>
-  attempt(async () => placeReference(await fetchReference(turn.picture), index));
-
-function placeReference(reference, index = null) {
-  if (index !== null) return store.set((state) => changeReference(state, index, reference));
-  if (store.state.draft.references.length >= limit()) {
-    return notify({ title: t('references.full', { n: limit() + 1 }) });
-  }
-  store.set((state) => addReference(state, reference, limit()));
-  say(t('said.reference', { n: store.state.draft.references.length + 1 }));
 }
 
 export async function renameTurn(turn, name) {

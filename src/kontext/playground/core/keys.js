@@ -1,5 +1,6 @@
 // Every key in one table; the help page and the buttons' titles are made from it.
 import * as act from './actions.js';
+import { referenceFile } from './references.js';
 import { keep, recall } from './memory.js';
 import { leave } from './sessions.js';
 import { store } from './store.js';
@@ -30,7 +31,7 @@ export const KEYS = [
   { key: 'd', name: 'download', run: () => act.download() },
   { key: 'i', name: 'details', run: () => store.state.session && act.openPanel('details') },
   { key: 'o', name: 'open', run: () => act.choose() },
-  { key: 'a', name: 'add', run: () => store.state.session && act.choose(act.referenceFile) },
+  { key: 'a', name: 'add', run: () => store.state.session && act.choose(referenceFile) },
   { key: 'n', name: 'new', run: leave },
   { key: 'h', name: 'gallery', run: () => act.openPanel('gallery') },
   { key: '?', name: 'help', run: () => act.openPanel('help') },

@@ -14,11 +14,17 @@ export function parse(wish) {
   return Math.min(...sides) >= MIN_SIDE && Math.max(...sides) <= MAX_SIDE ? { size: sides } : null;
 }
 
+/** Halves go to the even number, as in Python. */
+function round(value) {
+  const down = Math.floor(value);
+  return value - down === 0.5 ? down + (down % 2) : Math.round(value);
+}
+
 /** The largest size of an aspect (width / height) inside `size`. */
 export function within([width, height], aspect) {
   return width / height > aspect
-    ? [Math.max(1, Math.min(width, Math.round(height * aspect))), height]
-    : [width, Math.max(1, Math.min(height, Math.round(width / aspect)))];
+    ? [Math.max(1, Math.min(width, round(height * aspect))), height]
+    : [width, Math.max(1, Math.min(height, round(width / aspect)))];
 }
 
 /** Output size in pixels. `original` is null when a picture is made from words; `native` are the model's sizes. */

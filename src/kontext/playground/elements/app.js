@@ -1,8 +1,10 @@
 // The whole page: header, turns, stage and composer; and what concerns the window: keys, drop and paste.
 import * as act from '../core/actions.js';
+import { referenceFile } from '../core/references.js';
 import { onKey } from '../core/keys.js';
 import { keep } from '../core/memory.js';
-import { leave, openAddress, openFile } from '../core/sessions.js';
+import { openAddress, openFile } from '../core/files.js';
+import { leave } from '../core/sessions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { language, LANGUAGES, loadWords, t } from '../core/text.js';
 import { nextTheme, theme } from '../core/theme.js';
@@ -40,7 +42,7 @@ class App extends Part {
     const file = event.dataTransfer.files[0];
     if (!file || event.defaultPrevented) return;
     event.preventDefault();
-    if (event.target.closest?.('.drop-reference')) act.referenceFile(file);
+    if (event.target.closest?.('.drop-reference')) referenceFile(file);
     else openFile(file);
   }
 
@@ -48,7 +50,7 @@ class App extends Part {
     const file = [...event.clipboardData.files].find((one) => one.type.startsWith('image/'));
     if (file) {
       event.preventDefault();
-      return this.state.session ? act.referenceFile(file) : openFile(file);
+      return this.state.session ? referenceFile(file) : openFile(file);
     }
     const text = event.clipboardData.getData('text/plain').trim();
     if (!event.target.closest?.('input, textarea') && /^https?:\/\/\S+$/.test(text)) openAddress(text);

@@ -1,5 +1,6 @@
 // Three small dialogs: the keys, how a turn was made, and the key of the server.
 import * as act from '../core/actions.js';
+import { referenceTurn } from '../core/references.js';
 import { api } from '../core/api.js';
 import { KEYS, setSingleKeys, singleKeys } from '../core/keys.js';
 import { attempt } from '../core/notices.js';
@@ -72,7 +73,7 @@ class Details extends Dialog {
       <div class="choices">
         ${turn.prompt ? html`<button type="button" class="quiet" @click=${then(() => act.reuse(turn))}>${t('reuse.prompt')}</button>
           <button type="button" class="quiet" @click=${then(() => act.reuse(turn, true))}>${t('reuse.all')}</button>` : nothing}
-        ${turn.picture ? html`<button type="button" class="quiet" @click=${then(() => act.referenceTurn(turn))}>${t('reuse.reference')}</button>
+        ${turn.picture ? html`<button type="button" class="quiet" @click=${then(() => referenceTurn(turn))}>${t('reuse.reference')}</button>
           <button type="button" class="quiet" @click=${() => act.download(turn)}>${t('download.chain')}</button>
           <button type="button" class="quiet" @click=${() => act.download(turn, true)}>${t('download.bare')}</button>` : nothing}
         <button type="button" class="quiet" @click=${act.downloadSession}>${t('download.session')}</button>

@@ -1,7 +1,8 @@
 // Everything made so far, from the server: open, search, rename, save, delete; or bring a file back.
 import * as act from '../core/actions.js';
 import { api } from '../core/api.js';
-import { openFile, openSession } from '../core/sessions.js';
+import { openFile } from '../core/files.js';
+import { openSession } from '../core/sessions.js';
 import { html, nothing } from '../core/store.js';
 import { language, t } from '../core/text.js';
 import { Dialog } from './dialog.js';

@@ -1,5 +1,6 @@
 // The numbered pictures of a request: 1 is being edited, 2 to 4 are references with a role.
 import * as act from '../core/actions.js';
+import { referenceFile, referenceTurn } from '../core/references.js';
 import { changeReference, ROLES } from '../core/state.js';
 import { html, nothing, Part, store } from '../core/store.js';
 import { t } from '../core/text.js';
@@ -16,8 +17,8 @@ class References extends Part {
     event.stopPropagation();
     const turn = this.state.session.turns[event.dataTransfer.getData('application/x-kontext-turn')];
     const file = event.dataTransfer.files[0];
-    if (turn) act.referenceTurn(turn, index);
-    else if (file) act.referenceFile(file, index);
+    if (turn) referenceTurn(turn, index);
+    else if (file) referenceFile(file, index);
     window.dispatchEvent(new DragEvent('dragleave'));
   }
 
@@ -50,7 +51,7 @@ class References extends Part {
           ${['', ...ROLES].map((role) => html`<label class="option"><input type="radio" name="role-${n}" value=${role}
             .checked=${(reference.role ?? '') === role} @change=${() => this.#role(index, role)} />${t(`role.${role || 'none'}`)}</label>`)}
         </fieldset>
-        <button type="button" class="quiet" @click=${() => act.choose((file) => act.referenceFile(file, index))}>${t('reference.replace')}</button>
+        <button type="button" class="quiet" @click=${() => act.choose((file) => referenceFile(file, index))}>${t('reference.replace')}</button>
         <button type="button" class="quiet" @click=${() => this.#useSize(reference.url)}>${t('reference.size')}</button>
         <button type="button" class="quiet danger" @click=${remove}>${t('reference.remove')}</button>
       </div>
@@ -71,7 +72,7 @@ class References extends Part {
       ${draft.references.map((one, index) => this.#reference(one, index, named))}
       ${room
         ? html`<button type="button" class="add" aria-label=${t('key.add')} aria-keyshortcuts="a" data-tip="${t('key.add')}  A"
-            @click=${() => act.choose(act.referenceFile)} @dragover=${(event) => event.preventDefault()}
+            @click=${() => act.choose(referenceFile)} @dragover=${(event) => event.preventDefault()}
             @drop=${(event) => this.#drop(event, null)}>${icon('plus')}</button>`
         : nothing}
     </div>`;

@@ -1,6 +1,7 @@
 // The first page: one sentence, one place to begin, and pictures to try.
 import * as act from '../core/actions.js';
-import { openExample, openFile } from '../core/sessions.js';
+import { openFile } from '../core/files.js';
+import { openExample } from '../core/sessions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { language, t } from '../core/text.js';
 import './composer.js';

@@ -1,0 +1,36 @@
+// Further pictures of a request: from files and from turns, beside the others or in the place of one.
+import { api } from './api.js';
+import { isPicture } from './files.js';
+import { attempt, notify, say } from './notices.js';
+import { addReference, changeReference } from './state.js';
+import { store } from './store.js';
+import { t } from './text.js';
+
+export async function fetchReference(url) {
+  const file = await (await fetch(url)).blob();
+  return { picture: (await api.picture(file, 'reference.png')).picture, url, role: null };
+}
+
+const limit = () => store.state.capabilities?.limits.references ?? 3;
+
+/** A file as a further picture: beside the others, or in the place of one. */
+export async function referenceFile(file, index = null) {
+  if (!(await isPicture(file, (small) => referenceFile(small, index)))) return;
+  await attempt(async () => {
+    const sent = await api.picture(file);
+    placeReference({ picture: sent.picture, url: sent.url, role: null }, index);
+  });
+}
+
+/** A turn of this session as a further picture. */
+export const referenceTurn = (turn, index = null) =>
+  attempt(async () => placeReference(await fetchReference(turn.picture), index));
+
+function placeReference(reference, index = null) {
+  if (index !== null) return store.set((state) => changeReference(state, index, reference));
+  if (store.state.draft.references.length >= limit()) {
+    return notify({ title: t('references.full', { n: limit() + 1 }) });
+  }
+  store.set((state) => addReference(state, reference, limit()));
+  say(t('said.reference', { n: store.state.draft.references.length + 1 }));
+}

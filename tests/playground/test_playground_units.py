@@ -1,0 +1,118 @@
+"""What can be said about the playground without a browser: its store, words, parts and weight."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kontext.engine.sizes import plan_edit, plan_generate
+
+ROOT = Path(__file__).parents[2]
+PLAYGROUND = ROOT / "src/kontext/playground"
+OURS = [path for path in PLAYGROUND.rglob("*.js") if "vendor" not in path.parts]
+BUDGET_BYTES = 150_000
+LONGEST_ELEMENT = 250  # lines
+
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+
+
+@needs_node
+def test_store_keeps_its_promises():
+    done = subprocess.run(
+        ["node", "--test", Path(__file__).with_name("store_test.mjs")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert int(re.search(r"^# pass (\d+)", done.stdout, re.M)[1]) >= 19
+
+
+@needs_node
+def test_sizes_shown_before_a_run_are_those_of_the_engine():
+    native = [(1024, 1024), (1184, 880), (880, 1184), (1392, 752), (752, 1392), (1568, 672)]
+    wishes = ["match", "1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9", "5:7", "640x480"]
+    originals = [(640, 480), (333, 777), (1001, 1001), (1920, 821), (97, 201)]
+    cases = [(wish, original) for wish in wishes for original in [*originals, None]]
+    cases = [case for case in cases if case != ("match", None)]
+    module = (PLAYGROUND / "core/sizes.js").as_uri()
+    code = (
+        f"const {{ outputSize }} = await import('{module}');"
+        f"const [cases, native] = {json.dumps([cases, native])};"
+        "console.log(JSON.stringify(cases.map(([wish, original]) => outputSize(wish, original, native))));"
+    )
+    shown = json.loads(subprocess.check_output(["node", "--input-type=module", "-e", code], text=True))
+    for (wish, original), size in zip(cases, shown, strict=True):
+        plan = plan_edit(original, wish, native) if original else plan_generate(wish, native)
+        assert tuple(size) == plan.output, (wish, original)
+
+
+def locale(name: str) -> dict[str, str]:
+    return json.loads((PLAYGROUND / f"locales/{name}.json").read_text(encoding="utf-8"))
+
+
+def test_every_language_has_every_word_with_the_same_gaps():
+    english = locale("en")
+    for path in PLAYGROUND.glob("locales/*.json"):
+        other = locale(path.stem)
+        assert other.keys() == english.keys(), path.name
+        for key, text in other.items():
+            assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", english[key])), (path.name, key)
+            assert text.count("[") == english[key].count("["), (path.name, key)
+
+
+def test_every_word_is_used_and_every_used_word_exists():
+    code = "\n".join(path.read_text(encoding="utf-8") for path in OURS)
+    words = locale("en")
+    for key in re.findall(r"\bt\('([\w.]+)'", code):
+        assert key in words, key
+    used = set(re.findall(r"['`]([a-z][\w.]*)['`]", code))
+    made = [
+        re.escape(start).replace(r"\$\{X\}", ".+")
+        for start in (re.sub(r"\$\{[^}]*\}", "${X}", one) for one in re.findall(r"`([\w.]*\$\{[^`]*?\}[\w.]*)`", code))
+    ]
+    for key in words:
+        base = key.removesuffix("_one")
+        assert base in used or any(re.fullmatch(pattern, base) for pattern in made), f"{key} is not used"
+
+
+def test_page_weighs_less_than_its_budget():
+    files = [path for path in PLAYGROUND.rglob("*") if path.suffix in {".js", ".css", ".html", ".woff2", ".svg"}]
+    files.append(PLAYGROUND / "locales/en.json")
+    weight = sum(
+        len(data) if path.suffix == ".woff2" else len(gzip.compress(data, 6))
+        for path in files
+        for data in [path.read_bytes()]
+    )
+    assert weight < BUDGET_BYTES, f"{weight} bytes compressed"
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+def test_files_are_short_and_say_what_they_are(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= LONGEST_ELEMENT
+    assert lines[0].startswith("// "), f"{path.name} does not open with what it is"
+
+
+def test_nothing_in_the_page_needs_a_lax_policy():
+    page = (PLAYGROUND / "index.html").read_text()
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", page)
+    for path in [*OURS, *PLAYGROUND.glob("css/*.css"), PLAYGROUND / "index.html"]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"https?://(?!www\.w3\.org)[\w.]+", text), f"{path.name} names another host"
+        assert not re.search(r"\beval\(|new Function\(|innerHTML|unsafeHTML", text), path.name
+
+
+def test_vendored_files_are_those_of_the_manifest():
+    spec = importlib.util.spec_from_file_location("vendoring", ROOT / "scripts/vendor_playground.py")
+    vendoring = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(vendoring)
+    assert vendoring.differences() == []
+    manifest = json.loads((PLAYGROUND / "vendor/manifest.json").read_text())
+    for package in manifest["packages"]:
+        assert package["licence"] in {"BSD-3-Clause", "MIT", "OFL-1.1"}
+        assert any(path.endswith("LICENSE") for path in package["sha256"])
