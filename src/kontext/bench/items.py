@@ -19,13 +19,19 @@ from PIL import Image
 from kontext import world
 from kontext.bench.metrics import Case, Picture
 from kontext.errors import BadRequest
-from kontext.world.samples import CATEGORIES
+from kontext.world.changes import visible
+from kontext.world.drafts import CATEGORIES
+from kontext.world.edits import JOINABLE, KINDS
+from kontext.world.samples import pool_of
+from kontext.world.seeds import generator
 
 VERSION = 1  # of the items; a change to the world or to this file that changes them needs a new one
 SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test, asked for in Chinese
-RIVALS = 15
 WORLD_PIXELS = 256
 
+Rivals = tuple[tuple[str, Picture], ...]
+
+_STILL = world.World(kinds=("nothing",))
 _WORLD = world.World(kinds=tuple(name for name in world.kind_names() if name != "nothing"))
 
 
@@ -39,7 +45,9 @@ class Item:
     scene: str
     prompt: str
     seed: int
-    sample: Any
+    sample: world.Sample
+    full: world.Sample
+    """The sample at the world's own size."""
     size: int
 
     @property
@@ -49,27 +57,50 @@ class Item:
         return np.full_like(self.sample.target, 128) if source is None else source
 
     @cached_property
-    def rivals(self) -> tuple[Picture, ...]:
-        """The wrong answers, rendered."""
-        return tuple(at_size(r, self.size) for r in _WORLD.rivals(self._full, RIVALS))
+    def rivals(self) -> Rivals:
+        """The wrong answers, as (label, picture)."""
+        return rivals_of(self.full, self.size)
 
     @cached_property
     def case(self) -> Case:
         return Case.of(self.sample, self.rivals)
 
-    @property
-    def _full(self) -> Any:
-        return _WORLD.sample(self.sample.seed, self.sample.split, self.category)
+
+def rivals_of(sample: Any, size: int, count: int = 13, strays: int = 2) -> Rivals:
+    """Rendered wrong answers of a world sample, as (label, picture).
+
+    ``count`` are the source, other values and other edits; ``strays`` the right edit and one more.
+    """
+    found = world.rivals(sample, count)
+    r, scene, seen = generator("stray", sample.seed, sample.kind), sample.after, [sample.target]
+    if "foreign" not in scene and not scene["sheet"]:
+        for _ in range(12):
+            if len(seen) > strays:
+                break
+            kind = KINDS[r.choice(JOINABLE)]
+            value = kind.propose(r, scene, pool_of(_WORLD, "train", every_word=True))
+            picture = None if value is None else world.render(kind.after(scene, value))
+            if picture is not None and all(visible(p, picture) for p in seen):
+                seen.append(picture)
+                found.append((f"stray {kind.name}", picture))
+    return tuple((label, at_size(picture, size)) for label, picture in found)
 
 
-def item(split: str, category: str, index: int, size: int = WORLD_PIXELS) -> Item:
-    """The item of a number. Raises BadRequest for a split or category that does not exist."""
+def item(
+    split: str, category: str, index: int, size: int = WORLD_PIXELS, kinds: tuple[str, ...] | None = None
+) -> Item:
+    """The item of a number, of ``kinds`` alone where given.
+
+    Raises BadRequest for a split or category that does not exist.
+    """
     if split not in SPLITS or category not in CATEGORIES:
         known = f"splits are {', '.join(SPLITS)}, categories {', '.join(CATEGORIES)}"
         raise BadRequest(f"no items '{split}/{category}'; {known}")
     drawn = "test" if split == "chinese" else split
     name = f"bench {VERSION}/{index}"
-    sample = sized(_WORLD.sample(name, drawn, category), size)
+    of = _WORLD if kinds is None else world.World(kinds=kinds)
+    full = of.sample(name, drawn, category)
+    sample = sized(full, size)
     return Item(
         key=f"{split}/{category}/{index:04d}",
         split=split,
@@ -78,8 +109,59 @@ def item(split: str, category: str, index: int, size: int = WORLD_PIXELS) -> Ite
         prompt=sample.chinese if split == "chinese" else sample.english,
         seed=index,
         sample=sample,
+        full=full,
         size=size,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """One turn of a session: what is asked, the exact picture after it and the case to score it by."""
+
+    prompt: str
+    seed: int
+    kind: str
+    target: Picture
+    case: Case
+    scene: Any
+
+
+def session(
+    kind: str, index: int, rounds: int, size: int, drawn: world.World = _WORLD
+) -> tuple[Picture, tuple[Turn, ...]]:
+    """Start and turns of a session: "edits" (all different), "back" (edit, inverse, ...) or "nothing"."""
+    name = f"bench {VERSION}/{kind}/{index}"
+    if kind == "nothing":
+        first = _STILL.sample(name, "test")
+        start, target = first.source, at_size(first.source, size)
+        said = [_STILL.sample(f"{name}/{k}", "test").english for k in range(rounds)]
+        turns = [Turn(p, index, "nothing", target, Case(target, target), first.before) for p in said]
+        return at_size(start, size), tuple(turns)
+    chain = drawn.chain(name, rounds, "test", back=kind == "back")
+    before, scene, turns = chain.start, chain.scene, []
+    for k, turn in enumerate(chain.turns):
+        asked = world.Sample(
+            source=before,
+            references=(),
+            target=turn.picture,
+            english=turn.english,
+            chinese=turn.chinese,
+            mask=turn.mask,
+            category="",
+            kind=turn.kind,
+            value=turn.value,
+            before=scene,
+            after=turn.scene,
+            labels={},
+            seed=f"{name}/{k}",
+            split="test",
+        )
+        wrong = tuple(picture for _, picture in rivals_of(asked, size, count=7, strays=1))
+        target = at_size(turn.picture, size)
+        case = Case(at_size(before, size), target, wrong)
+        turns.append(Turn(turn.english, index, turn.kind, target, case, turn.scene))
+        before, scene = turn.picture, turn.scene
+    return at_size(chain.start, size), tuple(turns)
 
 
 def sized(sample: Any, size: int) -> Any:
@@ -94,7 +176,7 @@ def sized(sample: Any, size: int) -> Any:
     )
 
 
-def at_size(picture: np.ndarray, size: int) -> np.ndarray:
+def at_size(picture: Any, size: int) -> np.ndarray:
     """A picture of the world, averaged down by a whole factor."""
     factor = picture.shape[0] // size
     return picture if factor <= 1 else np.asarray(Image.fromarray(picture).reduce(factor))
@@ -112,7 +194,11 @@ def manifest(items: Iterable[Item]) -> str:
     """One JSON line an item: key, prompt and the SHA-256 of what is given, the target and the rivals."""
     lines = []
     for one in items:
-        sums = {"given": _sum([one.given]), "target": _sum([one.sample.target]), "rivals": _sum(one.rivals)}
+        sums = {
+            "given": _sum([one.given]),
+            "target": _sum([one.sample.target]),
+            "rivals": _sum([p for _, p in one.rivals]),
+        }
         entry = {"key": one.key, "kind": one.sample.kind, "prompt": one.prompt, "seed": one.seed, **sums}
         lines.append(json.dumps(entry, ensure_ascii=False, sort_keys=True))
     return "".join(line + "\n" for line in lines)

@@ -144,9 +144,10 @@ class Case:
 
     @classmethod
     def of(cls, sample: Any, rivals: Any = ()) -> Case:
-        """From a world sample (source, target, category) and the pictures of its rivals."""
+        """From a world sample (source, target, category) and its rivals: pictures, or (label, picture)."""
         whole = sample.source is None or sample.category in WHOLE_CATEGORIES
-        return cls(sample.source, sample.target, tuple(rivals), whole)
+        pictures = tuple(r[1] if isinstance(r, tuple) else r for r in rivals)
+        return cls(sample.source, sample.target, pictures, whole)
 
     @property
     def scale(self) -> float:
@@ -184,23 +185,26 @@ class Case:
     def contested(self) -> Mask:
         """A: where target and rivals disagree, with the edit itself."""
         seen = self.changed.copy()
-        for rival in self._wrong:
+        for rival in self._wrong.values():
             seen |= np.any(rival != self.target, axis=-1)
         return seen
 
     @cached_property
-    def _wrong(self) -> tuple[Picture, ...]:
-        given = () if self.source is None else (self.source,)
-        return tuple(p for p in (*given, *self.rivals) if not np.array_equal(p, self.target))
+    def _wrong(self) -> dict[int, Picture]:
+        """The source as 0, the rivals from 1 on; without those equal to the target or to the source."""
+        out = {} if self.source is None else {0: self.source}
+        out |= dict(enumerate(self.rivals, 1))
+        same = [i for i, p in out.items() if i and self.source is not None and np.array_equal(p, self.source)]
+        return {i: p for i, p in out.items() if i not in same and not np.array_equal(p, self.target)}
 
     @cached_property
-    def _wrong_labs(self) -> list[Floats]:
-        return [lab(blur(p, BLUR_PIXELS))[self.contested] for p in self._wrong]
+    def _wrong_labs(self) -> dict[int, Floats]:
+        return {i: lab(blur(p, BLUR_PIXELS))[self.contested] for i, p in self._wrong.items()}
 
     def choose(self, result_lab: Floats) -> tuple[bool, float, int]:
         """Forced choice: (target strictly nearest?, margin 1 - d_target / d_nearest, index of nearest rival).
 
-        Index 0 is the source where there is one; -1 when there is no rival.
+        Index 0 is the source, i + 1 rival i; -1 when there is none.
         """
         if not self._wrong:
             return True, 1.0, -1
@@ -210,8 +214,8 @@ class Case:
             return float(np.minimum(colour_distance(here, other), DISTANCE_CAP).mean())
 
         right = distance(self.target_lab[self.contested])
-        wrong = [distance(other) for other in self._wrong_labs]
-        nearest = int(np.argmin(wrong))
+        wrong = {index: distance(other) for index, other in self._wrong_labs.items()}
+        nearest = min(wrong, key=wrong.__getitem__)
         return right < wrong[nearest], 1 - right / max(wrong[nearest], 1e-9), nearest
 
     def score(self, result: Picture) -> dict[str, float]:

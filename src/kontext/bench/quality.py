@@ -90,27 +90,34 @@ def _codec_gap(run: Run, group: Sequence[Item], rows: Sequence[str]) -> None:
                 run.update(record, codec_gap=gap)
 
 
-def confusion(records: Sequence[Record], row: str) -> dict[str, int]:
+def confusion(records: Sequence[Record], row: str, find: Callable[[str], Item]) -> dict[str, int]:
     """What was done instead, over the items of a row that are no success."""
     out: Counter[str] = Counter()
     for r in records:
         if r.row == row and not r.figures.get("success", 1.0):
-            chosen = r.figures["chosen"]
-            whole = r.category == "generate"
-            out[
-                "not far enough"
-                if chosen < 0
-                else "nothing"
-                if chosen == 0 and not whole
-                else "something else"
-            ] += 1
-    return dict(out)
+            chosen = int(r.figures["chosen"])
+            label = "unchanged" if chosen == 0 else find(r.item).rivals[chosen - 1][0] if chosen > 0 else ""
+            out[_WHAT[label.split(" ")[0]]] += 1
+    return dict(out.most_common())
+
+
+_WHAT = {
+    "": "right but not far enough",
+    "unchanged": "nothing done",
+    "value": "another value",
+    "edit": "another edit",
+    "stray": "a stray change as well",
+}
 
 
 def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
     """Headline, categories and splits, quality against latency, contact sheets of the last model row."""
     rows, headline = result["rows"], {k: FIGURES[k] for k in HEADLINE}
     splits = list(dict.fromkeys(r.split for r in run.records))
+
+    def find(key: str) -> Item:
+        return item(*_place(key), size)
+
     out = []
     for split in splits:
         cells = {row: groups[split] for row, groups in rows.items() if split in groups}
@@ -119,11 +126,11 @@ def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
     for row in models[-1:] or list(rows)[-1:]:
         groups = {g: cells for g, cells in rows[row].items() if "/" in g}
         out.append(report.table(f"By split and category: {row}", groups, FIGURES, first="split / category"))
-        failed = ", ".join(f"{what} {count}" for what, count in confusion(run.records, row).items())
+        failed = ", ".join(f"{what} {count}" for what, count in confusion(run.records, row, find).items())
         out.append(f'<p class="quiet">Failures of {row}: {failed or "none"}.</p>')
     if len({row.split("@")[1] for row in models}) > 1:
         out.append(report.plots({"Quality against latency": frontier(rows, splits[0])}))
-    return out + contact_sheets(run, models[-1:], lambda key: item(*_place(key), size))
+    return out + contact_sheets(run, models[-1:], find)
 
 
 def _place(key: str) -> tuple[str, str, int]:
