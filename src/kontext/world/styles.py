@@ -15,6 +15,7 @@ from .raster import SIZE
 
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_SMOOTH = ImageFilter.Kernel((3, 3), [4, 12, 4, 12, 33, 12, 4, 12, 4])  # Gaussian of 0.7 pixels
 
 
 def _noise(seed: int, cells: int) -> np.ndarray:
@@ -65,6 +66,20 @@ def _stitches() -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
+def _dark_corners() -> np.ndarray:
+    """Brightness of an old photograph, as a factor."""
+    distance = ((_X - 128) ** 2 + (_Y - 128) ** 2) / 23000
+    return (1 - 0.28 * np.clip(distance - 0.35, 0, 1))[..., None]
+
+
+@functools.lru_cache(maxsize=1)
+def _squared_paper() -> np.ndarray:
+    """Blue paper with a grid of 16 pixels."""
+    grid = ((_X % 16 == 0) | (_Y % 16 == 0))[..., None] * np.array([14, 18, 22], np.float32)
+    return np.array([28, 74, 150], np.float32) + grid
+
+
+@functools.lru_cache(maxsize=1)
 def _halftone() -> np.ndarray:
     """Distance to the nearest print dot, about 0 to 1."""
     u, v = ((_X + _Y) / 1.414) % 6 - 3, ((_X - _Y) / 1.414) % 6 - 3
@@ -103,7 +118,7 @@ def _enlarged(cells: np.ndarray, size: int) -> np.ndarray:
 
 
 def _edges(pixels: np.ndarray) -> np.ndarray:
-    smooth = _blurred(pixels, 0.7).astype(np.int16)
+    smooth = np.asarray(Image.fromarray(pixels).filter(_SMOOTH)).astype(np.int16)
     slope = np.zeros((SIZE, SIZE), np.int16)
     slope[:, 1:-1] = channel_maximum(np.abs(smooth[:, 2:] - smooth[:, :-2]))
     slope[1:-1] = np.maximum(slope[1:-1], channel_maximum(np.abs(smooth[2:] - smooth[:-2])))
@@ -150,9 +165,8 @@ def _watercolor(pixels: np.ndarray) -> np.ndarray:
 
 def _sepia(pixels: np.ndarray) -> np.ndarray:
     gray = pixels.astype(np.float32) @ _LUMA
-    corner = ((_X - 128) ** 2 + (_Y - 128) ** 2) / 23000 - 0.35
-    brown = gray[..., None] * np.array([1.04, 0.86, 0.64], np.float32) + np.array([14, 8, 2])
-    return brown * (1 - 0.28 * np.clip(corner, 0, 1))[..., None]
+    brown = gray[..., None] * np.array([1.04, 0.86, 0.64], np.float32) + np.array([14, 8, 2], np.float32)
+    return brown * _dark_corners()
 
 
 def _gray(pixels: np.ndarray) -> np.ndarray:
@@ -160,26 +174,27 @@ def _gray(pixels: np.ndarray) -> np.ndarray:
 
 
 def _neon(pixels: np.ndarray) -> np.ndarray:
-    hsv = np.array(Image.fromarray(dilated(pixels, 2)).convert("HSV"))
+    rows = np.maximum(pixels[::2], pixels[1::2])
+    half = np.maximum(rows[:, ::2], rows[:, 1::2])  # colours need only half the resolution
+    hsv = np.array(Image.fromarray(dilated(half, 1)).convert("HSV"))
     hsv[..., 1] = np.maximum(hsv[..., 1], 170)
     hsv[..., 2] = 255
-    bright = np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"), np.float32)
+    bright = _enlarged(np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"), np.float32), 2)
     line = (bright * _edges(pixels)[..., None]).astype(np.uint8)
     glow = _blurred(line, 4).astype(np.float32)
     return np.array([16, 10, 34], np.float32) + line * 0.9 + glow * 1.1 + pixels * 0.08
 
 
 def _blueprint(pixels: np.ndarray) -> np.ndarray:
-    edges = _edges(pixels)[..., None]
-    grid = ((_X % 16 == 0) | (_Y % 16 == 0))[..., None] * np.array([14, 18, 22], np.float32)
-    paper = np.array([28, 74, 150], np.float32) + grid
-    return paper * (1 - edges) + np.array([236, 244, 255], np.float32) * edges
+    paper = _squared_paper()
+    return paper + (np.array([236, 244, 255], np.float32) - paper) * _edges(pixels)[..., None]
 
 
 def _chalk(pixels: np.ndarray) -> np.ndarray:
-    edges = np.clip(_edges(pixels)[..., None] * (0.62 + 0.5 * _paper())[..., None], 0, 1)
-    board = np.array([36, 66, 55], np.float32) * 0.9 + _blurred(pixels, 2).astype(np.float32) * 0.07
-    return board * (1 - edges) + np.array([246, 246, 236], np.float32) * edges
+    edges = np.clip(_edges(pixels) * (0.62 + 0.5 * _paper()), 0, 1)[..., None]
+    soft = np.asarray(Image.fromarray(pixels).filter(ImageFilter.BoxBlur(3)), np.float32)
+    board = np.array([32.4, 59.4, 49.5], np.float32) + soft * 0.07
+    return board + (np.array([246, 246, 236], np.float32) - board) * edges
 
 
 def _comic(pixels: np.ndarray) -> np.ndarray:
