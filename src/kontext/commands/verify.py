@@ -35,42 +35,44 @@ def verify(
 ) -> None:
     """Tell how a picture was made. Exit code 1 when something does not fit or nothing is told."""
     from kontext.engine import pictures
-    from kontext.errors import BadPicture, BadRequest
+    from kontext.errors import BadPicture, NotFound
     from kontext.session.pixels import digest
     from kontext.session.provenance import read_chain
     from kontext.session.signing import own_anchors, read_signature
 
-    whole = pictures.load(picture).whole
-    problem, chain = None, []
     try:
-        chain = read_chain(picture)
-    except BadPicture as error:
-        problem = str(error)
-    try:
-        anchors = [path.read_bytes() for path in anchor or ()]
+        data, anchors = picture.read_bytes(), [path.read_bytes() for path in anchor or ()]
     except OSError as error:
-        raise BadRequest(f"{error.filename}: cannot be read ({error.strerror})") from None
-    signature = read_signature(picture.read_bytes(), [*anchors, *own_anchors()])
-    matches = chain[-1].pixels == digest(whole) if chain else None
+        raise NotFound(f"{error.filename}: cannot be read ({error.strerror})") from None
+    signature = read_signature(data, [*anchors, *own_anchors()])
+    problems, chain, whole = [], [], None
+    for read in (lambda: chain.extend(read_chain(data)), lambda: pictures.load(data, str(picture)).whole):
+        try:
+            whole = read()
+        except BadPicture as error:  # a damaged file may still be signed, or say what it was
+            problems.append(str(error))
+    if whole is None and not chain and signature.state == "none":
+        raise BadPicture(problems[0])
+    matches = chain[-1].pixels == digest(whole) if chain and whole else None
     told = bool(chain) or signature.state != "none"
-    good = told and problem is None and matches is not False and signature.state != "invalid"
+    good = told and not problems and matches is not False and signature.state != "invalid"
     if as_json:
-        answer = {"picture": str(picture), "good": good, "size": list(whole.size), "pixels_match": matches}
-        answer |= {"problem": problem, "turns": [asdict(link) for link in chain]}
+        answer = {"picture": str(picture), "good": good, "size": list(whole.size) if whole else None}
+        answer |= {"pixels_match": matches, "problems": problems, "turns": [asdict(link) for link in chain]}
         answer |= {"signature": {**asdict(signature), "self_issued": signature.self_issued}}
         typer.echo(json.dumps(answer, ensure_ascii=False))
         raise typer.Exit(0 if good else 1)
     for number, link in enumerate(chain):
         typer.echo(f"{number:4}  " + _line(link))
-    if chain:
+    if matches is not None:
         typer.echo("pixels: " + ("those of the last turn" if matches else "NOT those of the last turn"))
-    if problem:
-        typer.echo(f"history: refused ({problem})")
+    for problem in problems:
+        typer.echo(f"problem: {problem}")
     signer = f" ({signature.issuer})" if signature.issuer else ""
     typer.echo(f"signature: {SIGNATURES[signature.state]}{signer}")
     for line in signature.problems:
         typer.echo(f"           {line}")
-    if not told and not problem:
+    if not told and not problems:
         typer.echo(
             f"{picture} carries no history and no signature: it does not say how it was made", err=True
         )

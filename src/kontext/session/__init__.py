@@ -6,9 +6,30 @@ session.edit("Put on sunglasses"); session.undo(); session.edit("Make the hair b
 store.open(session.id, editor=editor).picture      # tomorrow
 """
 
-from kontext.session.blobs import Blobs
-from kontext.session.session import Session
-from kontext.session.store import SessionInfo, Store, default_folder
-from kontext.session.tree import Tree, Turn
+from importlib import import_module
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from kontext.session.blobs import Blobs
+    from kontext.session.home import default_folder
+    from kontext.session.session import Session
+    from kontext.session.store import SessionInfo, Store
+    from kontext.session.tree import Tree, Turn
+
+_HOMES = {
+    "Blobs": "blobs",
+    "Session": "session",
+    "SessionInfo": "store",
+    "Store": "store",
+    "Tree": "tree",
+    "Turn": "tree",
+    "default_folder": "home",
+}
 __all__ = ["Blobs", "Session", "SessionInfo", "Store", "Tree", "Turn", "default_folder"]
+
+
+def __getattr__(name: str):
+    # Lazy, so that what only writes a picture's history does not wait for the database library.
+    if name in _HOMES:
+        return getattr(import_module(f"kontext.session.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'kontext.session' has no attribute {name!r}")

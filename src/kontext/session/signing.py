@@ -24,9 +24,9 @@ from typing import Any
 from kontext import __version__
 from kontext.engine.pictures import write
 from kontext.errors import BadConfig, BadRequest
+from kontext.session.home import default_folder
 from kontext.session.pixels import as_picture, to_png
 from kontext.session.provenance import Link, chain_of, continued, encode, source_type
-from kontext.session.store import default_folder
 from kontext.session.tree import Turn
 
 ISSUER = "Kontext self-issued certificate (identity not verified)"
@@ -184,10 +184,12 @@ def read_signature(data: bytes, anchors: Iterable[bytes] = ()) -> Signature:
         c2pa = _library()
     except BadRequest:
         return Signature("unread" if b"caBX" in data or b"c2pa" in data else "none")
-    trusted = b"\n".join(anchors)
+    trusted, mime = b"\n".join(anchors), _mime(data)
+    if not mime:
+        return Signature("none")
     try:
         with c2pa.Context(_settings(c2pa, trusted)) as context:
-            reader = c2pa.Reader.try_create(_mime(data), io.BytesIO(data), context=context)
+            reader = c2pa.Reader.try_create(mime, io.BytesIO(data), context=context)
             if reader is None:
                 return Signature("none")
             with reader:

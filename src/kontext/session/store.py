@@ -47,16 +47,6 @@ class SessionInfo:
     turns: int
 
 
-def default_folder() -> Path:
-    """KONTEXT_HOME, or the place for programs' data of this account."""
-    home = os.environ.get("KONTEXT_HOME")
-    return (
-        Path(home)
-        if home
-        else Path(os.environ.get("XDG_DATA_HOME", "~/.local/share")).expanduser() / "kontext"
-    )
-
-
 class Store:
     """Sessions and their pictures.
 

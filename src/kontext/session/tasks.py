@@ -36,15 +36,19 @@ class Task:
 
 
 def from_folder(
-    folder: Path, prompt: str, settings: Mapping[str, Any], ending: str, skip: Path
+    folder: Path, prompt: str, settings: Mapping[str, Any], ending: str, output: Path
 ) -> list[Task]:
-    """A task for each picture file under a folder, outside the folder `skip`. Raises BadRequest."""
+    """A task for each picture file under a folder, except those in `output` below it. Raises BadRequest."""
+    base, results = folder.resolve(), output.resolve()
+    if base == results:
+        raise BadRequest(f"{output}: the results cannot go among the pictures; give another output folder")
+    below = results.is_relative_to(base)
     paths = [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in ENDINGS
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not path.resolve().is_relative_to(skip.resolve())
+        and not (below and path.resolve().is_relative_to(results))
         and path.is_file()
     ]
     if not paths:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from kontext.errors import BadRequest, NotFound
-from kontext.session.blobs import Blobs
 from kontext.session.pixels import from_png
+
+if TYPE_CHECKING:
+    from kontext.session.blobs import Blobs
 
 KINDS = ("source", "generate", "edit")
 

@@ -1,0 +1,226 @@
+"""`kontext chat` and `kontext verify` as a person or a script meets them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tint import TintEditor, tint
+from typer.testing import CliRunner
+
+import kontext.engine
+from kontext.cli import app
+from kontext.session import Store
+from kontext.session.provenance import chain_of, encode
+
+VICTIM = Path(__file__).with_name("victim.py")
+
+
+@pytest.fixture
+def kontext_command(monkeypatch, tmp_path):
+    """Run the command line in this process with the editor of `tint.py`: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(kontext.engine, "Editor", TintEditor, raising=False)
+
+    def run(*arguments, lines=()):
+        result = CliRunner().invoke(app, [*map(str, arguments)], input="\n".join(lines))
+        assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit)
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+@pytest.fixture
+def kid(tmp_path, picture):
+    picture.save(tmp_path / "kid.png")
+    return tmp_path / "kid.png"
+
+
+def chat(command, *arguments, lines):
+    code, out, _ = command("chat", *arguments, "--json", lines=lines)
+    assert code == 0
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_a_conversation(kontext_command, kid, picture, tmp_path):
+    lines = [
+        "Make it blue",
+        "  ",
+        "/undo",
+        "Put on a hat",
+        "/seed 3",
+        "a scarf",
+        "/goto 1",
+        "/variants 2",
+        "/branch",
+    ]
+    answers = chat(
+        kontext_command, kid, lines=[*lines, "/turns", f"/save {tmp_path}/out.png", "/redo", "/quit", "never"]
+    )
+    made = [(answer["turn"], answer["parent"], answer["prompt"]) for answer in answers if "turn" in answer]
+    blue = "Make it blue"
+    assert made == [
+        (0, None, ""),
+        (1, 0, blue),
+        (0, None, ""),
+        (2, 0, "Put on a hat"),
+        (3, 2, "a scarf"),
+        (1, 0, blue),
+        (4, 0, blue),
+        (5, 0, blue),
+        (0, None, ""),
+        (4, 0, blue),
+    ]
+    tree = next(answer for answer in answers if "turns" in answer)
+    assert [row["parent"] for row in tree["turns"]] == [None, 0, 0, 2, 0, 0] and tree["current"] == 0
+    assert answers[4] == {"seed": 3} and answers[5]["seed"] == 3
+    assert Image.open(tmp_path / "out.png").tobytes() == picture.tobytes()
+    assert "prompt" not in answers[-1] and answers[-1]["session"] == answers[0]["session"]
+
+
+def test_mistakes_are_told_and_the_conversation_goes_on(kontext_command, kid):
+    wrong = [
+        "/undo",
+        "/redo",
+        "/goto 9",
+        "/goto x",
+        "/nothing",
+        "/variants",
+        "/variants 99 a",
+        "/save",
+        "/save a.exe",
+    ]
+    wrong += ["/delete 0", "/box 1,2", "/guidance much", "/steps x", "/open nowhere.png", "\ud83d"]
+    answers = chat(kontext_command, kid, lines=[*wrong[:-1], "still here"])
+    assert [list(answer) for answer in answers[1:-1]] == [["error"]] * (len(wrong) - 1)
+    assert answers[-1]["prompt"] == "still here"
+
+
+def test_words_for_people(kontext_command, kid):
+    _, out, _ = kontext_command(
+        "chat", kid, lines=["Make it blue", "/rename first try", "/undo", "a hat", "/turns", "/help"]
+    )
+    assert "turn 1: Make it blue  (48x32, seed 7, " in out and " changed" in out
+    tree = out[out.index("    0 kid") :].splitlines()[:3]
+    assert tree[1] == "    1   Make it blue  (first try)" and tree[2] == "*   2   a hat"
+    assert "/variants N [TEXT]" in out and "/quit" in out
+
+
+def test_a_session_goes_on_by_id_or_name_and_a_saved_png_with_its_turns(kontext_command, kid, tmp_path):
+    begun = chat(kontext_command, kid, lines=["one", f"/save {tmp_path}/one.png"])
+    session = begun[0]["session"]
+    assert chat(kontext_command, "--session", session, lines=["two"])[-1]["turn"] == 2
+    assert chat(kontext_command, "--session", "kid", lines=["/undo"])[-1]["turn"] == 1
+    assert chat(kontext_command, tmp_path / "one.png", lines=["/turns"])[-1]["turns"][1]["prompt"] == "one"
+    code, out, _ = kontext_command("chat", "--list")
+    assert code == 0 and session in out and len(out.splitlines()) == 2
+    for arguments, says in (
+        (["--session", "nobody"], "no session is called"),
+        ([], "give a PICTURE"),
+        (["no.png"], "No such file"),
+    ):
+        code, _, errors = kontext_command("chat", *arguments)
+        assert code == 1 and says in errors
+
+
+def test_another_process_on_the_session_is_told_of_and_nothing_is_lost(
+    kontext_command, kid, home, monkeypatch
+):
+    session = chat(kontext_command, kid, lines=["one"])[0]["session"]
+
+    class Interfering(TintEditor):
+        def prefill(self, picture, background=False):  # between two lines, somebody else adds a turn
+            with Store(home) as store:
+                if len(store.open(session).turns) == 3:
+                    store.open(session, editor=TintEditor()).edit("from elsewhere")
+
+    monkeypatch.setattr(kontext.engine, "Editor", Interfering, raising=False)
+    answers = chat(kontext_command, "--session", session, lines=["two", "refused", "three"])
+    assert "changed by another process" in answers[2]["error"] and answers[3]["prompt"] == "three"
+    with Store(home) as store:
+        assert [turn.prompt for turn in store.open(session).turns] == [
+            "",
+            "one",
+            "two",
+            "from elsewhere",
+            "three",
+        ]
+
+
+def test_a_chat_killed_while_waiting_has_kept_every_turn_it_told(kid, home, picture):
+    command = [sys.executable, str(VICTIM), "chat", str(kid), "--json"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    first = json.loads(process.stdout.readline())
+    expected = picture
+    for number in range(5):
+        process.stdin.write(f"prompt {number}\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["turn"] == number + 1
+        expected = tint(expected, f"prompt {number}", 7)[0]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with Store(home) as store:
+        session = store.open(first["session"])
+        assert session.current.number == 5 and session.picture.tobytes() == expected.tobytes()
+        assert store.check() == []
+
+
+def test_verify_tells_the_chain_and_what_does_not_fit(kontext_command, kid, store, editor, picture, tmp_path):
+    session = store.create(picture, editor=editor)
+    session.edit("Make it blue", seed=4)
+    path = session.save(tmp_path / "a.png")
+    code, out, _ = kontext_command("verify", path, "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["good"] and answer["pixels_match"] and answer["signature"]["state"] == "none"
+    assert [(turn["kind"], turn["prompt"], turn["seed"]) for turn in answer["turns"]] == [
+        ("source", "", None),
+        ("edit", "Make it blue", 4),
+    ]
+    code, out, _ = kontext_command("verify", path)
+    assert (
+        code == 0
+        and "Make it blue  [48x32, seed 4, steps 4" in out
+        and "pixels: those of the last turn" in out
+    )
+
+    path.write_bytes(encode(picture.rotate(180), chain_of(session.history)))
+    code, out, _ = kontext_command("verify", path)
+    assert code == 1 and "NOT those of the last turn" in out
+    path.write_bytes(path.read_bytes().replace(b"Make it blue", b"Make it pink"))
+    code, _, errors = kontext_command("verify", path)
+    assert code == 1 and "its checksum is wrong" in errors
+    code, _, errors = kontext_command("verify", kid)
+    assert code == 1 and "no history and no signature" in errors
+    code, _, errors = kontext_command("verify", VICTIM)
+    assert code == 1 and "not a picture" in errors
+
+
+def test_verify_tells_whose_signature_it_is_and_that_it_is_broken(
+    kontext_command, store, editor, picture, tmp_path
+):
+    pytest.importorskip("c2pa", reason="the extra `provenance` (c2pa-python) is not installed")
+    pytest.importorskip("cryptography", reason="the extra `provenance` (cryptography) is not installed")
+    from kontext.session.signing import own_identity
+
+    session = store.create(picture, editor=editor)
+    session.edit("Make it blue")
+    path = session.save(tmp_path / "a.png", identity=own_identity())
+    code, out, _ = kontext_command("verify", path)
+    assert code == 0 and "signature intact, by a certificate trusted here (Kontext self-issued" in out
+    stranger = own_identity(tmp_path / "stranger")
+    session.save(path, identity=stranger)
+    code, out, _ = kontext_command("verify", path)
+    assert code == 0 and "that nobody here vouches for" in out
+    code, out, _ = kontext_command("verify", path, "--anchor", tmp_path / "stranger" / "anchor.pem", "--json")
+    answer = json.loads(out)["signature"]
+    assert code == 0 and answer["state"] == "trusted" and answer["self_issued"] and answer["turns"] == 1
+    data = bytearray(path.read_bytes())
+    data[data.index(b"parameters") + 20] ^= 1
+    path.write_bytes(data)
+    code, out, _ = kontext_command("verify", path)
+    assert code == 1 and "signature BROKEN" in out
