@@ -8,8 +8,16 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-import pylunasvg
 from PIL import Image
+
+from ..errors import BadRequest
+
+try:
+    import pylunasvg
+except ImportError as error:
+    raise BadRequest(
+        "the illustrated world draws with pylunasvg: pip install 'openkontext[world]'"
+    ) from error
 
 SIZE = 256  # pixels, width and height of every picture of the world
 INK = "#2e2233"
