@@ -9,13 +9,14 @@ import hashlib
 import os
 import re
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
 from kontext.engine import pictures
-from kontext.engine.requests import Result, StepInfo
+from kontext.engine.requests import EditRequest, Result, StepInfo
 from kontext.errors import BadRequest, Cancelled
 
 STEP_SECONDS = float(os.environ.get("FAKE_STEP_SECONDS", "0.005"))
@@ -59,6 +60,13 @@ class FakeEditor:
             if on_step:
                 on_step(StepInfo(step, steps, lambda place=0: sources[place].resize((32, 32))))
         return [self.result(one, whole, steps) for one, whole in zip(requests, sources)]
+
+    def edit(self, picture, prompt, *, on_step=None, cancel=None, **settings):
+        request = EditRequest(picture=picture, prompt=prompt, **settings)
+        return self.edit_batch([replace(request, seed=request.seed or 1)], on_step, cancel)[0]
+
+    def generate(self, prompt, **settings):
+        return self.edit(None, prompt, **settings)
 
     def result(self, request, whole, steps):
         made, region = tint(whole, request.prompt, request.seed)

@@ -1,7 +1,8 @@
-"""The promise: what was accepted ends exactly once, whatever is killed. Servers and workers are killed with SIGKILL.
+"""The promise: what was accepted ends exactly once, whatever is killed. Servers and workers are killed with
+SIGKILL.
 
-Clients submit all the while; afterwards every accepted job must have ended, every finished one must have its picture
-(or its one turn), and a key must have paid for finished jobs alone.
+Clients submit all the while; afterwards every accepted job must have ended, every finished one must have
+its picture (or its one turn), and a key must have paid for finished jobs alone.
 """
 
 import base64
@@ -97,6 +98,10 @@ def storm(program, key, session, stop, accepted, random_):
             stop.wait(random_.uniform(0, 0.1))
 
 
+def submit(program, **wish):
+    return httpx.post(f"{program.url}/v1/flux-kontext-pro", json=wish, **LOCAL).json()["id"]
+
+
 def survive(folder, kills, seed, database=None):
     """Kill something `kills` times under load, then count."""
     random_ = random.Random(seed)
@@ -127,8 +132,7 @@ def survive(folder, kills, seed, database=None):
             client.start()
         for number in range(kills):
             if random_.random() < 0.8:  # otherwise also while it starts
-                seen = len(accepted)
-                until(lambda: len(accepted) > seen + 1, 120)
+                until(lambda seen=len(accepted): len(accepted) > seen + 1, 120)
             time.sleep(random_.uniform(0.0, 1.0))
             victims = program.workers()
             if number % 2 and victims:
@@ -195,15 +199,11 @@ def test_a_graceful_stop_finishes_what_runs_and_keeps_what_waits(tmp_path):
     program = Program(tmp_path, "--grace", "20")
     try:
         program.ready()
-        wish = {"prompt": "sleep 1.5", "steps": 3}
-        submit = lambda wish: httpx.post(
-            f"{program.url}/v1/flux-kontext-pro", json=wish, trust_env=False
-        ).json()["id"]  # noqa: E731
-        running = submit(wish)
+        running = submit(program, prompt="sleep 1.5", steps=3)
         with Store(tmp_path / "data") as store:
             queue = Queue(store)
             until(lambda: queue.get(running).state == "running")
-            waiting = submit({"prompt": "sleep 60"})
+            waiting = submit(program, prompt="sleep 60")
             assert program.stop() == 0
             assert queue.get(running).state == "done" and queue.get(waiting).state == "queued"
     finally:
@@ -215,8 +215,7 @@ def test_a_stop_without_patience_returns_the_running_job(tmp_path):
     program = Program(tmp_path, "--grace", "0.5")
     try:
         program.ready()
-        wish = {"prompt": "sleep 60"}
-        running = httpx.post(f"{program.url}/v1/flux-kontext-pro", json=wish, **LOCAL).json()["id"]
+        running = submit(program, prompt="sleep 60")
         with Store(tmp_path / "data") as store:
             queue = Queue(store)
             until(lambda: queue.get(running).state == "running")

@@ -88,8 +88,8 @@ def credits(
 def _keys(data: Path | None, database: str | None):
     from kontext.server.access import Keys
     from kontext.server.queue import Queue
-    from kontext.server.settings import Settings
     from kontext.server.service import open_store
+    from kontext.server.settings import Settings
 
     store = open_store(Settings(data=data, database=database))
     Queue(store)  # makes the tables

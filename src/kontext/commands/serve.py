@@ -17,7 +17,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond loopback, keys are needed.", metavar="H")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535, metavar="P")] = 7860,
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535, metavar="P")] = 8000,
     data: Annotated[
         Path | None, typer.Option(help="Folder of sessions, jobs and pictures.", metavar="DIR")
     ] = None,

@@ -90,7 +90,7 @@ class Keys:
         if unknown := [scope for scope in scopes if scope not in SCOPES]:
             raise BadRequest(f"no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
         text, now = f"kontext_{secrets.token_urlsafe(32)}", time.time()
-        row = dict(
+        row: dict[str, Any] = dict(
             id=secrets.token_hex(8),
             name=name[:200],
             start=text[:12],

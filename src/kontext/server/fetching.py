@@ -71,7 +71,7 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
             found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), timeout)
         except (OSError, UnicodeError, TimeoutError):
             raise BadRequest("the host of the URL is not known") from None
-        addresses = [entry[4][0] for entry in found]
+        addresses = [str(entry[4][0]) for entry in found]
         if not self.private:
             for address in addresses:
                 check_address(address)

@@ -91,5 +91,9 @@ class Inputs:
         fetching.check_url(url, settings.private_addresses)
         if not settings.fetch_urls:
             raise BadRequest("this server does not fetch pictures by URL; send the picture itself (base64)")
-        limits = dict(limit_bytes=settings.body_bytes, seconds=settings.fetch_seconds)
-        return await fetching.fetch(url, private=settings.private_addresses, **limits)
+        return await fetching.fetch(
+            url,
+            limit_bytes=settings.body_bytes,
+            seconds=settings.fetch_seconds,
+            private=settings.private_addresses,
+        )

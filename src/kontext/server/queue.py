@@ -116,7 +116,7 @@ class Queue:
         `refused` writes them as moderated, with the reason. Raises QueueFull, NoCredits.
         """
         now, group = time.time(), secrets.token_hex(16)
-        rows = [
+        rows: list[dict[str, Any]] = [
             dict(
                 id=secrets.token_hex(16),
                 group_id=group,
@@ -149,9 +149,9 @@ class Queue:
 
     def _make_room(self, db: sql.Connection, owner: str, count: int, limit: int | None) -> None:
         query = sql.select(sql.func.count()).select_from(jobs)
-        if db.scalar(query.where(jobs.c.state == "queued")) + count > self.length:
+        if (db.scalar(query.where(jobs.c.state == "queued")) or 0) + count > self.length:
             raise QueueFull(f"the queue is full ({self.length} jobs); try again in a moment")
-        active = db.scalar(query.where(jobs.c.owner == owner, jobs.c.state.in_(ACTIVE)))
+        active = db.scalar(query.where(jobs.c.owner == owner, jobs.c.state.in_(ACTIVE))) or 0
         if limit is not None and active + count > limit:
             raise QueueFull(
                 f"{active} jobs are active, {limit} are allowed at once; wait for one to finish or cancel one"

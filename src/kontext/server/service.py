@@ -287,7 +287,7 @@ class Service:
         editor = SimpleNamespace(
             model=SimpleNamespace(fingerprint=self.card.fingerprint if self.card else None)
         )
-        session = self.store.open(job.session_id, editor=editor)
+        session = self.store.open(job.session_id or "", editor=editor)
         given = job.request["pictures"]
         settings = {key: value for key, value in job.request["edit"].items() if key != "prompt"}
         for role in ("mask", "markup"):

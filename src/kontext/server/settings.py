@@ -14,7 +14,7 @@ class Settings:
     """Sizes in bytes or pixels, times in seconds; the defaults suit one person on a laptop."""
 
     host: str = "127.0.0.1"
-    port: int = 7860
+    port: int = 8000
     public_url: str | None = None
     """Where clients reach the service, when a proxy stands before it: https://pictures.example.org"""
     allowed_hosts: tuple[str, ...] = ()

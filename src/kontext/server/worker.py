@@ -38,7 +38,9 @@ class Work:
     pictures: Mapping[str, Sequence[bytes]]
 
     def edit_request(self) -> EditRequest:
-        one = {role: given[0] for role, given in self.pictures.items() if given and role != "references"}
+        one: dict[str, Any] = {
+            role: given[0] for role, given in self.pictures.items() if given and role != "references"
+        }
         return EditRequest(
             **self.request["edit"], **one, references=tuple(self.pictures.get("references", ()))
         )

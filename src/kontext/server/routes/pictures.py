@@ -20,7 +20,7 @@ from kontext.server.routes.common import Body, Sha256, Text, open_session
 router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
 PREFILL_SECONDS = 2.0
-PICTURE_BODY = {
+PICTURE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {

@@ -1,0 +1,45 @@
+"""`kontext mcp`: the tools generate, edit, vary and history for programs that speak the Model Context Protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kontext.commands import options
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def mcp(
+    data: Annotated[Path | None, typer.Option(help="Folder of the sessions.", metavar="DIR")] = None,
+    model: options.Model = "nano",
+    device: options.Device = None,
+    editor: Annotated[str, typer.Option(hidden=True)] = "kontext.server.worker:load_editor",
+) -> None:
+    """Serve edits on stdin and stdout; to be started by an MCP client."""
+    import json
+    import logging
+    import os
+    import sys
+    import threading
+
+    from kontext.server.mcp import Server, Tools
+    from kontext.server.worker import editor_factory
+    from kontext.session import Store, default_folder
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    lines = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints must not get between the answers
+    sending = threading.Lock()
+
+    def send(message: dict) -> None:
+        with sending:
+            answers.write(json.dumps(message, ensure_ascii=False) + "\n")
+            answers.flush()
+
+    with Store(data or default_folder()) as store:
+        Server(Tools(store, lambda: editor_factory(editor)(model, device)), send).serve(lines)
