@@ -6,7 +6,7 @@ import pytest
 
 import kontext.train
 from kontext.errors import BadConfig
-from kontext.train.config import AutoencoderTraining, FlowTraining, read
+from kontext.train.config import AutoencoderTraining, DistillTraining, FlowTraining, read
 from kontext.world import World
 
 SHIPPED = sorted((Path(kontext.train.__file__).parent / "configs").glob("*.toml"))
@@ -14,7 +14,8 @@ SHIPPED = sorted((Path(kontext.train.__file__).parent / "configs").glob("*.toml"
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_settings_are_read(path):
-    kind = AutoencoderTraining if path.stem.startswith("autoencoder") else FlowTraining
+    kinds = {"autoencoder": AutoencoderTraining, "distill": DistillTraining}
+    kind = kinds.get(path.stem.split("-")[0], FlowTraining)
     settings = read(kind, path)
     for stage in getattr(settings, "curriculum", ()):
         World(**stage.world)

@@ -8,10 +8,12 @@ import torch
 from safetensors.torch import save_file
 
 from kontext.checkpoint import load_model
+from kontext.errors import BadConfig
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS
 from kontext.train import autoencoder as autoencoder_training
-from kontext.train.config import AutoencoderTraining, FlowTraining, Stage
+from kontext.train.config import AutoencoderTraining, DistillTraining, FlowTraining, Stage
+from kontext.train.distill import DistillTrainer
 from kontext.train.feeder import Feeder
 from kontext.train.flow import FlowTrainer
 from kontext.train.pairs import label, target_caption, text_ids, token_mask
@@ -172,7 +174,7 @@ def test_tiny_overfits_sixteen_pairs(tmp_path, codec):
     run.train()
     latents = run.pool.fields
     with run.ema:
-        made = run.validation._sample(latents["text"].long(), _packed(latents["source"]))
+        made = run.validation.sample(latents["text"].long(), _packed(latents["source"]))
     truth, mask = _packed(latents["target"]), latents["mask"].bool()
     error = (made - truth)[mask].square().mean()
     spread = truth.max() - truth.min()
@@ -184,6 +186,44 @@ def _packed(latents):
     from kontext.model.tokens import pack
 
     return pack(latents.float())
+
+
+def test_rollouts_put_the_models_own_results_in_the_pool(tmp_path, codec):
+    run = trainer(settings(rollouts=3, fresh=1, first_fill=2, steps=2), tmp_path / "run", codec)
+    before = run.pool.added
+    run.train()
+    assert run.pool.added - before == 2 + 2 * (1 + 3)
+    chains = run.chains.producer(0)
+    assert chains["mask"].sum() == 0  # seed 0 is an idle turn: leave the picture as it is
+    assert run.chains.producer(1)["mask"].sum() > 0
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_student_comes_nearer_to_its_teacher(tmp_path, codec, guidance):
+    teacher = trainer(settings(steps=8), tmp_path / "teacher", codec)
+    teacher.train()
+    config = DistillTraining(
+        **settings(steps=30, generate_every=0, label_weight=0.0, log_every=3).model_dump(),
+        student_steps=2,
+        substeps=3,
+        guidance_to=guidance,
+    )
+    folder = tmp_path / "student"
+    student = DistillTrainer(
+        config, folder, codec / "autoencoder.safetensors", False, tmp_path / "teacher" / "state.pt"
+    )
+    student.train()
+    course = losses(folder)
+    assert np.mean(course[-3:]) < 0.8 * course[0]
+    model = load_model(str(folder / "model"))
+    assert model.preset.transformer.guidance_embed == (guidance > 1)
+    assert model.preset.sampling.steps == 2
+
+
+def test_distillation_without_a_teacher_is_refused(tmp_path, codec):
+    config = DistillTraining(**settings().model_dump())
+    with pytest.raises(BadConfig, match="--start"):
+        DistillTrainer(config, tmp_path, codec / "autoencoder.safetensors", False, None)
 
 
 def test_rate_warms_up_and_decays(tmp_path):

@@ -1,4 +1,4 @@
-"""`kontext train autoencoder|flow`: train the networks of our own models from a TOML file of settings."""
+"""`kontext train autoencoder|flow|distill`: train our own networks from a TOML file of settings."""
 
 from __future__ import annotations
 
@@ -53,6 +53,25 @@ def flow(
     from kontext.train.config import FlowTraining, read
 
     settings = _override(read(FlowTraining, config), seconds, device)
+    _prepare()
+    typer.echo(json.dumps({"model": str(trainer.train(settings, output, autoencoder, resume, start))}))
+
+
+@app.command()
+def distill(
+    config: Config,
+    autoencoder: Annotated[Path, typer.Option(help="Trained autoencoder (autoencoder.safetensors).")],
+    output: Out,
+    start: Annotated[Path | None, typer.Option(help="state.pt of the flow run that teaches.")] = None,
+    resume: Resume = False,
+    seconds: Seconds = None,
+    device: Device = None,
+) -> None:
+    """Distil guidance and steps of a trained flow model into a student of the same size."""
+    from kontext.train import distill as trainer
+    from kontext.train.config import DistillTraining, read
+
+    settings = _override(read(DistillTraining, config), seconds, device)
     _prepare()
     typer.echo(json.dumps({"model": str(trainer.train(settings, output, autoencoder, resume, start))}))
 

@@ -61,6 +61,8 @@ class FlowTraining(_Training):
     curriculum: tuple[Stage, ...] = (Stage(),)
     fresh: int
     """New pairs a step; batch / fresh is how often each pair is used."""
+    rollouts: int = 0
+    """Second turns a step, in each of which the source is the model's own result of the first."""
     pool: int
     first_fill: int
     chinese_share: float = 0.3
@@ -75,6 +77,15 @@ class FlowTraining(_Training):
     """The shift of training times falls to this over the last third."""
     uniform_share: float = 0.2
     validation_pairs: int = 64
+
+
+class DistillTraining(FlowTraining):
+    student_steps: int = 4
+    substeps: int = 4
+    """Euler steps of the teacher for one of the student's."""
+    guidance_from: float = 1.0
+    guidance_to: float = 1.0
+    """Range of guidance to distil; a range makes the student embed it."""
 
 
 T = TypeVar("T", bound=BaseModel)

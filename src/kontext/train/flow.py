@@ -15,59 +15,30 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from kontext import flow
-from kontext.bench.metrics import edit_error, keep_psnr
 from kontext.checkpoint import Model, save_model
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS, Preset
-from kontext.model.text import ClipText, T5Encoder
 from kontext.model.tokens import pack, picture_ids, unpack
-from kontext.model.transformer import Transformer
-from kontext.train.autoencoder import HELD_OUT, to_pixels
+from kontext.train.autoencoder import to_pixels
 from kontext.train.config import FlowTraining
 from kontext.train.feeder import Feeder
+from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
-from kontext.train.pairs import LABELS, Pairs, Pool, shrink, target_caption, text_ids
+from kontext.train.pairs import Chains, Pairs, Pool, target_caption, text_ids
 from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
+from kontext.train.validation import Validation
 from kontext.world import World
 
 log = logging.getLogger(__name__)
 
 ADAMW_NAMES = ("img_in", "txt_in", "_in.", "mod", "final_layer", "embed", "shared", "bias", "label")
 TIME_BINS = 5
-
-
-class Networks(nn.Module):
-    """Everything that is trained together; `label` serves only the training."""
-
-    def __init__(self, preset: Preset):
-        super().__init__()
-        self.transformer = Transformer(preset.transformer)
-        self.transformer.initialize()
-        self.t5 = T5Encoder(preset.t5)
-        self.clip = ClipText(preset.clip)
-        self.label = nn.Linear(preset.clip.width, LABELS)
-
-    def forward(
-        self,
-        z: Tensor,
-        ids: Tensor,
-        t: Tensor,
-        target_ids: Tensor,
-        context: Tensor | None,
-        context_ids: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Velocity (b, n, channels) and label scores (b, LABELS) for text ids (b, m)."""
-        pooled = self.clip(ids)
-        pairs = [] if context is None else [(context, context_ids)]
-        velocity = self.transformer(z, self.t5(ids), pooled, t, None, target_ids, pairs)
-        return velocity, self.label(pooled)
 
 
 class FlowTrainer:
@@ -80,7 +51,7 @@ class FlowTrainer:
         self.config, self.folder = config, folder
         self.device = torch.device(config.device)
         figures = json.loads((autoencoder.parent / "latents.json").read_text())
-        preset = PRESETS[config.preset]
+        preset = self.choose_preset()
         self.preset = dataclasses.replace(
             preset, autoencoder=dataclasses.replace(preset.autoencoder, **figures)
         )
@@ -109,7 +80,7 @@ class FlowTrainer:
             else _world_tokenizer(self.preset.t5.vocab, folder)
         )
         if state:
-            self.networks.load_state_dict(state["networks"] if resume else state["averaged"])
+            self.networks.load_state_dict(state["networks" if resume else "averaged"], strict=resume)
         if state and resume:
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.average = [a.to(self.device) for a in state["ema"]]
@@ -130,6 +101,10 @@ class FlowTrainer:
             chinese_share=config.chinese_share,
         )
         self.feeder = Feeder(self.pairs, workers=config.workers, first_seed=first_seed)
+        self.chains = None
+        if config.rollouts:
+            chains = Chains(**vars(self.pairs))
+            self.chains = Feeder(chains, workers=min(1, config.workers), first_seed=first_seed)
         self.pool = Pool(config.pool, self.codec, self.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         if state and resume:
@@ -142,6 +117,9 @@ class FlowTrainer:
                 block.compile()
                 block.context = torch.compile(block.context)  # type: ignore[method-assign]
 
+    def choose_preset(self) -> Preset:
+        return PRESETS[self.config.preset]
+
     def train(self) -> Path:
         """Returns the folder of the finished model."""
         config, run = self.config, self.run
@@ -151,6 +129,8 @@ class FlowTrainer:
         last_save = run.elapsed
         while not run.finished:
             self.pool.add(self.feeder.take(config.fresh))
+            if self.chains is not None:
+                self._roll_out(self.chains.take(config.rollouts))
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
             loss, label_loss, per_sample, t = self._loss(
                 self.pool.draw(config.batch, self.generator), generate
@@ -172,7 +152,22 @@ class FlowTrainer:
                 self._save()
                 last_save = run.elapsed
         self.feeder.close()
+        if self.chains is not None:
+            self.chains.close()
         return self.folder / "model"
+
+    def _roll_out(self, chains: dict[str, np.ndarray]) -> None:
+        """Add second turns whose source is the model's own result of the first: it learns to mend its
+        drift.
+        """
+        latents = self.codec.encode(to_pixels(chains["start"], self.device))
+        ids = torch.from_numpy(chains["first"]).to(self.device)
+        context = pack(latents)
+        noise = torch.randn(context.shape, generator=self.generator).to(self.device)
+        sampled = self.networks.sample(self.preset, ids, noise, self.target_ids, context, self.context_ids)
+        pixels = self.codec.decode(unpack(sampled, *latents.shape[-2:])).clamp(-1, 1)
+        made = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        self.pool.add({**chains, "source": made.cpu().numpy()})
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         config = self.config
@@ -238,79 +233,6 @@ class FlowTrainer:
             tokenizer=self.tokenizer,
             tokenizer_clip=self.tokenizer,
         )
-
-
-class Validation:
-    """Held-out pairs, sampled with the preset's own steps and schedule: edit error, keep, wrong words, by
-    kind.
-    """
-
-    def __init__(self, trainer: FlowTrainer):
-        self.trainer = trainer
-        world = World(**trainer.config.curriculum[-1].world)
-        self.samples = [
-            world.sample(HELD_OUT + i, split="test") for i in range(trainer.config.validation_pairs)
-        ]
-        self.samples = [s for s in self.samples if s.source is not None]
-        size, length = trainer.size, trainer.preset.text_length
-        self.sources = np.stack([shrink(s.source, size) for s in self.samples])
-        self.targets = np.stack([shrink(s.target, size) for s in self.samples])
-        self.masks = [
-            s.mask.reshape(size, 256 // size, size, 256 // size).any(axis=(1, 3)) for s in self.samples
-        ]
-        texts = [s.english for s in self.samples]
-        self.ids = np.stack([text_ids(trainer.tokenizer, text, length) for text in texts])
-
-    @torch.no_grad()
-    def figures(self, sheet: Path) -> dict[str, object]:
-        made = self._edit(self.ids)
-        wrong = self._edit(np.roll(self.ids, 1, axis=0))
-        errors, kept, misled = [], [], []
-        by_kind: dict[str, list[float]] = {}
-        for i, sample in enumerate(self.samples):
-            source, target, mask = self.sources[i], self.targets[i], self.masks[i]
-            errors.append(edit_error(made[i], source, target, mask))
-            misled.append(edit_error(wrong[i], source, target, mask))
-            by_kind.setdefault(sample.kind, []).append(errors[-1])
-            if not mask.all():
-                kept.append(keep_psnr(made[i], source, mask))
-        shown = range(min(14, len(made)))
-        rows = [np.concatenate([stack[i] for i in shown], 1) for stack in (self.sources, made, self.targets)]
-        Image.fromarray(np.concatenate(rows)).save(sheet)
-        return {
-            "edit_error": float(np.mean(errors)),
-            "keep": float(np.mean(kept)) if kept else 0.0,
-            "wrong_words": float(np.mean(misled)),
-            "kinds": {kind: round(float(np.mean(values)), 3) for kind, values in sorted(by_kind.items())},
-        }
-
-    def _edit(self, ids: np.ndarray) -> np.ndarray:
-        trainer = self.trainer
-        out = []
-        for start in range(0, len(ids), 32):
-            part = slice(start, start + 32)
-            latents = trainer.codec.encode(to_pixels(self.sources[part], trainer.device))
-            sampled = self._sample(torch.from_numpy(ids[part]).to(trainer.device), pack(latents))
-            pixels = trainer.codec.decode(unpack(sampled, *latents.shape[-2:]))
-            pixels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte()
-            out.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(out)
-
-    def _sample(self, ids: Tensor, context: Tensor) -> Tensor:
-        networks, preset = self.trainer.networks, self.trainer.preset
-        pooled = networks.clip(ids)
-        prepared = networks.transformer.prepare(
-            networks.t5(ids), self.trainer.target_ids, [(context, self.trainer.context_ids)]
-        )
-        noise = torch.randn(context.shape, generator=torch.Generator().manual_seed(1)).to(context.device)
-
-        def field(z: Tensor, t: float) -> Tensor:
-            times = torch.full((len(z),), t, device=z.device)
-            mod = networks.transformer.modulate(networks.transformer.vector(times, pooled))
-            return networks.transformer.evaluate(z, prepared, mod)
-
-        times = flow.schedule(preset.sampling.steps, context.shape[1], preset.sampling.shift)
-        return flow.euler(field, noise, times)
 
 
 class _Sums:

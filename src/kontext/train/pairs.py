@@ -18,6 +18,7 @@ from torch import Tensor
 from kontext.model.autoencoder import Autoencoder
 from kontext.train.autoencoder import to_pixels
 from kontext.world import Sample, World
+from kontext.world.edits import value_label
 from kontext.world.sentences import caption
 
 SAVED_BYTES = 64 * 2**20
@@ -60,6 +61,31 @@ class Pairs:
         return text_ids(_tokenizer(self.tokenizer), text, self.text_length)
 
 
+@dataclass(frozen=True)
+class Chains(Pairs):
+    """Producer of two turns: a start, the first instruction, and the second as a pair whose source the model
+    makes itself. In one of three the second turn is "leave it as it is"."""
+
+    def __call__(self, seed: int) -> dict[str, np.ndarray]:
+        world = [world for first, world in self.worlds if seed >= first][-1]
+        language = "chinese" if np.random.default_rng(seed).random() < self.chinese_share else "english"
+        chain = world.chain(seed, 2, self.split)
+        first, second = chain.turns
+        idle = seed % 3 == 0
+        kind = "nothing" if idle else second.kind
+        words = World(kinds=("nothing",)).sample(seed, self.split) if idle else second
+        mask = np.zeros_like(second.mask) if idle else second.mask
+        return {
+            "start": shrink(chain.start, self.size),
+            "first": self.ids(getattr(first, language)),
+            "target": shrink(first.picture if idle else second.picture, self.size),
+            "mask": token_mask(mask, self.size // 16),
+            "text": self.ids(getattr(words, language)),
+            "caption": self.ids(""),
+            "label": np.int64(label_of(f"{kind}={'' if idle else value_label(second.value)}")),
+        }
+
+
 def text_ids(tokenizer: Tokenizer, text: str, length: int) -> np.ndarray:
     """Ids (length,) int32, ended and padded with 0; a caption that is too long loses its end, not its end
     token.
@@ -84,7 +110,10 @@ def token_mask(mask: np.ndarray, tokens: int) -> np.ndarray:
 
 def label(sample: Sample) -> int:
     """Class of a sample's edit: its kind and what the target then shows of it."""
-    text = f"{sample.kind}={sample.labels.get(sample.kind, '')}"
+    return label_of(f"{sample.kind}={sample.labels.get(sample.kind, '')}")
+
+
+def label_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % LABELS
 
 

@@ -1,0 +1,66 @@
+"""Everything that is trained together, and its own sampling: for validation, rollouts and distillation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kontext import flow
+from kontext.model.presets import Preset
+from kontext.model.text import ClipText, T5Encoder
+from kontext.model.transformer import Transformer
+from kontext.train.pairs import LABELS
+
+
+class Networks(nn.Module):
+    """Transformer and text encoders; `label` serves only the training."""
+
+    def __init__(self, preset: Preset):
+        super().__init__()
+        self.transformer = Transformer(preset.transformer)
+        self.transformer.initialize()
+        self.t5 = T5Encoder(preset.t5)
+        self.clip = ClipText(preset.clip)
+        self.label = nn.Linear(preset.clip.width, LABELS)
+
+    def forward(
+        self,
+        z: Tensor,
+        ids: Tensor,
+        t: Tensor,
+        target_ids: Tensor,
+        context: Tensor | None,
+        context_ids: Tensor,
+        guidance: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Velocity (b, n, channels) and label scores (b, LABELS) for text ids (b, m)."""
+        pooled = self.clip(ids)
+        pairs = [] if context is None else [(context, context_ids)]
+        velocity = self.transformer(z, self.t5(ids), pooled, t, guidance, target_ids, pairs)
+        return velocity, self.label(pooled)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        preset: Preset,
+        ids: Tensor,
+        noise: Tensor,
+        target_ids: Tensor,
+        context: Tensor,
+        context_ids: Tensor,
+    ) -> Tensor:
+        """Tokens (b, n, channels) at t = 0 with the preset's own steps and schedule, from noise of that
+        shape.
+        """
+        pooled = self.clip(ids)
+        prepared = self.transformer.prepare(self.t5(ids), target_ids, [(context, context_ids)])
+        strength = noise.new_full((len(noise),), preset.sampling.guidance)
+        embedded = strength if preset.transformer.guidance_embed else None
+
+        def field(z: Tensor, t: float) -> Tensor:
+            times = torch.full((len(z),), t, device=z.device)
+            mod = self.transformer.modulate(self.transformer.vector(times, pooled, embedded))
+            return self.transformer.evaluate(z, prepared, mod)
+
+        times = flow.schedule(preset.sampling.steps, noise.shape[1], preset.sampling.shift)
+        return flow.euler(field, noise, times)
