@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from kontext.bench import plots, report
-from kontext.bench.items import Turn, session
+from kontext.bench.items import Turn, digest, session
 from kontext.bench.metrics import Case, Floats, Mask, Picture, blur, lab, psnr, share
-from kontext.bench.rows import ask, round_trip
+from kontext.bench.rows import answers, round_trip
 from kontext.bench.run import Figure, Progress, Record, Run, silent
 from kontext.bench.statistics import slope
 from kontext.engine.requests import EditRequest
@@ -72,6 +72,11 @@ class Session:
     start: Picture
     turns: tuple[Turn, ...]
 
+    @property
+    def sum(self) -> str:
+        """Names the session's pictures and sentences."""
+        return digest([self.start, *(t.target for t in self.turns)], *(t.prompt for t in self.turns))
+
 
 def measure(
     editor: Any,
@@ -98,7 +103,9 @@ def measure(
                 for k, result in enumerate(results, 1):
                     if row.startswith("model"):
                         file = run.save_picture(f"{row}/{one.key}-{k:02d}", result)
-                run.add(Record(one.key, row, one.kind, "test", one.key, figures(one, results), picture=file))
+                run.add(
+                    Record(one.key, row, one.kind, "test", one.key, figures(one, results), "", file, one.sum)
+                )
 
 
 def play(editor: Any, row: str, sessions: Sequence[Session]) -> list[list[Picture]]:
@@ -132,7 +139,8 @@ def _round(editor: Any, row: str, sessions: Sequence[Session], now: list[Picture
         )
         for one, picture in zip(sessions, now)
     ]
-    return [np.asarray(r.picture.convert("RGB")) for r in ask(editor, requests)]
+    made = answers(editor, requests)
+    return [p if r is None else np.asarray(r.picture.convert("RGB")) for r, p in zip(made, now)]
 
 
 def figures(one: Session, results: Sequence[Picture]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -64,6 +64,13 @@ class Item:
     @cached_property
     def case(self) -> Case:
         return Case.of(self.sample, self.rivals)
+
+    @cached_property
+    def sum(self) -> str:
+        """SHA-256 of what is given, asked and expected, and of the rivals: all that decides the score."""
+        return digest(
+            [self.given, self.sample.target, *(p for _, p in self.rivals)], self.prompt, str(self.seed)
+        )
 
 
 def rivals_of(sample: Any, size: int, count: int = 13, strays: int = 2) -> Rivals:
@@ -191,22 +198,25 @@ def size_for(editor: Any) -> int:
 
 
 def manifest(items: Iterable[Item]) -> str:
-    """One JSON line an item: key, prompt and the SHA-256 of what is given, the target and the rivals."""
+    """One JSON line an item: what is asked and the sum of everything that decides its score."""
     lines = []
     for one in items:
-        sums = {
-            "given": _sum([one.given]),
-            "target": _sum([one.sample.target]),
-            "rivals": _sum([p for _, p in one.rivals]),
+        entry = {
+            "key": one.key,
+            "kind": one.sample.kind,
+            "prompt": one.prompt,
+            "seed": one.seed,
+            "sum": one.sum,
         }
-        entry = {"key": one.key, "kind": one.sample.kind, "prompt": one.prompt, "seed": one.seed, **sums}
         lines.append(json.dumps(entry, ensure_ascii=False, sort_keys=True))
     return "".join(line + "\n" for line in lines)
 
 
-def _sum(pictures: Sequence[Picture]) -> str:
-    digest = hashlib.sha256()
+def digest(pictures: Iterable[Picture], *words: str) -> str:
+    """SHA-256 (hex) of pictures, their sizes and words."""
+    out = hashlib.sha256()
     for picture in pictures:
-        digest.update(f"{picture.shape}:".encode())
-        digest.update(np.ascontiguousarray(picture).tobytes())
-    return digest.hexdigest()
+        out.update(f"{picture.shape}:".encode())
+        out.update(np.ascontiguousarray(picture).tobytes())
+    out.update("\n".join(words).encode())
+    return out.hexdigest()

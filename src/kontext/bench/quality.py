@@ -32,6 +32,7 @@ FIGURES = {
     "iou@5": Figure("IoU dE 5"),
     "iou@10": Figure("IoU dE 10"),
     "combined": Figure("combined"),
+    "refused": Figure("refused", better=-1),
     "seconds": Figure("s/edit", share=False, digits=2, better=-1),
 }
 HEADLINE = ("success", "accuracy@10", "keep@5", "keep_psnr", "codec_gap", "iou@5", "combined", "seconds")
@@ -68,12 +69,10 @@ def each(
     while group := list(islice(stream, BATCH)):
         for row in rows:
             missing = [one for one in group if not run.done(one.key, row)]
-            for one, (result, seconds) in zip(missing, answer(row, missing, editor) if missing else []):
-                figures = score(one, result)
-                if math.isfinite(seconds):
-                    figures["seconds"] = seconds
+            for one, (result, making) in zip(missing, answer(row, missing, editor) if missing else []):
+                figures = score(one, result) | making
                 file = run.save_picture(f"{row}/{one.key}", result) if row.startswith("model") else ""
-                run.add(Record(one.key, row, one.category, one.split, one.scene, figures, picture=file))
+                run.add(Record(one.key, row, one.category, one.split, one.scene, figures, "", file, one.sum))
         _codec_gap(run, group, rows)
 
 
@@ -167,7 +166,7 @@ def contact_sheets(run: Run, rows: Sequence[str], find: Callable[[str], Item], e
 
 
 def _card(run: Run, record: Record, one: Item) -> report.Card:
-    shown = {} if one.sample.source is None else {"source": one.sample.source}
+    shown: dict[str, Any] = {} if one.sample.source is None else {"source": one.sample.source}
     shown |= {"target": one.sample.target, "result": run.picture(record)}
     used = ("success", "combined", "accuracy@10", "keep@5")
     figures = " · ".join(f"{FIGURES[k].label} {FIGURES[k].show(record.figures.get(k))}" for k in used)

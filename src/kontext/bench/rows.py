@@ -8,6 +8,7 @@ untouched pixels kept.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,9 @@ from PIL import Image
 from kontext.bench.items import Item
 from kontext.bench.metrics import Picture
 from kontext.engine.requests import EditRequest, Result
-from kontext.errors import BadRequest
+from kontext.errors import BadRequest, KontextError
+
+log = logging.getLogger(__name__)
 
 BASELINES = ("copy", "codec-input", "codec-target", "random", "oracle")
 NEED_MODEL = ("codec-input", "codec-target", "model", "model+lock")
@@ -35,13 +38,39 @@ def row_names(rows: Sequence[str], steps: Sequence[int]) -> list[str]:
     return out
 
 
-def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, float]]:
-    """Each item's result in this row (uint8, the target's size) and its seconds (nan for baselines)."""
-    if row.startswith("model"):
-        name, steps = row.split("@")
-        requests = [request_of(item, int(steps), lock=name == "model+lock") for item in items]
-        return [(_fitting(r, i), r.seconds["total"]) for r, i in zip(ask(editor, requests), items)]
-    return [(_baseline(row, item, editor), float("nan")) for item in items]
+def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, dict[str, float]]]:
+    """Each item's result in this row (uint8, the target's size) and figures of its making.
+
+    Those of the model are ``seconds`` and ``refused``: an item that the editor refuses (a prompt longer than it
+    reads) counts as one that was left as it was given.
+    """
+    if not row.startswith("model"):
+        return [(_baseline(row, item, editor), {}) for item in items]
+    name, steps = row.split("@")
+    requests = [request_of(item, int(steps), lock=name == "model+lock") for item in items]
+    out = []
+    for item, result in zip(items, answers(editor, requests)):
+        if result is None:
+            out.append((item.given, {"refused": 1.0}))
+        else:
+            out.append((_fitting(result, item), {"refused": 0.0, "seconds": result.seconds["total"]}))
+    return out
+
+
+def answers(editor: Any, requests: Sequence[EditRequest]) -> list[Result | None]:
+    """Results in order, None for what the editor refuses."""
+    try:
+        return [*ask(editor, requests)]
+    except KontextError:
+        return [_or_none(editor, request) for request in requests]
+
+
+def _or_none(editor: Any, request: EditRequest) -> Result | None:
+    try:
+        return ask(editor, [request])[0]
+    except KontextError as error:
+        log.info("refused: %s", error)
+        return None
 
 
 def _baseline(row: str, item: Item, editor: Any) -> Picture:

@@ -6,6 +6,7 @@ results. ``result`` joins them into the one JSON that is published.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -57,6 +58,8 @@ class Record:
     note: str = ""
     picture: str = ""
     """The result's file under the run's folder."""
+    sum: str = ""
+    """SHA-256 of all that decides the score."""
 
 
 class Run:
@@ -130,6 +133,12 @@ class Run:
         image.save(path, compress_level=1)
         return str(path.relative_to(self.folder))
 
+    @property
+    def manifest(self) -> str:
+        """SHA-256 over the items' sums: names what was measured, whoever was measured."""
+        lines = sorted({f"{r.item} {r.sum}\n" for r in self.records})
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
     def picture(self, record: Record) -> Image.Image:
         """The picture that a record names."""
         return Image.open(self.folder / record.picture).convert("RGB")
@@ -151,6 +160,7 @@ class Run:
             "n": len({r.item for r in self.records}),
             "rows": rows(self.records, figures),
             "settings": self.settings,
+            "manifest": self.manifest,
             "unscored": [{"item": r.item, "row": r.row, "why": r.note} for r in self.records if r.note],
             **more,
             "items": [asdict(r) | {"figures": _plain(r.figures)} for r in self.records],

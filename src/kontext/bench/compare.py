@@ -1,0 +1,77 @@
+"""Two runs of one suite, item by item: is the second better, and by how much at least?
+
+Only items that both runs have are compared, in pairs, so that the difficulty of an item cancels; the interval
+comes from drawing whole scenes again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kontext.bench.run import Figure
+from kontext.bench.statistics import Estimate, paired
+from kontext.errors import BadRequest, NotFound
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The JSON of a run. Raises NotFound and BadRequest."""
+    if not path.is_file():
+        raise NotFound(f"{path}: there is no such file")
+    try:
+        result = json.loads(path.read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"{path}: not JSON ({error.msg})") from error
+    if not isinstance(result, dict) or not {"suite", "items", "settings"} <= set(result):
+        raise BadRequest(f"{path}: not a run of kontext bench; give the file written by --json")
+    return result
+
+
+def compare(
+    first: dict[str, Any], second: dict[str, Any], figures: Mapping[str, Figure]
+) -> dict[str, dict[str, dict[str, Estimate]]]:
+    """row -> split -> figure -> second minus first, over items, rows and figures that both have.
+
+    Raises BadRequest when the runs are of different suites, or an item of one name differs between them.
+    """
+    if first["suite"] != second["suite"]:
+        raise BadRequest(f"runs of different suites: {first['suite']} and {second['suite']}")
+    sums = {record["item"]: record["sum"] for record in first["items"]}
+    for record in second["items"]:
+        if sums.get(record["item"], record["sum"]) != record["sum"]:
+            raise BadRequest(f"item {record['item']} is not the same in both runs: other size or version")
+    out: dict[str, dict[str, dict[str, Estimate]]] = {}
+    values = [_values(run) for run in (first, second)]
+    for row, split in values[0].keys() & values[1].keys():
+        one, two = values[0][row, split], values[1][row, split]
+        shared = {f: d for f in figures if (d := _difference(one, two, f)).n}
+        if shared:
+            out.setdefault(row, {})[split] = shared
+    return {row: dict(sorted(splits.items())) for row, splits in sorted(out.items())}
+
+
+def _values(run: dict[str, Any]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """(row, split) -> item -> its record."""
+    out: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for record in run["items"]:
+        out.setdefault((record["row"], record["split"]), {})[record["item"]] = record
+    return out
+
+
+def _difference(one: dict[str, Any], two: dict[str, Any], figure: str) -> Estimate:
+    def of(records: dict[str, Any]) -> dict[str, float]:
+        given = {item: record["figures"].get(figure) for item, record in records.items()}
+        return {item: float(value) for item, value in given.items() if value is not None}
+
+    scenes = {item: record["scene"] for item, record in one.items()}
+    categories = {item: record["category"] for item, record in one.items()}
+    return paired(of(one), of(two), scenes, categories)
+
+
+def verdict(difference: Estimate, figure: Figure) -> str:
+    """ "better", "worse" or "no proven difference", for a figure of which more (or less) is better."""
+    if figure.better == 0 or difference.low <= 0 <= difference.high:
+        return "no proven difference"
+    return "better" if (difference.mean > 0) == (figure.better > 0) else "worse"

@@ -1,0 +1,310 @@
+"""Suite ``speed``: how long one edit takes, stage by stage, and the same weights in diffusers beside it.
+
+One edit is what a user waits for: text, encoding, steps, decoding, an 8-bit picture in memory. ``new``
+pictures are seen for the first time; of ``seen`` ones the context is cached, as after the first look. With
+``against_diffusers`` both engines run the same pieces (encode, steps, decode) on the same weights, noise
+and text states, in interleaved pairs on the same threads. Their outputs must agree where ours attends as
+theirs does ("full"); the shipped attention ("prefix") is timed beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kontext import world
+from kontext.bench import plots, report
+from kontext.bench.items import at_size
+from kontext.bench.rows import BATCH, ask
+from kontext.bench.run import Figure, Progress, Record, Run, silent
+from kontext.engine.requests import EditRequest
+from kontext.errors import BadRequest
+
+STAGES = ("encode", "text", "sample", "decode")
+WARM_UP = 3
+TOLERANCE = 1e-4  # largest difference allowed between the engines' pixels (0..1) in "full" attention
+PROMPT = "make it night"
+DIFFUSERS_PARTS = {
+    "transformer": "FluxTransformer2DModel",
+    "vae": "AutoencoderKL",
+    "scheduler": "FlowMatchEulerDiscreteScheduler",
+}
+FIGURES = {
+    "total": Figure("mean ms", share=False, better=-1),
+    **{stage: Figure(f"{stage} ms", share=False, better=-1) for stage in STAGES},
+    "evaluations": Figure("evaluations", share=False, digits=0, better=-1),
+    "ratio": Figure("diffusers / ours", share=False, digits=2),
+}
+
+
+def measure(
+    editor: Any, run: Run, *, runs: int, size: int, steps: Sequence[int], progress: Progress = silent
+) -> dict[str, Any]:
+    """``runs`` edits of new and of seen pictures at each number of steps, as records in milliseconds.
+
+    Returns latencies: row -> p50, p95 and the throughput of a batch in edits a second.
+    """
+    rows = [(f"model {kind}@{n}", kind, n) for n in steps for kind in ("new", "seen")]
+    out = {}
+    for row, kind, n in progress(rows, len(rows), "speed"):
+        totals = []
+        for i in range(runs + WARM_UP):
+            picture = _picture(f"{row} {i if kind == 'new' else 0}", size)
+            started = time.perf_counter()
+            (result,) = ask(editor, [EditRequest(picture=picture, prompt=PROMPT, seed=i, steps=n)])
+            total = time.perf_counter() - started
+            if i >= WARM_UP:
+                totals.append(1000 * total)
+                figures = {stage: 1000 * result.seconds.get(stage, 0.0) for stage in STAGES}
+                figures |= {"total": 1000 * total, "evaluations": float(result.evaluations)}
+                run.add(Record(f"{i:03d}", row, "speed", "test", f"{i}", figures))
+        out[row] = {"p50": float(np.median(totals)), "p95": float(np.quantile(totals, 0.95))}
+        if kind == "new":
+            pictures = [_picture(f"{row} batch {i}", size) for i in range(BATCH)]
+            requests = [EditRequest(picture=p, prompt=PROMPT, seed=0, steps=n) for p in pictures]
+            started = time.perf_counter()
+            ask(editor, requests)
+            out[row]["edits a second, batched"] = len(requests) / (time.perf_counter() - started)
+    return out
+
+
+def _picture(name: str, size: int) -> np.ndarray:
+    return at_size(world.scene_picture(f"speed {name}", "test"), size)
+
+
+def memory_mib(device: str) -> float:
+    """The most memory held so far: of the accelerator, else of this process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024 if sys.platform != "darwin" else peak / 2**20
+
+
+_FIRST_EDIT = """
+import sys, numpy
+from kontext.engine import Editor
+width, height = int(sys.argv[2]), int(sys.argv[3])
+Editor.load(sys.argv[1]).edit(numpy.full((height, width, 3), 128, numpy.uint8), "make it night", seed=0)
+"""
+
+
+def cold_start(model: str, size: int, times: int = 3) -> float:
+    """Median seconds from starting Python to the first finished edit. Raises BadRequest when that fails."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", _FIRST_EDIT, model, str(size), str(size)], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise BadRequest(f"a first edit in a new process failed: {done.stderr.strip().splitlines()[-1]}")
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """What both engines are given: the picture (1, 3, h, w) in 0..1, text states, noise (1, 16, h/8, w/8)."""
+
+    picture: Tensor
+    text: Tensor
+    pooled: Tensor
+    noise: Tensor
+    steps: int
+    guidance: float
+
+
+def against_diffusers(
+    editor: Any, run: Run, *, pairs: int, size: int, steps: int, progress: Progress = silent
+) -> dict[str, Any]:
+    """Interleaved pairs, as records of milliseconds and ratios (diffusers over ours).
+
+    Returns the largest difference of the outputs in "full" attention, the threads and the ratios' quartiles.
+    Raises BadRequest without diffusers, and when outputs differ by more than 1e-4.
+    """
+    full = as_full(editor.model)
+    theirs = diffusers_pieces(full)
+    ways: dict[str, Callable[[Pieces], Tensor]] = {"ours, full": lambda p: ours(full, p)}
+    if editor.model.transformer.config.context_attention == "prefix":
+        ways["ours, prefix"] = lambda p: ours(editor.model, p)
+        cached: dict[int, Any] = {}
+        ways["ours, prefix seen"] = lambda p: ours(editor.model, p, cached)
+    worst = 0.0
+    ratios: dict[str, list[float]] = {way: [] for way in ways}
+    text, pooled = editor.prompts.states(PROMPT)
+    for i in progress(range(-1, pairs), pairs + 1, "against diffusers"):
+        given = Pieces(
+            torch.from_numpy(_picture(f"pair {i}", size).copy())
+            .permute(2, 0, 1)[None]
+            .float()
+            .div(255)
+            .to(editor.model.device),
+            text,
+            pooled,
+            torch.randn(1, 16, size // 8, size // 8, generator=torch.Generator().manual_seed(i + 1)),
+            steps,
+            max(1.0, editor.model.preset.sampling.guidance),
+        )
+        if "ours, prefix seen" in ways:
+            ways["ours, prefix seen"](given)  # the first look
+        expected = None
+        for way, edit in ways.items():
+            expected, their_seconds = _timed(theirs, given)
+            made, our_seconds = _timed(edit, given)
+            if way == "ours, full":
+                worst = max(worst, float((made - expected).abs().max()))
+            if i >= 0:  # the first pair warms up
+                ratios[way].append(their_seconds / our_seconds)
+                ours_ = {"total": 1000 * our_seconds, "ratio": their_seconds / our_seconds}
+                run.add(Record(f"pair {i:03d}", way, "pair", "test", f"{i}", ours_))
+                their = {"total": 1000 * their_seconds}
+                run.add(Record(f"pair {i:03d}", f"diffusers beside {way}", "pair", "test", f"{i}", their))
+    if worst > TOLERANCE:
+        raise BadRequest(f"outputs differ from diffusers by {worst:.1e}; at most {TOLERANCE:.0e} is the same")
+    quartiles = {way: [float(q) for q in np.quantile(r, (0.25, 0.5, 0.75))] for way, r in ratios.items()}
+    return {
+        "largest difference": worst,
+        "threads": torch.get_num_threads(),
+        "steps": steps,
+        "ratio": quartiles,
+    }
+
+
+def _timed(edit: Callable[[Pieces], Tensor], given: Pieces) -> tuple[Tensor, float]:
+    gc.collect()
+    started = time.perf_counter()
+    with torch.inference_mode():
+        made = edit(given).cpu()
+    return made, time.perf_counter() - started
+
+
+def as_full(model: Any) -> Any:
+    """The model with the same weights, its transformer attending as FLUX.1 Kontext does."""
+    from kontext.model.transformer import Transformer
+
+    config = model.transformer.config
+    if config.context_attention == "full":
+        return model
+    config = dataclasses.replace(config, context_attention="full")
+    transformer = Transformer(config)
+    transformer.load_state_dict(model.transformer.state_dict())
+    transformer = transformer.to(model.device, model.dtype).eval().requires_grad_(False)
+    preset = dataclasses.replace(model.preset, transformer=config)
+    return dataclasses.replace(model, preset=preset, transformer=transformer, source=None)
+
+
+def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
+    """FluxKontextPipeline on the model's weights, as a function. Raises BadRequest where it is missing."""
+    try:
+        import diffusers
+    except ImportError as error:
+        raise BadRequest("diffusers is not installed; pip install 'openkontext[test]'") from error
+    from kontext.checkpoint import save_diffusers
+    from kontext.model.tokens import pack
+
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "model"
+        save_diffusers(model, home)
+        parts = {
+            name: getattr(diffusers, kind).from_pretrained(home, subfolder=name)
+            for name, kind in DIFFUSERS_PARTS.items()
+        }
+    shift = model.preset.sampling.shift
+    if shift is not None:  # the folder has the schedule of FLUX.1 Kontext; ours brings its own
+        kind = getattr(diffusers, DIFFUSERS_PARTS["scheduler"])
+        parts["scheduler"] = kind(shift=shift, use_dynamic_shifting=False)
+    for name in ("transformer", "vae"):
+        parts[name] = parts[name].to(model.device, model.dtype).eval()
+    none = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    pipeline: Any = diffusers.FluxKontextPipeline(**parts, **none)  # type: ignore[operator]
+    pipeline.set_progress_bar_config(disable=True)
+
+    def edit(given: Pieces) -> Tensor:
+        height, width = given.picture.shape[-2:]
+        return pipeline(
+            image=given.picture,
+            height=height,
+            width=width,
+            num_inference_steps=given.steps,
+            guidance_scale=given.guidance,
+            prompt_embeds=given.text,
+            pooled_prompt_embeds=given.pooled,
+            latents=pack(given.noise).to(model.device, model.dtype),
+            max_area=height * width,
+            _auto_resize=False,
+            output_type="pt",
+        ).images.float()
+
+    return edit
+
+
+def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None) -> Tensor:
+    """The same pieces through our networks: pixels (1, 3, h, w) in 0..1. ``cached`` keeps first looks."""
+    from kontext.engine.sampling import Batch, sample
+    from kontext.flow import schedule
+    from kontext.model.tokens import pack, picture_ids, unpack
+
+    height, width = given.picture.shape[-2:]
+    rows, columns = height // 16, width // 16
+    key = hash(given.picture.cpu().numpy().tobytes())
+    if cached is None or key not in cached:
+        tokens = pack(model.autoencoder.encode(given.picture.to(model.dtype) * 2 - 1))
+        ids = picture_ids(1, rows, columns, device=model.device)
+        context = (tokens.to(model.dtype), ids)
+        prefix = model.transformer.config.context_attention == "prefix"
+        look = {"prefixes": [model.transformer.prefill(*context)]} if prefix else {"context": [context]}
+        if cached is not None:
+            cached[key] = look
+    else:
+        look = cached[key]
+    batch = Batch(
+        noise=pack(given.noise).to(model.device),
+        ids=picture_ids(0, rows, columns, device=model.device),
+        text=given.text,
+        pooled=given.pooled,
+        **look,
+    )
+    times = schedule(given.steps, rows * columns, model.preset.sampling.shift)
+    done = sample(model.transformer, batch, times, given.guidance)
+    pixels = model.autoencoder.decode(unpack(done, 2 * rows, 2 * columns).to(model.dtype))
+    return (pixels.float() / 2 + 0.5).clamp(0, 1)
+
+
+def sections(result: dict[str, Any]) -> list[str]:
+    """Tables of stages and of pairs, and time against steps."""
+    rows = {row: groups["test"] for row, groups in result["rows"].items()}
+    models = {row: cells for row, cells in rows.items() if row.startswith("model")}
+    pairs = {row: cells for row, cells in rows.items() if not row.startswith("model")}
+    out = [report.table("One edit, milliseconds", models, FIGURES)]
+    lines = [
+        f"<li>{row}: p50 {t['p50']:.0f} ms, p95 {t['p95']:.0f} ms"
+        + (f", {t['edits a second, batched']:.2f} edits a second in a batch" if len(t) > 2 else "")
+        + "</li>"
+        for row, t in result["latency"].items()
+    ]
+    out.append(f"<ul>{''.join(lines)}</ul>")
+    curves: dict[str, list[plots.Point]] = {}
+    for row, cells in models.items():
+        name, steps = row.split("@")
+        c = cells["total"]
+        curves.setdefault(name, []).append((float(steps), c["mean"], c["low"], c["high"]))
+    out.append(report.plots({"Time by steps": plots.lines(curves, "steps", "ms an edit")}))
+    if pairs:
+        note = (
+            f"Same weights, noise, threads ({result['diffusers']['threads']}) and steps, A B A B. Outputs in "
+        )
+        note += f"full attention differ by at most {result['diffusers']['largest difference']:.1e}."
+        out.append(report.table("Against diffusers, milliseconds", pairs, FIGURES, note))
+    return out

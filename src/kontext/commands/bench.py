@@ -1,0 +1,443 @@
+"""`kontext bench`: measure a model against exact answers, and compare two measurements."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kontext.commands.options import Device, Model
+from kontext.errors import BadRequest
+
+if TYPE_CHECKING:
+    from kontext.bench.run import Figure, Run
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure quality, drift and speed.")
+
+Number = Annotated[int, typer.Option("--n", min=1, help="Items of each category (sessions, runs).")]
+Steps = Annotated[
+    str | None, typer.Option(help="Such as 1,2,4,8,28; default: the model's own.", metavar="N,...")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.", metavar="FILE")]
+Report = Annotated[Path | None, typer.Option(help="Write a page with pictures here.", metavar="DIR")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that --report holds.")]
+
+QUALITY_ROWS = "copy,codec-input,codec-target,random,oracle,model,model+lock"
+SESSION_ROWS = "copy,codec,oracle,model,model+lock"
+SHORT_ROWS = "copy,codec-target,oracle,model"
+
+
+def Rows(help: str) -> Any:  # noqa: N802 (reads as the types above)
+    return typer.Option("--rows", help=help, metavar="ROW,...")
+
+
+@app.command()
+def quality(
+    model: Model = "nano",
+    n: Number = 40,
+    split: Annotated[str, typer.Option(help="test,pairs,phrasing,words,chinese, or all.")] = "test",
+    category: Annotated[str, typer.Option(help="Some categories only.", metavar="NAME,...")] = "all",
+    steps: Steps = None,
+    rows: Annotated[str, Rows("Baselines and ways to run the model.")] = QUALITY_ROWS,
+    json_file: JsonFile = None,
+    report: Report = None,
+    resume: Resume = False,
+    device: Device = None,
+) -> None:
+    """Single edits of every category: success, preservation, IoU."""
+    from kontext.bench import quality as suite
+    from kontext.bench.items import CATEGORIES, SPLITS, size_for
+    from kontext.bench.rows import row_names
+
+    splits, categories = _names(split, SPLITS, "split"), _names(category, CATEGORIES, "category")
+    editor = _editor(model, device, rows.split(","))
+    size = size_for(editor)
+    names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
+    settings = {"size": size, "n": n, "splits": splits, "categories": categories, "rows": names}
+    with _run("quality", editor, model, settings, report, resume) as run:
+        suite.measure(
+            editor, run, n=n, size=size, rows=names, splits=splits, categories=categories, progress=_progress
+        )
+        headline = {k: suite.FIGURES[k] for k in suite.HEADLINE}
+        _publish(
+            run, model, suite.FIGURES, headline, json_file, report, lambda r: suite.sections(run, r, size)
+        )
+
+
+@app.command()
+def drift(
+    model: Model = "nano",
+    n: Number = 20,
+    kinds: Annotated[str, typer.Option(help="edits, nothing, back; or all.", metavar="NAME,...")] = "all",
+    steps: Steps = None,
+    rows: Annotated[str, Rows("copy, codec, oracle, model, model+lock.")] = SESSION_ROWS,
+    json_file: JsonFile = None,
+    report: Report = None,
+    resume: Resume = False,
+    device: Device = None,
+) -> None:
+    """Ten rounds, each on the result of the one before."""
+    from kontext.bench import drift as suite
+    from kontext.bench.items import size_for
+
+    chosen = _names(kinds, suite.KINDS, "kind")
+    editor = _editor(model, device, rows.split(","))
+    size = size_for(editor)
+    names = _session_rows(rows, steps, editor)
+    settings = {"size": size, "n": n, "kinds": chosen, "rows": names}
+    with _run("drift", editor, model, settings, report, resume) as run:
+        suite.measure(editor, run, n=n, size=size, rows=names, kinds=chosen, progress=_progress)
+        _publish(
+            *(run, model, suite.FIGURES, suite.HEADLINE, json_file, report),
+            lambda r: suite.sections(run, r, size),
+        )
+
+
+@app.command()
+def identity(
+    model: Model = "nano",
+    n: Number = 20,
+    steps: Steps = None,
+    rows: Annotated[str, Rows("copy, codec, oracle, model, model+lock.")] = SESSION_ROWS,
+    json_file: JsonFile = None,
+    report: Report = None,
+    resume: Resume = False,
+    device: Device = None,
+) -> None:
+    """Is it still the same character, after ten rounds and in a new scene?"""
+    from kontext.bench import identity as suite
+    from kontext.bench.items import size_for
+    from kontext.bench.rows import row_names
+
+    editor = _editor(model, device, rows.split(","))
+    size = size_for(editor)
+    names = _session_rows(rows, steps, editor)
+    wanted = [{"codec": "codec-target"}.get(row, row) for row in rows.split(",")]
+    by_reference = row_names(wanted, _steps(steps) or [_own_steps(editor)])
+    settings = {"size": size, "n": n, "rows": names}
+    with _run("identity", editor, model, settings, report, resume) as run:
+        suite.measure(
+            editor, run, n=n, size=size, rows=names, reference_rows=by_reference, progress=_progress
+        )
+        _publish(
+            *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
+            lambda r: suite.sections(run, r, size),
+        )
+
+
+@app.command()
+def text(
+    model: Model = "nano",
+    n: Number = 40,
+    split: Annotated[str, typer.Option(help="test, words, chinese, phrasing; or all.")] = "test,words",
+    steps: Steps = None,
+    rows: Annotated[str, Rows("Baselines and ways to run the model.")] = SHORT_ROWS,
+    json_file: JsonFile = None,
+    report: Report = None,
+    resume: Resume = False,
+    device: Device = None,
+) -> None:
+    """Are the letters right?"""
+    from kontext.bench import text as suite
+    from kontext.bench.items import SPLITS
+
+    splits = _names(split, SPLITS, "split")
+    _simple(suite, "text", model, n, steps, rows, json_file, report, resume, device, splits=splits)
+
+
+@app.command()
+def style(
+    model: Model = "nano",
+    n: Number = 40,
+    steps: Steps = None,
+    rows: Annotated[str, Rows("Baselines and ways to run the model.")] = SHORT_ROWS,
+    json_file: JsonFile = None,
+    report: Report = None,
+    resume: Resume = False,
+    device: Device = None,
+) -> None:
+    """Is the look right, and the content, and was nothing just copied?"""
+    from kontext.bench import style as suite
+
+    _simple(suite, "style", model, n, steps, rows, json_file, report, resume, device)
+
+
+@app.command()
+def speed(
+    model: Model = "nano",
+    n: Number = 20,
+    steps: Steps = None,
+    against: Annotated[str | None, typer.Option(help="diffusers: time it on the same weights.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", metavar="N")] = None,
+    json_file: JsonFile = None,
+    report: Report = None,
+    device: Device = None,
+) -> None:
+    """How long one edit takes: p50, p95, stages, memory, cold start."""
+    if against not in (None, "diffusers"):
+        raise BadRequest(f"--against {against} is not known; allowed is diffusers")
+    import torch
+
+    from kontext.bench import speed as suite
+    from kontext.bench.items import size_for
+
+    if threads:
+        torch.set_num_threads(threads)
+    editor = _editor(model, device, ["model"])
+    size, counts = size_for(editor), _steps(steps) or [_own_steps(editor)]
+    settings = {"size": size, "n": n, "steps": counts, "threads": torch.get_num_threads()}
+    settings |= {"device": str(editor.model.device), "dtype": str(editor.model.dtype)}
+    with _run("speed", editor, model, settings, report, False) as run:
+        more: dict[str, Any] = {}
+        more["latency"] = suite.measure(editor, run, runs=n, size=size, steps=counts, progress=_progress)
+        more["memory MiB"] = round(suite.memory_mib(str(editor.model.device)), 1)
+        more["cold start seconds"] = round(suite.cold_start(model, size), 3)
+        if against:
+            more["diffusers"] = suite.against_diffusers(
+                editor, run, pairs=n, size=size, steps=counts[-1], progress=_progress
+            )
+        _publish(run, model, suite.FIGURES, suite.FIGURES, json_file, report, suite.sections, more)
+        for name, value in more.items():
+            typer.echo(f"{name}: {json.dumps(value)}")
+
+
+@app.command()
+def kontextbench(
+    folder: Annotated[Path, typer.Argument(help="KontextBench, GEdit-Bench or ImgEdit-Bench, as published.")],
+    model: Model = "nano",
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Only the first tasks.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Default: the model's own.", metavar="N")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible endpoint, such as http://host/v1.", metavar="URL")
+    ] = None,
+    judge_model: Annotated[str, typer.Option(help="The vision model there.", metavar="NAME")] = "gpt-4o",
+    judge_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 120.0,
+    against: Annotated[
+        Path | None, typer.Option(help="Another system's results, to judge in pairs.", metavar="DIR")
+    ] = None,
+    json_file: JsonFile = None,
+    report: Report = None,
+    resume: Resume = False,
+    device: Device = None,
+) -> None:
+    """Run a published set; with --judge, have a vision model score it (key: KONTEXT_JUDGE_KEY)."""
+    from kontext.bench import kontextbench as suite
+    from kontext.bench.judge import Judge
+
+    asked = None
+    if judge:
+        asked = Judge.from_environment(judge, judge_model, timeout_seconds=judge_timeout)
+    if against and not judge:
+        raise BadRequest("--against needs a judge; give --judge URL")
+    editor = _editor(model, device, ["model"])
+    settings = {"folder": str(folder), "n": n, "steps": steps, "judge": judge and f"{judge} {judge_model}"}
+    with _run("kontextbench", editor, model, settings, report, resume) as run:
+        suite.measure(editor, run, folder, judge=asked, against=against, n=n, steps=steps, progress=_progress)
+        _publish(
+            *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
+            lambda r: suite.sections(run, folder, r),
+        )
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="JSON of one run.", metavar="A.json")],
+    second: Annotated[Path, typer.Argument(help="JSON of another.", metavar="B.json")],
+    json_file: JsonFile = None,
+) -> None:
+    """The second run minus the first, item by item, with 95 % intervals."""
+    from kontext.bench import compare as pairs
+
+    one, two = pairs.load(first), pairs.load(second)
+    figures = _figures(one["suite"])
+    differences = pairs.compare(one, two, figures)
+    if not differences:
+        raise BadRequest(f"{first} and {second} have no row and item in common")
+    for row, splits in differences.items():
+        for split, cells in splits.items():
+            typer.echo(f"{row}, {split} ({max(c.n for c in cells.values())} items)")
+            for name, d in cells.items():
+                f = figures[name]
+                interval = f"{f.show(d.low)} to {f.show(d.high)}"
+                typer.echo(f"  {f.label:16} {f.show(d.mean):>8}  ({interval})  {pairs.verdict(d, f)}")
+    if json_file:
+        plain = {
+            row: {split: {k: d.as_json() for k, d in cells.items()} for split, cells in splits.items()}
+            for row, splits in differences.items()
+        }
+        _write(json_file, json.dumps(plain, indent=1))
+
+
+@app.command()
+def headline(model: Model = "nano", n: Number = 12, device: Device = None) -> None:
+    """A few minutes: success, preservation, ten rounds and speed of one model."""
+    quality(model=model, n=n, rows="copy,codec-target,oracle,model+lock", device=device)
+    drift(model=model, n=max(2, n // 3), kinds="edits", rows="codec,model+lock", device=device)
+    speed(model=model, n=10, device=device)
+
+
+def _simple(
+    suite: Any,
+    name: str,
+    model: str,
+    n: int,
+    steps: str | None,
+    rows: str,
+    json_file: Path | None,
+    report: Path | None,
+    resume: bool,
+    device: str | None,
+    **more: Any,
+) -> None:
+    """The suites that have items and rows like those of ``quality``."""
+    from kontext.bench.items import size_for
+    from kontext.bench.rows import row_names
+
+    editor = _editor(model, device, rows.split(","))
+    size = size_for(editor)
+    names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
+    with _run(name, editor, model, {"size": size, "n": n, "rows": names, **more}, report, resume) as run:
+        suite.measure(editor, run, n=n, size=size, rows=names, progress=_progress, **more)
+        _publish(
+            *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
+            lambda r: suite.sections(run, r, size),
+        )
+
+
+def _names(given: str, known: Sequence[str], what: str) -> list[str]:
+    names = list(known) if given == "all" else given.split(",")
+    for name in names:
+        if name not in known:
+            raise BadRequest(f"{what} '{name}' is not known; allowed are {', '.join(known)}, or all")
+    return names
+
+
+def _steps(given: str | None) -> list[int]:
+    try:
+        counts = [int(part) for part in given.split(",")] if given else []
+    except ValueError:
+        counts = [0]
+    if any(count < 1 for count in counts):
+        raise BadRequest(f"steps '{given}' are not understood; give whole numbers such as 4 or 1,2,4,8")
+    return counts
+
+
+def _session_rows(rows: str, steps: str | None, editor: Any) -> list[str]:
+    names = _names(rows, SESSION_ROWS.split(","), "row")
+    counts = _steps(steps) or [_own_steps(editor)]
+    expanded = {row: [f"{row}@{n}" for n in counts] if row.startswith("model") else [row] for row in names}
+    return [name for row in names for name in expanded[row]]
+
+
+def _own_steps(editor: Any) -> int:
+    return editor.model.preset.sampling.steps if editor is not None else 4
+
+
+def _editor(model: str, device: str | None, rows: Iterable[str]) -> Any:
+    """The editor, or None where no row needs a model."""
+    if not any(row.startswith(("codec", "model")) for row in rows):
+        return None
+    from kontext.engine import Editor
+
+    return Editor.load(model, device=device)
+
+
+@contextmanager
+def _run(
+    suite: str, editor: Any, model: str, settings: dict[str, Any], report: Path | None, resume: bool
+) -> Iterator[Run]:
+    """The run's folder: that of the report, else one that vanishes."""
+    from kontext import __version__
+    from kontext.bench.items import VERSION
+    from kontext.bench.run import Run
+
+    if resume and report is None:
+        raise BadRequest("--resume needs --report DIR, where the run lies")
+    facts = {"suite": suite, "model": model, "items version": VERSION, "kontext": __version__}
+    if editor is not None:
+        facts["fingerprint"] = editor.model.fingerprint
+    if report is not None:
+        with Run(report / suite, facts | settings, resume) as run:
+            yield run
+        return
+    with tempfile.TemporaryDirectory() as folder, Run(Path(folder), facts | settings) as run:
+        yield run
+
+
+def _publish(
+    run: Run,
+    model: str,
+    figures: dict[str, Figure],
+    headline: dict[str, Figure],
+    json_file: Path | None,
+    report: Path | None,
+    sections: Callable[[dict[str, Any]], list[str]],
+    more: dict[str, Any] | None = None,
+) -> None:
+    """The table on the terminal, the JSON, the page."""
+    from kontext.bench.report import page
+
+    suite = run.settings["suite"]
+    result = run.result(suite, model, figures, **(more or {}))
+    _show(result, headline)
+    text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
+    if json_file:
+        _write(json_file, text)
+    if report:
+        _write(report / f"{suite}.json", text)
+        _write(report / f"{suite}.html", page(result, sections(result)))
+        typer.echo(f"{report / suite}.html")
+    if result["unscored"]:
+        typer.echo(f"{len(result['unscored'])} without a score, listed under 'unscored'", err=True)
+
+
+def _show(result: dict[str, Any], figures: dict[str, Figure]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    by_category = result["suite"] in ("drift", "identity")  # their categories are of different kinds
+    groups = dict.fromkeys(g for row in result["rows"].values() for g in row)
+    for group in [g for g in groups if ("/" in g) == by_category]:
+        rows = {row: cells[group] for row, cells in result["rows"].items() if group in cells}
+        used = [f for f in figures if any(f in cells for cells in rows.values())]
+        table = Table(title=f"{result['suite']}: {group}", box=box.SIMPLE, title_justify="left")
+        table.add_column("row", no_wrap=True)
+        table.add_column("n", justify="right")
+        for f in used:
+            table.add_column(figures[f].label + (" %" if figures[f].share else ""), justify="right")
+        for row, cells in rows.items():
+            shown = [figures[f].show(cells[f]["mean"]) if f in cells else "–" for f in used]
+            table.add_row(row, str(max((c["n"] for c in cells.values()), default=0)), *shown)
+        Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _figures(suite: str) -> dict[str, Figure]:
+    from importlib import import_module
+
+    known = ("quality", "drift", "identity", "text", "style", "speed", "kontextbench")
+    if suite not in known:
+        raise BadRequest(f"suite '{suite}' is not known; allowed are {', '.join(known)}")
+    return import_module(f"kontext.bench.{suite}").FIGURES
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+
+
+def _progress(items: Iterable[Any], total: int, label: str) -> Iterator[Any]:
+    """A bar on stderr when somebody is looking."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, label, total, console=Console(stderr=True), transient=True)
