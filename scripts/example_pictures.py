@@ -1,4 +1,4 @@
-"""Draw the pictures to begin with (`src/kontext/examples`) from the illustrated world, and say what to ask of each.
+"""Draw the pictures to begin with (`src/kontext/examples`) from the illustrated world, and say what to ask.
 
 The pictures are kept in the repository: a change of the world does not change them until this runs again.
 """

@@ -1,7 +1,8 @@
 """Fetch the third-party parts of the playground from npm into `src/kontext/playground/vendor`.
 
-`python scripts/vendor_playground.py` writes the files anew, `--check` only compares them with `manifest.json`.
-A browser without an import map wants relative addresses, so bare imports are rewritten; nothing else is changed.
+`python scripts/vendor_playground.py` writes the files anew, `--check` only compares them with
+`manifest.json`. A browser without an import map wants relative addresses, so bare imports are rewritten;
+nothing else is changed.
 """
 
 import argparse
@@ -74,7 +75,9 @@ def differences() -> list[str]:
     """Files that the manifest and the folder do not agree on."""
     manifest = json.loads((VENDOR / "manifest.json").read_text())
     known = {path: sum_ for package in manifest["packages"] for path, sum_ in package["sha256"].items()}
-    found = {str(path.relative_to(VENDOR)) for path in VENDOR.rglob("*") if path.is_file()} - {"manifest.json"}
+    found = {str(path.relative_to(VENDOR)) for path in VENDOR.rglob("*") if path.is_file()} - {
+        "manifest.json"
+    }
     return sorted(
         path
         for path in found | set(known)

@@ -18,9 +18,14 @@ from PIL import Image, ImageDraw
 
 HERE = Path(__file__).parent
 ARTEFACTS = HERE.parents[1] / "build/playground"  # screenshots are kept here
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
-)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 LONGEST_WAIT = 60_000  # milliseconds; generous, since a busy machine is slow and no failure
 
@@ -52,7 +57,12 @@ def start(data: Path, **settings) -> Running:
 
     from kontext.server import Settings, create_app
 
-    settings = {"port": free_port(), "editor": f"{HERE / 'painter.py'}:load", "grace_seconds": 1.0, **settings}
+    settings = {
+        "port": free_port(),
+        "editor": f"{HERE / 'painter.py'}:load",
+        "grace_seconds": 1.0,
+        **settings,
+    }
     chosen = Settings(data=data, **settings)
     config = uvicorn.Config(
         create_app(chosen), port=chosen.port, log_level="error", timeout_graceful_shutdown=1
@@ -100,7 +110,7 @@ def browser() -> Iterator:
     if program is None:
         pytest.skip("no Chromium found: apt-get install --no-install-recommends chromium, or set CHROMIUM")
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=ARGUMENTS.split())
+        opened = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield opened
         opened.close()
 
@@ -115,7 +125,7 @@ class Hand:
 
     def open(self, address: str = "/") -> Hand:
         self.page.goto(self.url + address)
-        self.page.locator("h1, .caption").first.wait_for()
+        self.page.locator(".opening h1, .caption").first.wait_for()
         return self
 
     def start(self, example: str = "A kid with a sign") -> Hand:
@@ -133,6 +143,10 @@ class Hand:
         if wait:
             self.page.locator(".now b", has_text=prompt).wait_for()
             self.idle()
+
+    def told(self, words: str) -> None:
+        """Wait for a message with these words."""
+        self.page.locator(".notice", has_text=words).first.wait_for()
 
     def idle(self) -> None:
         """Until nothing is being made and the picture is shown."""
@@ -164,8 +178,8 @@ class Hand:
         self.page.mouse.move(x1, y1, steps=4)
         self.page.mouse.up()
 
-    def drop(self, data: bytes, name: str, kind: str = "image/png", on: str = "body") -> None:
-        """A file from outside onto the page."""
+    def drop(self, data: bytes, name: str, kind: str = "image/png", on: str = "body", at=(0.1, 0.1)) -> None:
+        """A file from outside onto the page; `at` are shares of the window."""
         handle = self.page.evaluate_handle(
             """([bytes, name, type]) => {
               const transfer = new DataTransfer();
@@ -175,7 +189,9 @@ class Hand:
             [list(data), name, kind],
         )
         for event in ("dragenter", "dragover", "drop"):
-            self.page.dispatch_event(on, event, {"dataTransfer": handle})
+            width, height = (self.page.evaluate(f"inner{side}") for side in ("Width", "Height"))
+            place = {"clientX": at[0] * width, "clientY": at[1] * height}
+            self.page.dispatch_event(on, event, {"dataTransfer": handle, **place})
 
     def pixels(self) -> bytes:
         """The shown picture as the server has it."""
@@ -209,7 +225,12 @@ def make_hand(browser) -> Iterator[Callable[..., Hand]]:
 
 def opened_hand(browser, url: str, **context) -> Iterator[Hand]:
     """A window of its own. Errors on the console fail the test that has not cleared `trouble`."""
-    context = {"viewport": {"width": 1280, "height": 800}, "locale": "en-US", "accept_downloads": True, **context}
+    context = {
+        "viewport": {"width": 1280, "height": 800},
+        "locale": "en-US",
+        "accept_downloads": True,
+        **context,
+    }
     window = browser.new_context(**context)
     window.set_default_timeout(LONGEST_WAIT)
     page = window.new_page()
@@ -237,9 +258,12 @@ def draw_house(size: tuple[int, int] = (320, 240), kind: str = "PNG") -> bytes:
     draw = ImageDraw.Draw(picture)
     width, height = size
     draw.rectangle((0, height * 0.7, width, height), fill="#7cc05a")
-    draw.rectangle((width * 0.3, height * 0.4, width * 0.7, height * 0.8), fill="#f2e3c6", outline="#222", width=3)
+    draw.rectangle(
+        (width * 0.3, height * 0.4, width * 0.7, height * 0.8), fill="#f2e3c6", outline="#222", width=3
+    )
     draw.polygon(
-        [(width * 0.25, height * 0.4), (width * 0.5, height * 0.15), (width * 0.75, height * 0.4)], fill="#c8452f"
+        [(width * 0.25, height * 0.4), (width * 0.5, height * 0.15), (width * 0.75, height * 0.4)],
+        fill="#c8452f",
     )
     file = io.BytesIO()
     picture.save(file, kind)

@@ -1,7 +1,8 @@
 """An editor for tests that paints by rules instead of a model: the same request gives the same picture.
 
-It tints the box (or a disc placed by the prompt) in the colour that the prompt names, and takes its time step by
-step. "slowly" in a prompt makes it slow, "fall over" makes it fail. `load` is what a server's worker calls.
+It tints the box (or a disc placed by the prompt) in the colour that the prompt names, and takes its time
+step by step. "slowly" in a prompt makes it slow, "fall over" makes it fail. `load` is what a server's
+worker calls.
 """
 
 from __future__ import annotations

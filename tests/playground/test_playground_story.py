@@ -30,7 +30,12 @@ def test_whole_story(hand, drawing, tmp_path):
     hand.idle()
     hand.say("Make the roof blue")
     hand.say("Add a yellow sun")
-    assert hand.turns() == ["Original picture", "Make the wall red slowly", "Make the roof blue", "Add a yellow sun"]
+    assert hand.turns() == [
+        "Original picture",
+        "Make the wall red slowly",
+        "Make the roof blue",
+        "Add a yellow sun",
+    ]
     hand.picture("story-04-three-edits")
 
     # branch from the first picture
@@ -91,9 +96,9 @@ def test_whole_story(hand, drawing, tmp_path):
     assert len(hand.turns()) == 8
 
     hand.key("n")
-    page.locator("h1").wait_for()
+    page.locator(".opening h1").wait_for()
     hand.drop(file.read_bytes(), "mine.png")
-    page.get_by_text("Restored with").wait_for()
+    hand.told("Restored with")
     page.locator(".doings").wait_for()
     assert hand.turns()[-1] == "Turn the thing in the red box into a pink gift"
     assert len(hand.turns()) == 5

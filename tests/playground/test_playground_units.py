@@ -26,7 +26,10 @@ needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is no
 @needs_node
 def test_store_keeps_its_promises():
     done = subprocess.run(
-        ["node", "--test", Path(__file__).with_name("store_test.mjs")], capture_output=True, text=True, timeout=60
+        ["node", "--test", Path(__file__).with_name("store_test.mjs")],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert int(re.search(r"^# pass (\d+)", done.stdout, re.M)[1]) >= 19
@@ -61,7 +64,10 @@ def test_every_language_has_every_word_with_the_same_gaps():
         other = locale(path.stem)
         assert other.keys() == english.keys(), path.name
         for key, text in other.items():
-            assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", english[key])), (path.name, key)
+            assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", english[key])), (
+                path.name,
+                key,
+            )
             assert text.count("[") == english[key].count("["), (path.name, key)
 
 
@@ -73,7 +79,9 @@ def test_every_word_is_used_and_every_used_word_exists():
     used = set(re.findall(r"['`]([a-z][\w.]*)['`]", code))
     made = [
         re.escape(start).replace(r"\$\{X\}", ".+")
-        for start in (re.sub(r"\$\{[^}]*\}", "${X}", one) for one in re.findall(r"`([\w.]*\$\{[^`]*?\}[\w.]*)`", code))
+        for start in (
+            re.sub(r"\$\{[^}]*\}", "${X}", one) for one in re.findall(r"`([\w.]*\$\{[^`]*?\}[\w.]*)`", code)
+        )
     ]
     for key in words:
         base = key.removesuffix("_one")
@@ -81,7 +89,9 @@ def test_every_word_is_used_and_every_used_word_exists():
 
 
 def test_page_weighs_less_than_its_budget():
-    files = [path for path in PLAYGROUND.rglob("*") if path.suffix in {".js", ".css", ".html", ".woff2", ".svg"}]
+    files = [
+        path for path in PLAYGROUND.rglob("*") if path.suffix in {".js", ".css", ".html", ".woff2", ".svg"}
+    ]
     files.append(PLAYGROUND / "locales/en.json")
     weight = sum(
         len(data) if path.suffix == ".woff2" else len(gzip.compress(data, 6))

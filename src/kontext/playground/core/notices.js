@@ -12,7 +12,7 @@ export function notify(notice) {
     const others = state.notices.filter((one) => one.title !== notice.title).slice(-2);
     return { ...state, notices: [...others, { id, kind: 'news', actions: [], ...notice }] };
   });
-  say(`${notice.title}. ${notice.text ?? ''}`);
+  say([notice.title, notice.text].filter(Boolean).join(/\p{P}$/u.test(notice.title) ? ' ' : '. '));
   if (notice.kind === 'news' || !notice.kind) setTimeout(() => dismiss(id), 9000);
   return id;
 }

@@ -67,8 +67,9 @@ export function subtree(state, id) {
 
 /**
  * The tree as rows from top to bottom. Variants (same parent, same prompt) share a row; a conversation without
- * branches stays in one column, each branch moves one to the right.
- * @returns {{depth: number, members: object[]}[]}
+ * branches stays in one column, each branch moves one to the right. `branch`: it begins a branch, so its parent may
+ * be further up; `rails`: the columns of parents whose later branches come below.
+ * @returns {{depth: number, members: object[], branch: boolean, rails: number[]}[]}
  */
 export function rows(state) {
   const made = new Map();
@@ -77,16 +78,18 @@ export function rows(state) {
     made.set(key, [...(made.get(key) ?? []), one]);
   }
   const result = [];
-  const walk = (parent, depth) => {
+  const walk = (parent, depth, rails) => {
     const groups = samePrompt(made.get(parent) ?? []);
-    for (const members of groups) {
-      const at = groups.length > 1 ? depth + 1 : depth;
-      result.push({ depth: at, members });
+    groups.forEach((members, index) => {
+      const branch = groups.length > 1;
+      const at = branch ? depth + 1 : depth;
+      const through = branch && index < groups.length - 1 ? [...rails, depth] : rails;
+      result.push({ depth: at, members, branch, rails: through });
       const grown = members.filter((one) => made.has(one.id));
-      for (const one of grown) walk(one.id, grown.length > 1 ? at + 1 : at);
-    }
+      for (const one of grown) walk(one.id, grown.length > 1 ? at + 1 : at, through);
+    });
   };
-  walk(null, 0);
+  walk(null, 0, []);
   return result;
 }
 

@@ -27,22 +27,27 @@ class App extends Part {
     window.addEventListener('keydown', onKey);
     window.addEventListener('paste', (event) => this.#paste(event));
     window.addEventListener('dragover', (event) => this.#over(event));
-    window.addEventListener('dragleave', (event) => event.relatedTarget ?? (this.dragging = false));
+    window.addEventListener('dragleave', (event) => event.relatedTarget ?? (this.dragging = ''));
     window.addEventListener('drop', (event) => this.#drop(event));
+  }
+
+  /** Where a file would go: on the right half of an open session it is a further picture. */
+  #zone(event) {
+    return this.state.session && event.clientX > innerWidth / 2 ? 'reference' : 'picture';
   }
 
   #over(event) {
     if (!event.dataTransfer.types.includes('Files')) return;
     event.preventDefault();
-    this.dragging = true;
+    this.dragging = event.target.closest?.('.references') ? '' : this.#zone(event);
   }
 
   #drop(event) {
-    this.dragging = false;
+    this.dragging = '';
     const file = event.dataTransfer.files[0];
     if (!file || event.defaultPrevented) return;
     event.preventDefault();
-    if (event.target.closest?.('.drop-reference')) referenceFile(file);
+    if (this.#zone(event) === 'reference') referenceFile(file);
     else openFile(file);
   }
 
@@ -107,13 +112,11 @@ class App extends Part {
   #dropZones() {
     if (!this.dragging) return nothing;
     const { session } = this.state;
-    return html`<div class="drop" aria-hidden="true">
-      <div class="drop-picture">${icon('picture')}<b>${t(session ? 'drop.new' : 'drop.picture')}</b></div>
-      ${session
-        ? html`<div class="drop-reference">
-            ${icon('plus')}<b>${t('drop.reference', { n: this.state.draft.references.length + 2 })}</b>
-          </div>`
-        : nothing}
+    const zone = (name, image, words) =>
+      html`<div class=${this.dragging === name ? 'chosen' : ''}>${icon(image)}<b>${words}</b></div>`;
+    return html`<div class="drop ${session ? 'beside' : ''}" aria-hidden="true">
+      ${zone('picture', 'picture', t(session ? 'drop.new' : 'drop.picture'))}
+      ${session ? zone('reference', 'plus', t('drop.reference', { n: this.state.draft.references.length + 2 })) : nothing}
     </div>`;
   }
 
@@ -127,6 +130,7 @@ class App extends Part {
         ${open
           ? html`<kx-turns></kx-turns>
               <main class="work" aria-label=${t('work')}>
+                <h1 class="spoken">${session?.name || t('untitled')}</h1>
                 <kx-tools></kx-tools>
                 <kx-stage></kx-stage>
                 <kx-caption></kx-caption>

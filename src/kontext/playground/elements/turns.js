@@ -71,11 +71,12 @@ class Turns extends Part {
         ${repeat(
           session ? list : [],
           (row) => row.members[0].id,
-          ({ depth, members }) => html`<div
-            class="row ${members.some((one) => way.has(one.id)) ? 'on-way' : ''} ${members.length > 1 ? 'many' : ''}"
+          ({ depth, members, branch, rails }) => html`<div
+            class="row ${members.some((one) => way.has(one.id)) ? 'on-way' : ''} ${members.length > 1 ? 'many' : ''} ${branch ? 'branch' : ''}"
             role="none"
             ${look({ '--depth': Math.min(depth, DEEPEST) })}
           >
+            ${rails.map((at) => html`<i class="rail" ${look({ '--at': Math.min(at, DEEPEST - 1) })}></i>`)}
             ${members.length > 1 ? html`<span class="words" dir="auto" aria-hidden="true">${title(members[0])}</span>` : nothing}
             ${members.map((turn) => this.#item(turn, depth, way, members))}
           </div>`,

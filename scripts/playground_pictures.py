@@ -1,0 +1,147 @@
+"""Make the pictures of the playground for the README and the docs, from the running application.
+
+`python scripts/playground_pictures.py [--model nano] [--out docs/pictures]` starts a server on a free port
+with a store of its own, drives Chromium through a short story and writes PNG files. `--model` is anything
+that `kontext serve --model` takes; `--editor tests/playground/painter.py:load` draws by rules instead.
+"""
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+WAIT_MILLISECONDS = 180_000
+START_SECONDS = 240
+SERVER = """
+import sys
+from pathlib import Path
+import uvicorn
+from kontext.server import Settings, create_app
+port, data, model, editor = sys.argv[1:]
+extra = {"editor": editor} if editor else {}
+settings = Settings(port=int(port), data=Path(data), model=model, **extra)
+uvicorn.run(create_app(settings), host="127.0.0.1", port=settings.port, log_level="error")
+"""
+
+
+def wait_for(url: str) -> None:
+    give_up = time.monotonic() + START_SECONDS
+    while time.monotonic() < give_up:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(f"the server did not become ready in {START_SECONDS} s")
+
+
+def say(page: Page, prompt: str) -> None:
+    page.locator("#prompt").fill(prompt)
+    page.locator("#prompt").press("Enter")
+    page.locator(".now b", has_text=prompt).wait_for()
+    page.locator(".send.stopping").wait_for(state="detached")
+    page.wait_for_timeout(400)
+
+
+def key(page: Page, name: str) -> None:
+    page.evaluate("document.activeElement?.blur()")
+    page.keyboard.press(name)
+
+
+def story(page: Page, out: Path, suffix: str) -> None:
+    """One session with branches and variants, pictured on the way."""
+
+    def keep(name: str) -> None:
+        page.mouse.move(2, 2)
+        page.wait_for_timeout(500)
+        page.screenshot(path=out / f"playground-{name}{suffix}.png", animations="disabled")
+
+    page.locator(".opening h1").wait_for()
+    page.wait_for_timeout(500)
+    keep("start")
+    page.get_by_role("button", name="Start with: A reader in the library").click()
+    page.locator(".doings").wait_for()
+    say(page, "Make the hair blue")
+    say(page, "Put on sunglasses")
+    page.get_by_role("treeitem", name="Original picture").click()
+    say(page, "Change the background to a beach")
+    key(page, "v")
+    page.get_by_role("treeitem", name="Variant 4 of 4").wait_for()
+    page.locator(".send.stopping").wait_for(state="detached")
+    page.get_by_role("treeitem", name="Put on sunglasses").click()
+    page.wait_for_timeout(600)
+    keep("turns")
+    key(page, "g")
+    keep("region")
+    key(page, "Escape")
+    key(page, "c")
+    page.locator(".pick.a select").select_option(index=0)
+    keep("compare")
+    key(page, "Escape")
+    key(page, "b")
+    frame = page.locator(".frame").bounding_box()
+    x, y, width, height = (frame[side] for side in ("x", "y", "width", "height"))
+    page.mouse.move(x + 0.03 * width, y + 0.62 * height)
+    page.mouse.down()
+    page.mouse.move(x + 0.36 * width, y + 0.98 * height, steps=8)
+    page.mouse.up()
+    page.locator("#prompt").fill("Turn the thing in the red box into a teddy bear")
+    keep("box")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--editor", default="", help="file.py:function that makes the editor")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/pictures")
+    chosen = parser.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        sys.exit("no Chromium found: apt-get install --no-install-recommends chromium, or set CHROMIUM")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as data:
+        command = [sys.executable, "-c", SERVER, str(port), data, chosen.model, chosen.editor]
+        server = subprocess.Popen(command, cwd=ROOT)
+        try:
+            wait_for(f"http://127.0.0.1:{port}")
+            picture(program, f"http://127.0.0.1:{port}", chosen.out)
+        finally:
+            server.terminate()
+            server.wait(30)
+    return 0
+
+
+def picture(program: str, url: str, out: Path) -> None:
+    looks = {
+        "": {"viewport": {"width": 1440, "height": 900}, "color_scheme": "light"},
+        "-dark": {"viewport": {"width": 1440, "height": 900}, "color_scheme": "dark"},
+        "-phone": {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
+    }
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        for suffix, context in looks.items():
+            page = browser.new_context(locale="en-US", **context).new_page()
+            page.set_default_timeout(WAIT_MILLISECONDS)
+            page.goto(url)
+            story(page, out, suffix)
+            page.context.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""What goes wrong is said in words with a next step, and nothing is lost; what is hostile stays text."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">'\"--><script>alert(1)</script>\u202egnp"
+
+
+def test_server_gone_and_back(make_hand, start_server, tmp_path):
+    running = start_server(tmp_path)
+    hand = make_hand(running.url).start()
+    page = hand.page
+    hand.say("Make the shirt red")
+    running.stop()
+    hand.told("The server does not answer")
+    hand.told("kontext serve")
+    hand.picture("fault-server-gone")
+    hand.say("Make the sign blue", wait=False)
+    page.wait_for_timeout(500)
+    assert page.locator("#prompt").input_value() == "Make the sign blue"
+    again = start_server(tmp_path, port=running.settings.port)
+    try:
+        hand.told("The server is back. Nothing was lost.")
+        assert hand.turns() == ["Original picture", "Make the shirt red"]
+        page.locator("#prompt").press("Enter")
+        page.locator(".now b", has_text="Make the sign blue").wait_for()
+        hand.idle()
+    finally:
+        again.stop()
+    hand.trouble.clear()  # refused connections are on the console
+
+
+def test_full_queue_keeps_the_words(make_hand, strict_server):
+    hand = make_hand(strict_server.url).start()
+    page = hand.page
+    page.locator(".count input[value='2']").check()
+    hand.say("Make the shirt slowly red", wait=False)
+    page.locator(".siblings .sibling >> nth=1").wait_for()
+    page.get_by_role("treeitem", name="Original picture").click()
+    page.locator("#prompt").fill("Make the sign blue")
+    page.locator("#prompt").press("Enter")
+    hand.told("The queue is full")
+    page.locator(".notice", has_text=re.compile(r"Wait \d+ s")).wait_for()
+    assert page.locator("#prompt").input_value() == "Make the sign blue"
+    hand.picture("fault-queue-full")
+    page.locator(".thumb.busy").first.wait_for(state="detached")
+    page.locator("progress").first.wait_for(state="detached")
+    page.locator(".notice").get_by_role("button", name="Try again").click()
+    page.locator(".now b", has_text="Make the sign blue").wait_for()
+    hand.idle()
+    hand.trouble.clear()  # the 429
+
+
+def test_refused_words_come_back_to_be_changed(make_hand, strict_server):
+    hand = make_hand(strict_server.url).start()
+    page = hand.page
+    hand.say("Add a gorgonzola", wait=False)
+    hand.told("The edit was refused")
+    hand.told("Say it in other words")
+    hand.picture("fault-refused")
+    page.get_by_role("button", name="Change the words").click()
+    assert page.locator("#prompt").input_value() == "Add a gorgonzola"
+    assert hand.here() == "Original picture"
+
+
+def test_failed_edit_can_be_tried_again(hand):
+    page = hand.start().page
+    hand.say("Make the kid fall over", wait=False)
+    hand.told("The edit failed")
+    hand.told("the painter fell over, as it was told")
+    assert hand.here() == "Original picture"
+    page.get_by_role("button", name="Try again").click()
+    hand.told("The edit failed")
+
+
+def test_too_large_a_picture_is_made_smaller_on_request(make_hand, strict_server, drawing):
+    hand = make_hand(strict_server.url).open()
+    page = hand.page
+    hand.drop(drawing((800, 600)), "large.png")
+    hand.told("This picture is too large")
+    hand.told("0.5 megapixels")
+    page.get_by_role("button", name="Make it smaller and open it").click()
+    page.locator(".doings").wait_for()
+    width, height = map(int, re.findall(r"\d+", page.locator(".facts").text_content())[-2:])
+    assert width * height <= 300_000 and abs(width / height - 4 / 3) < 0.02
+
+
+@pytest.mark.parametrize("name, kind", [("notes.txt", "text/plain"), ("broken.png", "image/png")])
+def test_what_is_no_picture_is_said_so(hand, name, kind):
+    page = hand.open().page
+    hand.drop(b"no picture at all", name, kind)
+    hand.told("notes.txt is not a picture" if kind == "text/plain" else "This picture cannot be read")
+    page.locator(".opening h1").wait_for()
+    hand.trouble.clear()  # the 400
+
+
+def test_two_tabs_on_one_session_see_each_other(hand, make_hand):
+    hand.start()
+    other = make_hand(hand.url)
+    other.page.goto(hand.url + "/" + hand.page.evaluate("location.hash"))
+    other.page.locator(".doings").wait_for()
+    hand.say("Make the shirt red")
+    other.page.get_by_role("treeitem", name="Make the shirt red").wait_for()
+    assert other.here() == "Original picture", "what is looked at stays"
+    other.say("Make the sign blue")
+    hand.page.get_by_role("treeitem", name="Make the sign blue").wait_for()
+    assert hand.here() == "Make the shirt red"
+    assert hand.turns() == other.turns()
+    session = hand.page.evaluate("location.hash.slice(1)")
+    httpx.delete(f"{hand.url}/api/sessions/{session}")
+    for one in (hand, other):
+        one.told("This session was deleted")
+        one.page.locator(".opening h1").wait_for()
+
+
+def test_lost_session_is_said_so(hand):
+    hand.page.goto(hand.url + "/#0123456789abcdef")
+    hand.told("This is not there any more")
+    hand.page.locator(".opening h1").wait_for()
+    hand.trouble.clear()  # the 404
+
+
+def test_hostile_names_and_prompts_are_text(hand, drawing):
+    page = hand.open().page
+    hand.drop(drawing(), f"{HOSTILE}.png")
+    page.locator(".doings").wait_for()
+    hand.say(HOSTILE)
+    assert hand.turns()[1] == HOSTILE
+    hand.key("i")
+    page.locator("dialog[open] dd", has_text="<script>").first.wait_for()
+    page.keyboard.press("Escape")
+    hand.key("h")
+    page.locator(".card").first.wait_for()
+    assert page.title() != "owned"
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_policy_is_strict_and_no_other_host_is_asked(hand, drawing):
+    asked = []
+    hand.page.on("request", lambda request: asked.append(request.url))
+    headers = httpx.get(hand.url).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "style-src 'self'" in policy
+    assert "unsafe" not in policy and "frame-ancestors 'none'" in policy
+    hand.start().say("Make the shirt red")
+    hand.key("c")
+    hand.drop(drawing((90, 90)), "beside.png", at=(0.9, 0.2))
+    hand.page.locator("details.reference").wait_for()
+    foreign = [url for url in asked if not url.startswith((hand.url, "data:", "blob:"))]
+    assert foreign == []
+    injected = """() => { const one = document.createElement('script');
+      one.textContent = "document.title = 'owned'"; document.head.append(one); return document.title; }"""
+    assert hand.page.evaluate(injected) != "owned"
+    hand.trouble.clear()  # the refusal of that script
