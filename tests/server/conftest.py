@@ -37,6 +37,7 @@ class Running:
         self.thread.start()
         until(lambda: self.server.started)
         self.service = self.app.state.service
+        self.loop = self.service.loop
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
     def ready(self):
@@ -45,7 +46,7 @@ class Running:
 
     def stop(self):
         self.http.close()
-        self.service.begin_stop()
+        self.loop.call_soon_threadsafe(self.service.begin_stop)
         self.server.should_exit = True
         self.thread.join(30)
         assert not self.thread.is_alive()

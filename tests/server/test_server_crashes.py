@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import httpx
 import psutil
@@ -98,6 +99,10 @@ def storm(program, key, session, stop, accepted, random_):
             stop.wait(random_.uniform(0, 0.1))
 
 
+def reached(accepted, count):
+    return len(accepted) >= count
+
+
 def submit(program, **wish):
     return httpx.post(f"{program.url}/v1/flux-kontext-pro", json=wish, **LOCAL).json()["id"]
 
@@ -132,7 +137,8 @@ def survive(folder, kills, seed, database=None):
             client.start()
         for number in range(kills):
             if random_.random() < 0.8:  # otherwise also while it starts
-                until(lambda seen=len(accepted): len(accepted) > seen + 1, 120)
+                wanted = len(accepted) + 2
+                until(partial(reached, accepted, wanted), 120)
             time.sleep(random_.uniform(0.0, 1.0))
             victims = program.workers()
             if number % 2 and victims:

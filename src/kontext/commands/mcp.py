@@ -1,4 +1,4 @@
-"""`kontext mcp`: the tools generate, edit, vary and history for programs that speak the Model Context Protocol."""
+"""`kontext mcp`: generate, edit, vary and history for programs that speak the Model Context Protocol."""
 
 from __future__ import annotations
 

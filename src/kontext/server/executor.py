@@ -63,6 +63,7 @@ class LocalWorker:
         self.alive = False
         self._tell: Tell | None = None
         self._sending = threading.Lock()
+        self._prefilling = asyncio.Lock()
 
     async def start(self) -> Card:
         await self.kill()
@@ -96,9 +97,10 @@ class LocalWorker:
         return await results
 
     async def prefill(self, picture: bytes) -> float | Failure:
-        seconds = self._expect("prefilled")
-        await self._send("prefill", picture)
-        return await seconds
+        async with self._prefilling:  # answers carry no number: one question at a time
+            seconds = self._expect("prefilled")
+            await self._send("prefill", picture)
+            return await seconds
 
     def cancel(self, job_id: str) -> None:
         asyncio.ensure_future(self._send("cancel", job_id))

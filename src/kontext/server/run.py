@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 
 import uvicorn
@@ -55,7 +56,7 @@ def run(settings: Settings, log_format: str, open_page: bool, tell: Callable[[st
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd files are no news for an operator
 
     listener = _listen(settings)
     port = listener.getsockname()[1]

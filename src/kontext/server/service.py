@@ -72,6 +72,7 @@ class Service:
         return not self.stopping and self.card is not None and any(worker.alive for worker in self.workers)
 
     async def start(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._loops = [asyncio.create_task(self._work(place)) for place in range(len(self.workers))]
         self._loops += [asyncio.create_task(loop()) for loop in (self._beat, self._webhooks, self._tidy)]
 

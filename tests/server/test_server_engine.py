@@ -1,0 +1,118 @@
+"""The service with the true engine: a tiny model with random weights, and the shipped one if it is there."""
+
+import json
+import shutil
+import subprocess
+from importlib.resources import files
+
+import httpx
+import numpy as np
+import pytest
+from conftest import noise, opened, png, until
+
+from kontext import Editor
+
+TRUE = "kontext.server.worker:load_editor"
+
+
+@pytest.fixture(scope="module")
+def tiny(start):
+    return start(editor=TRUE, model="tiny-random").ready()
+
+
+def test_the_service_gives_what_the_editor_gives(tiny):
+    picture = noise((80, 48))
+    session = tiny.session(picture)
+    job = tiny.edit(session, "Make the hair blue", seed=3, steps=2)[0]
+    assert tiny.ended(job)["state"] == "done"
+    turn = tiny.load(session)["turns"][1]
+    served = np.asarray(opened(tiny.http.get(turn["picture"]).content)).astype(int)
+    alone = np.asarray(
+        Editor.load("tiny-random").edit(picture, "Make the hair blue", seed=3, steps=2).picture
+    )
+    assert np.abs(served - alone).max() <= 1  # threads may be other, hence rounding
+    assert turn["facts"]["model"] == "tiny-random" and turn["facts"]["evaluations"] >= 2
+
+
+def test_variants_references_and_boxes_run_in_batches(tiny):
+    session = tiny.session(noise((48, 80)))
+    reference = tiny.http.post("/api/pictures", files={"picture": png(noise((30, 60), 2))}).json()["picture"]
+    jobs = tiny.edit(session, "x", count=3, steps=2, references=[reference], box=[4, 4, 30, 30])
+    assert [tiny.ended(job)["state"] for job in jobs] == ["done"] * 3
+    turns = tiny.load(session)["turns"][1:]
+    pictures = {tiny.http.get(turn["picture"]).content for turn in turns}
+    assert len(pictures) == 3 and all(len(turn["references"]) == 1 for turn in turns)
+
+
+def test_the_engine_s_refusals_reach_the_person(tiny):
+    session = tiny.session(noise((48, 48)))
+    mask = tiny.http.post("/api/pictures", files={"picture": png(noise((48, 48)).point(lambda _: 0))}).json()[
+        "picture"
+    ]
+    ended = tiny.ended(tiny.edit(session, "x", mask=mask, steps=2)[0])
+    assert ended["state"] == "failed" and "mark what may change in white" in ended["error"]
+
+
+def test_the_first_preview_comes_while_the_edit_runs(tiny):
+    session = tiny.session(noise((64, 64)))
+    job = tiny.edit(session, "x", steps=4)[0]
+    with tiny.http.stream("GET", f"/api/jobs/{job['id']}/events") as stream:
+        text = "".join(stream.iter_text())
+    assert text.count("event: step") >= 2 and text.count("event: done") == 1 and "data:image/jpeg" in text
+
+
+def shipped():
+    return (files("kontext") / "weights" / "nano" / "config.json").is_file()
+
+
+@pytest.mark.skipif(not shipped(), reason="the shipped weights are not in this checkout")
+def test_the_shipped_model_serves_an_example(start):
+    server = start(editor=TRUE, model="nano").ready()
+    example = server.http.get("/api/examples").json()["examples"][0]
+    session = server.http.post("/api/sessions", json={"example": example["name"]}).json()
+    job = server.edit(session, example["prompts"][0], seed=1)[0]
+    assert server.ended(job)["state"] == "done"
+    server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("node") is None or shutil.which("npm") is None, reason="node is not installed"
+)
+def test_the_bfl_provider_of_the_ai_sdk_edits(tiny, tmp_path):
+    """From npm, unmodified: its addresses, its schemas, its refusal of private hosts."""
+    packages = {"dependencies": {"ai": "^6", "@ai-sdk/black-forest-labs": "^1"}, "type": "module"}
+    (tmp_path / "package.json").write_text(json.dumps(packages))
+    installed = subprocess.run(
+        ["npm", "install", "--silent"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    if installed.returncode:
+        pytest.skip("the package registry is not reachable")
+    (tmp_path / "kid.png").write_bytes(png(noise((64, 64))))
+    (tmp_path / "edit.mjs").write_text(
+        """
+import { readFileSync, writeFileSync } from 'node:fs';
+import { generateImage } from 'ai';
+import { createBlackForestLabs } from '@ai-sdk/black-forest-labs';
+const bfl = createBlackForestLabs({ baseURL: process.argv[2] + '/v1', apiKey: 'any' });
+const prompt = { text: 'Make the hair blue', images: [readFileSync('kid.png')] };
+const { image } = await generateImage({ model: bfl.image('flux-kontext-pro'), prompt, seed: 3 });
+writeFileSync('out.png', image.uint8Array);
+"""
+    )
+    ended = subprocess.run(
+        ["node", "edit.mjs", tiny.url], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert opened((tmp_path / "out.png").read_bytes()).size == (64, 64)
+
+
+def test_ready_is_told_only_when_the_model_is_loaded(start):
+    server = start(editor=TRUE, model="tiny-random")
+    first = httpx.get(f"{server.url}/api/capabilities", trust_env=False).json()
+    assert (first["model"] is None) == (not first["ready"])
+    session = server.session(noise((64, 64)))
+    job = server.edit(session, "asked before the model is there", steps=2)[0]
+    assert server.ended(job)["state"] == "done"
+    until(lambda: server.http.get("/readyz").status_code == 200)
+    server.stop()
