@@ -120,7 +120,7 @@ def test_a_session_goes_on_by_id_or_name_and_a_saved_png_with_its_turns(kontext_
     for arguments, says in (
         (["--session", "nobody"], "no session is called"),
         ([], "give a PICTURE"),
-        (["no.png"], "No such file"),
+        (["no.png"], "there is no such file"),
     ):
         code, _, errors = kontext_command("chat", *arguments)
         assert code == 1 and says in errors

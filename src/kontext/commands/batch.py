@@ -28,13 +28,13 @@ def batch(
             show_default=False,
         ),
     ],
-    prompt: Annotated[
-        str, typer.Argument(help="What to change in each.", metavar="PROMPT", show_default=False)
-    ] = "",
     output: Annotated[
         Path,
         typer.Option("-o", "--output", help="Where the results go.", metavar="FOLDER", show_default=False),
-    ] = ...,
+    ],
+    prompt: Annotated[
+        str, typer.Argument(help="What to change in each.", metavar="PROMPT", show_default=False)
+    ] = "",
     workers: Annotated[int, typer.Option(help="Processes, each with its own model.", min=1, metavar="N")] = 1,
     format: Annotated[str, typer.Option(help="png, jpg or webp.", metavar="FORMAT")] = "png",
     seed: options.Seed = None,

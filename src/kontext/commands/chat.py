@@ -37,9 +37,11 @@ def chat(
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object a line.")] = False,
 ) -> None:
     """Edit one picture in many turns: type what to change; /help lists the commands."""
+    from kontext.engine import pictures
     from kontext.session import Store, default_folder
 
-    with Store(data or default_folder()) as store:
+    folder = data or default_folder()
+    with Store(folder) as store:
         if list_sessions:
             for info in store.sessions():
                 typer.echo(f"{info.id}  {info.turns:4} turns  {info.name}")
@@ -48,15 +50,19 @@ def chat(
             raise BadRequest(
                 "give a PICTURE to begin with, or --session ID to go on; --list shows the sessions"
             )
-        found = store.find(session) if session else start(store, picture)
+        if picture is not None:
+            pictures.load(picture)  # a bad picture is told before the weights are read
+        found = store.find(session) if session is not None else None
         with options.progress():
             from kontext.engine import Editor
 
-            found.editor = Editor.load(model, device=device)
-        Chat(found, _answer_json if as_json else _answer_words).run(_lines(store.folder))
+            editor = Editor.load(model, device=device)
+        found = found or start(store, picture)
+        found.editor = editor
+        Chat(found, _answer_json if as_json else _answer_words).run(_lines(folder))
 
 
-def start(store: Any, path: Path) -> Session:
+def start(store: Any, path: Any) -> Session:
     """A session on a picture file; a PNG of ours brings its turns along. Raises BadPicture, NotFound."""
     from kontext.errors import BadPicture
 
@@ -149,9 +155,9 @@ class Chat:
     def do_variants(self, rest: str) -> None:
         """/variants N [TEXT]  N results side by side: of this turn's prompt, or of TEXT from here"""
         count, _, prompt = rest.partition(" ")
-        number, prompt = _whole(count, "/variants 4"), prompt.strip() or None
+        number = _whole(count, "/variants 4")
         with options.progress() as on_step:
-            made = self.session.variants(number, prompt, on_step=on_step, **self.settings)
+            made = self.session.variants(number, prompt.strip() or None, on_step=on_step, **self.settings)
         for turn in made:
             self.tell_turn(turn)
 
@@ -187,23 +193,26 @@ class Chat:
 
     def do_turns(self, rest: str) -> None:
         """/turns              all turns, as a tree; * is where you are"""
-        tree, depth = self.session.tree, {None: 0}
-        lines = []
-        for turn in _by_branch(tree, tree.root):
-            depth[turn.id] = depth[turn.parent_id] + (
-                len(tree.children(tree.parent(turn))) > 1 if turn.parent_id else 0
-            )
-            here = "*" if turn.id == self.session.current.id else " "
+        tree, current = self.session.tree, self.session.current
+        depth: dict[str | None, int] = {None: 0}
+        below: dict[str | None, list[Turn]] = {}
+        for turn in self.session.turns:
+            below.setdefault(turn.parent_id, []).append(turn)
+        lines, ahead = [], list(below[None])
+        while ahead:  # depth first, without recursion: a session may be a thousand turns deep
+            turn = ahead.pop()
+            ahead += reversed(below.get(turn.id, []))
+            forks = turn.parent_id is not None and len(below[turn.parent_id]) > 1
+            depth[turn.id] = depth[turn.parent_id] + forks
             named = f"  ({turn.name})" if turn.name else ""
-            lines.append(
-                f"{here}{turn.number:4} {'  ' * depth[turn.id]}{turn.prompt or self.session.name}{named}"
-            )
-        numbers = {turn.id: turn.number for turn in self.session.turns}
+            start = f"{'*' if turn.id == current.id else ' '}{turn.number:4} {'  ' * depth[turn.id]}"
+            lines.append(f"{start}{turn.prompt or self.session.name}{named}")
         rows = [
-            dict(turn=turn.number, parent=numbers.get(turn.parent_id), prompt=turn.prompt)
+            dict(turn=turn.number, parent=parent.number if parent else None, prompt=turn.prompt)
             for turn in self.session.turns
+            for parent in [tree.parent(turn)]
         ]
-        self.answer("\n".join(lines), {"turns": rows, "current": self.session.current.number})
+        self.answer("\n".join(lines), {"turns": rows, "current": current.number})
 
     def do_save(self, rest: str) -> None:
         """/save FILE          write this turn as .png (with its history), .jpg or .webp"""
@@ -243,15 +252,6 @@ class Chat:
         self.answer(f"{name}: {'the default' if value is None else value}", {name: value})
 
 
-def _by_branch(tree, turn) -> Iterator[Turn]:
-    """Depth first, without recursion: a session may be a thousand turns deep."""
-    ahead = [turn]
-    while ahead:
-        found = ahead.pop()
-        yield found
-        ahead += reversed(tree.children(found))
-
-
 def _identity(path: str) -> Any:
     """What PNG files are signed with, where the extra `provenance` is installed."""
     from importlib.util import find_spec
@@ -285,27 +285,28 @@ def _lines(folder: Path) -> Iterator[str]:
     if not sys.stdin.isatty():
         yield from sys.stdin
         return
-    history = folder / "chat-history"
-    try:
-        import readline
-
-        readline.set_history_length(1000)
-        if history.exists():
-            readline.read_history_file(history)
-    except (ImportError, OSError):
-        readline = None
+    readline, history = _readline(), folder / "chat-history"
+    if readline and history.exists():
+        readline.read_history_file(history)
     while True:
         try:
             line = input("> ")
         except EOFError:
-            print()
+            typer.echo()
             return
         except KeyboardInterrupt:
-            print("  (/quit stops)")
+            typer.echo("  (/quit stops)")
             continue
-        if readline is not None:
-            try:
-                readline.write_history_file(history)
-            except OSError:
-                readline = None
+        if readline:
+            readline.write_history_file(history)
         yield line
+
+
+def _readline() -> Any:
+    """Line editing, where this Python has it."""
+    try:
+        import readline
+    except ImportError:
+        return None
+    readline.set_history_length(1000)
+    return readline

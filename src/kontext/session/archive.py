@@ -34,6 +34,8 @@ def _names(limit: int) -> rules.Rule:
     return lambda value: type(value) is list and 1 <= len(value) <= limit and all(map(rules.SHA256, value))
 
 
+FACT_RULE = rules.only({key: RULES.get(key, rules.plain(100_000)) for key in ("size", *FACTS)})
+
 TURN: dict[str, rules.Rule] = {
     "number": rules.whole(0, 2**31 - 2),
     "parent": rules.maybe(rules.whole(0, 2**31 - 2)),
@@ -44,7 +46,6 @@ TURN: dict[str, rules.Rule] = {
     "facts": lambda value: FACT_RULE(value) and "size" in value,
     "blobs": rules.only({role: _names(limit) for role, limit in ROLES.items()}),
 }
-FACT_RULE = rules.only({key: RULES.get(key, rules.plain(100_000)) for key in ("size", *FACTS)})
 
 
 def save(session: Session, path: str | os.PathLike) -> Path:

@@ -5,16 +5,17 @@ Only pixels pass: text, EXIF (camera, place) and profiles of the file a picture 
 
 import hashlib
 import io
+from typing import Any
 
 from PIL import Image
 
-from kontext.engine.pictures import MAX_PIXELS, PictureLike, load
+from kontext.engine.pictures import MAX_PIXELS, load
 from kontext.errors import BadPicture
 
 MODES = ("RGB", "RGBA", "L")
 
 
-def as_picture(given: "PictureLike") -> Image.Image:
+def as_picture(given: Any) -> Image.Image:
     """Path, bytes, PIL picture or uint8 array -> upright RGB or RGBA. Raises NotFound, BadPicture."""
     return load(given).whole
 

@@ -121,8 +121,10 @@ def continued(source: str | Path | bytes | None, result: Any) -> list[Link]:
 
 def _link(name: str, parent: str | None, kind: str, picture: Image.Image, **facts: Any) -> Link:
     picture = pictures.load(picture).whole
-    empty = dict(prompt="", seed=None, steps=None, guidance=None, model=None, fingerprint=None)
-    own = dict(size=list(picture.size), pixels=digest(picture))
+    empty: dict[str, Any] = dict(
+        prompt="", seed=None, steps=None, guidance=None, model=None, fingerprint=None
+    )
+    own: dict[str, Any] = dict(size=list(picture.size), pixels=digest(picture))
     return Link(id=name, parent=parent, kind=kind, **{**empty, **facts}, **own)
 
 
@@ -210,12 +212,14 @@ def read_chain(source: str | Path | bytes) -> list[Link]:
     It says what the file claims; compare `chain[-1].pixels` with `pixels.digest` of the picture to see
     whether the claim is about these pixels.
     """
-    if not isinstance(source, bytes):
+    if isinstance(source, bytes):
+        data = source
+    else:
         try:
-            source = Path(source).read_bytes()
+            data = Path(source).read_bytes()
         except OSError as error:
             raise NotFound(f"{source}: cannot be read ({error.strerror})") from None
-    found = [text for keyword, text in _png_texts(source) if keyword == KEY.encode()]
+    found = list(_histories(data))
     if len(found) > 1:
         raise BadPicture(f"{len(found)} `kontext` histories in one PNG, where one is allowed")
     return parse_chain(found[0]) if found else []
@@ -266,8 +270,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _png_texts(data: bytes) -> Iterable[tuple[bytes, bytes]]:
-    """(keyword, UTF-8 text) of the iTXt chunks of a PNG, checksums verified, decompressed within bounds."""
+def _histories(data: bytes) -> Iterable[bytes]:
+    """The texts under our keyword in a PNG, checksums verified, decompressed within bounds."""
     if not data.startswith(PNG):
         return
     at = len(PNG)
@@ -279,7 +283,7 @@ def _png_texts(data: bytes) -> Iterable[tuple[bytes, bytes]]:
         if kind == b"iTXt" and body.startswith(KEY.encode() + b"\0"):
             if zlib.crc32(kind + body) != struct.unpack_from(">I", data, at + 8 + length)[0]:
                 raise BadPicture("a PNG whose `kontext` history is damaged (its checksum is wrong)")
-            yield KEY.encode(), _itxt(body)
+            yield _itxt(body)
         at += 12 + length
 
 

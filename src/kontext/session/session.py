@@ -265,7 +265,7 @@ class Session:
             for sha256, data in data_of.items():
                 if not self.store.blobs.has(sha256):  # a collection ran between the blob and this transaction
                     self.store.blobs.put(data)
-            last = db.scalar(sql.select(sessions.c.last_number).where(sessions.c.id == self.id))
+            last = db.execute(sql.select(sessions.c.last_number).where(sessions.c.id == self.id)).scalar_one()
             counted = dict(last_number=last + len(made))
             db.execute(sessions.update().where(sessions.c.id == self.id).values(**counted))
             if current:
@@ -356,9 +356,9 @@ class Session:
         harmless.
         """
         with self.store.writing() as db:
-            found = db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == self.id))
-            self._compare(found, stale)
-            revision = found + 1
+            revision = 1 + self._compare(
+                db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == self.id)), stale
+            )
             db.execute(
                 sessions.update()
                 .where(sessions.c.id == self.id)
@@ -375,7 +375,7 @@ class Session:
         with self.store.reading() as db:
             self._compare(db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == self.id)), False)
 
-    def _compare(self, found: int | None, stale: bool) -> None:
+    def _compare(self, found: int | None, stale: bool) -> int:
         if found is None:
             raise NotFound(f"session {self.id} was deleted by another process")
         if found != self.revision and not stale:
@@ -383,6 +383,7 @@ class Session:
                 f"session {self.id} was changed by another process (revision {found}, here {self.revision}); "
                 "nothing was lost: reload it and try again"
             )
+        return found
 
     @staticmethod
     def _visit(db: sql.Connection, turn_ids: list[str], revision: int) -> None:

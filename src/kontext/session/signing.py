@@ -249,8 +249,8 @@ def _issue() -> Identity:
 
     def certificate(subject: x509.Name, public: Any, authority: bool) -> x509.Certificate:
         uses = {"digital_signature": not authority, "key_cert_sign": authority, "crl_sign": authority}
-        never = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-        never += ("encipher_only", "decipher_only")
+        never = ["content_commitment", "key_encipherment", "data_encipherment", "key_agreement"]
+        never += ["encipher_only", "decipher_only"]
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -222,8 +222,9 @@ class Store:
             for up in (row["parent_id"],)
         ]
         with self.writing() as db:
-            missing = [one["sha256"] for one in named if not self.blobs.has(one["sha256"])]
-            if missing:
+            if not all(
+                self.blobs.has(sha256) for _, blobs in rows for names in blobs.values() for sha256 in names
+            ):
                 raise Busy("a clean-up of the store ran in between; try again")
             db.execute(sessions.insert().values(**head))
             db.execute(turns.insert(), made)
@@ -262,7 +263,7 @@ class Store:
         rows: list[tuple[dict[str, Any], Mapping[str, Sequence[str]]]] = []
         for number, link in enumerate(chain):
             facts = {key: getattr(link, key) for key in ("size", "steps", "guidance", "model", "fingerprint")}
-            row = dict(
+            row: dict[str, Any] = dict(
                 number=number,
                 visited=1,
                 created=time.time(),
