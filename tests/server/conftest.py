@@ -1,109 +1,13 @@
-"""A real server on loopback for each test file, with real worker processes and a fake editor."""
+"""A server for each test file."""
 
-import contextlib
-import io
-import socket
 import sys
-import threading
-import time
 from pathlib import Path
 
-import httpx
-import numpy as np
 import pytest
-import uvicorn
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-FAKE = f"{Path(__file__).parent / 'fake_editor.py'}:make"
 
-
-class Running:
-    """A server in a thread of this process."""
-
-    def __init__(self, data, **settings):
-        from kontext.server import Settings, create_app
-
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        options = dict(host="127.0.0.1", port=port, data=data, editor=FAKE, grace_seconds=5.0) | settings
-        self.settings = Settings(**options)
-        self.url = f"http://127.0.0.1:{port}"
-        self.app = create_app(self.settings)
-        config = uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=2, access_log=False)
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]}, daemon=True)
-        self.thread.start()
-        until(lambda: self.server.started)
-        self.service = self.app.state.service
-        self.loop = self.service.loop
-        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
-
-    def ready(self):
-        until(lambda: self.http.get("/readyz").status_code == 200)
-        return self
-
-    def stop(self):
-        self.http.close()
-        self.loop.call_soon_threadsafe(self.service.begin_stop)
-        self.server.should_exit = True
-        self.thread.join(30)
-        assert not self.thread.is_alive()
-
-    # What most tests do
-
-    def session(self, picture=None, **fields):
-        files = {"picture": ("kid.png", png(picture or noise()), "image/png")}
-        answer = self.http.post("/api/sessions", files=files, data=fields)
-        assert answer.status_code == 201, answer.text
-        return answer.json()
-
-    def edit(self, session, prompt, **fields):
-        answer = self.http.post(f"/api/sessions/{session['id']}/edits", json={"prompt": prompt, **fields})
-        assert answer.status_code == 202, answer.text
-        return answer.json()["jobs"]
-
-    def ended(self, job, seconds=90):
-        def look():
-            found = self.http.get(f"/api/jobs/{job['id']}").json()
-            return found if found["state"] not in ("queued", "running") else None
-
-        return until(look, seconds)
-
-    def load(self, session):
-        answer = self.http.get(f"/api/sessions/{session['id']}")
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-
-def until(true, seconds=90.0):
-    """Wait for something to come true; what it is."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with contextlib.suppress(httpx.TransportError):
-            if found := true():
-                return found
-        time.sleep(0.02)
-    raise AssertionError(f"it did not come true within {seconds} s")
-
-
-def noise(size=(96, 64), seed=5):
-    return Image.fromarray(
-        np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    )
-
-
-def png(picture):
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
-
-
-def opened(data):
-    picture = Image.open(io.BytesIO(data))
-    picture.load()
-    return picture
+from serving import Running  # noqa: E402
 
 
 @pytest.fixture(scope="module")

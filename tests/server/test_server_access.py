@@ -4,7 +4,7 @@ import base64
 import time
 
 import pytest
-from conftest import noise, png, until
+from serving import noise, png, until
 
 from kontext.server.access import Keys
 

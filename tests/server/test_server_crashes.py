@@ -20,7 +20,7 @@ from functools import partial
 import httpx
 import psutil
 import pytest
-from conftest import FAKE, noise, opened, png, until
+from serving import FAKE, noise, opened, png, until
 
 from kontext.server.access import Keys
 from kontext.server.queue import ENDED, Queue

@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx
 import numpy as np
 import pytest
-from conftest import noise, opened, png, until
 from fake_editor import tint
+from serving import noise, opened, png, until
 
 
 def b64(picture):

@@ -6,9 +6,9 @@ import json
 import threading
 
 import numpy as np
-from conftest import noise, opened, png, until
 from fake_editor import tint
 from PIL import Image
+from serving import noise, opened, png, until
 
 
 def pixels(data):

@@ -8,7 +8,7 @@ from importlib.resources import files
 import httpx
 import numpy as np
 import pytest
-from conftest import noise, opened, png, until
+from serving import noise, opened, png, until
 
 from kontext import Editor
 

@@ -8,7 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from conftest import noise, opened, png
+from serving import noise, opened, png
 
 from kontext.errors import BadRequest
 from kontext.server import fetching

@@ -10,8 +10,8 @@ import zlib
 
 import pytest
 import requests
-from conftest import noise, png
 from hypothesis import HealthCheck, Phase, given, settings
+from serving import noise, png
 
 LEAKS = ("Traceback", "site-packages", "/src/kontext", "sqlalchemy", "PIL.")
 

@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import FAKE, noise, opened
 from fake_editor import tint
+from serving import FAKE, noise, opened
 
 COMMAND = ["-c", "from kontext.cli import main; main()", "mcp", "--editor", FAKE]
 
