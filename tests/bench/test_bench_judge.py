@@ -102,11 +102,11 @@ def test_one_good_answer_after_nonsense_and_an_error_counts(endpoint):
 
 
 def test_a_slow_answer_is_given_up(endpoint):
-    endpoint.script = [0.6]
+    endpoint.script = [4.0]
     started = time.perf_counter()
     with pytest.raises(NoScore, match="within 0.1 seconds"):
         endpoint.judge(timeout_seconds=0.1, tries=2).viescore(RED, BLUE, "x")
-    assert time.perf_counter() - started < 0.6
+    assert time.perf_counter() - started < 4
 
 
 def test_a_refused_key_is_not_asked_again(endpoint):

@@ -167,7 +167,8 @@ class Case:
         if self.whole or self.source is None:
             return np.zeros(self.target.shape[:2], bool)
         touched = np.abs(self.source.astype(np.int16) - self.target).max(-1) > UNTOUCHED_LEVELS
-        return ~dilate(touched, max(1, round(RING_PIXELS * self.scale)))
+        reach = int(np.ceil(3 * BLUR_PIXELS))  # so far the edit's own colours are blurred
+        return ~dilate(touched, max(reach, round(RING_PIXELS * self.scale)))
 
     @cached_property
     def target_soft(self) -> Floats:

@@ -41,13 +41,17 @@ def row_names(rows: Sequence[str], steps: Sequence[int]) -> list[str]:
 def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, dict[str, float]]]:
     """Each item's result in this row (uint8, the target's size) and figures of its making.
 
-    Those of the model are ``seconds`` and ``refused``: an item that the editor refuses (a prompt longer than it
-    reads) counts as one that was left as it was given.
+    Those of the model are ``seconds`` (its share of a batch; the context was prefilled, as when a user
+    types) and ``refused``: an item that the editor refuses (a prompt longer than it reads) counts as left
+    as it was given.
     """
     if not row.startswith("model"):
         return [(_baseline(row, item, editor), {}) for item in items]
     name, steps = row.split("@")
     requests = [request_of(item, int(steps), lock=name == "model+lock") for item in items]
+    for request in requests:
+        if request.picture is not None and hasattr(editor, "prefill"):
+            editor.prefill(request.picture)
     out = []
     for item, result in zip(items, answers(editor, requests)):
         if result is None:
