@@ -36,6 +36,8 @@ COMMANDS: dict[str, str] = {
 }
 
 
+INTERRUPTED = 130  # what a shell expects of a command stopped by Ctrl-C
+
 # Wrong usage is told by the parser's own errors, which are a copy of click's in some versions of typer.
 _USAGE = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -62,7 +64,7 @@ class LazyCommands(TyperGroup):
             if os.environ.get("KONTEXT_DEBUG"):
                 raise
             typer.echo("error: " + " ".join(_explain(error).split()), err=True)
-            raise typer.Exit(1) from error
+            raise typer.Exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1) from error
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):

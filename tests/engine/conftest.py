@@ -88,6 +88,7 @@ def painting_editor(random_model):
     codec = BlockCodec()
     model = SimpleNamespace(**{name: getattr(random_model, name) for name in PARTS})
     model.preset = SimpleNamespace(
+        name="painter",
         text_length=64,
         sizes=((128, 128),),
         clip=random_model.preset.clip,

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from kontext.engine import Editor, EditRequest
 from kontext.engine.sampling import Batch, sample, seeded_noise
@@ -257,12 +257,15 @@ def test_result_tells_how_it_was_made(editor):
     assert np.array_equal(pixels(result), pixels(again))
 
 
-def test_poor_round_trip_warns_and_names_what_to_do(editor):
+def test_a_picture_of_another_kind_warns_and_names_what_to_do(editor, painting_editor, scene):
     assert any("dev" in warning for warning in editor.edit(noise(), "make it red").warnings)
+    assert any("photograph" in warning for warning in painting_editor.edit(scene, "make it red").warnings)
 
 
-def test_good_round_trip_does_not_warn(painting_editor, scene):
-    assert painting_editor.edit(scene, "make it red").warnings == ()
+def test_a_drawing_that_the_codec_keeps_does_not_warn(painting_editor):
+    drawing = Image.new("RGB", (128, 128), (250, 220, 120))
+    ImageDraw.Draw(drawing).ellipse((30, 30, 90, 90), fill=(60, 120, 200))
+    assert painting_editor.edit(drawing, "make it red").warnings == ()
 
 
 def mask(width=64, height=64, value=255):

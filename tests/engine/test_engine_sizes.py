@@ -44,6 +44,7 @@ def test_ties_go_to_the_smaller_width():
     assert preferred(((32, 32), (64, 32)), 1.5) == (32, 32)
 
 
+@settings(deadline=None)
 @given(st.integers(16, 4000), st.integers(16, 4000), st.sampled_from([DEV_SIZES, NANO_SIZES]))
 def test_match_returns_the_size_of_the_picture_and_never_stretches(width, height, sizes):
     plan = plan_edit((width, height), "match", sizes)

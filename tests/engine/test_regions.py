@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from kontext.engine.regions import change_map, composite, find_region
@@ -157,32 +158,54 @@ def test_change_map_ignores_what_both_sides_lost_and_sees_what_one_side_has():
     codec = np.full((32, 32, 3), 100, np.uint8)
     result = codec.copy()
     result[8:24, 8:24, 1] = 180
-    change = change_map(result, codec)
+    change = change_map(result, codec).abs().amax(0)
     assert change[:6].max() == 0
     assert change[12:20, 12:20].min() == pytest.approx(80 / 255)
 
 
+def found(change, **options):
+    """The soft region of a map of change in one channel, (128, 128)."""
+    change = torch.tensor(change, dtype=torch.float32)
+    return find_region(torch.stack((change, 0 * change, 0 * change)), (128, 128), **options)
+
+
 def test_specks_and_an_even_restlessness_are_no_region():
-    random = np.random.default_rng(0)
-    change = np.abs(random.normal(0, 0.012, (128, 128))).astype(np.float32)
+    change = np.random.default_rng(0).normal(0, 0.012, (128, 128))
     change[30, 40] = 0.9
-    assert find_region(change).empty
+    assert found(change).empty
 
 
 def test_weak_change_belongs_where_it_touches_strong_change():
-    change = np.zeros((128, 128), np.float32)
-    change[20:60, 20:60], change[30:40, 30:40] = 0.06, 0.5
+    change = np.zeros((128, 128))
+    change[20:60, 20:60], change[30:40, 30:40] = 0.06, 0.25
     change[90:120, 90:120] = 0.06  # weak alone: not an edit
-    soft = find_region(change).soft
+    soft = found(change).soft
     assert soft[22:58, 22:58].min() > 0.9
     assert soft[80:].max() == 0
 
 
 def test_gaps_inside_a_region_are_closed():
-    change = np.zeros((128, 128), np.float32)
+    change = np.zeros((128, 128))
     change[20:60, 20:60] = 0.5
     change[38:41, 20:60] = 0
-    assert find_region(change).soft[25:55, 25:55].min() == 1
+    assert found(change).soft[25:55, 25:55].min() == 1
+
+
+def test_a_slight_change_of_all_colours_is_one_of_the_whole_picture():
+    restless = np.random.default_rng(0).normal(0, 0.03, (128, 128))
+    assert found(restless + 0.04).soft is None
+    assert found(restless).soft is not None
+
+
+def test_regions_of_large_canvases_are_found_on_a_small_grid():
+    codec = np.full((700, 1100, 3), 100, np.uint8)
+    result = codec.copy()
+    result[300:500, 200:600] = 220
+    soft = find_region(change_map(result, codec), (1100, 700)).soft
+    assert soft.shape == (700, 1100)
+    truth = np.zeros((700, 1100), bool)
+    truth[300:500, 200:600] = True
+    assert overlap(soft > 0.5, truth) > 0.85 and soft[310:490, 210:590].min() == 1
 
 
 def test_empty_region_gives_the_original_object():

@@ -54,7 +54,7 @@ def edit(
     if (region or cutout) and not lock:
         raise BadRequest("--region and --cutout need the lock; leave --no-lock away")
     outputs = Outputs(
-        output, picture.with_name(f"{picture.stem}-edited.png"), variants, picture, region, cutout
+        output, picture.parent / f"{picture.stem}-edited.png", variants, picture, region, cutout
     )
     given = pictures.load(picture)  # a bad picture is told before the weights are read
     with options.progress() as on_step:

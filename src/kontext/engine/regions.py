@@ -7,6 +7,7 @@ own detail comes back as the change fades; outside, the original's pixels stay t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +16,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from kontext.engine.sizes import SizePlan
+from kontext.engine.sizes import Size, SizePlan
 
 WEAK, STRONG = 0.04, 0.10  # change (of 1) that may belong to a region, and change that makes one
-RESTLESS_WEAK, RESTLESS_STRONG = 3.0, 6.0  # both stay this many medians of the change map above chance,
-CALM = 2.0  # but no more than this many times their usual value: a change everywhere is not chance
-SPECK = 0.0006  # share of the canvas below which a patch of change is chance
+RESTLESS_WEAK, RESTLESS_STRONG = 4.2, 9.0  # both stay this many times above the change of the calmer third,
+CALM = 3.0  # but no more than this many times their usual value: a change nearly everywhere is not chance
+HALO = 0.2  # of the strongest change nearby: what is weaker is only the codec's blur around it
+SPECK = 8  # pixels of a 7x7 square that must change for a patch to be more than chance
 GLOBAL = 0.72  # share of the canvas from which on the edit counts as one of the whole picture
+EVERYWHERE = 0.028  # mean change of an 8x8 block that four of five blocks exceed in an edit of the whole
 MARGIN = 1 / 64  # of the canvas side: how far a region reaches beyond the change itself, for its soft edge
+GRID = 256  # points along the longer side of the grid on which regions are found
 
 
 @dataclass(frozen=True)
@@ -38,37 +42,60 @@ class Region:
         return self.soft is not None and not self.soft.any()
 
 
-def change_map(result: np.ndarray, codec: np.ndarray) -> np.ndarray:
-    """How much each pixel changed, 0 to 1: the largest difference of a channel after a 3x3 mean. uint8 in."""
-    difference = (
-        torch.from_numpy(result.astype(np.float32) - codec.astype(np.float32)).permute(2, 0, 1)[None] / 255
-    )
-    return F.avg_pool2d(difference, 3, 1, 1, count_include_pad=False).abs().amax(dim=1)[0].numpy()
+def change_map(result: np.ndarray, codec: np.ndarray) -> Tensor:
+    """How each pixel changed: (3, rows, columns) float32, -1 to 1, of uint8 pictures (height, width, 3).
+
+    Means over 3x3 pixels, so that single pixels do not count; of canvases larger than the grid, over as many
+    pixels as one point of the grid covers.
+    """
+    change = torch.from_numpy(result.astype(np.float32) - codec.astype(np.float32)).permute(2, 0, 1) / 255
+    factor = math.ceil(max(change.shape) / GRID)
+    if factor > 1:
+        return F.avg_pool2d(change, factor, ceil_mode=True, count_include_pad=False)
+    return F.avg_pool2d(change, 3, 1, 1, count_include_pad=False)
 
 
-def find_region(change: np.ndarray, inside: np.ndarray | None = None) -> Region:
-    """The region of a change map (height, width). `inside`, a soft mask of the same size, limits it.
+def find_region(change: Tensor, canvas: Size, inside: Image.Image | None = None) -> Region:
+    """The region of a change map on a canvas. `inside`, a soft mask (mode L) as large as the canvas, limits
+    it.
 
     Weak change belongs to the region where it is connected with strong change (hysteresis). Gaps are
     closed, specks dropped, the edge feathered within a margin around it. A change nearly everywhere
     is left whole.
     """
-    median = float(np.median(change))
+    if inside is None and _everywhere(change):
+        return Region(None)
+    size = change.abs().amax(dim=0)[None, None]
+    restless = float(size.quantile(0.3))
     if inside is not None:
-        change = change * (inside > 0)
-    weak = min(max(WEAK, RESTLESS_WEAK * median), CALM * WEAK)
-    strong = min(max(STRONG, RESTLESS_STRONG * median), CALM * STRONG)
-    field = torch.from_numpy(change)[None, None]
-    grown = _connected(field > weak, field > strong)
-    radius = max(1, round(min(change.shape) * MARGIN))
-    grown = _shrink(_grow(grown, radius), radius)  # closed
-    grown = _without_specks(grown, max(2, round(SPECK * change.size)))
+        size = size * (F.interpolate(_field(inside), size.shape[2:], mode="area") > 0)
+    weak = min(max(WEAK, RESTLESS_WEAK * restless), CALM * WEAK)
+    strong = min(max(STRONG, RESTLESS_STRONG * restless), CALM * STRONG)
+    halo = HALO * F.max_pool2d(size, 9, 1, 4)
+    grown = _connected((size > weak) & (size > halo), size > strong)
+    radius = max(1, round(min(size.shape[2:]) * MARGIN))
+    grown = _shrink(_grow(grown, radius), radius)  # gaps closed
+    dense = F.avg_pool2d(grown.float(), 7, 1, 3) * 49 >= SPECK
+    grown = _connected(grown, dense & grown)  # specks dropped
     if inside is None and grown.float().mean() > GLOBAL:
         return Region(None)
-    soft = _feather(grown, radius)[0, 0].numpy()
+    soft = F.interpolate(_feather(grown, radius), canvas[::-1], mode="bilinear")
     if inside is not None:
-        soft = soft * inside
-    return Region(soft)
+        soft = soft * _field(inside)
+    return Region(soft[0, 0].numpy())
+
+
+def _everywhere(change: Tensor) -> bool:
+    """Whether most blocks changed in the mean: colour and light of a whole picture, which noise does not
+    move.
+    """
+    side = max(1, max(change.shape) // 16)
+    blocks = F.avg_pool2d(change, side).abs().amax(dim=0).flatten()
+    return float(blocks.quantile(0.2)) > EVERYWHERE
+
+
+def _field(mask: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(mask, np.float32) / 255)[None, None]
 
 
 def composite(
@@ -149,26 +176,6 @@ def _connected(allowed: Tensor, seeds: Tensor) -> Tensor:
         for _ in range(8):
             field = F.max_pool2d(field, 3, 1, 1) * allowed
     return field > 0
-
-
-def _without_specks(mask: Tensor, least: int) -> Tensor:
-    """Connected patches of fewer than `least` pixels dropped."""
-    labels = _labels(mask)
-    names, counts = labels[mask].unique(return_counts=True)
-    small = names[counts < least]
-    return mask & ~torch.isin(labels, small)
-
-
-def _labels(mask: Tensor) -> Tensor:
-    """Connected patches by the largest index in each."""
-    names = torch.arange(1, mask.numel() + 1, dtype=torch.float64).reshape(mask.shape) * mask
-    while True:
-        spread = names
-        for _ in range(8):
-            spread = F.max_pool2d(spread, 3, 1, 1) * mask
-        if torch.equal(spread, names):
-            return names.long()
-        names = spread
 
 
 def _feather(mask: Tensor, radius: int) -> Tensor:

@@ -1,0 +1,5 @@
+"""`python -m kontext` is `kontext`."""
+
+from kontext.cli import main
+
+main()
