@@ -126,6 +126,23 @@ def test_a_session_goes_on_by_id_or_name_and_a_saved_png_with_its_turns(kontext_
         assert code == 1 and says in errors
 
 
+def test_a_session_moves_as_one_file_and_can_be_deleted(kontext_command, kid, tmp_path, home):
+    begun = chat(kontext_command, kid, lines=["one", "/undo", "two", f"/export {tmp_path}/all.zip"])
+    other = chat(kontext_command, tmp_path / "all.zip", "--data", tmp_path / "other", lines=["/turns"])
+    assert [row["prompt"] for row in other[-1]["turns"]] == ["", "one", "two"] and other[-1]["current"] == 2
+    (tmp_path / "bad.zip").write_bytes((tmp_path / "all.zip").read_bytes().replace(b"blobs/", b"../../"))
+    code, _, errors = kontext_command("chat", tmp_path / "bad.zip")
+    assert code == 1 and "bad.zip is refused: its entries are not" in errors
+    assert kontext_command("chat", "--delete", begun[0]["session"])[0] == 0
+    assert kontext_command("chat", "--list")[1] == ""
+
+
+def test_weights_that_do_not_load_leave_no_session(kontext_command, kid, monkeypatch):
+    monkeypatch.setattr(TintEditor, "load", lambda *_, **__: 1 / 0)
+    assert kontext_command("chat", kid)[0] == 1
+    assert kontext_command("chat", "--list")[1] == ""
+
+
 def test_another_process_on_the_session_is_told_of_and_nothing_is_lost(
     kontext_command, kid, home, monkeypatch
 ):

@@ -108,7 +108,7 @@ def survive(folder, picture, steps, kills, seed):
         store.collect(older_than_seconds=0)
         assert store.check() == []
         named = {sha256 for turn in session.turns for names in turn.blobs.values() for sha256 in names}
-        assert {name for _, name, _, _ in store.blobs.listing()} == named
+        assert {found.name for found in store.blobs.listing()} == named
 
 
 def test_killed_session_writes_lose_nothing(tmp_path, picture):

@@ -1,11 +1,6 @@
 """The same store on SQLite and on PostgreSQL (a throw-away cluster), in a folder and in an object store."""
 
-import os
-import shutil
-import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
@@ -15,35 +10,6 @@ from tint import TintEditor
 from kontext.errors import BadConfig, Busy
 from kontext.session import Store
 from kontext.session.schema import MIGRATIONS, migrate, versions
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """The URL of a PostgreSQL that lives as long as these tests, reached by a socket in its own folder."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed; it connects to PostgreSQL")
-    found = [shutil.which("initdb"), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")))]
-    programs = next((Path(path).parent for path in found if path), None)
-    if programs is None:
-        pytest.skip("PostgreSQL's initdb is not installed")
-    folder = tempfile.mkdtemp(prefix="kontext-postgres-")
-    owner = {}
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        try:
-            shutil.chown(folder, "postgres", "postgres")
-        except LookupError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-        owner = {"user": "postgres", "group": "postgres", "extra_groups": []}
-
-    def call(*command):
-        subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=60, **owner)
-
-    data = f"{folder}/data"
-    call(programs / "initdb", "-D", data, "-U", "kontext", "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-    call(programs / "pg_ctl", "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start")
-    yield f"postgresql://kontext@/postgres?host={folder}"
-    call(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -110,6 +76,17 @@ def test_a_collection_never_takes_what_a_turn_is_about_to_name(place, picture, m
         monkeypatch.setattr(session, "_changing", collect_first)
         session.edit("a")
         assert store.check() == []
+
+
+def test_pictures_of_the_service_in_the_same_store_are_left_alone(place, picture):
+    with Store(*place) as store:
+        own = store.blobs.put(b"the result of a job")
+        with store.writing() as db:
+            migrate(db, "service", (lambda db: None,))
+        assert store.collect(older_than_seconds=0) == 0 and store.blobs.has(own)
+        assert store.collect(keep=[own], older_than_seconds=0) == 0 and store.blobs.has(own)
+        assert store.collect(keep=[], older_than_seconds=3600) == 0 and store.blobs.has(own)
+        assert store.collect(keep=[], older_than_seconds=0) == 19 and not store.blobs.has(own)
 
 
 def test_stores_that_start_together_migrate_once(place):

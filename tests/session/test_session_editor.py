@@ -36,3 +36,24 @@ def test_a_session_with_an_editor_repeats_and_locks(real_editor, picture, tmp_pa
     restored.undo()
     repeated = restored.edit(first.prompt, seed=first.seed, steps=2, box=(4, 4, 20, 16), references=[picture])
     assert repeated.pixels == first.pixels
+
+
+def many_local_edits(session, turns):
+    """Edit inside boxes, compare each turn with the first picture; returns where no box ever was."""
+    first = np.asarray(session.picture)
+    untouched = np.ones(first.shape[:2], bool)
+    for number in range(turns):
+        x, y = number * 7 % 30, number * 5 % 14
+        session.edit(f"Make it {number}", seed=number, steps=1, box=(x, y, 9, 9))
+        untouched[y : y + 9, x : x + 9] = False
+        assert np.array_equal(np.asarray(session.picture)[untouched], first[untouched])
+    return untouched
+
+
+def test_after_ten_turns_what_was_not_edited_is_the_first_picture(real_editor, picture):
+    assert many_local_edits(real_editor.open(picture), 10).mean() > 0.3
+
+
+@pytest.mark.slow
+def test_after_a_hundred_turns_what_was_not_edited_is_the_first_picture(real_editor, picture):
+    assert many_local_edits(real_editor.open(picture), 100).mean() > 0.2

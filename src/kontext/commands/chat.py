@@ -7,6 +7,7 @@ Every turn is on the disk before the next line is read; `kontext chat --session 
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,19 +26,24 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def chat(
     picture: Annotated[
-        Path | None, typer.Argument(help="The picture to begin with.", metavar="PICTURE", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="The picture, or session file, to begin with.", metavar="PICTURE", show_default=False
+        ),
     ] = None,
     session: Annotated[
         str | None, typer.Option(help="Go on with an earlier session, by id or name.", metavar="ID")
     ] = None,
     list_sessions: Annotated[bool, typer.Option("--list", help="List the sessions, and stop.")] = False,
+    delete: Annotated[
+        str | None, typer.Option(help="Delete a session with its pictures, and stop.", metavar="ID")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the sessions.", metavar="DIR")] = None,
     model: options.Model = "nano",
     device: options.Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object a line.")] = False,
 ) -> None:
     """Edit one picture in many turns: type what to change; /help lists the commands."""
-    from kontext.engine import pictures
     from kontext.session import Store, default_folder
 
     folder = data or default_folder()
@@ -46,26 +52,40 @@ def chat(
             for info in store.sessions():
                 typer.echo(f"{info.id}  {info.turns:4} turns  {info.name}")
             return
+        if delete is not None:
+            store.delete(store.find(delete).id)
+            typer.echo(f"deleted; {store.collect() / 2**20:.1f} MiB of pictures freed")
+            return
         if (picture is None) == (session is None):
             raise BadRequest(
                 "give a PICTURE to begin with, or --session ID to go on; --list shows the sessions"
             )
-        if picture is not None:
-            pictures.load(picture)  # a bad picture is told before the weights are read
-        found = store.find(session) if session is not None else None
-        with options.progress():
-            from kontext.engine import Editor
+        found = store.find(session) if session is not None else start(store, picture)
+        try:
+            with options.progress():
+                from kontext.engine import Editor
 
-            editor = Editor.load(model, device=device)
-        found = found or start(store, picture)
+                editor = Editor.load(model, device=device)
+        except BaseException:
+            if session is None:
+                store.delete(found.id)  # a conversation that never began
+            raise
         found.editor = editor
         Chat(found, _answer_json if as_json else _answer_words).run(_lines(folder))
 
 
 def start(store: Any, path: Any) -> Session:
-    """A session on a picture file; a PNG of ours brings its turns along. Raises BadPicture, NotFound."""
-    from kontext.errors import BadPicture
+    """A session on a picture file; a PNG of ours and a session file bring their turns along.
 
+    Raises NotFound, BadPicture, and BadRequest for a damaged session file.
+    """
+    from kontext.engine import pictures
+    from kontext.errors import BadPicture
+    from kontext.session import archive
+
+    if zipfile.is_zipfile(path):
+        return archive.load(store, path)
+    pictures.load(path)
     try:
         return store.restore(path)
     except (BadRequest, BadPicture):  # without a history of ours: a picture like any other
@@ -221,6 +241,15 @@ class Chat:
         path = self.session.save(Path(rest).expanduser(), identity=_identity(rest))
         self.answer(f"saved {path}", {"saved": str(path)})
 
+    def do_export(self, rest: str) -> None:
+        """/export FILE        write the whole session to one file; kontext chat FILE opens it"""
+        from kontext.session import archive
+
+        if not rest:
+            raise BadRequest("say where to: /export kid.zip")
+        path = archive.save(self.session, Path(rest).expanduser())
+        self.answer(f"exported {path}", {"exported": str(path)})
+
     def do_open(self, rest: str) -> None:
         """/open [FILE]        look at this turn; with FILE begin a new session on that picture"""
         if rest:
@@ -293,6 +322,7 @@ def _lines(folder: Path) -> Iterator[str]:
             line = input("> ")
         except EOFError:
             typer.echo()
+            yield "/quit"
             return
         except KeyboardInterrupt:
             typer.echo("  (/quit stops)")

@@ -10,6 +10,8 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -22,6 +24,16 @@ NAME = re.compile(r"[0-9a-f]{64}")
 
 def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One file of a store."""
+
+    path: str
+    name: str
+    size: int
+    age_seconds: float
 
 
 class Blobs:
@@ -65,6 +77,7 @@ class Blobs:
         return data
 
     def has(self, sha256: str) -> bool:
+        self.files.invalidate_cache()  # another process may have deleted it
         return self.files.exists(self.path(sha256))
 
     def delete(self, sha256: str) -> None:
@@ -74,16 +87,25 @@ class Blobs:
         except FileNotFoundError:
             pass
 
-    def listing(self) -> Iterator[tuple[str, str, float, int]]:
-        """(path, name, age in seconds, bytes) of everything kept; unfinished files have a name that is no
-        sha256.
-        """
+    def listing(self) -> Iterator[Stored]:
+        """Everything that is kept; unfinished files have a name that is no sha256."""
         self.files.invalidate_cache()
-        now = time.time()
         for path, info in self.files.find(self.root, detail=True).items():
-            changed = info.get("mtime") or info.get("LastModified") or info.get("created") or now
-            changed = changed.timestamp() if hasattr(changed, "timestamp") else float(changed)
-            yield path, path.rsplit("/", 1)[-1], now - changed, info["size"]
+            yield Stored(path, path.rsplit("/", 1)[-1], info["size"], _age(info))
+
+    def age_seconds(self, path: str) -> float:
+        """Seconds since a path was written, or put again; below 0 for one that is gone."""
+        self.files.invalidate_cache()
+        try:
+            return _age(self.files.info(path))
+        except FileNotFoundError:
+            return -1.0
+
+
+def _age(info: dict[str, Any]) -> float:
+    """Of what fsspec tells of a file: local disks, object stores and memory have a name each for its time."""
+    changed = info.get("mtime") or info.get("LastModified") or info.get("created") or time.time()
+    return time.time() - (changed.timestamp() if hasattr(changed, "timestamp") else float(changed))
 
 
 def _sync_folder(path: str) -> None:

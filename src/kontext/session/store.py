@@ -26,7 +26,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from kontext.errors import BadConfig, BadPicture, BadRequest, Busy, KontextError, NotFound
 from kontext.session.blobs import NAME, Blobs
 from kontext.session.pixels import as_picture, digest, from_png, to_png
-from kontext.session.schema import migrate, sessions, turn_blobs, turns
+from kontext.session.schema import migrate, sessions, turn_blobs, turns, versions
 
 if TYPE_CHECKING:
     from kontext.session.session import Session
@@ -279,21 +279,30 @@ class Store:
 
     # Care
 
-    def collect(self, *, keep: Iterable[str] = (), older_than_seconds: float = 3600) -> int:
+    def collect(self, *, keep: Iterable[str] | None = None, older_than_seconds: float = 3600) -> int:
         """Delete blobs that no turn names and that are not in `keep`, and files left by crashed writes.
         Returns bytes freed.
 
         Runs inside a write transaction: a turn that is being added either is seen here, or finds its blob
         gone and writes it again (`Session.add`). Blobs younger than `older_than_seconds` stay, for those who
-        write blobs long before their rows.
+        write blobs long before their rows. Without `keep` nothing is deleted where another component (the
+        service) has tables in this database: only it knows which blobs are its own.
         """
-        kept, freed, listing = set(keep), 0, list(self.blobs.listing())
+        kept, freed = set(keep or ()), 0
+        with self.reading() as db:
+            shared = db.scalar(
+                sql.select(versions.c.component).where(versions.c.component != "session").limit(1)
+            )
+        if keep is None and shared:
+            log.info("pictures are left to the %s, which shares this store", shared)
+            return 0
+        listing = [found for found in self.blobs.listing() if found.age_seconds >= older_than_seconds]
         with self.writing() as db:
             kept.update(db.scalars(sql.select(turn_blobs.c.sha256).distinct()))
-            for path, name, age, size in listing:
-                if name not in kept and age >= older_than_seconds:
-                    self.blobs.files.rm_file(path)
-                    freed += size
+            for found in listing:
+                if found.name not in kept and self.blobs.age_seconds(found.path) >= older_than_seconds:
+                    self.blobs.files.rm_file(found.path)
+                    freed += found.size
         log.info("collected %d bytes of unused pictures", freed)
         return freed
 
@@ -328,9 +337,9 @@ class Store:
             except KontextError as error:
                 wrong.append(f"turn {row['turn_id']}, {row['role']}: {error}")
         wrong += [
-            f"unfinished file {path}"
-            for path, name, age, _ in self.blobs.listing()
-            if not NAME.fullmatch(name) and age >= 3600
+            f"unfinished file {found.path}"
+            for found in self.blobs.listing()
+            if not NAME.fullmatch(found.name) and found.age_seconds >= 3600
         ]
         return wrong
 
