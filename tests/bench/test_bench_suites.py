@@ -1,0 +1,168 @@
+"""Every suite from items to page: an exact editor gets full marks, one that does nothing gets none."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kontext import world
+from kontext.bench import drift, identity, quality, report, rows, style, text
+from kontext.bench.items import at_size, item
+from kontext.bench.run import Run
+from kontext.errors import BadRequest
+
+SIZE = 64
+
+
+def key(one):
+    return (b"" if one.sample.source is None else one.given.tobytes()), one.prompt
+
+
+class Exact:
+    """Returns a known answer for each picture and sentence; refuses what it does not know."""
+
+    def __init__(self, items=()):
+        self.answers = {key(one): one for one in items}
+
+    def edit(self, picture, prompt, **settings):
+        one = self.answers.get((picture.tobytes(), prompt))
+        if one is None:
+            raise BadRequest("never seen")
+        return SimpleNamespace(picture=Image.fromarray(one.sample.target), seconds={"total": 0.25})
+
+    def generate(self, prompt, **settings):
+        assert settings["size"] == f"{SIZE}x{SIZE}"
+        one = self.answers[b"", prompt]
+        return SimpleNamespace(picture=Image.fromarray(one.sample.target), seconds={"total": 0.25})
+
+
+def finished(run, suite, figures, sections):
+    result = run.result(suite, "exact", figures)
+    json.dumps(result, allow_nan=False)
+    html = report.page(result, sections(result))
+    assert 'src="http' not in html and "href" not in html  # nothing is fetched
+    return result, html
+
+
+def test_quality(tmp_path):
+    categories, names = ("local", "generate"), ("copy", "random", "oracle", "model@4", "model+lock@4")
+    editor = Exact([item("test", category, 0, SIZE) for category in categories])
+    with Run(tmp_path, {}) as run:
+        quality.measure(editor, run, n=1, size=SIZE, rows=names, categories=categories)
+        result, html = finished(run, "quality", quality.FIGURES, lambda r: quality.sections(run, r, SIZE))
+    success = {row: groups["test"]["success"]["mean"] for row, groups in result["rows"].items()}
+    assert success == {"copy": 0, "random": 0, "oracle": 1, "model@4": 1, "model+lock@4": 1}
+    assert result["rows"]["model@4"]["test"]["seconds"]["mean"] == 0.25
+    assert (tmp_path / "pictures" / "model@4" / "test" / "local" / "0000.png").is_file()
+    assert "Best: model+lock@4" in html and "Failures of model+lock@4: none" in html
+
+
+def test_what_the_editor_refuses_counts_as_left_alone_and_is_told(tmp_path):
+    with Run(tmp_path, {}) as run:
+        quality.measure(Exact(), run, n=1, size=SIZE, rows=["model@4"], categories=("local",))
+        result, html = finished(run, "quality", quality.FIGURES, lambda r: quality.sections(run, r, SIZE))
+    cells = result["rows"]["model@4"]["test"]
+    assert cells["refused"]["mean"] == 1 and cells["success"]["mean"] == 0 and cells["keep@5"]["mean"] == 1
+    assert "nothing done 1" in html
+
+
+def test_a_resumed_run_makes_nothing_twice(tmp_path):
+    editor = Exact([item("test", "local", i, SIZE) for i in range(2)])
+    with Run(tmp_path, {}) as run:
+        quality.measure(editor, run, n=1, size=SIZE, rows=["model@4"], categories=("local",))
+    del editor.answers[next(iter(editor.answers))]
+    with Run(tmp_path, {}, resume=True) as run:
+        quality.measure(editor, run, n=2, size=SIZE, rows=["model@4"], categories=("local",))
+        assert [r.figures["success"] for r in run.records] == [1, 1]
+
+
+def test_drift_to_page(tmp_path):
+    with Run(tmp_path, {}) as run:
+        drift.measure(None, run, n=1, size=SIZE, rows=["copy", "oracle"], kinds=("nothing", "back"))
+        result, html = finished(run, "drift", drift.FIGURES, lambda r: drift.sections(run, r, SIZE))
+    assert result["rows"]["oracle"]["test/back"]["sr@10"]["mean"] == 1
+    assert result["rows"]["copy"]["test/back"]["sr@1"]["mean"] == 0
+    assert result["rows"]["copy"]["test/nothing"]["sr@10"]["mean"] == 1
+    assert "<svg" in html
+
+
+def test_the_matcher_reads_the_word_and_only_the_word():
+    one = text.find("test", 0, 128)
+    word = one.full.after["sign"]["word"]
+    assert text.matched(one, one.sample.target) == word
+    other = next(w for w in text.WORDS if len(w) == len(word) and w != word)
+    scene = one.full.after | {"sign": one.full.after["sign"] | {"word": other}}
+    assert text.matched(one, at_size(world.render(scene), 128)) == other
+    assert text.score(one, one.sample.target, None)["matched"] == 1
+    assert text.score(one, one.given, None)["matched"] == 0
+
+
+def test_letters_are_counted():
+    assert text.letter_errors("TEA", "TEA") == 0
+    assert text.letter_errors("TEE", "TEA") == pytest.approx(1 / 3)
+    assert text.letter_errors("", "TEA") == text.letter_errors("ANYTHING", "TEA") == 1
+
+
+def test_glyphs_are_compared_whatever_their_colour():
+    letters = np.full((20, 40, 3), 240, np.uint8)
+    letters[5:15, 5:10] = letters[5:15, 20:25] = 30
+    assert text.glyph_overlap(letters, letters) == 1
+    assert text.glyph_overlap(np.roll(letters, 2, axis=1), letters) == pytest.approx(3 / 7)
+    assert text.glyph_overlap(np.full_like(letters, 9), letters) == 0
+
+
+def test_ocr_reads_a_plain_word():
+    pytest.importorskip("rapidocr")
+    read = text.reader()
+    one = text.find("test", 3, 256)
+    said = [read(one.sample.target[text._writing(one)])]
+    assert text.letter_errors(said[0], one.full.after["sign"]["word"]) <= 0.34
+
+
+def test_style_tells_looks_apart_and_catches_copies():
+    one = style.find("style_reference", 0, 128)
+    right = style.score(one, one.sample.target)
+    assert (
+        right["style"] == right["content"] == right["score"] == right["success"] == 1 and right["copied"] == 0
+    )
+    other = next(s for s in style.STYLES if s != one.full.after["style"])
+    wrong = style.score(one, at_size(world.render(one.full.after | {"style": other}), 128))
+    assert wrong["style"] == wrong["pixels"] == wrong["colours"] == wrong["edges"] == 0
+    copied = style.score(one, one.given)
+    assert copied["copied"] == 1 and copied["content"] == 0 and copied["score"] == 0
+
+
+def test_colours_and_edges_do_not_care_where_things_are():
+    one = style.find("style_reference", 0, 128)
+    mirrored = style.score(one, np.ascontiguousarray(one.sample.target[:, ::-1]))
+    assert mirrored["colours"] == 1
+
+
+def test_identity_tells_who_it_is():
+    scene = identity.find(0, SIZE).full.after
+    truth = at_size(world.render(scene), SIZE)
+    assert identity.retained(truth, scene, SIZE) == {"kept": 1.0, "rank-1": 1.0}
+    c = scene["character"]
+    shade = next(s for s in identity.SKINS if s != c["skin"])
+    cloth = "green" if c["cloth_color"] != "green" else "red"
+    changed = {**scene, "character": {**c, "skin": shade, "cloth_color": cloth}}
+    one_off = identity.retained(at_size(world.render(changed), SIZE), scene, SIZE)
+    assert 0.3 < one_off["kept"] < 1
+    other = next(identity._gallery(scene))
+    assert identity.retained(at_size(world.render(other), SIZE), scene, SIZE)["rank-1"] == 0
+
+
+def test_the_gallery_has_a_hundred_different_characters():
+    scene = identity.find(0, SIZE).full.after
+    others = [json.dumps(one["character"], sort_keys=True) for one in identity._gallery(scene)]
+    assert len(set(others)) == identity.GALLERY - 1
+    poses = {(json.loads(o)["x"], json.loads(o)["expression"], json.loads(o)["family"]) for o in others}
+    assert len(poses) == 1
+
+
+def test_rows_are_multiplied_by_steps_and_unknown_ones_refused():
+    assert rows.row_names(["copy", "model"], [1, 4]) == ["copy", "model@1", "model@4"]
+    with pytest.raises(BadRequest, match="rows are copy"):
+        rows.row_names(["magic"], [4])
