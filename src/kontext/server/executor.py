@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from kontext.engine.requests import Result
-from kontext.errors import KontextError
+from kontext.errors import BadConfig, KontextError
 from kontext.server.settings import Settings
 from kontext.server.worker import Card, Failure, Tell, Work
 
@@ -163,7 +163,10 @@ class LocalWorker:
 
 def make_workers(settings: Settings) -> list[Worker]:
     if settings.executor == "ray":
-        from kontext.server.ray_executor import RayWorker
+        try:
+            from kontext.server.ray_executor import RayWorker
+        except ImportError:
+            raise BadConfig("--executor ray needs the ray extra: pip install 'openkontext[ray]'") from None
 
         return [RayWorker(settings) for _ in range(settings.workers)]
     return [LocalWorker(settings) for _ in range(settings.workers)]

@@ -1,0 +1,301 @@
+"""The Model Context Protocol over stdio: four tools (generate, edit, vary, history) on the sessions of this
+machine.
+
+JSON-RPC 2.0, one message a line (specification 2025-11-25, and older ones that begin with a handshake).
+Pictures are given as paths; results are kept as turns of sessions, the same that `kontext chat` and the
+playground show.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+from kontext import __version__
+from kontext.errors import BadRequest, KontextError
+from kontext.session import Session, Store, Turn
+from kontext.session.pixels import to_png
+
+log = logging.getLogger(__name__)
+
+VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+INSTRUCTIONS = """Edit pictures by sentences; only what the sentence names changes.
+Begin with `edit` and the path of a picture, or with `generate`; both answer with a session.
+Go on with `edit` and that session: each edit is a turn, made from the current one or from `turn`.
+`vary` makes siblings of a turn. `history` lists sessions and turns."""
+PARSE_ERROR, INVALID, NO_METHOD, BAD_PARAMS, FAILED = -32700, -32600, -32601, -32602, -32603
+
+
+def _schema(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+PROMPT = {"type": "string", "description": "What to change, or what to show."}
+SESSION = {"type": "string", "description": "Id or name of a session, as an earlier answer gave it."}
+TURN = {"type": "integer", "description": "Number of the turn to start from; default: the current one."}
+SEED = {"type": "integer", "description": "The same seed gives the same picture."}
+STEPS = {"type": "integer", "minimum": 1, "maximum": 200}
+PATH = {"type": "string", "description": "Path of a picture on this machine."}
+
+TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "generate": (
+        "Make a picture from words, in a new session.",
+        _schema(
+            ("prompt",),
+            prompt=PROMPT,
+            size={"type": "string", "description": "WxH or W:H"},
+            seed=SEED,
+            steps=STEPS,
+        ),
+    ),
+    "edit": (
+        "Change a picture by a sentence. Give `picture` to begin a session, or `session` to go on with one.",
+        _schema(
+            ("prompt",),
+            prompt=PROMPT,
+            picture=PATH,
+            session=SESSION,
+            turn=TURN,
+            references={
+                "type": "array",
+                "items": PATH,
+                "maxItems": 3,
+                "description": "Pictures 2 to 4 of the prompt.",
+            },
+            box={
+                "type": "array",
+                "items": {"type": "integer"},
+                "minItems": 4,
+                "maxItems": 4,
+                "description": "x, y, width, height",
+            },
+            seed=SEED,
+            steps=STEPS,
+        ),
+    ),
+    "vary": (
+        "Make a turn again with other seeds: siblings, none replaces another.",
+        _schema(
+            ("session",),
+            session=SESSION,
+            turn=TURN,
+            count={"type": "integer", "minimum": 1, "maximum": 8},
+            seed=SEED,
+        ),
+    ),
+    "history": ("The turns of a session, or, without one, all sessions.", _schema((), session=SESSION)),
+}
+
+
+class Tools:
+    """The tools on a store. `load` gives the editor, at the first use. `on_step` and `cancel` are those of
+    an edit.
+    """
+
+    def __init__(self, store: Store, load: Callable[[], Any]) -> None:
+        self.store, self._load = store, load
+
+    @cached_property
+    def editor(self) -> Any:
+        return self._load()
+
+    def generate(self, prompt: str, **settings: Any) -> list[Turn]:
+        session = self.store.create(editor=self.editor, name=prompt[:60])
+        try:
+            return [session.generate(prompt, **settings)]
+        except BaseException:
+            self.store.delete(session.id)
+            raise
+
+    def edit(
+        self, prompt: str, *, picture: str | None = None, session: str | None = None, **settings: Any
+    ) -> list[Turn]:
+        if (picture is None) == (session is None):
+            raise BadRequest("give `picture` to begin a session, or `session` to go on with one")
+        if picture is not None:
+            return [self.store.create(picture, editor=self.editor).edit(prompt, **settings)]
+        return [self._open(session or "").edit(prompt, **settings)]
+
+    def vary(self, session: str, turn: int | None = None, count: int = 4, **settings: Any) -> list[Turn]:
+        found = self._open(session)
+        if turn is not None:
+            found.goto(turn)
+        return found.variants(count, **settings)
+
+    def history(self, session: str | None = None, **_: Any) -> dict[str, Any]:
+        if session is None:
+            keys = ("id", "name", "turns", "updated")
+            return {"sessions": [{key: getattr(info, key) for key in keys} for info in self.store.sessions()]}
+        found = self.store.find(session)
+        return {
+            "session": found.id,
+            "current": found.current.number,
+            "turns": [_described(found, turn) for turn in found.turns],
+        }
+
+    def _open(self, session: str) -> Session:
+        return self.store.find(session, editor=self.editor)
+
+    def call(
+        self, name: str, arguments: dict[str, Any], on_step: Any, cancel: threading.Event
+    ) -> dict[str, Any]:
+        """The result of a tool as the protocol wants it; what went wrong is told as one, in words."""
+        _, schema = TOOLS[name]
+        try:
+            unknown = set(arguments) - set(schema["properties"])
+            missing = set(schema["required"]) - set(arguments)
+            if unknown or missing:
+                word = (
+                    f"unknown: {', '.join(sorted(unknown))}"
+                    if unknown
+                    else f"missing: {', '.join(sorted(missing))}"
+                )
+                raise BadRequest(f"arguments of {name}, {word}")
+            known = {} if name == "history" else dict(on_step=on_step, cancel=cancel)
+            made = getattr(self, name)(**arguments, **known)
+        except (KontextError, TypeError, ValueError) as error:
+            return {"content": [{"type": "text", "text": str(error)}], "isError": True}
+        if isinstance(made, dict):
+            return {
+                "content": [{"type": "text", "text": json.dumps(made, ensure_ascii=False)}],
+                "structuredContent": made,
+            }
+        session = self.store.open(made[0].session_id)
+        facts = {"session": session.id, "turns": [_described(session, turn) for turn in made]}
+        images = [
+            {
+                "type": "image",
+                "data": base64.b64encode(to_png(turn.picture)).decode(),
+                "mimeType": "image/png",
+            }
+            for turn in made
+        ]
+        return {
+            "content": [*images, {"type": "text", "text": json.dumps(facts, ensure_ascii=False)}],
+            "structuredContent": facts,
+        }
+
+
+def _described(session: Session, turn: Turn) -> dict[str, Any]:
+    parent = session.tree.parent(turn)
+    return {
+        "turn": turn.number,
+        "parent": parent and parent.number,
+        "kind": turn.kind,
+        "prompt": turn.prompt,
+        "seed": turn.seed,
+        "size": list(turn.size),
+        "warnings": list(turn.facts.get("warnings", ())),
+    }
+
+
+class Server:
+    """Messages in, messages out. Requests are done one after the other; a cancellation is heard at once."""
+
+    def __init__(self, tools: Tools, send: Callable[[dict[str, Any]], None]) -> None:
+        self.tools, self.send = tools, send
+        self._work: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._cancels: dict[Any, threading.Event] = {}
+
+    def serve(self, lines: Iterable[str]) -> None:
+        """Until the lines end; what was asked for before is still answered."""
+        worker = threading.Thread(target=self._run)
+        worker.start()
+        try:
+            for line in lines:
+                if line.strip():
+                    self._take(line)
+        finally:
+            self._work.put(None)
+            worker.join()
+
+    def _take(self, line: str) -> None:
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            self._fail(None, PARSE_ERROR, "the line is no JSON")
+            return
+        if (
+            not isinstance(message, dict)
+            or message.get("jsonrpc") != "2.0"
+            or not isinstance(message.get("method"), str)
+        ):
+            if not (isinstance(message, dict) and ("result" in message or "error" in message)):
+                self._fail(None, INVALID, "no JSON-RPC 2.0 request")
+            return
+        params = message.get("params") or {}
+        if message["method"] == "notifications/cancelled" and isinstance(params, dict):
+            if event := self._cancels.get(str(params.get("requestId"))):
+                event.set()
+        elif "id" in message:
+            self._cancels[str(message["id"])] = threading.Event()
+            self._work.put(message)
+
+    def _run(self) -> None:
+        while (message := self._work.get()) is not None:
+            number, params = message["id"], message.get("params") or {}
+            try:
+                if not isinstance(params, dict):
+                    raise ValueError("params must be an object")
+                result = self._answer(message["method"], params, self._cancels[str(number)])
+                self.send({"jsonrpc": "2.0", "id": number, "result": result})
+            except LookupError as error:
+                self._fail(number, NO_METHOD, str(error.args[0]))
+            except ValueError as error:
+                self._fail(number, BAD_PARAMS, str(error))
+            except Exception:
+                log.exception("%s failed", message["method"])
+                self._fail(number, FAILED, "it failed; the log on stderr says why")
+            finally:
+                self._cancels.pop(str(number), None)
+
+    def _answer(self, method: str, params: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
+        if method == "initialize":
+            asked = params.get("protocolVersion")
+            return {
+                "protocolVersion": asked if asked in VERSIONS else VERSIONS[-1],
+                "capabilities": {"tools": {"listChanged": False}},
+                "serverInfo": {"name": "kontext", "version": __version__},
+                "instructions": INSTRUCTIONS,
+            }
+        if method == "ping":
+            return {}
+        if method == "tools/list":
+            return {
+                "tools": [
+                    {"name": name, "description": text, "inputSchema": schema}
+                    for name, (text, schema) in TOOLS.items()
+                ]
+            }
+        if method == "tools/call":
+            name, arguments = params.get("name"), params.get("arguments") or {}
+            if name not in TOOLS or not isinstance(arguments, dict):
+                raise ValueError(f"no tool {name!r}; there are {', '.join(TOOLS)}")
+            return self.tools.call(name, arguments, self._progress(params), cancel)
+        raise LookupError(f"no method {method!r}")
+
+    def _progress(self, params: dict[str, Any]) -> Callable[[Any], None] | None:
+        meta = params.get("_meta")
+        token = meta.get("progressToken") if isinstance(meta, dict) else None
+        if token is None:
+            return None
+
+        def on_step(info: Any) -> None:
+            told = {"progressToken": token, "progress": info.index, "total": info.steps}
+            self.send({"jsonrpc": "2.0", "method": "notifications/progress", "params": told})
+
+        return on_step
+
+    def _fail(self, number: Any, code: int, message: str) -> None:
+        self.send({"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": message}})

@@ -1,0 +1,133 @@
+"""Workers as Ray actors, on one machine or many: Ray places them and tells when one is gone.
+
+The queue stays with the service: an idle actor is given the next batch, so position, cancel, fair share and
+retries are the same as with local processes. Connects to the cluster of RAY_ADDRESS, or starts one on this
+machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from kontext.engine.requests import Result
+from kontext.errors import BadConfig
+from kontext.server.executor import CannotLoad, WorkerDied
+from kontext.server.settings import Settings
+from kontext.server.worker import Card, Failure, Station, Tell, Work
+
+log = logging.getLogger(__name__)
+
+
+class StationActor:
+    """A `Station` in a process of Ray's; a batch is a stream of steps that ends with its results."""
+
+    def __init__(self, factory: str, model: str, device: str | None) -> None:
+        self.station = Station(factory, model, device)
+        self._working = threading.Lock()
+
+    def card(self) -> Card:
+        return self.station.card
+
+    def run(self, works: Sequence[Work]) -> Iterator[tuple]:
+        told: queue.Queue[tuple] = queue.Queue()
+
+        def work() -> None:
+            with self._working:
+                results = self.station.run(works, lambda *step: told.put(("step", *step)))
+            told.put(("results", results))
+
+        threading.Thread(target=work).start()
+        while True:
+            message = told.get()
+            yield message
+            if message[0] == "results":
+                return
+
+    def prefill(self, picture: bytes) -> float | Failure:
+        with self._working:
+            return self.station.prefill(picture)
+
+    def cancel(self, job_id: str) -> None:
+        self.station.cancel(job_id)
+
+
+class RayWorker:
+    """The `Worker` whose place Ray has chosen."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.alive, self._actor = settings, False, None
+
+    async def start(self) -> Card:
+        await self.kill()
+        try:
+            await asyncio.to_thread(connect)
+            needs: dict[str, Any] = {"num_gpus": 1} if self.settings.device == "cuda" else {"num_cpus": 1}
+            actor = ray.remote(StationActor).options(max_restarts=0, max_concurrency=4, **needs)
+            self._actor = actor.remote(self.settings.editor, self.settings.model, self.settings.device)
+            card = await self._actor.card.remote()
+        except RayActorError as error:
+            cause = str(getattr(error, "cause", None) or error)
+            raise (CannotLoad if "creation task" in cause or "__init__" in cause else WorkerDied)(
+                last_line(cause)
+            ) from None
+        except RayError as error:
+            raise WorkerDied(last_line(str(error))) from None
+        self.alive = True
+        return card
+
+    async def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:
+        try:
+            stream = self._actor.run.options(num_returns="streaming").remote(list(works))
+            async for reference in stream:
+                kind, *told = await reference
+                if kind == "results":
+                    return told[0]
+                tell(*told)
+        except RayTaskError as error:
+            return [Failure(f"the editor failed ({last_line(str(error))})") for _ in works]
+        except RayError as error:
+            self.alive = False
+            raise WorkerDied(last_line(str(error))) from None
+        self.alive = False
+        raise WorkerDied("the actor ended without results")
+
+    async def prefill(self, picture: bytes) -> float | Failure:
+        try:
+            return await self._actor.prefill.remote(picture)
+        except RayTaskError as error:
+            return Failure(last_line(str(error)))
+        except RayError as error:
+            self.alive = False
+            raise WorkerDied(last_line(str(error))) from None
+
+    def cancel(self, job_id: str) -> None:
+        if self.alive:
+            self._actor.cancel.remote(job_id)
+
+    async def kill(self) -> None:
+        actor, self._actor, self.alive = self._actor, None, False
+        if actor is not None:
+            await asyncio.to_thread(ray.kill, actor)
+
+
+def connect() -> None:
+    """Join the cluster, once. Raises BadConfig."""
+    if not ray.is_initialized():
+        try:
+            ray.init(logging_level=logging.WARNING, include_dashboard=False, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise BadConfig(f"no Ray cluster can be joined or started: {last_line(str(error))}") from None
+
+
+def last_line(text: str) -> str:
+    """What an error of Ray says in the end; the rest is for the log."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no reason was given"
