@@ -1,7 +1,6 @@
 """Edit the example pictures over several turns with the shipped weights: `python examples/demo.py FOLDER`.
 
-Writes one strip per picture (the picture, then the result of every turn) and each turn as a PNG that carries its
-history, and prints where they are.
+Writes each turn as a PNG that carries its history, and a sheet of all of them, and prints where they are.
 """
 
 import sys
@@ -15,8 +14,12 @@ from kontext import Editor
 
 STORIES = {
     "library": ["Make the hair blue", "Change the background to a beach", "Make it night"],
-    "beach": ["Change the dress to yellow", "Change the background to a forest", "Make it look like a pencil sketch"],
-    "stage": ["Put on sunglasses", "Make the shirt green", "把背景换成草地"],
+    "beach": [
+        "Change the dress to yellow",
+        "Change the background to a forest",
+        "Turn it into an old sepia photograph",
+    ],
+    "stage": ["Put on sunglasses", "Make the shirt green", "Change the background to a meadow"],
     "whale": ["Make the shirt pink", "Remove the sunglasses", "Replace the background with a city street"],
 }
 
@@ -26,6 +29,7 @@ def main(folder: Path) -> None:
     editor = Editor.load("nano")
     print(f"model {editor.model.name} loaded in {time.perf_counter() - started:.1f} s")
     folder.mkdir(parents=True, exist_ok=True)
+    strips = []
     for number, (name, prompts) in enumerate(STORIES.items()):
         session = editor.open(files("kontext") / "examples" / f"{name}.png")
         pictures, captions = [session.picture()], ["the picture"]
@@ -37,8 +41,12 @@ def main(folder: Path) -> None:
             pictures.append(session.picture())
             captions.append(prompt)
             print(f"{name}: {prompt} ({seconds:.2f} s)")
-        strip(pictures, captions).save(folder / f"{name}.png")
-    print(f"\nThe pictures are in {folder.resolve()}: {', '.join(f'{name}.png' for name in STORIES)}")
+        strips.append(strip(pictures, captions))
+    sheet = Image.new("RGB", (strips[0].width, sum(s.height for s in strips)), "white")
+    for row, one in enumerate(strips):
+        sheet.paste(one, (0, row * one.height))
+    sheet.save(folder / "stories.png")
+    print(f"\nAll turns side by side: {(folder / 'stories.png').resolve()}")
 
 
 def strip(pictures: list[Image.Image], captions: list[str]) -> Image.Image:
@@ -48,8 +56,7 @@ def strip(pictures: list[Image.Image], captions: list[str]) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for i, (picture, caption) in enumerate(zip(pictures, captions)):
         sheet.paste(picture.convert("RGB"), (i * (width + 8), 0))
-        if caption.isascii():  # the font that comes with Pillow has no Chinese
-            draw.text((i * (width + 8) + 2, height + 7), caption, "#222", ImageFont.load_default(13))
+        draw.text((i * (width + 8) + 2, height + 7), caption, "#222", ImageFont.load_default(13))
     return sheet
 
 
