@@ -33,7 +33,7 @@ def test_server_gone_and_back(make_hand, start_server, tmp_path):
         hand.idle()
     finally:
         again.stop()
-    hand.trouble.clear()  # refused connections are on the console
+    hand.forgiving = True  # refused connections are on the console
 
 
 def test_full_queue_keeps_the_words(make_hand, strict_server):
@@ -54,7 +54,7 @@ def test_full_queue_keeps_the_words(make_hand, strict_server):
     page.locator(".notice").get_by_role("button", name="Try again").click()
     page.locator(".now b", has_text="Make the sign blue").wait_for()
     hand.idle()
-    hand.trouble.clear()  # the 429
+    hand.forgiving = True  # the 429
 
 
 def test_refused_words_come_back_to_be_changed(make_hand, strict_server):
@@ -97,7 +97,7 @@ def test_what_is_no_picture_is_said_so(hand, name, kind):
     hand.drop(b"no picture at all", name, kind)
     hand.told("notes.txt is not a picture" if kind == "text/plain" else "This picture cannot be read")
     page.locator(".opening h1").wait_for()
-    hand.trouble.clear()  # the 400
+    hand.forgiving = True  # the 400
 
 
 def test_two_tabs_on_one_session_see_each_other(hand, make_hand):
@@ -123,7 +123,7 @@ def test_lost_session_is_said_so(hand):
     hand.page.goto(hand.url + "/#0123456789abcdef")
     hand.told("This is not there any more")
     hand.page.locator(".opening h1").wait_for()
-    hand.trouble.clear()  # the 404
+    hand.forgiving = True  # the 404
 
 
 def test_hostile_names_and_prompts_are_text(hand, drawing):
@@ -157,4 +157,4 @@ def test_policy_is_strict_and_no_other_host_is_asked(hand, drawing):
     injected = """() => { const one = document.createElement('script');
       one.textContent = "document.title = 'owned'"; document.head.append(one); return document.title; }"""
     assert hand.page.evaluate(injected) != "owned"
-    hand.trouble.clear()  # the refusal of that script
+    hand.forgiving = True  # the refusal of that script

@@ -6,7 +6,7 @@ import { attempt, notify, say } from './notices.js';
 import { EMPTY, isEmpty, toPng } from './pointing.js';
 import { fetchReference } from './references.js';
 import { leave, prefill, restorePrompt, startEmpty } from './sessions.js';
-import { DRAFT, editBody, select, withJobs, withoutJob, withoutTurn, withSession } from './state.js';
+import { DRAFT, editBody, isActive, select, withJobs, withoutJob, withoutTurn, withSession } from './state.js';
 import { store } from './store.js';
 import { t } from './text.js';
 import { base, neighbour, node, redoTarget, undoTarget } from './tree.js';
@@ -38,7 +38,7 @@ export const flip = (by) => goTo(neighbour(store.state, by));
 /** Send the prompt. What was typed stays until the server has accepted it. */
 export async function submit() {
   const { draft, here, jobs } = store.state;
-  if (sending || jobs[here]) return;
+  if (sending || (jobs[here] && isActive(jobs[here]))) return;
   if (!draft.prompt.trim()) {
     say(t('say.something'));
     return document.querySelector('#prompt')?.focus();

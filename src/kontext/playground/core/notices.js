@@ -2,6 +2,7 @@
 import { ApiError } from './api.js';
 import { store } from './store.js';
 import { has, t } from './text.js';
+import { sentences } from './words.js';
 
 let last = 0;
 
@@ -12,7 +13,7 @@ export function notify(notice) {
     const others = state.notices.filter((one) => one.title !== notice.title).slice(-2);
     return { ...state, notices: [...others, { id, kind: 'news', actions: [], ...notice }] };
   });
-  say([notice.title, notice.text].filter(Boolean).join(/\p{P}$/u.test(notice.title) ? ' ' : '. '));
+  say(sentences(notice.title, notice.text));
   if (notice.kind === 'news' || !notice.kind) setTimeout(() => dismiss(id), 9000);
   return id;
 }
@@ -35,7 +36,7 @@ export function fail(error, again) {
   const said = code === 'offline' ? '' : error.message;
   const step = t(`error.${known}.step`, { n: error.retryAfter ?? 5 });
   const actions = again ? [{ label: t('again'), run: again }] : [];
-  return notify({ kind: 'error', title: t(`error.${known}`), text: [said, step].filter(Boolean).join(' '), actions });
+  return notify({ kind: 'error', title: t(`error.${known}`), text: sentences(said, step), actions });
 }
 
 /** Run `work`; tell what goes wrong and offer to run it again. Returns its value, or null. */

@@ -2,15 +2,17 @@
 import { api, follow } from './api.js';
 import { keep, recall } from './memory.js';
 import { attempt, dismiss, fail, notify, say } from './notices.js';
-import { DRAFT, initial, withEvent, withJobs, withoutJob, withSession } from './state.js';
+import { DRAFT, initial, isActive, withEvent, withJobs, withoutJob, withSession } from './state.js';
 import { store } from './store.js';
 import { duration, percent, t } from './text.js';
 import { base } from './tree.js';
+import { sentences } from './words.js';
 
 const DRAFTS_KEPT = 12;
 let stop = () => {};
 let offlineNotice = null;
 let loading = false;
+const warned = new Set(); // each warning once a session; the details of a turn have it always
 
 export async function boot() {
   const [capabilities, told] = await Promise.all([
@@ -73,7 +75,16 @@ export async function reload() {
   loading = true;
   const told = await api.session(id).catch(() => null);
   loading = false;
-  if (told && store.state.session?.id === id) store.set((state) => withSession(state, told));
+  if (!told || store.state.session?.id !== id) return;
+  store.set((state) => withSession(state, told));
+  const known = new Set([...told.jobs, ...told.turns].map((one) => one.id));
+  Object.values(store.state.jobs).filter((job) => isActive(job) && !known.has(job.id)).forEach(lookUp);
+}
+
+/** How a job ended whose last event was not heard. */
+async function lookUp({ id }) {
+  const job = await api.job(id).catch((error) => (error.status === 404 ? { state: 'cancelled' } : null));
+  if (job && !isActive(job) && job.state !== 'done') hear('failed', { job: id, state: job.state, message: job.error });
 }
 
 function hear(name, data) {
@@ -84,10 +95,9 @@ function hear(name, data) {
   const { session, jobs } = store.state;
   if (name === 'changed') return data.revision > session.revision ? reload() : null;
   if (name === 'queued' && !jobs[data.job]) setTimeout(() => store.state.jobs[data.job]?.prompt ?? reload(), 400);
-  const old = jobs[data.job];
   store.set((state) => withEvent(state, name, data));
   if (name === 'done') finished(data);
-  else if (name === 'failed' && data.state !== 'cancelled') failed(data, old);
+  else if (name === 'failed' && data.state !== 'cancelled') failed(data);
   else if (name === 'failed') say(t('said.cancelled'));
   else if (name === 'queued' && data.position > 1) say(t('said.queued', { n: data.position }));
   else if (name === 'step' && data.step === 1) say(t('said.started', { n: data.steps }));
@@ -101,16 +111,21 @@ function finished({ turn }) {
     total ? duration(total) : '',
     turn.region && changed !== undefined ? t('changed', { share: percent(changed) }) : '',
   ].join(' '));
-  for (const warning of turn.facts.warnings ?? []) notify({ kind: 'warning', title: t('warning'), text: warning });
+  for (const warning of turn.facts.warnings ?? []) {
+    const key = `${store.state.session.id} ${warning}`;
+    if (!warned.has(key)) notify({ kind: 'warning', title: t('warning'), text: warning });
+    warned.add(key);
+  }
 }
 
-function failed(data, job) {
+/** Say why an edit came to nothing. The event may overtake the answer to the request, so the words are looked up late. */
+function failed(data) {
   const refused = data.state === 'refused';
-  const prompt = job?.prompt ?? '';
-  const actions = [{ label: t('edit.words'), run: () => restorePrompt(prompt) }];
+  const words = () => store.state.jobs[data.job]?.prompt ?? '';
+  const actions = [{ label: t('edit.words'), run: () => restorePrompt(words()) }];
   if (!refused) actions.unshift({ label: t('again'), run: () => retry(data.job) });
   const key = refused ? 'error.refused' : 'error.failed';
-  notify({ kind: 'error', title: t(key), text: `${data.message ?? ''} ${t(`${key}.step`)}`, actions });
+  notify({ kind: 'error', title: t(key), text: sentences(data.message, t(`${key}.step`)), actions });
 }
 
 export function restorePrompt(prompt) {
@@ -118,7 +133,7 @@ export function restorePrompt(prompt) {
   document.querySelector('#prompt')?.focus();
 }
 
-async function retry(job) {
+export async function retry(job) {
   const told = await attempt(() => api.retry(job));
   if (told) store.set((state) => withJobs(withoutJob(state, job), told.jobs));
 }
@@ -130,10 +145,8 @@ function line(open) {
     const lost = !store.state.online;
     for (const one of store.state.notices) if (one.offline) dismiss(one.id);
     store.set({ online: true });
-    if (lost) {
-      reload();
-      notify({ title: t('back.online') });
-    }
+    if (lost || Object.values(store.state.jobs).some(isActive)) reload();
+    if (lost) notify({ title: t('back.online') });
     return;
   }
   offlineNotice = setTimeout(() => {

@@ -1,5 +1,7 @@
 // What the page knows, as plain data, and every way in which it changes: pure functions from state to state.
-import { children, node, path, subtree } from './tree.js';
+import { children, isActive, node, path, subtree } from './tree.js';
+
+export { isActive };
 
 export const SETTINGS = { size: 'match', seed: null, count: 1, steps: null, guidance: null, lock: true };
 export const DRAFT = { prompt: '', references: [] };
@@ -52,7 +54,7 @@ export function withJobs(state, jobs) {
     if (!state.session.turns[job.id]) merged[job.id] = { ...job, ...merged[job.id] };
   }
   const next = { ...state, jobs: merged };
-  const first = jobs.find((job) => !['failed', 'cancelled', 'refused'].includes(merged[job.id]?.state));
+  const first = jobs.find((job) => !merged[job.id] || isActive(merged[job.id]));
   return first ? select(next, first.id) : next;
 }
 
@@ -92,7 +94,7 @@ export function withoutJob(state, id) {
 
 /** From a job that came to nothing: to a sibling still in work, else back to the turn it started from. */
 function leave(state, job) {
-  const other = children(state, job.parent).find((one) => ['queued', 'running'].includes(one.job?.state));
+  const other = children(state, job.parent).find((one) => one.job && isActive(one.job));
   return select(state, other?.id ?? job.parent ?? null);
 }
 

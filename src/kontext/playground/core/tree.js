@@ -11,6 +11,9 @@ export function nodes(state) {
   return [...turns, ...jobs.map((job) => ({ ...job, name: '', job }))];
 }
 
+/** Whether a job is still waiting or being made. */
+export const isActive = (job) => ['queued', 'running'].includes(job.state);
+
 export function node(state, id) {
   return nodes(state).find((one) => one.id === id) ?? null;
 }
@@ -53,7 +56,7 @@ export function undoTarget(state) {
 
 /** Of the turns made from this one, the one visited last. */
 export function redoTarget(state) {
-  const made = children(state, state.here);
+  const made = children(state, state.here).filter((one) => !one.job || isActive(one.job));
   const last = made.find((one) => one.id === state.ahead[state.here]);
   return (last ?? made.at(-1))?.id ?? null;
 }

@@ -32,3 +32,9 @@ export function addPhrase(prompt, phrase) {
   if (prompt.includes(phrase)) return prompt;
   return prompt.trim() ? `${prompt.trimEnd()} ${phrase}` : phrase;
 }
+
+/** Parts of a message as sentences: each begins large and ends with a mark. */
+export function sentences(...parts) {
+  const closed = (text) => (/[\p{P}]$/u.test(text) ? text : `${text}.`);
+  return parts.map((part) => part?.trim()).filter(Boolean).map((part) => closed(part[0].toUpperCase() + part.slice(1))).join(' ');
+}

@@ -1,8 +1,9 @@
 // The line under the picture: what is being edited, what the edit did, how far the running one is.
 import * as act from '../core/actions.js';
+import { restorePrompt, retry } from '../core/sessions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { duration, percent, t } from '../core/text.js';
-import { base, node } from '../core/tree.js';
+import { base, isActive, node } from '../core/tree.js';
 import { icon, title, tool } from './icons.js';
 
 class Caption extends Part {
@@ -18,6 +19,22 @@ class Caption extends Part {
         <span class="facts">${where}</span>
       </div>
       <button type="button" class="quiet stop" @click=${() => act.cancel(job.id)}>${icon('stop')}${t('stop')}</button>
+    </div>`;
+  }
+
+  /** An edit that came to nothing: why, and what to do now. */
+  #ended(job) {
+    return html`<div class="caption">
+      <div class="now">
+        <span class="label">${t(`state.${job.state}`)}</span>
+        <b dir="auto">${job.prompt}</b>
+        <span class="facts">${job.message}</span>
+      </div>
+      <div class="choices">
+        ${job.state === 'failed' ? html`<button type="button" class="quiet" @click=${() => retry(job.id)}>${t('again')}</button>` : nothing}
+        <button type="button" class="quiet" @click=${() => restorePrompt(job.prompt)}>${t('edit.words')}</button>
+        <button type="button" class="quiet" @click=${() => act.cancel(job.id)}>${t('dismiss')}</button>
+      </div>
     </div>`;
   }
 
@@ -37,7 +54,7 @@ class Caption extends Part {
     const { state } = this;
     const at = node(state, state.here);
     if (!at || state.arriving || state.compare) return nothing;
-    if (at.job && ['queued', 'running'].includes(at.job.state)) return this.#running(at.job);
+    if (at.job) return isActive(at.job) ? this.#running(at.job) : this.#ended(at.job);
     const turn = base(state);
     if (!turn) return nothing;
     const button = (name, key, run, more = {}) => tool({ name, key, run, ...more, label: t(`key.${more.label ?? name}`) });

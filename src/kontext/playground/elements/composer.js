@@ -3,7 +3,7 @@ import * as act from '../core/actions.js';
 import { recall } from '../core/memory.js';
 import { html, nothing, Part, store } from '../core/store.js';
 import { has, t } from '../core/text.js';
-import { base, node } from '../core/tree.js';
+import { base, isActive, node } from '../core/tree.js';
 import { fillIn } from '../core/words.js';
 import { live } from '../vendor/lit-html/directives/live.js';
 import { icon } from './icons.js';
@@ -68,7 +68,8 @@ class Composer extends Part {
   #suggestions() {
     const { draft, session, pointing } = this.state;
     const turn = base(this.state);
-    if (draft.prompt || (session && !turn) || this.state.jobs[this.state.here] || this.state.compare) return nothing;
+    const busy = this.state.jobs[this.state.here] || this.state.compare;
+    if (draft.prompt || busy || (session && !turn)) return nothing;
     const names = !session ? FROM_WORDS : pointing[turn.id]?.box ? POINTED : JOBS;
     return html`<div class="suggestions" role="group" aria-label=${t('suggestions')}>
       ${names.filter((name) => has(`preset.${name}.prompt`)).map(
@@ -91,7 +92,8 @@ class Composer extends Part {
 
   render() {
     const { state } = this;
-    const running = Boolean(node(state, state.here)?.job);
+    const job = node(state, state.here)?.job;
+    const running = job && isActive(job);
     const turn = base(state);
     return html`${this.#suggestions()}
       <form class="composer" @submit=${(event) => event.preventDefault()}>

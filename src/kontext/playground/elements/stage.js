@@ -4,7 +4,7 @@ import { html, nothing, Part } from '../core/store.js';
 import { t } from '../core/text.js';
 import { isEmpty } from '../core/pointing.js';
 import { outputSize } from '../core/sizes.js';
-import { base, node, siblings } from '../core/tree.js';
+import { base, isActive, node, siblings } from '../core/tree.js';
 import { look } from '../core/look.js';
 import './compare.js';
 import { Pannable } from './pannable.js';
@@ -84,7 +84,8 @@ class Stage extends Part {
 
   #picture() {
     const { state, shown } = this;
-    const job = node(state, state.here)?.job;
+    const found = node(state, state.here)?.job;
+    const job = found && isActive(found) ? found : null;
     const turn = shown ?? { size: this.#promised(job) };
     const { scale, x, y } = state.view;
     const turnHere = base(state);
@@ -101,7 +102,7 @@ class Stage extends Part {
       ${preview ? html`<img class="preview" src=${preview} alt="" @load=${this.#seen} draggable="false" />` : nothing}
       ${state.region && shown?.region ? html`<canvas class="veil" role="img" aria-label=${t('region.shown')}></canvas>` : nothing}
       ${pointable ? html`<kx-pointer></kx-pointer>` : nothing}
-      ${job && job.state !== 'failed'
+      ${job && isActive(job)
         ? html`<progress class="line" max=${job.steps || 1} value=${job.step || 0} aria-label=${t('progress')}></progress>`
         : nothing}
     </div>`;
