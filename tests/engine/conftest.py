@@ -58,17 +58,17 @@ class Painter(nn.Module):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(()))
         self.config = SimpleNamespace(context_attention="full", guidance_embed=False)
-        self.codec, self.noise, self.paint, self.evaluations = codec, noise, lambda pixels: None, 0
+        self.codec, self.noise, self.paint, self.worked_on = codec, noise, lambda pixels: None, []
 
     def prepare(self, text, ids, context, prefixes):
-        return text, context
+        return ids, context
 
     def modulations(self, times, pooled, guidance):
         return times
 
     def evaluate(self, target, prepared, t):
-        self.evaluations += 1
-        _, context = prepared
+        ids, context = prepared
+        self.worked_on.append(len(ids))
         rows, columns = (int(context[0][1][:, axis].max()) + 1 for axis in (1, 2))
         latents = context[0][0].reshape(-1, rows, columns, 16, 2, 2).permute(0, 3, 1, 4, 2, 5)
         pixels = self.codec.decode(latents.reshape(-1, 16, 2 * rows, 2 * columns))
@@ -77,7 +77,7 @@ class Painter(nn.Module):
             self.paint(one)
         wanted = self.codec.encode(pixels)
         wanted = wanted + self.noise * torch.randn(wanted.shape, generator=torch.Generator().manual_seed(5))
-        return (target - pack(wanted)) / t
+        return (target - pack(wanted)[:, (ids[:, 1] * columns + ids[:, 2]).long()]) / t
 
 
 @pytest.fixture

@@ -5,7 +5,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from kontext.engine.regions import change_map, composite, find_region
+from kontext.engine.regions import active_tokens, change_map, composite, find_region
+from kontext.engine.sampling import Batch, sample
+from kontext.flow import schedule
+from kontext.model.tokens import picture_ids
 
 
 def paint_square(x0=40, y0=48, side=32, colour=(0.9, -0.8, -0.8)):
@@ -212,3 +215,49 @@ def test_empty_region_gives_the_original_object():
     original = Image.new("RGB", (20, 20), "green")
     other = Image.new("RGB", (20, 20), "red")
     assert composite(original, other, other, Image.new("L", (20, 20)), None) is original
+
+
+def test_after_the_first_step_only_what_changes_is_computed(painting_editor, scene):
+    painter = painting_editor.model.transformer
+    painter.paint = paint_square()
+    everything = painting_editor.edit(scene, "put a red square", seed=1, steps=4, regions=False)
+    assert painter.worked_on == [64] * 4
+    painter.worked_on.clear()
+    narrowed = painting_editor.edit(scene, "put a red square", seed=1, steps=4)
+    assert painter.worked_on[0] == 64 and set(painter.worked_on[1:]) <= set(range(4, 26))
+    assert np.abs(array(everything.picture) - array(narrowed.picture)).max() <= 2
+    assert everything.evaluations == narrowed.evaluations == 4
+
+
+def test_variants_go_on_with_the_tokens_that_any_of_them_needs():
+    estimate = torch.zeros(3, 64, 64)
+    for i, token in enumerate((17, 20, 23)):
+        estimate[i, token] = 1
+    active = active_tokens(estimate, torch.zeros(1, 64, 64), (8, 8)).reshape(8, 8)
+    assert active[1:4].all() and active.sum() == 24  # each with its neighbours
+
+
+def test_an_edit_of_most_of_the_picture_is_computed_whole(painting_editor, scene):
+    painter = painting_editor.model.transformer
+    painter.paint = paint_square(10, 10, 100)
+    painting_editor.edit(scene, "put a red square", steps=3)
+    assert painter.worked_on == [64] * 3
+
+
+def test_tokens_left_out_end_as_the_source_exactly(random_model):
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randn(1, 16, 64, generator=generator)
+    config = random_model.preset.transformer
+    batch = Batch(
+        noise=torch.randn(1, 16, 64, generator=generator),
+        ids=picture_ids(0, 4, 4),
+        text=torch.randn(1, 6, config.text_width, generator=generator),
+        pooled=torch.randn(1, config.pooled_width, generator=generator),
+        source=source,
+    )
+    active = torch.zeros(16, dtype=torch.bool)
+    active[5:7] = True
+    with torch.no_grad():
+        tokens = sample(random_model.transformer, batch, schedule(4, 16, 3.0), 1.0, lambda _: active)
+    assert torch.allclose(tokens[:, ~active], source[:, ~active], atol=1e-5)
+    assert (tokens[:, active] - source[:, active]).abs().min() > 1e-3

@@ -23,7 +23,15 @@ from kontext.engine.pictures import Picture, PictureLike
 from kontext.engine.pointing import draw_on, inside_of, overlay_of
 from kontext.engine.previews import fit_projection, paint
 from kontext.engine.prompts import PromptStore
-from kontext.engine.regions import change_map, changed_fraction, composite, enlarge, find_region
+from kontext.engine.regions import (
+    active_tokens,
+    change_map,
+    changed_fraction,
+    composite,
+    enlarge,
+    find_region,
+    token_mask,
+)
 from kontext.engine.requests import (
     MAX_BATCH,
     MAX_CONTEXTS,
@@ -344,8 +352,9 @@ class Editor:
 
             on_step(StepInfo(step + 1, first.steps, preview))
 
+        narrow = self._narrowing(jobs, sources, (rows, columns))
         cancelled = cancel.is_set if cancel is not None else lambda: False
-        tokens = sample(model.transformer, batch, times, first.guidance, on_step and tell, cancelled)
+        tokens = sample(model.transformer, batch, times, first.guidance, narrow, on_step and tell, cancelled)
         clock.lap("sample")
 
         # 4. Tokens to pictures; what did not change becomes the original again.
@@ -360,6 +369,15 @@ class Editor:
             self._result(job, picture, region, evaluations, seconds)
             for job, (picture, region) in zip(jobs, finished)
         ]
+
+    @staticmethod
+    def _narrowing(jobs: Sequence[Job], sources: torch.Tensor | None, grid: tuple[int, int]):
+        """After the first step only what the edit touches is computed further, where all jobs allow it."""
+        if sources is None or not all(job.request.lock and job.request.regions for job in jobs):
+            return None
+        masks = [job.inside and token_mask(job.plan.place(job.inside)) for job in jobs]
+        inside = None if any(mask is None for mask in masks) else torch.stack(masks).any(0)
+        return lambda estimate: active_tokens(estimate, sources, grid, inside)
 
     def _finish(self, job: Job, painted: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         """The output picture and its region (None: the whole)."""

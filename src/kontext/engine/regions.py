@@ -26,6 +26,8 @@ SPECK = 8  # pixels of a 7x7 square that must change for a patch to be more than
 GLOBAL = 0.72  # share of the canvas from which on the edit counts as one of the whole picture
 EVERYWHERE = 0.028  # mean change of an 8x8 block that four of five blocks exceed in an edit of the whole
 MARGIN = 1 / 64  # of the canvas side: how far a region reaches beyond the change itself, for its soft edge
+TOKEN_CHANGE, TOKEN_RESTLESS = 0.35, 2.5  # the same two thresholds for tokens of an early estimate
+WORTH = 0.6  # share of the tokens from which on leaving out the others saves too little
 GRID = 256  # points along the longer side of the grid on which regions are found
 
 
@@ -145,10 +147,28 @@ def changed_fraction(before: Image.Image, after: Image.Image) -> float:
     return float((np.asarray(before) != np.asarray(after)).any(axis=-1).mean())
 
 
-def token_mask(inside: np.ndarray, patch: int = 16) -> Tensor:
-    """A mask (height, width) on the canvas as tokens (n,) bool: every token that it touches."""
-    field = torch.from_numpy((inside > 0).astype(np.float32))[None, None]
-    return F.max_pool2d(field, patch)[0, 0].flatten() > 0
+def active_tokens(
+    estimate: Tensor, source: Tensor, grid: tuple[int, int], inside: Tensor | None = None
+) -> Tensor | None:
+    """Which tokens of a target are worth computing further, from an early estimate; None: all of them.
+
+    estimate and source (b, n, 64); grid (rows, columns); inside (rows, columns) bool limits the edit. Tokens
+    count that differ from the source by more than the estimate's own restlessness, and their neighbours.
+    """
+    distance = (estimate - source).square().mean(-1).sqrt().amax(0).reshape(1, 1, *grid)
+    restless = float(distance.quantile(0.3))
+    active = distance > min(max(TOKEN_CHANGE, TOKEN_RESTLESS * restless), 2 * TOKEN_CHANGE)
+    if inside is not None:
+        active = active & inside
+    active = F.max_pool2d(active.float(), 3, 1, 1).flatten() > 0
+    if not active.any() or float(active.float().mean()) > WORTH:
+        return None
+    return active
+
+
+def token_mask(inside: Image.Image, patch: int = 16) -> Tensor:
+    """A mask (mode L) on the canvas as (rows, columns) bool: every token that it touches."""
+    return F.max_pool2d(_field(inside), patch)[0, 0] > 0
 
 
 def _grow(mask: Tensor, radius: int) -> Tensor:
@@ -169,13 +189,14 @@ def _shrink(mask: Tensor, radius: int) -> Tensor:
 
 
 def _connected(allowed: Tensor, seeds: Tensor) -> Tensor:
-    """The part of `allowed` that is connected (8 neighbours) with a seed."""
-    field, count = (seeds & allowed).float(), -1.0
+    """The part of `allowed` that is connected with a seed; what lies within 2 pixels counts as connected."""
+    where = F.max_pool2d(allowed.float(), 2, ceil_mode=True)
+    field, count = F.max_pool2d((seeds & allowed).float(), 2, ceil_mode=True), -1.0
     while (now := float(field.sum())) != count:
         count = now
         for _ in range(8):
-            field = F.max_pool2d(field, 3, 1, 1) * allowed
-    return field > 0
+            field = F.max_pool2d(field, 3, 1, 1) * where
+    return allowed & (F.interpolate(field, scale_factor=2)[..., : allowed.shape[2], : allowed.shape[3]] > 0)
 
 
 def _feather(mask: Tensor, radius: int) -> Tensor:

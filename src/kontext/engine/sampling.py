@@ -37,9 +37,7 @@ class Batch:
     without_prompt: tuple[Tensor, Tensor] | None = None
     """Text states and pooled vector of the empty prompt, (1, ...): with them every step is guided."""
     source: Tensor | None = None
-    """Tokens of the pictures being edited, (b, n, 64) float32."""
-    fixed: Tensor | None = None
-    """(b, n) bool: tokens that must end as `source`."""
+    """Tokens of the pictures being edited, (1 or b, n, 64) float32: where tokens left out of the work go."""
 
 
 def seeded_noise(seed: int, height: int, width: int, channels: int = 16) -> Tensor:
@@ -54,37 +52,70 @@ def sample(
     batch: Batch,
     times: Sequence[float],
     guidance: float,
+    narrow: Callable[[Tensor], Tensor | None] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """Tokens (b, n, 64) float32 at time 0. `on_step(i, estimate)` hears of every step i (from 0).
+    """Tokens (b, n, 64) float32 at time 0.
 
-    Raises Cancelled at the next evaluation after `cancelled` says so.
+    `narrow(estimate)` hears after the first step where the sampling is heading and answers which tokens, (n,)
+    bool, stay in the work (None: all); the others go straight to the source. `on_step(i, estimate)` hears of
+    every step i (from 0). Raises Cancelled at the next evaluation after `cancelled` says so.
     """
-    count = batch.noise.shape[0]
-    text, pooled, copies = batch.text, batch.pooled, 1
-    if batch.without_prompt is not None:  # both evaluations of guidance run as one batch
-        copies = 2
-        text = torch.cat((text, batch.without_prompt[0].expand_as(text)))
-        pooled = torch.cat((pooled, batch.without_prompt[1].expand_as(pooled)))
-    embedded = pooled.new_full((pooled.shape[0],), guidance) if transformer.config.guidance_embed else None
-
-    prefixes = [_repeat_prefix(prefix, copies) for prefix in batch.prefixes]
-    context = [(_repeat(tokens, copies), ids) for tokens, ids in batch.context]
-    prepared = transformer.prepare(text, batch.ids, context, prefixes)
-    modulation = dict(zip(times, transformer.modulations(times[:-1], pooled, embedded)))
+    field = _Field(transformer, batch, times, guidance)
 
     def velocity(z: Tensor, t: float) -> Tensor:
         if cancelled():
             raise Cancelled(f"stopped at step {times.index(t) + 1} of {len(times) - 1}; nothing was written")
-        v = transformer.evaluate(z.to(text.dtype).repeat(copies, 1, 1), prepared, modulation[t]).float()
-        if copies == 2:
-            v = guided(v[:count], v[count:], guidance)
-        if batch.fixed is not None:  # straight to the source
-            v = torch.where(batch.fixed[..., None], (z - batch.source) / t, v)
+        return field(z, t)
+
+    def after_step(i: int, _: Tensor, estimate: Tensor) -> None:
+        if i == 0 and narrow is not None:
+            field.work_on(narrow(estimate))
+        if on_step is not None:
+            on_step(i, estimate)
+
+    return euler(velocity, batch.noise, times, after_step)
+
+
+class _Field:
+    """The velocity of a batch at the times of a schedule, over all tokens or those still worked on."""
+
+    def __init__(self, transformer: Transformer, batch: Batch, times: Sequence[float], guidance: float):
+        self.transformer, self.batch, self.guidance = transformer, batch, guidance
+        text, pooled, self.copies = batch.text, batch.pooled, 1
+        if batch.without_prompt is not None:  # both evaluations of guidance run as one batch
+            self.copies = 2
+            text = torch.cat((text, batch.without_prompt[0].expand_as(text)))
+            pooled = torch.cat((pooled, batch.without_prompt[1].expand_as(pooled)))
+        embeds = transformer.config.guidance_embed
+        embedded = pooled.new_full((pooled.shape[0],), guidance) if embeds else None
+        self.text = text
+        self.prefixes = [_repeat_prefix(prefix, self.copies) for prefix in batch.prefixes]
+        self.context = [(_repeat(tokens, self.copies), ids) for tokens, ids in batch.context]
+        self.modulation = dict(zip(times, transformer.modulations(times[:-1], pooled, embedded)))
+        self.work_on(None)
+
+    def work_on(self, active: Tensor | None) -> None:
+        """Go on with these tokens, (n,) bool, or with all."""
+        self.active = active
+        ids = self.batch.ids if active is None else self.batch.ids[active]
+        self.prepared = self.transformer.prepare(self.text, ids, self.context, self.prefixes)
+
+    def __call__(self, z: Tensor, t: float) -> Tensor:
+        if self.active is None:
+            return self._evaluate(z, t)
+        v = (z - self.batch.source) / t
+        v[:, self.active] = self._evaluate(z[:, self.active], t)
         return v
 
-    return euler(velocity, batch.noise, times, on_step and (lambda i, _, estimate: on_step(i, estimate)))
+    def _evaluate(self, z: Tensor, t: float) -> Tensor:
+        target = z.to(self.text.dtype).repeat(self.copies, 1, 1)
+        v = self.transformer.evaluate(target, self.prepared, self.modulation[t]).float()
+        if self.copies == 1:
+            return v
+        with_prompt, without_prompt = v.chunk(2)
+        return guided(with_prompt, without_prompt, self.guidance)
 
 
 def _repeat(tokens: Tensor, copies: int) -> Tensor:
