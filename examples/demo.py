@@ -32,13 +32,13 @@ def main(folder: Path) -> None:
     strips = []
     for number, (name, prompts) in enumerate(STORIES.items()):
         session = editor.open(files("kontext") / "examples" / f"{name}.png")
-        pictures, captions = [session.picture()], ["the picture"]
+        pictures, captions = [session.picture], ["the picture"]
         for turn, prompt in enumerate(prompts, 1):
             started = time.perf_counter()
             session.edit(prompt, seed=number)
             seconds = time.perf_counter() - started
             session.save(folder / f"{name}-{turn}.png")
-            pictures.append(session.picture())
+            pictures.append(session.picture)
             captions.append(prompt)
             print(f"{name}: {prompt} ({seconds:.2f} s)")
         strips.append(strip(pictures, captions))
