@@ -361,3 +361,25 @@ def test_finished_files_carry_their_provenance_and_nothing_of_the_input(server):
         info["parameters"].startswith("a hat\nSteps: 4")
         and json.loads(info["kontext"])["turns"][-1]["prompt"] == "a hat"
     )
+
+
+def test_signed_files_are_trusted_with_our_anchor_turn_by_turn(start):
+    pytest.importorskip("c2pa")
+    from kontext.session.signing import own_identity, read_signature
+
+    server = start(sign=True).ready()
+    anchor = own_identity(server.settings.folder / "signing").anchor
+    wish = {"prompt": "a hat", "input_image": b64(noise())}
+    task = server.http.post("/v1/flux-kontext-pro", json=wish).json()
+    sample = server.http.get(polled(server, task["polling_url"])["result"]["sample"]).content
+    assert read_signature(sample, [anchor]).state == "trusted"
+    session = server.session()
+    for prompt in ("one", "two"):
+        server.ended(server.edit(session, prompt)[0])
+    turn = server.load(session)["turns"][2]
+    file = server.http.get(turn["picture"], params={"download": True}).content
+    assert read_signature(file, [anchor]).state == "trusted"
+    broken = bytearray(file)
+    broken[len(broken) // 2] ^= 1
+    assert read_signature(bytes(broken), [anchor]).state == "invalid"
+    server.stop()

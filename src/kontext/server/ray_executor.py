@@ -18,12 +18,14 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from kontext.engine.requests import Result
-from kontext.errors import BadConfig
 from kontext.server.executor import CannotLoad, WorkerDied
 from kontext.server.settings import Settings
 from kontext.server.worker import Card, Failure, Station, Tell, Work
 
 log = logging.getLogger(__name__)
+
+
+_connecting = threading.Lock()
 
 
 class StationActor:
@@ -63,7 +65,8 @@ class RayWorker:
     """The `Worker` whose place Ray has chosen."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.alive, self._actor = settings, False, None
+        self.settings, self.alive = settings, False
+        self._actor: Any = None
 
     async def start(self) -> Card:
         await self.kill()
@@ -119,12 +122,14 @@ class RayWorker:
 
 
 def connect() -> None:
-    """Join the cluster, once. Raises BadConfig."""
-    if not ray.is_initialized():
+    """Join the cluster, once. Raises CannotLoad."""
+    with _connecting:
+        if ray.is_initialized():
+            return
         try:
             ray.init(logging_level=logging.WARNING, include_dashboard=False, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise BadConfig(f"no Ray cluster can be joined or started: {last_line(str(error))}") from None
+        except Exception as error:  # Ray raises bare ones when its parts do not start
+            raise CannotLoad(f"no Ray cluster can be joined or started: {last_line(str(error))}") from None
 
 
 def last_line(text: str) -> str:

@@ -30,6 +30,7 @@ from kontext.server.views import turn_view
 from kontext.server.webhooks import deliver
 from kontext.server.worker import Card, Failure, Work
 from kontext.session import Store
+from kontext.session.signing import own_identity
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Service:
             length=settings.queue_length,
         )
         self.secret = server_secret(self.store)
+        self.identity = own_identity(settings.folder / "signing") if settings.sign else None
         self.hub = Hub()
         self.moderator: Moderator = make_moderator(settings)
         self.workers: list[Worker] = make_workers(settings)
@@ -271,7 +273,7 @@ class Service:
             elif job.session_id:
                 await asyncio.to_thread(self._keep_turn, job, result)
             else:
-                kept = await asyncio.to_thread(encoded, self.store, job, result)
+                kept = await asyncio.to_thread(encoded, self.store, job, result, self.identity)
                 await self._end(job, "done", result=kept)
                 return
         except Cancelled:

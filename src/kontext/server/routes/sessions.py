@@ -25,6 +25,7 @@ from kontext.server.routes.pictures import PICTURE_BODY, file_of, form_of, input
 from kontext.server.service import Service
 from kontext.server.views import SessionLine, SessionView, line_view
 from kontext.session import Session, Turn, archive, provenance
+from kontext.session.signing import sign_turns
 
 router = APIRouter(prefix="/api/sessions", tags=["own"], responses=FAILURES)
 
@@ -251,8 +252,12 @@ def picture(
         return png(request, _smaller(service, sha256, width), f"{sha256}-{width}", "image/webp")
     if format == "png" and not download:
         return png(request, service.store.blobs.get(sha256), sha256)
-    chain = provenance.chain_of(found.tree.path(made)) if metadata else ()
-    data = provenance.encode(made.picture, chain, FORMATS[format])
+    history = found.tree.path(made)
+    if service.identity is not None and download and format == "png" and made.kind != "source":
+        data = sign_turns(history, service.identity, strip=not metadata)
+    else:
+        chain = provenance.chain_of(history) if metadata else ()
+        data = provenance.encode(made.picture, chain, FORMATS[format])
     response = Response(data, media_type=TYPES[format], headers={"cache-control": "private, no-cache"})
     if download:
         name = (
