@@ -59,8 +59,8 @@ function leaveQuietly() {
 /** Back to the first page; everything made stays in the gallery. */
 export function leave() {
   leaveQuietly();
-  const { capabilities, examples, settings, notices } = store.state;
-  store.set({ ...initial(), capabilities, examples, settings, notices });
+  const { capabilities, examples, settings, notices, panel, sessions } = store.state;
+  store.set({ ...initial(), ready: true, capabilities, examples, settings, notices, panel, sessions });
   history.replaceState(null, '', location.pathname);
 }
 

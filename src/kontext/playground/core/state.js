@@ -8,6 +8,7 @@ export const DRAFT = { prompt: '', references: [] };
 
 export function initial() {
   return {
+    ready: false, // the words are loaded
     capabilities: null,
     examples: [],
     online: true,
