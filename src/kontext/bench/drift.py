@@ -136,6 +136,7 @@ def _round(editor: Any, row: str, sessions: Sequence[Session], now: list[Picture
             seed=one.turns[k].seed,
             steps=int(steps),
             lock=name == "model+lock",
+            regions=name == "model+lock",
         )
         for one, picture in zip(sessions, now)
     ]

@@ -2,8 +2,8 @@
 
 ``copy`` returns the input; ``codec-input`` and ``codec-target`` pass a picture once through the model's
 codec (the latter is the ceiling of any model that works in its latents); ``random`` does some other edit;
-``oracle`` is the exact target; ``model@4`` is the model in 4 steps as it paints, ``model+lock@4`` with the
-untouched pixels kept.
+``oracle`` is the exact target; ``model@4`` is the model in 4 steps as it paints, ``model+lock@4`` as
+shipped, with the untouched pixels kept.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def request_of(item: Item, steps: int | None, lock: bool) -> EditRequest:
         steps=steps,
         size="match" if sample.source.shape == sample.target.shape else size,
         lock=lock,
+        regions=lock,
     )
 
 

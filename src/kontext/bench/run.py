@@ -120,9 +120,10 @@ class Run:
 
     def add(self, record: Record) -> None:
         """Keep a record, on disk at once."""
+        record = replace(record, figures={k: round(float(v), 6) for k, v in record.figures.items()})
         self._keep(record)
-        figures = {k: round(float(v), 6) if math.isfinite(v) else None for k, v in record.figures.items()}
-        self._lines.write(json.dumps(asdict(record) | {"figures": figures}, ensure_ascii=False) + "\n")
+        plain = asdict(record) | {"figures": _plain(record.figures)}
+        self._lines.write(json.dumps(plain, ensure_ascii=False) + "\n")
         self._lines.flush()
 
     def save_picture(self, name: str, picture: np.ndarray | Image.Image) -> str:
@@ -168,7 +169,7 @@ class Run:
 
 
 def _plain(figures: dict[str, float]) -> dict[str, float | None]:
-    return {k: round(float(v), 6) if math.isfinite(v) else None for k, v in figures.items()}
+    return {k: v if math.isfinite(v) else None for k, v in figures.items()}
 
 
 def rows(records: Iterable[Record], figures: dict[str, Figure]) -> dict[str, dict[str, dict[str, Any]]]:

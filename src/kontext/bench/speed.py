@@ -29,6 +29,7 @@ from kontext.bench import plots, report
 from kontext.bench.items import at_size
 from kontext.bench.rows import BATCH, ask
 from kontext.bench.run import Figure, Progress, Record, Run, silent
+from kontext.engine.context import device_of, parameter_type
 from kontext.engine.requests import EditRequest
 from kontext.errors import BadRequest
 
@@ -150,7 +151,7 @@ def against_diffusers(
             .permute(2, 0, 1)[None]
             .float()
             .div(255)
-            .to(editor.model.device),
+            .to(device_of(editor.model)),
             text,
             pooled,
             torch.randn(1, 16, size // 8, size // 8, generator=torch.Generator().manual_seed(i + 1)),
@@ -200,7 +201,9 @@ def as_full(model: Any) -> Any:
     config = dataclasses.replace(config, context_attention="full")
     transformer = Transformer(config)
     transformer.load_state_dict(model.transformer.state_dict())
-    transformer = transformer.to(model.device, model.dtype).eval().requires_grad_(False)
+    transformer = (
+        transformer.to(device_of(model), parameter_type(model.transformer)).eval().requires_grad_(False)
+    )
     preset = dataclasses.replace(model.preset, transformer=config)
     return dataclasses.replace(model, preset=preset, transformer=transformer, source=None)
 
@@ -226,7 +229,7 @@ def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
         kind = getattr(diffusers, DIFFUSERS_PARTS["scheduler"])
         parts["scheduler"] = kind(shift=shift, use_dynamic_shifting=False)
     for name in ("transformer", "vae"):
-        parts[name] = parts[name].to(model.device, model.dtype).eval()
+        parts[name] = parts[name].to(device_of(model), parameter_type(model.transformer)).eval()
     none = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
     pipeline: Any = diffusers.FluxKontextPipeline(**parts, **none)  # type: ignore[operator]
     pipeline.set_progress_bar_config(disable=True)
@@ -241,7 +244,7 @@ def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
             guidance_scale=given.guidance,
             prompt_embeds=given.text,
             pooled_prompt_embeds=given.pooled,
-            latents=pack(given.noise).to(model.device, model.dtype),
+            latents=pack(given.noise).to(device_of(model), parameter_type(model.transformer)),
             max_area=height * width,
             _auto_resize=False,
             output_type="pt",
@@ -260,9 +263,9 @@ def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None) -> Ten
     rows, columns = height // 16, width // 16
     key = hash(given.picture.cpu().numpy().tobytes())
     if cached is None or key not in cached:
-        tokens = pack(model.autoencoder.encode(given.picture.to(model.dtype) * 2 - 1))
-        ids = picture_ids(1, rows, columns, device=model.device)
-        context = (tokens.to(model.dtype), ids)
+        tokens = pack(model.autoencoder.encode(given.picture.to(parameter_type(model.autoencoder)) * 2 - 1))
+        ids = picture_ids(1, rows, columns, device=device_of(model))
+        context = (tokens.to(parameter_type(model.transformer)), ids)
         prefix = model.transformer.config.context_attention == "prefix"
         look = {"prefixes": [model.transformer.prefill(*context)]} if prefix else {"context": [context]}
         if cached is not None:
@@ -270,15 +273,17 @@ def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None) -> Ten
     else:
         look = cached[key]
     batch = Batch(
-        noise=pack(given.noise).to(model.device),
-        ids=picture_ids(0, rows, columns, device=model.device),
+        noise=pack(given.noise).to(device_of(model)),
+        ids=picture_ids(0, rows, columns, device=device_of(model)),
         text=given.text,
         pooled=given.pooled,
         **look,
     )
     times = schedule(given.steps, rows * columns, model.preset.sampling.shift)
     done = sample(model.transformer, batch, times, given.guidance)
-    pixels = model.autoencoder.decode(unpack(done, 2 * rows, 2 * columns).to(model.dtype))
+    pixels = model.autoencoder.decode(
+        unpack(done, 2 * rows, 2 * columns).to(parameter_type(model.autoencoder))
+    )
     return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
 

@@ -81,9 +81,9 @@ def _looks(one: Item) -> list[tuple[Floats, Floats]]:
 
 @lru_cache(maxsize=16)
 def _contents(one: Item) -> list[Floats]:
-    """Lab of the target (first) and of other scenes in its style."""
-    style, pictures = one.full.after["style"], [one.sample.target]
-    for i in range(CONTENTS - 1):
+    """Lab of the target (first), of the input and of other scenes in the target's style."""
+    style, pictures = one.full.after["style"], [one.sample.target, one.given]
+    for i in range(CONTENTS - 2):
         other = world.sample(f"content {one.key}/{i}", "test", "generate").after
         pictures.append(at_size(world.render(other | {"style": style}), one.size))
     return [lab(blur(p, 1.0)) for p in pictures]

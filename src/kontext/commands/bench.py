@@ -56,6 +56,7 @@ def quality(
     from kontext.bench.rows import row_names
 
     splits, categories = _names(split, SPLITS, "split"), _names(category, CATEGORIES, "category")
+    row_names(rows.split(","), _steps(steps))
     editor = _editor(model, device, rows.split(","))
     size = size_for(editor)
     names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
@@ -186,17 +187,19 @@ def speed(
 
     from kontext.bench import speed as suite
     from kontext.bench.items import size_for
+    from kontext.engine.context import device_of, parameter_type
 
     if threads:
         torch.set_num_threads(threads)
     editor = _editor(model, device, ["model"])
     size, counts = size_for(editor), _steps(steps) or [_own_steps(editor)]
     settings = {"size": size, "n": n, "steps": counts, "threads": torch.get_num_threads()}
-    settings |= {"device": str(editor.model.device), "dtype": str(editor.model.dtype)}
+    device = str(device_of(editor.model))
+    settings |= {"device": device, "dtype": str(parameter_type(editor.model.transformer))}
     with _run("speed", editor, model, settings, report, False) as run:
         more: dict[str, Any] = {}
         more["latency"] = suite.measure(editor, run, runs=n, size=size, steps=counts, progress=_progress)
-        more["memory MiB"] = round(suite.memory_mib(str(editor.model.device)), 1)
+        more["memory MiB"] = round(suite.memory_mib(device), 1)
         more["cold start seconds"] = round(suite.cold_start(model, size), 3)
         if against:
             more["diffusers"] = suite.against_diffusers(
