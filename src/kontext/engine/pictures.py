@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -32,7 +32,7 @@ READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "ICO", "
 XMP = "XML:com.adobe.xmp"  # the key under which PNG keeps an XMP packet
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
-PictureLike = "str | os.PathLike | bytes | Image.Image | np.ndarray | Picture"
+PictureLike: TypeAlias = "str | os.PathLike | bytes | Image.Image | np.ndarray | Picture"
 
 
 @dataclass(frozen=True)
