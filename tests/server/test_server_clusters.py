@@ -72,9 +72,10 @@ def test_pictures_live_in_an_object_store(tmp_path, start):
 
 
 @pytest.mark.slow
-def test_the_same_story_with_two_ray_actors_one_killed(tmp_path, start):
+def test_the_same_story_with_two_ray_actors_one_killed(tmp_path, start, monkeypatch):
     """Ray from PyPI on this machine; steps, batches, cancel, death and refusal as with local processes."""
     ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")
     server = start(tmp_path, executor="ray", workers=2, max_attempts=2)
     try:
         until(lambda: all(worker.alive for worker in server.service.workers), 300)

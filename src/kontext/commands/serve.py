@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -93,6 +94,18 @@ def serve(
         lease_seconds=lease,
         **({"editor": editor} if editor else {}),
     )
-    from kontext.server.run import run
+    from kontext.server.launch import launch
 
-    run(settings, log_format, open_page, tell=lambda text: typer.echo(text, err=True))
+    ahead = (
+        [launch(settings.editor, model, device, workers) for _ in range(workers)]
+        if executor == "local"
+        else []
+    )
+    try:
+        from kontext.server.run import run
+
+        tell = partial(typer.echo, err=True)
+        run(settings, launched=ahead, log_format=log_format, open_page=open_page, tell=tell)
+    finally:
+        for one in ahead:
+            one.process.kill()

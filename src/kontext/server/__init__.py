@@ -6,13 +6,15 @@ app = create_app(Settings(data=Path("my-data")))          # FastAPI; `kontext se
 
 from typing import Any
 
-from kontext.server.settings import Settings
-
 __all__ = ["Settings", "create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that a worker process does not pay for the web framework.
+    # Lazy, so that a worker process does not pay for the web framework and the database.
+    if name == "Settings":
+        from kontext.server.settings import Settings
+
+        return Settings
     if name == "create_app":
         from kontext.server.app import create_app
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -19,6 +16,7 @@ from typing import Any, Protocol
 
 from kontext.engine.requests import Result
 from kontext.errors import BadConfig, KontextError
+from kontext.server.launch import Launched, launch
 from kontext.server.settings import Settings
 from kontext.server.worker import Card, Failure, Tell, Work
 
@@ -56,8 +54,8 @@ class Worker(Protocol):
 class LocalWorker:
     """`kontext.server.worker` as a process, at the other end of a socket."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, launched: Launched | None = None) -> None:
+        self.settings, self._launched = settings, launched
         self.process: subprocess.Popen | None = None
         self._waiting: dict[str, asyncio.Future] = {}
         self.alive = False
@@ -66,24 +64,13 @@ class LocalWorker:
         self._prefilling = asyncio.Lock()
 
     async def start(self) -> Card:
-        await self.kill()
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "kontext.server.worker", str(theirs.fileno()), self.settings.editor]
-        environment = dict(os.environ)
-        if self.settings.workers > 1:
-            environment.setdefault(
-                "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.settings.workers))
-            )
-        command += [self.settings.model, self.settings.device or ""]
-        self.process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        theirs.close()
-        self._connection = Connection(ours.detach())
+        launched, self._launched = self._launched, None
+        if launched is None:
+            await self.kill()
+            settings = self.settings
+            launched = launch(settings.editor, settings.model, settings.device, settings.workers)
+        self.process = launched.process
+        self._connection = Connection(launched.socket.detach())
         loop = asyncio.get_running_loop()
         self.alive = True
         ready = self._expect("ready")
@@ -161,7 +148,8 @@ class LocalWorker:
                 self._answer(kind, WorkerDied("the worker process died"))
 
 
-def make_workers(settings: Settings) -> list[Worker]:
+def make_workers(settings: Settings, launched: Sequence[Launched] = ()) -> list[Worker]:
+    """The workers of the settings; `launched` are processes that were started ahead."""
     if settings.executor == "ray":
         try:
             from kontext.server.ray_executor import RayWorker
@@ -169,4 +157,5 @@ def make_workers(settings: Settings) -> list[Worker]:
             raise BadConfig("--executor ray needs the ray extra: pip install 'openkontext[ray]'") from None
 
         return [RayWorker(settings) for _ in range(settings.workers)]
-    return [LocalWorker(settings) for _ in range(settings.workers)]
+    ahead = [*launched, *[None] * (settings.workers - len(launched))]
+    return [LocalWorker(settings, one) for one in ahead]

@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 
 from kontext.errors import BadConfig
 from kontext.server.access import Keys
 from kontext.server.app import create_app
+from kontext.server.launch import Launched
 from kontext.server.service import Service
 from kontext.server.settings import Settings
 
@@ -50,8 +51,15 @@ class Program(uvicorn.Server):
         super().handle_exit(number, frame)
 
 
-def run(settings: Settings, log_format: str, open_page: bool, tell: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM. Raises BadConfig when the address is taken."""
+def run(
+    settings: Settings,
+    *,
+    launched: Sequence[Launched] = (),
+    log_format: str = "text",
+    open_page: bool = False,
+    tell: Callable[[str], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM, with workers `launched` ahead. Raises BadConfig."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if log_format == "json" else text)
@@ -60,7 +68,7 @@ def run(settings: Settings, log_format: str, open_page: bool, tell: Callable[[st
 
     listener = _listen(settings)
     port = listener.getsockname()[1]
-    service = Service(settings)
+    service = Service(settings, launched)
     if settings.keys_needed and not Keys(service.store).all():
         tell("keys are needed on this address and there are none yet: make one with `kontext keys make NAME`")
     config = uvicorn.Config(

@@ -22,6 +22,7 @@ from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest, Busy, Cancelled, KontextError, NotFound
 from kontext.server.executor import CannotLoad, Worker, WorkerDied, make_workers
 from kontext.server.hub import Hub
+from kontext.server.launch import Launched
 from kontext.server.moderation import Moderator, make_moderator
 from kontext.server.outputs import encoded, server_secret
 from kontext.server.queue import Job, Queue
@@ -42,7 +43,7 @@ TIDY_SECONDS = 3600.0
 class Service:
     """Started and stopped by the application (`create_app`)."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, launched: Sequence[Launched] = ()) -> None:
         self.settings = settings
         self.store = open_store(settings)
         self.queue = Queue(
@@ -55,7 +56,7 @@ class Service:
         self.identity = own_identity(settings.folder / "signing") if settings.sign else None
         self.hub = Hub()
         self.moderator: Moderator = make_moderator(settings)
-        self.workers: list[Worker] = make_workers(settings)
+        self.workers: list[Worker] = make_workers(settings, launched)
         self.card: Card | None = None
         self.trouble: str | None = None  # why no model could be loaded
         self.stopping = False

@@ -6,8 +6,6 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kontext.session import default_folder
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -84,6 +82,8 @@ class Settings:
 
     @property
     def folder(self) -> Path:
+        from kontext.session import default_folder
+
         return Path(self.data) if self.data else default_folder()
 
     @property

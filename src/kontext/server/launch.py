@@ -1,0 +1,42 @@
+"""Start a worker process. Imports nothing heavy: the model loads while the service itself still starts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from typing import NamedTuple
+
+
+class Launched(NamedTuple):
+    """A worker process and our end of the socket to it."""
+
+    process: subprocess.Popen
+    socket: socket.socket
+
+
+def launch(editor: str, model: str, device: str | None, workers: int) -> Launched:
+    """One of `workers` processes, which share the processors between them."""
+    ours, theirs = socket.socketpair()
+    environment = dict(os.environ)
+    if workers > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    command = [
+        sys.executable,
+        "-m",
+        "kontext.server.worker",
+        str(theirs.fileno()),
+        editor,
+        model,
+        device or "",
+    ]
+    process = subprocess.Popen(
+        command,
+        pass_fds=[theirs.fileno()],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    theirs.close()
+    return Launched(process, ours)
