@@ -110,6 +110,8 @@ def tint(picture, prompt, seed):
 
 
 def make(model, device):
+    if model == "slow to load":
+        time.sleep(2)
     if model == "broken":
         raise BadRequest("the fake weights are damaged")
     return FakeEditor()

@@ -117,7 +117,7 @@ class Service:
             if reason:
                 self._tell_end(job)
         self._wake()
-        await self.tell_positions()
+        self._keep(self.tell_positions())
         return jobs
 
     async def cancel(self, job: Job) -> Job:
@@ -127,7 +127,7 @@ class Service:
                 worker.cancel(job.id)
             job = await asyncio.to_thread(self.queue.get, job.id)
             self._tell_end(job)
-            await self.tell_positions()
+            self._keep(self.tell_positions())
         return job
 
     async def wait(self, job_id: str, seconds: float) -> Job:
@@ -316,8 +316,11 @@ class Service:
             await self._told_end(job.id)
 
     async def _told_end(self, job_id: str) -> None:
-        job = await asyncio.to_thread(self.queue.get, job_id)
-        self._tell_end(job, await asyncio.to_thread(self._made, job))
+        def look() -> tuple[Job, dict[str, Any]]:
+            job = self.queue.get(job_id)
+            return job, self._made(job)
+
+        self._tell_end(*await asyncio.to_thread(look))
 
     async def last_word(self, job: Job) -> tuple[str, dict[str, Any]]:
         """The event that ends the news of a job that has ended."""
