@@ -73,7 +73,7 @@ def test_failed_edit_can_be_tried_again(hand):
     page = hand.start().page
     hand.say("Make the kid fall over", wait=False)
     hand.told("The edit failed")
-    hand.told("the painter fell over, as it was told")
+    hand.told("The painter fell over, as it was told.")
     assert hand.here() == "Original picture"
     page.get_by_role("button", name="Try again").click()
     hand.told("The edit failed")
@@ -158,3 +158,29 @@ def test_policy_is_strict_and_no_other_host_is_asked(hand, drawing):
       one.textContent = "document.title = 'owned'"; document.head.append(one); return document.title; }"""
     assert hand.page.evaluate(injected) != "owned"
     hand.forgiving = True  # the refusal of that script
+
+
+def test_where_keys_are_needed_the_page_asks_for_one(make_hand, start_server, tmp_path):
+    from kontext.server.access import Keys
+    from kontext.session import Store
+
+    running = start_server(tmp_path, require_keys=True)
+    try:
+        with Store(tmp_path) as store:
+            _, key = Keys(store).make("a person")
+        hand = make_hand(running.url)
+        hand.forgiving = True  # the 401 before the key
+        page = hand.page
+        page.goto(running.url)
+        page.get_by_label("Key", exact=True).fill("wrong")
+        page.get_by_role("button", name="Enter").click()
+        hand.told("The server asks for a key")
+        page.get_by_label("Key", exact=True).fill(key)
+        page.get_by_role("button", name="Enter").click()
+        page.get_by_role("button", name="Start with: A kid with a sign").click()
+        page.locator(".doings").wait_for()
+        page.reload()
+        page.locator(".doings").wait_for()
+        assert page.locator("dialog[open]").count() == 0
+    finally:
+        running.stop()

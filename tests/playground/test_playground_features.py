@@ -369,7 +369,7 @@ def test_phone_shows_everything_without_sideways_scrolling(make_hand, server):
 
 def test_warnings_of_the_engine_are_told(hand):
     hand.start().say("Make the photo blue")
-    hand.told("the painter knows no photographs")
+    hand.told("The painter knows no photographs.")
 
 
 def test_deep_link_opens_the_session(hand, make_hand):

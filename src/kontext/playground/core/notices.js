@@ -4,6 +4,7 @@ import { store } from './store.js';
 import { has, t } from './text.js';
 import { sentences } from './words.js';
 
+const SHOWN_MILLISECONDS = 10_000; // news and warnings; errors stay until they are read
 let last = 0;
 
 /** Show a notice: {kind, title, text, actions: [{label, run}]}; one of the same title replaces the older. */
@@ -14,7 +15,7 @@ export function notify(notice) {
     return { ...state, notices: [...others, { id, kind: 'news', actions: [], ...notice }] };
   });
   say(sentences(notice.title, notice.text));
-  if (notice.kind === 'news' || !notice.kind) setTimeout(() => dismiss(id), 9000);
+  if (notice.kind !== 'error') setTimeout(() => dismiss(id), SHOWN_MILLISECONDS);
   return id;
 }
 

@@ -17,20 +17,23 @@ const warned = new Set(); // each warning once a session; the details of a turn 
 export async function boot() {
   const [capabilities, told] = await Promise.all([
     api.capabilities().catch((error) => (fail(error, () => location.reload()), null)),
-    api.examples().catch(() => null),
+    api.examples().catch((error) => ({ examples: [], locked: error.code === 'no_key' })),
   ]);
-  store.set({ capabilities, examples: told?.examples ?? [], login: capabilities?.features.login ?? false });
+  store.set({ capabilities, examples: told.examples, login: told.locked ?? false });
   if (capabilities && !capabilities.ready) waitForModel();
   const wanted = location.hash.slice(1);
-  if (wanted) await openSession(wanted);
+  if (wanted && !told.locked) await openSession(wanted);
 }
 
 async function waitForModel() {
   while (!store.state.capabilities?.ready) {
+    const { trouble } = store.state.capabilities;
+    if (trouble) return notify({ kind: 'error', title: t('error.trouble'), text: sentences(trouble, t('error.trouble.step')) });
     await new Promise((done) => setTimeout(done, 500));
     const capabilities = await api.capabilities().catch(() => null);
     if (capabilities) store.set({ capabilities });
   }
+  return null;
 }
 
 /** Show a session and follow it. */
@@ -113,7 +116,7 @@ function finished({ turn }) {
   ].join(' '));
   for (const warning of turn.facts.warnings ?? []) {
     const key = `${store.state.session.id} ${warning}`;
-    if (!warned.has(key)) notify({ kind: 'warning', title: t('warning'), text: warning });
+    if (!warned.has(key)) notify({ kind: 'warning', title: t('warning'), text: sentences(warning) });
     warned.add(key);
   }
 }

@@ -8,6 +8,7 @@ import { boot } from '../core/sessions.js';
 import { html, nothing, store } from '../core/store.js';
 import { duration, percent, t } from '../core/text.js';
 import { base } from '../core/tree.js';
+import { sentences } from '../core/words.js';
 import { Dialog } from './dialog.js';
 
 const NAMES = { ArrowUp: '↑', Escape: 'Esc', Enter: 'Enter', 'Shift+Enter': 'Shift Enter' };
@@ -69,7 +70,7 @@ class Details extends Dialog {
         ${Object.entries(this.#rows(turn)).filter(([, value]) => value !== null && value !== undefined)
           .map(([name, value]) => html`<div><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`)}
       </dl>
-      ${(turn.facts.warnings ?? []).map((one) => html`<p class="note">${one}</p>`)}
+      ${(turn.facts.warnings ?? []).map((one) => html`<p class="note">${sentences(one)}</p>`)}
       <div class="choices">
         ${turn.prompt ? html`<button type="button" class="quiet" @click=${then(() => act.reuse(turn))}>${t('reuse.prompt')}</button>
           <button type="button" class="quiet" @click=${then(() => act.reuse(turn, true))}>${t('reuse.all')}</button>` : nothing}

@@ -1,12 +1,13 @@
 // Where an edit acted: everything else veiled, the border of the region as a bright line.
 
 const VEIL = 150; // alpha over what kept its original pixels
+const FINEST = 1024; // small pictures get a finer veil, so that its line is smooth
 
 /** Grey levels of a region's picture -> RGBA of the veil; pure, for tests. */
 export function veilPixels(grey, width, height) {
   const pixels = new Uint8ClampedArray(width * height * 4);
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && grey[(y * width + x) * 4] > 127;
-  const line = Math.max(1, Math.round(Math.min(width, height) / 170));
+  const line = Math.max(1, Math.round(Math.min(width, height) / 280));
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       const at = (y * width + x) * 4;
@@ -23,10 +24,12 @@ export async function veil(canvas, address) {
   const image = new Image();
   image.src = address;
   await image.decode();
-  const { naturalWidth: width, naturalHeight: height } = image;
+  const finer = Math.max(1, Math.ceil(FINEST / Math.max(image.naturalWidth, image.naturalHeight)));
+  const [width, height] = [image.naturalWidth * finer, image.naturalHeight * finer];
   Object.assign(canvas, { width, height });
   const context = canvas.getContext('2d', { willReadFrequently: true });
-  context.drawImage(image, 0, 0);
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(image, 0, 0, width, height);
   const pixels = veilPixels(context.getImageData(0, 0, width, height).data, width, height);
   context.putImageData(new ImageData(pixels, width, height), 0, 0);
 }
