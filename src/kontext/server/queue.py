@@ -145,7 +145,7 @@ class Queue:
                 self._make_room(db, owner, len(rows), active_jobs)
                 self._charge(db, owner, cost * len(rows))
             db.execute(jobs.insert(), rows)
-        empty = dict.fromkeys((column.name for column in COLUMNS))
+        empty = dict.fromkeys(column.name for column in COLUMNS)
         return [Job(**{name: {**empty, **row}[name] for name in empty}) for row in rows]
 
     def _make_room(self, db: sql.Connection, owner: str, count: int, limit: int | None) -> None:
