@@ -268,6 +268,18 @@ def test_a_drawing_that_the_codec_keeps_does_not_warn(painting_editor):
     assert painting_editor.edit(drawing, "make it red").warnings == ()
 
 
+def test_a_new_box_or_mask_costs_no_prefill_and_markup_is_shown_to_the_model(editor, count_calls):
+    editor.edit(noise(), "make it red", steps=1)
+    counts = count_calls(editor)
+    editor.edit(noise(), "make it red", steps=1, box=(5, 5, 30, 30))
+    editor.edit(noise(), "make it red", steps=1, mask=mask())
+    assert counts["prefill"] == 0
+    strokes = np.zeros((64, 64, 4), np.uint8)
+    strokes[10:40, 10:12] = strokes[10:40, 40:42] = (255, 0, 0, 255)
+    editor.edit(noise(), "make it red", steps=1, markup=strokes)
+    assert counts["prefill"] == 1
+
+
 def mask(width=64, height=64, value=255):
     return Image.new("L", (width, height), value)
 
@@ -347,3 +359,11 @@ def test_pointing_needs_a_picture(editor, change):
 def test_unknown_device_is_refused():
     with pytest.raises(BadRequest, match="device 'quantum'"):
         Editor.load("tiny-random", device="quantum")
+
+
+def test_open_starts_a_session_on_the_picture(editor):
+    session = editor.open(Image.fromarray(noise()))
+    session.edit("make it red")
+    assert np.array_equal(np.asarray(session.picture)[..., :3].shape, (64, 64, 3))
+    session.undo()
+    assert np.array_equal(np.asarray(session.picture), noise())

@@ -276,7 +276,8 @@ class Editor:
                     f"middle from {picture.size[0]}x{picture.size[1]} to {plan.crop[2]}x{plan.crop[3]}"
                 )
             source = Canvas(plan.place(picture.flat))
-            overlay, inside = overlay_of(request, picture), inside_of(request, picture)
+            overlay = overlay_of(request, picture)
+            inside = inside_of(request, picture, overlay)
             marked = source if overlay is None else Canvas(plan.place(draw_on(picture.flat, overlay)))
             shown.insert(0, marked)
         return Job(

@@ -1,13 +1,13 @@
 """What a person points at: a box, a mask or strokes over the picture, as one soft mask of where the edit
 may act.
 
-The model is shown the box and the strokes (a red frame drawn in the picture is how one points in FLUX.1
-Kontext); the mask it is not shown: it only limits.
+Strokes are shown to the model (a red frame around a thing is how one points in FLUX.1 Kontext). Box and mask
+only limit: shown as a frame, a box made the edits of nano worse, and every box would need a new prefix.
 """
 
 from __future__ import annotations
 
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageChops
 
 from kontext.engine import pictures
 from kontext.engine.pictures import Picture
@@ -15,38 +15,26 @@ from kontext.engine.requests import EditRequest
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
 
-FRAME_COLOUR = (255, 0, 0, 255)
-FRAME_WIDTH = 1 / 64  # of the picture's shorter side
-
 
 def overlay_of(request: EditRequest, picture: Picture) -> Image.Image | None:
-    """What is drawn over the picture for the model to see: the person's markup, and a red frame for the
-    box. RGBA.
+    """The strokes to draw over the picture for the model to see, RGBA. Raises BadRequest when there are
+    none.
     """
-    overlay = None
-    if request.markup is not None:
-        given = _same_size(pictures.load(request.markup, "the markup"), picture.size, "markup")
-        if given.alpha is None:
-            raise BadRequest(
-                "the markup has no transparent part; draw on a transparent layer as large as the picture"
-            )
-        overlay = given.whole
-        if overlay.getchannel("A").getbbox() is None:
-            raise BadRequest("the markup is empty; draw around what is to change, or leave it away")
-    if request.box is not None:
-        overlay = overlay or Image.new("RGBA", picture.size)
-        x, y, width, height = check_box(request.box, picture.size)
-        line = max(1, round(min(picture.size) * FRAME_WIDTH))
-        around = (x - line, y - line, x + width + line - 1, y + height + line - 1)
-        ImageDraw.Draw(overlay).rectangle(around, outline=FRAME_COLOUR, width=line)
-    return overlay
+    if request.markup is None:
+        return None
+    given = _same_size(pictures.load(request.markup, "the markup"), picture.size, "markup")
+    if given.alpha is None:
+        raise BadRequest("the markup has no transparent part; draw on a transparent layer over the picture")
+    if given.alpha.getbbox() is None:
+        raise BadRequest("the markup is empty; draw around what is to change, or leave it away")
+    return given.whole
 
 
 def draw_on(picture: Image.Image, overlay: Image.Image) -> Image.Image:
     return Image.alpha_composite(picture.convert("RGBA"), overlay).convert("RGB")
 
 
-def inside_of(request: EditRequest, picture: Picture) -> Image.Image | None:
+def inside_of(request: EditRequest, picture: Picture, overlay: Image.Image | None) -> Image.Image | None:
     """Where the edit may act, as large as the picture, mode L; None: anywhere.
 
     Several pointers narrow each other. Strokes stand for the box around them. Raises BadRequest when a
@@ -55,9 +43,9 @@ def inside_of(request: EditRequest, picture: Picture) -> Image.Image | None:
     pointers = []
     if request.box is not None:
         pointers.append(_filled(check_box(request.box, picture.size), picture.size))
-    if request.markup is not None:
-        strokes = _same_size(pictures.load(request.markup, "the markup"), picture.size, "markup").alpha
-        x0, y0, x1, y1 = strokes.point(lambda value: 255 if value > 127 else 0).getbbox() or strokes.getbbox()
+    if overlay is not None:
+        strokes = overlay.getchannel("A")
+        x0, y0, x1, y1 = strokes.point(lambda value: 255 * (value > 127)).getbbox() or strokes.getbbox()
         pointers.append(_filled((x0, y0, x1 - x0, y1 - y0), picture.size))
     if request.mask is not None:
         pointers.append(
