@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+import torch
 
 from kontext.engine import Editor
 from kontext.session.provenance import SETTINGS
@@ -12,7 +13,10 @@ from kontext.session.session import NOT_KEPT, PICTURES
 
 @pytest.fixture(scope="module")
 def real_editor():
-    return Editor.load("tiny-random", device="cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so small a model only waits for its threads
+    yield Editor.load("tiny-random", device="cpu")
+    torch.set_num_threads(threads)
 
 
 def test_every_argument_of_an_edit_is_kept_with_its_turn():
