@@ -196,7 +196,7 @@ def test_dropping_on_a_reference_replaces_it_and_beside_adds(hand, drawing):
 def test_running_edit_shows_its_steps_and_stops(hand):
     page = hand.start().page
     hand.say("Make the shirt slowly red", wait=False)
-    page.get_by_text("step 1 of 8").wait_for()
+    page.get_by_text(re.compile(r"step \d of 8")).wait_for()
     page.locator(".frame img.preview").wait_for()
     page.locator("#prompt").press("Escape")
     page.locator(".doings").wait_for()
@@ -207,7 +207,7 @@ def test_queue_position_is_told(hand, make_hand):
     other = make_hand(hand.url)
     other.start()
     other.say("Make the shirt slowly red", wait=False)
-    other.page.get_by_text("step 1 of 8").wait_for()
+    other.page.get_by_text(re.compile(r"step \d of 8")).wait_for()
     hand.start()
     hand.page.locator(".count input[value='2']").check()
     hand.say("Make the sign slowly blue", wait=False)

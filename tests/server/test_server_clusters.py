@@ -146,6 +146,10 @@ def test_sixty_four_clients_for_a_while(tmp_path):
         times.sort()
         p50, p95 = times[len(times) // 2], times[int(0.95 * len(times))]
         print(f"{len(times)} requests, p50 {p50:.3f} s, p95 {p95:.3f} s")
+        told = httpx.get(f"{program.url}/metrics", **LOCAL).text
+        route = 'kontext_request_seconds_bucket{route="/api/sessions/{session}/edits"'
+        buckets = [line.split('le="')[1].split('"} ') for line in told.splitlines() if line.startswith(route)]
+        print("in the server:", {bound: int(count) for bound, count in buckets})
         print(f"memory {early / 2**20:.0f} -> {late / 2**20:.0f} MiB, states {sorted(set(states))}")
         assert set(states) <= {202, 429} and late < 1.2 * early
         program.process.send_signal(signal.SIGTERM)

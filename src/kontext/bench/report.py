@@ -26,13 +26,14 @@ th, td { padding: 5px 10px; border-bottom: 1px solid var(--line); text-align: ri
 th:first-child, td:first-child { text-align: left; } thead th { background: var(--wash); }
 td small { color: var(--quiet); display: block; font-size: 11px; line-height: 1.1; }
 tr.ours td { font-weight: 600; } tr.ours td small { font-weight: 400; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 20px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); gap: 20px; }
 figure { margin: 0; } figcaption { font-weight: 600; }
 svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; fill: var(--ink); }
 svg .grid { stroke: var(--line); } .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 13px; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 6px; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 16px; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: 10px; background: white; }
+.card.wide { grid-column: 1 / -1; }
 .card div { display: flex; gap: 6px; } .card span { flex: 1; font-size: 11px; color: var(--quiet); }
 .card img { width: 100%; display: block; border-radius: 4px; image-rendering: auto; }
 .card p { margin: 6px 0 0; font-size: 13px; } dl { display: grid; grid-template-columns: max-content 1fr;
@@ -113,7 +114,7 @@ def plots(charts: Mapping[str, str]) -> str:
 def sheet(title: str, cards: Sequence[Card], note: str = "") -> str:
     """A contact sheet with its pictures inside."""
     inside = "".join(
-        '<div class="card"><div>'
+        f'<div class="card{" wide" if len(c.pictures) > 4 else ""}"><div>'
         + "".join(
             f'<span><img alt="{escape(n)}" src="{_embed(p)}">{escape(n)}</span>'
             for n, p in c.pictures.items()

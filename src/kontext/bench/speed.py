@@ -63,8 +63,9 @@ def measure(
         totals = []
         for i in range(runs + WARM_UP):
             picture = _picture(f"{row} {i if kind == 'new' else 0}", size)
+            said = f"{PROMPT}, number {n}{i}"  # a new sentence every time
             started = time.perf_counter()
-            (result,) = ask(editor, [EditRequest(picture=picture, prompt=PROMPT, seed=i, steps=n)])
+            (result,) = ask(editor, [EditRequest(picture=picture, prompt=said, seed=i, steps=n)])
             total = time.perf_counter() - started
             if i >= WARM_UP:
                 totals.append(1000 * total)
@@ -212,16 +213,21 @@ def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
     """FluxKontextPipeline on the model's weights, as a function. Raises BadRequest where it is missing."""
     try:
         import diffusers
+        import transformers
     except ImportError as error:
         raise BadRequest("diffusers is not installed; pip install 'openkontext[test]'") from error
     from kontext.checkpoint import save_diffusers
     from kontext.model.tokens import pack
 
+    transformers.logging.set_verbosity_error()  # what they would change is of no concern here
+    dtype = parameter_type(model.transformer)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "model"
         save_diffusers(model, home)
         parts = {
-            name: getattr(diffusers, kind).from_pretrained(home, subfolder=name)
+            name: getattr(diffusers, kind).from_pretrained(
+                home, subfolder=name, **({} if name == "scheduler" else {"torch_dtype": dtype})
+            )
             for name, kind in DIFFUSERS_PARTS.items()
         }
     shift = model.preset.sampling.shift
@@ -229,7 +235,7 @@ def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
         kind = getattr(diffusers, DIFFUSERS_PARTS["scheduler"])
         parts["scheduler"] = kind(shift=shift, use_dynamic_shifting=False)
     for name in ("transformer", "vae"):
-        parts[name] = parts[name].to(device_of(model), parameter_type(model.transformer)).eval()
+        parts[name] = parts[name].to(device_of(model)).eval()
     none = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
     pipeline: Any = diffusers.FluxKontextPipeline(**parts, **none)  # type: ignore[operator]
     pipeline.set_progress_bar_config(disable=True)
@@ -244,7 +250,7 @@ def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
             guidance_scale=given.guidance,
             prompt_embeds=given.text,
             pooled_prompt_embeds=given.pooled,
-            latents=pack(given.noise).to(device_of(model), parameter_type(model.transformer)),
+            latents=pack(given.noise).to(device_of(model), dtype),
             max_area=height * width,
             _auto_resize=False,
             output_type="pt",
@@ -299,7 +305,10 @@ def sections(result: dict[str, Any]) -> list[str]:
         + "</li>"
         for row, t in result["latency"].items()
     ]
-    out.append(f"<ul>{''.join(lines)}</ul>")
+    facts = [
+        f"<li>{name}: {result[name]}</li>" for name in ("memory MiB", "cold start seconds") if name in result
+    ]
+    out.append(f"<ul>{''.join(lines + facts)}</ul>")
     curves: dict[str, list[plots.Point]] = {}
     for row, cells in models.items():
         name, steps = row.split("@")

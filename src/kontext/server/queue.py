@@ -192,10 +192,6 @@ class Queue:
         with self.store.reading() as db:
             return self._waiting(db)
 
-    def place(self, job_id: str) -> int:
-        """Place in the queue, 1 is next; 0 for a job that does not wait."""
-        return next((place for place, row in enumerate(self.waiting(), start=1) if row.id == job_id), 0)
-
     def count(self) -> dict[str, int]:
         """Jobs by state."""
         with self.store.reading() as db:

@@ -13,6 +13,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -35,6 +36,8 @@ from kontext.session.signing import own_identity
 
 log = logging.getLogger(__name__)
 
+THREADS = 24  # mostly waiting for the disk
+POSITION_SECONDS = 0.1  # between two looks at the queue for its positions
 POLL_SECONDS = 1.0  # how soon work of other servers, or work given back by dead ones, is seen
 PREFILLS_KEPT = 512
 TIDY_SECONDS = 3600.0
@@ -67,7 +70,8 @@ class Service:
         self._loops: list[asyncio.Task] = []
         self._tasks: set[asyncio.Task] = set()
         self._prefills: OrderedDict[str, asyncio.Task] = OrderedDict()
-        self._places: dict[str, int] = {}
+        self.places: dict[str, int] = {}  # in the queue, by job; 1 is next
+        self._queue_moved = asyncio.Event()
         self.thumbnails: dict[tuple[str, int], bytes] = {}
 
     @property
@@ -76,8 +80,11 @@ class Service:
 
     async def start(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="service"))
         self._loops = [asyncio.create_task(self._work(place)) for place in range(len(self.workers))]
-        self._loops += [asyncio.create_task(loop()) for loop in (self._beat, self._webhooks, self._tidy)]
+        self._loops += [
+            asyncio.create_task(loop()) for loop in (self._beat, self._webhooks, self._tidy, self._positions)
+        ]
 
     async def stop(self) -> None:
         """Let running jobs finish for `grace_seconds`, then give them back to the queue."""
@@ -117,7 +124,7 @@ class Service:
             if reason:
                 self._tell_end(job)
         self._wake()
-        self._keep(self.tell_positions())
+        self.moved()
         return jobs
 
     async def cancel(self, job: Job) -> Job:
@@ -127,7 +134,7 @@ class Service:
                 worker.cancel(job.id)
             job = await asyncio.to_thread(self.queue.get, job.id)
             self._tell_end(job)
-            self._keep(self.tell_positions())
+            self.moved()
         return job
 
     async def wait(self, job_id: str, seconds: float) -> Job:
@@ -211,17 +218,18 @@ class Service:
         return canvas_shape(row.shape, self.card.sizes) if self.card else row.shape
 
     async def _run(self, worker: Worker, batch: list[Job]) -> None:
-        self._keep(self.tell_positions())
+        self._running.update({job.id: worker for job in batch})
+        self.moved()
         works = []
         for job in list(batch):
             try:
                 works.append(await asyncio.to_thread(self._load, job))
             except KontextError as error:
                 batch.remove(job)
+                self._running.pop(job.id, None)
                 await self._end(job, "failed", str(error))
         if not batch:
             return
-        self._running.update({job.id: worker for job in batch})
         of_job = {job.id: topics(job.id, job.session_id) for job in batch}
 
         def tell(job_id: str, step: int, steps: int, preview: bytes | None) -> None:
@@ -339,7 +347,6 @@ class Service:
 
     def _tell_end(self, job: Job, made: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.ended[job.state] += 1
-        self._places.pop(job.id, None)
         kind, data = last_event(job, made)
         for topic in topics(job.id, job.session_id):
             self.hub.tell(topic, kind, **data)
@@ -353,15 +360,27 @@ class Service:
         except NotFound:
             pass  # deleted already
 
-    async def tell_positions(self) -> None:
-        """Tell those who wait where they are now."""
-        places: dict[str, int] = {}
-        for place, row in enumerate(await asyncio.to_thread(self.queue.waiting), start=1):
-            places[row.id] = place
-            if self._places.get(row.id) != place:
-                for topic in topics(row.id, row.session_id):
-                    self.hub.tell(topic, "queued", job=row.id, position=place)
-        self._places = places
+    def moved(self) -> None:
+        """The queue has changed: those who wait are told soon, a crowd of changes at once."""
+        self._queue_moved.set()
+
+    async def _positions(self) -> None:
+        while True:
+            await self._queue_moved.wait()
+            self._queue_moved.clear()
+            try:
+                waiting = await asyncio.to_thread(self.queue.waiting)
+            except Exception:
+                log.exception("the queue could not be read")
+                waiting = []
+            places = {row.id: place for place, row in enumerate(waiting, start=1)}
+            before, self.places = self.places, places
+            for row in waiting:
+                started = row.id in self._running  # since the look at the queue
+                if before.get(row.id) != places[row.id] and not started:
+                    for topic in topics(row.id, row.session_id):
+                        self.hub.tell(topic, "queued", job=row.id, position=places[row.id])
+            await asyncio.sleep(POSITION_SECONDS)
 
     # Care
 

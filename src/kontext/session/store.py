@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from kontext.session.session import Session
 
 log = logging.getLogger(__name__)
+POOL_SIZE = 32  # connections kept open: a service asks from many threads, and to open one costs more
 WAIT_SECONDS = 30.0  # how long a write waits for another process's write before it gives up as Busy
 
 
@@ -74,6 +76,7 @@ class Store:
             url = sql.URL.create("sqlite", database=str(folder / "kontext.db"))
             blobs = blobs or folder / "blobs"
         self.blobs = Blobs(blobs)
+        self._turn = threading.Lock()  # this process's threads wait here: SQLite would wait by sleeping
         self.database = _connect(url)
         try:
             with self.writing() as db:
@@ -114,7 +117,11 @@ class Store:
         Raises Busy.
         """
         try:
-            with self.database.connect().execution_options(kontext_writing=True) as db, db.begin():
+            with (
+                self._turn,
+                self.database.connect().execution_options(kontext_writing=True) as db,
+                db.begin(),
+            ):
                 yield db
         except OperationalError as error:
             if not any(word in str(error) for word in ("locked", "busy", "lock timeout")):
@@ -348,7 +355,11 @@ def _connect(url: sql.URL) -> sql.Engine:
     """An engine whose writes are serialised (SQLite: BEGIN IMMEDIATE, WAL; PostgreSQL: one advisory lock)."""
     sqlite = url.drivername.startswith("sqlite")
     try:
-        options = {"connect_args": {"timeout": WAIT_SECONDS}} if sqlite else {"pool_pre_ping": True}
+        options: dict[str, Any] = (
+            {"connect_args": {"timeout": WAIT_SECONDS}} if sqlite else {"pool_pre_ping": True}
+        )
+        if url.database not in (None, "", ":memory:"):
+            options["pool_size"] = POOL_SIZE
         database = sql.create_engine(url, **options)
     except (SQLAlchemyError, ImportError) as error:
         raise BadConfig(

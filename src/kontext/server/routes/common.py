@@ -61,11 +61,8 @@ def find_job(service: Service, key: Key, job_id: str) -> Job:
 
 def shown(service: Service, jobs: Iterable[Job]) -> list[JobView]:
     """Jobs with their places in the queue and their steps."""
-    jobs = list(jobs)
-    places = {}
-    if any(job.state == "queued" for job in jobs):
-        places = {row.id: place for place, row in enumerate(service.queue.waiting(), start=1)}
-    return [job_view(job, places.get(job.id, 1), service.hub.steps.get(job.id)) for job in jobs]
+    last = len(service.places) + 1  # of one that was just submitted
+    return [job_view(job, service.places.get(job.id, last), service.hub.steps.get(job.id)) for job in jobs]
 
 
 def whole(service: Service, session: Session) -> SessionView:
