@@ -55,7 +55,7 @@ def test_the_engine_s_refusals_reach_the_person(tiny):
 
 def test_the_first_preview_comes_while_the_edit_runs(tiny):
     session = tiny.session(noise((64, 64)))
-    job = tiny.edit(session, "x", steps=4)[0]
+    job = tiny.edit(session, "x", steps=50)[0]
     with tiny.http.stream("GET", f"/api/jobs/{job['id']}/events") as stream:
         text = "".join(stream.iter_text())
     assert text.count("event: step") >= 2 and text.count("event: done") == 1 and "data:image/jpeg" in text
