@@ -17,7 +17,9 @@ WORLD = World()
 
 
 def digest(sample: Sample) -> str:
-    pictures = [sample.target, sample.mask] + ([] if sample.source is None else [sample.source])
+    pictures = [sample.target, sample.mask, *sample.references] + (
+        [] if sample.source is None else [sample.source]
+    )
     told = json.dumps(
         [sample.english, sample.chinese, sample.kind, sample.before, sample.after, sample.labels]
     )

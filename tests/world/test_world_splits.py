@@ -122,3 +122,13 @@ def test_each_value_is_trained_with_most_others():
 def test_words_are_divided():
     assert set(HELD_OUT_WORDS) | set(TRAIN_WORDS) == set(WORDS)
     assert 10 <= len(HELD_OUT_WORDS) <= 25
+
+
+def test_second_pictures_keep_to_their_split():
+    for split in ("train", "test", "words"):
+        for seed in range(60):
+            sample = WORLD.sample(seed, split, category="several_references", pictures=False)
+            (second,) = sample.reference_scenes
+            assert not shows_held_out_pair(second)
+            assert split != "train" or not is_test_scene(second)
+            assert split != "words" or not any(word in TRAIN_WORDS for word in words_of(second))

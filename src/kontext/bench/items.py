@@ -20,7 +20,7 @@ from kontext import world
 from kontext.bench.metrics import Case, Picture
 from kontext.errors import BadRequest
 from kontext.world.changes import visible
-from kontext.world.drafts import CATEGORIES
+from kontext.world.drafts import CATEGORIES, SEVERAL_REFERENCES
 from kontext.world.edits import JOINABLE, KINDS
 from kontext.world.samples import pool_of
 from kontext.world.seeds import generator
@@ -28,6 +28,8 @@ from kontext.world.seeds import generator
 VERSION = 1  # of the items; a change to the world or to this file that changes them needs a new one
 SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test, asked for in Chinese
 WORLD_PIXELS = 256
+SINGLE = tuple(name for name in CATEGORIES if name != SEVERAL_REFERENCES)
+"""What a model must do with one picture or none: measured unless others are asked for."""
 
 Rivals = tuple[tuple[str, Picture], ...]
 
@@ -69,7 +71,9 @@ class Item:
     def sum(self) -> str:
         """SHA-256 of what is given, asked and expected, and of the rivals: all that decides the score."""
         return digest(
-            [self.given, self.sample.target, *(p for _, p in self.rivals)], self.prompt, str(self.seed)
+            [self.given, *self.sample.references, self.sample.target, *(p for _, p in self.rivals)],
+            self.prompt,
+            str(self.seed),
         )
 
 

@@ -1,7 +1,8 @@
 """Suite ``quality``: single edits of every category against their exact answers.
 
 Five categories as in KontextBench (local, global, text, style reference, character reference) and text to
-picture; each split apart; the baselines beside the model. The headline is success: the forced choice
+picture, and on request edits by a second picture (several_references); each split apart; the baselines
+beside the model. The headline is success: the forced choice
 against 15 rendered rivals and the absolute check of ``kontext.bench.metrics``.
 """
 
@@ -14,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from kontext.bench import plots, report
-from kontext.bench.items import CATEGORIES, Item, item
+from kontext.bench.items import SINGLE, Item, item
 from kontext.bench.metrics import Picture
 from kontext.bench.rows import BATCH, answer
 from kontext.bench.run import Figure, Progress, Record, Run, silent
@@ -46,7 +47,7 @@ def measure(
     size: int,
     rows: Sequence[str],
     splits: Sequence[str] = ("test",),
-    categories: Sequence[str] = CATEGORIES,
+    categories: Sequence[str] = SINGLE,
     progress: Progress = silent,
 ) -> None:
     """``n`` items of each category and split in every row, as records."""
@@ -167,6 +168,7 @@ def contact_sheets(run: Run, rows: Sequence[str], find: Callable[[str], Item], e
 
 def _card(run: Run, record: Record, one: Item) -> report.Card:
     shown: dict[str, Any] = {} if one.sample.source is None else {"source": one.sample.source}
+    shown |= {f"image {i}": picture for i, picture in enumerate(one.sample.references, 2)}
     shown |= {"target": one.sample.target, "result": run.picture(record)}
     used = ("success", "combined", "accuracy@10", "keep@5")
     figures = " · ".join(f"{FIGURES[k].label} {FIGURES[k].show(record.figures.get(k))}" for k in used)

@@ -42,7 +42,9 @@ def quality(
     model: Model = "nano",
     n: Number = 40,
     split: Annotated[str, typer.Option(help="test,pairs,phrasing,words,chinese, or all.")] = "test",
-    category: Annotated[str, typer.Option(help="Some categories only.", metavar="NAME,...")] = "all",
+    category: Annotated[
+        str, typer.Option(help="Some only; several_references must be named.", metavar="NAME,...")
+    ] = "all",
     steps: Steps = None,
     rows: Annotated[str, Rows("Baselines and ways to run the model.")] = QUALITY_ROWS,
     json_file: JsonFile = None,
@@ -52,10 +54,11 @@ def quality(
 ) -> None:
     """Single edits of every category: success, preservation, IoU."""
     from kontext.bench import quality as suite
-    from kontext.bench.items import CATEGORIES, SPLITS, size_for
+    from kontext.bench.items import CATEGORIES, SINGLE, SPLITS, size_for
     from kontext.bench.rows import row_names
 
-    splits, categories = _names(split, SPLITS, "split"), _names(category, CATEGORIES, "category")
+    splits = _names(split, SPLITS, "split")
+    categories = list(SINGLE) if category == "all" else _names(category, CATEGORIES, "category")
     row_names(rows.split(","), _steps(steps))
     editor = _editor(model, device, rows.split(","))
     size = size_for(editor)

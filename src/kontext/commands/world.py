@@ -61,6 +61,7 @@ def sample(
     for index in range(count):
         drawn = world.sample(f"{seed}/{index}", split, category, kind)
         pictures = {"source": drawn.source, "target": drawn.target, "mask": drawn.mask}
+        pictures |= {f"reference{i}": picture for i, picture in enumerate(drawn.references)}
         files = {}
         for name, pixels in pictures.items():
             if pixels is not None:

@@ -14,23 +14,24 @@ from .vocabulary import EXPRESSION, POSING, object_words
 
 
 class Composed(NamedTuple):
-    """Scenes, variant of the sentence and its slots, and in a word what was asked for."""
+    """Scenes, variant of the sentence and its slots, in a word what was asked for, and a second picture."""
 
     before: Scene | None
     after: Scene
     variant: str
     slots: Slots
     label: str
+    reference: Scene | None = None
 
 
 @dataclass(frozen=True)
 class Composition:
-    """A kind of task whose target is a new picture."""
+    """A kind of task made at once of its scenes; `compose` gives None where a draw gives none."""
 
     name: str
     category: str
     weight: float
-    compose: Callable[[random.Random, Pool], Composed]
+    compose: Callable[[random.Random, Pool], Composed | None]
 
 
 _NOUN = {"kid": ("kid", "孩子"), "critter": ("monster", "小怪物")}

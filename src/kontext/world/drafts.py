@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from .compositions import COMPOSITIONS
 from .edits import KINDS, EditKind, Value, value_label
 from .foreign import sample_foreign
+from .references import BY_REFERENCE
+from .references import CATEGORY as SEVERAL_REFERENCES
 from .scene import Pool, Scene, sample_scene
 from .sentences import joined, sentence
-from .splits import admits, admits_start
+from .splits import admits, admits_reference, admits_start
 from .vocabulary import Words
 
-CATEGORIES = ("local", "global", "text", "style_reference", "character_reference", "generate")
-WEIGHTS = {name: kind.weight for name, kind in (KINDS | COMPOSITIONS).items()}
-CATEGORY = {name: kind.category for name, kind in (KINDS | COMPOSITIONS).items()}
+CATEGORIES = (
+    *("local", "global", "text", "style_reference", "character_reference", "generate"),
+    SEVERAL_REFERENCES,
+)
+_COMPOSED = COMPOSITIONS | BY_REFERENCE
+WEIGHTS = {name: kind.weight for name, kind in (KINDS | _COMPOSED).items()}
+CATEGORY = {name: kind.category for name, kind in (KINDS | _COMPOSED).items()}
 _STYLED_SHARE = 0.08  # of edits happen inside a style
 
 
@@ -28,19 +34,23 @@ class Draft:
     words: Words
     value: Value
     labels: dict[str, str]
+    reference: Scene | None = None
 
 
 def draft(r: random.Random, name: str, pool: Pool, split: str) -> Draft | None:
     """A task of a kind; None where this draw gives none."""
-    return (_composed if name in COMPOSITIONS else _edited)(r, name, pool, split)
+    return (_composed if name in _COMPOSED else _edited)(r, name, pool, split)
 
 
 def _composed(r: random.Random, name: str, pool: Pool, split: str) -> Draft | None:
-    made = COMPOSITIONS[name].compose(r, pool)
-    if not admits(split, made.before, made.after):
+    made = _COMPOSED[name].compose(r, pool)
+    if made is None or not admits(split, made.before, made.after):
+        return None
+    if made.reference is not None and not admits_reference(split, made.reference):
         return None
     words = sentence(r, made.variant, made.slots, split == "phrasing")
-    return Draft(name, CATEGORY[name], made.before, made.after, words, {}, {name: made.label})
+    labels = {name: made.label}
+    return Draft(name, CATEGORY[name], made.before, made.after, words, {}, labels, made.reference)
 
 
 def _edited(r: random.Random, name: str, pool: Pool, split: str) -> Draft | None:

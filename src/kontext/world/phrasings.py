@@ -227,6 +227,42 @@ HELD_OUT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("borrow the look of this picture and paint {caption}", "same look, new content: {caption}"),
         ("借用这张图的画风来画{caption}", "画风不变，内容换为：{caption}"),
     ),
+    "clothes_from": (
+        (
+            "use the second picture's outfit for {who}",
+            "I want to see {who} from the first image in the clothing that the second one shows",
+            "swap the clothes for those in picture 2",
+        ),
+        ("请让{who}换成第二张图里的穿着", "第一张图的{who}要穿第二张图的衣服"),
+    ),
+    "style_from": (
+        (
+            "make the first picture look as if it were drawn like the second",
+            "transfer the look of the second image to the first",
+        ),
+        ("让第一张图的画法和第二张图一样", "请照第二张图的画风重画第一张图"),
+    ),
+    "person_from": (
+        (
+            "I would like to see {other} of the second picture {spot} in the first",
+            "bring {other} over from picture 2, {spot}",
+        ),
+        ("请在第一张图的{spot}画上第二张图里的{other}", "想让第二张图的{other}来到第一张图的{spot}"),
+    ),
+    "background_from": (
+        (
+            "take {who} from the first picture to the place that the second one shows",
+            "behind {who} I want the scenery of the second image",
+        ),
+        ("请把第一张图的{who}带到第二张图的地方", "{who}后面要第二张图的景色"),
+    ),
+    "object_from": (
+        (
+            "I would like to have {thing} of the second picture {spot} in the first",
+            "let {thing} from picture 2 appear {spot}",
+        ),
+        ("请在第一张图的{spot}画上第二张图里的{thing}", "想在第一张图的{spot}看到第二张图的{thing}"),
+    ),
     "generate": (
         ("I want a picture of {caption}", "please paint {caption}"),
         ("想要一张图：{caption}", "请画出{caption}"),

@@ -37,7 +37,11 @@ def rivals(sample: Sample, count: int = 8) -> list[tuple[str, np.ndarray]]:
     found = _Found(sample.target)
     if sample.source is not None:
         found.add("unchanged", sample.source)
-    if sample.before is None or sample.kind not in KINDS:
+    for reference in sample.references:
+        found.add("edit copied: image 2", reference)
+    if sample.references:
+        values, edits = _of_references(r, sample, pool)
+    elif sample.before is None or sample.kind not in KINDS:
         values, edits = _of_composition(r, sample, pool)
     else:
         values = _other_values(r, sample, sample.before, pool)
@@ -139,6 +143,33 @@ def _other_edits(r: random.Random, sample: Sample, before: Scene, pool: Pool) ->
         yield from _edit(r, KINDS[r.choice(names)], before, pool)
 
 
+_TAKEN = {  # what a wrong answer may have taken instead: edits of the scene before (0) or after (1)
+    "clothes_from": (1, ("clothes", "cloth_color")),
+    "person_from": (1, _IDENTITY),
+    "background_from": (0, ("background", "time")),
+    "object_from": (1, ("object_replace", "object_color", "object_move")),
+}
+
+
+def _of_references(r: random.Random, sample: Sample, pool: Pool) -> tuple[Iterator, Iterator]:
+    """For what is taken from image 2: something else of its kind, and another edit of image 1."""
+    before = sample.before
+    assert before is not None
+    if sample.kind == "style_from":
+        values = ((f"value style: {style}", {**copied(before), "style": style}) for style in _shuffled(r))
+    else:
+        place, names = _TAKEN[sample.kind]
+        scene = (before, sample.after)[place]
+        tried = (_edit(r, KINDS[r.choice(names)], scene, pool) for _ in range(100))
+        values = ((label.replace("edit", "value", 1), made) for one in tried for label, made in one)
+    edits = (found for _ in range(80) for found in _edit(r, KINDS[r.choice(JOINABLE)], before, pool))
+    return values, edits
+
+
+def _shuffled(r: random.Random) -> list[str]:
+    return r.sample(list(STYLES), len(STYLES))
+
+
 def _of_composition(r: random.Random, sample: Sample, pool: Pool) -> tuple[Iterator, Iterator]:
     """For pictures made anew: wrong identity or style, and wrong setting."""
     after = sample.after
@@ -148,7 +179,7 @@ def _of_composition(r: random.Random, sample: Sample, pool: Pool) -> tuple[Itera
             yield from _edit(r, KINDS[r.choice(names)], after, pool)
 
     def restyled() -> Iterator[tuple[str, Scene]]:
-        for style in r.sample(list(STYLES), len(STYLES)):
+        for style in _shuffled(r):
             yield f"value style: {style}", {**copied(after), "style": style}
 
     def turned() -> Iterator[tuple[str, Scene]]:

@@ -7,7 +7,7 @@ sample.source, sample.english, sample.target, sample.mask
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from .vocabulary import Words
 
 LANGUAGES = ("en", "zh")
 _TRIES = 600  # for one kind of edit, before another one is tried
-_WHOLE_PICTURE = ("style", "foreign_style")
+_WHOLE_PICTURE = ("style", "foreign_style", "style_from")
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class Sample:
 
     `mask` (bool, 256 x 256) has the pixels that change, widened by two pixels: every pixel outside it is
     equal in source and target. Pictures made anew have a full mask, "leave it as it is" an empty one.
-    `references` are further pictures that are given. `before` and `after` are scenes (plain data, see
-    scene.py), `value` is what the edit sets, `labels` says it in words: kind of edit -> value.
+    `references` are the pictures given after the source: image 2 of the sentence. `before`, `after` and
+    `reference_scenes` are scenes (plain data, see scene.py), `value` is what the edit sets, `labels` says in
+    words what was asked for: kind of edit -> value.
     """
 
     source: np.ndarray | None
@@ -58,6 +59,7 @@ class Sample:
     labels: dict[str, str]
     seed: str
     split: str
+    reference_scenes: tuple[Scene, ...] = ()
 
     @property
     def captions(self) -> Words:
@@ -140,10 +142,10 @@ class World:
         )
 
     def _sample(self, made: Draft, drawn: "_Pictures", seed: str, split: str) -> Sample:
-        source, target, mask = drawn
+        source, target, mask, references = drawn
         return Sample(
             source=source,
-            references=(),
+            references=references,
             target=target,
             english=made.words[0] if "en" in self.languages else "",
             chinese=made.words[1] if "zh" in self.languages else "",
@@ -156,7 +158,13 @@ class World:
             labels=made.labels,
             seed=seed,
             split=split,
+            reference_scenes=() if made.reference is None else (made.reference,),
         )
+
+    def without(self, *categories: str) -> "World":
+        """The same world without some categories of tasks."""
+        kept = {name: weight for name, weight in self._weights if CATEGORY[name] not in categories}
+        return replace(self, kinds=kept)
 
     def scene_picture(self, seed: int | str, split: str = "train") -> np.ndarray:
         """Just a picture (uint8, 256 x 256 x 3): one in six foreign, one in six in a style."""
@@ -197,9 +205,10 @@ _NAMES: dict[str, Mapping | tuple] = {
     "words": WORDS,
     "languages": LANGUAGES,
 }
-_Pictures = tuple[np.ndarray | None, np.ndarray, np.ndarray]  # source, target, mask
+_Pictures = tuple[np.ndarray | None, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]
+"""Source, target, mask, references."""
 _EMPTY = np.zeros((0, 0, 3), np.uint8)
-_NOT_DRAWN: _Pictures = (_EMPTY, _EMPTY, np.zeros((0, 0), bool))
+_NOT_DRAWN: _Pictures = (_EMPTY, _EMPTY, np.zeros((0, 0), bool), ())
 
 
 def _check_names(what: str, given: tuple[str, ...] | None, allowed: tuple[str, ...]) -> None:
@@ -242,10 +251,11 @@ def _drawn(made: Draft) -> _Pictures | None:
     target = render(made.after)
     everything = np.ones((SIZE, SIZE), bool)
     if made.before is None:
-        return None, target, everything
+        return None, target, everything, ()
     source = render(made.before)
-    if made.kind not in KINDS or made.kind in _WHOLE_PICTURE:
-        return source, target, everything
+    references = () if made.reference is None else (render(made.reference),)
+    if made.kind in _WHOLE_PICTURE or (made.kind not in KINDS and not references):
+        return source, target, everything, references
     if made.kind != "nothing" and not visible(source, target):
         return None
-    return source, target, change_mask(source, target)
+    return source, target, change_mask(source, target), references

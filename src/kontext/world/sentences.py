@@ -244,6 +244,52 @@ TEMPLATES = {
         ],
         ["用这张图的风格画：{caption}", "以相同的风格画：{caption}"],
     ),
+    "clothes_from": _t(
+        [
+            "let {who} wear the clothes of image 2",
+            "dress {who} of image 1 in the outfit from image 2",
+            "put the clothes from image 2 on {who} in image 1",
+            "{who} in image 1 should wear what is worn in image 2",
+        ],
+        ["让{who}穿上图2中的衣服", "把图2的衣服穿到图1的{who}身上", "给图1里的{who}换上图2的服装"],
+    ),
+    "style_from": _t(
+        [
+            "paint image 1 in the style of image 2",
+            "give image 1 the look of image 2",
+            "apply the style of image 2 to image 1",
+            "redraw image 1 so that it matches the style of image 2",
+        ],
+        ["用图2的风格画图1", "把图1变成图2的画风", "将图2的风格用到图1上"],
+    ),
+    "person_from": _t(
+        [
+            "put {other} of image 2 into image 1, {spot}",
+            "add {other} from image 2 {spot} of image 1",
+            "{other} from image 2 should be {spot} in image 1",
+        ],
+        [
+            "把图2里的{other}放到图1的{spot}",
+            "在图1的{spot}加上图2中的{other}",
+            "让图2的{other}出现在图1的{spot}",
+        ],
+    ),
+    "background_from": _t(
+        [
+            "give image 1 the background of image 2",
+            "replace the background of image 1 with the one of image 2",
+            "put {who} of image 1 in front of the background of image 2",
+        ],
+        ["把图1的背景换成图2的背景", "让图1的{who}出现在图2的背景中", "图1用图2的背景"],
+    ),
+    "object_from": _t(
+        [
+            "put {thing} of image 2 into image 1, {spot}",
+            "add {thing} from image 2 {spot}",
+            "copy {thing} of image 2 to image 1, {spot}",
+        ],
+        ["把图2里的{thing}放到图1的{spot}", "在图1的{spot}加上图2中的{thing}"],
+    ),
     "generate": _t(["{caption}", "draw {caption}"], ["{caption}", "画{caption}"]),
     "generate/style": _t(
         ["{caption}, as {style}", "{style}: {caption}"], ["{caption}，{style}", "{style}：{caption}"]

@@ -51,6 +51,8 @@ def _draw_sample(sheet: Image.Image, sample: Sample, x: int, y: int) -> None:
     size = 13 if len(sample.english) < 90 else 10
     row = _paragraph(draw, sample.english.split(" "), " ", _ENGLISH_FONT, size, left, row + 16, "#222222")
     _paragraph(draw, list(sample.chinese), "", CHINESE_FONT, size, left, row + 4, "#2a5a9c")
+    for index, reference in enumerate(sample.references):
+        sheet.paste(_small(reference, 84), (left + index * 88, y + _PICTURE - 84))
     mask = Image.fromarray((sample.mask * 255).astype(np.uint8)).resize((32, 32))
     sheet.paste(mask, (x + _PICTURE + _TEXT - 40, y + _PICTURE - 34))
     draw.rectangle(

@@ -79,6 +79,11 @@ def admits_start(split: str, scene: Scene) -> bool:
     return is_test_scene(scene) == (split != "train")
 
 
+def admits_reference(split: str, scene: Scene) -> bool:
+    """Whether a second picture may be of a split."""
+    return split == "pairs" or not (shows_held_out_pair(scene) or split == "train" and is_test_scene(scene))
+
+
 def admits(split: str, before: Scene | None, after: Scene) -> bool:
     """Whether an edit from `before` (None: made from words) to `after` is of a split."""
     if not admits_start(split, after if before is None else before):
