@@ -175,7 +175,7 @@ def test_report_names_a_handful_and_shows_both_shapes(folders, tmp_path):
     tensors = load_file(path)
     for name in [name for name in tensors if name.startswith("double_blocks")]:
         del tensors[name]
-    tensors["img_in.weight"] = torch.zeros(64, 63)
+    tensors["img_in.weight"] = torch.zeros(96, 63)
     tensors["surprise"] = torch.zeros(1)
     save_file(tensors, path)
     with pytest.raises(BadCheckpoint) as error:
@@ -184,7 +184,7 @@ def test_report_names_a_handful_and_shows_both_shapes(folders, tmp_path):
     assert "\n" not in line
     assert "24 missing: double_blocks.0." in line and "and 20 more" in line
     assert "1 unexpected: surprise" in line
-    assert "img_in.weight is 64x63, must be 64x64" in line
+    assert "img_in.weight is 96x63, must be 96x64" in line
 
 
 def damaged(folder, kind):

@@ -22,7 +22,7 @@ def random_transformer(**changes) -> Transformer:
     torch.manual_seed(0)
     model = Transformer(replace(TINY.transformer, **changes)).eval()
     for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.15)
+        torch.nn.init.normal_(p, std=1.2 / model.config.width**0.5)
     return model
 
 
