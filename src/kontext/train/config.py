@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -68,6 +68,8 @@ class FlowTraining(_Training):
     chinese_share: float = 0.3
     generate_every: int = 12
     """One batch in so many is text to picture; 0 for none."""
+    references_every: int = 0
+    """One batch in so many has a second context picture; 0 for none. Its pool is as much smaller."""
     text_dropout: float = 0.1
     label_weight: float = 0.1
     area_weight: float = 0.0
@@ -80,12 +82,19 @@ class FlowTraining(_Training):
 
 
 class DistillTraining(FlowTraining):
+    method: Literal["trajectory", "ladd"] = "trajectory"
     student_steps: int = 4
     substeps: int = 4
     """Euler steps of the teacher for one of the student's."""
     guidance_from: float = 1.0
     guidance_to: float = 1.0
     """Range of guidance to distil; a range makes the student embed it."""
+    adversarial_weight: float = 0.1
+    """ladd: weight of passing for real; that of the error to the truth is `data_weight`."""
+    data_weight: float = 1.0
+    discriminator_rate: float = 1e-3
+    renoise_shift: float = 2.7
+    """ladd: shift of the times at which guess and truth are compared."""
 
 
 T = TypeVar("T", bound=BaseModel)

@@ -4,12 +4,11 @@ Guidance (Meng et al., 2210.03142): the teacher is evaluated with and without th
 a guidance drawn per picture; the student, which embeds that guidance, learns to say the same in one
 evaluation. Steps (Salimans and Ho, 2202.00512, for straight paths): between two neighbouring times of the
 student's schedule the teacher goes `substeps` Euler steps; the student learns the one velocity that ends at
-the same place.
+the same place. The other method, latent adversarial diffusion distillation, is in `ladd`.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from pathlib import Path
 
@@ -20,8 +19,10 @@ from kontext import flow
 from kontext.errors import BadConfig
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack
+from kontext.model.transformer import Context
 from kontext.train.config import DistillTraining
 from kontext.train.flow import FlowTrainer
+from kontext.train.networks import Networks
 
 
 class DistillTrainer(FlowTrainer):
@@ -40,14 +41,16 @@ class DistillTrainer(FlowTrainer):
         if not teacher_state.exists():
             raise BadConfig("distillation needs a trained model: give --start, the state.pt of a flow run")
         super().__init__(config, folder, autoencoder, resume, initial)
-        embedding = getattr(self.networks.transformer, "guidance_in", None)
-        if embedding is not None and not resume:
-            torch.nn.init.zeros_(embedding.out_layer.weight)
-            torch.nn.init.zeros_(embedding.out_layer.bias)
+        if self.preset.transformer.guidance_embed and not resume:
+            _silence(self.networks)
             self.ema = type(self.ema)([self.networks], config.ema)
         averaged = torch.load(teacher_state, map_location="cpu", weights_only=True)["averaged"]
-        self.teacher = copy.deepcopy(self.networks).eval().requires_grad_(False)
+        self.teacher = Networks(self.preset).to(self.device).eval().requires_grad_(False)
         self.teacher.load_state_dict(averaged, strict=False)
+        if self.preset.transformer.guidance_embed:
+            _silence(self.teacher)
+        if config.compile:
+            self.teacher.compile_blocks()
 
     def choose_preset(self) -> Preset:
         preset, config = PRESETS[self.config.preset], self.config
@@ -58,56 +61,54 @@ class DistillTrainer(FlowTrainer):
             sampling=dataclasses.replace(preset.sampling, steps=config.student_steps),
         )
 
-    def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        config, count = self.config, len(batch["label"])
-        data = pack(batch["target"])
-        noise = torch.randn(data.shape, generator=self.generator).to(self.device)
-        times = flow.schedule(config.student_steps, data.shape[1], self.preset.sampling.shift)
-        place = torch.randint(config.student_steps, (count,), generator=self.generator)
+    def starts(self, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy tokens at random times of the student's schedule, those times and the next: (b,)."""
+        steps = self.config.student_steps
+        noise = self._noise_like(data)
+        times = flow.schedule(steps, data.shape[1], self.preset.sampling.shift)
+        place = torch.randint(steps, (len(data),), generator=self.generator).to(self.device)
         grid = torch.tensor(times, device=self.device)
-        start, end = grid[place], grid[place + 1]
-        spread = torch.rand(count, generator=self.generator).to(self.device)
+        return flow.interpolate(data, noise, grid[place]), grid[place], grid[place + 1]
+
+    def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        config, ids = self.config, batch["caption" if generate else "text"]
+        z, start, end = self.starts(pack(batch["target"]))
+        spread = torch.rand(len(z), generator=self.generator).to(self.device)
         guidance = config.guidance_from + spread * (config.guidance_to - config.guidance_from)
-        ids = batch["caption" if generate else "text"]
-        context = None if generate else pack(batch["source"])
-        z = flow.interpolate(data, noise, start)
+        contexts = [] if generate else self.contexts(batch)
         with torch.no_grad():
-            goal = (self._teach(z, ids, start, end, guidance, context) - z) / (end - start)[:, None, None]
+            goal = (self._teach(z, ids, start, end, guidance, contexts) - z) / (end - start)[:, None, None]
         embedded = guidance if self.preset.transformer.guidance_embed else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, _ = self.networks(z, ids, start, self.target_ids, context, self.context_ids, embedded)
+            made, _ = self.networks(z, ids, start, self.target_ids, contexts, embedded)
         error = (made.float() - goal).square().mean(-1)
         return error.mean(), error.new_zeros(()), error.mean(1).detach(), start
 
     def _teach(
-        self,
-        z: Tensor,
-        ids: Tensor,
-        start: Tensor,
-        end: Tensor,
-        guidance: Tensor,
-        context: Tensor | None,
+        self, z: Tensor, ids: Tensor, start: Tensor, end: Tensor, guidance: Tensor, contexts: Context
     ) -> Tensor:
         """Where the guided teacher arrives from z (b, n, channels) at `start` when it steps to `end`, both
         (b,).
         """
-        plain = bool((guidance == 1).all())
+        config, guided = self.config, (self.config.guidance_from, self.config.guidance_to) != (1, 1)
+        # told silence, which its embedding, if it has one, makes of any guidance
+        embedded = torch.zeros_like(start) if self.preset.transformer.guidance_embed else None
         empty = self.empty.expand_as(ids)
-        for i in range(self.config.substeps):
-            t = torch.lerp(start, end, i / self.config.substeps)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
-                arguments = (t, self.target_ids, context, self.context_ids)
-                v = self._silent(z, ids, *arguments)
-                if not plain:
-                    without = self._silent(z, empty, *arguments)
+        for i in range(config.substeps):
+            t = torch.lerp(start, end, i / config.substeps)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+                v = self.teacher(z, ids, t, self.target_ids, contexts, embedded)[0]
+                if guided:
+                    without = self.teacher(z, empty, t, self.target_ids, contexts, embedded)[0]
                     v = without + guidance[:, None, None] * (v - without)
-            z = z + ((end - start) / self.config.substeps)[:, None, None] * v.float()
+            z = z + ((end - start) / config.substeps)[:, None, None] * v.float()
         return z
 
-    def _silent(self, z: Tensor, ids: Tensor, t: Tensor, *places: Tensor | None) -> Tensor:
-        """The teacher's velocity; its guidance embedding, a copy of the student's silent one, is told 0."""
-        embedded = torch.zeros_like(t) if self.preset.transformer.guidance_embed else None
-        return self.teacher(z, ids, t, *places, embedded)[0]
+
+def _silence(networks: Networks) -> None:
+    """A guidance embedding that adds nothing, whatever the guidance."""
+    for parameter in networks.transformer.guidance_in.out_layer.parameters():
+        torch.nn.init.zeros_(parameter)
 
 
 def train(
@@ -118,4 +119,7 @@ def train(
     initial: Path | None = None,
 ) -> Path:
     """Distil and leave the student's folder. initial: the `state.pt` of the flow run that teaches."""
-    return DistillTrainer(config, folder, autoencoder, resume, initial).train()
+    from kontext.train.ladd import LaddTrainer
+
+    trainer = LaddTrainer if config.method == "ladd" else DistillTrainer
+    return trainer(config, folder, autoencoder, resume, initial).train()

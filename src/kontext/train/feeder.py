@@ -88,7 +88,7 @@ class Feeder:
     def _next_block(self) -> dict[str, np.ndarray]:
         while True:
             try:
-                slot = self._full.get(timeout=5)
+                slot = self._full.get(timeout=1)
                 break
             except queue.Empty:
                 dead = [p.exitcode for p in self._processes if not p.is_alive()]

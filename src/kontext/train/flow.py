@@ -2,7 +2,7 @@
 
 Rectified flow (FLUX.1 Kontext report, section 3): the network sees z_t = (1 - t) x + t e, the context and
 the prompt, and learns e - x. One batch in `generate_every` has no context and the target's caption as prompt
-(text to picture).
+(text to picture), one in `references_every` a second context picture. All of a batch have as many contexts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +30,18 @@ from kontext.train.config import FlowTraining
 from kontext.train.feeder import Feeder
 from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
-from kontext.train.pairs import Chains, Pairs, Pool, target_caption, text_ids
+from kontext.train.pairs import Chains, Pairs, Pool, Triples, target_caption, text_ids
 from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
 from kontext.world import World
+from kontext.world.drafts import SEVERAL_REFERENCES
 
 log = logging.getLogger(__name__)
 
 ADAMW_NAMES = ("img_in", "txt_in", "_in.", "mod", "final_layer", "embed", "shared", "bias", "label")
 TIME_BINS = 5
+FILLED_AT_ONCE = 512  # pairs
 
 
 class FlowTrainer:
@@ -91,31 +94,44 @@ class FlowTrainer:
         self.size = self.preset.sizes[0][0]
         self.tokens = self.size // 16
         self.target_ids = picture_ids(0, self.tokens, self.tokens, self.device)
-        self.context_ids = picture_ids(1, self.tokens, self.tokens, self.device)
+        self.context_ids = [picture_ids(i, self.tokens, self.tokens, self.device) for i in (1, 2)]
         self.empty = torch.from_numpy(text_ids(self.tokenizer, "", self.preset.text_length)).to(self.device)
+        worlds = [(stage.first_sample, World(**stage.world)) for stage in config.curriculum]
         self.pairs = Pairs(
-            worlds=tuple((stage.first_sample, World(**stage.world)) for stage in config.curriculum),
+            worlds=tuple((first, world.without(SEVERAL_REFERENCES, "generate")) for first, world in worlds),
             size=self.size,
             tokenizer=self.tokenizer.to_str(),
             text_length=self.preset.text_length,
             chinese_share=config.chinese_share,
         )
-        self.feeder = Feeder(self.pairs, workers=config.workers, first_seed=first_seed)
-        self.chains = None
+        self.chains = self.triples = None
+        shared = 0  # workers that make second pictures
         if config.rollouts:
             chains = Chains(**vars(self.pairs))
             self.chains = Feeder(chains, workers=min(1, config.workers), first_seed=first_seed)
+        if config.references_every:
+            triples = Triples(**{**vars(self.pairs), "worlds": tuple(worlds)})
+            shared = -(-config.workers // config.references_every)
+            seed = state["references_seed"] if state and "references_seed" in state else config.seed
+            self.triples = Feeder(triples, workers=shared, first_seed=seed)
+            self.references = Pool(config.pool // config.references_every, self.codec, self.device)
+        workers = max(min(1, config.workers), config.workers - shared)
+        self.feeder = Feeder(self.pairs, workers=workers, first_seed=first_seed)
         self.pool = Pool(config.pool, self.codec, self.device)
         self.generator = torch.Generator().manual_seed(config.seed)
+        self.noise = self.generator
+        if self.device.type != "cpu":  # millions of numbers a step: drawn where they are needed
+            self.noise = torch.Generator(self.device).manual_seed(config.seed)
         if state and resume:
             self.generator.set_state(state["generator"])
+            if "noise" in state:
+                self.noise.set_state(state["noise"])
             self.pool.restore(state["pool"])
+            if self.triples:
+                self.references.restore(state.get("references"))
         self.validation = Validation(self)
         if config.compile:
-            transformer = self.networks.transformer
-            for block in (*transformer.double_blocks, *transformer.single_blocks):
-                block.compile()
-                block.context = torch.compile(block.context)  # type: ignore[method-assign]
+            self.networks.compile_blocks()
 
     def choose_preset(self) -> Preset:
         return PRESETS[self.config.preset]
@@ -123,8 +139,9 @@ class FlowTrainer:
     def train(self) -> Path:
         """Returns the folder of the finished model."""
         config, run = self.config, self.run
-        if self.pool.filled < config.first_fill:
-            self.pool.add(self.feeder.take(config.first_fill))
+        self._fill(self.pool, self.feeder, config.first_fill)
+        if self.triples:
+            self._fill(self.references, self.triples, config.first_fill // config.references_every)
         sums = _Sums()
         last_save = run.elapsed
         while not run.finished:
@@ -132,9 +149,11 @@ class FlowTrainer:
             if self.chains is not None:
                 self._roll_out(self.chains.take(config.rollouts))
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
-            loss, label_loss, per_sample, t = self._loss(
-                self.pool.draw(config.batch, self.generator), generate
-            )
+            several = not generate and self.triples is not None and self._turn_of_references()
+            if several:
+                self.references.add(self.triples.take(config.fresh))
+            pool = self.references if several else self.pool
+            loss, label_loss, per_sample, t = self._loss(pool.draw(config.batch, self.generator), generate)
             self.optimizer.zero_grad(set_to_none=True)
             (loss + config.label_weight * label_loss).backward()
             norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
@@ -142,19 +161,33 @@ class FlowTrainer:
             self.optimizer.step()
             run.step += 1
             self.ema.update(run.step)
-            sums.add(loss, label_loss, norm, per_sample, t, generate)
+            name = "loss_generate" if generate else "loss_references" if several else "loss"
+            sums.add(name, loss, label_loss, norm, per_sample, t)
             if run.step % config.log_every == 0:
-                run.record(**sums.take(), waiting=self.feeder.ready() == 0)
+                run.record(**sums.take(), **self._more_figures(), waiting=self.feeder.ready() == 0)
             if run.step % config.validate_every == 0 or run.finished:
                 with self.ema:
                     run.record(**self.validation.figures(self.folder / f"sheet_{run.step:06d}.png"))
             if run.elapsed - last_save > config.save_seconds or run.finished:
                 self._save()
                 last_save = run.elapsed
-        self.feeder.close()
-        if self.chains is not None:
-            self.chains.close()
+        for feeder in (self.feeder, self.chains, self.triples):
+            if feeder is not None:
+                feeder.close()
         return self.folder / "model"
+
+    def _fill(self, pool: Pool, feeder: Feeder, wanted: int) -> None:
+        while pool.filled < wanted:
+            pool.add(feeder.take(min(wanted - pool.filled, FILLED_AT_ONCE)))
+
+    def _turn_of_references(self) -> bool:
+        every = self.config.references_every
+        return self.run.step % every == every - 1
+
+    def contexts(self, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The context pictures of a batch as tokens with their positions: source, then reference."""
+        given = [batch[name] for name in ("source", "reference") if name in batch]
+        return [(pack(latents), ids) for latents, ids in zip(given, self.context_ids)]
 
     def _roll_out(self, chains: dict[str, np.ndarray]) -> None:
         """Add second turns whose source is the model's own result of the first: it learns to mend its
@@ -162,9 +195,10 @@ class FlowTrainer:
         """
         latents = self.codec.encode(to_pixels(chains["start"], self.device))
         ids = torch.from_numpy(chains["first"]).to(self.device)
-        context = pack(latents)
-        noise = torch.randn(context.shape, generator=self.generator).to(self.device)
-        sampled = self.networks.sample(self.preset, ids, noise, self.target_ids, context, self.context_ids)
+        contexts = self.contexts({"source": latents})
+        with self.eager():
+            noise = self._noise_like(contexts[0][0])
+            sampled = self.networks.sample(self.preset, ids, noise, self.target_ids, contexts)
         pixels = self.codec.decode(unpack(sampled, *latents.shape[-2:])).clamp(-1, 1)
         made = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
         self.pool.add({**chains, "source": made.cpu().numpy()})
@@ -173,7 +207,7 @@ class FlowTrainer:
         config = self.config
         count = len(batch["label"])
         data = pack(batch["target"])
-        noise = torch.randn(data.shape, generator=self.generator).to(self.device)
+        noise = self._noise_like(data)
         late = max(0.0, 3 * self.run.progress - 2)
         t = flow.training_times(
             count,
@@ -184,11 +218,9 @@ class FlowTrainer:
         ids = batch["caption" if generate else "text"]
         dropped = (torch.rand(count, generator=self.generator) < config.text_dropout).to(self.device)
         ids = torch.where(dropped[:, None], self.empty, ids)
-        context = None if generate else pack(batch["source"])
+        contexts = [] if generate else self.contexts(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, scores = self.networks(
-                flow.interpolate(data, noise, t), ids, t, self.target_ids, context, self.context_ids
-            )
+            made, scores = self.networks(flow.interpolate(data, noise, t), ids, t, self.target_ids, contexts)
         error = (made.float() - flow.velocity(data, noise)).square().mean(-1)  # (b, tokens)
         if config.area_weight and not generate:
             mask = batch["mask"].float()
@@ -200,9 +232,17 @@ class FlowTrainer:
             weighted = error.mean()
         label_loss = torch.zeros((), device=self.device)
         if not generate:
-            kept = ~dropped
-            label_loss = F.cross_entropy(scores[kept].float(), batch["label"][kept])
+            kept = (~dropped).float()
+            label_loss = F.cross_entropy(scores.float(), batch["label"], reduction="none")
+            label_loss = (label_loss * kept).sum() / kept.sum().clamp_min(1)
         return weighted, label_loss, error.mean(1).detach(), t
+
+    def eager(self) -> AbstractContextManager:
+        """For batches of odd sizes, which are not worth kernels of their own."""
+        return torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
+
+    def _noise_like(self, tokens: Tensor) -> Tensor:
+        return torch.randn(tokens.shape, generator=self.noise, device=self.noise.device)
 
     def _save(self) -> None:
         with self.ema:
@@ -216,10 +256,20 @@ class FlowTrainer:
                 "ema": self.ema.average,
                 "seed": self.feeder.seed,
                 "generator": self.generator.get_state(),
+                "noise": self.noise.get_state(),
                 "pool": self.pool.state(),
+                **self._more_state(),
                 "tokenizer": self.tokenizer.to_str(),
             }
         )
+
+    def _more_figures(self) -> dict[str, object]:
+        return {}
+
+    def _more_state(self) -> dict[str, object]:
+        if self.triples is None:
+            return {}
+        return {"references": self.references.state(), "references_seed": self.triples.seed}
 
     def model(self) -> Model:
         """What ships: the networks as they are now, the codec and the tokenizer."""
@@ -241,10 +291,10 @@ class _Sums:
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = {}
 
-    def add(self, loss, label_loss, norm, per_sample, t, generate) -> None:
-        self._keep("loss_generate" if generate else "loss", loss)
+    def add(self, name, loss, label_loss, norm, per_sample, t) -> None:
+        self._keep(name, loss)
         self._keep("norm", norm)
-        if not generate:
+        if name == "loss":
             self._keep("label", label_loss)
             self._keep("_error", per_sample)
             self._keep("_t", t)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kontext import flow
 from kontext.model.presets import Preset
 from kontext.model.text import ClipText, T5Encoder
-from kontext.model.transformer import Transformer
+from kontext.model.transformer import Context, Transformer
 from kontext.train.pairs import LABELS
 
 
@@ -23,37 +23,35 @@ class Networks(nn.Module):
         self.clip = ClipText(preset.clip)
         self.label = nn.Linear(preset.clip.width, LABELS)
 
+    def compile_blocks(self) -> None:
+        """Compile the transformer's blocks, for each shape apart: batches have 0, 1 or 2 contexts."""
+        for block in (*self.transformer.double_blocks, *self.transformer.single_blocks):
+            block.compile(dynamic=False)
+            block.context = torch.compile(block.context, dynamic=False)  # type: ignore[method-assign]
+
     def forward(
         self,
         z: Tensor,
         ids: Tensor,
         t: Tensor,
         target_ids: Tensor,
-        context: Tensor | None,
-        context_ids: Tensor,
+        contexts: Context = (),
         guidance: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Velocity (b, n, channels) and label scores (b, LABELS) for text ids (b, m)."""
         pooled = self.clip(ids)
-        pairs = [] if context is None else [(context, context_ids)]
-        velocity = self.transformer(z, self.t5(ids), pooled, t, guidance, target_ids, pairs)
+        velocity = self.transformer(z, self.t5(ids), pooled, t, guidance, target_ids, contexts)
         return velocity, self.label(pooled)
 
     @torch.no_grad()
     def sample(
-        self,
-        preset: Preset,
-        ids: Tensor,
-        noise: Tensor,
-        target_ids: Tensor,
-        context: Tensor,
-        context_ids: Tensor,
+        self, preset: Preset, ids: Tensor, noise: Tensor, target_ids: Tensor, contexts: Context
     ) -> Tensor:
         """Tokens (b, n, channels) at t = 0 with the preset's own steps and schedule, from noise of that
         shape.
         """
         pooled = self.clip(ids)
-        prepared = self.transformer.prepare(self.t5(ids), target_ids, [(context, context_ids)])
+        prepared = self.transformer.prepare(self.t5(ids), target_ids, contexts)
         strength = noise.new_full((len(noise),), preset.sampling.guidance)
         embedded = strength if preset.transformer.guidance_embed else None
 

@@ -18,10 +18,16 @@ from torch import Tensor
 from kontext.model.autoencoder import Autoencoder
 from kontext.train.autoencoder import to_pixels
 from kontext.world import Sample, World
+from kontext.world.drafts import SEVERAL_REFERENCES
 from kontext.world.edits import value_label
 from kontext.world.sentences import caption
 
 SAVED_BYTES = 64 * 2**20
+
+ENCODED_AT_ONCE = 256
+"""Pictures: of 256 pixels a side, they take some 2 GiB of a device while they are encoded."""
+
+PICTURES = ("source", "target", "reference")
 
 LABELS = 1024
 """Classes of the label loss: edit kind and value, hashed."""
@@ -41,12 +47,13 @@ class Pairs:
     split: str = "train"
 
     def __call__(self, seed: int) -> dict[str, np.ndarray]:
-        world = [world for first, world in self.worlds if seed >= first][-1]
-        sample = world.sample(seed, split=self.split)
-        again = 0
-        while sample.source is None:  # text to picture is trained on the captions of these same targets
-            again += 1
-            sample = world.sample(f"{seed}/{again}", split=self.split)
+        return self.example(self.world(seed).sample(seed, self.split), seed)
+
+    def world(self, seed: int) -> World:
+        """Text to picture is trained on the captions of the other tasks' targets, and drawn by nobody."""
+        return [world for first, world in self.worlds if seed >= first][-1]
+
+    def example(self, sample: Sample, seed: int) -> dict[str, np.ndarray]:
         chinese = np.random.default_rng(seed).random() < self.chinese_share
         return {
             "source": shrink(sample.source, self.size),
@@ -62,12 +69,22 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class Triples(Pairs):
+    """Producer of pairs with a second picture, `reference`, which the instruction names."""
+
+    def __call__(self, seed: int) -> dict[str, np.ndarray]:
+        sample = self.world(seed).sample(seed, self.split, SEVERAL_REFERENCES)
+        reference = shrink(sample.references[0], self.size)
+        return self.example(sample, seed) | {"reference": reference}
+
+
+@dataclass(frozen=True)
 class Chains(Pairs):
     """Producer of two turns: a start, the first instruction, and the second as a pair whose source the model
     makes itself. In one of three the second turn is "leave it as it is"."""
 
     def __call__(self, seed: int) -> dict[str, np.ndarray]:
-        world = [world for first, world in self.worlds if seed >= first][-1]
+        world = self.world(seed)
         language = "chinese" if np.random.default_rng(seed).random() < self.chinese_share else "english"
         chain = world.chain(seed, 2, self.split)
         first, second = chain.turns
@@ -109,8 +126,9 @@ def token_mask(mask: np.ndarray, tokens: int) -> np.ndarray:
 
 
 def label(sample: Sample) -> int:
-    """Class of a sample's edit: its kind and what the target then shows of it."""
-    return label_of(f"{sample.kind}={sample.labels.get(sample.kind, '')}")
+    """Class of a sample's edit: its kind and, where the instruction says it, what the target then shows."""
+    said = "" if sample.references else sample.labels.get(sample.kind, "")
+    return label_of(f"{sample.kind}={said}")
 
 
 def label_of(text: str) -> int:
@@ -152,11 +170,10 @@ class Pool:
     def add(self, pairs: dict[str, np.ndarray]) -> None:
         """Encode and keep pairs, in place of the oldest."""
         count = len(pairs["label"])
-        stacked = np.concatenate((pairs["source"], pairs["target"]))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            latents = self.autoencoder.encode(to_pixels(stacked, self.device))
         encoded = {name: torch.from_numpy(pairs[name]) for name in ("mask", "text", "caption", "label")}
-        encoded["source"], encoded["target"] = latents.half().chunk(2)
+        for name in PICTURES:
+            if name in pairs:
+                encoded[name] = self._encode(pairs[name])
         places = (torch.arange(count) + self.added) % self.capacity
         for name, value in encoded.items():
             if name not in self.fields:
@@ -165,6 +182,14 @@ class Pool:
                 )
             self.fields[name][places.to(self.device)] = value.to(self.device)
         self.added += count
+
+    def _encode(self, pictures: np.ndarray) -> Tensor:
+        parts = []
+        for start in range(0, len(pictures), ENCODED_AT_ONCE):
+            pixels = to_pixels(pictures[start : start + ENCODED_AT_ONCE], self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                parts.append(self.autoencoder.encode(pixels).half())
+        return torch.cat(parts)
 
     def state(self) -> dict[str, object] | None:
         """What to save: all of a small pool; nothing of a large one, which a resumed run fills with new
@@ -182,4 +207,4 @@ class Pool:
         """A batch of pairs, drawn evenly; latents in float32."""
         places = torch.randint(self.filled, (count,), generator=generator).to(self.device)
         batch = {name: value[places] for name, value in self.fields.items()}
-        return batch | {"source": batch["source"].float(), "target": batch["target"].float()}
+        return batch | {name: batch[name].float() for name in PICTURES if name in batch}

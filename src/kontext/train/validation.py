@@ -1,4 +1,4 @@
-"""How far a flow run is: held-out pairs, sampled with the preset's own steps, scored against exact
+"""How far a flow run is: held-out tasks, sampled with the preset's own steps, scored against exact
 targets.
 """
 
@@ -13,74 +13,111 @@ from PIL import Image
 from torch import Tensor
 
 from kontext.bench.metrics import edit_error, keep_psnr
-from kontext.model.tokens import pack, unpack
+from kontext.model.tokens import unpack
 from kontext.train.autoencoder import HELD_OUT, to_pixels
 from kontext.train.pairs import shrink, text_ids
-from kontext.world import World
+from kontext.world import Sample
+from kontext.world.drafts import SEVERAL_REFERENCES
 
 if TYPE_CHECKING:
     from kontext.train.flow import FlowTrainer
 
 
 class Validation:
-    """Held-out pairs, sampled with the preset's own steps and schedule: edit error, keep, wrong words, by
-    kind.
+    """Held-out tasks, sampled with the preset's own steps and schedule: edit error, keep, wrong words, by
+    kind; and with second pictures, edit error and what it becomes when they are exchanged.
     """
 
     def __init__(self, trainer: FlowTrainer):
         self.trainer = trainer
-        world = World(**trainer.config.curriculum[-1].world)
-        self.samples = [
-            world.sample(HELD_OUT + i, split="test") for i in range(trainer.config.validation_pairs)
-        ]
-        self.samples = [s for s in self.samples if s.source is not None]
-        size, length = trainer.size, trainer.preset.text_length
-        self.sources = np.stack([shrink(s.source, size) for s in self.samples])
-        self.targets = np.stack([shrink(s.target, size) for s in self.samples])
-        self.masks = [
-            s.mask.reshape(size, 256 // size, size, 256 // size).any(axis=(1, 3)) for s in self.samples
-        ]
-        texts = [s.english for s in self.samples]
-        self.ids = np.stack([text_ids(trainer.tokenizer, text, length) for text in texts])
+        pairs, triples = trainer.config.validation_pairs, 0
+        if trainer.triples is not None:
+            triples = max(2, pairs // 4)
+            world = trainer.triples.producer.world(HELD_OUT)
+        one = trainer.pairs.world(HELD_OUT)
+        self.pairs = _Tasks([one.sample(HELD_OUT + i, "test") for i in range(pairs)], trainer)
+        drawn = [world.sample(HELD_OUT + i, "test", SEVERAL_REFERENCES) for i in range(triples)]
+        self.triples = _Tasks(drawn, trainer) if drawn else None
 
     @torch.no_grad()
     def figures(self, sheet: Path) -> dict[str, object]:
-        made = self._edit(self.ids)
-        wrong = self._edit(np.roll(self.ids, 1, axis=0))
-        errors, kept, misled = [], [], []
-        by_kind: dict[str, list[float]] = {}
-        for i, sample in enumerate(self.samples):
-            source, target, mask = self.sources[i], self.targets[i], self.masks[i]
-            errors.append(edit_error(made[i], source, target, mask))
-            misled.append(edit_error(wrong[i], source, target, mask))
-            by_kind.setdefault(sample.kind, []).append(errors[-1])
-            if not mask.all():
-                kept.append(keep_psnr(made[i], source, mask))
-        shown = range(min(14, len(made)))
-        rows = [np.concatenate([stack[i] for i in shown], 1) for stack in (self.sources, made, self.targets)]
-        Image.fromarray(np.concatenate(rows)).save(sheet)
-        return {
+        tasks = self.pairs
+        made = self._made(tasks, tasks.ids)
+        errors = tasks.errors(made)
+        misled = tasks.errors(self._made(tasks, np.roll(tasks.ids, 1, axis=0)))
+        figures: dict[str, object] = {
             "edit_error": float(np.mean(errors)),
-            "keep": float(np.mean(kept)) if kept else 0.0,
+            "keep": tasks.kept(made),
             "wrong_words": float(np.mean(misled)),
-            "kinds": {kind: round(float(np.mean(values)), 3) for kind, values in sorted(by_kind.items())},
         }
+        kinds = tasks.by_kind(errors)
+        rows = tasks.rows(made)
+        if self.triples is not None:
+            made = self._made(self.triples, self.triples.ids)
+            errors = self.triples.errors(made)
+            exchanged = self._made(self.triples, self.triples.ids, np.roll(self.triples.references, 1, 0))
+            figures["two_error"] = float(np.mean(errors))
+            figures["two_exchanged"] = float(np.mean(self.triples.errors(exchanged)))
+            kinds |= self.triples.by_kind(errors)
+            rows += self.triples.rows(made)
+        width = max(row.shape[1] for row in rows)
+        rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+        Image.fromarray(np.concatenate(rows)).save(sheet)
+        return {**figures, "kinds": kinds}
 
-    def _edit(self, ids: np.ndarray) -> np.ndarray:
+    def _made(self, tasks: _Tasks, ids: np.ndarray, references: np.ndarray | None = None) -> np.ndarray:
         trainer = self.trainer
+        references = tasks.references if references is None else references
         out = []
         for start in range(0, len(ids), 32):
             part = slice(start, start + 32)
-            latents = trainer.codec.encode(to_pixels(self.sources[part], trainer.device))
-            sampled = self.sample(torch.from_numpy(ids[part]).to(trainer.device), pack(latents))
-            pixels = trainer.codec.decode(unpack(sampled, *latents.shape[-2:]))
+            given = {"source": tasks.sources[part]}
+            if references is not None:
+                given["reference"] = references[part]
+            latents = {k: trainer.codec.encode(to_pixels(v, trainer.device)) for k, v in given.items()}
+            contexts = trainer.contexts(latents)
+            sampled = self.sample(torch.from_numpy(ids[part]).to(trainer.device), contexts)
+            pixels = trainer.codec.decode(unpack(sampled, *latents["source"].shape[-2:]))
             pixels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte()
             out.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(out)
 
-    def sample(self, ids: Tensor, context: Tensor) -> Tensor:
-        """Tokens for text ids (b, m) and context tokens (b, n, channels), from fixed noise."""
-        trainer = self.trainer
-        noise = torch.randn(context.shape, generator=torch.Generator().manual_seed(1)).to(context.device)
-        places = trainer.target_ids, context, trainer.context_ids
-        return trainer.networks.sample(trainer.preset, ids, noise, *places)
+    def sample(self, ids: Tensor, contexts: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Tokens for text ids (b, m) and context pictures, from fixed noise."""
+        trainer, like = self.trainer, contexts[0][0]
+        noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(1)).to(like.device)
+        with trainer.eager():
+            return trainer.networks.sample(trainer.preset, ids, noise, trainer.target_ids, contexts)
+
+
+class _Tasks:
+    """Samples at the model's size, stacked."""
+
+    def __init__(self, samples: list[Sample], trainer: FlowTrainer):
+        size, length = trainer.size, trainer.preset.text_length
+        self.kinds = [s.kind for s in samples]
+        self.sources = np.stack([shrink(s.source, size) for s in samples])
+        self.targets = np.stack([shrink(s.target, size) for s in samples])
+        self.references = None
+        if samples[0].references:
+            self.references = np.stack([shrink(s.references[0], size) for s in samples])
+        self.masks = [s.mask.reshape(size, 256 // size, size, 256 // size).any(axis=(1, 3)) for s in samples]
+        self.ids = np.stack([text_ids(trainer.tokenizer, s.english, length) for s in samples])
+
+    def errors(self, made: np.ndarray) -> list[float]:
+        return [edit_error(*item) for item in zip(made, self.sources, self.targets, self.masks)]
+
+    def kept(self, made: np.ndarray) -> float:
+        kept = [keep_psnr(*item) for item in zip(made, self.sources, self.masks) if not item[2].all()]
+        return float(np.mean(kept)) if kept else 0.0
+
+    def by_kind(self, errors: list[float]) -> dict[str, float]:
+        every = {
+            kind: [e for k, e in zip(self.kinds, errors) if k == kind] for kind in sorted(set(self.kinds))
+        }
+        return {kind: round(float(np.mean(values)), 3) for kind, values in every.items()}
+
+    def rows(self, made: np.ndarray) -> list[np.ndarray]:
+        """Source, second picture where there is one, result and target of the first fourteen."""
+        stacks = [self.sources, self.references, made, self.targets]
+        return [np.concatenate(list(stack[:14]), 1) for stack in stacks if stack is not None]
