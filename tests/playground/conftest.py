@@ -17,6 +17,17 @@ import pytest
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).parent
+GATE = "KONTEXT_PAINTER_GATE"  # a file for which the painter waits in the middle of slow edits
+START_AGAIN = """async () => {
+  const [{ leave }, { store }, { initial }] = await Promise.all(
+    ['sessions', 'store', 'state'].map((name) => import(`/core/${name}.js`)));
+  document.querySelectorAll('dialog[open]').forEach((dialog) => dialog.close());
+  localStorage.clear();
+  leave();
+  const { capabilities, examples } = store.state;
+  store.set({ ...initial(), ready: true, capabilities, examples });
+}"""
+SHARED = {"viewport": {"width": 1280, "height": 800}, "locale": "en-US", "accept_downloads": True}
 ARTEFACTS = HERE.parents[1] / "build/playground"  # screenshots are kept here
 ARGUMENTS = [
     "--no-sandbox",
@@ -83,19 +94,20 @@ def start(data: Path, **settings) -> Running:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory) -> Iterator[Running]:
+def server(tmp_path_factory, gate) -> Iterator[Running]:
     running = start(tmp_path_factory.mktemp("playground"))
     yield running
     running.stop()
 
 
 @pytest.fixture(scope="session")
-def strict_server(tmp_path_factory) -> Iterator[Running]:
-    """Few jobs, small pictures, one forbidden word."""
+def strict_server(tmp_path_factory, gate) -> Iterator[Running]:
+    """Few jobs, small pictures, one forbidden word; pictures by address."""
     folder = tmp_path_factory.mktemp("strict")
     words = folder / "words.txt"
     words.write_text("gorgonzola\n")
     limits = dict(active_jobs=2, body_bytes=400_000, picture_pixels=300_000, banned_words=words)
+    limits |= dict(fetch_urls=True, private_addresses=True)
     running = start(folder / "data", **limits)
     yield running
     running.stop()
@@ -115,20 +127,53 @@ def browser() -> Iterator:
         opened.close()
 
 
+@pytest.fixture(scope="session")
+def gate(tmp_path_factory) -> Path:
+    """Slow edits go on when this file is there."""
+    file = tmp_path_factory.mktemp("gate") / "open"
+    os.environ[GATE] = str(file)  # workers inherit it
+    return file
+
+
 @dataclass
 class Hand:
     """What a person does with the page, in few words."""
 
     page: object
     url: str
+    gate: Path
     trouble: list[str]
     forgiving: bool = False
     """Set where errors on the console belong to what is tested."""
 
-    def open(self, address: str = "/") -> Hand:
-        self.page.goto(self.url + address)
-        self.page.locator(".opening h1, .caption").first.wait_for()
+    def open(self) -> Hand:
+        """The first page, as on a first visit."""
+        if self.page.url.startswith(self.url):
+            self.page.evaluate(START_AGAIN)
+        else:
+            self.page.goto(self.url)
+        self.page.locator(".opening h1").wait_for()
         return self
+
+    def release(self) -> None:
+        """Let slow edits go on."""
+        self.gate.touch()
+
+    def session(self) -> dict:
+        """The open session as the server has it."""
+        name = self.page.evaluate("location.hash.slice(1)")
+        return httpx.get(f"{self.url}/api/sessions/{name}").json()
+
+    def state(self, what: str):
+        """Something of the page's own state, as JavaScript over `state`."""
+        return self.page.evaluate(f"import('/core/store.js').then(({{ store: {{ state }} }}) => {what})")
+
+    def until(self, what: str) -> None:
+        """Wait for JavaScript to be true; `wait_for_function` would need a lax content policy."""
+        give_up = time.monotonic() + LONGEST_WAIT / 1000
+        while not self.page.evaluate(what):
+            assert time.monotonic() < give_up, f"not so in {LONGEST_WAIT} ms: {what}"
+            self.page.wait_for_timeout(50)
 
     def start(self, example: str = "A kid with a sign") -> Hand:
         """Open an example picture, its suggested prompt taken away."""
@@ -206,43 +251,52 @@ class Hand:
         self.page.screenshot(path=ARTEFACTS / f"{name}.png", animations="disabled")
 
 
-@pytest.fixture
-def hand(browser, server) -> Iterator[Hand]:
-    yield from opened_hand(browser, server.url)
+@pytest.fixture(scope="session")
+def shared_hand(browser, server, gate) -> Iterator[Hand]:
+    """One window for most tests: each makes a page as new of it, which is quicker than a new window."""
+    hand = new_hand(browser, server.url, gate)
+    yield hand
+    hand.page.context.close()
 
 
 @pytest.fixture
-def make_hand(browser) -> Iterator[Callable[..., Hand]]:
-    """More than one window, other servers, phones."""
-    makers = []
+def hand(shared_hand) -> Iterator[Hand]:
+    hand = shared_hand
+    hand.page.set_viewport_size(SHARED["viewport"])
+    hand.gate.unlink(missing_ok=True)
+    hand.trouble.clear()
+    hand.forgiving = False
+    yield hand
+    hand.release()
+    assert hand.forgiving or not hand.trouble, hand.trouble
+
+
+@pytest.fixture
+def make_hand(browser, gate) -> Iterator[Callable[..., Hand]]:
+    """Windows of their own: other servers, phones, a second window. Errors on the console fail the test."""
+    hands: list[Hand] = []
+    gate.unlink(missing_ok=True)
 
     def make(url: str, **context) -> Hand:
-        makers.append(opened_hand(browser, url, **context))
-        return next(makers[-1])
+        hands.append(new_hand(browser, url, gate, **context))
+        return hands[-1]
 
     yield make
-    for maker in makers:
-        next(maker, None)
+    gate.touch()
+    for hand in hands:
+        hand.page.context.close()
+    for hand in hands:
+        assert hand.forgiving or not hand.trouble, hand.trouble
 
 
-def opened_hand(browser, url: str, **context) -> Iterator[Hand]:
-    """A window of its own. Errors on the console fail the test."""
-    context = {
-        "viewport": {"width": 1280, "height": 800},
-        "locale": "en-US",
-        "accept_downloads": True,
-        **context,
-    }
-    window = browser.new_context(**context)
+def new_hand(browser, url: str, gate: Path, **context) -> Hand:
+    """A hand on a window of its own, which hears the errors of its page."""
+    window = browser.new_context(**SHARED | context)
     window.set_default_timeout(LONGEST_WAIT)
-    page = window.new_page()
-    trouble: list[str] = []
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("console", lambda told: told.type == "error" and trouble.append(told.text))
-    hand = Hand(page, url, trouble)
-    yield hand
-    window.close()
-    assert hand.forgiving or not trouble, trouble
+    hand = Hand(window.new_page(), url, gate, [])
+    hand.page.on("pageerror", lambda error: hand.trouble.append(str(error)))
+    hand.page.on("console", lambda told: told.type == "error" and hand.trouble.append(told.text))
+    return hand
 
 
 @pytest.fixture(scope="session")

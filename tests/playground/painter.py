@@ -1,15 +1,18 @@
 """An editor for tests that paints by rules instead of a model: the same request gives the same picture.
 
-It tints the box (or a disc placed by the prompt) in the colour that the prompt names, and takes its time
-step by step. "slowly" in a prompt makes it slow, "fall over" makes it fail. `load` is what a server's
-worker calls.
+It tints the box (or a disc placed by the prompt) in the colour that the prompt names, step by step. With
+"slowly" in a prompt it stops after the second step until the file named by KONTEXT_PAINTER_GATE is there, so
+that a test sees a running edit for as long as it likes; "fall over" makes it fail. Without the lock it
+changes every pixel. `load` is what a server's worker calls.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +25,8 @@ from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest, Cancelled
 
 STEPS = 8
-STEP_SECONDS, SLOW_STEP_SECONDS = 0.02, 0.4
+STEP_SECONDS = 0.02
+HELD_STEP, LONGEST_HOLD = 2, 300  # seconds
 SIZES = ((256, 256), (320, 208), (208, 320))
 COLOURS = "red green blue yellow orange purple pink black white gray".split()
 
@@ -50,10 +54,11 @@ class Painter:
         for step in range(1, steps + 1):
             if cancel is not None and cancel.is_set():
                 raise Cancelled("stopped")
-            slow = "slowly" in requests[0].prompt
-            time.sleep(SLOW_STEP_SECONDS if slow else STEP_SECONDS)
+            time.sleep(STEP_SECONDS)
             if on_step is not None:
                 on_step(StepInfo(step, steps, lambda i=0, step=step: blurred(painted[i][0], steps - step)))
+            if step == HELD_STEP and "slowly" in requests[0].prompt:
+                wait_at_gate(cancel)
         return [self._result(*one, time.perf_counter() - start) for one in painted]
 
     def _result(self, picture, region, request, before, seed, seconds) -> Result:
@@ -70,7 +75,14 @@ class Painter:
             size=picture.size,
             model="painter",
             evaluations=request.steps or STEPS,
-            seconds={"sample": seconds, "total": seconds},
+            seconds={
+                "load": 0.0,
+                "encode": 0.0,
+                "text": 0.0,
+                "sample": seconds,
+                "decode": 0.0,
+                "total": seconds,
+            },
             warnings=("the painter knows no photographs",) if "photo" in request.prompt else (),
             prompt=request.prompt,
         )
@@ -78,6 +90,15 @@ class Painter:
 
 def load(model: str, device: str | None) -> Painter:
     return Painter()
+
+
+def wait_at_gate(cancel) -> None:
+    gate = os.environ.get("KONTEXT_PAINTER_GATE")
+    give_up = time.monotonic() + LONGEST_HOLD
+    while gate and not Path(gate).exists() and time.monotonic() < give_up:
+        if cancel is not None and cancel.is_set():
+            raise Cancelled("stopped")
+        time.sleep(0.01)
 
 
 def paint(request: EditRequest):
@@ -102,7 +123,8 @@ def paint(request: EditRequest):
         region = Image.new("L", before.size)
         ImageDraw.Draw(region).ellipse(disc(before.size, dice, 0.2), fill=255)
     tint = Image.blend(before, Image.new("RGB", before.size, colour), 0.72)
-    return Image.composite(tint, before, region), region, request, before, seed
+    under = before if request.lock else before.point(lambda value: value ^ 1)
+    return Image.composite(tint, under, region), region if request.lock else None, request, before, seed
 
 
 def disc(size, dice, share):

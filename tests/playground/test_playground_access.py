@@ -9,8 +9,7 @@ import pytest
 pytestmark = pytest.mark.browser
 
 LOOKS = {
-    "light": {"color_scheme": "light"},
-    "dark": {"color_scheme": "dark"},
+    "desk": {},
     "phone": {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True},
 }
 
@@ -21,48 +20,52 @@ def axe() -> str:
     return package.AXE_FILE_PATH.read_text(encoding="utf-8")
 
 
-def violations(page, axe: str) -> list[str]:
-    page.evaluate(axe)
-    found = page.evaluate(
-        "axe.run(document, { resultTypes: ['violations'] }).then((result) => result.violations)"
-    )
-    return [
-        f"{one['id']}: {one['help']}: {[node['html'][:160] for node in one['nodes']][:4]}" for one in found
-    ]
+RUN_AXE = "axe.run(document, { resultTypes: ['violations'] }).then((result) => result.violations)"
 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_axe_finds_nothing(make_hand, server, axe, look):
+    """In every state of the page, in light and in dark colours."""
     hand = make_hand(server.url, reduced_motion="reduce", **LOOKS[look]).open()
     page = hand.page
-    found = {"start": violations(page, axe)}
-    hand.picture(f"{look}-start")
+    page.evaluate(axe)
+    found = []
+
+    def check(place: str) -> None:
+        for colours in ("light", "dark"):
+            page.emulate_media(color_scheme=colours)
+            hand.until("!document.getAnimations().length")
+            for one in page.evaluate(RUN_AXE):
+                where = [node["html"][:160] for node in one["nodes"]][:4]
+                found.append(f"{place}, {colours}: {one['id']}: {one['help']}: {where}")
+            hand.picture(f"{look}-{colours}-{place}")
+
+    check("start")
     hand.start()
-    hand.say("Make the shirt red")
+    hand.say("Make the shirt slowly red", wait=False)
+    page.get_by_text("step 2 of 8").wait_for()
+    check("running")
+    hand.release()
+    hand.idle()
     hand.key("v")
     page.get_by_role("treeitem", name="Variant 4 of 4").wait_for()
     hand.idle()
-    found["turns"] = violations(page, axe)
-    hand.picture(f"{look}-turns")
+    check("turns")
     hand.key("b")
     hand.drag((0.2, 0.2), (0.6, 0.6))
-    found["box"] = violations(page, axe)
+    check("box")
     hand.key("Escape", "c")
-    found["compare"] = violations(page, axe)
-    hand.picture(f"{look}-compare")
+    check("compare")
     hand.key("Escape")
     page.locator("summary.setting").first.click()
-    found["sizes"] = violations(page, axe)
+    check("sizes")
     page.keyboard.press("Escape")
     for key, name in (("i", "details"), ("?", "help"), ("h", "gallery")):
         hand.key(key)
         page.locator(f"dialog.{name}[open] h2").wait_for()
-        found[name] = violations(page, axe)
-        hand.picture(f"{look}-{name}")
+        check(name)
         page.keyboard.press("Escape")
-    assert not any(found.values()), "\n".join(
-        f"{place}: {one}" for place, all_ in found.items() for one in all_
-    )
+    assert not found, "\n".join(found)
 
 
 def test_story_by_keyboard_alone(hand):
@@ -98,10 +101,7 @@ def test_story_by_keyboard_alone(hand):
     page.locator("kx-pointer canvas:focus").wait_for()
     for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown", "Shift+ArrowRight", "Shift+ArrowDown"):
         page.keyboard.press(key)
-    box = page.evaluate(
-        "import('/core/store.js').then(({ store }) => Object.values(store.state.pointing)[0].box)"
-    )
-    assert box == [101, 93, 93, 93]
+    assert hand.state("Object.values(state.pointing)[0].box") == [101, 93, 93, 93]
     assert "Box at 101, 93" in page.locator("[role=status].spoken").text_content()
     page.keyboard.press("/")
     page.keyboard.type("Turn the thing in the red box into a green ball")
@@ -131,22 +131,21 @@ def test_brush_paints_by_keyboard(hand):
     page.locator("kx-pointer canvas:focus").wait_for()
     for key in ("ArrowLeft", " ", "ArrowRight", "ArrowRight", " ", "ArrowRight"):
         page.keyboard.press(key)
-    strokes = page.evaluate(
-        "import('/core/store.js').then(({ store }) => Object.values(store.state.pointing)[0].mask)"
-    )
+    strokes = hand.state("Object.values(state.pointing)[0].mask")
     assert len(strokes) == 1 and len(strokes[0]["points"]) == 3
     page.keyboard.press("Backspace")
-    assert (
-        page.evaluate(
-            "import('/core/store.js').then(({ store }) => Object.keys(store.state.pointing).length)"
-        )
-        == 0
-    )
+    assert hand.state("Object.keys(state.pointing).length") == 0
 
 
-def test_single_keys_can_be_switched_off(hand):
+def test_keys_are_listed_and_single_ones_can_be_switched_off(hand):
     page = hand.start().page
     hand.key("?")
+    listed = page.locator(".keys kbd").all_text_contents()
+    known = page.evaluate("import('/core/keys.js').then(({ KEYS }) => KEYS.map((one) => one.key))")
+    assert len(listed) == len(known) == len(set(known)) and {"U", "Space", "Esc", "?"} <= set(listed)
+    assert all(
+        words and not words.startswith("key.") for words in page.locator(".keys dd").all_text_contents()
+    )
     page.get_by_label("Single-letter keys").uncheck()
     page.keyboard.press("Escape")
     hand.key("h")
@@ -159,7 +158,9 @@ def test_progress_is_spoken_politely(hand):
     assert spoken.get_attribute("aria-live") == "polite"
     hand.say("Make the shirt slowly red", wait=False)
     page.get_by_text("Started, 8 steps.").wait_for(state="attached")
+    hand.release()
     hand.idle()
+    page.get_by_text("Done: Make the shirt").wait_for(state="attached")
     assert re.match(r"Done: Make the shirt slowly red\. [\d.]+ m?s [\d.]+ % changed", spoken.text_content())
 
 
@@ -182,9 +183,14 @@ def test_every_control_has_a_name_and_its_key(hand):
         )
 
 
-def test_reduced_motion_stops_the_flicker(make_hand, server):
+def test_reduced_motion_stops_what_moves(make_hand, server):
     hand = make_hand(server.url, reduced_motion="reduce").start()
     hand.say("Make the shirt red")
+    hand.page.locator("canvas.news").wait_for(state="detached")
     hand.key("c")
     hand.page.get_by_role("button", name="Flicker", exact=True).click()
     hand.page.get_by_role("button", name="Play").wait_for()
+    moving = """[...document.querySelectorAll('*')].map((one) => getComputedStyle(one))
+      .flatMap((look) => [look.animationDuration, look.transitionDuration])
+      .filter((one) => parseFloat(one) > 0.01)"""
+    assert hand.page.evaluate(moving) == []

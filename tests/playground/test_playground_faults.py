@@ -21,8 +21,9 @@ def test_server_gone_and_back(make_hand, start_server, tmp_path):
     hand.told("The server does not answer")
     hand.told("kontext serve")
     hand.picture("fault-server-gone")
-    hand.say("Make the sign blue", wait=False)
-    page.wait_for_timeout(500)
+    page.locator("#prompt").fill("Make the sign blue")
+    with page.expect_event("requestfailed"):
+        page.locator("#prompt").press("Enter")
     assert page.locator("#prompt").input_value() == "Make the sign blue"
     again = start_server(tmp_path, port=running.settings.port)
     try:
@@ -49,6 +50,7 @@ def test_full_queue_keeps_the_words(make_hand, strict_server):
     page.locator(".notice", has_text=re.compile(r"Wait \d+ s")).wait_for()
     assert page.locator("#prompt").input_value() == "Make the sign blue"
     hand.picture("fault-queue-full")
+    hand.release()
     page.locator(".thumb.busy").first.wait_for(state="detached")
     page.locator("progress").first.wait_for(state="detached")
     page.locator(".notice").get_by_role("button", name="Try again").click()
@@ -62,6 +64,7 @@ def test_refused_words_come_back_to_be_changed(make_hand, strict_server):
     page = hand.page
     hand.say("Add a gorgonzola", wait=False)
     hand.told("The edit was refused")
+    hand.told("The prompt contains a word that this server does not accept")
     hand.told("Say it in other words")
     hand.picture("fault-refused")
     page.get_by_role("button", name="Change the words").click()
@@ -112,15 +115,14 @@ def test_two_tabs_on_one_session_see_each_other(hand, make_hand):
     hand.page.get_by_role("treeitem", name="Make the sign blue").wait_for()
     assert hand.here() == "Make the shirt red"
     assert hand.turns() == other.turns()
-    session = hand.page.evaluate("location.hash.slice(1)")
-    httpx.delete(f"{hand.url}/api/sessions/{session}")
+    httpx.delete(f"{hand.url}/api/sessions/{hand.session()['id']}")
     for one in (hand, other):
         one.told("This session was deleted")
         one.page.locator(".opening h1").wait_for()
 
 
 def test_lost_session_is_said_so(hand):
-    hand.page.goto(hand.url + "/#0123456789abcdef")
+    hand.open().page.goto(hand.url + "/#0123456789abcdef")
     hand.told("This is not there any more")
     hand.page.locator(".opening h1").wait_for()
     hand.forgiving = True  # the 404
@@ -141,8 +143,8 @@ def test_hostile_names_and_prompts_are_text(hand, drawing):
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_policy_is_strict_and_no_other_host_is_asked(hand, drawing):
-    asked = []
+def test_policy_is_strict_and_no_other_host_is_asked(make_hand, server, drawing):
+    hand, asked = make_hand(server.url), []
     hand.page.on("request", lambda request: asked.append(request.url))
     headers = httpx.get(hand.url).headers
     policy = headers["content-security-policy"]
@@ -161,7 +163,7 @@ def test_policy_is_strict_and_no_other_host_is_asked(hand, drawing):
 
 
 def test_where_keys_are_needed_the_page_asks_for_one(make_hand, start_server, tmp_path):
-    from kontext.server.access import Keys
+    from kontext.server.keys import Keys
     from kontext.session import Store
 
     running = start_server(tmp_path, require_keys=True)

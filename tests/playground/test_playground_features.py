@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import re
+import threading
 
 import httpx
 import numpy as np
@@ -43,6 +45,35 @@ def test_pictures_come_by_button_by_drop_and_by_paste(hand, drawing, tmp_path):
         list(drawing((120, 90))),
     )
     page.get_by_text("120 × 90").first.wait_for()
+
+
+def test_picture_comes_by_its_address_where_the_server_fetches(hand, make_hand, strict_server, drawing):
+    class Host(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            self.send_response(200)
+            self.send_header("content-type", "image/png")
+            self.end_headers()
+            self.wfile.write(drawing((140, 70)))
+
+        def log_message(self, *words):
+            pass
+
+    paste = """(address) => {
+      const clipboardData = new DataTransfer();
+      clipboardData.setData('text/plain', address);
+      const paste = new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true });
+      document.body.dispatchEvent(paste);
+    }"""
+    with http.server.HTTPServer(("127.0.0.1", 0), Host) as host:
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{host.server_port}/house.png"
+        fetching = make_hand(strict_server.url).open()
+        fetching.page.evaluate(paste, address)
+        fetching.page.get_by_text("140 × 70").first.wait_for()
+        hand.open().page.evaluate(paste, address)  # this server fetches nothing, and says so
+        hand.page.locator(".notice.error").wait_for()
+        hand.forgiving = True  # the 403
+        host.shutdown()
 
 
 def test_camera_is_offered_where_there_is_one(make_hand, server):
@@ -103,9 +134,9 @@ def test_variants_are_siblings_and_never_replace(hand):
     hand.idle()
     seen = {hand.pixels()}
     for _ in range(3):
+        before = page.locator(".frame img.picture").get_attribute("src")
         hand.key("]")
-        hand.idle()
-        page.wait_for_timeout(150)
+        page.locator(f".frame img.picture:not([src='{before}'])").wait_for()
         seen.add(hand.pixels())
     assert first in seen and len(seen) == 4
 
@@ -124,7 +155,7 @@ def test_shape_of_the_answer_is_drawn_and_exact(hand):
 
 
 def test_brush_limits_and_pen_is_seen(hand):
-    page = hand.start().page
+    hand.start()
     before = np.asarray(Image.open(io.BytesIO(hand.pixels())).convert("RGB"))
     hand.key("p")
     hand.drag((0.1, 0.5), (0.4, 0.5))
@@ -135,12 +166,28 @@ def test_brush_limits_and_pen_is_seen(hand):
     hand.key("k")
     hand.drag((0.6, 0.6), (0.8, 0.8))
     hand.say("Make it blue")
-    session = page.evaluate("location.hash.slice(1)")
-    turns = httpx.get(f"{hand.url}/api/sessions/{session}").json()["turns"]
+    turns = hand.session()["turns"]
     assert turns[1]["mask"] and not turns[1]["markup"]
     markup = Image.open(io.BytesIO(httpx.get(hand.url + turns[2]["markup"]).content)).convert("RGBA")
     assert markup.size == (256, 256) and markup.getpixel((179, 179))[:3] == (255, 0, 0)
     assert markup.getpixel((10, 10))[3] == 0
+
+
+def test_box_is_shown_to_the_model_when_the_words_speak_of_it(hand):
+    page = hand.start().page
+    for words in ("Make it green", "Remove the thing in the red box", "去掉红框里的物体"):
+        page.get_by_role("treeitem", name="Original picture").click()
+        hand.key("b")
+        hand.drag((0.25, 0.25), (0.75, 0.75))
+        hand.say(words)
+    _, plain, *shown = hand.session()["turns"]
+    assert plain["settings"]["box"] and not plain["markup"]
+    for turn in shown:
+        overlay = Image.open(io.BytesIO(httpx.get(hand.url + turn["markup"]).content)).convert("RGBA")
+        x, y, w, h = turn["settings"]["box"]
+        assert overlay.getbbox() == (x, y, x + w, y + h)
+        assert overlay.getpixel((x + 1, y + h // 2)) == (255, 0, 0, 255)
+        assert overlay.getpixel((x + w // 2, y + h // 2))[3] == 0
 
 
 def test_drawings_survive_tool_changes_resizes_and_reloads(hand):
@@ -151,12 +198,10 @@ def test_drawings_survive_tool_changes_resizes_and_reloads(hand):
     hand.drag((0.5, 0.5), (0.9, 0.9))
     page.set_viewport_size({"width": 900, "height": 700})
     page.locator("#prompt").fill("Half a sentence")
-    page.wait_for_timeout(600)
+    hand.until("localStorage.getItem('kontext.drafts')?.includes('Half a sentence')")
     page.reload()
     page.locator("kx-pointer canvas").wait_for()
-    stored = page.evaluate(
-        "import('/core/store.js').then(({ store }) => Object.values(store.state.pointing)[0])"
-    )
+    stored = hand.state("Object.values(state.pointing)[0]")
     assert len(stored["mask"]) == 1 and stored["box"][2] > 90
     assert page.locator("#prompt").input_value() == "Half a sentence"
     page.get_by_role("button", name="Remove what is drawn").click()
@@ -179,8 +224,7 @@ def test_references_have_numbers_and_roles_and_light_up(hand, drawing, tmp_path)
     assert page.locator(".reference.lit .number").all_text_contents() == ["2", "3"]
     page.keyboard.press("Escape")
     hand.say(page.locator("#prompt").input_value())
-    session = page.evaluate("location.hash.slice(1)")
-    assert len(httpx.get(f"{hand.url}/api/sessions/{session}").json()["turns"][1]["references"]) == 2
+    assert len(hand.session()["turns"][1]["references"]) == 2
 
 
 def test_dropping_on_a_reference_replaces_it_and_beside_adds(hand, drawing):
@@ -196,7 +240,7 @@ def test_dropping_on_a_reference_replaces_it_and_beside_adds(hand, drawing):
 def test_running_edit_shows_its_steps_and_stops(hand):
     page = hand.start().page
     hand.say("Make the shirt slowly red", wait=False)
-    page.get_by_text(re.compile(r"step \d of 8")).wait_for()
+    page.get_by_text("step 2 of 8").wait_for()
     page.locator(".frame img.preview").wait_for()
     page.locator("#prompt").press("Escape")
     page.locator(".doings").wait_for()
@@ -207,41 +251,120 @@ def test_queue_position_is_told(hand, make_hand):
     other = make_hand(hand.url)
     other.start()
     other.say("Make the shirt slowly red", wait=False)
-    other.page.get_by_text(re.compile(r"step \d of 8")).wait_for()
+    other.page.get_by_text("step 2 of 8").wait_for()
     hand.start()
     hand.page.locator(".count input[value='2']").check()
-    hand.say("Make the sign slowly blue", wait=False)
+    hand.say("Make the sign blue", wait=False)
     hand.page.get_by_text(re.compile("next in the queue|number 2 in the queue")).wait_for()
-    hand.page.locator("#prompt").press("Escape")
-    other.page.locator("#prompt").press("Escape")
-    hand.page.locator("#prompt").press("Escape")
+    hand.release()
+    hand.page.get_by_role("treeitem", name="Variant 2 of 2: Make the sign blue").wait_for()
     hand.idle()
 
 
-@pytest.mark.parametrize("mode", ["Side by side", "Flicker", "Difference"])
-def test_two_turns_compared(hand, mode):
+def test_two_turns_compared(hand):
     page = hand.start().page
     hand.say("Make the shirt red")
     hand.key("c")
-    page.get_by_role("button", name=mode, exact=True).click()
-    if mode == "Difference":
-        share = page.get_by_text(re.compile(r"of the pixels differ")).text_content()
-        assert 8 < float(share.split(" ")[0]) < 18
-        page.locator(".pick.b select").select_option(label="0 · Original picture")
-        page.get_by_text("Not one pixel differs").wait_for()
-    elif mode == "Flicker":
-        page.get_by_role("button", name="Pause").click()
-        seen = page.locator(".which").text_content()
-        page.get_by_role("button", name="Swap").click()
-        assert page.locator(".which").text_content() != seen
-    else:
-        assert page.locator(".sides .frame").count() == 2
-        hand.key("+")
-        assert (
-            page.locator(".frame").evaluate_all("all => new Set(all.map((one) => one.style.transform)).size")
-            == 1
-        )
-    hand.picture(f"compare-{mode.split()[0].lower()}")
+
+    def choose(mode: str) -> None:
+        page.get_by_role("button", name=mode, exact=True).click()
+        hand.picture(f"compare-{mode.split()[0].lower()}")
+
+    choose("Side by side")
+    assert page.locator(".sides .frame").count() == 2
+    hand.key("+")
+    transforms = page.locator(".frame").evaluate_all("all => all.map((one) => one.style.transform)")
+    assert len(set(transforms)) == 1 and "scale(1.5)" in transforms[0]
+    hand.key("0")
+
+    choose("Flicker")
+    page.get_by_role("button", name="Pause").click()
+    seen = page.locator(".which").text_content()
+    page.get_by_role("button", name="Swap").click()
+    assert page.locator(".which").text_content() != seen
+
+    choose("Difference")
+    share = page.get_by_text(re.compile(r"of the pixels differ")).text_content()
+    assert 8 < float(share.split(" ")[0]) < 18
+    page.locator(".pick.b select").select_option(label="0 · Original picture")
+    page.get_by_text("Not one pixel differs").wait_for()
+
+
+def test_picture_before_is_shown_while_one_holds(hand):
+    page = hand.start().page
+    hand.say("Make the shirt red")
+    original, edit = (turn["picture"] for turn in hand.session()["turns"])
+    shown = page.locator(".frame img.picture")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.down(" ")
+    page.locator(".frame .before").wait_for()
+    assert shown.get_attribute("src") == original
+    page.keyboard.up(" ")
+    assert shown.get_attribute("src") == edit
+    shown.hover()
+    page.mouse.down()
+    page.locator(".frame .before").wait_for()
+    page.mouse.up()
+    assert shown.get_attribute("src") == edit
+
+
+def test_region_and_lock_are_seen_at_work(hand):
+    page = hand.open().page
+    page.evaluate("""() => {
+      const look = () => (window.lit ||= document.querySelector('canvas.news')?.dataset.of);
+      new MutationObserver(look).observe(document, { subtree: true, childList: true, attributes: true });
+    }""")
+    hand.start().say("Make the shirt red")
+    edit = hand.session()["turns"][1]
+    assert page.evaluate("window.lit") == edit["region"], "what changed lights up once"
+    assert re.search(r"^1\d % changed, the rest untouched", page.locator(".facts").inner_text())
+    hand.key("g")
+    page.locator("canvas.veil[data-drawn]").wait_for()
+    region = (
+        np.asarray(Image.open(io.BytesIO(httpx.get(hand.url + edit["region"]).content)).convert("L")) > 127
+    )
+    veil = """(canvas) => { const { width, height } = canvas;
+      const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);
+      return Array.from({ length: 64 }, (_, at) => [at % 8, at >> 3].map((place) => (place + 0.5) / 8))
+        .map(([x, y]) => data[(Math.floor(y * height) * width + Math.floor(x * width)) * 4 + 3]); }"""
+    clear = [alpha == 0 for alpha in page.locator("canvas.veil").evaluate(veil)]
+    places = [(place + 0.5) / 8 for place in range(8)]
+    assert clear == [bool(region[int(y * 256), int(x * 256)]) for y in places for x in places] and any(clear)
+    hand.key("u")
+    page.locator("summary.setting").nth(2).click()
+    page.get_by_label("Keep everything else").uncheck()
+    page.keyboard.press("Escape")
+    hand.say("Make the shirt blue")
+    assert "100 % changed" in page.locator(".facts").inner_text()
+    assert "untouched" not in page.locator(".facts").inner_text()
+    hand.key("g")
+    hand.told("the whole picture was made anew")
+
+
+def test_picture_stays_where_it_is(hand):
+    """Suggestions, hints, progress and variants come and go around it."""
+    page = hand.start().page
+    frame, places = page.locator(".frame"), []
+
+    def look() -> None:
+        places.append(frame.bounding_box())
+
+    look()
+    page.locator("#prompt").fill("Make the shirt slowly red")
+    look()
+    page.locator("#prompt").press("Enter")
+    page.get_by_text("step 2 of 8").wait_for()
+    look()
+    hand.release()
+    hand.idle()
+    look()
+    hand.key("v")
+    page.get_by_role("treeitem", name="Variant 4 of 4").wait_for()
+    hand.idle()
+    look()
+    hand.key("b")
+    look()
+    assert all(place == places[0] for place in places), places
 
 
 def test_zoom_and_pan(hand):
@@ -260,6 +383,13 @@ def test_turns_are_renamed_reused_and_deleted(hand):
     hand.say("Make the shirt red")
     hand.say("Make the sign blue")
     hand.key("u", "i")
+    facts = dict(
+        zip(*(page.locator(f".facts {part}").all_text_contents() for part in ("dt", "dd")), strict=True)
+    )
+    turn = hand.session()["turns"][1]
+    assert facts["Prompt"] == "Make the shirt red" and facts["Seed"] == str(turn["seed"])
+    assert facts["Made from"] == "0 · Original picture" and facts["Size"] == "256 × 256"
+    assert facts["Steps"] == "8" and facts["Model"] == "painter" and facts["Lock"] == "on"
     page.get_by_label("Name of this turn").fill("red shirt")
     page.get_by_label("Name of this turn").press("Tab")
     page.get_by_role("treeitem", name="red shirt", include_hidden=True).wait_for()
@@ -275,12 +405,45 @@ def test_turns_are_renamed_reused_and_deleted(hand):
     assert hand.turns() == ["Original picture"]
 
 
-def test_gallery_finds_opens_renames_and_deletes(hand):
+def test_words_go_back_to_the_first_picture(hand):
+    page = hand.start().page
+    hand.say("Make the shirt red")
+    hand.say("Make the sign blue")
+    hand.key("i")
+    page.get_by_role("button", name="Use the words on the first picture").click()
+    assert hand.here() == "Original picture"
+    assert page.locator("#prompt").input_value() == "Make the sign blue"
+
+
+def test_all_turns_are_done_to_another_picture(hand, drawing, tmp_path):
+    page = hand.start().page
+    hand.say("Make the shirt red")
+    hand.say("Make the sign blue")
+    first = hand.session()
+    (tmp_path / "other.png").write_bytes(drawing((120, 90)))
+    hand.key("i")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Do all this to another picture").click()
+    chooser.value.set_files(tmp_path / "other.png")
+    page.locator(".now b", has_text="Make the sign blue").wait_for()
+    hand.until(f"location.hash.slice(1) !== '{first['id']}'")
+    page.locator(".thumb img >> nth=2").wait_for()
+    hand.idle()
+    second = hand.session()
+    for one, other in zip(first["turns"][1:], second["turns"][1:], strict=True):
+        assert (one["prompt"], one["seed"]) == (other["prompt"], other["seed"])
+        assert other["size"] == [120, 90]
+
+
+def test_gallery_survives_a_reload_finds_opens_renames_and_deletes(hand):
     page = hand.start().page
     name = page.locator(".top .session-name")
     name.fill("Zebra 42")
     name.press("Enter")
-    hand.key("n", "h")
+    hand.key("n")
+    page.reload()
+    page.locator(".opening h1").wait_for()
+    hand.key("h")
     page.get_by_placeholder("Search by name").fill("zebra")
     page.get_by_role("button", name="Open Zebra 42").click()
     page.locator(".doings").wait_for()
@@ -319,6 +482,8 @@ def test_download_without_history_has_none(hand, tmp_path):
 
 def test_presets_select_what_is_to_be_filled_in(hand):
     page = hand.start().page
+    known = ["Change clothes", "Poster text", "Three views", "Background", "Style", "Add a thing"]
+    assert page.locator(".suggestions .chip").all_text_contents() == known
     page.get_by_role("button", name="Poster text").click()
     field = page.locator("#prompt")
     assert field.input_value() == "Make the poster say 'HELLO'"
@@ -373,11 +538,15 @@ def test_warnings_of_the_engine_are_told(hand):
 
 
 def test_deep_link_opens_the_session(hand, make_hand):
-    hand.start()
+    hand.start().say("Make the shirt red")
     other = make_hand(hand.url)
-    other.page.goto(hand.url + "/" + hand.page.evaluate("location.hash"))
+    address = hand.url + "/" + hand.page.evaluate("location.hash")
+    other.page.goto(address)
     other.page.locator(".doings").wait_for()
-    assert other.turns() == ["Original picture"]
+    assert other.turns() == ["Original picture", "Make the shirt red"]
+    hand.start()
+    hand.page.goto(address)  # also where the page is open already
+    hand.page.get_by_role("treeitem", name="Make the shirt red").wait_for()
 
 
 def test_dropping_into_a_session_offers_both_uses(hand, drawing):

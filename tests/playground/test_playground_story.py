@@ -27,6 +27,7 @@ def test_whole_story(hand, drawing, tmp_path):
     page.locator(".frame img.preview").wait_for()
     page.get_by_text("step 2 of 8").wait_for()
     hand.picture("story-03-preview")
+    hand.release()
     hand.idle()
     hand.say("Make the roof blue")
     hand.say("Add a yellow sun")
@@ -106,10 +107,8 @@ def test_whole_story(hand, drawing, tmp_path):
     hand.picture("story-09-restored")
 
     # the session as one file, and everything in the gallery
-    session = page.evaluate("location.hash.slice(1)")
-    packed = httpx.get(f"{hand.url}/api/sessions/{session}/export").content
+    packed = httpx.get(f"{hand.url}/api/sessions/{hand.session()['id']}/export").content
     assert zipfile.ZipFile(io.BytesIO(packed)).testzip() is None
     hand.key("h")
     page.get_by_role("button", name="Open my house").wait_for()
-    page.wait_for_timeout(300)
     hand.picture("story-10-gallery")

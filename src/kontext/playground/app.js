@@ -1,6 +1,6 @@
 // The way in: words and theme first, then the page, then the server.
 import './elements/app.js';
-import { boot } from './core/sessions.js';
+import { boot, followAddress } from './core/sessions.js';
 import { loadWords } from './core/text.js';
 import { applyTheme } from './core/theme.js';
 import { store } from './core/store.js';
@@ -9,4 +9,5 @@ applyTheme();
 await loadWords();
 store.set({ ready: true });
 performance.mark('kontext:interactive');
+window.addEventListener('hashchange', followAddress);
 await boot();

@@ -10,7 +10,7 @@ import { DRAFT, editBody, isActive, select, withJobs, withoutJob, withoutTurn, w
 import { store } from './store.js';
 import { t } from './text.js';
 import { base, neighbour, node, redoTarget, undoTarget } from './tree.js';
-import { fileName, remember } from './words.js';
+import { fileName, namesBox, remember } from './words.js';
 
 let sending = false;
 let settling;
@@ -62,9 +62,10 @@ async function pointers(turn) {
   const given = {};
   if (isEmpty(pointing)) return given;
   if (pointing.box) given.box = pointing.box;
-  for (const kind of ['mask', 'markup']) {
-    if (!pointing[kind].length) continue;
-    const file = await toPng(kind, pointing[kind], turn.size);
+  const seen = namesBox(store.state.draft.prompt) ? pointing.box : null;
+  for (const [kind, box] of [['mask', null], ['markup', seen]]) {
+    if (!pointing[kind].length && !box) continue;
+    const file = await toPng(kind, pointing[kind], turn.size, box);
     given[kind] = (await api.picture(file, `${kind}.png`)).picture;
   }
   return given;
@@ -105,6 +106,11 @@ export function toggleRegion() {
   const turn = base(store.state);
   if (!turn?.region) return notify({ title: t('region.none') });
   store.set((state) => ({ ...state, region: !state.region, compare: null }));
+}
+
+/** While `on`: the picture that the shown turn was made from. */
+export function showBefore(on) {
+  if (store.state.before !== on) store.set({ before: on });
 }
 
 /** Compare the shown turn with the one it was made from, or with the first other one. */

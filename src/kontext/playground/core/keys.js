@@ -18,6 +18,7 @@ export const KEYS = [
   { key: ']', name: 'next', run: () => act.flip(1) },
   { key: 't', name: 'turns', run: () => document.querySelector('kx-turns [tabindex="0"]')?.focus() },
   { key: 'v', name: 'variants', run: () => act.variants() },
+  { key: ' ', name: 'before', run: () => act.showBefore(true) },
   { key: 'c', name: 'compare', run: act.toggleCompare },
   { key: 'g', name: 'region', run: act.toggleRegion },
   { key: 'm', name: 'move', run: () => act.setTool('move') },
@@ -53,6 +54,10 @@ function escape() {
   if (view.scale > 1) return act.fit();
 }
 
+export function onKeyUp(event) {
+  if (event.key === ' ') act.showBefore(false);
+}
+
 export function onKey(event) {
   if (event.defaultPrevented || event.isComposing || document.querySelector('dialog[open]')) return;
   const typing = event.target.closest?.(TYPING);
@@ -62,6 +67,7 @@ export function onKey(event) {
     return event.shiftKey ? act.redo() : act.undo();
   }
   if (command || event.altKey || (typing && event.key !== 'Escape')) return;
+  if (event.key === ' ' && event.target.closest?.('button, summary, a, input, [role=application]')) return;
   const found = table[event.key];
   if (!found || (event.key !== 'Escape' && !singleKeys())) return;
   if (event.key !== 'Escape') event.preventDefault();

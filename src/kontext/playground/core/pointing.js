@@ -36,8 +36,26 @@ function trace(context, strokes, scale) {
   }
 }
 
-/** Draw on the canvas over the picture; `scale` is canvas pixels a picture pixel. */
-export function draw(canvas, pointing, size, scale) {
+/** The red frame as the model sees it. */
+function frame(context, box, size, scale) {
+  const line = Math.max(2, (Math.min(...size) / 64) * scale);
+  const [x, y, w, h] = box.map((value) => value * scale);
+  context.lineWidth = line;
+  context.strokeRect(x + line / 2, y + line / 2, Math.max(w - line, 1), Math.max(h - line, 1));
+}
+
+/** What a box leaves as it is goes dim. */
+function dim(context, box, scale) {
+  const [x, y, w, h] = box.map((value) => value * scale);
+  context.fillStyle = '#10111466';
+  context.beginPath();
+  context.rect(0, 0, context.canvas.width, context.canvas.height);
+  context.rect(x, y, w, h);
+  context.fill('evenodd');
+}
+
+/** Draw on the canvas over the picture; `scale` is canvas pixels a picture pixel; `seen`: the model is shown the box. */
+export function draw(canvas, pointing, size, scale, seen) {
   const context = canvas.getContext('2d');
   context.clearRect(0, 0, canvas.width, canvas.height);
   if (pointing.mask.length) {
@@ -50,18 +68,18 @@ export function draw(canvas, pointing, size, scale) {
     context.drawImage(layer, 0, 0);
     context.restore();
   }
+  if (pointing.box) dim(context, pointing.box, scale);
   context.strokeStyle = RED;
   trace(context, pointing.markup, scale);
-  if (pointing.box) {
-    const line = Math.max(2, (Math.min(...size) / 64) * scale);
-    const [x, y, w, h] = pointing.box.map((value) => value * scale);
-    context.lineWidth = line;
-    context.strokeRect(x + line / 2, y + line / 2, Math.max(w - line, 1), Math.max(h - line, 1));
+  if (pointing.box && seen) frame(context, pointing.box, size, scale);
+  else if (pointing.box) {
+    context.lineWidth = 2 * (window.devicePixelRatio || 1);
+    context.strokeRect(...pointing.box.map((value) => value * scale));
   }
 }
 
-/** The mask (white on black) or the markup (red on nothing) as a PNG as large as the picture. */
-export function toPng(kind, strokes, [width, height]) {
+/** The mask (white on black) or the markup (red on nothing, the box with it) as a PNG as large as the picture. */
+export function toPng(kind, strokes, [width, height], box = null) {
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext('2d');
   if (kind === 'mask') {
@@ -70,5 +88,6 @@ export function toPng(kind, strokes, [width, height]) {
   }
   context.strokeStyle = kind === 'mask' ? '#fff' : RED;
   trace(context, strokes, 1);
+  if (box) frame(context, box, [width, height], 1);
   return canvas.convertToBlob({ type: 'image/png' });
 }

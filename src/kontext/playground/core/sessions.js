@@ -4,7 +4,7 @@ import { keep, recall } from './memory.js';
 import { attempt, dismiss, fail, notify, say } from './notices.js';
 import { DRAFT, initial, isActive, withEvent, withJobs, withoutJob, withSession } from './state.js';
 import { store } from './store.js';
-import { duration, percent, t } from './text.js';
+import { duration, language, percent, t } from './text.js';
 import { base } from './tree.js';
 import { sentences } from './words.js';
 
@@ -21,8 +21,13 @@ export async function boot() {
   ]);
   store.set({ capabilities, examples: told.examples, login: told.locked ?? false });
   if (capabilities && !capabilities.ready) waitForModel();
+  if (!told.locked) await followAddress();
+}
+
+/** Open the session that the address names. */
+export async function followAddress() {
   const wanted = location.hash.slice(1);
-  if (wanted && !told.locked) await openSession(wanted);
+  if (wanted && wanted !== store.state.session?.id) await openSession(wanted);
 }
 
 async function waitForModel() {
@@ -159,11 +164,17 @@ function line(open) {
   }, 1500);
 }
 
+/** What to say about an example, in the language of the page where the server has it. */
+export function suggested({ prompts = [] }) {
+  const chinese = prompts.find((one) => /[\u4e00-\u9fff]/.test(one));
+  return (language === 'zh' && chinese) || prompts[0] || '';
+}
+
 export function openExample(example) {
   store.set({ arriving: { url: example.picture, name: example.title } });
   return attempt(async () => {
     enter(await api.create({ example: example.name }));
-    const prompt = store.state.draft.prompt || example.prompts?.[0] || '';
+    const prompt = store.state.draft.prompt || suggested(example);
     store.set((state) => ({ ...state, draft: { ...state.draft, prompt } }));
     prefill();
   }).finally(() => store.set({ arriving: null }));

@@ -25,6 +25,7 @@ export function initial() {
     tool: 'move',
     view: { scale: 1, x: 0, y: 0 },
     region: false,
+    before: false, // the picture before is shown, while something is held
     compare: null, // {a, b, mode}
     panel: null, // gallery, help or details
     sessions: null, // for the gallery

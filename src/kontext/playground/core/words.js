@@ -6,6 +6,9 @@ export function namedPictures(prompt) {
   return [...new Set([...found].map((match) => Number(match[1])))];
 }
 
+/** Whether the words speak of the box, so that the model must see it: "the thing in the red box", "红框里的东西". */
+export const namesBox = (prompt) => /\bred (?:box|frame|rectangle)\b|红色?方?框/i.test(prompt);
+
 /** "Make it [blue]" -> the text without brackets and the range to select, or the whole text. */
 export function fillIn(template) {
   const start = template.indexOf('[');

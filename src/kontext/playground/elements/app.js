@@ -1,7 +1,7 @@
 // The whole page: header, turns, stage and composer; and what concerns the window: keys, drop and paste.
 import * as act from '../core/actions.js';
 import { referenceFile } from '../core/references.js';
-import { onKey } from '../core/keys.js';
+import { onKey, onKeyUp } from '../core/keys.js';
 import { keep } from '../core/memory.js';
 import { openAddress, openFile } from '../core/files.js';
 import { leave } from '../core/sessions.js';
@@ -25,6 +25,8 @@ class App extends Part {
   connectedCallback() {
     super.connectedCallback();
     window.addEventListener('keydown', onKey);
+    window.addEventListener('keyup', onKeyUp);
+    window.addEventListener('blur', () => act.showBefore(false));
     window.addEventListener('paste', (event) => this.#paste(event));
     window.addEventListener('dragover', (event) => this.#over(event));
     window.addEventListener('dragleave', (event) => event.relatedTarget ?? (this.dragging = ''));

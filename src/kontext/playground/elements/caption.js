@@ -38,15 +38,19 @@ class Caption extends Part {
     </div>`;
   }
 
-  /** What was measured: the share that changed, the time, the seed. */
+  /** What was measured: the share that changed, the time, the seed, and the size where it is another. */
   #facts(turn) {
     const { changed_fraction: share, seconds } = turn.facts;
     const kept = turn.region && share < 1 && turn.settings.lock !== false;
+    const size = turn.size.join(' × ');
+    const before = this.state.session.turns[turn.parent];
     return [
-      share === undefined || turn.kind === 'source' ? nothing : html`<span class="kept">${kept ? t('kept', { share: percent(share) }) : t('changed', { share: percent(share) })}</span>`,
+      share === undefined || turn.kind === 'source'
+        ? nothing
+        : html`<span class="kept">${kept ? icon('lock') : nothing}${t('changed', { share: percent(share) })}${kept ? html`<span class="rest">${t('kept')}</span>` : nothing}</span>`,
       seconds?.total ? html`<span>${duration(seconds.total)}</span>` : nothing,
       turn.seed === null ? nothing : html`<span>${t('seed.was', { seed: turn.seed })}</span>`,
-      html`<span>${turn.size.join(' × ')}</span>`,
+      before?.size.join(' × ') === size ? nothing : html`<span>${size}</span>`,
     ];
   }
 
@@ -67,7 +71,7 @@ class Caption extends Part {
       <div class="doings">
         ${turn.kind === 'edit' ? button('variants', 'v', () => act.variants()) : nothing}
         ${turn.parent ? button('compare', 'c', act.toggleCompare) : nothing}
-        ${turn.region ? button('region', 'g', act.toggleRegion, { pressed: state.region }) : nothing}
+        ${turn.region ? button('region', 'g', act.toggleRegion, { pressed: state.region, kind: 'marks' }) : nothing}
         ${button('download', 'd', () => act.download())}
         ${button('info', 'i', () => act.openPanel('details'), { label: 'details', tip: 'top-end' })}
       </div>

@@ -47,7 +47,7 @@ class Compare extends Part {
   #select(which, label) {
     const turns = Object.values(this.state.session.turns).filter((turn) => turn.picture);
     const chosen = this.state.compare[which];
-    return html`<label class="pick ${which}"><span>${label}</span>
+    return html`<label class="pick ${which}"><span class="letter ${which}">${label}</span>
       <select @change=${(event) => store.set((state) => ({ ...state, compare: { ...state.compare, [which]: event.target.value } }))}>
         ${turns.map((turn) => html`<option value=${turn.id} ?selected=${turn.id === chosen} .selected=${turn.id === chosen}>
           ${turn.number} · ${title(turn).slice(0, 60)}</option>`)}
@@ -86,14 +86,22 @@ class Compare extends Part {
     );
   }
 
+  /** What is seen left and right. */
+  #names(a, b) {
+    return html`<div class="under">
+      <span class="letter">A</span><span class="which">${title(a)}</span><i></i>
+      <span class="letter b">B</span><span class="which">${title(b)}</span>
+    </div>`;
+  }
+
   #flicker(a, b, aspect) {
     const name = this.second ? title(b) : title(a);
     return html`${this.#frame(html`${this.#image(a)}${this.#image(b, 'over', { visibility: this.second ? 'visible' : 'hidden' })}`, aspect)}
       <div class="under">
+        <span class="letter ${this.second ? 'b' : ''}">${this.second ? 'B' : 'A'}</span><span class="which">${name}</span>
         <button type="button" class="quiet" @click=${() => ((this.playing = false), (this.second = !this.second))}>${t('flicker.swap')}</button>
         <button type="button" class="quiet" aria-pressed=${String(this.playing)} @click=${() => (this.playing = !this.playing)}>
           ${t(this.playing ? 'flicker.pause' : 'flicker.play')}</button>
-        <span class="which">${this.second ? 'B' : 'A'} · ${name}</span>
       </div>`;
   }
 
@@ -136,8 +144,8 @@ class Compare extends Part {
     if (!a || !b) return nothing;
     const aspect = b.size[0] / b.size[1];
     const views = {
-      slider: () => this.#slider(a, b, aspect),
-      side: () => html`<div class="sides">${this.#frame(this.#image(a), a.size[0] / a.size[1])}${this.#frame(this.#image(b), aspect)}</div>`,
+      slider: () => html`${this.#slider(a, b, aspect)}${this.#names(a, b)}`,
+      side: () => html`<div class="sides">${this.#frame(this.#image(a), a.size[0] / a.size[1])}${this.#frame(this.#image(b), aspect)}</div>${this.#names(a, b)}`,
       flicker: () => this.#flicker(a, b, aspect),
       difference: () => this.#difference(aspect),
     };

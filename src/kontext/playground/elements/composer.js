@@ -2,7 +2,7 @@
 import * as act from '../core/actions.js';
 import { recall } from '../core/memory.js';
 import { html, nothing, Part, store } from '../core/store.js';
-import { has, t } from '../core/text.js';
+import { t } from '../core/text.js';
 import { base, isActive, node } from '../core/tree.js';
 import { fillIn } from '../core/words.js';
 import { live } from '../vendor/lit-html/directives/live.js';
@@ -65,17 +65,26 @@ class Composer extends Part {
     this.field.setSelectionRange(start, end);
   }
 
-  #suggestions() {
-    const { draft, session, pointing } = this.state;
+  /** The line above the prompt: suggestions while it is empty, else what the tool or the keys do. */
+  #above(running) {
+    const { draft, session, pointing, tool, compare } = this.state;
     const turn = base(this.state);
-    const busy = this.state.jobs[this.state.here] || this.state.compare;
-    if (draft.prompt || busy || (session && !turn)) return nothing;
-    const names = !session ? FROM_WORDS : pointing[turn.id]?.box ? POINTED : JOBS;
-    return html`<div class="suggestions" role="group" aria-label=${t('suggestions')}>
-      ${names.filter((name) => has(`preset.${name}.prompt`)).map(
+    const drawn = turn && pointing[turn.id];
+    if (running) return this.#aside(t('hint.running'));
+    if (session && !turn) return this.#aside('');
+    if (compare) return this.#aside(t(compare.mode === 'slider' ? 'hint.slider' : 'hint.compare'));
+    if (tool !== 'move' && !drawn) return this.#aside(t(`tool.${tool}.help`));
+    if (draft.prompt) return this.#aside(session ? t('hint.typing') : '');
+    const names = !session ? FROM_WORDS : drawn?.box ? POINTED : JOBS;
+    return html`<div class="above suggestions" role="group" aria-label=${t('suggestions')}>
+      ${names.map(
         (name) => html`<button type="button" class="chip" @click=${() => this.#fill(t(`preset.${name}.prompt`))}>${t(`preset.${name}`)}</button>`,
       )}
     </div>`;
+  }
+
+  #aside(words) {
+    return html`<p class="above aside">${words}</p>`;
   }
 
   updated() {
@@ -95,7 +104,7 @@ class Composer extends Part {
     const job = node(state, state.here)?.job;
     const running = job && isActive(job);
     const turn = base(state);
-    return html`${this.#suggestions()}
+    return html`${this.#above(running)}
       <form class="composer" @submit=${(event) => event.preventDefault()}>
         <div class="say">
           ${turn ? html`<kx-references></kx-references>` : nothing}

@@ -1,5 +1,6 @@
 // Three small dialogs: the keys, how a turn was made, and the key of the server.
 import * as act from '../core/actions.js';
+import { repeatOn, reuseOnFirst } from '../core/again.js';
 import { referenceTurn } from '../core/references.js';
 import { api } from '../core/api.js';
 import { KEYS, setSingleKeys, singleKeys } from '../core/keys.js';
@@ -11,7 +12,7 @@ import { base } from '../core/tree.js';
 import { sentences } from '../core/words.js';
 import { Dialog } from './dialog.js';
 
-const NAMES = { ArrowUp: '↑', Escape: 'Esc', Enter: 'Enter', 'Shift+Enter': 'Shift Enter' };
+const NAMES = { ' ': 'Space', ArrowUp: '↑', Escape: 'Esc', Enter: 'Enter', 'Shift+Enter': 'Shift Enter' };
 
 class Help extends Dialog {
   panel = 'help';
@@ -42,9 +43,9 @@ class Details extends Dialog {
     const { facts, settings } = turn;
     const parent = this.state.session.turns[turn.parent];
     return {
+      prompt: turn.prompt || null,
       turn: turn.number,
       from: parent ? `${parent.number} · ${parent.name || parent.prompt || t('original')}` : null,
-      prompt: turn.prompt || null,
       seed: turn.seed,
       size: turn.size.join(' × '),
       steps: facts.steps,
@@ -61,6 +62,7 @@ class Details extends Dialog {
   content() {
     const turn = base(this.state);
     const then = (work) => () => (this.close(), work());
+    const button = (name, run, kind = '') => html`<button type="button" class="quiet ${kind}" @click=${run}>${t(name)}</button>`;
     return html`<div class="made">
         ${turn.thumbnail ? html`<img src=${turn.thumbnail} alt="" />` : nothing}
         <label class="field">${t('turn.name')}<input type="text" maxlength="200" .value=${turn.name} placeholder=${turn.prompt || t('original')}
@@ -68,21 +70,27 @@ class Details extends Dialog {
       </div>
       <dl class="facts">
         ${Object.entries(this.#rows(turn)).filter(([, value]) => value !== null && value !== undefined)
-          .map(([name, value]) => html`<div><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`)}
+          .map(([name, value]) => html`<div class=${name === 'prompt' ? 'wide' : ''}><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`)}
       </dl>
       ${(turn.facts.warnings ?? []).map((one) => html`<p class="note">${sentences(one)}</p>`)}
-      <div class="choices">
-        ${turn.prompt ? html`<button type="button" class="quiet" @click=${then(() => act.reuse(turn))}>${t('reuse.prompt')}</button>
-          <button type="button" class="quiet" @click=${then(() => act.reuse(turn, true))}>${t('reuse.all')}</button>` : nothing}
-        ${turn.picture ? html`<button type="button" class="quiet" @click=${then(() => referenceTurn(turn))}>${t('reuse.reference')}</button>
-          <button type="button" class="quiet" @click=${() => act.download(turn)}>${t('download.chain')}</button>
-          <button type="button" class="quiet" @click=${() => act.download(turn, true)}>${t('download.bare')}</button>` : nothing}
-        <button type="button" class="quiet" @click=${act.downloadSession}>${t('download.session')}</button>
-        ${turn.parent
-          ? html`<button type="button" class="quiet danger" @click=${() => (this.sure ? (this.close(), act.deleteTurn(turn)) : (this.sure = true))}>
-              ${t(this.sure ? 'delete.sure' : 'delete.turn')}</button>`
-          : nothing}
-      </div>`;
+      ${this.#group('again', [
+        turn.prompt && button('reuse.prompt', then(() => act.reuse(turn))),
+        turn.prompt && button('reuse.all', then(() => act.reuse(turn, true))),
+        turn.parent && button('reuse.first', then(() => reuseOnFirst(turn))),
+        turn.parent && button('reuse.other', () => act.choose((file) => (this.close(), repeatOn(file, turn)))),
+        turn.picture && button('reuse.reference', then(() => referenceTurn(turn))),
+      ])}
+      ${this.#group('keep', [
+        turn.picture && button('download.chain', () => act.download(turn)),
+        turn.picture && button('download.bare', () => act.download(turn, true)),
+        button('download.session', act.downloadSession),
+        turn.parent && button(this.sure ? 'delete.sure' : 'delete.turn', () => (this.sure ? (this.close(), act.deleteTurn(turn)) : (this.sure = true)), 'danger'),
+      ])}`;
+  }
+
+  #group(name, buttons) {
+    const shown = buttons.filter(Boolean);
+    return shown.length ? html`<section class="group"><h3>${t(`details.${name}`)}</h3><div class="choices">${shown}</div></section>` : nothing;
   }
 }
 

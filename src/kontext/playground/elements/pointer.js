@@ -5,6 +5,7 @@ import { boxFrom, draw, EMPTY, nudge, TOOLS } from '../core/pointing.js';
 import { html, Part } from '../core/store.js';
 import { t } from '../core/text.js';
 import { base } from '../core/tree.js';
+import { namesBox } from '../core/words.js';
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -106,7 +107,7 @@ class Pointer extends Part {
     const [width, height] = this.turn.size.map((side) => Math.max(1, Math.round(side * scale)));
     if (canvas.width !== width) canvas.width = width;
     if (canvas.height !== height) canvas.height = height;
-    draw(canvas, this.pointing, this.turn.size, scale);
+    draw(canvas, this.pointing, this.turn.size, scale, namesBox(this.state.draft.prompt));
     if (this.#cursor && document.activeElement === canvas) this.#drawCursor(canvas, scale);
   }
 

@@ -19,6 +19,7 @@ export function veilPixels(grey, width, height) {
   return pixels;
 }
 
+/** Draw the veil of a region's picture on a canvas; `drawn` in its data says when it is there. */
 export async function veil(canvas, address) {
   canvas.dataset.of = address;
   const image = new Image();
@@ -32,4 +33,5 @@ export async function veil(canvas, address) {
   context.drawImage(image, 0, 0, width, height);
   const pixels = veilPixels(context.getImageData(0, 0, width, height).data, width, height);
   context.putImageData(new ImageData(pixels, width, height), 0, 0);
+  canvas.dataset.drawn = true;
 }

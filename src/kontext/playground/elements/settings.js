@@ -56,7 +56,7 @@ class Settings extends Part {
   #seed() {
     const { seed } = this.state.settings;
     return html`<details class="menu">
-      <summary class="setting">${icon(seed === null ? 'seed' : 'lock')}${seed === null ? t('seed.drawn') : t('seed.locked', { seed })}</summary>
+      <summary class="setting">${icon(seed === null ? 'seed' : 'lock')}<span class="value">${seed === null ? t('seed.drawn') : t('seed.locked', { seed })}</span></summary>
       <div class="panel">
         <fieldset>
           <legend>${t('seed')}</legend>
@@ -101,7 +101,7 @@ class Settings extends Part {
     const original = base(this.state)?.size ?? null;
     return html`<div class="settings">
       ${this.#size(original)} ${this.#seed()} ${this.#count()} ${this.#fine()}
-      ${prefill !== null && original ? html`<span class="prefill">${t('prefill', { n: prefill })}</span>` : nothing}
+      ${prefill !== null && original ? html`<span class="prefill">${icon('bolt')}<span class="long">${t('prefill', { n: prefill })}</span><span class="short" aria-hidden="true">${t('milliseconds', { n: prefill })}</span></span>` : nothing}
     </div>`;
   }
 

@@ -12,8 +12,10 @@ import './pointer.js';
 import { veil } from './region.js';
 import { icon, title, tool } from './icons.js';
 
+const HOLD_MILLISECONDS = 220; // a press this long shows the picture before
+
 class Stage extends Part {
-  static properties = { shown: { state: true } };
+  static properties = { shown: { state: true }, news: { state: true } };
   #hands = new Pannable();
 
   connectedCallback() {
@@ -31,6 +33,7 @@ class Stage extends Part {
     const turn = base(this.state);
     const job = node(this.state, this.state.here)?.job;
     if (job?.preview) this.held = job.preview;
+    if (job) this.making = job.id;
     if (!turn?.picture) {
       this.wanted = null;
       if (!turn) this.shown = null;
@@ -48,16 +51,34 @@ class Stage extends Part {
     if (this.wanted !== turn.picture) return;
     this.held = null;
     this.shown = turn;
+    this.news = this.making === turn.id ? turn.region : null;
+    this.making = null;
     if (turn.kind !== 'source') performance.mark('kontext:shown');
   }
 
   updated() {
-    const canvas = this.querySelector('canvas.veil');
-    if (canvas && canvas.dataset.of !== this.shown.region) veil(canvas, this.shown.region);
+    for (const canvas of this.querySelectorAll('canvas.veil, canvas.news')) {
+      if (canvas.dataset.of !== this.shown.region) veil(canvas, this.shown.region);
+    }
   }
 
-  #seen() {
+  /** A preview has few pixels: they are blurred into each other. */
+  #seen({ target }) {
     performance.mark('kontext:preview');
+    target.style.setProperty('--blur', `${Math.min(16, (0.4 * target.clientWidth) / target.naturalWidth)}px`);
+  }
+
+  #press(event) {
+    const { tool, view } = this.state;
+    if (tool !== 'move') return;
+    this.#hands.down(event);
+    if (!event.button && view.scale === 1) this.holding = setTimeout(() => act.showBefore(true), HOLD_MILLISECONDS);
+  }
+
+  #release(event) {
+    clearTimeout(this.holding);
+    act.showBefore(false);
+    this.#hands.up(event);
   }
 
   #siblings() {
@@ -91,15 +112,20 @@ class Stage extends Part {
     const turnHere = base(state);
     const pointing = turnHere && state.pointing[turnHere.id];
     const preview = job ? (job.preview ?? null) : this.held;
+    const before = state.before && !job && shown && state.session.turns[shown.parent];
     const pointable = shown && turnHere?.id === shown.id && !job && (state.tool !== 'move' || !isEmpty(pointing));
     return html`<div
       class="frame ${job ? 'working' : ''} ${scale > 3 ? 'pixels' : ''}"
       ${look({ '--aspect': turn.size[0] / turn.size[1], transform: `translate(${x}px, ${y}px) scale(${scale})` })}
     >
       ${shown
-        ? html`<img class="picture" src=${shown.picture} alt=${shown.prompt || t('original')} draggable="false" />`
+        ? html`<img class="picture" src=${(before || shown).picture} alt=${title(before || shown)} draggable="false" />`
         : html`<div class="picture blank"></div>`}
+      ${before ? html`<span class="before">${t('before')}</span>` : nothing}
       ${preview ? html`<img class="preview" src=${preview} alt="" @load=${this.#seen} draggable="false" />` : nothing}
+      ${this.news && this.news === shown?.region && !job
+        ? html`<canvas class="news" aria-hidden="true" @animationend=${() => (this.news = null)}></canvas>`
+        : nothing}
       ${state.region && shown?.region ? html`<canvas class="veil" role="img" aria-label=${t('region.shown')}></canvas>` : nothing}
       ${pointable ? html`<kx-pointer></kx-pointer>` : nothing}
       ${job && isActive(job)
@@ -127,10 +153,10 @@ class Stage extends Part {
     if (turn && !turn.picture) return html`<div class="well"><p class="hint">${icon('picture')}${t('no.picture')}</p></div>`;
     return html`<div
         class="well ${state.view.scale > 1 && state.tool === 'move' ? 'grab' : ''}"
-        @pointerdown=${(event) => state.tool === 'move' && this.#hands.down(event)}
+        @pointerdown=${this.#press}
         @pointermove=${(event) => this.#hands.move(event, state.view.scale)}
-        @pointerup=${(event) => this.#hands.up(event)}
-        @pointercancel=${(event) => this.#hands.up(event)}
+        @pointerup=${this.#release}
+        @pointercancel=${this.#release}
         @dblclick=${() => state.tool === 'move' && (state.view.scale > 1 ? act.fit() : act.zoom(2))}
       >
         ${this.#picture()}

@@ -1,9 +1,9 @@
 // The first page: one sentence, one place to begin, and pictures to try.
 import * as act from '../core/actions.js';
 import { openFile } from '../core/files.js';
-import { openExample } from '../core/sessions.js';
+import { openExample, suggested } from '../core/sessions.js';
 import { html, nothing, Part } from '../core/store.js';
-import { language, t } from '../core/text.js';
+import { t } from '../core/text.js';
 import './composer.js';
 import { icon } from './icons.js';
 
@@ -14,17 +14,10 @@ class Start extends Part {
     return html`<li>
       <button type="button" class="example" @click=${() => openExample(example)}>
         <img src=${example.picture} alt="" width="256" height="256" decoding="async" />
-        <span class="ask">${this.#ask(example)}</span>
+        <span class="ask">${suggested(example) || example.title}</span>
         <span class="spoken">${t('example.open', { title: example.title })}</span>
       </button>
     </li>`;
-  }
-
-  /** What to say about it, in the language of the page where the server has it. */
-  #ask(example) {
-    const { prompts = [] } = example;
-    const chinese = prompts.find((one) => /[\u4e00-\u9fff]/.test(one));
-    return (language === 'zh' && chinese) || prompts[0] || example.title;
   }
 
   render() {

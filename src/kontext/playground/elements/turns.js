@@ -82,6 +82,7 @@ class Turns extends Part {
           </div>`,
         )}
       </div>
+      ${session && list.length === 1 && !list[0].members[0].parent ? html`<p class="note">${t('turns.hint')}</p>` : nothing}
     </nav>`;
   }
 }
