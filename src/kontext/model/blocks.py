@@ -160,10 +160,28 @@ class SingleStreamBlock(nn.Module):
         self.norm = QKNorm(width // heads)
 
     def forward(
-        self, x: Tensor, mod: tuple[Modulated, ...], rotary: Tensor, prefix: KeysValues | None = None
+        self,
+        x: Tensor,
+        mod: tuple[Modulated, ...],
+        rotary: Tensor,
+        prefix: KeysValues | None = None,
+        wanted: slice | None = None,
     ) -> Tensor:
-        """x: (b, n, width), the joined sequence."""
-        q, k, v, mlp = self._project(mod[0].before(x), rotary)
+        """x: (b, n, width), the joined sequence; returns its `wanted` rows, updated (None: all).
+
+        The rows not wanted only lend their keys and values.
+        """
+        before = mod[0].before(x)
+        if wanted is None:
+            q, k, v, mlp = self._project(before, rotary)
+        else:
+            q, k, v, mlp = self._project(before[:, wanted], rotary[wanted])
+            others = [slice(0, wanted.start), slice(wanted.stop, None)]
+            lent = self._lend(
+                torch.cat([before[:, rows] for rows in others], dim=1),
+                torch.cat([rotary[rows] for rows in others]),
+            )
+            k, v, x = torch.cat((k, lent.keys), dim=2), torch.cat((v, lent.values), dim=2), x[:, wanted]
         if prefix is not None:
             k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
         return self._finish(x, attend(q, k, v), mlp, mod[0].gate)
@@ -174,10 +192,10 @@ class SingleStreamBlock(nn.Module):
         """A context picture alone. Nobody reads its stream after the last block, so there only keys and
         values.
         """
+        if last:
+            return x, self._lend(mod[0].before(x), rotary)
         q, k, v, mlp = self._project(mod[0].before(x), rotary)
-        if not last:
-            x = self._finish(x, attend(q, k, v), mlp, mod[0].gate)
-        return x, KeysValues(k, v)
+        return self._finish(x, attend(q, k, v), mlp, mod[0].gate), KeysValues(k, v)
 
     def _project(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         qkv, mlp = self.linear1(x).split((3 * self.width, self.hidden), dim=-1)
@@ -185,6 +203,12 @@ class SingleStreamBlock(nn.Module):
         q = apply_rotary(self.norm.query_norm(q), rotary)
         k = apply_rotary(self.norm.key_norm(k), rotary)
         return q, k, v, mlp
+
+    def _lend(self, x: Tensor, rotary: Tensor) -> KeysValues:
+        rows = slice(self.width, 3 * self.width)
+        kv = F.linear(x, self.linear1.weight[rows], self.linear1.bias[rows])
+        k, v = rearrange(kv, "b n (two h d) -> two b h n d", two=2, h=self.heads)
+        return KeysValues(apply_rotary(self.norm.key_norm(k), rotary), v)
 
     def _finish(self, x: Tensor, attended: Tensor, mlp: Tensor, gate: Tensor) -> Tensor:
         joined = torch.cat((attended, F.gelu(mlp, approximate="tanh")), dim=-1)

@@ -120,11 +120,11 @@ class Transformer(nn.Module):
         for block, (picture_mod, text_mod), seen in zip(self.double_blocks, mod.double, prefix_double):
             picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, seen)
         joined = torch.cat((text, picture), dim=1)
+        asked = slice(text.shape[1], text.shape[1] + target.shape[1])
         for block, block_mod, seen in zip(self.single_blocks, mod.single, prefix_single):
-            joined = block(joined, block_mod, prepared.rotary, seen)
-
-        start = text.shape[1]
-        return self.final_layer(joined[:, start : start + target.shape[1]], mod.final)
+            wanted = asked if block is self.single_blocks[-1] else None
+            joined = block(joined, block_mod, prepared.rotary, seen, wanted)
+        return self.final_layer(joined, mod.final)
 
     def prepare(
         self, text: Tensor, target_ids: Tensor, context: Context = (), prefixes: Sequence[Prefix] = ()
