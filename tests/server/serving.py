@@ -2,17 +2,22 @@
 
 import contextlib
 import io
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import uvicorn
 from PIL import Image
 
 FAKE = f"{Path(__file__).parent / 'fake_editor.py'}:make"
+LOCAL = dict(trust_env=False, timeout=60)
 
 
 class Running:
@@ -72,6 +77,66 @@ class Running:
         answer = self.http.get(f"/api/sessions/{session['id']}")
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+
+class Program:
+    """`kontext serve` as a process of its own on a fixed port."""
+
+    def __init__(self, folder, *options, editor=FAKE):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = open(folder / "log", "ab")
+        self.options = [
+            "--data",
+            str(folder / "data"),
+            "--port",
+            str(self.port),
+            "--editor",
+            editor,
+            *options,
+        ]
+        self.start()
+
+    def start(self):
+        command = [sys.executable, "-c", "from kontext.cli import main; main()", "serve", *self.options]
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+
+    def workers(self):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children()
+        return []
+
+    def memory(self):
+        """Resident bytes of the server itself."""
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    def seconds(self):
+        """Processor seconds so far: (server, workers)."""
+        all_ = [psutil.Process(self.process.pid), *self.workers()]
+        return [round(sum(one.cpu_times()[:2]), 1) for one in all_]
+
+    def ready(self):
+        until(lambda: httpx.get(f"{self.url}/readyz", **LOCAL).status_code == 200, 90)
+
+    def kill(self):
+        workers = self.workers()
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        gone, alive = psutil.wait_procs(workers, timeout=60)
+        assert not alive, "a worker outlived its server"
+
+    def stop(self):
+        workers = self.workers()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(90)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        assert not psutil.wait_procs(workers, timeout=60)[1], "a worker outlived its server"
+        return code
 
 
 def until(true, seconds=90.0):

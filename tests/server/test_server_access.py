@@ -6,7 +6,7 @@ import time
 import pytest
 from serving import noise, png, until
 
-from kontext.server.access import Keys
+from kontext.server.keys import Keys
 
 
 def b64(picture):
@@ -180,10 +180,12 @@ def test_keys_take_turns_however_much_one_has_queued(start):
             "id"
         ]
 
-    submit(many, "sleep 1")
+    get = server.service.queue.get
+    first = submit(many, "sleep 600")
+    until(lambda: get(first).state == "running")
     crowd = [submit(many, f"sleep 0.05 {n}") for n in range(12)]
     pair = [submit(few, f"sleep 0.05 {n}") for n in range(2)]
-    get = server.service.queue.get
+    assert server.http.post(f"/api/jobs/{first}/cancel", headers=as_(many)).status_code == 200
     until(lambda: all(get(job).state == "done" for job in crowd + pair))
     order = sorted(crowd + pair, key=lambda job: get(job).started)
     assert max(order.index(job) for job in pair) <= 4
@@ -219,6 +221,52 @@ def test_large_bodies_and_pictures_are_413(start):
     assert server.http.post("/api/login", content=chunks()).status_code == 413
     answer = server.http.post("/api/pictures", files={"picture": png(noise((200, 100)))})
     assert answer.status_code == 413 and "200x100" in answer.json()["message"]
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b'{"prompt":"x","seed":' + b"9" * 5000 + b"}",
+        b'{"prompt":"x","seed":1e400}',
+        b'{"prompt":"x","guidance":NaN}',
+        b'{"prompt":"\xff\xfe"}',
+        b'{"prompt":"x","input_image":"data:image/png' + b";a=b" * 50_000 + b'"}',
+        b'{"prompt":"x","input_image":"file:///etc/passwd"}',
+        b"null",
+        b"",
+    ],
+)
+def test_strange_json_is_refused_by_every_dialect(server, body):
+    answers = {
+        path: server.http.post(path, content=body, headers={"content-type": "application/json"})
+        for path in ("/v1/flux-kontext-pro", "/v1/images/generations", "/hf/x", "/api/sessions")
+    }
+    assert answers["/v1/flux-kontext-pro"].status_code != 200
+    for path, answer in answers.items():
+        if path != "/v1/images/generations" or answer.status_code != 200:  # which ignores unknown fields
+            assert answer.status_code in (400, 422), (path, answer.text[:200])
+            assert answer.json()["code"] in ("bad_request", "bad_picture", "invalid")
+
+
+def test_a_lost_or_damaged_file_is_told_without_its_place(start, tmp_path):
+    server = start(tmp_path).ready()
+    turn = server.session()["turns"][0]
+    (blob,) = (path for path in (tmp_path / "blobs").rglob("*") if path.is_file())
+    for damage in (lambda: blob.write_bytes(b"x"), blob.unlink):
+        damage()
+        answer = server.http.get(turn["picture"])
+        assert answer.status_code in (400, 404) and str(tmp_path) not in answer.text
+    server.stop()
+
+
+def test_why_no_model_loads_is_told_to_strangers_without_places(start):
+    server = start(model="broken", require_keys=True)
+    until(lambda: server.http.get("/readyz").json()["state"] == "broken")
+    for path in ("/readyz", "/api/capabilities"):
+        assert "log says why" in server.http.get(path).json()["trouble"]
     server.stop()
 
 

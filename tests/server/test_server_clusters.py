@@ -1,17 +1,12 @@
-"""The same promises on PostgreSQL with two servers, on an object store, with Ray actors, and under load."""
+"""The same promises on PostgreSQL with two servers, on an object store, and with Ray actors."""
 
-import os
 import secrets
-import signal
-import threading
-import time
 
 import httpx
-import psutil
 import pytest
 import sqlalchemy as sql
-from serving import noise, opened, png, until
-from test_server_crashes import LOCAL, Program, submit, survive
+from serving import LOCAL, Program, noise, opened, until
+from test_server_crashes import submit, survive
 
 from kontext.server.queue import Queue
 from kontext.session import Store
@@ -35,8 +30,9 @@ def test_kills_lose_nothing_on_postgresql(tmp_path, database):
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_lose_nothing_on_postgresql(tmp_path, database):
-    survive(tmp_path, 100, seed=4, database=database)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_hundred_kills_lose_nothing_on_postgresql(tmp_path, database, seed):
+    survive(tmp_path, 25, seed=seed, database=database)
 
 
 def test_two_servers_share_one_queue_and_inherit_from_each_other(tmp_path, database):
@@ -47,7 +43,7 @@ def test_two_servers_share_one_queue_and_inherit_from_each_other(tmp_path, datab
     try:
         first.ready()
         second.ready()
-        jobs = [submit(first, prompt=f"sleep 0.4 {n}", aspect_ratio=f"1:{1 + n % 2}") for n in range(12)]
+        jobs = [submit(first, prompt=f"sleep 2 {n}", aspect_ratio=f"1:{1 + n % 2}") for n in range(12)]
         until(lambda: len({queue.get(job).runner for job in jobs} - {None}) == 2)
         first.kill()
         until(lambda: all(queue.get(job).state == "done" for job in jobs))
@@ -102,59 +98,3 @@ def test_the_same_story_with_two_ray_actors_one_killed(tmp_path, start, monkeypa
     finally:
         server.stop()
         ray.shutdown()
-
-
-@pytest.mark.slow
-def test_sixty_four_clients_for_a_while(tmp_path):
-    """No error but 429, memory flat, fast acceptance. KONTEXT_LOAD_SECONDS=300 for the long run."""
-    seconds = float(os.environ.get("KONTEXT_LOAD_SECONDS", "60"))
-    program = Program(tmp_path, "--active-jobs", "200")
-    times, states, stop = [], [], threading.Event()
-
-    def client(number):
-        files = {"picture": png(noise(seed=number))}
-        with httpx.Client(base_url=program.url, **LOCAL) as http:
-            session = http.post("/api/sessions", files=files).json()
-            while not stop.is_set():
-                started = time.perf_counter()
-                answer = http.post(f"/api/sessions/{session['id']}/edits", json={"prompt": "a hat"})
-                times.append(time.perf_counter() - started)
-                states.append(answer.status_code)
-                if answer.status_code == 429:
-                    stop.wait(float(answer.headers["retry-after"]))
-                    continue
-                job = answer.json()["jobs"][0]["id"]
-                while not stop.is_set() and http.get(f"/api/jobs/{job}").json()["state"] in (
-                    "queued",
-                    "running",
-                ):
-                    stop.wait(0.5)
-
-    try:
-        program.ready()
-        process = psutil.Process(program.process.pid)
-        clients = [threading.Thread(target=client, args=(number,)) for number in range(64)]
-        for one in clients:
-            one.start()
-        time.sleep(seconds / 3)
-        early = process.memory_info().rss
-        time.sleep(seconds * 2 / 3)
-        late = process.memory_info().rss
-        stop.set()
-        for one in clients:
-            one.join(60)
-        times.sort()
-        p50, p95 = times[len(times) // 2], times[int(0.95 * len(times))]
-        print(f"{len(times)} requests, p50 {p50:.3f} s, p95 {p95:.3f} s")
-        told = httpx.get(f"{program.url}/metrics", **LOCAL).text
-        route = 'kontext_request_seconds_bucket{route="/api/sessions/{session}/edits"'
-        buckets = [line.split('le="')[1].split('"} ') for line in told.splitlines() if line.startswith(route)]
-        print("in the server:", {bound: int(count) for bound, count in buckets})
-        print(f"memory {early / 2**20:.0f} -> {late / 2**20:.0f} MiB, states {sorted(set(states))}")
-        assert set(states) <= {202, 429} and late < 1.2 * early
-        program.process.send_signal(signal.SIGTERM)
-        assert program.process.wait(60) == 0
-    finally:
-        stop.set()
-        if program.process.poll() is None:
-            program.process.kill()

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import io
 import json
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -326,6 +327,24 @@ def test_openai_errors_have_their_classes(openai_client):
     small = ("m.png", png(noise((40, 40))))
     with pytest.raises(openai.BadRequestError, match="as large as"):
         openai_client.images.edit(model="x", image=("a.png", png(noise())), mask=small, prompt="x")
+
+
+def test_a_client_that_goes_away_cancels_its_jobs(server):
+    body = json.dumps({"prompt": "sleep 60", "n": 2}).encode()
+    head = "POST /v1/images/generations HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    before = server.service.queue.count().get("cancelled", 0)
+    with socket.create_connection(("127.0.0.1", server.settings.port)) as client:
+        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        until(lambda: server.service.queue.count().get("running"))
+    until(lambda: server.service.queue.count().get("cancelled", 0) == before + 2)
+
+
+def test_one_refused_picture_of_several_cancels_the_others(server):
+    before = server.service.queue.count()
+    answer = server.http.post("/v1/images/generations", json={"prompt": "refuse this", "n": 3})
+    assert answer.status_code == 400 and "refuses this prompt" in answer.json()["error"]["message"]
+    after = server.service.queue.count()
+    assert after.get("done") == before.get("done") and not after.get("running")
 
 
 # Hugging Face

@@ -1,9 +1,4 @@
-"""The service with the true engine: a tiny model with random weights, and the shipped one if it is there."""
-
-import json
-import shutil
-import subprocess
-from importlib.resources import files
+"""The service with the true engine on a tiny model with random weights."""
 
 import httpx
 import numpy as np
@@ -59,52 +54,6 @@ def test_the_first_preview_comes_while_the_edit_runs(tiny):
     with tiny.http.stream("GET", f"/api/jobs/{job['id']}/events") as stream:
         text = "".join(stream.iter_text())
     assert text.count("event: step") >= 2 and text.count("event: done") == 1 and "data:image/jpeg" in text
-
-
-def shipped():
-    return (files("kontext") / "weights" / "nano" / "config.json").is_file()
-
-
-@pytest.mark.skipif(not shipped(), reason="the shipped weights are not in this checkout")
-def test_the_shipped_model_serves_an_example(start):
-    server = start(editor=TRUE, model="nano").ready()
-    example = server.http.get("/api/examples").json()["examples"][0]
-    session = server.http.post("/api/sessions", json={"example": example["name"]}).json()
-    job = server.edit(session, example["prompts"][0], seed=1)[0]
-    assert server.ended(job)["state"] == "done"
-    server.stop()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("node") is None or shutil.which("npm") is None, reason="node is not installed"
-)
-def test_the_bfl_provider_of_the_ai_sdk_edits(tiny, tmp_path):
-    """From npm, unmodified: its addresses, its schemas, its refusal of private hosts."""
-    packages = {"dependencies": {"ai": "^6", "@ai-sdk/black-forest-labs": "^1"}, "type": "module"}
-    (tmp_path / "package.json").write_text(json.dumps(packages))
-    installed = subprocess.run(
-        ["npm", "install", "--silent"], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    if installed.returncode:
-        pytest.skip("the package registry is not reachable")
-    (tmp_path / "kid.png").write_bytes(png(noise((64, 64))))
-    (tmp_path / "edit.mjs").write_text(
-        """
-import { readFileSync, writeFileSync } from 'node:fs';
-import { generateImage } from 'ai';
-import { createBlackForestLabs } from '@ai-sdk/black-forest-labs';
-const bfl = createBlackForestLabs({ baseURL: process.argv[2] + '/v1', apiKey: 'any' });
-const prompt = { text: 'Make the hair blue', images: [readFileSync('kid.png')] };
-const { image } = await generateImage({ model: bfl.image('flux-kontext-pro'), prompt, seed: 3 });
-writeFileSync('out.png', image.uint8Array);
-"""
-    )
-    ended = subprocess.run(
-        ["node", "edit.mjs", tiny.url], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert opened((tmp_path / "out.png").read_bytes()).size == (64, 64)
 
 
 def test_ready_is_told_only_when_the_model_is_loaded(start):

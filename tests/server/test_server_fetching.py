@@ -29,6 +29,7 @@ TRICKS = [
     "http://[::]/x.png",
     "http://[::ffff:127.0.0.1]/x.png",
     "http://[::ffff:7f00:1]/x.png",
+    "http://[::ffff:0:127.0.0.1]/x.png",
     "http://[::127.0.0.1]/x.png",
     "http://[64:ff9b::7f00:1]/x.png",
     "http://[2002:7f00:1::]/x.png",

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kontext.errors import NotFound
+from kontext.server.errors import QueueFull
 from kontext.server.order import fair_order
-from kontext.server.queue import Queue, QueueFull
+from kontext.server.queue import Queue
 from kontext.server.service import canvas_shape, shape_of
 from kontext.session import Store
 
@@ -85,7 +86,7 @@ def test_what_a_dead_server_held_returns_and_its_late_answer_counts_for_nothing(
     dead, living = Queue(store, lease_seconds=2), Queue(store, lease_seconds=2)
     submit(dead)
     lost = dead.claim(1)[0]
-    assert living.beat() == [] and not living.claim(1)
+    assert living.beat() == ([], set()) and not living.claim(1)
     time.sleep(2.1)
     living.beat()
     found = living.claim(1)[0]

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from PIL import Image
 
 from kontext.errors import BadRequest, Busy, NotFound
-from kontext.session import Session, Store
+from kontext.session import Store
 
 
 def same(a, b):
@@ -96,7 +96,7 @@ def test_a_session_can_begin_with_a_generated_picture(store, editor):
 
 
 def test_a_session_without_a_store_lives_in_a_temporary_folder(editor, picture):
-    session = Session.start(picture, editor)
+    session = Store.temporary().create(picture, editor=editor)
     session.edit("a")
     root = session.store.blobs.root
     assert len(list(session.store.blobs.listing())) == 3

@@ -86,7 +86,7 @@ def credits(
 
 
 def _keys(data: Path | None, database: str | None):
-    from kontext.server.access import Keys
+    from kontext.server.keys import Keys
     from kontext.server.queue import Queue
     from kontext.server.service import open_store
     from kontext.server.settings import Settings

@@ -94,14 +94,20 @@ class Editor:
         self._load_seconds = 0.0
 
     @classmethod
-    def load(cls, name_or_path: str | Path = "nano", device: str | None = None, dtype=None) -> Editor:
-        """The editor of a model: "nano", a folder, a .safetensors or a .gguf file. Raises NotFound,
-        BadCheckpoint.
+    def load(
+        cls,
+        name_or_path: str | Path = "nano",
+        device: str | None = None,
+        dtype=None,
+        lora: Sequence[str | Path] = (),
+    ) -> Editor:
+        """The editor of a model: "nano", a folder, a .safetensors or a .gguf file; with LoRA files merged in,
+        each FILE or FILE:scale. Raises NotFound, BadCheckpoint.
         """
         from kontext.checkpoint import load_model
 
         start = time.perf_counter()
-        editor = cls(load_model(name_or_path, device=usable_device(device), dtype=dtype))
+        editor = cls(load_model(name_or_path, device=usable_device(device), dtype=dtype, lora=lora))
         editor._load_seconds = time.perf_counter() - start
         return editor
 
@@ -229,9 +235,9 @@ class Editor:
 
     def open(self, picture: PictureLike):
         """A session: many edits of one picture, with undo and branches."""
-        from kontext.session import Session
+        from kontext.session import Store
 
-        return Session.start(picture, self)
+        return Store.temporary().create(picture, editor=self)
 
     @property
     def _has_prefix(self) -> bool:

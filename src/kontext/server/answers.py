@@ -18,24 +18,20 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from kontext.errors import BadPicture, BadRequest, Busy, KontextError, NotFound
-from kontext.server.access import Forbidden, NoKey, TooOften
-from kontext.server.queue import NoCredits, QueueFull
+from kontext.server.errors import (
+    Forbidden,
+    NoCredits,
+    NoKey,
+    NotReady,
+    QueueFull,
+    Refused,
+    TooLarge,
+    TooOften,
+)
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2
-
-
-class TooLarge(KontextError):
-    """A body or picture above the limits."""
-
-
-class NotReady(KontextError):
-    """The server stops, or has no model."""
-
-
-class Refused(KontextError):
-    """Moderated: the prompt, a picture given, or the result."""
 
 
 # Most special first: class -> status, code, type in the OpenAI dialect.
@@ -54,7 +50,8 @@ STATES: dict[type[KontextError], tuple[int, str, str]] = {
     BadRequest: (400, "bad_request", "invalid_request_error"),
     KontextError: (400, "bad_request", "invalid_request_error"),
 }
-CODES = {status: code for status, code, _ in reversed(STATES.values())} | {
+# For errors of the framework: of several codes of one status the most general one.
+CODES = {status: code for status, code, _ in STATES.values()} | {
     405: "no_such_method",
     408: "too_slow",
     422: "invalid",

@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 import kontext
 from kontext import __version__
 from kontext.server import answers
-from kontext.server.access import Keys, Rates
 from kontext.server.inputs import Inputs
+from kontext.server.keys import Keys, Rates
 from kontext.server.limits import Gate
 from kontext.server.metrics import Figures
 from kontext.server.routes import about, bfl, edits, events, huggingface, openai, pictures, sessions
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         redoc_url=None,
     )
     answers.install(app)
-    for routes in (about, pictures, sessions, edits, events, bfl, openai, huggingface):
+    for routes in (bfl, edits, events, sessions, pictures, openai, huggingface, about):  # the busy ones first
         app.include_router(routes.router)
     app.mount("/", GZipMiddleware(Playground(PLAYGROUND), minimum_size=500))
     app.add_middleware(Gate, settings=settings, figures=figures)

@@ -15,20 +15,13 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from kontext.engine.requests import Result
-from kontext.errors import BadConfig, KontextError
+from kontext.errors import BadConfig
+from kontext.server.errors import CannotLoad, WorkerDied
 from kontext.server.launch import Launched, launch
 from kontext.server.settings import Settings
 from kontext.server.worker import Card, Failure, Tell, Work
 
 log = logging.getLogger(__name__)
-
-
-class WorkerDied(KontextError):
-    """The process of a worker is gone; what it ran is not finished."""
-
-
-class CannotLoad(KontextError):
-    """The model cannot be loaded; trying again does not help."""
 
 
 class Worker(Protocol):
@@ -46,6 +39,9 @@ class Worker(Protocol):
         """Raises WorkerDied."""
 
     def cancel(self, job_id: str) -> None: ...
+
+    def watch(self, job_id: str) -> None:
+        """Make previews of this job from now on."""
 
     async def kill(self) -> None:
         """End it now, whatever it does."""
@@ -91,6 +87,9 @@ class LocalWorker:
 
     def cancel(self, job_id: str) -> None:
         asyncio.ensure_future(self._send("cancel", job_id))
+
+    def watch(self, job_id: str) -> None:
+        asyncio.ensure_future(self._send("watch", job_id))
 
     async def kill(self) -> None:
         process, self.process = self.process, None

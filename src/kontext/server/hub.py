@@ -7,8 +7,8 @@ last word, because streams look into the database when nothing comes.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,27 +23,36 @@ class Event(NamedTuple):
 class Hub:
     """Topics ("job:ID", "session:ID") and their listeners. To be used on the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[set[str]], None] = lambda topics: None) -> None:
+        """`watch` is called with the topics of whoever begins to listen for previews."""
+        self._watch = watch
+        self._watchers: Counter[str] = Counter()
         self._listeners: dict[str, set[asyncio.Queue[Event | None]]] = defaultdict(set)
         self.steps: dict[str, tuple[int, int]] = {}  # of running jobs: (step, steps)
         self.closed = False
 
     @contextmanager
-    def listen(self, *topics: str) -> Iterator[asyncio.Queue[Event | None]]:
-        """A queue of events; None in it means that the service stops."""
+    def listen(self, *topics: str, previews: bool = False) -> Iterator[asyncio.Queue[Event | None]]:
+        """A queue of events; None in it means that the service stops. Previews cost the worker time."""
         inbox: asyncio.Queue[Event | None] = asyncio.Queue(WAITING)
         for topic in topics:
             self._listeners[topic].add(inbox)
+        if previews:
+            self._watchers.update(topics)
+            self._watch(set(topics))
         try:
             yield inbox
         finally:
+            if previews:
+                self._watchers -= Counter(topics)
             for topic in topics:
                 self._listeners[topic].discard(inbox)
                 if not self._listeners[topic]:
                     del self._listeners[topic]
 
-    def heard(self, topic: str) -> bool:
-        return bool(self._listeners.get(topic))
+    def watched(self, topic: str) -> bool:
+        """Whether somebody wants previews."""
+        return topic in self._watchers
 
     def tell(self, topic: str, kind: str, **data: Any) -> None:
         for inbox in self._listeners.get(topic, ()):

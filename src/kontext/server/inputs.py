@@ -16,7 +16,7 @@ from PIL import Image
 from kontext.engine import pictures
 from kontext.errors import BadPicture, BadRequest
 from kontext.server import fetching
-from kontext.server.answers import Refused, TooLarge
+from kontext.server.errors import Refused, TooLarge
 from kontext.server.service import Service
 from kontext.session.pixels import to_png
 

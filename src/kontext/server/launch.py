@@ -24,8 +24,8 @@ def launch(editor: str, model: str, device: str | None, workers: int) -> Launche
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     command = [
         sys.executable,
-        "-m",
-        "kontext.server.worker",
+        "-c",
+        "from kontext.server.worker import main; main()",
         str(theirs.fileno()),
         editor,
         model,

@@ -63,7 +63,8 @@ class Gate:
         async def received() -> Message:
             nonlocal seen
             try:
-                message = await asyncio.wait_for(receive(), None if status else self.settings.body_seconds)
+                async with asyncio.timeout(None if status else self.settings.body_seconds):
+                    message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "the body came too slowly; send it again") from None
             seen += len(message.get("body", b""))

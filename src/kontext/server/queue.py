@@ -17,7 +17,8 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from kontext.errors import Busy, Cancelled, KontextError, NotFound
+from kontext.errors import Cancelled, NotFound
+from kontext.server.errors import NoCredits, QueueFull
 from kontext.server.order import fair_order
 from kontext.server.schema import MIGRATIONS, jobs, keys, uploads
 from kontext.session import Store
@@ -28,14 +29,6 @@ log = logging.getLogger(__name__)
 ACTIVE = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "refused")
 WEBHOOK_PAUSES = (5.0, 30.0, 120.0, 600.0, 3600.0)  # seconds before each further try
-
-
-class QueueFull(Busy):
-    """Too many active jobs, of this key or in all."""
-
-
-class NoCredits(KontextError):
-    """The credits of a key are spent."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,8 @@ class Job:
         return [sha256 for given in self.request.get("pictures", {}).values() for sha256 in given]
 
 
+# What is read of a queued job, which may be one of many: no request.
+WAITING = ("id", "session_id", "owner", "origin", "shape", "kind", "attempts", "state", "error", "started")
 COLUMNS = [jobs.c[field.name] for field in fields(Job)]
 
 
@@ -293,17 +288,18 @@ class Queue:
                 )
         return failed
 
-    def beat(self) -> list[str]:
+    def beat(self) -> tuple[list[str], set[str]]:
         """Renew the lease of what this runner holds, and take back what dead runners held. Answers ids that
-        failed.
+        failed, and ids that this runner holds.
         """
         now = time.time()
+        running = jobs.c.state == "running"
         with self.store.reading() as db:
-            held = db.scalar(sql.select(sql.func.count()).select_from(jobs).where(jobs.c.state == "running"))
-        if not held:
-            return []
+            rows = db.execute(sql.select(jobs.c.id, jobs.c.runner).where(running)).all()
+        mine = {row.id for row in rows if row.runner == self.runner}
+        if not rows:
+            return [], mine
         with self.store.writing() as db:
-            running = jobs.c.state == "running"
             db.execute(
                 jobs.update()
                 .where(running, jobs.c.runner == self.runner)
@@ -321,16 +317,18 @@ class Queue:
                 self._end(db, jobs.c.id == row.id, "failed", error=error)
         if again.rowcount or dead:
             log.warning("a server died: %d jobs begin again, %d failed", again.rowcount, len(dead))
-        return [row.id for row in dead]
+        return [row.id for row in dead], mine
 
     def _waiting(self, db: sql.Connection) -> list[Any]:
-        columns = [jobs.c[name] for name in ("id", "session_id", "owner", "shape", "kind", "attempts")]
+        columns = [jobs.c[name] for name in WAITING]
         query = sql.select(*columns).where(jobs.c.state == "queued").order_by(jobs.c.created, jobs.c.id)
         rows = db.execute(query).all()
-        if len(rows) < 2:
+        owners = {row.owner for row in rows}
+        if len(owners) < 2:
             return list(rows)
-        served = sql.select(jobs.c.owner, sql.func.max(jobs.c.started)).group_by(jobs.c.owner)
-        return fair_order(rows, {owner: started or 0.0 for owner, started in db.execute(served)})
+        served = sql.select(sql.func.max(jobs.c.started))
+        last = {owner: db.scalar(served.where(jobs.c.owner == owner)) or 0.0 for owner in owners}
+        return fair_order(rows, last)
 
     # Webhooks
 

@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from kontext.engine.requests import Result
-from kontext.server.executor import CannotLoad, WorkerDied
+from kontext.server.errors import CannotLoad, WorkerDied
 from kontext.server.settings import Settings
 from kontext.server.worker import Card, Failure, Station, Tell, Work
 
@@ -59,6 +59,9 @@ class StationActor:
 
     def cancel(self, job_id: str) -> None:
         self.station.cancel(job_id)
+
+    def watch(self, job_id: str) -> None:
+        self.station.watch(job_id)
 
 
 class RayWorker:
@@ -114,6 +117,10 @@ class RayWorker:
     def cancel(self, job_id: str) -> None:
         if self.alive:
             self._actor.cancel.remote(job_id)
+
+    def watch(self, job_id: str) -> None:
+        if self.alive:
+            self._actor.watch.remote(job_id)
 
     async def kill(self) -> None:
         actor, self._actor, self.alive = self._actor, None, False

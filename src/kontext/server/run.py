@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 import uvicorn
 
 from kontext.errors import BadConfig
-from kontext.server.access import Keys
 from kontext.server.app import create_app
+from kontext.server.keys import Keys
 from kontext.server.launch import Launched
 from kontext.server.service import Service
 from kontext.server.settings import Settings
@@ -76,6 +76,8 @@ def run(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # public_url says what a proxy would
+        timeout_keep_alive=75,  # longer than proxies keep theirs, so that none is closed under a request
         timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
         h11_max_incomplete_event_size=65536,
     )

@@ -39,6 +39,8 @@ jobs = sql.Table(
     Column("webhook_tries", Integer, nullable=False, default=0),
     sql.Index("job_by_state", "state", "created"),
     sql.Index("job_by_owner", "owner", "state"),
+    sql.Index("job_by_start", "owner", "started"),
+    sql.Index("job_by_webhook", "webhook_due"),
 )
 
 uploads = sql.Table(
@@ -74,4 +76,10 @@ secrets = sql.Table(
     Column("value", String(128), nullable=False),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (metadata.create_all,)
+
+def _index(db: sql.Connection) -> None:
+    for index in jobs.indexes:
+        index.create(db, checkfirst=True)
+
+
+MIGRATIONS: tuple[Migration, ...] = (metadata.create_all, _index)

@@ -14,6 +14,8 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -21,17 +23,18 @@ from typing import Any
 from kontext.engine.requests import Result
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest, Busy, Cancelled, KontextError, NotFound
-from kontext.server.executor import CannotLoad, Worker, WorkerDied, make_workers
+from kontext.server.errors import CannotLoad, WorkerDied
+from kontext.server.executor import Worker, make_workers
 from kontext.server.hub import Hub
 from kontext.server.launch import Launched
 from kontext.server.moderation import Moderator, make_moderator
-from kontext.server.outputs import encoded, server_secret
+from kontext.server.outputs import encoded, sample_path, server_secret
 from kontext.server.queue import Job, Queue
 from kontext.server.settings import Settings
-from kontext.server.views import turn_view
+from kontext.server.views import task_view, turn_view
 from kontext.server.webhooks import deliver
 from kontext.server.worker import Card, Failure, Work
-from kontext.session import Store
+from kontext.session import Session, Store, Turn
 from kontext.session.signing import own_identity
 
 log = logging.getLogger(__name__)
@@ -57,26 +60,34 @@ class Service:
         )
         self.secret = server_secret(self.store)
         self.identity = own_identity(settings.folder / "signing") if settings.sign else None
-        self.hub = Hub()
+        self.hub = Hub(self._watch)
         self.moderator: Moderator = make_moderator(settings)
         self.workers: list[Worker] = make_workers(settings, launched)
         self.card: Card | None = None
-        self.trouble: str | None = None  # why no model could be loaded
+        self.trouble: str | None = None  # why no model could be loaded; may name files of this machine
         self.stopping = False
         self.ended: Counter[str] = Counter()  # jobs by last state, for the metrics
         self.busy_seconds = 0.0
         self._wakers = [asyncio.Event() for _ in self.workers]
-        self._running: dict[str, Worker] = {}
+        self._running: dict[str, tuple[Worker, Job]] = {}
         self._loops: list[asyncio.Task] = []
         self._tasks: set[asyncio.Task] = set()
         self._prefills: OrderedDict[str, asyncio.Task] = OrderedDict()
         self.places: dict[str, int] = {}  # in the queue, by job; 1 is next
+        self._queued: dict[str, Any] = {}  # the same jobs
         self._queue_moved = asyncio.Event()
         self.thumbnails: dict[tuple[str, int], bytes] = {}
 
     @property
     def ready(self) -> bool:
         return not self.stopping and self.card is not None and any(worker.alive for worker in self.workers)
+
+    @property
+    def told_trouble(self) -> str | None:
+        """`trouble` as strangers may read it."""
+        if self.trouble and self.settings.keys_needed:
+            return "the model cannot be loaded; the server's log says why"
+        return self.trouble
 
     async def start(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -130,12 +141,27 @@ class Service:
     async def cancel(self, job: Job) -> Job:
         """The job as it is afterwards; one that has ended stays as it is."""
         if await asyncio.to_thread(self.queue.cancel, job.id):
-            if worker := self._running.get(job.id):
-                worker.cancel(job.id)
+            self._queued.pop(job.id, None)
+            self._stop_running(job.id)
             job = await asyncio.to_thread(self.queue.get, job.id)
             self._tell_end(job)
             self.moved()
         return job
+
+    def _stop_running(self, job_id: str) -> None:
+        if held := self._running.pop(job_id, None):
+            held[0].cancel(job_id)
+
+    def _watch(self, heard: set[str]) -> None:
+        for worker, job in self._running.values():
+            if heard.intersection(topics(job)):
+                worker.watch(job.id)
+
+    def active_here(self, job_id: str) -> Any:
+        """A job that waits or runs here, as far as `task_view` needs it, without a look into the database:
+        its end will be told. None for every other one.
+        """
+        return self._running[job_id][1] if job_id in self._running else self._queued.get(job_id)
 
     async def wait(self, job_id: str, seconds: float) -> Job:
         """The job when it has ended, or as it is when the time is up."""
@@ -143,15 +169,17 @@ class Service:
         with self.hub.listen(f"job:{job_id}") as news:
             while True:
                 job = await asyncio.to_thread(self.queue.get, job_id)
-                left = end - time.monotonic()
-                if not job.active or left <= 0 or self.hub.closed:
+                if not job.active or self.hub.closed or time.monotonic() >= end:
                     return job
-                try:
-                    while (event := await asyncio.wait_for(news.get(), min(left, POLL_SECONDS))) is not None:
-                        if event.kind in ("done", "failed"):
-                            break
-                except TimeoutError:
-                    pass
+                while (left := end - time.monotonic()) > 0:
+                    try:
+                        event = await asyncio.wait_for(news.get(), min(left, POLL_SECONDS))
+                    except TimeoutError:
+                        if self.active_here(job_id):
+                            continue
+                        break
+                    if event is None or event.kind in ("done", "failed"):
+                        break
 
     async def prefill(self, sha256: str) -> asyncio.Task:
         """Compute in all workers what edits of a stored picture need; the task's result is in seconds."""
@@ -170,6 +198,10 @@ class Service:
             return None
         seconds = [one for one in told if not isinstance(one, Failure)]
         return max(seconds, default=None)
+
+    def sample_url(self, job: Job, origin: str) -> str:
+        """Where the picture of a finished job is to be had for a while."""
+        return origin + sample_path(self.secret, job, self.settings.sample_seconds)
 
     # Work
 
@@ -218,7 +250,7 @@ class Service:
         return canvas_shape(row.shape, self.card.sizes) if self.card else row.shape
 
     async def _run(self, worker: Worker, batch: list[Job]) -> None:
-        self._running.update({job.id: worker for job in batch})
+        self._running.update({job.id: (worker, job) for job in batch})
         self.moved()
         works = []
         for job in list(batch):
@@ -230,15 +262,12 @@ class Service:
                 await self._end(job, "failed", str(error))
         if not batch:
             return
-        of_job = {job.id: topics(job.id, job.session_id) for job in batch}
+        of_job = {job.id: topics(job) for job in batch}
 
         def tell(job_id: str, step: int, steps: int, preview: bytes | None) -> None:
             self.hub.steps[job_id] = step, steps
-            heard = [topic for topic in of_job.get(job_id, ()) if self.hub.heard(topic)]
-            image = (
-                "data:image/jpeg;base64," + base64.b64encode(preview).decode() if preview and heard else None
-            )
-            for topic in heard:
+            image = "data:image/jpeg;base64," + base64.b64encode(preview).decode() if preview else None
+            for topic in of_job.get(job_id, ()):
                 self.hub.tell(topic, "step", job=job_id, step=step, steps=steps, preview=image)
 
         started = time.monotonic()
@@ -265,7 +294,7 @@ class Service:
         pictures = {
             role: [get(sha256) for sha256 in given] for role, given in job.request["pictures"].items()
         }
-        return Work(job.id, job.request, pictures)
+        return Work(job.id, job.request, pictures, any(map(self.hub.watched, topics(job))))
 
     async def _conclude_all(self, batch: list[Job], results: list[Result | Failure]) -> None:
         for job, result in zip(batch, results, strict=True):
@@ -280,7 +309,7 @@ class Service:
             if reason := await asyncio.to_thread(self.moderator.output, result.picture, tolerance):
                 await self._end(job, "refused", reason)
             elif job.session_id:
-                await asyncio.to_thread(self._keep_turn, job, result)
+                self._tell_end(*await asyncio.to_thread(self._keep_turn, job, result))
             else:
                 kept = await asyncio.to_thread(encoded, self.store, job, result, self.identity)
                 await self._end(job, "done", result=kept)
@@ -292,10 +321,9 @@ class Service:
         except Exception:
             log.exception("the result of job %s could not be kept", job.id)
             await self._end(job, "failed", "the result could not be kept; the server's log says more")
-        else:
-            await self._told_end(job.id)
 
-    def _keep_turn(self, job: Job, result: Result) -> None:
+    def _keep_turn(self, job: Job, result: Result) -> tuple[Job, dict[str, Any]]:
+        """The job as done, and what it has brought to its session."""
         editor = SimpleNamespace(
             model=SimpleNamespace(fingerprint=self.card.fingerprint if self.card else None)
         )
@@ -308,7 +336,7 @@ class Service:
         if given.get("references"):
             settings["references"] = [self.store.blobs.get(sha256) for sha256 in given["references"]]
         head = session.tree.current
-        session.add(
+        turn = session.add(
             result,
             prompt=job.request["edit"]["prompt"],
             parent=job.parent_id,
@@ -318,6 +346,7 @@ class Service:
             current=head is None or head.id == job.parent_id,
             also=lambda db: self.queue.done_within(db, job, {"seed": str(result.seed)}),
         )
+        return replace(job, state="done"), made_view(session, turn)
 
     async def _end(self, job: Job, state: str, error: str | None = None, result: dict | None = None) -> None:
         if await asyncio.to_thread(self.queue.finish, job, state, error=error, result=result):
@@ -343,14 +372,14 @@ class Service:
             turn = session.tree.find(job.id)
         except NotFound:
             return {}
-        return {"turn": turn_view(turn), "head": session.current.id, "revision": session.revision}
+        return made_view(session, turn)
 
     def _tell_end(self, job: Job, made: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.ended[job.state] += 1
         kind, data = last_event(job, made)
-        for topic in topics(job.id, job.session_id):
+        for topic in topics(job):
             self.hub.tell(topic, kind, **data)
-        if made and made["head"] == job.id:
+        if made and made["head"] == job.id and not self.places:  # unless others wait for the worker
             self._keep(self._prefill_turn(job))  # the next edit most likely starts here
 
     async def _prefill_turn(self, job: Job) -> None:
@@ -366,7 +395,9 @@ class Service:
 
     async def _positions(self) -> None:
         while True:
-            await self._queue_moved.wait()
+            with suppress(TimeoutError):  # other servers move it too
+                async with asyncio.timeout(POLL_SECONDS if self.places else None):
+                    await self._queue_moved.wait()
             self._queue_moved.clear()
             try:
                 waiting = await asyncio.to_thread(self.queue.waiting)
@@ -375,10 +406,11 @@ class Service:
                 waiting = []
             places = {row.id: place for place, row in enumerate(waiting, start=1)}
             before, self.places = self.places, places
+            self._queued = {row.id: row for row in waiting}
             for row in waiting:
                 started = row.id in self._running  # since the look at the queue
                 if before.get(row.id) != places[row.id] and not started:
-                    for topic in topics(row.id, row.session_id):
+                    for topic in topics(row):
                         self.hub.tell(topic, "queued", job=row.id, position=places[row.id])
             await asyncio.sleep(POSITION_SECONDS)
 
@@ -387,7 +419,11 @@ class Service:
     async def _beat(self) -> None:
         while True:
             try:
-                for job_id in await asyncio.to_thread(self.queue.beat):
+                before = set(self._running)
+                failed, held = await asyncio.to_thread(self.queue.beat)
+                for job_id in before - held:
+                    self._stop_running(job_id)  # cancelled at another server
+                for job_id in failed:
                     await self._told_end(job_id)
             except Exception:
                 log.exception("the heartbeat failed")
@@ -397,10 +433,15 @@ class Service:
         while True:
             try:
                 due = await asyncio.to_thread(self.queue.due_webhooks)
-                await asyncio.gather(*(deliver(self, job) for job in due))
+                await asyncio.gather(*(self._tell_webhook(job) for job in due))
             except Exception:
                 log.exception("webhooks failed")
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _tell_webhook(self, job: Job) -> None:
+        origin = self.settings.public_url or job.request["output"].get("origin") or ""
+        if await deliver(job, task_view(job, self.sample_url(job, origin)), self.settings):
+            await asyncio.to_thread(self.queue.delivered, job)
 
     async def _tidy(self) -> None:
         while True:
@@ -425,15 +466,19 @@ def open_store(settings: Settings) -> Store:
     return Store(settings.folder, settings.blobs)
 
 
+def made_view(session: Session, turn: Turn) -> dict[str, Any]:
+    return {"turn": turn_view(turn), "head": session.current.id, "revision": session.revision}
+
+
 def last_event(job: Job, made: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if job.state == "done":
         return "done", {"job": job.id, **made}
     return "failed", {"job": job.id, "state": job.state, "message": job.error}
 
 
-def topics(job_id: str, session_id: str | None) -> list[str]:
-    """Where news of a job is told."""
-    return [f"job:{job_id}"] + ([f"session:{session_id}"] if session_id else [])
+def topics(job: Any) -> list[str]:
+    """Where news of a job (or of a row with its `id` and `session_id`) is told."""
+    return [f"job:{job.id}"] + ([f"session:{job.session_id}"] if job.session_id else [])
 
 
 def shape_of(

@@ -1,4 +1,4 @@
-"""Sessions, turns and jobs as the JSON of the own routes (docs/http.md)."""
+"""Sessions, turns and jobs as JSON: for the own routes, and as tasks of the BFL dialect (docs/http.md)."""
 
 from __future__ import annotations
 
@@ -145,6 +145,40 @@ def job_view(job: Job, position: int, step: tuple[int, int] | None) -> JobView:
         "started": job.started,
         "finished": job.finished,
     }
+
+
+STATUSES = {"queued": "Pending", "running": "Pending", "done": "Ready", "refused": "Content Moderated"}
+
+
+def task_view(job: Any, sample: str, step: tuple[int, int] | None = None) -> dict[str, Any]:
+    """The body of get_result and of webhooks, of a Job or of what `Service.active_here` knows; `sample`
+    is the URL of the picture, once there is one.
+    """
+    status = STATUSES.get(job.state, "Error")
+    if job.state == "refused" and job.started is None:
+        status = "Request Moderated"
+    body: dict[str, Any] = {
+        "id": job.id,
+        "status": status,
+        "result": None,
+        "progress": None,
+        "details": {"message": job.error} if job.error else None,
+        "preview": None,
+    }
+    if job.state == "running":
+        done, steps = step or (0, 1)
+        body["progress"] = round(done / steps, 3)
+    if job.state == "done" and job.result and job.started and job.finished:
+        body["progress"] = 1.0
+        body["result"] = {
+            "sample": sample,
+            "seed": int(job.result["seed"]),
+            "prompt": job.request["edit"]["prompt"],
+            "start_time": job.started,
+            "end_time": job.finished,
+            "duration": round(job.finished - job.started, 3),
+        }
+    return body
 
 
 def _can(move: Any) -> bool:

@@ -7,20 +7,18 @@ under the secret of the request. The secret itself never travels.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 from kontext.errors import BadRequest
 from kontext.server import fetching
-
-if TYPE_CHECKING:
-    from kontext.server.queue import Job
-    from kontext.server.service import Service
+from kontext.server.queue import Job
+from kontext.server.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +29,10 @@ def sign(secret: str, body: bytes) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-async def deliver(service: Service, job: Job) -> None:
-    """One try; on success it is the last."""
-    from kontext.server.routes.bfl import result_body  # the dialect that has webhooks
-
-    origin = service.settings.public_url or job.request["output"].get("origin") or ""
+async def deliver(job: Job, task: Mapping[str, Any], settings: Settings) -> bool:
+    """One try to tell `task` (see `task_view`); whether it was heard."""
     now = int(time.time())
-    body = json.dumps({"task_id": job.id, **result_body(service, job, origin), "timestamp": now}).encode()
+    body = json.dumps({"task_id": job.id, **task, "timestamp": now}).encode()
     headers = {"content-type": "application/json", "user-agent": "openkontext", "x-bfl-timestamp": str(now)}
     if job.webhook_secret:
         headers["x-bfl-signature"] = sign(job.webhook_secret, body)
@@ -48,12 +43,12 @@ async def deliver(service: Service, job: Job) -> None:
             headers=headers,
             body=body,
             limit_bytes=ANSWER_BYTES,
-            seconds=service.settings.fetch_seconds,
-            private=service.settings.private_addresses,
+            seconds=settings.fetch_seconds,
+            private=settings.private_addresses,
         )
         if not 200 <= status < 300:
             raise BadRequest(f"it answered {status}")
     except BadRequest as error:
         log.warning("webhook of job %s, try %d: %s", job.id, job.webhook_tries + 1, error)
-        return
-    await asyncio.to_thread(service.queue.delivered, job)
+        return False
+    return True

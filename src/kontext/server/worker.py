@@ -1,7 +1,7 @@
 """What runs beside the service: an editor that takes batches of work and tells of every step.
 
-`Station` is the inside, the same under every executor. Run as a program, this file is a local worker
-process: it talks over one socket with the service that started it, and ends when that service does.
+`Station` is the inside, the same under every executor. `main` is a local worker process: it talks over one
+socket with the service that started it, and ends when that service does.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class Work:
     id: str
     request: Mapping[str, Any]
     pictures: Mapping[str, Sequence[bytes]]
+    watched: bool = False
+    """Whether anybody wants to see previews."""
 
     def edit_request(self) -> EditRequest:
         one: dict[str, Any] = {
@@ -91,6 +93,7 @@ class Station:
     def __init__(self, factory: str, model: str, device: str | None) -> None:
         self.editor = editor_factory(factory)(model, device)
         self._flags: dict[str, threading.Event] = {}
+        self._watched: set[str] = set()
 
     @property
     def card(self) -> Card:
@@ -110,6 +113,7 @@ class Station:
     def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:
         """Results or failures in the order of the works. One bad request does not harm the others."""
         self._flags = {work.id: threading.Event() for work in works}
+        self._watched |= {work.id for work in works if work.watched}
         try:
             return list(self._edit(works, tell))
         except Cancelled as error:
@@ -122,7 +126,8 @@ class Station:
     def _edit(self, works: Sequence[Work], tell: Tell) -> list[Result]:
         def on_step(info: Any) -> None:
             for place, work in enumerate(works):
-                tell(work.id, info.index, info.steps, _jpeg(info.preview(place)))
+                preview = _jpeg(info.preview(place)) if work.id in self._watched else None
+                tell(work.id, info.index, info.steps, preview)
 
         requests = [work.edit_request() for work in works]
         return self.editor.edit_batch(requests, on_step=on_step, cancel=self)
@@ -135,6 +140,11 @@ class Station:
     def cancel(self, job_id: str) -> None:
         if job_id in self._flags:
             self._flags[job_id].set()
+
+    def watch(self, job_id: str) -> None:
+        """Make previews of a job from now on."""
+        if job_id in self._flags:
+            self._watched.add(job_id)
 
     def prefill(self, picture: bytes) -> float:
         """Seconds that it took to compute what every edit of this picture needs."""
@@ -169,9 +179,9 @@ def serve(connection: Connection, factory: str, model: str, device: str | None) 
         try:
             while True:
                 message = connection.recv()
-                if message[0] == "cancel":
+                if message[0] in ("cancel", "watch"):
                     for one in station:
-                        one.cancel(message[1])
+                        getattr(one, message[0])(message[1])
                 else:
                     inbox.put(message)
         except (EOFError, OSError):
@@ -201,9 +211,8 @@ def serve(connection: Connection, factory: str, model: str, device: str | None) 
                 send("prefilled", _explained(error))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Arguments: number of the socket, editor, model, device; see `launch`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the service, which ends this process
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
-    from kontext.server import worker  # so that what is sent is pickled by its importable name
-
-    worker.serve(Connection(int(sys.argv[1])), sys.argv[2], sys.argv[3], sys.argv[4] or None)
+    serve(Connection(int(sys.argv[1])), sys.argv[2], sys.argv[3], sys.argv[4] or None)

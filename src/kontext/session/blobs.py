@@ -6,6 +6,7 @@ place.
 """
 
 import hashlib
+import logging
 import os
 import re
 import time
@@ -19,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from kontext.engine.pictures import write
 from kontext.errors import BadPicture, NotFound
 
+log = logging.getLogger(__name__)
 NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -69,11 +71,11 @@ class Blobs:
         try:
             data = self.files.cat_file(self.path(sha256))
         except FileNotFoundError:
-            raise NotFound(f"the stored file {sha256[:12]}... is missing from {self.root}") from None
+            log.error("the file %s is missing from %s", sha256, self.root)
+            raise NotFound(f"the stored file {sha256[:12]}... is missing") from None
         if sha256_of(data) != sha256:
-            raise BadPicture(
-                f"the stored file {sha256[:12]}... in {self.root} is damaged: its content has changed"
-            )
+            log.error("the file %s in %s is damaged", sha256, self.root)
+            raise BadPicture(f"the stored file {sha256[:12]}... is damaged: its content has changed")
         return data
 
     def has(self, sha256: str) -> bool:

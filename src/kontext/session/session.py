@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sql
 from PIL import Image
@@ -22,13 +22,12 @@ from PIL import Image
 from kontext.engine import pictures
 from kontext.errors import BadRequest, Busy, NotFound
 from kontext.session.blobs import sha256_of
+from kontext.session.database import Database
 from kontext.session.pixels import as_picture, digest, to_png
 from kontext.session.provenance import SETTINGS, chain_of, encode
 from kontext.session.schema import sessions, turn_blobs, turns
+from kontext.session.signing import sign_turns
 from kontext.session.tree import KINDS, Tree, Turn
-
-if TYPE_CHECKING:
-    from kontext.session.store import Store
 
 PICTURES = {
     "references": "reference",
@@ -76,18 +75,9 @@ class Session:
     Not to be shared between threads; open it once in each (that is cheap).
     """
 
-    def __init__(self, store: Store, session_id: str, editor: Any = None) -> None:
+    def __init__(self, store: Database, session_id: str, editor: Any = None) -> None:
         self.store, self.id, self.editor = store, session_id, editor
         self.reload()
-
-    @classmethod
-    def start(cls, picture: Any, editor: Any, store: Store | None = None, *, name: str = "") -> Session:
-        """A new session on a picture; without a store it lives in a temporary folder, as long as the session
-        does.
-        """
-        from kontext.session.store import Store
-
-        return (store or Store.temporary()).create(picture, name=name, editor=editor)
 
     # What there is
 
@@ -297,8 +287,6 @@ class Session:
         if identity is not None and format != "PNG":
             raise BadRequest(f"{path}: only PNG files are signed; end the name in .png")
         if identity is not None and found.kind != "source":
-            from kontext.session.signing import sign_turns
-
             return pictures.write(path, sign_turns(history, identity, strip=strip))
         return pictures.write(path, encode(found.picture, () if strip else chain_of(history), format))
 

@@ -12,29 +12,24 @@ import logging
 import os
 import secrets
 import tempfile
-import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from kontext.errors import BadConfig, BadPicture, BadRequest, Busy, KontextError, NotFound
-from kontext.session.blobs import NAME, Blobs
+from kontext.errors import BadPicture, BadRequest, Busy, KontextError, NotFound
+from kontext.session.blobs import NAME
+from kontext.session.database import Database
 from kontext.session.pixels import as_picture, digest, from_png, to_png
-from kontext.session.schema import migrate, sessions, turn_blobs, turns, versions
-
-if TYPE_CHECKING:
-    from kontext.session.session import Session
+from kontext.session.provenance import read_chain
+from kontext.session.schema import sessions, turn_blobs, turns, versions
+from kontext.session.session import Session
 
 log = logging.getLogger(__name__)
-POOL_SIZE = 32  # connections kept open: a service asks from many threads, and to open one costs more
-WAIT_SECONDS = 30.0  # how long a write waits for another process's write before it gives up as Busy
 
 
 @dataclass(frozen=True)
@@ -49,42 +44,8 @@ class SessionInfo:
     turns: int
 
 
-class Store:
-    """Sessions and their pictures.
-
-    `place` is a folder (made when missing; holds `kontext.db` and `blobs/`) or a database URL of SQLAlchemy
-    (sqlite:///file, postgresql+psycopg://...). `blobs` is a folder or an fsspec URL; for a database URL it
-    must be given. Threads may share a store; so may processes, each with its own. Raises BadConfig.
-    """
-
-    def __init__(self, place: str | os.PathLike, blobs: str | os.PathLike | None = None) -> None:
-        text = os.fspath(place)
-        self.folder = None if "://" in text else Path(text)
-        if "://" in text:
-            if blobs is None:
-                raise BadConfig(
-                    "a database URL needs a place for the pictures too: blobs=FOLDER or an fsspec URL"
-                )
-            url = sql.make_url(text)
-            if url.drivername in ("postgres", "postgresql"):
-                url = url.set(drivername="postgresql+psycopg")
-        else:
-            folder = Path(text)
-            if folder.exists() and not folder.is_dir():
-                raise BadConfig(f"{folder} is a file; give a folder for the sessions, or a database URL")
-            folder.mkdir(parents=True, exist_ok=True)
-            url = sql.URL.create("sqlite", database=str(folder / "kontext.db"))
-            blobs = blobs or folder / "blobs"
-        self.blobs = Blobs(blobs)
-        self._turn = threading.Lock()  # this process's threads wait here: SQLite would wait by sleeping
-        self.database = _connect(url)
-        try:
-            with self.writing() as db:
-                migrate(db)
-        except SQLAlchemyError as error:
-            raise BadConfig(
-                f"{url.render_as_string()} is not a database that can be used: {_first_line(error)}"
-            ) from None
+class Store(Database):
+    """Sessions and their pictures; see `Database` for where."""
 
     @classmethod
     def temporary(cls) -> Store:
@@ -94,48 +55,12 @@ class Store:
         weakref.finalize(store, folder.cleanup)
         return store
 
-    def close(self) -> None:
-        self.database.dispose()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    # Transactions
-
-    @contextmanager
-    def reading(self) -> Iterator[sql.Connection]:
-        """One consistent view of the database."""
-        with self.database.connect() as db:
-            yield db
-
-    @contextmanager
-    def writing(self) -> Iterator[sql.Connection]:
-        """One transaction, after any other that writes; committed at the end, rolled back by an exception.
-        Raises Busy.
-        """
-        try:
-            with (
-                self._turn,
-                self.database.connect().execution_options(kontext_writing=True) as db,
-                db.begin(),
-            ):
-                yield db
-        except OperationalError as error:
-            if not any(word in str(error) for word in ("locked", "busy", "lock timeout")):
-                raise
-            raise Busy("another process keeps the session store locked; try again in a moment") from None
-
     # Sessions
 
     def create(self, picture: Any = None, *, name: str = "", owner: str = "", editor: Any = None) -> Session:
         """A new session, with `picture` (path, bytes, PIL, array) as its turn 0, or empty for
         `Session.generate`.
         """
-        from kontext.session.session import Session
-
         session_id, now = secrets.token_hex(8), time.time()
         if not name and isinstance(picture, (str, os.PathLike)):
             name = Path(picture).stem
@@ -155,9 +80,12 @@ class Store:
 
     def open(self, session_id: str, *, editor: Any = None) -> Session:
         """A session by its whole id. Raises NotFound."""
-        from kontext.session.session import Session
-
         return Session(self, session_id, editor)
+
+    def revision(self, session_id: str) -> int | None:
+        """How often a session was changed; None for one that is gone."""
+        with self.reading() as db:
+            return db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == session_id))
 
     def find(self, text: str, *, owner: str = "", editor: Any = None) -> Session:
         """A session by its id, the beginning of its id, or its name: what a person types. Raises NotFound."""
@@ -202,8 +130,6 @@ class Store:
         A row's `parent_id` is the position of its parent in the list. For `restore` and `archive`, which have
         checked everything and put the blobs.
         """
-        from kontext.session.session import Session
-
         session_id, now = secrets.token_hex(8), time.time()
         ids = [secrets.token_hex(8) for _ in rows]
         last = max(row["number"] for row, _ in rows)
@@ -248,8 +174,6 @@ class Store:
         BadPicture, and BadRequest for a file without a history, or one whose pixels are no longer those of
         its history.
         """
-        from kontext.session.provenance import read_chain
-
         chain, picture = read_chain(source), as_picture(source)
         if not chain:
             raise BadRequest("this file carries no history of turns; open it as a new picture")
@@ -349,42 +273,3 @@ class Store:
             if not NAME.fullmatch(found.name) and found.age_seconds >= 3600
         ]
         return wrong
-
-
-def _connect(url: sql.URL) -> sql.Engine:
-    """An engine whose writes are serialised (SQLite: BEGIN IMMEDIATE, WAL; PostgreSQL: one advisory lock)."""
-    sqlite = url.drivername.startswith("sqlite")
-    try:
-        options: dict[str, Any] = (
-            {"connect_args": {"timeout": WAIT_SECONDS}} if sqlite else {"pool_pre_ping": True}
-        )
-        if url.database not in (None, "", ":memory:"):
-            options["pool_size"] = POOL_SIZE
-        database = sql.create_engine(url, **options)
-    except (SQLAlchemyError, ImportError) as error:
-        raise BadConfig(
-            f"no database can be reached by {url.render_as_string()}: {_first_line(error)}"
-        ) from None
-
-    if sqlite:
-
-        @sql.event.listens_for(database, "connect")
-        def _prepare(connection, _record) -> None:
-            connection.isolation_level = None  # we say BEGIN ourselves, the driver would say it too late
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                connection.execute(f"PRAGMA {pragma}")
-
-    @sql.event.listens_for(database, "begin")
-    def _begin(db: sql.Connection) -> None:
-        writing = db.get_execution_options().get("kontext_writing")
-        if sqlite:
-            db.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-        elif writing:
-            db.exec_driver_sql(f"SET LOCAL lock_timeout = '{WAIT_SECONDS:.0f}s'")
-            db.exec_driver_sql("SELECT pg_advisory_xact_lock(7305797)")
-
-    return database
-
-
-def _first_line(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0][:200]

@@ -14,8 +14,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from kontext import __version__
 from kontext.engine.requests import MAX_CONTEXTS, MAX_STEPS
 from kontext.errors import NotFound
-from kontext.server.access import COOKIE, NoKey, Reader, Watcher, service_of
+from kontext.server.access import COOKIE, Reader, Watcher, service_of
 from kontext.server.answers import FAILURES
+from kontext.server.errors import NoKey
 from kontext.server.metrics import metrics_text
 from kontext.server.routes.common import Body, Text
 from kontext.server.routes.edits import MAX_VARIANTS
@@ -45,7 +46,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
     return {
         "version": __version__,
         "ready": service.ready,
-        "trouble": service.trouble,
+        "trouble": service.told_trouble,
         "model": model,
         "limits": {
             "body_bytes": settings.body_bytes,
@@ -141,7 +142,7 @@ async def readyz(request: Request) -> JSONResponse:
         if service.trouble
         else "loading"
     )
-    return JSONResponse({"state": state, "trouble": service.trouble}, 200 if service.ready else 503)
+    return JSONResponse({"state": state, "trouble": service.told_trouble}, 200 if service.ready else 503)
 
 
 @router.get("/metrics", tags=["operation"], response_class=PlainTextResponse)

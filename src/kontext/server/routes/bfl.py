@@ -19,13 +19,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from kontext.engine.requests import MAX_SEED
 from kontext.errors import BadRequest, NotFound
 from kontext.server import fetching
-from kontext.server.access import Key, Maker, Reader, service_of
-from kontext.server.answers import FAILURES, Refused
-from kontext.server.outputs import TYPES, check_sample, sample_path
-from kontext.server.queue import Job
+from kontext.server.access import Maker, Reader, service_of
+from kontext.server.answers import FAILURES
+from kontext.server.errors import Refused
+from kontext.server.keys import Key
+from kontext.server.outputs import TYPES, check_sample
 from kontext.server.routes.common import ID, spoken, storable
 from kontext.server.routes.pictures import inputs_of
-from kontext.server.service import Service, shape_of
+from kontext.server.service import shape_of
+from kontext.server.views import task_view
 
 router = APIRouter(tags=["BFL"], responses=FAILURES)
 
@@ -198,39 +200,6 @@ async def comfy(key: Maker, request: Request, size: Literal["pro", "max"], body:
     return await submit(request, key, body)
 
 
-def result_body(service: Service, job: Job, origin: str) -> dict[str, Any]:
-    """The answer of get_result."""
-    status = {"done": "Ready", "refused": "Content Moderated", "failed": "Error", "cancelled": "Error"}.get(
-        job.state, "Pending"
-    )
-    if job.state == "refused" and job.started is None:
-        status = "Request Moderated"
-    body: dict[str, Any] = {
-        "id": job.id,
-        "status": status,
-        "result": None,
-        "progress": None,
-        "details": None,
-        "preview": None,
-    }
-    if job.error:
-        body["details"] = {"message": job.error}
-    if job.state == "running":
-        step, steps = service.hub.steps.get(job.id, (0, 1))
-        body["progress"] = round(step / steps, 3)
-    if job.state == "done" and job.result and job.started and job.finished:
-        body["progress"] = 1.0
-        body["result"] = {
-            "sample": origin + sample_path(service.secret, job, service.settings.sample_seconds),
-            "seed": int(job.result["seed"]),
-            "prompt": job.request["edit"]["prompt"],
-            "start_time": job.started,
-            "end_time": job.finished,
-            "duration": round(job.finished - job.started, 3),
-        }
-    return body
-
-
 @router.get("/v1/get_result", response_model=TaskResult)
 async def get_result(request: Request, id: str) -> Any:
     """The state of a task. The id is the key: whoever has it may look."""
@@ -238,7 +207,7 @@ async def get_result(request: Request, id: str) -> Any:
     try:
         if not ID.fullmatch(id):
             raise NotFound("no such task")
-        job = await asyncio.to_thread(service.queue.get, id)
+        job = service.active_here(id) or await asyncio.to_thread(service.queue.get, id)
         if job.origin != "bfl":
             raise NotFound("no such task")
     except NotFound:
@@ -249,7 +218,8 @@ async def get_result(request: Request, id: str) -> Any:
             "result": None,
         }
         return JSONResponse({**unknown, "detail": words, "message": words, "code": "not_found"}, 404)
-    return result_body(service, job, origin_of(request))
+    sample = service.sample_url(job, origin_of(request)) if job.state == "done" else ""
+    return JSONResponse(task_view(job, sample, service.hub.steps.get(job.id)))
 
 
 @router.get("/v1/samples/{name}", response_class=Response)

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kontext.errors import NotFound
-from kontext.server.access import Key
+from kontext.server.keys import Key
 from kontext.server.queue import Job
 from kontext.server.service import Service
 from kontext.server.views import JobView, SessionView, job_view, session_view

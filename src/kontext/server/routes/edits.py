@@ -14,8 +14,9 @@ from kontext.engine.pointing import check_box
 from kontext.engine.requests import MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest
-from kontext.server.access import Key, Maker, Reader, service_of
+from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
+from kontext.server.keys import Key
 from kontext.server.queue import Job
 from kontext.server.routes.common import Body, Prompt, Sha256, Text, find_job, open_session, shown
 from kontext.server.service import Service, shape_of

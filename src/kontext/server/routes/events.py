@@ -15,7 +15,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from kontext.errors import NotFound
 from kontext.server.access import Reader, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.queue import Job
@@ -26,6 +25,7 @@ router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
 ALIVE_SECONDS = 15.0
 LOOK_SECONDS = 1.0
+ENDS = ("done", "failed")
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}
 }
@@ -48,7 +48,7 @@ async def of_session(key: Reader, request: Request, session: str) -> StreamingRe
 
 
 async def _job_events(service: Service, job: Job) -> AsyncIterator[str]:
-    with service.hub.listen(f"job:{job.id}") as news:
+    with service.hub.listen(f"job:{job.id}", previews=True) as news:
         job = await asyncio.to_thread(service.queue.get, job.id)
         for event in await _present(service, [job]):
             yield event
@@ -60,24 +60,24 @@ async def _job_events(service: Service, job: Job) -> AsyncIterator[str]:
                     return
                 yield line(told.kind, told.data)
                 quiet = time.monotonic()
-                if told.kind in ("done", "failed"):
+                if told.kind in ENDS:
                     return
             except TimeoutError:
-                job = await asyncio.to_thread(service.queue.get, job.id)
-                if not job.active:
-                    await asyncio.sleep(0.1)  # its own last word may be on the way
-                    last = None if news.empty() else news.get_nowait()
-                    yield line(last.kind, last.data) if last else line(*await service.last_word(job))
-                    return
+                if not service.active_here(job.id):
+                    job = await asyncio.to_thread(service.queue.get, job.id)
                 if time.monotonic() - quiet > ALIVE_SECONDS:
                     quiet = time.monotonic()
                     yield ": alive\n\n"
-        if not job.active:
-            yield line(*await service.last_word(job))
+        await asyncio.sleep(0.1)  # its own last word may be on the way
+        while not news.empty() and (told := news.get_nowait()) is not None:
+            yield line(told.kind, told.data)
+            if told.kind in ENDS:
+                return
+        yield line(*await service.last_word(job))
 
 
 async def _session_events(service: Service, session_id: str, revision: int) -> AsyncIterator[str]:
-    with service.hub.listen(f"session:{session_id}") as news:
+    with service.hub.listen(f"session:{session_id}", previews=True) as news:
         yield ": open\n\n"
         for event in await _present(service, await asyncio.to_thread(service.queue.active, session_id)):
             yield event
@@ -93,9 +93,8 @@ async def _session_events(service: Service, session_id: str, revision: int) -> A
                 if told.kind == "gone":
                     return
             except TimeoutError:
-                try:
-                    newer = (await asyncio.to_thread(service.store.open, session_id)).revision
-                except NotFound:
+                newer = await asyncio.to_thread(service.store.revision, session_id)
+                if newer is None:
                     yield line("gone", {"session": session_id})
                     return
                 if newer > revision:

@@ -15,7 +15,7 @@ from kontext.server.access import Maker, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.outputs import TYPES
 from kontext.server.routes.common import Prompt
-from kontext.server.routes.openai import ended_job, sample_bytes
+from kontext.server.routes.openai import ended_jobs, sample_bytes
 from kontext.server.routes.pictures import inputs_of, json_of
 from kontext.server.service import shape_of
 
@@ -92,9 +92,5 @@ async def image_to_image(key: Maker, request: Request, model: str) -> Response:
         active_jobs=key.active_jobs or service.settings.active_jobs,
         cost=service.settings.cost,
     )
-    try:
-        job = await ended_job(service, jobs[0])
-    except asyncio.CancelledError:
-        await service.cancel(jobs[0])
-        raise
+    (job,) = await ended_jobs(request, jobs)
     return Response(await asyncio.to_thread(sample_bytes, service, job), media_type=TYPES["png"])

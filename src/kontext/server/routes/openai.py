@@ -22,10 +22,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from kontext.engine.requests import MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest
-from kontext.server.access import Key, Maker, Reader, service_of
-from kontext.server.answers import FAILURES, NotReady, Refused
+from kontext.server.access import Maker, Reader, service_of
+from kontext.server.answers import FAILURES
+from kontext.server.errors import NotReady, Refused
 from kontext.server.inputs import Kept
-from kontext.server.outputs import sample_path
+from kontext.server.keys import Key
 from kontext.server.queue import Job
 from kontext.server.routes.bfl import origin_of
 from kontext.server.routes.common import Prompt, storable
@@ -35,6 +36,7 @@ from kontext.server.service import Service, shape_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
 
+LOOK_SECONDS = 1.0  # between two looks whether the client is still there
 OPAQUE = {"background": "opaque", "quality": "high"}  # what our answers say, whatever was asked for
 
 
@@ -194,14 +196,28 @@ async def _make(
     )
     if body.stream:
         return stream(_streamed(service, jobs, body, kind))
+    ended = await ended_jobs(request, jobs)
+    data = [await asyncio.to_thread(_datum, service, job, body, origin_of(request)) for job in ended]
+    return _answer(ended, data)
+
+
+async def ended_jobs(request: Request, jobs: list[Job]) -> list[Job]:
+    """The jobs when all are done. When one is not, or when the client goes away, the others are cancelled.
+    Raises Refused, NotReady, BadRequest.
+    """
+    service = service_of(request)
+    waiting = asyncio.gather(*(ended_job(service, job) for job in jobs))
     try:
-        ended = [await ended_job(service, job) for job in jobs]
-    except asyncio.CancelledError:
+        while not (await asyncio.wait([waiting], timeout=LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise NotReady("nobody waits for this any more")
+        return waiting.result()
+    except BaseException:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
         for job in jobs:
             await service.cancel(job)
         raise
-    data = [await asyncio.to_thread(_datum, service, job, body, origin_of(request)) for job in ended]
-    return _answer(ended, data)
 
 
 async def ended_job(service: Service, job: Job) -> Job:
@@ -210,7 +226,7 @@ async def ended_job(service: Service, job: Job) -> Job:
     if job.state == "refused":
         raise Refused(job.error or "refused")
     if job.active:
-        raise NotReady("the server is stopping; the job stays in the queue")
+        raise NotReady("the server is stopping; try again in a moment")
     if job.state != "done":
         raise BadRequest(job.error or job.state)
     return job
@@ -218,7 +234,7 @@ async def ended_job(service: Service, job: Job) -> Job:
 
 def _datum(service: Service, job: Job, body: ImageRequest, origin: str) -> dict[str, Any]:
     if body.response_format == "url":
-        return {"url": origin + sample_path(service.secret, job, service.settings.sample_seconds)}
+        return {"url": service.sample_url(job, origin)}
     return {"b64_json": base64.b64encode(sample_bytes(service, job)).decode()}
 
 
@@ -256,7 +272,7 @@ async def _streamed(service: Service, jobs: list[Job], body: ImageRequest, kind:
     told = {job.id: 0 for job in jobs}
     waiting = {job.id: asyncio.ensure_future(ended_job(service, job)) for job in jobs}
     try:
-        with service.hub.listen(*(f"job:{job.id}" for job in jobs)) as news:
+        with service.hub.listen(*(f"job:{job.id}" for job in jobs), previews=wanted > 0) as news:
             while waiting:
                 getting = asyncio.ensure_future(news.get())
                 await asyncio.wait([getting, *waiting.values()], return_when=asyncio.FIRST_COMPLETED)

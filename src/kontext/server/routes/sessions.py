@@ -16,8 +16,10 @@ from pydantic import ValidationError
 from starlette.background import BackgroundTask
 
 from kontext.errors import BadRequest, NotFound
-from kontext.server.access import Key, Maker, Reader, service_of
-from kontext.server.answers import FAILURES, TooLarge
+from kontext.server.access import Maker, Reader, service_of
+from kontext.server.answers import FAILURES
+from kontext.server.errors import TooLarge
+from kontext.server.keys import Key
 from kontext.server.outputs import FORMATS, TYPES
 from kontext.server.routes.about import example_bytes
 from kontext.server.routes.common import Body, Name, Sha256, Text, changed, open_session, whole

@@ -1,0 +1,132 @@
+"""A database of rows and a place for files, and how both are written: one writer at a time, all or nothing.
+
+SQLite in a folder, or any database URL; the order of writes that survives a crash is that of `Store`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sql
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from kontext.errors import BadConfig, Busy
+from kontext.session.blobs import Blobs
+from kontext.session.schema import migrate
+
+POOL_SIZE = 32  # connections kept open: a service asks from many threads, and to open one costs more
+WAIT_SECONDS = 30.0  # how long a write waits for another process's write before it gives up as Busy
+
+
+class Database:
+    """Rows and blobs.
+
+    `place` is a folder (made when missing; holds `kontext.db` and `blobs/`) or a database URL of SQLAlchemy
+    (sqlite:///file, postgresql+psycopg://...). `blobs` is a folder or an fsspec URL; for a database URL it
+    must be given. Threads may share one; so may processes, each with its own. Raises BadConfig.
+    """
+
+    def __init__(self, place: str | os.PathLike, blobs: str | os.PathLike | None = None) -> None:
+        text = os.fspath(place)
+        self.folder = None if "://" in text else Path(text)
+        if "://" in text:
+            if blobs is None:
+                raise BadConfig(
+                    "a database URL needs a place for the pictures too: blobs=FOLDER or an fsspec URL"
+                )
+            url = sql.make_url(text)
+            if url.drivername in ("postgres", "postgresql"):
+                url = url.set(drivername="postgresql+psycopg")
+        else:
+            folder = Path(text)
+            if folder.exists() and not folder.is_dir():
+                raise BadConfig(f"{folder} is a file; give a folder for the sessions, or a database URL")
+            folder.mkdir(parents=True, exist_ok=True)
+            url = sql.URL.create("sqlite", database=str(folder / "kontext.db"))
+            blobs = blobs or folder / "blobs"
+        self.blobs = Blobs(blobs)
+        self._turn = threading.Lock()  # this process's threads wait here: SQLite would wait by sleeping
+        self.database = _connect(url)
+        try:
+            with self.writing() as db:
+                migrate(db)
+        except SQLAlchemyError as error:
+            raise BadConfig(
+                f"{url.render_as_string()} is not a database that can be used: {_first_line(error)}"
+            ) from None
+
+    def close(self) -> None:
+        self.database.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sql.Connection]:
+        """One consistent view of the database."""
+        with self.database.connect() as db:
+            yield db
+
+    @contextmanager
+    def writing(self) -> Iterator[sql.Connection]:
+        """One transaction, after any other that writes; committed at the end, rolled back by an exception.
+        Raises Busy.
+        """
+        try:
+            with (
+                self._turn,
+                self.database.connect().execution_options(kontext_writing=True) as db,
+                db.begin(),
+            ):
+                yield db
+        except OperationalError as error:
+            if not any(word in str(error) for word in ("locked", "busy", "lock timeout")):
+                raise
+            raise Busy("another process keeps the session store locked; try again in a moment") from None
+
+
+def _connect(url: sql.URL) -> sql.Engine:
+    """An engine whose writes are serialised (SQLite: BEGIN IMMEDIATE, WAL; PostgreSQL: one advisory lock)."""
+    sqlite = url.drivername.startswith("sqlite")
+    try:
+        options: dict[str, Any] = (
+            {"connect_args": {"timeout": WAIT_SECONDS}} if sqlite else {"pool_pre_ping": True}
+        )
+        if url.database not in (None, "", ":memory:"):
+            options["pool_size"] = POOL_SIZE
+        database = sql.create_engine(url, **options)
+    except (SQLAlchemyError, ImportError) as error:
+        raise BadConfig(
+            f"no database can be reached by {url.render_as_string()}: {_first_line(error)}"
+        ) from None
+
+    if sqlite:
+
+        @sql.event.listens_for(database, "connect")
+        def _prepare(connection, _record) -> None:
+            connection.isolation_level = None  # we say BEGIN ourselves, the driver would say it too late
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+
+    @sql.event.listens_for(database, "begin")
+    def _begin(db: sql.Connection) -> None:
+        writing = db.get_execution_options().get("kontext_writing")
+        if sqlite:
+            db.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        elif writing:
+            db.exec_driver_sql(f"SET LOCAL lock_timeout = '{WAIT_SECONDS:.0f}s'")
+            db.exec_driver_sql("SELECT pg_advisory_xact_lock(7305797)")
+
+    return database
+
+
+def _first_line(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0][:200]
