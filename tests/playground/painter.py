@@ -2,8 +2,8 @@
 
 It tints the box (or a disc placed by the prompt) in the colour that the prompt names, step by step. With
 "slowly" in a prompt it stops after the second step until the file named by KONTEXT_PAINTER_GATE is there, so
-that a test sees a running edit for as long as it likes; "fall over" makes it fail. Without the lock it
-changes every pixel. `load` is what a server's worker calls.
+that a test sees a running edit for as long as it likes; "fall over" makes it fail; "nothing" changes
+nothing. Without the lock it changes every pixel. `load` is what a server's worker calls.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def paint(request: EditRequest):
     region = inside_of(request, given, overlay_of(request, given)) if before.size == given.size else None
     if region is None:
         region = Image.new("L", before.size)
+    if not region.getbbox() and "nothing" not in request.prompt:
         ImageDraw.Draw(region).ellipse(disc(before.size, dice, 0.2), fill=255)
     tint = Image.blend(before, Image.new("RGB", before.size, colour), 0.72)
     under = before if request.lock else before.point(lambda value: value ^ 1)

@@ -339,6 +339,11 @@ def test_region_and_lock_are_seen_at_work(hand):
     assert "untouched" not in page.locator(".facts").inner_text()
     hand.key("g")
     hand.told("the whole picture was made anew")
+    page.locator("summary.setting").nth(2).click()
+    page.get_by_label("Keep everything else").check()
+    page.keyboard.press("Escape")
+    hand.say("Change nothing")
+    assert "Nothing changed: say it in other words" in page.locator(".facts").inner_text()
 
 
 def test_picture_stays_where_it_is(hand):

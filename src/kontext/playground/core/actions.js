@@ -105,6 +105,7 @@ export function setTool(tool) {
 export function toggleRegion() {
   const turn = base(store.state);
   if (!turn?.region) return notify({ title: t('region.none') });
+  if (!turn.facts.changed_fraction) return notify({ title: t('unchanged') });
   store.set((state) => ({ ...state, region: !state.region, compare: null }));
 }
 

@@ -38,16 +38,22 @@ class Caption extends Part {
     </div>`;
   }
 
-  /** What was measured: the share that changed, the time, the seed, and the size where it is another. */
-  #facts(turn) {
-    const { changed_fraction: share, seconds } = turn.facts;
+  /** The share that changed, and whether the lock kept the rest. */
+  #share(turn) {
+    const { changed_fraction: share } = turn.facts;
+    if (share === undefined || turn.kind === 'source') return nothing;
+    if (!share) return html`<span class="kept">${t('unchanged')}</span>`;
     const kept = turn.region && share < 1 && turn.settings.lock !== false;
+    return html`<span class="kept">${kept ? icon('lock') : nothing}${t('changed', { share: percent(share) })}${kept ? html`<span class="rest">${t('kept')}</span>` : nothing}</span>`;
+  }
+
+  /** What was measured: what changed, the time, the seed, and the size where it is another. */
+  #facts(turn) {
+    const { seconds } = turn.facts;
     const size = turn.size.join(' × ');
     const before = this.state.session.turns[turn.parent];
     return [
-      share === undefined || turn.kind === 'source'
-        ? nothing
-        : html`<span class="kept">${kept ? icon('lock') : nothing}${t('changed', { share: percent(share) })}${kept ? html`<span class="rest">${t('kept')}</span>` : nothing}</span>`,
+      this.#share(turn),
       seconds?.total ? html`<span>${duration(seconds.total)}</span>` : nothing,
       turn.seed === null ? nothing : html`<span>${t('seed.was', { seed: turn.seed })}</span>`,
       before?.size.join(' × ') === size ? nothing : html`<span>${size}</span>`,
@@ -71,7 +77,7 @@ class Caption extends Part {
       <div class="doings">
         ${turn.kind === 'edit' ? button('variants', 'v', () => act.variants()) : nothing}
         ${turn.parent ? button('compare', 'c', act.toggleCompare) : nothing}
-        ${turn.region ? button('region', 'g', act.toggleRegion, { pressed: state.region, kind: 'marks' }) : nothing}
+        ${turn.region && turn.facts.changed_fraction ? button('region', 'g', act.toggleRegion, { pressed: state.region, kind: 'marks' }) : nothing}
         ${button('download', 'd', () => act.download())}
         ${button('info', 'i', () => act.openPanel('details'), { label: 'details', tip: 'top-end' })}
       </div>

@@ -102,6 +102,7 @@ class Pointer extends Part {
   }
 
   updated() {
+    if (!this.turn) return; // the session was left a moment ago
     const canvas = this.querySelector('canvas');
     const scale = (this.clientWidth * (window.devicePixelRatio || 1) * Math.min(this.state.view.scale, 3)) / this.turn.size[0];
     const [width, height] = this.turn.size.map((side) => Math.max(1, Math.round(side * scale)));

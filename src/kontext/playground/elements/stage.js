@@ -51,7 +51,7 @@ class Stage extends Part {
     if (this.wanted !== turn.picture) return;
     this.held = null;
     this.shown = turn;
-    this.news = this.making === turn.id ? turn.region : null;
+    this.news = this.making === turn.id && turn.facts.changed_fraction ? turn.region : null;
     this.making = null;
     if (turn.kind !== 'source') performance.mark('kontext:shown');
   }
@@ -123,7 +123,7 @@ class Stage extends Part {
         : html`<div class="picture blank"></div>`}
       ${before ? html`<span class="before">${t('before')}</span>` : nothing}
       ${preview ? html`<img class="preview" src=${preview} alt="" @load=${this.#seen} draggable="false" />` : nothing}
-      ${this.news && this.news === shown?.region && !job
+      ${this.news && this.news === shown?.region && !job && !before
         ? html`<canvas class="news" aria-hidden="true" @animationend=${() => (this.news = null)}></canvas>`
         : nothing}
       ${state.region && shown?.region ? html`<canvas class="veil" role="img" aria-label=${t('region.shown')}></canvas>` : nothing}
@@ -157,6 +157,7 @@ class Stage extends Part {
         @pointermove=${(event) => this.#hands.move(event, state.view.scale)}
         @pointerup=${this.#release}
         @pointercancel=${this.#release}
+        @contextmenu=${(event) => event.pointerType === 'touch' && event.preventDefault()}
         @dblclick=${() => state.tool === 'move' && (state.view.scale > 1 ? act.fit() : act.zoom(2))}
       >
         ${this.#picture()}
