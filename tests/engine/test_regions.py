@@ -5,6 +5,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from kontext.bench.items import item
+from kontext.engine import Editor
+from kontext.engine.context import Canvas
 from kontext.engine.regions import active_tokens, change_map, composite, find_region
 from kontext.engine.sampling import Batch, sample
 from kontext.flow import schedule
@@ -261,3 +264,25 @@ def test_tokens_left_out_end_as_the_source_exactly(random_model):
         tokens = sample(random_model.transformer, batch, schedule(4, 16, 3.0), 1.0, lambda _: active)
     assert torch.allclose(tokens[:, ~active], source[:, ~active], atol=1e-5)
     assert (tokens[:, active] - source[:, active]).abs().min() > 1e-3
+
+
+@pytest.mark.slow
+def test_regions_of_exact_edits_are_the_true_masks():
+    """What the shipped codec makes of the true answers: the model's own faults are not measured here."""
+    editor = Editor.load("nano")
+    size = editor.model.preset.sizes[0][0]
+
+    def seen(picture):
+        return editor.contexts.codec_view(Canvas(Image.fromarray(picture)))
+
+    overlaps, wholes = [], []
+    for index in range(100):
+        for category in ("local", "global"):
+            sample = item("test", category, index, size).sample
+            region = find_region(change_map(seen(sample.target), seen(sample.source)), (size, size))
+            inside = np.ones_like(sample.mask) if region.soft is None else region.soft > 0.5
+            if category == "local":
+                overlaps.append(overlap(inside, sample.mask))
+            elif sample.mask.mean() > 0.95:
+                wholes.append(region.soft is None)
+    assert np.mean(overlaps) >= 0.8 and np.mean(wholes) >= 0.95, (np.mean(overlaps), np.mean(wholes))
