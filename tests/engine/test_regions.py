@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from kontext.bench.items import item
 from kontext.engine import Editor
 from kontext.engine.context import Canvas
+from kontext.engine.pointing import drawn_frame
 from kontext.engine.regions import active_tokens, change_map, composite, find_region
 from kontext.engine.sampling import Batch, sample
 from kontext.flow import schedule
@@ -133,6 +134,31 @@ def test_pointers_limit_the_edit(painting_editor, scene, pointer):
     assert changed[53:67, 53:77].all()
     changed[50:70, 50:80] = False
     assert not changed.any()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("Remove what is in the red box", True),
+        ("去掉红框里的物体", True),
+        ("Remove the sign", False),
+    ],
+)
+def test_a_red_frame_in_the_picture_is_found_where_the_prompt_speaks_of_it(prompt, found):
+    picture = Image.new("RGB", (200, 160), "#9cc4e4")
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((10, 10, 40, 30), fill=(255, 0, 0))  # a red thing is no frame
+    draw.ellipse((120, 20, 190, 70), outline=(255, 0, 0), width=4)  # neither is a ring
+    draw.rectangle((60, 80, 129, 139), outline=(255, 0, 0), width=4)
+    assert drawn_frame(picture, prompt) == ((60, 80, 70, 60) if found else None)
+
+
+def test_a_red_frame_limits_the_edit(painting_editor, scene):
+    painting_editor.model.transformer.paint = paint_square(10, 40, 50)
+    marked = scene.copy()
+    ImageDraw.Draw(marked).rectangle((80, 40, 119, 99), outline=(255, 0, 0), width=4)
+    assert painting_editor.edit(marked, "change what is in the red frame").changed_fraction == 0
+    assert painting_editor.edit(marked, "change it").changed_fraction > 0.1
 
 
 def test_a_pointer_away_from_the_change_leaves_the_picture(painting_editor, scene):

@@ -2,11 +2,15 @@
 may act.
 
 Strokes are shown to the model (a red frame around a thing is how one points in FLUX.1 Kontext). Box and mask
-only limit: shown as a frame, a box made the edits of nano worse, and every box would need a new prefix.
+only limit: shown as a frame, a box made the edits of nano worse, and every box would need a new prefix. A red
+frame that is drawn in the picture itself limits too, where the prompt speaks of it.
 """
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 from PIL import Image, ImageChops
 
 from kontext.engine import pictures
@@ -28,6 +32,47 @@ def overlay_of(request: EditRequest, picture: Picture) -> Image.Image | None:
     if given.alpha.getbbox() is None:
         raise BadRequest("the markup is empty; draw around what is to change, or leave it away")
     return given.whole
+
+
+_OF_A_FRAME = re.compile(r"\bred (box|frame|rectangle|square|outline)|红色?(方|矩形)?框", re.IGNORECASE)
+_SIDE = 0.05  # shortest side of a frame, as a share of the picture's
+_ROOM = 0.15  # of the frame's side: how far beyond it something new may reach
+
+
+def drawn_frame(picture: Image.Image, prompt: str) -> Box | None:
+    """The red frame drawn in an RGB picture, the largest where there are several, if the prompt speaks of one.
+
+    A frame has four straight red sides and is not filled with red.
+    """
+    if not _OF_A_FRAME.search(prompt):
+        return None
+    red, green, blue = np.asarray(picture, np.int16).transpose(2, 0, 1)
+    lines = (red > 190) & (green < 90) & (blue < 90)
+    height, width = lines.shape
+    slack = max(2, round(0.01 * max(width, height)))
+    edges: dict[tuple[int, int], list[int]] = {}  # where red runs start and end -> their rows
+    for y in np.flatnonzero(lines.sum(1) >= _SIDE * width):
+        ends = np.flatnonzero(np.diff(lines[y], prepend=False, append=False))
+        start, stop = max(zip(ends[::2], ends[1::2]), key=lambda run: run[1] - run[0])
+        known = next((e for e in edges if abs(e[0] - start) <= slack and abs(e[1] - stop) <= slack), None)
+        edges.setdefault(known or (int(start), int(stop)), []).append(int(y))
+    best, largest = None, 0
+    for (x0, x1), rows in edges.items():
+        y0, y1 = rows[0], rows[-1] + 1
+        if y1 - y0 < _SIDE * height or x1 - x0 < _SIDE * width or (x1 - x0) * (y1 - y0) <= largest:
+            continue
+        left, right = (lines[y0:y1, max(0, x - slack) : x + slack].any(1).mean() for x in (x0, x1))
+        inner = lines[y0:y1, x0:x1][2 * slack : -2 * slack, 2 * slack : -2 * slack]
+        if min(left, right) > 0.85 and inner.size and inner.mean() < 0.5:
+            best, largest = (x0, y0, x1 - x0, y1 - y0), (x1 - x0) * (y1 - y0)
+    return best
+
+
+def _around(box: Box, size: Size) -> Box:
+    x, y, width, height = box
+    room = round(_ROOM * max(width, height))
+    x0, y0 = max(0, x - room), max(0, y - room)
+    return (x0, y0, min(size[0], x + width + room) - x0, min(size[1], y + height + room) - y0)
 
 
 def draw_on(picture: Image.Image, overlay: Image.Image) -> Image.Image:
@@ -52,7 +97,8 @@ def inside_of(request: EditRequest, picture: Picture, overlay: Image.Image | Non
             _same_size(pictures.load(request.mask, "the mask"), picture.size, "mask").flat.convert("L")
         )
     if not pointers:
-        return None
+        frame = drawn_frame(picture.flat, request.prompt)
+        return None if frame is None else _filled(_around(frame, picture.size), picture.size)
     inside = pointers[0]
     for other in pointers[1:]:
         inside = ImageChops.multiply(inside, other)
