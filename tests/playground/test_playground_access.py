@@ -68,8 +68,8 @@ def test_axe_finds_nothing(make_hand, server, axe, look):
     assert not found, "\n".join(found)
 
 
-def test_story_by_keyboard_alone(hand):
-    """Not one click: start, edit, branch, variants, box, compare, undo, gallery."""
+def test_story_by_keyboard_alone(hand, tmp_path):
+    """Not one click: start, edits, variants, branch, box, compare, undo, download, restore, gallery."""
     page = hand.open().page
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -84,6 +84,12 @@ def test_story_by_keyboard_alone(hand):
     page.keyboard.press("Enter")
     page.locator(".now b", has_text="Make the shirt red").wait_for()
     hand.idle()
+
+    for words in ("Make the sign blue", "Add a yellow sun"):
+        page.keyboard.type(words)
+        page.keyboard.press("Enter")
+        page.locator(".now b", has_text=words).wait_for()
+        hand.idle()
 
     page.keyboard.press("Escape")  # out of the prompt; from here on single keys
     page.keyboard.press("v")
@@ -111,13 +117,32 @@ def test_story_by_keyboard_alone(hand):
 
     page.keyboard.press("Escape")
     page.keyboard.press("c")
-    page.locator(".compare-bar").wait_for()
+    page.locator("kx-compare input:focus").wait_for()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    divider = page.get_by_role("slider", name="Divider between A and B")
+    assert divider.get_attribute("aria-valuetext") == "47 % of B"
     page.keyboard.press("Escape")
     page.locator(".compare-bar").wait_for(state="detached")
     page.keyboard.press("Control+Z")
     assert hand.here() == "Original picture"
     page.keyboard.press("Control+Shift+Z")
     assert hand.here().startswith("Turn the thing")
+
+    with page.expect_download() as waiting:
+        page.keyboard.press("d")
+    waiting.value.save_as(tmp_path / "mine.png")
+    page.reload()
+    page.locator(".doings").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("n")
+    page.locator(".opening h1").wait_for()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("o")
+    chooser.value.set_files(tmp_path / "mine.png")
+    hand.told("Restored with 2 turns.")
+    page.locator(".doings").wait_for()
+    page.keyboard.press("Escape")
     page.keyboard.press("?")
     page.get_by_role("heading", name="Keys").wait_for()
     page.keyboard.press("Escape")

@@ -5,14 +5,19 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 from kontext.engine.sizes import plan_edit, plan_generate
+from kontext.server.pages import Playground
 
 ROOT = Path(__file__).parents[2]
 PLAYGROUND = ROOT / "src/kontext/playground"
@@ -106,6 +111,27 @@ def test_files_are_short_and_say_what_they_are(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= LONGEST_ELEMENT
     assert lines[0].startswith("// "), f"{path.name} does not open with what it is"
+
+
+def test_files_are_sent_packed_and_only_when_they_changed(tmp_path):
+    (tmp_path / "index.html").write_text("<p>page</p>")
+    (tmp_path / "app.js").write_text("// words\n" * 100)
+    (tmp_path.parent / "secret.txt").write_text("secret")
+    client = TestClient(Starlette(routes=[Mount("/", Playground(tmp_path))]))
+    page = client.get("/")
+    assert page.text == "<p>page</p>" and "</app.js>; rel=modulepreload" in page.headers["link"]
+    script = client.get("/app.js")
+    assert script.headers["content-encoding"] == "gzip" and int(script.headers["content-length"]) < 100
+    assert script.headers["content-type"].startswith("text/javascript")
+    tag = script.headers["etag"]
+    assert client.get("/app.js", headers={"if-none-match": tag}).status_code == 304
+    (tmp_path / "app.js").write_text("// other words")
+    os.utime(tmp_path / "app.js", ns=(1, 1))  # whatever the clock of the file system
+    changed = client.get("/app.js", headers={"if-none-match": tag})
+    assert changed.status_code == 200 and changed.text == "// other words"
+    assert client.get("/../secret.txt").status_code == client.get("/%2e%2e/secret.txt").status_code == 404
+    assert client.get("/nothing.js").status_code == client.get("/%00").status_code == 404
+    assert client.post("/app.js").status_code == 405
 
 
 def test_nothing_in_the_page_needs_a_lax_policy():

@@ -123,6 +123,7 @@ export function toggleCompare() {
   const other = others.find((one) => one.id === turn.parent) ?? others[0];
   const [a, b] = other.number < turn.number ? [other, turn] : [turn, other];
   store.set({ compare: { a: a.id, b: b.id, mode: recall('compare', 'slider') }, tool: 'move', region: false });
+  requestAnimationFrame(() => document.querySelector('kx-compare input[type=range]')?.focus());
 }
 
 export function setMode(mode) {

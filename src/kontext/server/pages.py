@@ -1,0 +1,103 @@
+"""The files of the playground: read and compressed once, sent with a strict policy.
+
+A page of small modules is many requests; each costs a look at the file's time and no more. The first answer
+names all modules, so that a browser asks for them at once and not import by import.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import Receive, Scope, Send
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
+POLICY = "; ".join(
+    f"{name} {value}"
+    for name, value in {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self' data: blob:",
+        "font-src": "'self'",
+        "connect-src": "'self' data: blob:",
+        "base-uri": "'none'",
+        "form-action": "'self'",
+        "frame-ancestors": "'none'",
+    }.items()
+)
+NONE_HERE = "<!doctype html><title>Kontext</title><p>The service runs, without a playground.</p>"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file as it was at a time (nanoseconds), plain and compressed."""
+
+    time: int
+    tag: str
+    plain: bytes
+    packed: bytes
+
+
+class Playground:
+    """The static files below a folder: scripts, styles and requests of this server only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.pages: dict[Path, Page] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.answer(Request(scope))(scope, receive, send)
+
+    def answer(self, request: Request) -> Response:
+        """Raises HTTPException: 404, 405."""
+        if request.method not in ("GET", "HEAD"):
+            raise HTTPException(405)
+        wanted = request.url.path.removeprefix("/") or "index.html"
+        headers = {"content-security-policy": POLICY, "cache-control": "no-cache", "vary": "accept-encoding"}
+        file = self.folder / wanted
+        try:
+            inside = file.resolve().is_relative_to(self.folder) and file.is_file()
+        except ValueError:  # a name that no file can have
+            inside = False
+        if not inside and wanted == "index.html":
+            return HTMLResponse(NONE_HERE, headers=headers)
+        if not inside:
+            raise HTTPException(404)
+        page = self.page(file)
+        headers["etag"] = page.tag
+        if wanted == "index.html":
+            headers["link"] = self.modules()
+        if request.headers.get("if-none-match") == page.tag:
+            return Response(status_code=304, headers=headers)
+        body = page.plain
+        if "gzip" in request.headers.get("accept-encoding", "") and len(page.packed) < len(page.plain):
+            body, headers["content-encoding"] = page.packed, "gzip"
+        kind = TYPES.get(file.suffix, "text/plain; charset=utf-8")
+        return Response(body, headers=headers, media_type=kind)
+
+    def page(self, file: Path) -> Page:
+        time = file.stat().st_mtime_ns
+        kept = self.pages.get(file)
+        if kept is None or kept.time != time:
+            plain = file.read_bytes()
+            tag = f'"{hashlib.sha256(plain).hexdigest()[:24]}"'
+            kept = self.pages[file] = Page(time, tag, plain, gzip.compress(plain, 9, mtime=0))
+        return kept
+
+    def modules(self) -> str:
+        """All scripts, as a Link header."""
+        names = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.js"))
+        return ", ".join(f"</{name}>; rel=modulepreload" for name in names)
