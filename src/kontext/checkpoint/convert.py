@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kontext.checkpoint import save
 from kontext.checkpoint.layouts import Checkpoint, open_checkpoint
+from kontext.checkpoint.lora import merged
 from kontext.checkpoint.model import find_model
 from kontext.checkpoint.quantized import write_gguf
 from kontext.errors import BadCheckpoint, BadRequest
@@ -14,8 +16,17 @@ FOLDERS = {"kontext": save.write_kontext, "diffusers": save.write_diffusers, "bf
 """What writes a whole model, by layout."""
 
 
-def convert(source: str | Path, destination: Path, layout: str) -> Checkpoint:
+def convert(
+    source: str | Path,
+    destination: Path,
+    layout: str,
+    lora: Sequence[str | Path] = (),
+    shard_bytes: int | None = None,
+) -> Checkpoint:
     """Write the model at `source` to `destination` in a layout: "kontext", "diffusers" or "bfl".
+
+    lora: LoRA files to merge into it, each FILE or FILE:scale. shard_bytes: files of our own layout that are
+    larger are written in several with an index.
 
     A destination named `*.safetensors` takes the one part of a single file; any other is a new folder for a
     whole model. Returns what was written, opened. Raises BadRequest for an impossible destination,
@@ -27,14 +38,19 @@ def convert(source: str | Path, destination: Path, layout: str) -> Checkpoint:
     one_file = destination.suffix == ".safetensors"
     path = find_model(source)
     found = open_checkpoint(path, companions=path.is_dir() or not one_file)
-    parts = {name: part.weights for name, part in found.parts.items()}
+    parts = merged({name: part.weights for name, part in found.parts.items()}, lora)
     if not one_file:
         if found.absent:
             raise BadCheckpoint(
                 f"{found.path.name}: a folder holds a whole model, and the {', the '.join(found.absent)} "
                 "could not be found; name a .safetensors file to convert one part"
             )
-        FOLDERS[layout](destination, found.preset, parts, found.tokenizers)
+        if shard_bytes is not None and layout == "kontext":
+            save.write_kontext(destination, found.preset, parts, found.tokenizers, shard_bytes)
+        elif shard_bytes is not None:
+            raise BadRequest(f"only the kontext layout is written in shards, not {layout}")
+        else:
+            FOLDERS[layout](destination, found.preset, parts, found.tokenizers)
     elif len(parts) == 1 and layout != "kontext":
         [(part, weights)] = parts.items()
         save.write_file(destination, found.preset, part, weights, layout)

@@ -57,6 +57,9 @@ DIFFUSERS_TOKENIZERS = {"t5": "tokenizer_2", "clip": "tokenizer"}
 COMPONENT_FILES = ("diffusion_pytorch_model", "model")
 """Names that `diffusers` and `transformers` give to a component's tensors."""
 
+OWN_ENDS = (".safetensors", ".safetensors.index.json", ".gguf")
+"""What the parts' files in our own folders end with."""
+
 BESIDE = (".", "../vae", "../text_encoders", "../clip")
 """Folders, seen from a transformer's file, where other parts are looked for; the last as in ComfyUI."""
 COMPANIONS: dict[str, tuple[str, ...]] = {
@@ -235,7 +238,7 @@ def _own_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
     preset = configs.preset_from_json(data.get("preset") or {}, f"{folder}/config.json")
     found = Checkpoint(folder, "kontext", preset)
     for part in names.PARTS:
-        candidates = (folder / f"{part}{end}" for end in (".safetensors", ".gguf"))
+        candidates = (folder / f"{part}{end}" for end in OWN_ENDS)
         file = next((file for file in candidates if file.is_file()), None)
         if file is not None:
             weights, _ = _read(file)

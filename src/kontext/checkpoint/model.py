@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kontext.checkpoint import names, save
 from kontext.checkpoint.layouts import MODULES, TOKENIZERS, empty_module, open_checkpoint
+from kontext.checkpoint.lora import merged
 from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, raw_bytes, stored
 from kontext.checkpoint.tokenizer import byte_tokenizer, fitted
 from kontext.errors import BadCheckpoint, NotFound
@@ -107,17 +108,24 @@ def find_model(name_or_path: str | Path) -> Path:
 
 
 def load_model(
-    name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    lora: Sequence[str | Path] = (),
 ) -> Model:
     """Load a model by name or path.
 
+    lora: LoRA files to merge into it, each FILE or FILE:scale.
     dtype: of the networks. None: float32 for models under a billion parameters; larger ones as stored, with
     8-bit floats and float16 as bfloat16 (T5 overflows in float16, and stays bfloat16 even when float16 is
     asked for).
     Raises NotFound for an unknown name or path, BadCheckpoint for damaged, incomplete or foreign files.
     """
     if str(name_or_path) == "tiny-random":
-        return random_model(PRESETS["tiny"], device=device, dtype=dtype)
+        model = random_model(PRESETS["tiny"], device=device, dtype=dtype)
+        for part, weights in merged(model.weights(), lora).items() if lora else ():
+            getattr(model, part).load_state_dict({name: tensor.read() for name, tensor in weights.items()})
+        return model
     path = find_model(name_or_path)
     found = open_checkpoint(path)
     if found.absent:
@@ -128,7 +136,7 @@ def load_model(
         )
     if dtype is None and sum(part.parameters for part in found.parts.values()) < SMALL:
         dtype = torch.float32
-    source = {name: part.weights for name, part in found.parts.items()}
+    source = merged({name: part.weights for name, part in found.parts.items()}, lora)
     modules = {
         name: build(name, getattr(found.preset, name), source[name], device, _dtype(name, dtype))
         for name in source

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from kontext.checkpoint import configs, names
 from kontext.checkpoint.layouts import DIFFUSERS_FOLDERS, DIFFUSERS_TOKENIZERS, TOKENIZERS
-from kontext.checkpoint.tensors import Weights, write_safetensors
+from kontext.checkpoint.tensors import Weights, write_safetensors, write_sharded
 from kontext.checkpoint.tokenizer import fitted
 from kontext.errors import BadRequest
 from kontext.model.presets import Preset
@@ -68,12 +68,16 @@ def preset_text(preset: Preset) -> str:
 
 
 def write_kontext(
-    folder: Path, preset: Preset, parts: Mapping[str, Weights], tokenizers: Mapping[str, Tokenizer]
+    folder: Path,
+    preset: Preset,
+    parts: Mapping[str, Weights],
+    tokenizers: Mapping[str, Tokenizer],
+    shard_bytes: int | None = None,
 ) -> None:
-    """Our own layout: config.json, one file for each part, two tokenizers."""
+    """Our own layout: config.json, one file for each part (or several with an index), two tokenizers."""
     with new_folder(folder) as place:
         for part, weights in parts.items():
-            write_safetensors(place / f"{part}.safetensors", weights)
+            write_sharded(place / f"{part}.safetensors", weights, shard_bytes)
         for name, tokenizer in tokenizers.items():
             (place / TOKENIZERS[name]).write_text(tokenizer.to_str(pretty=True), "utf-8")
         _write_json(

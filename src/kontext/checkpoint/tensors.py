@@ -38,6 +38,8 @@ DTYPES = {
 """Types of the safetensors format."""
 
 EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
+HEADER_BYTES = 256
+"""More than one tensor takes in the header of a file."""
 RUNS_CODE = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
@@ -178,6 +180,32 @@ def write_safetensors(path: Path, weights: Weights, metadata: Mapping[str, str] 
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_sharded(path: Path, weights: Weights, shard_bytes: int | None) -> None:
+    """Write one file, or where it would be larger than `shard_bytes`, several and their index beside them.
+
+    A tensor is never cut: one that is larger by itself fills a file of its own.
+    """
+    groups: list[list[str]] = []
+    filled = 0
+    for name, tensor in weights.items():
+        size = tensor.count * tensor.dtype.itemsize + HEADER_BYTES
+        if not groups or (shard_bytes is not None and filled + size > shard_bytes):
+            groups.append([])
+            filled = HEADER_BYTES
+        groups[-1].append(name)
+        filled += size
+    if len(groups) < 2:
+        write_safetensors(path, weights)
+        return
+    files = [f"{path.stem}-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1)]
+    for file, group in zip(files, groups):
+        write_safetensors(path.with_name(file), {name: weights[name] for name in group})
+    places = {name: file for file, group in zip(files, groups) for name in group}
+    total = sum(tensor.count * tensor.dtype.itemsize for tensor in weights.values())
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    path.with_name(f"{path.name}.index.json").write_text(json.dumps(index, indent=1), "utf-8")
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:

@@ -44,6 +44,7 @@ def edit(
         Path | None, typer.Option(help="Save the changed part alone, on transparency.", metavar="FILE")
     ] = None,
     model: options.Model = "nano",
+    lora: options.Lora = None,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -60,7 +61,7 @@ def edit(
     with options.progress() as on_step:
         from kontext.engine import Editor
 
-        editor = Editor.load(model, device=device)
+        editor = Editor.load(model, device=device, lora=lora or ())
         results = editor.variants(
             given,
             prompt,

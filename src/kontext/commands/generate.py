@@ -25,6 +25,7 @@ def generate(
     ] = None,
     variants: options.Variants = 1,
     model: options.Model = "nano",
+    lora: options.Lora = None,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -35,7 +36,7 @@ def generate(
     with options.progress() as on_step:
         from kontext.engine import Editor
 
-        results = Editor.load(model, device=device).variants(
+        results = Editor.load(model, device=device, lora=lora or ()).variants(
             None,
             prompt,
             variants,

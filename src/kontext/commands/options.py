@@ -24,6 +24,12 @@ Steps = Annotated[int | None, typer.Option(help="Sampling steps; default: the mo
 Guidance = Annotated[float | None, typer.Option(help="How strictly to follow the prompt.", metavar="G")]
 Variants = Annotated[int, typer.Option(help="Several results, of seeds N, N+1, ...", metavar="N")]
 Model = Annotated[str, typer.Option(help="nano, or a folder or file with weights.", metavar="NAME|PATH")]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora", help="A LoRA file to merge in, with its strength; several.", metavar="FILE[:SCALE]"
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the best here.", metavar="D")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 

@@ -55,7 +55,8 @@ class Validation:
         if self.triples is not None:
             made = self._made(self.triples, self.triples.ids)
             errors = self.triples.errors(made)
-            exchanged = self._made(self.triples, self.triples.ids, np.roll(self.triples.references, 1, 0))
+            order = np.roll(np.arange(len(errors)), 1)
+            exchanged = self._made(self.triples, self.triples.ids, order)
             figures["two_error"] = float(np.mean(errors))
             figures["two_exchanged"] = float(np.mean(self.triples.errors(exchanged)))
             kinds |= self.triples.by_kind(errors)
@@ -65,10 +66,11 @@ class Validation:
         Image.fromarray(np.concatenate(rows)).save(sheet)
         return {**figures, "kinds": kinds}
 
-    def _made(self, tasks: _Tasks, ids: np.ndarray, references: np.ndarray | None = None) -> np.ndarray:
-        trainer = self.trainer
-        references = tasks.references if references is None else references
-        out = []
+    def _made(self, tasks: _Tasks, ids: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+        """Pictures (n, size, size, 3); with second pictures exchanged as `order` says."""
+        trainer, references, out = self.trainer, tasks.references, []
+        if references is not None and order is not None:
+            references = references[order]
         for start in range(0, len(ids), 32):
             part = slice(start, start + 32)
             given = {"source": tasks.sources[part]}
