@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from kontext.bench.speed import as_full
 from kontext.engine import Editor, EditRequest
 from kontext.engine.sampling import Batch, sample, seeded_noise
 from kontext.errors import BadPicture, BadRequest, Cancelled, NotFound
@@ -367,3 +368,17 @@ def test_open_starts_a_session_on_the_picture(editor):
     assert np.array_equal(np.asarray(session.picture)[..., :3].shape, (64, 64, 3))
     session.undo()
     assert np.array_equal(np.asarray(session.picture), noise())
+
+
+def test_contexts_kept_for_some_steps_come_near_to_exact(random_model):
+    full = as_full(random_model)
+
+    def edited(refresh, steps=6):
+        editor = Editor(full, refresh=refresh)
+        return pixels(editor.edit(noise(), "x", seed=1, steps=steps, lock=False)).astype(float)
+
+    assert np.array_equal(edited(4, steps=1), edited(1, steps=1))
+    distances = [np.abs(edited(refresh) - edited(1)).mean() for refresh in (2, 6)]
+    assert 0 < distances[0] < distances[1] < 10
+    with pytest.raises(BadRequest, match="refresh 0"):
+        Editor(full, refresh=0)

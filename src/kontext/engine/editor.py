@@ -83,10 +83,17 @@ class Job:
 
 
 class Editor:
-    """Edits pictures by sentences with one model. Pictures seen before cost nothing to see again."""
+    """Edits pictures by sentences with one model. Pictures seen before cost nothing to see again.
 
-    def __init__(self, model, context_bytes: int = 512 * 2**20):
+    refresh: how often a model of "full" attention looks at its contexts, every so many steps; 1 is exact.
+    Raises BadRequest below 1.
+    """
+
+    def __init__(self, model, context_bytes: int = 512 * 2**20, refresh: int = 1):
+        if refresh < 1:
+            raise BadRequest(f"refresh {refresh}; allowed are 1 (exact) and more steps")
         self.model = model
+        self.refresh = refresh
         self.contexts = ContextStore(model, context_bytes)
         self.prompts = PromptStore(model)
         self._projection: torch.Tensor | None = None
@@ -100,6 +107,7 @@ class Editor:
         device: str | None = None,
         dtype=None,
         lora: Sequence[str | Path] = (),
+        refresh: int = 1,
     ) -> Editor:
         """The editor of a model: "nano", a folder, a .safetensors or a .gguf file; with LoRA files merged in,
         each FILE or FILE:scale. Raises NotFound, BadCheckpoint.
@@ -107,7 +115,8 @@ class Editor:
         from kontext.checkpoint import load_model
 
         start = time.perf_counter()
-        editor = cls(load_model(name_or_path, device=usable_device(device), dtype=dtype, lora=lora))
+        model = load_model(name_or_path, device=usable_device(device), dtype=dtype, lora=lora)
+        editor = cls(model, refresh=refresh)
         editor._load_seconds = time.perf_counter() - start
         return editor
 
@@ -361,7 +370,10 @@ class Editor:
 
         narrow = self._narrowing(jobs, sources, (rows, columns))
         cancelled = cancel.is_set if cancel is not None else lambda: False
-        tokens = sample(model.transformer, batch, times, first.guidance, narrow, on_step and tell, cancelled)
+        told = on_step and tell
+        tokens = sample(
+            model.transformer, batch, times, first.guidance, narrow, told, cancelled, self.refresh
+        )
         clock.lap("sample")
 
         # 4. Tokens to pictures; what did not change becomes the original again.

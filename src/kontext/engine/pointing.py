@@ -40,7 +40,7 @@ _ROOM = 0.15  # of the frame's side: how far beyond it something new may reach
 
 
 def drawn_frame(picture: Image.Image, prompt: str) -> Box | None:
-    """The red frame drawn in an RGB picture, the largest where there are several, if the prompt speaks of one.
+    """The (largest) red frame drawn in an RGB picture, if the prompt speaks of one.
 
     A frame has four straight red sides and is not filled with red.
     """

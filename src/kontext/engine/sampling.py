@@ -55,14 +55,16 @@ def sample(
     narrow: Callable[[Tensor], Tensor | None] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    refresh: int = 1,
 ) -> Tensor:
     """Tokens (b, n, 64) float32 at time 0.
 
     `narrow(estimate)` hears after the first step where the sampling is heading and answers which tokens, (n,)
     bool, stay in the work (None: all); the others go straight to the source. `on_step(i, estimate)` hears of
-    every step i (from 0). Raises Cancelled at the next evaluation after `cancelled` says so.
+    every step i (from 0). Raises Cancelled at the next evaluation after `cancelled` says so. In "full"
+    attention the contexts are computed anew at every `refresh`-th step only (1: exact).
     """
-    field = _Field(transformer, batch, times, guidance)
+    field = _Field(transformer, batch, times, guidance, refresh)
 
     def velocity(z: Tensor, t: float) -> Tensor:
         if cancelled():
@@ -81,8 +83,17 @@ def sample(
 class _Field:
     """The velocity of a batch at the times of a schedule, over all tokens or those still worked on."""
 
-    def __init__(self, transformer: Transformer, batch: Batch, times: Sequence[float], guidance: float):
+    def __init__(
+        self,
+        transformer: Transformer,
+        batch: Batch,
+        times: Sequence[float],
+        guidance: float,
+        refresh: int = 1,
+    ):
         self.transformer, self.batch, self.guidance = transformer, batch, guidance
+        full = transformer.config.context_attention == "full"
+        self.refresh = refresh if full and batch.context else 1
         text, pooled, self.copies = batch.text, batch.pooled, 1
         if batch.without_prompt is not None:  # both evaluations of guidance run as one batch
             self.copies = 2
@@ -101,6 +112,7 @@ class _Field:
         self.active = active
         ids = self.batch.ids if active is None else self.batch.ids[active]
         self.prepared = self.transformer.prepare(self.text, ids, self.context, self.prefixes)
+        self.evaluations, self.later = 0, self.prepared
 
     def __call__(self, z: Tensor, t: float) -> Tensor:
         if self.active is None:
@@ -111,7 +123,14 @@ class _Field:
 
     def _evaluate(self, z: Tensor, t: float) -> Tensor:
         target = z.to(self.text.dtype).repeat(self.copies, 1, 1)
-        v = self.transformer.evaluate(target, self.prepared, self.modulation[t]).float()
+        if self.refresh == 1:
+            v = self.transformer.evaluate(target, self.prepared, self.modulation[t])
+        elif self.evaluations % self.refresh == 0:
+            v, self.later = self.transformer.evaluate_keeping(target, self.prepared, self.modulation[t])
+        else:
+            v = self.transformer.evaluate(target, self.later, self.modulation[t])
+        self.evaluations += 1
+        v = v.float()
         if self.copies == 1:
             return v
         with_prompt, without_prompt = v.chunk(2)

@@ -26,6 +26,17 @@ class KeysValues(NamedTuple):
     values: Tensor
 
 
+class Keep:
+    """Collects, block by block, the keys and values of the rows from `start` on: those of the context."""
+
+    def __init__(self, start: int):
+        self.start = start
+        self.blocks: list[KeysValues] = []
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        self.blocks.append(KeysValues(keys[:, :, self.start :].clone(), values[:, :, self.start :].clone()))
+
+
 class Modulated(NamedTuple):
     """Shift, scale and gate of one branch, each (batch, 1, width)."""
 
@@ -115,6 +126,7 @@ class DoubleStreamBlock(nn.Module):
         text_mod: tuple[Modulated, ...],
         rotary: Tensor,
         prefix: KeysValues | None = None,
+        keep: Keep | None = None,
     ) -> tuple[Tensor, Tensor]:
         """picture (b, n, width), text (b, m, width), rotary over [text | picture]; returns both, updated."""
         text_q, text_k, text_v = self.txt_attn.project(text_mod[0].before(text))
@@ -122,6 +134,8 @@ class DoubleStreamBlock(nn.Module):
         q = apply_rotary(torch.cat((text_q, picture_q), dim=2), rotary)
         k = apply_rotary(torch.cat((text_k, picture_k), dim=2), rotary)
         v = torch.cat((text_v, picture_v), dim=2)
+        if keep is not None:
+            keep.add(k, v)
         if prefix is not None:
             k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
         text_out, picture_out = attend(q, k, v).split((text.shape[1], picture.shape[1]), dim=1)
@@ -166,6 +180,7 @@ class SingleStreamBlock(nn.Module):
         rotary: Tensor,
         prefix: KeysValues | None = None,
         wanted: slice | None = None,
+        keep: Keep | None = None,
     ) -> Tensor:
         """x: (b, n, width), the joined sequence; returns its `wanted` rows, updated (None: all).
 
@@ -182,6 +197,8 @@ class SingleStreamBlock(nn.Module):
                 torch.cat([rotary[rows] for rows in others]),
             )
             k, v, x = torch.cat((k, lent.keys), dim=2), torch.cat((v, lent.values), dim=2), x[:, wanted]
+        if keep is not None:
+            keep.add(k, v)
         if prefix is not None:
             k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
         return self._finish(x, attend(q, k, v), mlp, mod[0].gate)

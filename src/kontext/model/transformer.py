@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kontext.model.blocks import (
     DoubleStreamBlock,
+    Keep,
     KeysValues,
     LastLayer,
     MLPEmbedder,
@@ -109,7 +110,9 @@ class Transformer(nn.Module):
         prepared = self.prepare(text, target_ids, context)
         return self.evaluate(target, prepared, self.modulate(self.vector(timesteps, pooled, guidance)))
 
-    def evaluate(self, target: Tensor, prepared: Prepared, mod: StepModulation) -> Tensor:
+    def evaluate(
+        self, target: Tensor, prepared: Prepared, mod: StepModulation, keep: Keep | None = None
+    ) -> Tensor:
         """One evaluation from what is prepared: the whole of the work inside the sampling loop."""
         picture, text = self.img_in(target), prepared.text
         if prepared.context is not None:
@@ -118,13 +121,26 @@ class Transformer(nn.Module):
         prefix_double, prefix_single = prefix[: len(self.double_blocks)], prefix[len(self.double_blocks) :]
 
         for block, (picture_mod, text_mod), seen in zip(self.double_blocks, mod.double, prefix_double):
-            picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, seen)
+            picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, seen, keep)
         joined = torch.cat((text, picture), dim=1)
         asked = slice(text.shape[1], text.shape[1] + target.shape[1])
         for block, block_mod, seen in zip(self.single_blocks, mod.single, prefix_single):
             wanted = asked if block is self.single_blocks[-1] else None
-            joined = block(joined, block_mod, prepared.rotary, seen, wanted)
+            joined = block(joined, block_mod, prepared.rotary, seen, wanted, keep)
         return self.final_layer(joined, mod.final)
+
+    def evaluate_keeping(
+        self, target: Tensor, prepared: Prepared, mod: StepModulation
+    ) -> tuple[Tensor, Prepared]:
+        """One evaluation in "full" attention, and what later ones need that take the context as it was here.
+
+        Exact only for the same prompt and time: an approximation, for the steps right after this one.
+        """
+        start = prepared.text.shape[1] + target.shape[1]
+        keep = Keep(start)
+        velocity = self.evaluate(target, prepared, mod, keep)
+        later = Prepared(prepared.text, None, tuple(keep.blocks), prepared.rotary[:start])
+        return velocity, later
 
     def prepare(
         self, text: Tensor, target_ids: Tensor, context: Context = (), prefixes: Sequence[Prefix] = ()
