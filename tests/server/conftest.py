@@ -1,13 +1,15 @@
 """A server for each test file."""
 
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serving import Running  # noqa: E402
+from serving import Running, until  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -27,4 +29,12 @@ def start(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(start):
-    return start().ready()
+    """KONTEXT_EXECUTOR=ray runs the same tests on two Ray actors, of which one is killed on the way."""
+    if os.environ.get("KONTEXT_EXECUTOR") != "ray":
+        return start().ready()
+    ray = pytest.importorskip("ray")
+    server = start(executor="ray", workers=2)
+    workers = server.service.workers
+    until(lambda: all(worker.alive for worker in workers), 300)
+    threading.Timer(2.0, lambda: ray.kill(workers[0]._actor)).start()
+    return server

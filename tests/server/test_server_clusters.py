@@ -57,13 +57,34 @@ def test_two_servers_share_one_queue_and_inherit_from_each_other(tmp_path, datab
         store.close()
 
 
-def test_pictures_live_in_an_object_store(tmp_path, start):
-    server = start(tmp_path, blobs=f"memory://{tmp_path.name}").ready()
+@pytest.fixture
+def s3(monkeypatch):
+    """An S3 endpoint on loopback."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    import fsspec.config
+
+    endpoint = moto.ThreadedMotoServer(port=0)
+    endpoint.start()
+    options = dict(key="a", secret="b", endpoint_url="http://{}:{}".format(*endpoint.get_host_and_port()))
+    monkeypatch.setitem(fsspec.config.conf, "s3", options)
+    yield "s3://pictures"
+    endpoint.stop()
+
+
+@pytest.mark.parametrize("place", ["memory", "s3"])
+def test_pictures_live_in_an_object_store(tmp_path, start, place, request):
+    blobs = f"memory://{tmp_path.name}" if place == "memory" else request.getfixturevalue(place)
+    server = start(tmp_path, blobs=blobs).ready()
     session = server.session()
     job = server.edit(session, "a hat")[0]
     assert server.ended(job)["state"] == "done"
     assert server.http.get(server.load(session)["turns"][1]["picture"]).status_code == 200
-    assert not (tmp_path / "blobs").exists()
+    assert not (tmp_path / "blobs").exists() and server.service.store.check() == []
+    server.http.delete(f"/api/sessions/{session['id']}")
+    server.service.queue.expire(job_days=0, upload_days=0)
+    assert server.service.store.collect(keep=(), older_than_seconds=0) > 0
+    assert list(server.service.store.blobs.listing()) == []
     server.stop()
 
 

@@ -288,9 +288,9 @@ class Queue:
                 )
         return failed
 
-    def beat(self) -> tuple[list[str], set[str]]:
-        """Renew the lease of what this runner holds, and take back what dead runners held. Answers ids that
-        failed, and ids that this runner holds.
+    def beat(self, alive: Iterable[str] = ()) -> tuple[list[str], set[str]]:
+        """Renew the lease of what is still at work here; take back what dead runners held, and what this one
+        has forgotten. Answers ids that failed, and ids that this runner holds.
         """
         now = time.time()
         running = jobs.c.state == "running"
@@ -302,7 +302,7 @@ class Queue:
         with self.store.writing() as db:
             db.execute(
                 jobs.update()
-                .where(running, jobs.c.runner == self.runner)
+                .where(running, jobs.c.id.in_(mine.intersection(alive)))
                 .values(lease=now + self.lease_seconds)
             )
             lost = sql.and_(running, jobs.c.lease < now)

@@ -70,6 +70,7 @@ class Service:
         self.busy_seconds = 0.0
         self._wakers = [asyncio.Event() for _ in self.workers]
         self._running: dict[str, tuple[Worker, Job]] = {}
+        self._concluding: set[str] = set()  # jobs whose results are being kept
         self._loops: list[asyncio.Task] = []
         self._tasks: set[asyncio.Task] = set()
         self._prefills: OrderedDict[str, asyncio.Task] = OrderedDict()
@@ -214,14 +215,7 @@ class Service:
                 self._prefills.clear()
                 log.info("worker %d is ready with %s", place, self.card.name)
                 pause = 0.1
-                while not self.stopping:
-                    if not worker.alive:
-                        raise WorkerDied("it died while idle")
-                    batch = await asyncio.to_thread(self.queue.claim, self.settings.max_batch, self._shape)
-                    if batch:
-                        await self._run(worker, batch)
-                    else:
-                        await self._rest(place)
+                await self._work_off(place)
             except CannotLoad as error:
                 self.trouble = str(error)
                 log.error("the model cannot be loaded: %s", error)
@@ -234,6 +228,56 @@ class Service:
             except Exception:
                 log.exception("worker %d: the loop failed; starting over", place)
                 await asyncio.sleep(1.0)
+
+    async def _work_off(self, place: int) -> None:
+        """Batch after batch; while the worker decodes one, the next is claimed and its pictures are read."""
+        worker = self.workers[place]
+        ahead: list[tuple[Job, Work]] = []
+        try:
+            while not self.stopping:
+                if not worker.alive:
+                    raise WorkerDied("it died while idle")
+                batch, ahead = ahead or await self._claim(worker), []
+                if not batch:
+                    await self._rest(place)
+                    continue
+                finishing = asyncio.Event()
+                running = asyncio.create_task(self._run(worker, batch, finishing))
+                try:
+                    await finishing.wait()
+                    if not running.done() and not self.stopping:
+                        ahead = await self._claim(worker)
+                finally:
+                    await running
+        finally:
+            await self._give_back([job for job, _ in ahead], blame=False)
+
+    async def _claim(self, worker: Worker) -> list[tuple[Job, Work]]:
+        """The next batch with its pictures; empty when nobody waits."""
+        batch = await asyncio.to_thread(self.queue.claim, self.settings.max_batch, self._shape)
+        self._running.update({job.id: (worker, job) for job in batch})
+        loaded = []
+        try:
+            for job in batch:
+                try:
+                    loaded.append((job, await asyncio.to_thread(self._load, job)))
+                except KontextError as error:
+                    self._running.pop(job.id, None)
+                    await self._end(job, "failed", str(error))
+        except BaseException:
+            await self._give_back(batch, blame=True)
+            raise
+        if batch:
+            self.moved()
+        return loaded
+
+    async def _give_back(self, batch: list[Job], *, blame: bool) -> None:
+        """Return claimed jobs to the queue; with `blame` those begun too often fail."""
+        for job in batch:
+            self._running.pop(job.id, None)
+        if batch:
+            for job in await asyncio.to_thread(self.queue.release, batch, blame=blame):
+                self._tell_end(await asyncio.to_thread(self.queue.get, job.id))
 
     async def _rest(self, place: int) -> None:
         try:
@@ -249,22 +293,15 @@ class Service:
     def _shape(self, row: Any) -> Any:
         return canvas_shape(row.shape, self.card.sizes) if self.card else row.shape
 
-    async def _run(self, worker: Worker, batch: list[Job]) -> None:
-        self._running.update({job.id: (worker, job) for job in batch})
-        self.moved()
-        works = []
-        for job in list(batch):
-            try:
-                works.append(await asyncio.to_thread(self._load, job))
-            except KontextError as error:
-                batch.remove(job)
-                self._running.pop(job.id, None)
-                await self._end(job, "failed", str(error))
-        if not batch:
-            return
+    async def _run(self, worker: Worker, loaded: list[tuple[Job, Work]], finishing: asyncio.Event) -> None:
+        """One batch on a worker. `finishing` is set after its last step, or when it ends otherwise."""
+        loaded = [(job, work) for job, work in loaded if job.id in self._running]  # the rest was cancelled
+        batch = [job for job, _ in loaded]
         of_job = {job.id: topics(job) for job in batch}
 
         def tell(job_id: str, step: int, steps: int, preview: bytes | None) -> None:
+            if step == steps:
+                finishing.set()
             self.hub.steps[job_id] = step, steps
             image = "data:image/jpeg;base64," + base64.b64encode(preview).decode() if preview else None
             for topic in of_job.get(job_id, ()):
@@ -272,17 +309,21 @@ class Service:
 
         started = time.monotonic()
         try:
-            results = await asyncio.wait_for(worker.run(works, tell), self.settings.job_seconds)
+            results = []
+            if batch:
+                works = [work for _, work in loaded]
+                results = await asyncio.wait_for(worker.run(works, tell), self.settings.job_seconds)
+            self._concluding.update(job.id for job in batch)
         except TimeoutError:
             await worker.kill()
             for job in batch:
                 await self._end(job, "failed", f"it took longer than {self.settings.job_seconds:g} seconds")
             raise WorkerDied("a batch took too long") from None
-        except WorkerDied:
-            for job in await asyncio.to_thread(self.queue.release, batch, blame=not self.stopping):
-                self._tell_end(await asyncio.to_thread(self.queue.get, job.id))
+        except BaseException:
+            await self._give_back(batch, blame=not self.stopping)
             raise
         finally:
+            finishing.set()
             self.busy_seconds += time.monotonic() - started
             for job in batch:
                 self._running.pop(job.id, None)
@@ -298,7 +339,10 @@ class Service:
 
     async def _conclude_all(self, batch: list[Job], results: list[Result | Failure]) -> None:
         for job, result in zip(batch, results, strict=True):
-            await self._conclude(job, result)
+            try:
+                await self._conclude(job, result)
+            finally:
+                self._concluding.discard(job.id)
 
     async def _conclude(self, job: Job, result: Result | Failure) -> None:
         if isinstance(result, Failure):
@@ -420,7 +464,7 @@ class Service:
         while True:
             try:
                 before = set(self._running)
-                failed, held = await asyncio.to_thread(self.queue.beat)
+                failed, held = await asyncio.to_thread(self.queue.beat, before | self._concluding)
                 for job_id in before - held:
                     self._stop_running(job_id)  # cancelled at another server
                 for job_id in failed:

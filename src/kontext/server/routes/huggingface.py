@@ -1,4 +1,4 @@
-"""The Hugging Face dialect: one POST with JSON or raw bytes, answered by the bytes of the picture."""
+"""The Hugging Face dialect: one POST with JSON, answered by the bytes of the picture."""
 
 from __future__ import annotations
 
