@@ -93,6 +93,7 @@ class Editor:
         if refresh < 1:
             raise BadRequest(f"refresh {refresh}; allowed are 1 (exact) and more steps")
         self.model = model
+        model.autoencoder.to(memory_format=torch.channels_last)  # a fifth faster on processors
         self.refresh = refresh
         self.contexts = ContextStore(model, context_bytes)
         self.prompts = PromptStore(model)
