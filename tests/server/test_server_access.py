@@ -210,6 +210,15 @@ def test_foreign_pages_and_names_are_refused(server):
     assert simple.status_code == 422  # what a form of another site could send without asking
 
 
+def test_probes_ask_by_any_name_where_names_are_limited(start):
+    server = start(host="0.0.0.0", allowed_hosts=("pictures.example.org",)).ready()
+    assert server.http.get("/readyz", headers={"host": "10.1.2.3:8000"}).status_code == 200
+    assert server.http.get("/api/capabilities", headers={"host": "10.1.2.3:8000"}).status_code == 421
+    good = {"host": "pictures.example.org"}
+    assert server.http.get("/api/capabilities", headers=good).status_code == 200
+    server.stop()
+
+
 def test_large_bodies_and_pictures_are_413(start):
     server = start(body_bytes=100_000, picture_pixels=10_000).ready()
     assert server.http.post("/api/pictures", files={"picture": b"x" * 200_000}).status_code == 413

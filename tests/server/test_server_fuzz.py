@@ -145,9 +145,16 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused_before(server):
     assert answer.status_code in (400, 413), answer.text
 
 
-def test_every_route_is_documented_with_words(server):
+def test_every_route_is_documented_with_words_and_every_json_body_by_an_example(server):
     document = server.http.get("/openapi.json").json()
     for path, methods in document["paths"].items():
         for method, about in methods.items():
             assert about.get("description") or about.get("summary"), (method, path)
             assert about.get("tags"), (method, path)
+            body = about.get("requestBody", {}).get("content", {}).get("application/json")
+            if body:
+                schema = body["schema"]
+                named = document["components"]["schemas"].get(
+                    schema.get("$ref", "").rpartition("/")[2], schema
+                )
+                assert body.get("example") or named.get("examples"), (method, path)

@@ -76,7 +76,7 @@ class Inputs:
         if re.match(r"[a-z][a-z0-9+.-]{0,20}:", text[:32], re.IGNORECASE) and not DATA_URI.match(text):
             return await self.fetch(text)
         found = DATA_URI.match(text)
-        bare = re.sub(r"\s+", "", text[found.end() :] if found else text)
+        bare = "".join((text[found.end() :] if found else text).split())
         try:
             data = base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
         except (binascii.Error, ValueError):

@@ -21,6 +21,7 @@ from kontext.server.settings import Settings
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+PROBES = ("/healthz", "/readyz")  # asked for by the address of a container, whatever its public name
 
 
 class Gate:
@@ -77,7 +78,8 @@ class Gate:
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self.settings.loopback or self.settings.allowed_hosts:
+        probed = scope["path"] in PROBES and not self.settings.loopback
+        if (self.settings.loopback or self.settings.allowed_hosts) and not probed:
             name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
             if name.lower() not in self.hosts:
                 return answer(421, "this server does not answer to that name; see --allow-host", "forbidden")

@@ -18,7 +18,7 @@ from kontext.server.access import COOKIE, Reader, Watcher, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.errors import NoKey
 from kontext.server.metrics import metrics_text
-from kontext.server.routes.common import Body, Text
+from kontext.server.routes.common import Body, Text, with_example
 from kontext.server.routes.edits import MAX_VARIANTS
 
 router = APIRouter(responses=FAILURES)
@@ -26,6 +26,7 @@ GUIDANCE = (1.0, 30.0)
 
 
 class Login(Body):
+    model_config = with_example(key="kontext_...")
     key: Text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -41,6 +41,11 @@ class Body(BaseModel):
     """A JSON body of the own routes: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def with_example(**fields: Any) -> ConfigDict:
+    """The model_config of a body that is shown with an example."""
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
 
 
 def open_session(service: Service, key: Key, session_id: str) -> Session:

@@ -18,7 +18,16 @@ from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.keys import Key
 from kontext.server.queue import Job
-from kontext.server.routes.common import Body, Prompt, Sha256, Text, find_job, open_session, shown
+from kontext.server.routes.common import (
+    Body,
+    Prompt,
+    Sha256,
+    Text,
+    find_job,
+    open_session,
+    shown,
+    with_example,
+)
 from kontext.server.service import Service, shape_of
 from kontext.server.views import JobView
 from kontext.session import Session, Turn
@@ -48,12 +57,11 @@ class Edit(Body):
     lock: bool = True
     regions: bool = True
 
-    model_config = {
-        "json_schema_extra": {"examples": [{"prompt": "Make the hair blue", "seed": 7, "count": 2}]}
-    }
+    model_config = with_example(prompt="Make the hair blue", seed=7, count=2)
 
 
 class Variants(Body):
+    model_config = with_example(count=4)
     count: int = Field(4, ge=1, le=MAX_VARIANTS)
     seed: Seed = None
 

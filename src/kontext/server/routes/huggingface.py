@@ -48,7 +48,8 @@ BODY: dict[str, Any] = {
                     "type": "object",
                     "required": ["inputs", "parameters"],
                     "properties": {"inputs": {"type": "string"}, "parameters": {"type": "object"}},
-                }
+                },
+                "example": {"inputs": "iVBORw0KGgo...", "parameters": {"prompt": "Make it night"}},
             }
         },
     }

@@ -15,7 +15,7 @@ from kontext.errors import BadRequest
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.inputs import Inputs
-from kontext.server.routes.common import Body, Sha256, Text, open_session
+from kontext.server.routes.common import Body, Sha256, Text, open_session, with_example
 
 router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
@@ -34,7 +34,10 @@ PICTURE_BODY: dict[str, Any] = {
                     },
                 }
             },
-            "application/json": {"schema": {"type": "object", "properties": {"url": {"type": "string"}}}},
+            "application/json": {
+                "schema": {"type": "object", "properties": {"url": {"type": "string"}}},
+                "example": {"url": "https://example.org/kid.png"},
+            },
         },
     }
 }
@@ -48,6 +51,7 @@ class Upload(TypedDict):
 
 
 class Prefill(Body):
+    model_config = with_example(session="5f2e9c1a7b3d4e60", turn="c41d9c1a7b3d4e60")
     picture: Sha256 | None = None
     session: Text | None = None
     turn: Text | None = None

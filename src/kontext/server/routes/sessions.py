@@ -22,7 +22,7 @@ from kontext.server.errors import TooLarge
 from kontext.server.keys import Key
 from kontext.server.outputs import FORMATS, TYPES
 from kontext.server.routes.about import example_bytes
-from kontext.server.routes.common import Body, Name, Sha256, Text, changed, open_session, whole
+from kontext.server.routes.common import Body, Name, Sha256, Text, changed, open_session, whole, with_example
 from kontext.server.routes.pictures import PICTURE_BODY, file_of, form_of, inputs_of, is_form, json_of, png
 from kontext.server.service import Service
 from kontext.server.views import SessionLine, SessionView, line_view
@@ -38,16 +38,19 @@ Width = Annotated[int | None, Query(ge=16, le=2048)]
 class NewSession(Body):
     """The first picture: an upload, an example, or none yet."""
 
+    model_config = with_example(example="kid", name="My kid")
     picture: Sha256 | None = None
     example: Text | None = None
     name: Name = ""
 
 
 class Rename(Body):
+    model_config = with_example(name="With a hat")
     name: Name
 
 
 class Head(Body):
+    model_config = with_example(move="undo")
     turn: Text | None = None
     move: Literal["undo", "redo"] | None = None
 
