@@ -153,6 +153,7 @@ class Hand:
         else:
             self.page.goto(self.url)
         self.page.locator(".opening h1").wait_for()
+        self.page.locator(".example").first.wait_for()
         return self
 
     def release(self) -> None:

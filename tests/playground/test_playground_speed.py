@@ -7,6 +7,10 @@ that does nothing else.
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
+import time
 from statistics import median
 
 import pytest
@@ -74,16 +78,23 @@ def test_answers_are_shown_as_soon_as_they_are_there(quiet_machine, hand):
     assert min(previews) < FIRST_PREVIEW_MILLISECONDS, previews
 
 
+@pytest.fixture
+def service(tmp_path):
+    """`kontext serve` with the shipped weights, in a process of its own; its address."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "kontext", "serve", "--port", "0", "--data", str(tmp_path / "data")]
+    with log.open("wb") as written, subprocess.Popen(command, stderr=written) as process:
+        while not (found := re.search(r"ready at (http://\S+)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield found[1]
+        process.terminate()
+
+
 @pytest.mark.slow
-def test_shipped_weights_answer_at_once(make_hand, start_server, tmp_path, capsys):
-    running = start_server(tmp_path, editor="kontext.server.worker:load_editor")
-    try:
-        milliseconds, weights = interactive(make_hand, running.url, MANY)
-        hand = make_hand(running.url)
-        hand.forgiving = True  # the server stops while the page listens
-        previews, waits, engine = answers(hand, MANY)
-    finally:
-        running.stop()
+def test_shipped_weights_answer_at_once(service, make_hand, capsys):
+    milliseconds, weights = interactive(make_hand, service, MANY)
+    previews, waits, engine = answers(make_hand(service), MANY)
     with capsys.disabled():
         print(f"\nmedians of {MANY} (least to most), milliseconds")
         for name, values in {

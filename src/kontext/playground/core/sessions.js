@@ -103,6 +103,7 @@ function hear(name, data) {
   const { session, jobs } = store.state;
   if (name === 'changed') return data.revision > session.revision ? reload() : null;
   if (name === 'queued' && !jobs[data.job]) setTimeout(() => store.state.jobs[data.job]?.prompt ?? reload(), 400);
+  if (name === 'done' && data.turn.picture) new Image().src = data.turn.picture; // before all thumbnails
   store.set((state) => withEvent(state, name, data));
   if (name === 'done') finished(data);
   else if (name === 'failed' && data.state !== 'cancelled') failed(data);
