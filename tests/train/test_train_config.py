@@ -6,7 +6,8 @@ import pytest
 
 import kontext.train
 from kontext.errors import BadConfig
-from kontext.train.config import AutoencoderTraining, DistillTraining, FlowTraining, read
+from kontext.train.config import AutoencoderTraining, DistillTraining, FlowTraining, LoraTraining, read
+from kontext.train.recipe import Recipe, follow, settings_of
 from kontext.world import World
 
 SHIPPED = sorted((Path(kontext.train.__file__).parent / "configs").glob("*.toml"))
@@ -14,7 +15,13 @@ SHIPPED = sorted((Path(kontext.train.__file__).parent / "configs").glob("*.toml"
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_settings_are_read(path):
-    kinds = {"autoencoder": AutoencoderTraining, "distill": DistillTraining}
+    if path.stem.startswith("recipe"):
+        stages = read(Recipe, path).stages
+        assert [stage.name for stage in stages] == ["autoencoder", "flow", "turns", "student"]
+        for stage in stages:
+            settings_of(stage, path.parent)
+        return
+    kinds = {"autoencoder": AutoencoderTraining, "distill": DistillTraining, "lora": LoraTraining}
     kind = kinds.get(path.stem.split("-")[0], FlowTraining)
     settings = read(kind, path)
     for stage in getattr(settings, "curriculum", ()):
@@ -40,3 +47,18 @@ def test_what_cannot_be_honoured_is_named(tmp_path, text, word):
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(BadConfig, match="no such config"):
         read(FlowTraining, tmp_path / "none.toml")
+
+
+def test_the_recipe_fits_the_time_of_a_gpu():
+    path = next(p for p in SHIPPED if p.stem == "recipe-gpu")
+    settings = [settings_of(stage, path.parent) for stage in read(Recipe, path).stages]
+    assert sum(one.seconds for one in settings) <= 27 * 60
+    assert all(one.device == "cuda" and one.compile and one.bfloat16 for one in settings)
+
+
+def test_a_mistake_in_a_recipe_names_the_stage(tmp_path):
+    (tmp_path / "recipe.toml").write_text(
+        '[[stages]]\nname = "first"\nkind = "flow"\nsettings = { stepz = 3 }\n'
+    )
+    with pytest.raises(BadConfig, match="first: "):
+        follow(tmp_path / "recipe.toml", tmp_path / "out")

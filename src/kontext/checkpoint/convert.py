@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from kontext.checkpoint import save
 from kontext.checkpoint.layouts import Checkpoint, open_checkpoint
 from kontext.checkpoint.lora import merged
 from kontext.checkpoint.model import find_model
 from kontext.checkpoint.quantized import write_gguf
+from kontext.checkpoint.tensors import typed
 from kontext.errors import BadCheckpoint, BadRequest
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FOLDERS = {"kontext": save.write_kontext, "diffusers": save.write_diffusers, "bfl": save.write_bfl}
 """What writes a whole model, by layout."""
 
@@ -22,11 +26,14 @@ def convert(
     layout: str,
     lora: Sequence[str | Path] = (),
     shard_bytes: int | None = None,
+    dtype: str | None = None,
+    replace: bool = False,
 ) -> Checkpoint:
     """Write the model at `source` to `destination` in a layout: "kontext", "diffusers" or "bfl".
 
     lora: LoRA files to merge into it, each FILE or FILE:scale. shard_bytes: files of our own layout that are
-    larger are written in several with an index.
+    larger are written in several with an index. dtype: float32, float16 or bfloat16; None: as stored.
+    replace: a model at the destination gives way.
 
     A destination named `*.safetensors` takes the one part of a single file; any other is a new folder for a
     whole model. Returns what was written, opened. Raises BadRequest for an impossible destination,
@@ -34,11 +41,16 @@ def convert(
     """
     if layout not in FOLDERS:
         raise BadRequest(f"layout {layout!r} is unknown; possible: {', '.join(FOLDERS)}")
-    _refuse_existing(destination)
+    if not replace:
+        _refuse_existing(destination)
     one_file = destination.suffix == ".safetensors"
     path = find_model(source)
     found = open_checkpoint(path, companions=path.is_dir() or not one_file)
     parts = merged({name: part.weights for name, part in found.parts.items()}, lora)
+    if dtype is not None:
+        if dtype not in DTYPES:
+            raise BadRequest(f"type {dtype!r} is unknown; possible: {', '.join(DTYPES)}")
+        parts = {name: typed(weights, DTYPES[dtype]) for name, weights in parts.items()}
     if not one_file:
         if found.absent:
             raise BadCheckpoint(

@@ -95,6 +95,18 @@ def reshaped(whole: Stored, shape: tuple[int, ...]) -> Stored:
     return Stored(shape, whole.dtype, lambda: whole.read().reshape(shape))
 
 
+def typed(weights: Weights, dtype: torch.dtype) -> Weights:
+    """The tensors in another type of floats, converted when they are read."""
+    return {
+        name: Stored(t.shape, dtype, partial(_as, t, dtype)) if t.dtype.is_floating_point else t
+        for name, t in weights.items()
+    }
+
+
+def _as(tensor: Stored, dtype: torch.dtype) -> Tensor:
+    return tensor.read().to(dtype)
+
+
 def refuse_code(path: Path) -> None:
     """Raise BadCheckpoint for formats that can run code when they are opened."""
     if path.suffix.lower() in RUNS_CODE:

@@ -1,4 +1,4 @@
-"""`kontext train autoencoder|flow|distill`: train our own networks from a TOML file of settings."""
+"""`kontext train autoencoder|flow|distill|lora`: train our own networks from a TOML file of settings."""
 
 from __future__ import annotations
 
@@ -76,8 +76,50 @@ def distill(
     typer.echo(json.dumps({"model": str(trainer.train(settings, output, autoencoder, resume, start))}))
 
 
-def _override(settings: Any, seconds: float | None, device: str | None) -> Any:
-    given = {"seconds": seconds, "device": device}
+@app.command()
+def lora(
+    config: Config,
+    output: Out,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pairs: NAME_before.png, NAME_after.png, NAME.txt, NAME_reference.png."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model to change; overrides the file's.")] = None,
+    resume: Resume = False,
+    seconds: Seconds = None,
+    device: Device = None,
+) -> None:
+    """Teach a trained model a look or an edit from a few pairs of pictures, as a LoRA file."""
+    from kontext.train import lora as trainer
+    from kontext.train.config import LoraTraining, read
+
+    settings = _override(read(LoraTraining, config), seconds, device, model=model)
+    _prepare()
+    typer.echo(json.dumps({"lora": str(trainer.train(settings, output, data, resume))}))
+
+
+@app.command("all")
+def everything(
+    output: Out,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="Stages, TOML; default: the one for a GPU that comes with the package."),
+    ] = None,
+    call_seconds: Annotated[
+        float | None, typer.Option(help="Pause after so long; the same command goes on.", min=1)
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Where the model is written in small files.")] = None,
+) -> None:
+    """Make the weights in order, from the autoencoder to the distillation, in calls of any length."""
+    from kontext.train.recipe import follow
+
+    _prepare()
+    path = recipe or Path(__file__).parent.parent / "train" / "configs" / "recipe-gpu.toml"
+    typer.echo(json.dumps({"finished": follow(path, output, call_seconds, export)}))
+
+
+def _override(settings: Any, seconds: float | None, device: str | None, **more: Any) -> Any:
+    given = {"seconds": seconds, "device": device, **more}
     return settings.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 

@@ -48,15 +48,19 @@ def convert(
     to: Annotated[str, typer.Option(help="bfl, diffusers or kontext.", metavar="LAYOUT")] = "kontext",
     lora: options.Lora = None,
     shard: Annotated[
-        float | None,
-        typer.Option(help="Files of at most so many MiB, with an index.", metavar="MIB", min=0.001),
+        float | None, typer.Option(help="Files of at most so many MiB, with an index.", metavar="MIB")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--type", help="float32, float16 or bfloat16; default: as stored.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write weights in another layout; the numbers stay as they are, but for LoRAs merged into them."""
     from kontext.checkpoint.convert import convert
 
-    _show(convert(source, destination, to, lora or (), int(shard * 2**20) if shard else None), as_json)
+    shard_bytes = int(shard * 2**20) if shard else None
+    made = convert(source, destination, to, lora or (), shard_bytes=shard_bytes, dtype=dtype)
+    _show(made, as_json)
 
 
 @app.command()

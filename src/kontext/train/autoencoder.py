@@ -25,7 +25,7 @@ from kontext.model.presets import PRESETS
 from kontext.train.config import AutoencoderTraining
 from kontext.train.feeder import Feeder
 from kontext.train.optimizer import MuonAdamW, split_parameters
-from kontext.train.run import Ema, Run
+from kontext.train.run import Ema, Paused, Run
 from kontext.world import World
 
 log = logging.getLogger(__name__)
@@ -122,6 +122,7 @@ def train(
         seconds=config.seconds,
         warmup=config.warmup,
         decay_share=config.decay_share,
+        call_seconds=config.call_seconds,
     )
     state = run.load() if resume else None
     if state is not None:
@@ -134,7 +135,9 @@ def train(
     generator = torch.Generator(device).manual_seed(config.seed)
     if state is not None:
         generator.set_state(state["generator"])
-    forward = torch.compile(_round_trip) if config.compile else _round_trip
+    encode, decode = model.posterior, model.decoder
+    if config.compile:
+        encode, decode = torch.compile(encode), torch.compile(decode)
 
     def save() -> None:
         run.save(
@@ -151,6 +154,11 @@ def train(
 
     last_save = run.elapsed
     while not run.finished:
+        try:
+            run.pause_if_due(save)
+        except Paused:
+            feeder.close()
+            raise
         pixels = to_pixels(
             feeder.take(config.batch // config.crops_per_picture)["crops"].reshape(
                 -1, config.crop, config.crop, 3
@@ -160,15 +168,18 @@ def train(
         late = run.progress > 2 / 3
         if late and config.robust:  # a part of the batch is the model's own output
             own = max(1, len(pixels) // 4)
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
                 pixels_in = pixels.clone()
                 pixels_in[:own] = model.decode(model.encode(pixels[:own])).clamp(-1, 1)
         else:
             pixels_in = pixels
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, mean, log_variance = forward(model, pixels_in, generator, late and config.robust)
+            mean, log_variance = encode(pixels_in)
+            noise = torch.randn(mean.shape, generator=generator, device=device)
+            made = decode(_noisy(mean, log_variance, noise, late and config.robust))
         loss = reconstruction_loss(made.float(), pixels, config.colour_weight, 2.0 if late else 0.0)
-        kl = 0.5 * (mean.float().square() + log_variance.float().exp() - 1 - log_variance.float()).mean()
+        spread = log_variance.float().clamp(-20, 10)
+        kl = 0.5 * (mean.float().square() + spread.exp() - 1 - spread).mean()
         optimizer.zero_grad(set_to_none=True)
         (loss + config.kl_weight * kl).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -176,8 +187,9 @@ def train(
         optimizer.step()
         run.step += 1
         ema.update(run.step)
-        if run.step % config.log_every == 0:
-            run.record(loss=loss.item(), kl=kl.item(), waiting=feeder.ready() == 0)
+        if run.logs(config.log_every):
+            figures = {"loss": loss.item(), "kl": kl.item(), **run.pace(device)}
+            run.record(**figures, waiting=feeder.ready() == 0)
         if run.step % config.validate_every == 0 or run.finished:
             with ema:
                 run.record(**validate(model, full, half))
@@ -190,19 +202,12 @@ def train(
     return _finish(model, half, folder)
 
 
-def _round_trip(model: Autoencoder, pixels: Tensor, generator: torch.Generator, robust: bool):
-    mean, log_variance = model.posterior(pixels)
-    log_variance = log_variance.clamp(-20, 10)
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    deviation = torch.exp(0.5 * log_variance)
+def _noisy(mean: Tensor, log_variance: Tensor, noise: Tensor, robust: bool) -> Tensor:
+    deviation = torch.exp(0.5 * log_variance.clamp(-20, 10))
     if robust:  # half of the crops: latents off by 5 % of their spread, as a sampler's are
-        off = (
-            (torch.arange(len(mean), device=mean.device) % 2)[:, None, None, None]
-            * 0.05
-            * mean.detach().std()
-        )
-        deviation = torch.maximum(deviation, off.to(deviation.dtype))
-    return model.decoder(mean + deviation * noise), mean, log_variance
+        every_other = (torch.arange(len(mean), device=mean.device) % 2)[:, None, None, None]
+        deviation = torch.maximum(deviation, (0.05 * mean.detach().std() * every_other).to(deviation.dtype))
+    return mean + deviation * noise.to(mean.dtype)
 
 
 def _held_out(count: int, device: torch.device) -> tuple[Tensor, Tensor]:

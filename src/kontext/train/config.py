@@ -11,17 +11,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kontext.errors import BadConfig
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Training(_Settings):
+class _Training(Settings):
     preset: str = "nano-128"
     device: str = "cpu"
     seed: int = 0
     steps: int
     seconds: float | None = None
     """Time budget of the whole run; it ends, decayed and saved, at the earlier of steps and seconds."""
+    call_seconds: float | None = None
+    """Time of one call, after which the run pauses, saved, to be resumed."""
     warmup: int = 100
     decay_share: float = 0.4
     batch: int
@@ -49,7 +51,7 @@ class AutoencoderTraining(_Training):
     validation_pictures: int = 32
 
 
-class Stage(_Settings):
+class Stage(Settings):
     """A part of the curriculum: from this sample on, draw from this world."""
 
     first_sample: int = 0
@@ -97,18 +99,50 @@ class DistillTraining(FlowTraining):
     """ladd: shift of the times at which guess and truth are compared."""
 
 
+class LoraTraining(Settings):
+    model: str = "nano"
+    """Name or path of the model that is changed."""
+    device: str = "cpu"
+    seed: int = 0
+    steps: int
+    seconds: float | None = None
+    warmup: int = 20
+    decay_share: float = 0.3
+    batch: int = 4
+    rank: int = 16
+    alpha: float = 16.0
+    rate: float = 1e-4
+    shift: float | None = None
+    """Of the training times; None: as the model samples, or 3."""
+    guidance: float = 1.0
+    """What the guidance embedding is told while training, where the model has one."""
+    bfloat16: bool = False
+    world: dict[str, Any] | None = None
+    """Pairs of this world, by the arguments of `kontext.world.World`, where no folder is given."""
+    world_samples: int = 256
+    log_every: int = 20
+    save_seconds: float = 120.0
+
+
 T = TypeVar("T", bound=BaseModel)
 
 
 def read(kind: type[T], path: Path) -> T:
     """Read a TOML file as settings of a kind. Raises BadConfig naming the file and the offending key."""
     try:
-        return kind.model_validate(tomllib.loads(path.read_text()))
+        data = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise BadConfig(f"no such config file: {path}") from None
     except tomllib.TOMLDecodeError as error:
         raise BadConfig(f"{path} is not TOML: {error}") from None
+    return checked(kind, data, str(path))
+
+
+def checked(kind: type[T], data: dict[str, Any], origin: str) -> T:
+    """Settings of a kind from plain data. Raises BadConfig naming the origin and the offending key."""
+    try:
+        return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BadConfig(f"{path}: {where}: {first['msg']}") from None
+        raise BadConfig(f"{origin}: {where}: {first['msg']}") from None

@@ -73,6 +73,7 @@ class FlowTrainer:
             seconds=config.seconds,
             warmup=config.warmup,
             decay_share=config.decay_share,
+            call_seconds=config.call_seconds,
         )
         state = self.run.load() if resume else None
         if initial is not None and not resume:
@@ -137,7 +138,16 @@ class FlowTrainer:
         return PRESETS[self.config.preset]
 
     def train(self) -> Path:
-        """Returns the folder of the finished model."""
+        """Returns the folder of the finished model. Raises Paused when the time of the call is over."""
+        try:
+            self._train()
+        finally:
+            for feeder in (self.feeder, self.chains, self.triples):
+                if feeder is not None:
+                    feeder.close()
+        return self.folder / "model"
+
+    def _train(self) -> None:
         config, run = self.config, self.run
         self._fill(self.pool, self.feeder, config.first_fill)
         if self.triples:
@@ -145,6 +155,7 @@ class FlowTrainer:
         sums = _Sums()
         last_save = run.elapsed
         while not run.finished:
+            run.pause_if_due(self._save)
             self.pool.add(self.feeder.take(config.fresh))
             if self.chains is not None:
                 self._roll_out(self.chains.take(config.rollouts))
@@ -163,18 +174,15 @@ class FlowTrainer:
             self.ema.update(run.step)
             name = "loss_generate" if generate else "loss_references" if several else "loss"
             sums.add(name, loss, label_loss, norm, per_sample, t)
-            if run.step % config.log_every == 0:
-                run.record(**sums.take(), **self._more_figures(), waiting=self.feeder.ready() == 0)
+            if run.logs(config.log_every):
+                figures = {**sums.take(), **self._more_figures(), **run.pace(self.device)}
+                run.record(**figures, waiting=self.feeder.ready() == 0)
             if run.step % config.validate_every == 0 or run.finished:
                 with self.ema:
                     run.record(**self.validation.figures(self.folder / f"sheet_{run.step:06d}.png"))
             if run.elapsed - last_save > config.save_seconds or run.finished:
                 self._save()
                 last_save = run.elapsed
-        for feeder in (self.feeder, self.chains, self.triples):
-            if feeder is not None:
-                feeder.close()
-        return self.folder / "model"
 
     def _fill(self, pool: Pool, feeder: Feeder, wanted: int) -> None:
         while pool.filled < wanted:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -19,6 +20,12 @@ from torch import nn
 from kontext.errors import BadCheckpoint
 
 log = logging.getLogger(__name__)
+
+EARLY = (10, 50)  # steps that are logged whatever else is: a first run shows its speed within a minute
+
+
+class Paused(Exception):
+    """A call's time is over: the run is saved, and goes on when it is resumed."""
 
 
 class Ema:
@@ -53,12 +60,22 @@ class Ema:
 class Run:
     """A folder with `log.jsonl`, `state.pt` (resumable, ours alone) and what the trainer puts beside them."""
 
-    def __init__(self, folder: Path, *, steps: int, seconds: float | None, warmup: int, decay_share: float):
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        steps: int,
+        seconds: float | None,
+        warmup: int,
+        decay_share: float,
+        call_seconds: float | None = None,
+    ):
+        self.folder, self.call_seconds = folder, call_seconds
         self.steps, self.seconds, self.warmup, self.decay_share = steps, seconds, warmup, decay_share
         self.step = 0
         self.spent = 0.0
-        self._started = time.monotonic()
+        self._called = self._started = time.monotonic()
+        self._recorded = (0, self._started)
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -75,6 +92,30 @@ class Run:
     @property
     def finished(self) -> bool:
         return self.progress >= 1.0
+
+    def pause_if_due(self, save: Callable[[], object]) -> None:
+        """Save and raise Paused when the time of this call is over."""
+        if self.call_seconds is not None and time.monotonic() - self._called > self.call_seconds:
+            save()
+            raise Paused
+
+    def logs(self, every: int) -> bool:
+        return self.step % every == 0 or self.step in EARLY
+
+    def pace(self, device: torch.device) -> dict[str, object]:
+        """Steps a second since the last time; on a GPU how busy it is now (%) and its memory's peak (GiB)."""
+        step, then = self._recorded
+        self._recorded = (self.step, time.monotonic())
+        figures: dict[str, object] = {"pace": round((self.step - step) / (self._recorded[1] - then), 3)}
+        if device.type == "cuda":
+            figures["gpu_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 1)
+            query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+            try:
+                told = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout
+                figures["gpu_percent"] = int(told.split()[0])
+            except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+                pass  # a figure less is no reason to stop
+        return figures
 
     def rate(self) -> float:
         """Factor of the learning rate: linear warm-up, constant, then linear to zero over the last share."""
@@ -103,6 +144,7 @@ class Run:
         state = torch.load(path, map_location="cpu", weights_only=True)
         self.step, self.spent = state["step"], state["seconds"]
         self._started = time.monotonic()
+        self._recorded = (self.step, self._started)
         return state
 
 

@@ -1,0 +1,110 @@
+"""The whole recipe in order, from the autoencoder to weights to ship, in as many calls as it takes.
+
+A recipe is a TOML file of stages, each with a settings file or settings of its own. A call goes on where the
+last one stopped, in the same folder, and pauses after its time with everything saved and the model as it is
+then written in files of a size that travels.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from kontext.checkpoint.convert import convert
+from kontext.errors import BadConfig
+from kontext.train import autoencoder, distill, flow
+from kontext.train.config import (
+    AutoencoderTraining,
+    DistillTraining,
+    FlowTraining,
+    Settings,
+    checked,
+    read,
+)
+from kontext.train.run import Paused
+
+log = logging.getLogger(__name__)
+
+KINDS: dict[str, tuple[type[Settings], Callable[..., Path]]] = {
+    "autoencoder": (AutoencoderTraining, autoencoder.train),
+    "flow": (FlowTraining, flow.train),
+    "distill": (DistillTraining, distill.train),
+}
+
+
+class RecipeStage(Settings):
+    name: str
+    """Of its folder."""
+    kind: Literal["autoencoder", "flow", "distill"]
+    config: str | None = None
+    """Settings file beside the recipe; or `settings`."""
+    settings: dict[str, Any] = {}
+    """Settings, which add to those of the file."""
+
+
+class Recipe(Settings):
+    stages: tuple[RecipeStage, ...]
+    shard_mib: float = 15.5
+    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    """Of the weights to ship."""
+
+
+def settings_of(stage: RecipeStage, home: Path, **more: Any) -> Any:
+    """The checked settings of a stage. Raises BadConfig naming the stage."""
+    kind = KINDS[stage.kind][0]
+    from_file = read(kind, home / stage.config).model_dump(exclude_unset=True) if stage.config else {}
+    return checked(kind, {**from_file, **stage.settings, **more}, stage.name)
+
+
+def follow(path: Path, folder: Path, call_seconds: float | None = None, export: Path | None = None) -> bool:
+    """Do what is left of a recipe in a folder; whether it is finished.
+
+    call_seconds: pause after so long. export: where the model is written (default: in the folder), finished
+    or not.
+    """
+    recipe, started = read(Recipe, path), time.monotonic()
+    stages = [(stage, settings_of(stage, path.parent)) for stage in recipe.stages]  # mistakes before minutes
+    if not stages or stages[0][0].kind != "autoencoder":
+        raise BadConfig(f"{path}: the first stage must train the autoencoder")
+    folder.mkdir(parents=True, exist_ok=True)
+    codec, before, newest, finished = folder / "none", None, None, True
+    for stage, settings in stages:
+        place = folder / stage.name
+        if not (place / "done").exists():
+            left = None if call_seconds is None else call_seconds - (time.monotonic() - started)
+            resume = (place / "state.pt").exists()
+            log.info("%s: %s", stage.name, "going on" if resume else "starting")
+            given: tuple = (resume, None) if stage.kind == "autoencoder" else (codec, resume, before)
+            try:
+                if left is not None and left <= 0:
+                    raise Paused
+                KINDS[stage.kind][1](settings.model_copy(update={"call_seconds": left}), place, *given)
+                (place / "done").touch()
+            except Paused:
+                finished = False
+        if stage.kind == "autoencoder":
+            codec = place / "autoencoder.safetensors"
+        elif (place / "model" / "config.json").exists():
+            before, newest = place / "state.pt", place / "model"
+        if not finished:
+            log.info("%s: paused; the same command goes on", stage.name)
+            break
+    if newest is not None:
+        _write(newest, export or folder / "model", recipe)
+    return finished
+
+
+def _write(model: Path, export: Path, recipe: Recipe) -> None:
+    """The model in small files, in place of the one written before."""
+    convert(
+        model,
+        export,
+        "kontext",
+        dtype=recipe.dtype,
+        shard_bytes=int(recipe.shard_mib * 2**20),
+        replace=True,
+    )
+    log.info("%s: %d files", export, len(list(export.iterdir())))
