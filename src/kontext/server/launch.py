@@ -19,7 +19,8 @@ class Launched(NamedTuple):
 def launch(editor: str, model: str, device: str | None, workers: int) -> Launched:
     """One of `workers` processes, which share the processors between them."""
     ours, theirs = socket.socketpair()
-    environment = dict(os.environ)
+    # Threads that wait for one another sleep: spinning, they take from the service what they wait for.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     if workers > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     command = [
