@@ -107,7 +107,7 @@ def strict_server(tmp_path_factory, gate) -> Iterator[Running]:
     words = folder / "words.txt"
     words.write_text("gorgonzola\n")
     limits = dict(active_jobs=2, body_bytes=400_000, picture_pixels=300_000, banned_words=words)
-    limits |= dict(fetch_urls=True, private_addresses=True)
+    limits |= dict(fetch_urls=True, private_addresses=True, body_seconds=3.0)
     running = start(folder / "data", **limits)
     yield running
     running.stop()

@@ -135,6 +135,7 @@ def test_story_by_keyboard_alone(hand, tmp_path):
     page.keyboard.press("Escape")
     page.keyboard.press("n")
     page.locator(".opening h1").wait_for()
+    page.keyboard.press("Escape")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("o")
     chooser.value.set_files(tmp_path / "mine.png")

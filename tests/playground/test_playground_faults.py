@@ -59,6 +59,12 @@ def test_full_queue_keeps_the_words(make_hand, strict_server):
     hand.forgiving = True  # the 429
 
 
+def test_news_flow_for_longer_than_a_body_may_take(make_hand, strict_server):
+    hand = make_hand(strict_server.url).start()
+    hand.page.wait_for_timeout(1000 * strict_server.settings.body_seconds + 500)
+    hand.say("Make the shirt red")  # a broken stream would be on the console, and fail this
+
+
 def test_refused_words_come_back_to_be_changed(make_hand, strict_server):
     hand = make_hand(strict_server.url).start()
     page = hand.page

@@ -59,16 +59,17 @@ class Gate:
         if refusal := self._refusal(scope):
             await refusal(scope, receive, answered)
             return
-        seen = 0
+        seen, whole = 0, False
 
         async def received() -> Message:
-            nonlocal seen
+            nonlocal seen, whole
             try:
-                async with asyncio.timeout(None if status else self.settings.body_seconds):
+                async with asyncio.timeout(None if whole else self.settings.body_seconds):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "the body came too slowly; send it again") from None
             seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)  # from now on this waits for the client to leave
             if seen > self.settings.body_bytes:
                 raise HTTPException(413, self.too_large)
             return message
