@@ -48,3 +48,20 @@ def test_a_dead_worker_is_told():
                 feeder.take(2)
     finally:
         feeder.close()
+
+
+def test_little_shared_memory_makes_fewer_slots(monkeypatch):
+    usage = type("Usage", (), {"free": 3 * block_bytes()})
+    monkeypatch.setattr("kontext.train.feeder.shutil.disk_usage", lambda path: usage)
+    feeder = Feeder(Numbers(), workers=1, first_seed=0, block=4, slots=9)
+    try:
+        assert len(feeder._memories) == 2
+        assert len(feeder.take(9)["number"]) == 9
+    finally:
+        feeder.close()
+
+
+def block_bytes() -> int:
+    """Of a block of four, as the feeder counts them."""
+    sample = Numbers()(0)
+    return sum(-(-4 * value.nbytes // 64) * 64 for value in map(np.asarray, sample.values()))

@@ -21,7 +21,12 @@ def test_shipped_settings_are_read(path):
         for stage in stages:
             settings_of(stage, path.parent)
         return
-    kinds = {"autoencoder": AutoencoderTraining, "distill": DistillTraining, "lora": LoraTraining}
+    kinds = {
+        "autoencoder": AutoencoderTraining,
+        "distill": DistillTraining,
+        "ladd": DistillTraining,
+        "lora": LoraTraining,
+    }
     kind = kinds.get(path.stem.split("-")[0], FlowTraining)
     settings = read(kind, path)
     for stage in getattr(settings, "curriculum", ()):

@@ -205,10 +205,10 @@ def test_rollouts_put_the_models_own_results_in_the_pool(tmp_path, codec):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_a_student_comes_nearer_to_its_teacher(tmp_path, codec, guidance):
-    teacher = trainer(settings(steps=8), tmp_path / "teacher", codec)
+    teacher = trainer(settings(steps=4), tmp_path / "teacher", codec)
     teacher.train()
     config = DistillTraining(
-        **settings(steps=30, generate_every=0, label_weight=0.0, log_every=3).model_dump(),
+        **settings(steps=16, generate_every=0, label_weight=0.0, log_every=2, muon_rate=4e-3).model_dump(),
         student_steps=2,
         substeps=3,
         guidance_to=guidance,
@@ -226,15 +226,17 @@ def test_a_student_comes_nearer_to_its_teacher(tmp_path, codec, guidance):
 
 
 def test_ladd_nears_the_truth_and_its_discriminator_separates(tmp_path, codec):
-    """On sixteen pairs, student of two steps: the error of what it samples falls; real and made are told
-    apart when the student stands still, and a run that was cut goes on the same.
+    """On four pairs, student of two steps: the error of what it samples falls; real and made are told apart
+    when the student stands still; the discriminator is saved with the run.
     """
-    trainer(settings(steps=8), tmp_path / "teacher", codec).train()
-    few = settings(steps=60, batch=8, first_fill=8, pool=8, generate_every=0, label_weight=0.0, log_every=4)
+    trainer(settings(steps=3), tmp_path / "teacher", codec).train()
+    few = settings(
+        steps=30, batch=4, first_fill=4, pool=4, generate_every=0, label_weight=0.0, muon_rate=4e-3
+    )
     config = DistillTraining(**few.model_dump(), method="ladd", student_steps=2, discriminator_rate=3e-3)
     places = codec / "autoencoder.safetensors", False, tmp_path / "teacher" / "state.pt"
     student = LaddTrainer(config, tmp_path / "student", *places)
-    pairs = student.feeder.take(8)
+    pairs = student.feeder.take(4)
     student.feeder.take = lambda count: {name: value[:count] for name, value in pairs.items()}
 
     def error() -> float:
@@ -243,16 +245,16 @@ def test_ladd_nears_the_truth_and_its_discriminator_separates(tmp_path, codec):
         made = student.validation.sample(fields["text"].long(), contexts)
         return (made - _packed(fields["target"])).square().mean().item()
 
-    student._fill(student.pool, student.feeder, 8)
+    student._fill(student.pool, student.feeder, 4)
     before = error()
     student.train()
     with student.ema:
         assert error() < 0.8 * before
-    batch = student.pool.draw(8, student.generator)
+    batch = student.pool.draw(4, student.generator)
     with torch.no_grad():
         for p in student.networks.parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
-    for _ in range(25):
+    for _ in range(20):
         student._loss(batch, False)
     assert student.hinge < 0.5  # 2: cannot tell
     state = torch.load(tmp_path / "student" / "state.pt", weights_only=True)
@@ -320,15 +322,18 @@ def test_labels_tell_values_apart_and_captions_are_empty_where_they_would_lie():
 def test_a_second_picture_is_learned_from_and_matters(tmp_path, codec):
     """Style of image 2: four triples learned by heart; with second pictures exchanged, others come out."""
     world = {"kinds": ("style_from", "hair_color"), "families": ("kid",), "styles": ("line", "blueprint")}
-    changes = dict(curriculum=(Stage(world=world),), references_every=2, steps=60, first_fill=4, batch=4)
+    changes = dict(
+        curriculum=(Stage(world=world),), references_every=2, steps=40, first_fill=4, batch=4, muon_rate=4e-3
+    )
     config = settings(**changes, generate_every=0, text_dropout=0.0, label_weight=0.0, log_every=2)
     run = trainer(config, tmp_path / "run", codec)
-    triples = run.triples.take(4)
+    pairs, triples = run.feeder.take(4), run.triples.take(4)
+    run.feeder.take = lambda count: {name: value[:count] for name, value in pairs.items()}
     run.triples.take = lambda count: {name: value[:count] for name, value in triples.items()}
     run.train()
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     course = [line["loss_references"] for line in lines if "loss_references" in line]
-    assert len(course) == 30 and np.mean(course[-5:]) < 0.7 * np.mean(course[:3])
+    assert len(course) == 20 and np.mean(course[-5:]) < 0.7 * np.mean(course[:3])
     assert lines[-1]["two_error"] > 0 and lines[-1]["kinds"].keys() == {"hair_color", "style_from"}
     fields = run.references.fields
     assert "reference" in fields and "reference" not in run.pool.fields

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
+import shutil
 from collections.abc import Callable, Mapping
 from multiprocessing import shared_memory
+from pathlib import Path
 
 import numpy as np
+
+SHARED = Path("/dev/shm")
+"""Where Linux keeps shared memory."""
 
 Example = Mapping[str, np.ndarray]
 Producer = Callable[[int], Example]
@@ -59,6 +64,8 @@ class Feeder:
         sample = self.producer(self.seed)
         self._fields = {name: (self.block, *value.shape, value.dtype.str) for name, value in sample.items()}
         bytes_needed = sum(_size(field) for field in self._fields.values())
+        if SHARED.is_dir():  # containers often have 64 MiB: more than fits kills a worker when it writes
+            slots = max(2, min(slots, int(0.9 * shutil.disk_usage(SHARED).free) // bytes_needed))
         context = multiprocessing.get_context("spawn")
         self._memories = [shared_memory.SharedMemory(create=True, size=bytes_needed) for _ in range(slots)]
         self._views = [_views(memory, self._fields) for memory in self._memories]
