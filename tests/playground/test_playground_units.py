@@ -115,13 +115,17 @@ def test_files_are_short_and_say_what_they_are(path):
 
 def test_files_are_sent_packed_and_only_when_they_changed(tmp_path):
     (tmp_path / "index.html").write_text("<p>page</p>")
-    (tmp_path / "app.js").write_text("// words\n" * 100)
+    (tmp_path / "app.js").write_text(
+        "import { one } from './one.js';\nimport('./later.js');\n" + "// words\n" * 100
+    )
+    (tmp_path / "one.js").write_text('import"./app.js"')
     (tmp_path.parent / "secret.txt").write_text("secret")
     client = TestClient(Starlette(routes=[Mount("/", Playground(tmp_path))]))
     page = client.get("/")
-    assert page.text == "<p>page</p>" and "</app.js>; rel=modulepreload" in page.headers["link"]
+    assert page.text == "<p>page</p>" and page.headers["link"].count("rel=modulepreload") == 2
+    assert "</one.js>" in page.headers["link"] and "later" not in page.headers["link"]
     script = client.get("/app.js")
-    assert script.headers["content-encoding"] == "gzip" and int(script.headers["content-length"]) < 100
+    assert script.headers["content-encoding"] == "gzip" and int(script.headers["content-length"]) < 200
     assert script.headers["content-type"].startswith("text/javascript")
     tag = script.headers["etag"]
     assert client.get("/app.js", headers={"if-none-match": tag}).status_code == 304

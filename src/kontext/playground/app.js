@@ -10,4 +10,4 @@ await loadWords();
 store.set({ ready: true });
 performance.mark('kontext:interactive');
 window.addEventListener('hashchange', followAddress);
-await boot();
+await Promise.all([import('./elements/later.js'), boot()]);

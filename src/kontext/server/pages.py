@@ -1,13 +1,14 @@
 """The files of the playground: read and compressed once, sent with a strict policy.
 
 A page of small modules is many requests; each costs a look at the file's time and no more. The first answer
-names all modules, so that a browser asks for them at once and not import by import.
+names the modules that it needs, so that a browser asks for them at once and not import by import.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,9 @@ POLICY = "; ".join(
         "frame-ancestors": "'none'",
     }.items()
 )
+IMPORT = re.compile(
+    r"""\b(?:import|from)\s*["'](\.[^"']+)["']"""
+)  # not import(...), which waits until it is run
 NONE_HERE = "<!doctype html><title>Kontext</title><p>The service runs, without a playground.</p>"
 
 
@@ -98,6 +102,12 @@ class Playground:
         return kept
 
     def modules(self) -> str:
-        """All scripts, as a Link header."""
-        names = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.js"))
+        """The scripts that app.js imports, directly or not, as a Link header."""
+        found = [self.folder / "app.js"]
+        for file in found:  # grows on the way
+            text = self.page(file).plain.decode() if file.is_file() else ""
+            found += [
+                one for name in IMPORT.findall(text) if (one := (file.parent / name).resolve()) not in found
+            ]
+        names = (file.relative_to(self.folder).as_posix() for file in dict.fromkeys(found))
         return ", ".join(f"</{name}>; rel=modulepreload" for name in names)

@@ -8,15 +8,9 @@ import { leave } from '../core/sessions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { language, LANGUAGES, loadWords, t } from '../core/text.js';
 import { nextTheme, theme } from '../core/theme.js';
-import './caption.js';
 import './composer.js';
-import './dialogs.js';
-import './gallery.js';
 import './notices.js';
-import './stage.js';
 import './start.js';
-import './tools.js';
-import './turns.js';
 import { icon, tool } from './icons.js';
 
 class App extends Part {
