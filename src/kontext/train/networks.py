@@ -24,7 +24,12 @@ class Networks(nn.Module):
         self.label = nn.Linear(preset.clip.width, LABELS)
 
     def compile_blocks(self) -> None:
-        """Compile the transformer's blocks, for each shape apart: batches have 0, 1 or 2 contexts."""
+        """Compile the transformer's blocks, for each shape apart: batches have 0, 1 or 2 contexts, with and
+        without gradients, in student and teacher, which is more than the 8 variants that torch would make.
+        """
+        import torch._dynamo  # takes seconds, which only those pay who compile
+
+        torch._dynamo.config.recompile_limit = 32
         for block in (*self.transformer.double_blocks, *self.transformer.single_blocks):
             block.compile(dynamic=False)
             block.context = torch.compile(block.context, dynamic=False)  # type: ignore[method-assign]
