@@ -22,8 +22,9 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 1080p
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 36px 0 8px; }
 .quiet { color: var(--quiet); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
-th, td { padding: 5px 10px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } thead th { background: var(--wash); }
+th, td { padding: 5px 7px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+thead th { background: var(--wash); white-space: normal; vertical-align: bottom; min-width: 3.6em; }
 td small { color: var(--quiet); display: block; font-size: 11px; line-height: 1.1; }
 tr.ours td { font-weight: 600; } tr.ours td small { font-weight: 400; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); gap: 20px; }
