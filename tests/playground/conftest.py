@@ -113,7 +113,7 @@ def strict_server(tmp_path_factory, gate) -> Iterator[Running]:
     running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: its event loop keeps tests of other folders from running theirs
 def browser() -> Iterator:
     """Chromium, or a skip that says how to get one."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
@@ -252,7 +252,7 @@ class Hand:
         self.page.screenshot(path=ARTEFACTS / f"{name}.png", animations="disabled")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_hand(browser, server, gate) -> Iterator[Hand]:
     """One window for most tests: each makes a page as new of it, which is quicker than a new window."""
     hand = new_hand(browser, server.url, gate)
