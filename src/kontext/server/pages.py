@@ -74,7 +74,7 @@ class Playground:
         file = self.folder / wanted
         try:
             inside = file.resolve().is_relative_to(self.folder) and file.is_file()
-        except ValueError:  # a name that no file can have
+        except (ValueError, OSError):  # a name that no file can have
             inside = False
         if not inside and wanted == "index.html":
             return HTMLResponse(NONE_HERE, headers=headers)

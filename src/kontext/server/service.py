@@ -70,6 +70,7 @@ class Service:
         self.busy_seconds = 0.0
         self._wakers = [asyncio.Event() for _ in self.workers]
         self._running: dict[str, tuple[Worker, Job]] = {}
+        self._left_queue: set[str] = set()  # jobs, since the last look at the queue began
         self._concluding: set[str] = set()  # jobs whose results are being kept
         self._loops: list[asyncio.Task] = []
         self._tasks: set[asyncio.Task] = set()
@@ -142,6 +143,7 @@ class Service:
     async def cancel(self, job: Job) -> Job:
         """The job as it is afterwards; one that has ended stays as it is."""
         if await asyncio.to_thread(self.queue.cancel, job.id):
+            self._left_queue.add(job.id)
             self._queued.pop(job.id, None)
             self._stop_running(job.id)
             job = await asyncio.to_thread(self.queue.get, job.id)
@@ -256,6 +258,7 @@ class Service:
         """The next batch with its pictures; empty when nobody waits."""
         batch = await asyncio.to_thread(self.queue.claim, self.settings.max_batch, self._shape)
         self._running.update({job.id: (worker, job) for job in batch})
+        self._left_queue.update(job.id for job in batch)
         loaded = []
         try:
             for job in batch:
@@ -443,17 +446,20 @@ class Service:
                 async with asyncio.timeout(POLL_SECONDS if self.places else None):
                     await self._queue_moved.wait()
             self._queue_moved.clear()
+            self._left_queue.clear()
             try:
                 waiting = await asyncio.to_thread(self.queue.waiting)
             except Exception:
                 log.exception("the queue could not be read")
                 waiting = []
+            waiting = [
+                row for row in waiting if row.id not in self._left_queue
+            ]  # nothing after the last word
             places = {row.id: place for place, row in enumerate(waiting, start=1)}
             before, self.places = self.places, places
             self._queued = {row.id: row for row in waiting}
             for row in waiting:
-                started = row.id in self._running  # since the look at the queue
-                if before.get(row.id) != places[row.id] and not started:
+                if before.get(row.id) != places[row.id]:
                     for topic in topics(row):
                         self.hub.tell(topic, "queued", job=row.id, position=places[row.id])
             await asyncio.sleep(POSITION_SECONDS)
