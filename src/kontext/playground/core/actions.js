@@ -99,7 +99,7 @@ export function setTool(tool) {
   if (!base(store.state)?.picture) return;
   store.set({ tool, compare: null, region: false });
   say(t(`tool.${tool}.help`));
-  if (tool !== 'move') requestAnimationFrame(() => document.querySelector('kx-pointer canvas')?.focus());
+  if (tool !== 'move') focusSoon('kx-pointer canvas');
 }
 
 export function toggleRegion() {
@@ -123,7 +123,7 @@ export function toggleCompare() {
   const other = others.find((one) => one.id === turn.parent) ?? others[0];
   const [a, b] = other.number < turn.number ? [other, turn] : [turn, other];
   store.set({ compare: { a: a.id, b: b.id, mode: recall('compare', 'slider') }, tool: 'move', region: false });
-  requestAnimationFrame(() => document.querySelector('kx-compare input[type=range]')?.focus());
+  focusSoon('kx-compare input[type=range]');
 }
 
 export function setMode(mode) {
@@ -203,6 +203,15 @@ export function choose(then = openFile, camera = false) {
   if (camera) input.setAttribute('capture', 'environment');
   input.addEventListener('change', () => input.files[0] && then(input.files[0]));
   input.click();
+}
+
+/** Focus what the next frames will draw. */
+function focusSoon(selector, frames = 60) {
+  requestAnimationFrame(() => {
+    const found = document.querySelector(selector);
+    if (found) found.focus();
+    else if (frames) focusSoon(selector, frames - 1);
+  });
 }
 
 export function zoom(factor, [x, y] = [0, 0]) {
