@@ -18,7 +18,7 @@ serve: .venv/installed
 	$(BIN)/kontext serve --open
 
 test: .venv/installed-test check
-	$(BIN)/python -m pytest -q --durations=10
+	$(BIN)/python -m pytest -q --durations=10 -n auto --maxprocesses 4 --dist loadfile
 
 check: .venv/installed-test
 	$(BIN)/ruff check .

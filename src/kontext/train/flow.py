@@ -115,10 +115,12 @@ class FlowTrainer:
             shared = -(-config.workers // config.references_every)
             seed = state["references_seed"] if state and "references_seed" in state else config.seed
             self.triples = Feeder(triples, workers=shared, first_seed=seed)
-            self.references = Pool(config.pool // config.references_every, self.codec, self.device)
+            self.references = Pool(
+                config.pool // config.references_every, self.codec, self.device, config.bfloat16
+            )
         workers = max(min(1, config.workers), config.workers - shared)
         self.feeder = Feeder(self.pairs, workers=workers, first_seed=first_seed)
-        self.pool = Pool(config.pool, self.codec, self.device)
+        self.pool = Pool(config.pool, self.codec, self.device, config.bfloat16)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.noise = self.generator
         if self.device.type != "cpu":  # millions of numbers a step: drawn where they are needed

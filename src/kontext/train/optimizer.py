@@ -2,7 +2,7 @@
 
 Muon (Jordan et al., 2024) replaces the momentum of a matrix by the nearest orthogonal one, found with five
 Newton-Schulz steps; matrices of one shape are iterated together. Convolutions count as (out, in * kernel).
-In float32 on a CPU, which has no fast bfloat16; in bfloat16 on an accelerator.
+In bfloat16 where the processor multiplies it fast, which the iteration bears well; else in float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 def orthogonalize(momentum: Tensor) -> Tensor:
     """Nearest matrices with all singular values near 1: (n, rows, columns) -> the same shape, float32."""
-    x = momentum if momentum.device.type == "cpu" else momentum.bfloat16()
+    slow = momentum.device.type == "cpu" and not torch.cpu._is_amx_tile_supported()
+    x = momentum if slow else momentum.bfloat16()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

@@ -155,10 +155,13 @@ def _tokenizer(text: str) -> Tokenizer:
 
 
 class Pool:
-    """A ring of encoded pairs on the training device."""
+    """A ring of encoded pairs on the training device; bfloat16: encode in it."""
 
-    def __init__(self, capacity: int, autoencoder: Autoencoder, device: torch.device):
+    def __init__(
+        self, capacity: int, autoencoder: Autoencoder, device: torch.device, bfloat16: bool = False
+    ):
         self.capacity, self.autoencoder, self.device = capacity, autoencoder, device
+        self.bfloat16 = bfloat16
         self.fields: dict[str, Tensor] = {}
         self.added = 0
 
@@ -187,7 +190,7 @@ class Pool:
         parts = []
         for start in range(0, len(pictures), ENCODED_AT_ONCE):
             pixels = to_pixels(pictures[start : start + ENCODED_AT_ONCE], self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 parts.append(self.autoencoder.encode(pixels).half())
         return torch.cat(parts)
 
