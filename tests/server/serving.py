@@ -26,7 +26,7 @@ class Running:
     def __init__(self, data, **settings):
         from kontext.server import Settings, create_app
 
-        listener = socket.socket()
+        listener = socket.socket(proto=socket.IPPROTO_TCP)  # as `kontext serve` listens
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         options = dict(host="127.0.0.1", port=port, data=data, editor=FAKE, grace_seconds=5.0) | settings

@@ -157,9 +157,7 @@ def _tokenizer(text: str) -> Tokenizer:
 class Pool:
     """A ring of encoded pairs on the training device; bfloat16: encode in it."""
 
-    def __init__(
-        self, capacity: int, autoencoder: Autoencoder, device: torch.device, bfloat16: bool = False
-    ):
+    def __init__(self, capacity: int, autoencoder: Autoencoder, device: torch.device, bfloat16: bool = False):
         self.capacity, self.autoencoder, self.device = capacity, autoencoder, device
         self.bfloat16 = bfloat16
         self.fields: dict[str, Tensor] = {}
