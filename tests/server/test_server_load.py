@@ -228,7 +228,7 @@ def test_sixty_four_clients_for_a_while(tmp_path):
 
 
 def test_answers_leave_at_once(tmp_path):
-    """Head and body in one packet's time: on a kept connection they once waited 40 ms for the client's word."""
+    """Head and body in one packet's time: on a kept connection they waited 40 ms for the client."""
     program = Program(tmp_path)
 
     async def ask(times):

@@ -53,9 +53,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     if keys.shape[0] != queries.shape[0]:  # one context shared by a batch of variants
         keys = keys.expand(queries.shape[0], -1, -1, -1)
         values = values.expand(queries.shape[0], -1, -1, -1)
-    if (
-        torch.is_grad_enabled() and queries.device.type == "cpu"
-    ):  # the fused one goes back four times slower there
+    if torch.is_grad_enabled() and queries.device.type == "cpu":  # the fused one goes back slowly there
         scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
         attended = scores.float().softmax(-1).to(values.dtype) @ values
     else:
