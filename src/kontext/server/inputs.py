@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import io
 import re
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from PIL import Image
@@ -22,6 +24,8 @@ from kontext.session.pixels import to_png
 
 DATA_URI = re.compile(r"data:image/[a-z0-9.+-]{1,32}(?:;[a-z0-9=.+-]{1,64})*;base64,", re.IGNORECASE)
 DECODERS = 2  # pictures opened at the same time, for memory's sake
+REMEMBERED = 256
+"""Pictures that are known again by their bytes: many prompts for one picture are the usual work."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Inputs:
     def __init__(self, service: Service) -> None:
         self.service = service
         self._decoding = asyncio.Semaphore(DECODERS)
+        self._known: OrderedDict[tuple, Kept] = OrderedDict()
 
     async def keep(
         self, data: bytes, name: str = "the picture", *, tolerance: int = 2, mask: bool = False
@@ -47,8 +52,15 @@ class Inputs:
 
         Raises BadPicture, TooLarge, Refused.
         """
-        async with self._decoding:
-            return await asyncio.to_thread(self._keep, data, name, tolerance, mask)
+        key = (hashlib.sha256(data).digest(), tolerance, mask)
+        kept = self._known.pop(key, None)
+        if kept is None or not self.service.store.blobs.touch(kept.sha256):
+            async with self._decoding:
+                kept = await asyncio.to_thread(self._keep, data, name, tolerance, mask)
+        self._known[key] = kept
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return kept
 
     def _keep(self, data: bytes, name: str, tolerance: int, mask: bool) -> Kept:
         limit = self.service.settings.picture_pixels

@@ -66,6 +66,8 @@ def run(
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd files are no news for an operator
 
+    sys.setswitchinterval(0.0005)  # threads that write results let the one that takes requests pass
+
     listener = _listen(settings)
     port = listener.getsockname()[1]
     service = Service(settings, launched)

@@ -26,6 +26,8 @@ from kontext.errors import Cancelled, KontextError
 
 log = logging.getLogger(__name__)
 
+POLITE = 10
+"""Niceness of a worker: where it shares processors with the service, a request is taken before the next step."""
 PREVIEW_SIDE = 256  # longest side of a preview, in pixels
 
 
@@ -214,5 +216,7 @@ def serve(connection: Connection, factory: str, model: str, device: str | None) 
 def main() -> None:
     """Arguments: number of the socket, editor, model, device; see `launch`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the service, which ends this process
+    if hasattr(os, "nice"):
+        os.nice(POLITE)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
     serve(Connection(int(sys.argv[1])), sys.argv[2], sys.argv[3], sys.argv[4] or None)

@@ -66,6 +66,16 @@ class Blobs:
             _sync_folder(os.path.dirname(path))
         return sha256
 
+    def touch(self, sha256: str) -> bool:
+        """Whether a blob is there, and young again as if it were put now; no where the place cannot do that."""
+        if not self.local:
+            return False
+        try:
+            os.utime(self.path(sha256))
+        except FileNotFoundError:
+            return False
+        return True
+
     def get(self, sha256: str) -> bytes:
         """The bytes, checked against their name. Raises NotFound, and BadPicture when they are damaged."""
         try:
