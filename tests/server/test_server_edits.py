@@ -210,6 +210,18 @@ def test_pictures_never_change_under_their_address(server):
     assert server.http.get(listed["thumbnail"]).status_code == 200
 
 
+def test_a_picture_given_again_is_known_by_its_bytes_while_its_file_is_there(server, monkeypatch):
+    inputs, opened_before = server.app.state.inputs, []
+    keep = inputs._keep
+    monkeypatch.setattr(inputs, "_keep", lambda *given: opened_before.append(given[0]) or keep(*given))
+    files = {"picture": ("a.png", png(noise((64, 64), seed=77)), "image/png")}
+    first, second = (server.http.post("/api/pictures", files=files).json() for _ in range(2))
+    assert first == second and len(opened_before) == 1
+    server.service.store.blobs.delete(first["picture"])
+    assert server.http.post("/api/pictures", files=files).json() == first and len(opened_before) == 2
+    assert server.http.get(first["url"]).status_code == 200
+
+
 def test_a_downloaded_picture_restores_its_chain_and_a_zip_its_session(server):
     session = server.session(name="kid ../../etc")
     for prompt in ("one", "two"):

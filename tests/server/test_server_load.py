@@ -205,7 +205,7 @@ class Load:
 def test_sixty_four_clients_for_a_while(tmp_path):
     seconds = float(os.environ.get("KONTEXT_LOAD_SECONDS", "60"))
     alone = engine_rate(min(30, seconds / 3))
-    program = Program(tmp_path, "--active-jobs", "200", *os.environ.get("KX","").split(), editor=TRUE)
+    program = Program(tmp_path, "--active-jobs", "200", "--workers", str(os.cpu_count()), editor=TRUE)
     try:
         program.ready()
         load = Load(program)

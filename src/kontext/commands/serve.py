@@ -31,7 +31,14 @@ def serve(
     model: options.Model = "nano",
     device: options.Device = None,
     executor: Annotated[str, typer.Option(help="local or ray.", metavar="local|ray")] = "local",
-    workers: Annotated[int, typer.Option(help="Worker processes; one for each GPU.", min=1, metavar="N")] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Worker processes: one for each GPU, or each core if many share it.",
+            min=1,
+            metavar="N",
+        ),
+    ] = 1,
     public_url: Annotated[
         str | None, typer.Option(help="Where clients reach it, behind a proxy.", metavar="URL")
     ] = None,

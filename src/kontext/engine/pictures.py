@@ -233,7 +233,7 @@ def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | No
         chunks = PngInfo()
         for key, value in (text or {}).items():
             chunks.add_itxt(key, value)
-        image.save(buffer, "PNG", pnginfo=chunks)
+        image.save(buffer, "PNG", pnginfo=chunks, compress_level=4)
         return buffer.getvalue()
     if format == "JPEG" and image.mode != "RGB":
         image = load(image).flat

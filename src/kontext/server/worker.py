@@ -27,7 +27,7 @@ from kontext.errors import Cancelled, KontextError
 log = logging.getLogger(__name__)
 
 POLITE = 10
-"""Niceness of a worker: where it shares processors with the service, a request is taken before the next step."""
+"""Niceness of a worker: on shared processors a request is taken before the next step."""
 PREVIEW_SIDE = 256  # longest side of a preview, in pixels
 
 

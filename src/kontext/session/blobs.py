@@ -67,7 +67,7 @@ class Blobs:
         return sha256
 
     def touch(self, sha256: str) -> bool:
-        """Whether a blob is there, and young again as if it were put now; no where the place cannot do that."""
+        """Whether a blob is there, made young as if it were put now. False where that cannot be done."""
         if not self.local:
             return False
         try:
