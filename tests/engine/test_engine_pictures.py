@@ -155,6 +155,15 @@ def test_bad_data_is_refused_in_one_line(data, said):
     assert "\n" not in str(refused.value) and str(refused.value).startswith("kid.png: ")
 
 
+def test_a_second_page_without_a_size_is_damage():
+    data = bytearray(encoded(Image.new("RGB", (48, 40)), "TIFF"))
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, directory)
+    struct.pack_into("<I", data, directory + 2 + 12 * entries, len(data))  # where the next page begins
+    with pytest.raises(BadPicture, match="damaged or cut short"):
+        load(bytes(data) + struct.pack("<HI", 0, 0))
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_damaged_bytes_never_escape_as_another_error(seed):
     random = np.random.default_rng(seed)

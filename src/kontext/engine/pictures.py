@@ -116,6 +116,7 @@ def _decode(data: bytes, source: str) -> Picture:
             image = Image.open(io.BytesIO(data), formats=READABLE)
             check_limits(image.size, source)
             image.load()
+            return _from_image(image, source)  # which reads metadata and counts frames
     except (BadPicture, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
@@ -126,7 +127,6 @@ def _decode(data: bytes, source: str) -> Picture:
         raise BadPicture(f"{source}: too large to open; the limit is {MAX_PIXELS} pixels") from error
     except Exception as error:  # decoders of hostile bytes raise almost anything
         raise BadPicture(f"{source}: damaged or cut short ({error or type(error).__name__})") from error
-    return _from_image(image, source)
 
 
 def check_limits(size: tuple[int, int], source: str) -> None:
