@@ -31,10 +31,13 @@ def start(tmp_path_factory):
 def server(start):
     """KONTEXT_EXECUTOR=ray runs the same tests on two Ray actors, of which one is killed on the way."""
     if os.environ.get("KONTEXT_EXECUTOR") != "ray":
-        return start().ready()
+        yield start().ready()
+        return
     ray = pytest.importorskip("ray")
     server = start(executor="ray", workers=2)
     workers = server.service.workers
     until(lambda: all(worker.alive for worker in workers), 300)
     threading.Timer(2.0, lambda: ray.kill(workers[0]._actor)).start()
-    return server
+    yield server
+    server.stop()
+    ray.shutdown()  # its own processes end with the thread that started them, which is a thread of the server

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from kontext import world
@@ -36,6 +37,7 @@ from kontext.errors import BadRequest
 STAGES = ("encode", "text", "sample", "decode")
 WARM_UP = 3
 TOLERANCE = 1e-4  # largest difference allowed between the engines' pixels (0..1) in "full" attention
+COLD = ("cold start seconds", "cold start seconds, diffusers")
 REFRESH = 4  # steps that share one look at the context, timed where there are more
 PROMPT = "make it night"
 DIFFUSERS_PARTS = {
@@ -95,22 +97,77 @@ def memory_mib(device: str) -> float:
     return peak / 1024 if sys.platform != "darwin" else peak / 2**20
 
 
-_FIRST_EDIT = """
-import sys, numpy
-from kontext.engine import Editor
-width, height = int(sys.argv[2]), int(sys.argv[3])
-Editor.load(sys.argv[1]).edit(numpy.full((height, width, 3), 128, numpy.uint8), "make it night", seed=0)
+def cold_start(model: str, size: int, times: int = 3) -> float:
+    """Median seconds of `kontext edit` as a whole process. Raises BadRequest when it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "given.png", Path(folder) / "made.png"
+        Image.new("RGB", (size, size), (128, 128, 128)).save(given)
+        command = [
+            "-m",
+            "kontext",
+            "edit",
+            str(given),
+            PROMPT,
+            "-o",
+            str(made),
+            "--model",
+            model,
+            "--seed",
+            "0",
+        ]
+        return _whole_process(command, times)
+
+
+_DIFFUSERS_EDIT = """
+import sys
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import FluxKontextPipeline, FluxTransformer2DModel
+from PIL import Image
+home, given, made, size, steps, text, width, pooled = sys.argv[1:4] + [int(one) for one in sys.argv[4:]]
+pipeline = FluxKontextPipeline(
+    transformer=FluxTransformer2DModel.from_pretrained(home, subfolder="transformer"),
+    vae=AutoencoderKL.from_pretrained(home, subfolder="vae"),
+    scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(home, subfolder="scheduler"),
+    text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None,
+)
+pipeline(
+    image=Image.open(given), height=size, width=size, num_inference_steps=steps, max_area=size * size,
+    prompt_embeds=torch.zeros(1, text, width), pooled_prompt_embeds=torch.zeros(1, pooled),
+    _auto_resize=False,
+).images[0].save(made)
 """
 
 
-def cold_start(model: str, size: int, times: int = 3) -> float:
-    """Median seconds from starting Python to the first finished edit. Raises BadRequest when that fails."""
+def cold_diffusers(model: Any, size: int, times: int = 3) -> float:
+    """Median seconds of a script that does one edit with diffusers on the same weights, as a whole process.
+
+    Text encoders are left out, in its favour. Raises BadRequest when it fails.
+    """
+    from kontext.checkpoint import save_diffusers
+
+    full = as_full(model)
+    config = full.preset.transformer
+    with tempfile.TemporaryDirectory() as folder:
+        home, given, made = (Path(folder) / name for name in ("model", "given.png", "made.png"))
+        save_diffusers(full, home)
+        Image.new("RGB", (size, size), (128, 128, 128)).save(given)
+        numbers = (
+            size,
+            full.preset.sampling.steps,
+            full.preset.text_length,
+            config.text_width,
+            config.pooled_width,
+        )
+        paths = (str(home), str(given), str(made))
+        return _whole_process(["-c", _DIFFUSERS_EDIT, *paths, *map(str, numbers)], times)
+
+
+def _whole_process(arguments: Sequence[str], times: int) -> float:
     taken = []
     for _ in range(times):
         started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", _FIRST_EDIT, model, str(size), str(size)], capture_output=True, text=True
-        )
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
         if done.returncode:
             raise BadRequest(f"a first edit in a new process failed: {done.stderr.strip().splitlines()[-1]}")
         taken.append(time.perf_counter() - started)
@@ -311,9 +368,7 @@ def sections(result: dict[str, Any]) -> list[str]:
         + "</li>"
         for row, t in result["latency"].items()
     ]
-    facts = [
-        f"<li>{name}: {result[name]}</li>" for name in ("memory MiB", "cold start seconds") if name in result
-    ]
+    facts = [f"<li>{name}: {result[name]}</li>" for name in ("memory MiB", *COLD) if name in result]
     out.append(f"<ul>{''.join(lines + facts)}</ul>")
     curves: dict[str, list[plots.Point]] = {}
     for row, cells in models.items():

@@ -205,6 +205,7 @@ def speed(
         more["memory MiB"] = round(suite.memory_mib(device), 1)
         more["cold start seconds"] = round(suite.cold_start(model, size), 3)
         if against:
+            more["cold start seconds, diffusers"] = round(suite.cold_diffusers(editor.model, size), 3)
             more["diffusers"] = suite.against_diffusers(
                 editor, run, pairs=n, size=size, steps=counts[-1], progress=_progress
             )
