@@ -37,7 +37,9 @@ def server(start):
     server = start(executor="ray", workers=2)
     workers = server.service.workers
     until(lambda: all(worker.alive for worker in workers), 300)
-    threading.Timer(2.0, lambda: ray.kill(workers[0]._actor)).start()
+    death = threading.Timer(2.0, ray.kill, [workers[0]._actor])
+    death.start()
     yield server
+    death.cancel()
     server.stop()
-    ray.shutdown()  # its own processes end with the thread that started them, which is a thread of the server
+    ray.shutdown()

@@ -337,4 +337,5 @@ def test_a_finished_job_of_another_origin_is_no_bfl_task(server):
 def test_metrics_count_what_happened(server):
     text = server.http.get("/metrics").text
     assert 'kontext_requests_total{method="GET",route="/api/jobs/{job}",status="200"}' in text
-    assert "kontext_workers_alive 1" in text and 'kontext_jobs{state="done"}' in text
+    alive = sum(worker.alive for worker in server.service.workers)
+    assert f"kontext_workers_alive {alive}" in text and 'kontext_jobs{state="done"}' in text

@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -133,10 +134,23 @@ def connect() -> None:
     with _connecting:
         if ray.is_initialized():
             return
+        joined: Future[None] = Future()
+        threading.Thread(target=_hold, args=(joined,), daemon=True).start()
         try:
-            ray.init(logging_level=logging.WARNING, include_dashboard=False, log_to_driver=False)
+            joined.result()
         except Exception as error:  # Ray raises bare ones when its parts do not start
             raise CannotLoad(f"no Ray cluster can be joined or started: {last_line(str(error))}") from None
+
+
+def _hold(joined: Future[None]) -> None:
+    """What Ray starts on this machine ends with the thread that has started it: one that stays."""
+    try:
+        ray.init(logging_level=logging.WARNING, include_dashboard=False, log_to_driver=False)
+    except Exception as error:
+        joined.set_exception(error)
+        return
+    joined.set_result(None)
+    threading.Event().wait()
 
 
 def last_line(text: str) -> str:
