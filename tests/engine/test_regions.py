@@ -243,7 +243,7 @@ def test_regions_of_large_canvases_are_found_on_a_small_grid():
 def test_empty_region_gives_the_original_object():
     original = Image.new("RGB", (20, 20), "green")
     other = Image.new("RGB", (20, 20), "red")
-    assert composite(original, other, other, Image.new("L", (20, 20)), None) is original
+    assert composite(original, other, Image.new("L", (20, 20)), None) is original
 
 
 def test_after_the_first_step_only_what_changes_is_computed(painting_editor, scene):

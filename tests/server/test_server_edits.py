@@ -50,9 +50,9 @@ def test_events_tell_queue_steps_and_the_finished_turn(server):
         "data:image/jpeg;base64,"
     )
     done = seen[-1][1]
-    assert (
-        done["turn"]["id"] == job["id"] and done["head"] == slow["id"]
-    )  # the head had moved on: it stays there
+    # the head had moved on: it stays there; one of several workers may have done the second first
+    first = {slow["id"]} if len(server.service.workers) == 1 else {slow["id"], job["id"]}
+    assert done["turn"]["id"] == job["id"] and done["head"] in first
 
 
 def test_session_events_tell_other_tabs(server):

@@ -19,6 +19,7 @@ from PIL import Image, ImageChops
 
 from kontext.engine import pictures
 from kontext.engine.context import PATCH, Canvas, ContextStore, decode, device_of, stack
+from kontext.engine.detail import add_detail
 from kontext.engine.pictures import Picture, PictureLike
 from kontext.engine.pointing import draw_on, inside_of, overlay_of
 from kontext.engine.previews import fit_projection, paint
@@ -401,21 +402,20 @@ class Editor:
 
     def _finish(self, job: Job, painted: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         """The output picture and its region (None: the whole)."""
-        result = job.plan.restore(painted)
         if job.picture is None or not job.request.lock:
-            return result, None
+            return job.plan.restore(painted), None
         codec = self.contexts.codec_view(job.source)
         inside = job.inside and job.plan.place(job.inside)
         region = find_region(change_map(np.asarray(painted), codec), painted.size, inside)
+        alpha = job.picture.alpha and job.plan.original(job.picture.alpha)
+        original = job.plan.original(job.picture.rgb if alpha else job.picture.flat)
+        result = add_detail(painted, original, codec, job.plan)
         if region.soft is None:
             return result, None
         soft = enlarge(region, job.plan)
         if job.inside is not None:  # the person's own border, at full resolution
             soft = ImageChops.multiply(soft, job.plan.original(job.inside))
-        alpha = job.picture.alpha and job.plan.original(job.picture.alpha)
-        original = job.plan.original(job.picture.rgb if alpha else job.picture.flat)
-        codec_view = job.plan.restore(Image.fromarray(codec))
-        return composite(original, result, codec_view, soft, alpha), soft
+        return composite(original, result, soft, alpha), soft
 
     def _result(
         self, job: Job, picture: Image.Image, region: Image.Image | None, evaluations: int, seconds: dict

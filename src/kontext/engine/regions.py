@@ -104,35 +104,28 @@ def _field(mask: Image.Image) -> Tensor:
 
 
 def composite(
-    original: Image.Image,
-    result: Image.Image,
-    codec: Image.Image,
-    soft: Image.Image,
-    alpha: Image.Image | None,
+    original: Image.Image, result: Image.Image, soft: Image.Image, alpha: Image.Image | None
 ) -> Image.Image:
     """Original and result as one picture; all of one size, `soft` (mode L) says where the result may show.
 
-    `codec` is the original through the codec alone. As result and codec view come together, what the codec
-    lost of the original (and, enlarged, the original's finer detail) is added back, so that the edge has
-    nothing to show. Where `soft` is 0 the pixels are the original's. `alpha` of the original stays there,
-    and new things are opaque.
+    Where `soft` is 0 the pixels are the original's. `alpha` of the original stays there, and new things are
+    opaque.
     """
     box = soft.getbbox()
     if box is None:
         return original if alpha is None else Image.merge("RGBA", (*original.split(), alpha))
-    o, r, c = (np.asarray(image.crop(box), np.float32) for image in (original, result, codec))
+    o, r = (np.asarray(image.crop(box), np.float32) for image in (original, result))
     weight = np.asarray(soft.crop(box), np.float32)[..., None] / 255
-    change = np.abs(r - c).max(-1, keepdims=True) / 255
-    same = 1 - np.clip((change - WEAK / 2) / (STRONG - WEAK / 2), 0, 1)
-    painted = r + same * (o - c)
-    mixed = np.clip(np.rint(o + weight * (painted - o)), 0, 255).astype(np.uint8)
+    mixed = np.clip(np.rint(o + weight * (r - o)), 0, 255).astype(np.uint8)
     whole = original.copy()
     whole.paste(Image.fromarray(mixed), box[:2])
     if alpha is None:
         return whole
+    change = np.abs(r - o).max(-1) / 255
+    painted = np.clip((change - WEAK / 2) / (STRONG - WEAK / 2), 0, 1)
     opacity = np.array(alpha, np.float32)
     x0, y0, x1, y1 = box
-    new = 255 * weight[..., 0] * (1 - same[..., 0])  # transparent stays where nothing was painted
+    new = 255 * weight[..., 0] * painted  # transparent stays where nothing was painted
     opacity[y0:y1, x0:x1] = np.maximum(opacity[y0:y1, x0:x1], new)
     return Image.merge("RGBA", (*whole.split(), Image.fromarray(np.rint(opacity).astype(np.uint8))))
 
