@@ -8,13 +8,17 @@ difference of original and codec, which also holds what a smaller canvas cannot 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from kontext.engine.sizes import Size, SizePlan
+from kontext.engine.sizes import SizePlan
+
+Corners = tuple[int, int, int, int]  # (left, top, right, bottom) in pixels
 
 NEAR = 1 / 64  # of the canvas side: half a window's side
 RIDGE = 1e-4  # variance of colour (of 1) that counts as none
@@ -25,26 +29,42 @@ COARSER, LARGEST = (
 )  # the maps are fitted on a grid so many times coarser than the canvas, at most so large
 
 
-def add_detail(painted: Image.Image, original: Image.Image, codec: np.ndarray, plan: SizePlan) -> Image.Image:
-    """The result at the size of the output, with the original's own detail.
+def add_detail(
+    painted: Image.Image, original: Image.Image, codec: np.ndarray, plan: SizePlan, box: Corners | None = None
+) -> Image.Image:
+    """The result at the size of the output, with the original's own detail inside `box` (None: everywhere).
 
     painted: the result on the canvas; codec (height, width, 3) uint8: the canvas through the codec alone;
     original: at the size of the output.
     """
+    made = plan.restore(painted).copy()
+    box = box or (0, 0, *plan.output)
     maps = colour_maps(np.asarray(painted), codec)
-    views = (original, plan.restore(Image.fromarray(codec)))
-    whole, seen = (np.asarray(view).astype(np.int16) for view in views)
-    lost = whole - seen
-    made = []
-    for to, channel in enumerate(
-        plan.restore(painted).split()
-    ):  # one by one, for the memory of large pictures
+    seen = plan.restore(Image.fromarray(codec)).crop(box)
+    lost = np.asarray(original.crop(box)).astype(np.int16) - np.asarray(seen)
+    shares = _enlarged(maps, painted.width, plan, box)
+    channels = []
+    for share, channel in zip(shares, made.crop(box).split()):  # one by one, for large pictures' memory
         values = np.asarray(channel).astype(np.float32)
-        for of in range(3):
-            share = plan.restore(_canvas(maps[to, of], painted.size), Image.Resampling.BILINEAR)
-            values += np.asarray(share) * lost[..., of]
-        made.append(Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8)))
-    return Image.merge("RGB", made)
+        for of, field in enumerate(share):
+            values += np.asarray(field) * lost[..., of]
+        channels.append(Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8)))
+    made.paste(Image.merge("RGB", channels), box[:2])
+    return made
+
+
+def _enlarged(maps: Tensor, width: int, plan: SizePlan, box: Corners) -> Iterator[Iterator[Image.Image]]:
+    """The maps of a canvas so wide, at the size of `box` of the output."""
+    scale = maps.shape[3] / width
+    left, top = plan.inner[:2]
+    across, down = plan.inner[2] / plan.output[0], plan.inner[3] / plan.output[1]
+    x0, y0, x1, y1 = box
+    part = tuple(
+        scale * value for value in (left + across * x0, top + down * y0, left + across * x1, top + down * y1)
+    )
+    size = (x1 - x0, y1 - y0)
+    for share in maps.numpy():
+        yield (Image.fromarray(field).resize(size, Image.Resampling.BILINEAR, part) for field in share)
 
 
 def colour_maps(result: np.ndarray, codec: np.ndarray) -> Tensor:
@@ -57,9 +77,7 @@ def colour_maps(result: np.ndarray, codec: np.ndarray) -> Tensor:
     radius = max(1, round(NEAR * max(c.shape[2:])))
 
     def mean(x: Tensor) -> Tensor:
-        side = 2 * radius + 1
-        x = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
-        return F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)
+        return _means(_means(x, radius, -1), radius, -2)
 
     def covariance(x: Tensor, y: Tensor) -> Tensor:
         """(rows, columns, 3 of x, 3 of y)"""
@@ -71,6 +89,16 @@ def colour_maps(result: np.ndarray, codec: np.ndarray) -> Tensor:
     ridge = RIDGE * torch.eye(3)
     maps = (inverse(covariance(c, c) + ridge) @ (covariance(c, r) + same * ridge)).mT
     return mean(maps.permute(2, 3, 0, 1).flatten(0, 1)[None])[0].unflatten(0, (3, 3))
+
+
+def _means(x: Tensor, radius: int, dim: int) -> Tensor:
+    """Means over what lies within `radius` along one axis."""
+    length = x.shape[dim]
+    sums = torch.cat((torch.zeros_like(x.narrow(dim, 0, 1)), x), dim).cumsum(dim, dtype=torch.float64)
+    here = torch.arange(length)
+    first, last = (here - radius).clamp(min=0), (here + radius + 1).clamp(max=length)
+    count = (last - first).view(-1, *[1] * (-1 - dim))
+    return ((sums.index_select(dim, last) - sums.index_select(dim, first)) / count).to(x.dtype)
 
 
 def inverse(matrices: Tensor) -> Tensor:
@@ -86,7 +114,3 @@ def _field(picture: np.ndarray) -> Tensor:
     field = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
     factor = max(COARSER, -(-max(field.shape) // LARGEST))
     return F.avg_pool2d(field, factor, ceil_mode=True, count_include_pad=False)
-
-
-def _canvas(field: Tensor, size: Size) -> Image.Image:
-    return Image.fromarray(field.numpy()).resize(size, Image.Resampling.BILINEAR)

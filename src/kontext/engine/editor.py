@@ -409,12 +409,14 @@ class Editor:
         region = find_region(change_map(np.asarray(painted), codec), painted.size, inside)
         alpha = job.picture.alpha and job.plan.original(job.picture.alpha)
         original = job.plan.original(job.picture.rgb if alpha else job.picture.flat)
-        result = add_detail(painted, original, codec, job.plan)
         if region.soft is None:
-            return result, None
+            return add_detail(painted, original, codec, job.plan), None
         soft = enlarge(region, job.plan)
         if job.inside is not None:  # the person's own border, at full resolution
             soft = ImageChops.multiply(soft, job.plan.original(job.inside))
+        result = (
+            add_detail(painted, original, codec, job.plan, soft.getbbox()) if soft.getbbox() else original
+        )
         return composite(original, result, soft, alpha), soft
 
     def _result(
