@@ -308,3 +308,11 @@ def test_regions_of_exact_edits_are_the_true_masks():
         inside = np.ones_like(sample.mask) if region.soft is None else region.soft > 0.5
         overlaps.append(overlap(inside, sample.mask))
     assert np.mean(overlaps) >= 0.8
+
+    recognised = []
+    for index in range(100):
+        sample = item("test", "global", index, size).sample
+        if sample.mask.all():
+            region = find_region(change_map(seen(sample.target), seen(sample.source)), (size, size))
+            recognised.append(region.soft is None)
+    assert len(recognised) > 40 and np.mean(recognised) >= 0.95, np.mean(recognised)
