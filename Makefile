@@ -17,8 +17,10 @@ demo: .venv/installed
 serve: .venv/installed
 	$(BIN)/kontext serve --open
 
-test: .venv/installed-test check
-	$(BIN)/python -m pytest -q --durations=10 -n auto --maxprocesses 4 --dist loadfile
+test: .venv/installed-test
+	{ $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy; } > .venv/check.log 2>&1 & checked=$$!; \
+	$(BIN)/python -m pytest -q --durations=10 -n auto --maxprocesses 4 --dist loadfile; tested=$$?; \
+	wait $$checked || { cat .venv/check.log; exit 1; }; exit $$tested
 
 check: .venv/installed-test
 	$(BIN)/ruff check .
@@ -36,10 +38,10 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: $(BIN)/python pyproject.toml
-	$(BIN)/pip install -q -e .
+	$(BIN)/pip install -q --no-compile -e .
 	touch $@
 
-.venv/installed-test: .venv/installed
-	$(BIN)/pip install -q -e '.[test]'
+.venv/installed-test: $(BIN)/python pyproject.toml
+	$(BIN)/pip install -q --no-compile -e '.[test]'
 	-$(BIN)/pip install -q --no-deps blackforest  # it asks for one old release of pillow, and works with the newest
-	touch $@
+	touch .venv/installed $@
