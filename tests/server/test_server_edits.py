@@ -10,6 +10,8 @@ from fake_editor import tint
 from PIL import Image
 from serving import noise, opened, png, until
 
+from kontext.session import Session
+
 
 def pixels(data):
     return np.asarray(opened(data).convert("RGB"))
@@ -208,6 +210,24 @@ def test_pictures_never_change_under_their_address(server):
         one for one in server.http.get("/api/sessions").json()["sessions"] if one["id"] == session["id"]
     )
     assert server.http.get(listed["thumbnail"]).status_code == 200
+
+
+def test_a_name_given_in_the_moment_of_another_change_is_kept(server, monkeypatch):
+    session = server.session()
+    server.ended(server.edit(session, "a hat")[0])
+    turn, rename = server.load(session)["turns"][1]["id"], Session.rename
+    others = iter(["somebody", "somebody else"])
+
+    def late(found, name, turn=None):
+        for other in others:
+            rename(server.service.store.open(found.id), other)  # between our look and our change
+            break
+        rename(found, name, turn)
+
+    monkeypatch.setattr(Session, "rename", late)
+    answer = server.http.patch(f"/api/sessions/{session['id']}/turns/{turn}", json={"name": "hat"})
+    assert answer.status_code == 200 and answer.json()["turns"][1]["name"] == "hat"
+    assert answer.json()["name"] == "somebody else"
 
 
 def test_a_picture_given_again_is_known_by_its_bytes_while_its_file_is_there(server, monkeypatch):

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.background import BackgroundTask
 
-from kontext.errors import BadRequest, NotFound
+from kontext.errors import BadRequest, Busy, NotFound
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.errors import TooLarge
@@ -28,6 +28,8 @@ from kontext.server.service import Service
 from kontext.server.views import SessionLine, SessionView, line_view
 from kontext.session import Session, Turn, archive, provenance
 from kontext.session.signing import sign_turns
+
+CHANGE_TRIES = 5
 
 router = APIRouter(prefix="/api/sessions", tags=["own"], responses=FAILURES)
 
@@ -191,7 +193,7 @@ async def head(key: Maker, request: Request, session: str, body: Head) -> Sessio
         else:
             found.goto(body.turn or "")
 
-    return await _change(request, key, session, move)
+    return await _change(request, key, session, move, again=body.move is None)
 
 
 @router.patch("/{session}/turns/{turn}")
@@ -206,12 +208,21 @@ async def delete_turn(key: Maker, request: Request, session: str, turn: str) -> 
     return await _change(request, key, session, lambda found: found.delete(turn))
 
 
-async def _change(request: Request, key: Key, session_id: str, change: Any) -> SessionView:
+async def _change(
+    request: Request, key: Key, session_id: str, change: Any, again: bool = True
+) -> SessionView:
+    """`again`: what somebody else changes in the same moment does not matter; the change is made after it."""
     service = service_of(request)
 
     def apply() -> tuple[Session, SessionView]:
-        session = open_session(service, key, session_id)
-        change(session)
+        for tries_left in reversed(range(CHANGE_TRIES if again else 1)):
+            session = open_session(service, key, session_id)
+            try:
+                change(session)
+                break
+            except Busy:
+                if not tries_left:
+                    raise
         return session, whole(service, session)
 
     session, view = await asyncio.to_thread(apply)
