@@ -32,5 +32,9 @@ class Busy(KontextError):
     """Somebody else holds what is needed now (a session opened twice, a full queue)."""
 
 
+class Stale(Busy):
+    """What a change builds on has itself been changed in the meantime; nothing was lost."""
+
+
 class Cancelled(KontextError):
     """The person asked to stop; nothing was written."""

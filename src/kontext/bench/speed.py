@@ -102,19 +102,8 @@ def cold_start(model: str, size: int, times: int = 3) -> float:
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.png", Path(folder) / "made.png"
         Image.new("RGB", (size, size), (128, 128, 128)).save(given)
-        command = [
-            "-m",
-            "kontext",
-            "edit",
-            str(given),
-            PROMPT,
-            "-o",
-            str(made),
-            "--model",
-            model,
-            "--seed",
-            "0",
-        ]
+        command = ["-m", "kontext", "edit", str(given), PROMPT, "-o", str(made)]
+        command += ["--model", model, "--seed", "0"]
         return _whole_process(command, times)
 
 

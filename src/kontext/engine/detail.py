@@ -23,10 +23,8 @@ Corners = tuple[int, int, int, int]  # (left, top, right, bottom) in pixels
 NEAR = 1 / 64  # of the canvas side: half a window's side
 RIDGE = 1e-4  # variance of colour (of 1) that counts as none
 SAME, OTHER = 0.02, 0.08  # mean change of colour (of 1) up to which a flat area is the same, and another
-COARSER, LARGEST = (
-    2,
-    256,
-)  # the maps are fitted on a grid so many times coarser than the canvas, at most so large
+COARSER = 2  # the maps are fitted on a grid so many times coarser than the canvas,
+LARGEST = 256  # and at most so large
 
 
 def add_detail(

@@ -414,9 +414,8 @@ class Editor:
         soft = enlarge(region, job.plan)
         if job.inside is not None:  # the person's own border, at full resolution
             soft = ImageChops.multiply(soft, job.plan.original(job.inside))
-        result = (
-            add_detail(painted, original, codec, job.plan, soft.getbbox()) if soft.getbbox() else original
-        )
+        box = soft.getbbox()
+        result = add_detail(painted, original, codec, job.plan, box) if box else original
         return composite(original, result, soft, alpha), soft
 
     def _result(

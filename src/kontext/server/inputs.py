@@ -52,7 +52,8 @@ class Inputs:
 
         Raises BadPicture, TooLarge, Refused.
         """
-        key = (hashlib.sha256(data).digest(), tolerance, mask)
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
+        key = (digest, name, tolerance, mask)
         kept = self._known.pop(key, None)
         if kept is None or not self.service.store.blobs.touch(kept.sha256):
             async with self._decoding:

@@ -39,9 +39,8 @@ POLICY = "; ".join(
         "frame-ancestors": "'none'",
     }.items()
 )
-IMPORT = re.compile(
-    r"""\b(?:import|from)\s*["'](\.[^"']+)["']"""
-)  # not import(...), which waits until it is run
+# Not import(...), which waits until it is run.
+IMPORT = re.compile(r"""\b(?:import|from)\s*["'](\.[^"']+)["']""")
 NONE_HERE = "<!doctype html><title>Kontext</title><p>The service runs, without a playground.</p>"
 
 

@@ -452,9 +452,8 @@ class Service:
             except Exception:
                 log.exception("the queue could not be read")
                 waiting = []
-            waiting = [
-                row for row in waiting if row.id not in self._left_queue
-            ]  # nothing after the last word
+            # Of those that have left meanwhile nothing is told after their last word.
+            waiting = [row for row in waiting if row.id not in self._left_queue]
             places = {row.id: place for place, row in enumerate(waiting, start=1)}
             before, self.places = self.places, places
             self._queued = {row.id: row for row in waiting}

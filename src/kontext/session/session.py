@@ -20,7 +20,7 @@ import sqlalchemy as sql
 from PIL import Image
 
 from kontext.engine import pictures
-from kontext.errors import BadRequest, Busy, NotFound
+from kontext.errors import BadRequest, Busy, NotFound, Stale
 from kontext.session.blobs import sha256_of
 from kontext.session.database import Database
 from kontext.session.pixels import as_picture, digest, to_png
@@ -367,7 +367,7 @@ class Session:
         if found is None:
             raise NotFound(f"session {self.id} was deleted by another process")
         if found != self.revision and not stale:
-            raise Busy(
+            raise Stale(
                 f"session {self.id} was changed by another process (revision {found}, here {self.revision}); "
                 "nothing was lost: reload it and try again"
             )

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.background import BackgroundTask
 
-from kontext.errors import BadRequest, Busy, NotFound
+from kontext.errors import BadRequest, NotFound, Stale
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.errors import TooLarge
@@ -29,7 +29,7 @@ from kontext.server.views import SessionLine, SessionView, line_view
 from kontext.session import Session, Turn, archive, provenance
 from kontext.session.signing import sign_turns
 
-CHANGE_TRIES = 5
+CHANGE_TRIES = 5  # of a change that others overtake between our look and our write
 
 router = APIRouter(prefix="/api/sessions", tags=["own"], responses=FAILURES)
 
@@ -211,7 +211,7 @@ async def delete_turn(key: Maker, request: Request, session: str, turn: str) -> 
 async def _change(
     request: Request, key: Key, session_id: str, change: Any, again: bool = True
 ) -> SessionView:
-    """`again`: what somebody else changes in the same moment does not matter; the change is made after it."""
+    """again: a change that means the same after somebody else's is made after it, where the two coincide."""
     service = service_of(request)
 
     def apply() -> tuple[Session, SessionView]:
@@ -220,7 +220,7 @@ async def _change(
             try:
                 change(session)
                 break
-            except Busy:
+            except Stale:
                 if not tries_left:
                     raise
         return session, whole(service, session)
