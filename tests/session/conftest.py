@@ -3,9 +3,7 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from kontext.session import Store
 
@@ -27,11 +25,7 @@ def tint():
 @pytest.fixture
 def picture():
     """48x32 RGB of noise, so that any loss shows."""
-    return noise(5)
-
-
-def noise(seed):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 48, 3), dtype=np.uint8))
+    return tinting.noise(5)
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import noise
 from PIL import Image
-from tint import TintEditor, tint
+from tint import TintEditor, noise, tint
 
 from kontext.errors import BadCheckpoint, BadRequest, Busy, NotFound
 from kontext.session.batch import JOURNAL, PARTS, Journal, run

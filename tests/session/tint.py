@@ -83,3 +83,7 @@ def tint(picture, prompt, seed):
     region = np.zeros((height, width), np.uint8)
     region[box] = 255
     return Image.fromarray(pixels), Image.fromarray(region)
+
+
+def noise(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 48, 3), dtype=np.uint8))
