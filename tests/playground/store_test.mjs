@@ -85,6 +85,17 @@ test('loading the same session again keeps the place, unless the turn is gone', 
   assert.equal(state.withSession(now, told(TURNS.slice(0, 3))).here, 'c');
 });
 
+test('an answer that others overtook changes nothing, and no turn heard of meanwhile is lost', () => {
+  const named = TURNS.map((one) => (one.id === 'b' ? { ...one, name: 'a blue one' } : one));
+  let now = state.withSession(opened(), told(named, { revision: 3 }));
+  now = state.withSession(now, told(TURNS, { revision: 2 }));
+  assert.equal(now.session.turns.b.name, 'a blue one');
+  now = state.withEvent(state.withJobs(now, [job('j', 'c')]), 'done', { job: 'j', turn: turn('j', 'c', 'green', 4), revision: 5 });
+  now = state.withSession(now, told(named, { revision: 4 }));
+  assert.equal(now.here, 'j');
+  assert.equal(state.withSession(now, told(named, { revision: 6 })).here, 'c', 'what somebody deleted goes');
+});
+
 test('deleting a turn takes what was made from it and goes to its parent', () => {
   const now = state.withoutTurn(opened(), 'b');
   assert.deepEqual(Object.keys(now.session.turns), ['a', 'd']);

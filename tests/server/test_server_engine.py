@@ -50,10 +50,14 @@ def test_the_engine_s_refusals_reach_the_person(tiny):
 
 def test_the_first_preview_comes_while_the_edit_runs(tiny):
     session = tiny.session(noise((64, 64)))
-    job = tiny.edit(session, "x", steps=50)[0]
-    with tiny.http.stream("GET", f"/api/jobs/{job['id']}/events") as stream:
-        text = "".join(stream.iter_text())
-    assert text.count("event: step") >= 2 and text.count("event: done") == 1 and "data:image/jpeg" in text
+    text = ""
+    with tiny.http.stream("GET", f"/api/sessions/{session['id']}/events") as stream:
+        parts = stream.iter_text()
+        text += next(parts)  # it listens
+        tiny.edit(session, "x", steps=6)
+        while "event: done" not in text:
+            text += next(parts)
+    assert text.count("event: step") >= 6 and text.index("data:image/jpeg") < text.index("event: done")
 
 
 def test_ready_is_told_only_when_the_model_is_loaded(start):

@@ -11,7 +11,7 @@ import { sentences } from './words.js';
 const DRAFTS_KEPT = 12;
 let stop = () => {};
 let offlineNotice = null;
-let loading = false;
+let loading = null; // {id, revision}: the session being loaded again and the newest of it that was heard of
 const warned = new Set(); // each warning once a session; the details of a turn have it always
 
 export async function boot() {
@@ -76,13 +76,17 @@ export function openSession(id) {
   return attempt(async () => enter(await api.session(id)));
 }
 
-/** Load the session again; what is being looked at stays. */
-export async function reload() {
+/** Load the session again, at least in the revision that was heard of; what is being looked at stays. */
+export async function reload(revision = 0) {
   const id = store.state.session?.id;
-  if (!id || loading) return;
-  loading = true;
-  const told = await api.session(id).catch(() => null);
-  loading = false;
+  if (loading?.id === id) loading.revision = Math.max(loading.revision, revision);
+  if (!id || loading?.id === id) return;
+  const mine = (loading = { id, revision });
+  let told;
+  do told = await api.session(id).catch(() => null);
+  while (loading === mine && told && told.revision < mine.revision);
+  if (loading !== mine) return;
+  loading = null;
   if (!told || store.state.session?.id !== id) return;
   store.set((state) => withSession(state, told));
   const known = new Set([...told.jobs, ...told.turns].map((one) => one.id));
@@ -101,7 +105,7 @@ function hear(name, data) {
     return leave();
   }
   const { session, jobs } = store.state;
-  if (name === 'changed') return data.revision > session.revision ? reload() : null;
+  if (name === 'changed') return data.revision > session.revision ? reload(data.revision) : null;
   if (name === 'queued' && !jobs[data.job]) setTimeout(() => store.state.jobs[data.job]?.prompt ?? reload(), 400);
   if (name === 'done' && data.turn.picture) new Image().src = data.turn.picture; // before all thumbnails
   store.set((state) => withEvent(state, name, data));
@@ -160,7 +164,7 @@ function line(open) {
   }
   offlineNotice = setTimeout(() => {
     store.set({ online: false });
-    const actions = [{ label: t('again'), run: reload }];
+    const actions = [{ label: t('again'), run: () => reload() }];
     notify({ kind: 'error', offline: true, title: t('error.offline'), text: t('error.offline.step'), actions });
   }, 1500);
 }

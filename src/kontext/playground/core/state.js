@@ -13,7 +13,7 @@ export function initial() {
     examples: [],
     online: true,
     login: false,
-    session: null, // {id, name, revision, turns: {id: turn}}
+    session: null, // {id, name, revision, turns: {id: turn}}; `heard`: the revision of a turn that an event told of
     here: null, // the turn or job that is looked at; the next edit starts from it
     ahead: {}, // turn -> the child visited last, for redo
     jobs: {}, // id -> job of the API, with `preview` and `message`
@@ -34,10 +34,15 @@ export function initial() {
   };
 }
 
-/** A session as the API tells it. The same session again keeps the place; a new one starts at its head. */
+/**
+ * A session as the API tells it. The same session again keeps the place; a new one starts at its head. Answers
+ * may overtake each other: an older one than what is known changes nothing.
+ */
 export function withSession(state, told) {
-  const turns = Object.fromEntries(told.turns.map((turn) => [turn.id, turn]));
   const same = state.session?.id === told.id;
+  if (same && told.revision < state.session.revision) return state;
+  const later = same ? Object.values(state.session.turns).filter((turn) => turn.heard > told.revision) : [];
+  const turns = Object.fromEntries([...told.turns, ...later].map((turn) => [turn.id, turn]));
   const kept = same ? Object.values(state.jobs).filter((job) => job.state !== 'done') : [];
   const jobs = Object.fromEntries(kept.map((job) => [job.id, job]));
   for (const job of told.jobs) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step']) };
@@ -72,9 +77,8 @@ export function withEvent(state, name, data) {
   }
   if (name === 'done') {
     const { [old.id]: _, ...jobs } = state.jobs;
-    const revision = Math.max(state.session.revision, data.revision ?? 0);
-    const turns = { ...state.session.turns, [data.turn.id]: data.turn };
-    return { ...state, jobs, session: { ...state.session, revision, turns } };
+    const turns = { ...state.session.turns, [data.turn.id]: { ...data.turn, heard: data.revision } };
+    return { ...state, jobs, session: { ...state.session, turns } };
   }
   if (name === 'failed') {
     if (state.session.turns[old.id]) return state;
