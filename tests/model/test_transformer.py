@@ -65,10 +65,11 @@ def masked_forward(model, target, text, pooled, times, ids, context):
     def heads(x):
         return rearrange(x, "b n (k h d) -> k b h n d", k=3, h=config.heads)
 
+    def turned(x):
+        return apply_rotary(x.transpose(1, 2)[:, :, None], table)[:, :, 0].transpose(1, 2)
+
     def attend(q, k, v):
-        out = F.scaled_dot_product_attention(
-            apply_rotary(q, table), apply_rotary(k, table), v, attn_mask=sees
-        )
+        out = F.scaled_dot_product_attention(turned(q), turned(k), v, attn_mask=sees)
         return rearrange(out, "b h n d -> b n (h d)")
 
     image = model.img_in(torch.cat([target, *(tokens for tokens, _ in context)], 1))
@@ -201,7 +202,7 @@ def test_before_training_the_velocity_is_zero():
 
 def test_rotary_scores_depend_on_relative_positions_only():
     g = torch.Generator().manual_seed(0)
-    q, k = torch.randn(1, 1, 1, 32, generator=g), torch.randn(1, 1, 1, 32, generator=g)
+    q, k = torch.randn(1, 1, 1, 1, 32, generator=g), torch.randn(1, 1, 1, 1, 32, generator=g)
     axes = (8, 12, 12)
 
     def score(a, b):
@@ -215,7 +216,7 @@ def test_rotary_scores_depend_on_relative_positions_only():
 
 
 def test_rotary_leaves_position_zero_as_it_is():
-    x = torch.randn(1, 2, 1, 32)
+    x = torch.randn(1, 1, 2, 3, 32)
     assert torch.equal(apply_rotary(x, rotary_table(torch.zeros(1, 3), (8, 12, 12), 1e4)), x)
 
 

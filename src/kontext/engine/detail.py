@@ -77,26 +77,26 @@ def colour_maps(result: np.ndarray, codec: np.ndarray) -> Tensor:
     def mean(x: Tensor) -> Tensor:
         return _means(_means(x, radius, -1), radius, -2)
 
-    def covariance(x: Tensor, y: Tensor) -> Tensor:
-        """(rows, columns, 3 of x, 3 of y)"""
-        product = mean((x[:, :, None] * y[:, None]).flatten(1, 2)).unflatten(1, (3, 3))
-        return (product - mean(x)[:, :, None] * mean(y)[:, None])[0].permute(2, 3, 0, 1)
-
-    change = mean((r - c).abs()).amax(dim=1)[0, :, :, None, None]
-    same = ((OTHER - change) / (OTHER - SAME)).clamp(0, 1)
+    pairs = (c[:, :, None] * torch.cat((c, r), 1)[:, None]).flatten(1, 2)
+    means = mean(torch.cat((c, r, (r - c).abs(), pairs), 1))[0].permute(1, 2, 0)
+    of, to, change, products = means.split((3, 3, 3, 18), -1)
+    # (rows, columns, 3 of codec, 3 of codec and 3 of result)
+    covariance = products.unflatten(-1, (3, 6)) - of[..., None] * torch.cat((of, to), -1)[..., None, :]
+    same = ((OTHER - change.amax(-1)) / (OTHER - SAME)).clamp(0, 1)[..., None, None]
     ridge = RIDGE * torch.eye(3)
-    maps = (inverse(covariance(c, c) + ridge) @ (covariance(c, r) + same * ridge)).mT
+    maps = (inverse(covariance[..., :3] + ridge) @ (covariance[..., 3:] + same * ridge)).mT
     return mean(maps.permute(2, 3, 0, 1).flatten(0, 1)[None])[0].unflatten(0, (3, 3))
 
 
 def _means(x: Tensor, radius: int, dim: int) -> Tensor:
     """Means over what lies within `radius` along one axis."""
     length = x.shape[dim]
-    sums = torch.cat((torch.zeros_like(x.narrow(dim, 0, 1)), x), dim).cumsum(dim, dtype=torch.float64)
-    here = torch.arange(length)
-    first, last = (here - radius).clamp(min=0), (here + radius + 1).clamp(max=length)
-    count = (last - first).view(-1, *[1] * (-1 - dim))
-    return ((sums.index_select(dim, last) - sums.index_select(dim, first)) / count).to(x.dtype)
+    total, count = x.clone(), torch.ones(length)
+    for shift in range(1, min(radius, length - 1) + 1):
+        for into, of in ((shift, 0), (0, shift)):
+            total.narrow(dim, into, length - shift).add_(x.narrow(dim, of, length - shift))
+            count.narrow(0, into, length - shift).add_(1)
+    return total.div_(count.view(-1, *[1] * (-1 - dim)))
 
 
 def inverse(matrices: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from kontext.engine.detail import add_detail
 from kontext.engine.pictures import Picture, PictureLike
 from kontext.engine.pointing import draw_on, inside_of, overlay_of
 from kontext.engine.previews import fit_projection, paint
+from kontext.engine.processor import keep_memory, quicken_decoder
 from kontext.engine.prompts import PromptStore
 from kontext.engine.regions import (
     active_tokens,
@@ -117,7 +118,10 @@ class Editor:
         from kontext.checkpoint import load_model
 
         start = time.perf_counter()
+        keep_memory()
         model = load_model(name_or_path, device=usable_device(device), dtype=dtype, lora=lora)
+        if dtype is None:
+            quicken_decoder(model)
         editor = cls(model, refresh=refresh)
         editor._load_seconds = time.perf_counter() - start
         return editor

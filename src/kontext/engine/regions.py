@@ -68,12 +68,12 @@ def find_region(change: Tensor, canvas: Size, inside: Image.Image | None = None)
     if inside is None and _everywhere(change):
         return Region(None)
     size = change.abs().amax(dim=0)[None, None]
-    restless = float(size.quantile(0.3))
+    restless = float(np.quantile(size.numpy(), 0.3))
     if inside is not None:
         size = size * (F.interpolate(_field(inside), size.shape[2:], mode="area") > 0)
     weak = min(max(WEAK, RESTLESS_WEAK * restless), CALM * WEAK)
     strong = min(max(STRONG, RESTLESS_STRONG * restless), CALM * STRONG)
-    halo = HALO * F.max_pool2d(size, 9, 1, 4)
+    halo = HALO * _square(size, 4)
     grown = _connected((size > weak) & (size > halo), size > strong)
     radius = max(1, round(min(size.shape[2:]) * MARGIN))
     grown = _shrink(_grow(grown, radius), radius)  # gaps closed
@@ -167,17 +167,27 @@ def token_mask(inside: Image.Image, patch: int = 16) -> Tensor:
     return F.max_pool2d(_field(inside), patch)[0, 0] > 0
 
 
+def _largest(x: Tensor, radius: int, dim: int) -> Tensor:
+    """The largest value within `radius` along one axis."""
+    for _ in range(radius):
+        wide = x.clone()
+        for into, of in ((1, 0), (0, 1)):
+            part = wide.narrow(dim, into, x.shape[dim] - 1)
+            torch.maximum(part, x.narrow(dim, of, x.shape[dim] - 1), out=part)
+        x = wide
+    return x
+
+
+def _square(x: Tensor, radius: int) -> Tensor:
+    """The largest value within so many rows and columns."""
+    return _largest(_largest(x, radius, -1), radius, -2)
+
+
 def _grow(mask: Tensor, radius: int) -> Tensor:
     """Dilation by a disc-like shape: a square and a diamond in turn."""
-    field = mask.float()
     for i in range(radius):
-        if i % 2:
-            field = F.max_pool2d(field, 3, 1, 1)
-        else:
-            field = torch.maximum(
-                F.max_pool2d(field, (3, 1), 1, (1, 0)), F.max_pool2d(field, (1, 3), 1, (0, 1))
-            )
-    return field > 0
+        mask = _square(mask, 1) if i % 2 else _largest(mask, 1, -1) | _largest(mask, 1, -2)
+    return mask
 
 
 def _shrink(mask: Tensor, radius: int) -> Tensor:
@@ -186,13 +196,21 @@ def _shrink(mask: Tensor, radius: int) -> Tensor:
 
 def _connected(allowed: Tensor, seeds: Tensor) -> Tensor:
     """The part of `allowed` that is connected with a seed; what lies within 2 pixels counts as connected."""
-    where = F.max_pool2d(allowed.float(), 2, ceil_mode=True)
-    field, count = F.max_pool2d((seeds & allowed).float(), 2, ceil_mode=True), -1.0
-    while (now := float(field.sum())) != count:
-        count = now
+    where, field, before = _halved(allowed), _halved(seeds & allowed), None
+    while before is None or not torch.equal(field, before):
+        before = field
         for _ in range(8):
-            field = F.max_pool2d(field, 3, 1, 1) * where
-    return allowed & (F.interpolate(field, scale_factor=2)[..., : allowed.shape[2], : allowed.shape[3]] > 0)
+            field = _square(field, 1) & where
+    rows, columns = allowed.shape[-2:]
+    return allowed & field.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., :rows, :columns]
+
+
+def _halved(mask: Tensor) -> Tensor:
+    """Whether any of 2x2 is set."""
+    rows, columns = mask.shape[-2:]
+    even = F.pad(mask, (0, columns % 2, 0, rows % 2))
+    pairs = even[..., ::2] | even[..., 1::2]
+    return pairs[..., ::2, :] | pairs[..., 1::2, :]
 
 
 def _feather(mask: Tensor, radius: int) -> Tensor:

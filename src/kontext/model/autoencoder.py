@@ -166,8 +166,9 @@ class Autoencoder(nn.Module):
         return self.config.scale * (mean - self.config.shift)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """latents as `encode` gives them -> pixels, about [-1, 1], not clamped."""
-        return self.decoder(latents / self.config.scale + self.config.shift)
+        """latents as `encode` gives them -> pixels, about [-1, 1], not clamped, in the decoder's type."""
+        raw = latents / self.config.scale + self.config.shift
+        return self.decoder(raw.to(self.decoder.conv_in.weight.dtype))
 
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the raw latents, before scale and shift."""

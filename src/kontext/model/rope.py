@@ -25,8 +25,10 @@ def rotary_table(ids: Tensor, axes: tuple[int, ...], theta: float) -> Tensor:
 
 
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
-    """Turn x (batch, heads, n, head_width) by a table of n positions, in float32; keeps x's type."""
-    pairs = x.float().unflatten(-1, (-1, 2))
+    """Turn x (batch, n, k, heads, head_width), k of queries and keys, by a table of n positions, in float32;
+    keeps x's type.
+    """
+    pairs, table = x.float().unflatten(-1, (-1, 2)), table[:, None, None]
     if torch.is_grad_enabled() or torch.compiler.is_compiling():  # compilers do not fuse complex numbers
         (even, odd), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
         turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
