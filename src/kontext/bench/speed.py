@@ -4,11 +4,13 @@ One edit is what a user waits for: text, encoding, steps, decoding, an 8-bit pic
 pictures are seen for the first time; of ``seen`` ones the context is cached, as after the first look. With
 ``against_diffusers`` both engines run the same pieces (encode, steps, decode) on the same weights, noise
 and text states, in interleaved pairs on the same threads. Their outputs must agree where ours attends as
-theirs does ("full"); the shipped attention ("prefix") is timed beside it.
+theirs does ("full"); the shipped attention ("prefix") is timed beside it, and so is a whole edit of the
+shipped kind, from the sentence to the finished picture, beside their 28 steps.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gc
 import resource
@@ -39,6 +41,8 @@ WARM_UP = 3
 TOLERANCE = 1e-4  # largest difference allowed between the engines' pixels (0..1) in "full" attention
 COLD = ("cold start seconds", "cold start seconds, diffusers")
 REFRESH = 4  # steps that share one look at the context, timed where there are more
+LONG = 28  # steps that diffusers takes by default
+WHOLE = f"a whole edit beside {LONG} steps"
 PROMPT = "make it night"
 DIFFUSERS_PARTS = {
     "transformer": "FluxTransformer2DModel",
@@ -194,6 +198,8 @@ def against_diffusers(
         ways["ours, prefix seen"] = lambda p: ours(editor.model, p, cached)
     worst = far = 0.0
     ratios: dict[str, list[float]] = {way: [] for way in ways}
+    ways[WHOLE] = lambda p: _whole_edit(editor, p)
+    ratios[WHOLE] = []
     text, pooled = editor.prompts.states(PROMPT)
     for i in progress(range(-1, pairs), pairs + 1, "against diffusers"):
         given = Pieces(
@@ -210,9 +216,10 @@ def against_diffusers(
         )
         if "ours, prefix seen" in ways:
             ways["ours, prefix seen"](given)  # the first look
-        expected = None
+        ways[WHOLE](given)
         for way, edit in ways.items():
-            expected, their_seconds = _timed(theirs, given)
+            asked = dataclasses.replace(given, steps=LONG) if way == WHOLE else given
+            expected, their_seconds = _timed(theirs, asked)
             made, our_seconds = _timed(edit, given)
             if way == "ours, full":
                 worst = max(worst, float((made - expected).abs().max()))
@@ -236,6 +243,14 @@ def against_diffusers(
     }
 
 
+def _whole_edit(editor: Any, given: Pieces) -> Tensor:
+    """As a person has it done: own steps, a new sentence, what did not change kept."""
+    picture = (given.picture[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    request = EditRequest(picture=picture, prompt=f"{PROMPT}, {time.perf_counter()}", seed=0)
+    (result,) = ask(editor, [request])
+    return torch.from_numpy(np.asarray(result.picture))
+
+
 def _timed(edit: Callable[[Pieces], Tensor], given: Pieces) -> tuple[Tensor, float]:
     gc.collect()
     started = time.perf_counter()
@@ -245,20 +260,18 @@ def _timed(edit: Callable[[Pieces], Tensor], given: Pieces) -> tuple[Tensor, flo
 
 
 def as_full(model: Any) -> Any:
-    """The model with the same weights, its transformer attending as FLUX.1 Kontext does."""
+    """The model with the same weights, its transformer attending as FLUX.1 Kontext does, all in one type."""
     from kontext.model.transformer import Transformer
 
-    config = model.transformer.config
-    if config.context_attention == "full":
-        return model
-    config = dataclasses.replace(config, context_attention="full")
+    config = dataclasses.replace(model.transformer.config, context_attention="full")
     transformer = Transformer(config)
     transformer.load_state_dict(model.transformer.state_dict())
-    transformer = (
-        transformer.to(device_of(model), parameter_type(model.transformer)).eval().requires_grad_(False)
-    )
+    dtype = parameter_type(model.transformer)
+    transformer = transformer.to(device_of(model), dtype).eval().requires_grad_(False)
+    autoencoder = copy.deepcopy(model.autoencoder).to(dtype)  # a processor's decoder may be in bfloat16
     preset = dataclasses.replace(model.preset, transformer=config)
-    return dataclasses.replace(model, preset=preset, transformer=transformer, source=None)
+    changed = {"preset": preset, "transformer": transformer, "autoencoder": autoencoder, "source": None}
+    return dataclasses.replace(model, **changed)
 
 
 def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
