@@ -115,6 +115,18 @@ def decode(model, latents: Tensor) -> np.ndarray:
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
+def quicken_decoder(model) -> None:
+    """Put the autoencoder's decoder into bfloat16 where the processor multiplies that in tiles (AMX).
+
+    Twice as fast there, and half a level of 255 from float32 where a round trip costs some ten; elsewhere
+    bfloat16 is slower, and nothing is done. Latents, text and transformer stay as they are.
+    """
+    decoder = model.autoencoder.decoder
+    weight = next(decoder.parameters())
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.cpu._is_amx_tile_supported():
+        decoder.to(torch.bfloat16)
+
+
 def stack(prefixes: Sequence[Prefix]) -> Prefix:
     """Prefixes of several pictures of equal size as one for a batch; one alone serves a batch of any size."""
     if all(prefix is prefixes[0] for prefix in prefixes):

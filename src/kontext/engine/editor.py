@@ -18,12 +18,19 @@ import torch
 from PIL import Image, ImageChops
 
 from kontext.engine import pictures
-from kontext.engine.context import PATCH, Canvas, ContextStore, decode, device_of, stack
+from kontext.engine.context import (
+    PATCH,
+    Canvas,
+    ContextStore,
+    decode,
+    device_of,
+    quicken_decoder,
+    stack,
+)
 from kontext.engine.detail import add_detail
 from kontext.engine.pictures import Picture, PictureLike
 from kontext.engine.pointing import draw_on, inside_of, overlay_of
 from kontext.engine.previews import fit_projection, paint
-from kontext.engine.processor import keep_memory, quicken_decoder
 from kontext.engine.prompts import PromptStore
 from kontext.engine.regions import (
     active_tokens,
@@ -49,6 +56,7 @@ from kontext.engine.sampling import Batch, sample, seeded_noise
 from kontext.engine.sizes import Box, Size, SizePlan, plan_edit, plan_generate
 from kontext.errors import BadRequest
 from kontext.flow import schedule
+from kontext.memory import keep_freed
 from kontext.model.tokens import pack, picture_ids, unpack
 
 POOR_ROUND_TRIP_DB = 20.0  # pictures of the illustrated world: 22 and more
@@ -118,7 +126,7 @@ class Editor:
         from kontext.checkpoint import load_model
 
         start = time.perf_counter()
-        keep_memory()
+        keep_freed()
         model = load_model(name_or_path, device=usable_device(device), dtype=dtype, lora=lora)
         if dtype is None:
             quicken_decoder(model)
