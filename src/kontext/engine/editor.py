@@ -24,7 +24,7 @@ from kontext.engine.context import (
     ContextStore,
     decode,
     device_of,
-    quicken_decoder,
+    quicken,
     stack,
 )
 from kontext.engine.detail import add_detail
@@ -129,7 +129,7 @@ class Editor:
         keep_freed()
         model = load_model(name_or_path, device=usable_device(device), dtype=dtype, lora=lora)
         if dtype is None:
-            quicken_decoder(model)
+            quicken(model)
         editor = cls(model, refresh=refresh)
         editor._load_seconds = time.perf_counter() - start
         return editor
