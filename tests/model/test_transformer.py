@@ -122,6 +122,14 @@ def test_a_prefix_computed_before_equals_one_computed_now():
 
 
 @torch.no_grad()
+def test_a_prefix_holds_no_more_memory_than_it_says():
+    tokens, where = inputs()[-1][0]
+    prefix = random_transformer().prefill(tokens, where)
+    parts = [part for block in prefix.blocks for part in block]
+    assert sum(part.untyped_storage().nbytes() for part in parts) == prefix.bytes
+
+
+@torch.no_grad()
 def test_keys_and_values_are_of_the_picture_alone():
     """Bit-equal whatever the prompt, the noise and the time of the edits around them."""
     model = random_transformer()

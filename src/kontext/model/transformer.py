@@ -180,7 +180,8 @@ class Transformer(nn.Module):
         for block, block_mod in zip(self.single_blocks, mod.single):
             x, seen = block.context(x, block_mod, rotary, last=block is self.single_blocks[-1])
             blocks.append(seen)
-        return Prefix(tuple(blocks))
+        # Apart from what they were computed with: a cached prefix must not hold several times its size.
+        return Prefix(tuple(KeysValues(*(part.contiguous() for part in block)) for block in blocks))
 
     def vector(self, timesteps: Tensor, pooled: Tensor, guidance: Tensor | None = None) -> Tensor:
         """The conditioning vector (b, width) of times, pooled text and, where it is embedded, guidance."""
