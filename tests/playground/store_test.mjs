@@ -53,6 +53,15 @@ test('a job is a node of the tree under its own id until the turn of that id is 
   assert.equal(now.jobs.j, undefined);
 });
 
+test('the time to go follows from the pace of the steps so far', () => {
+  const step = (now, at, ms) => state.withEvent(now, 'step', { job: 'j', step: at, steps: 20 }, ms);
+  let now = step(state.withJobs(opened(), [job('j', 'c')]), 0, 500);
+  assert.equal(now.jobs.j.left, null, 'one event has no pace');
+  now = step(step(now, 1, 1000), 5, 3000);
+  assert.equal(now.jobs.j.left, 7.5);
+  assert.equal(state.withSession(now, told(TURNS, { jobs: [job('j', 'c')] })).jobs.j.left, 7.5);
+});
+
 test('events that overtake the answer to the request lose nothing', () => {
   let now = state.withEvent(opened(), 'step', { job: 'j', step: 2, steps: 8, preview: 'data:x' });
   assert.equal(tree.nodes(now).length, 4, 'not shown before its prompt is known');

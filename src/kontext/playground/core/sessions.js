@@ -108,7 +108,7 @@ function hear(name, data) {
   if (name === 'changed') return data.revision > session.revision ? reload(data.revision) : null;
   if (name === 'queued' && !jobs[data.job]) setTimeout(() => store.state.jobs[data.job]?.prompt ?? reload(), 400);
   if (name === 'done' && data.turn.picture) new Image().src = data.turn.picture; // before all thumbnails
-  store.set((state) => withEvent(state, name, data));
+  store.set((state) => withEvent(state, name, data, performance.now()));
   if (name === 'done') finished(data);
   else if (name === 'failed' && data.state !== 'cancelled') failed(data);
   else if (name === 'failed') say(t('said.cancelled'));

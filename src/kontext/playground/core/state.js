@@ -16,7 +16,7 @@ export function initial() {
     session: null, // {id, name, revision, turns: {id: turn}}; `heard`: the revision of a turn that an event told of
     here: null, // the turn or job that is looked at; the next edit starts from it
     ahead: {}, // turn -> the child visited last, for redo
-    jobs: {}, // id -> job of the API, with `preview` and `message`
+    jobs: {}, // id -> job of the API, with `preview`, `message`, and `left`: seconds to go at the pace so far
     arriving: null, // {url, name} of a picture that is being sent
     prefill: null, // milliseconds
     draft: DRAFT,
@@ -45,7 +45,7 @@ export function withSession(state, told) {
   const turns = Object.fromEntries([...told.turns, ...later].map((turn) => [turn.id, turn]));
   const kept = same ? Object.values(state.jobs).filter((job) => job.state !== 'done') : [];
   const jobs = Object.fromEntries(kept.map((job) => [job.id, job]));
-  for (const job of told.jobs) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step']) };
+  for (const job of told.jobs) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step', 'since', 'left']) };
   const { id, name, revision } = told;
   const next = { ...state, session: { id, name, revision, turns }, jobs, arriving: null };
   if (same && node(next, state.here)) return next;
@@ -65,15 +65,17 @@ export function withJobs(state, jobs) {
   return first ? select(next, first.id) : next;
 }
 
-/** One server-sent event; `changed` and `gone` need the network and are not for here. */
-export function withEvent(state, name, data) {
+/** One server-sent event, heard at `now` (ms); `changed` and `gone` need the network and are not for here. */
+export function withEvent(state, name, data, now = 0) {
   if (!state.session) return state;
   const old = state.jobs[data.job] ?? { id: data.job, session: state.session.id };
   const change = (job) => ({ ...state, jobs: { ...state.jobs, [old.id]: { ...old, ...job } } });
   if (name === 'queued') return change({ state: 'queued', position: data.position });
   if (name === 'step') {
     const { step, steps } = data;
-    return change({ state: 'running', position: 0, step, steps, preview: data.preview ?? old.preview });
+    const since = old.since ?? { step, now };
+    const left = step > since.step ? ((now - since.now) / (step - since.step) / 1000) * (steps - step) : null;
+    return change({ state: 'running', position: 0, step, steps, since, left, preview: data.preview ?? old.preview });
   }
   if (name === 'done') {
     const { [old.id]: _, ...jobs } = state.jobs;

@@ -26,6 +26,11 @@ export function duration(seconds) {
   return seconds < 1 ? t('milliseconds', { n: Math.round(seconds * 1000) }) : t('seconds', { n: seconds.toFixed(1) });
 }
 
+/** A time to come, as well as it can be known. */
+export function roughly(seconds) {
+  return seconds < 90 ? t('seconds', { n: Math.round(seconds) }) : t('minutes', { n: Math.round(seconds / 60) });
+}
+
 export function percent(share) {
   const value = share * 100;
   return `${value > 0 && value < 10 ? value.toFixed(1) : Math.round(value)} %`;

@@ -2,9 +2,11 @@
 import * as act from '../core/actions.js';
 import { restorePrompt, retry } from '../core/sessions.js';
 import { html, nothing, Part } from '../core/store.js';
-import { duration, percent, t } from '../core/text.js';
+import { duration, percent, roughly, t } from '../core/text.js';
 import { base, isActive, node } from '../core/tree.js';
 import { icon, title, tool } from './icons.js';
+
+const WORTH_SAYING = 2; // seconds
 
 class Caption extends Part {
   #running(job) {
@@ -12,11 +14,12 @@ class Caption extends Part {
       job.state === 'queued'
         ? t(job.position > 1 ? 'queue.place' : 'queue.next', { n: job.position })
         : t('step.of', { i: job.step || 0, n: job.steps });
+    const left = job.state === 'running' && job.left >= WORTH_SAYING ? t('time.left', { time: roughly(job.left) }) : '';
     return html`<div class="caption">
       <div class="now">
         <span class="label">${job.state === 'queued' ? t('state.queued') : t('state.running')}</span>
         <b dir="auto">${job.prompt}</b>
-        <span class="facts">${where}</span>
+        <span class="facts">${where}${left ? html`<span>${left}</span>` : nothing}</span>
       </div>
       <button type="button" class="quiet stop" @click=${() => act.cancel(job.id)}>${icon('stop')}${t('stop')}</button>
     </div>`;
