@@ -39,7 +39,7 @@ from kontext.errors import BadRequest
 STAGES = ("encode", "text", "sample", "decode")
 WARM_UP = 3
 TOLERANCE = 1e-4  # largest difference allowed between the engines' pixels (0..1) in "full" attention
-COLD = ("cold start seconds", "cold start seconds, diffusers")
+COLD = ("cold start seconds", "cold start seconds, diffusers", "cold start, diffusers / ours")
 REFRESH = 4  # steps that share one look at the context, timed where there are more
 LONG = 28  # steps that diffusers takes by default
 WHOLE = f"a whole edit beside {LONG} steps"
@@ -101,14 +101,28 @@ def memory_mib(device: str) -> float:
     return peak / 1024 if sys.platform != "darwin" else peak / 2**20
 
 
-def cold_start(model: str, size: int, times: int = 3) -> float:
-    """Median seconds of `kontext edit` as a whole process. Raises BadRequest when it fails."""
+def cold_starts(model: str, size: int, beside: Any = None, times: int = 5) -> dict[str, float]:
+    """Median seconds of a first edit as a whole process, in turns with diffusers on the model `beside`."""
+    ours, theirs = [], []
+    for _ in range(times):
+        ours.append(cold_start(model, size))
+        if beside is not None:
+            theirs.append(cold_diffusers(beside, size))
+    found = {COLD[0]: float(np.median(ours))}
+    if theirs:
+        ratio = float(np.median(np.divide(theirs, ours)))
+        found |= {COLD[1]: float(np.median(theirs)), COLD[2]: ratio}
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def cold_start(model: str, size: int) -> float:
+    """Seconds of `kontext edit` as a whole process. Raises BadRequest when it fails."""
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.png", Path(folder) / "made.png"
         Image.new("RGB", (size, size), (128, 128, 128)).save(given)
         command = ["-m", "kontext", "edit", str(given), PROMPT, "-o", str(made)]
         command += ["--model", model, "--seed", "0"]
-        return _whole_process(command, times)
+        return _whole_process(command)
 
 
 _DIFFUSERS_EDIT = """
@@ -132,8 +146,8 @@ pipeline(
 """
 
 
-def cold_diffusers(model: Any, size: int, times: int = 3) -> float:
-    """Median seconds of a script that does one edit with diffusers on the same weights, as a whole process.
+def cold_diffusers(model: Any, size: int) -> float:
+    """Seconds of a script that does one edit with diffusers on the same weights, as a whole process.
 
     Text encoders are left out, in its favour. Raises BadRequest when it fails.
     """
@@ -153,18 +167,15 @@ def cold_diffusers(model: Any, size: int, times: int = 3) -> float:
             config.pooled_width,
         )
         paths = (str(home), str(given), str(made))
-        return _whole_process(["-c", _DIFFUSERS_EDIT, *paths, *map(str, numbers)], times)
+        return _whole_process(["-c", _DIFFUSERS_EDIT, *paths, *map(str, numbers)])
 
 
-def _whole_process(arguments: Sequence[str], times: int) -> float:
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
-        if done.returncode:
-            raise BadRequest(f"a first edit in a new process failed: {done.stderr.strip().splitlines()[-1]}")
-        taken.append(time.perf_counter() - started)
-    return float(np.median(taken))
+def _whole_process(arguments: Sequence[str]) -> float:
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise BadRequest(f"a first edit in a new process failed: {done.stderr.strip().splitlines()[-1]}")
+    return time.perf_counter() - started
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +259,7 @@ def _whole_edit(editor: Any, given: Pieces) -> Tensor:
     picture = (given.picture[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     request = EditRequest(picture=picture, prompt=f"{PROMPT}, {time.perf_counter()}", seed=0)
     (result,) = ask(editor, [request])
-    return torch.from_numpy(np.asarray(result.picture))
+    return torch.from_numpy(np.array(result.picture))
 
 
 def _timed(edit: Callable[[Pieces], Tensor], given: Pieces) -> tuple[Tensor, float]:

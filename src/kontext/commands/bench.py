@@ -203,9 +203,8 @@ def speed(
         more: dict[str, Any] = {}
         more["latency"] = suite.measure(editor, run, runs=n, size=size, steps=counts, progress=_progress)
         more["memory MiB"] = round(suite.memory_mib(device), 1)
-        more["cold start seconds"] = round(suite.cold_start(model, size), 3)
+        more |= suite.cold_starts(model, size, editor.model if against else None)
         if against:
-            more["cold start seconds, diffusers"] = round(suite.cold_diffusers(editor.model, size), 3)
             more["diffusers"] = suite.against_diffusers(
                 editor, run, pairs=n, size=size, steps=counts[-1], progress=_progress
             )
