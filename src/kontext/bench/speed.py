@@ -207,10 +207,9 @@ def against_diffusers(
         ways["ours, prefix"] = lambda p: ours(editor.model, p)
         cached: dict[int, Any] = {}
         ways["ours, prefix seen"] = lambda p: ours(editor.model, p, cached)
+    ways[WHOLE] = lambda p: _whole_edit(editor, p)
     worst = far = 0.0
     ratios: dict[str, list[float]] = {way: [] for way in ways}
-    ways[WHOLE] = lambda p: _whole_edit(editor, p)
-    ratios[WHOLE] = []
     text, pooled = editor.prompts.states(PROMPT)
     for i in progress(range(-1, pairs), pairs + 1, "against diffusers"):
         given = Pieces(

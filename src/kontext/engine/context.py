@@ -119,8 +119,8 @@ def decode(model, latents: Tensor) -> np.ndarray:
 def quicken(model) -> None:
     """Put what gains by it into bfloat16, where the processor multiplies that in tiles (AMX).
 
-    The decoder takes half the time there, half a level of 255 from float32 where a round trip costs some ten;
-    so does a transformer of some width, 54 dB from float32. Narrow ones gain too little; elsewhere bfloat16
+    The decoder takes half the time there, half a level of 255 from float32 where a round trip costs some ten,
+    and the products of a wide transformer a third to a half. Narrow ones gain too little; elsewhere bfloat16
     is slower, and nothing is done.
     """
     if device_of(model).type != "cpu" or not torch.cpu._is_amx_tile_supported():

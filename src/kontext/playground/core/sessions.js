@@ -76,15 +76,18 @@ export function openSession(id) {
   return attempt(async () => enter(await api.session(id)));
 }
 
-/** Load the session again, at least in the revision that was heard of; what is being looked at stays. */
+/** Load the session again, and once more if a newer revision is heard of meanwhile; what is looked at stays. */
 export async function reload(revision = 0) {
   const id = store.state.session?.id;
   if (loading?.id === id) loading.revision = Math.max(loading.revision, revision);
   if (!id || loading?.id === id) return;
   const mine = (loading = { id, revision });
   let told;
-  do told = await api.session(id).catch(() => null);
-  while (loading === mine && told && told.revision < mine.revision);
+  let heard;
+  do {
+    heard = mine.revision;
+    told = await api.session(id).catch(() => null);
+  } while (loading === mine && mine.revision > heard);
   if (loading !== mine) return;
   loading = null;
   if (!told || store.state.session?.id !== id) return;

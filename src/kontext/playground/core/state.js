@@ -70,7 +70,7 @@ export function withEvent(state, name, data, now = 0) {
   if (!state.session) return state;
   const old = state.jobs[data.job] ?? { id: data.job, session: state.session.id };
   const change = (job) => ({ ...state, jobs: { ...state.jobs, [old.id]: { ...old, ...job } } });
-  if (name === 'queued') return change({ state: 'queued', position: data.position });
+  if (name === 'queued') return change({ state: 'queued', position: data.position, since: null, left: null });
   if (name === 'step') {
     const { step, steps } = data;
     const since = old.since ?? { step, now };

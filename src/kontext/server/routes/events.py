@@ -79,9 +79,8 @@ async def _job_events(service: Service, job: Job) -> AsyncIterator[str]:
 async def _session_events(service: Service, session_id: str, revision: int) -> AsyncIterator[str]:
     with service.hub.listen(f"session:{session_id}", previews=True) as news:
         yield ": open\n\n"
-        yield line(
-            "changed", {"session": session_id, "revision": revision}
-        )  # since the client loaded it, perhaps
+        # What the client loaded before it began to listen may be older.
+        yield line("changed", {"session": session_id, "revision": revision})
         for event in await _present(service, await asyncio.to_thread(service.queue.active, session_id)):
             yield event
         quiet = time.monotonic()
