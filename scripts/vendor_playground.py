@@ -1,74 +1,69 @@
 """Fetch the third-party parts of the playground from npm into `src/kontext/playground/vendor`.
 
 `python scripts/vendor_playground.py` writes the files anew, `--check` only compares them with
-`manifest.json`. A browser without an import map wants relative addresses, so bare imports are rewritten;
-nothing else is changed.
+`manifest.json`. Of Lit, what the page uses is joined into one module: on loopback a browser spends more time
+on asking for a file than on reading it.
 """
 
 import argparse
 import hashlib
 import json
-import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
 VENDOR = Path(__file__).parents[1] / "src/kontext/playground/vendor"
 
-PACKAGES = {
-    "@lit/reactive-element@2.1.2": ["reactive-element.js", "css-tag.js", "LICENSE"],
-    "lit-html@3.3.3": [
-        "lit-html.js",
-        "directive.js",
-        "directive-helpers.js",
-        "directives/live.js",
-        "directives/repeat.js",
-        "LICENSE",
-    ],
-    "lit-element@4.2.2": ["lit-element.js", "LICENSE"],
-    "@fontsource-variable/figtree@5.3.0": ["files/figtree-latin-wght-normal.woff2", "LICENSE"],
-}
-ADDRESSES = {
-    '"@lit/reactive-element"': '"../reactive-element/reactive-element.js"',
-    '"lit-html"': '"../lit-html/lit-html.js"',
-}
+FIGTREE = "@fontsource-variable/figtree@5.3.0"
+JOINER = "esbuild@0.25.12"
+LIT = "lit@3.3.3"
+LIT_USED = """
+export { LitElement, html, noChange, nothing, svg } from 'lit';
+export { Directive, directive } from 'lit/directive.js';
+export { live } from 'lit/directives/live.js';
+export { repeat } from 'lit/directives/repeat.js';
+"""
 
 
-def folder_of(name: str) -> str:
-    """The last part of a package's name, such as `figtree`."""
-    return name.rsplit("/", 1)[-1]
+def install(folder: Path, *specs: str) -> None:
+    command = ["npm", "install", "--silent", "--no-audit", "--ignore-scripts", *specs]
+    subprocess.run(command, cwd=folder, check=True)
 
 
-def served(path: str, data: bytes) -> bytes:
-    """A file as the browser gets it: relative imports, no pointer to a source map that is not there."""
-    if not path.endswith(".js"):
-        return data
-    text = data.decode()
-    for bare, relative in ADDRESSES.items():
-        text = text.replace(bare, relative)
-    return re.sub(r"//# sourceMappingURL=.*\n?", "", text).encode()
+def joined(folder: Path) -> bytes:
+    """The parts of Lit that the page uses, as one module."""
+    entry = folder / "entry.js"
+    entry.write_text(LIT_USED)
+    command = [folder / "node_modules/.bin/esbuild", entry, "--bundle", "--format=esm", "--minify"]
+    packed = subprocess.run([*command, "--legal-comments=none"], check=True, capture_output=True)
+    return b"/* Lit; its licence is beside this file. */\n" + packed.stdout
 
 
-def fetch(spec: str, paths: list[str]) -> dict:
+def keep(spec: str, package: Path, files: dict[str, bytes], **more: object) -> dict:
     """Write the files of one package; returns its entry of the manifest."""
     name, version = spec.rsplit("@", 1)
-    with tempfile.TemporaryDirectory() as folder:
-        packed = subprocess.run(
-            ["npm", "pack", "--silent", spec], cwd=folder, check=True, capture_output=True, text=True
-        )
-        with tarfile.open(Path(folder) / packed.stdout.split()[-1]) as archive:
-            read = {path: archive.extractfile(f"package/{path}").read() for path in ["package.json", *paths]}
-    licence = json.loads(read.pop("package.json"))["license"]
-    files = {}
-    for path, data in read.items():
-        data = served(path, data)
-        place = VENDOR / folder_of(name) / path.removeprefix("files/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
-        files[str(place.relative_to(VENDOR))] = hashlib.sha256(data).hexdigest()
-    return {"name": name, "version": version, "licence": licence, "sha256": files}
+    place = VENDOR / name.rsplit("/", 1)[-1]
+    place.mkdir(parents=True, exist_ok=True)
+    files = files | {"LICENSE": (package / "LICENSE").read_bytes()}
+    for file, data in files.items():
+        (place / file).write_bytes(data)
+    sums = {f"{place.name}/{file}": hashlib.sha256(data).hexdigest() for file, data in files.items()}
+    licence = json.loads((package / "package.json").read_text())["license"]
+    return {"name": name, "version": version, "licence": licence, **more, "sha256": sums}
+
+
+def fetch() -> list[dict]:
+    """Write everything; returns the entries of the manifest."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        install(folder, LIT, JOINER, FIGTREE)
+        lit, figtree = (folder / "node_modules" / spec.rsplit("@", 1)[0] for spec in (LIT, FIGTREE))
+        font = "figtree-latin-wght-normal.woff2"
+        return [
+            keep(LIT, lit, {"lit.js": joined(folder)}, joined_by=JOINER),
+            keep(FIGTREE, figtree, {font: (figtree / "files" / font).read_bytes()}),
+        ]
 
 
 def differences() -> list[str]:
@@ -89,8 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only compare the files with the manifest")
     if not parser.parse_args().check:
-        manifest = {"packages": [fetch(spec, paths) for spec, paths in PACKAGES.items()]}
-        (VENDOR / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        (VENDOR / "manifest.json").write_text(json.dumps({"packages": fetch()}, indent=2) + "\n")
     wrong = differences()
     for path in wrong:
         sys.stderr.write(f"{path}: not as the manifest says\n")

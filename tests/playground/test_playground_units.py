@@ -124,6 +124,11 @@ def test_files_are_sent_packed_and_only_when_they_changed(tmp_path):
     page = client.get("/")
     assert page.text == "<p>page</p>" and page.headers["link"].count("rel=modulepreload") == 2
     assert "</one.js>" in page.headers["link"] and "later" not in page.headers["link"]
+    assert "</locales/en.json>; rel=preload" in page.headers["link"]
+    (tmp_path / "locales").mkdir()
+    (tmp_path / "locales/zh.json").write_text("{}")
+    chinese = client.get("/", headers={"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"})
+    assert "</locales/zh.json>; rel=preload" in chinese.headers["link"]
     script = client.get("/app.js")
     assert script.headers["content-encoding"] == "gzip" and int(script.headers["content-length"]) < 200
     assert script.headers["content-type"].startswith("text/javascript")

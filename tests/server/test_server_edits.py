@@ -2,6 +2,7 @@
 server.
 """
 
+import base64
 import json
 import threading
 
@@ -51,6 +52,8 @@ def test_events_tell_queue_steps_and_the_finished_turn(server):
     assert [data["step"] for data in steps][-1] == 5 and steps[0]["preview"].startswith(
         "data:image/jpeg;base64,"
     )
+    shown = opened(base64.b64decode(steps[0]["preview"].partition(",")[2]))
+    assert 64 <= max(shown.size) <= 256  # a page need not blur large pixels
     done = seen[-1][1]
     # the head had moved on: it stays there; one of several workers may have done the second first
     first = {slow["id"]} if len(server.service.workers) == 1 else {slow["id"], job["id"]}

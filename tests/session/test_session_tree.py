@@ -137,6 +137,35 @@ def test_two_openers_of_one_session_lose_nothing(store, editor, picture):
     assert store.check() == []
 
 
+def test_a_known_tree_is_told_as_a_stranger_reads_it(store, editor, picture):
+    """What a store remembers of a session never hides what others did to it."""
+    session = store.create(picture, editor=editor)
+    stranger = Store(store.blobs.root.rsplit("/", 1)[0])
+
+    def agree():
+        known, read = store.open(session.id), Store(stranger.folder).open(session.id)
+        assert [(turn.id, turn.name, turn.visited, turn.blobs) for turn in known.turns] == [
+            (turn.id, turn.name, turn.visited, turn.blobs) for turn in read.turns
+        ]
+        assert (known.name, known.revision, known.current) == (read.name, read.revision, read.current)
+
+    for change in (
+        lambda other: session.edit("one"),
+        lambda other: other.rename("a name", 1),
+        lambda other: other.edit("two"),
+        lambda other: other.goto(0),
+        lambda other: other.delete(1),
+        lambda other: other.rename("the session"),
+    ):
+        session.reload()
+        change(stranger.open(session.id, editor=editor))
+        agree()
+    assert store.open(session.id).tree is store.open(session.id).tree  # unchanged: not read again
+    stranger.delete(session.id)
+    with pytest.raises(NotFound):
+        store.open(session.id)
+
+
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
 
 

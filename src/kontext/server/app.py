@@ -37,6 +37,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         app.state.keys, app.state.rates = Keys(found.store), Rates()
         app.state.inputs, app.state.figures = Inputs(found), figures
         await found.start()
+        nothing = {"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []}
+        for route in app.routes:  # FastAPI makes a route ready at the first look: now, while the model loads
+            route.matches(nothing)
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
 """The files of the playground: read and compressed once, sent with a strict policy.
 
 A page of small modules is many requests; each costs a look at the file's time and no more. The first answer
-names the modules that it needs, so that a browser asks for them at once and not import by import.
+names the modules and texts that it needs, so that a browser asks for them at once and not import by import.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Page:
     tag: str
     plain: bytes
     packed: bytes
+    imports: tuple[Path, ...]
 
 
 class Playground:
@@ -82,7 +83,7 @@ class Playground:
         page = self.page(file)
         headers["etag"] = page.tag
         if wanted == "index.html":
-            headers["link"] = self.modules()
+            headers["link"] = f"{self.modules()}, {self.words(request.headers.get('accept-language', ''))}"
         if request.headers.get("if-none-match") == page.tag:
             return Response(status_code=304, headers=headers)
         body = page.plain
@@ -97,16 +98,22 @@ class Playground:
         if kept is None or kept.time != time:
             plain = file.read_bytes()
             tag = f'"{hashlib.sha256(plain).hexdigest()[:24]}"'
-            kept = self.pages[file] = Page(time, tag, plain, gzip.compress(plain, 9, mtime=0))
+            names = IMPORT.findall(plain.decode()) if file.suffix == ".js" else ()
+            imports = tuple((file.parent / name).resolve() for name in names)
+            kept = self.pages[file] = Page(time, tag, plain, gzip.compress(plain, 9, mtime=0), imports)
         return kept
 
     def modules(self) -> str:
         """The scripts that app.js imports, directly or not, as a Link header."""
-        found = [self.folder / "app.js"]
-        for file in found:  # grows on the way
-            text = self.page(file).plain.decode() if file.is_file() else ""
-            found += [
-                one for name in IMPORT.findall(text) if (one := (file.parent / name).resolve()) not in found
-            ]
-        names = (file.relative_to(self.folder).as_posix() for file in dict.fromkeys(found))
+        found = dict.fromkeys([self.folder / "app.js"])
+        for file in (waiting := list(found)):  # grows on the way
+            new = [one for one in self.page(file).imports if one not in found] if file.is_file() else []
+            found |= dict.fromkeys(new)
+            waiting += new
+        names = (file.relative_to(self.folder).as_posix() for file in found)
         return ", ".join(f"</{name}>; rel=modulepreload" for name in names)
+
+    def words(self, wanted: str) -> str:
+        """The texts of the page in the language that a browser asks for first, as a Link header."""
+        known = wanted[:2].lower() in (file.stem for file in self.folder.glob("locales/*.json"))
+        return f"</locales/{wanted[:2].lower() if known else 'en'}.json>; rel=preload; as=fetch; crossorigin"

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 THREADS = 24  # mostly waiting for the disk
 POSITION_SECONDS = 0.1  # between two looks at the queue for its positions
+POSITION_DELAY = 0.02  # before a look: a job that starts at once has no position
 POLL_SECONDS = 1.0  # how soon work of other servers, or work given back by dead ones, is seen
 PREFILLS_KEPT = 512
 TIDY_SECONDS = 3600.0
@@ -251,6 +252,8 @@ class Service:
                         ahead = await self._claim(worker)
                 finally:
                     await running
+                if not ahead:  # nobody waited a moment ago; who came since has woken us
+                    await self._rest(place)
         finally:
             await self._give_back([job for job, _ in ahead], blame=False)
 
@@ -445,6 +448,7 @@ class Service:
             with suppress(TimeoutError):  # other servers move it too
                 async with asyncio.timeout(POLL_SECONDS if self.places else None):
                     await self._queue_moved.wait()
+            await asyncio.sleep(POSITION_DELAY)
             self._queue_moved.clear()
             self._left_queue.clear()
             try:

@@ -76,6 +76,7 @@ class SessionLine(TypedDict):
 def turn_view(turn: Turn) -> TurnView:
     base = f"/api/sessions/{turn.session_id}/turns/{turn.id}"
     picture = f"{base}/picture" if turn.has_picture else None
+    small = turn.size[0] <= THUMBNAIL_WIDTH  # such a picture is its own thumbnail: one request less
     return {
         "id": turn.id,
         "number": turn.number,
@@ -89,7 +90,7 @@ def turn_view(turn: Turn) -> TurnView:
         "facts": {key: value for key, value in turn.facts.items() if key != "size"},
         "created": turn.created,
         "picture": picture,
-        "thumbnail": picture and f"{picture}?width={THUMBNAIL_WIDTH}",
+        "thumbnail": picture if small or not picture else f"{picture}?width={THUMBNAIL_WIDTH}",
         "region": f"{base}/region" if turn.blobs.get("region") else None,
         "references": [f"{base}/references/{place}" for place in range(len(turn.blobs.get("reference", ())))],
         "mask": f"{base}/mask" if turn.blobs.get("mask") else None,

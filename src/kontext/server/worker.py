@@ -21,6 +21,8 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
+from PIL import Image
+
 from kontext.engine.requests import EditRequest, Result
 from kontext.errors import Cancelled, KontextError
 
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 POLITE = 10
 """Niceness of a worker: on shared processors a request is taken before the next step."""
 PREVIEW_SIDE = 256  # longest side of a preview, in pixels
+PREVIEW_ENLARGED = 8  # times: a preview has one pixel for each of the autoencoder's
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,10 @@ def _explained(error: Exception) -> Failure:
 
 
 def _jpeg(preview: Any) -> bytes:
-    preview = preview.convert("RGB")
-    preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    """Enlarged smoothly here, where it costs least: a page would blur large pixels all over the window."""
+    scale = min(PREVIEW_ENLARGED, PREVIEW_SIDE / max(preview.size))
+    size = tuple(max(1, round(scale * side)) for side in preview.size)
+    preview = preview.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     file = io.BytesIO()
     preview.save(file, "JPEG", quality=80)
     return file.getvalue()

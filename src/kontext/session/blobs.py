@@ -89,6 +89,8 @@ class Blobs:
         return data
 
     def has(self, sha256: str) -> bool:
+        if self.local:
+            return os.path.exists(self.path(sha256))
         self.files.invalidate_cache()  # another process may have deleted it
         return self.files.exists(self.path(sha256))
 

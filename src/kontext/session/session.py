@@ -12,9 +12,9 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
 from PIL import Image
@@ -22,12 +22,14 @@ from PIL import Image
 from kontext.engine import pictures
 from kontext.errors import BadRequest, Busy, NotFound, Stale
 from kontext.session.blobs import sha256_of
-from kontext.session.database import Database
 from kontext.session.pixels import as_picture, digest, to_png
 from kontext.session.provenance import SETTINGS, chain_of, encode
 from kontext.session.schema import sessions, turn_blobs, turns
 from kontext.session.signing import sign_turns
 from kontext.session.tree import KINDS, Tree, Turn
+
+if TYPE_CHECKING:
+    from kontext.session.store import Store
 
 PICTURES = {
     "references": "reference",
@@ -75,7 +77,7 @@ class Session:
     Not to be shared between threads; open it once in each (that is cheap).
     """
 
-    def __init__(self, store: Database, session_id: str, editor: Any = None) -> None:
+    def __init__(self, store: Store, session_id: str, editor: Any = None) -> None:
         self.store, self.id, self.editor = store, session_id, editor
         self.reload()
 
@@ -86,19 +88,39 @@ class Session:
         deleted.
         """
         with self.store.reading() as db:
-            row = db.execute(sql.select(sessions).where(sessions.c.id == self.id)).mappings().one_or_none()
-            if row is None:
+            found = db.execute(sql.select(sessions).where(sessions.c.id == self.id)).mappings().one_or_none()
+            if found is None:
                 raise NotFound(f"no session {self.id!r}; it was deleted, or it is in another store")
-            rows = db.execute(sql.select(turns).where(turns.c.session_id == self.id)).mappings().all()
-            named = sql.select(turn_blobs).join(turns).where(turns.c.session_id == self.id)
-            blobs: dict[str, dict[str, tuple[str, ...]]] = {}
-            for blob in db.execute(named.order_by(turn_blobs.c.position)).mappings():
-                roles = blobs.setdefault(blob["turn_id"], {})
-                roles[blob["role"]] = roles.get(blob["role"], ()) + (blob["sha256"],)
+            row: dict[str, Any] = dict(found)
+            kept = self.store.trees.get(self.id)
+            tree = kept[1] if kept and kept[0] == row else self._read_tree(db, kept[1].turns if kept else {})
+        self.store.trees.keep(row, tree)
         self.name, self.owner, self.revision = row["name"], row["owner"], row["revision"]
         self.created, self.updated = row["created"], row["updated"]
-        self.tree = Tree(
-            Turn(**turn, blobs=blobs.get(turn["id"], {}), _store=self.store.blobs) for turn in rows
+        self.tree = tree
+
+    def _read_tree(self, db: sql.Connection, known: Mapping[str, Turn]) -> Tree:
+        """What may change of a turn is read of all, the rest of those that are new."""
+        changing = ("id", "name", "visited")
+        query = sql.select(*(turns.c[name] for name in changing)).where(turns.c.session_id == self.id)
+        states = db.execute(query).all()
+        new = {state.id for state in states} - set(known)
+        ours = turns.c.id.in_(new) if known else turns.c.session_id == self.id
+        blobs: dict[str, dict[str, tuple[str, ...]]] = {}
+        for blob in db.execute(
+            sql.select(turn_blobs).join(turns).where(ours).order_by(turn_blobs.c.position)
+        ).mappings():
+            roles = blobs.setdefault(blob["turn_id"], {})
+            roles[blob["role"]] = roles.get(blob["role"], ()) + (blob["sha256"],)
+        read = {
+            row["id"]: Turn(**row, blobs=blobs.get(row["id"], {}), _store=self.store.blobs)
+            for row in db.execute(sql.select(turns).where(ours)).mappings()
+        }
+        found = {**known, **read}
+        return Tree(
+            replace(turn, name=name, visited=visited)
+            for key, name, visited in states
+            if (turn := found.get(key))  # None: deleted between two looks
         )
 
     @property

@@ -7,6 +7,8 @@ child visited last. Hence deleting turns can never leave a pointer behind.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -145,6 +147,30 @@ class Tree:
         if not ahead:
             raise BadRequest("nothing to redo: no turn was made from this one")
         return max(ahead, key=_visited)
+
+
+class Trees:
+    """Trees of the sessions read last, each with its session's row: the row changes with every turn, so a
+    tree whose row is still the same needs no second reading, and of others only what is new. Threads may
+    share it; trees are never changed.
+    """
+
+    def __init__(self, most: int = 64) -> None:
+        self.most = most
+        self._kept: OrderedDict[str, tuple[Mapping[str, Any], Tree]] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def get(self, session_id: str) -> tuple[Mapping[str, Any], Tree] | None:
+        """The session's row when its tree was read, and the tree."""
+        with self._turn:
+            return self._kept.get(session_id)
+
+    def keep(self, row: Mapping[str, Any], tree: Tree) -> None:
+        with self._turn:
+            self._kept[row["id"]] = row, tree
+            self._kept.move_to_end(row["id"])
+            while len(self._kept) > self.most:
+                self._kept.popitem(last=False)
 
 
 def _visited(turn: Turn) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 // Style properties from data, set through the CSSOM: a `style` attribute would need an unsafe content policy.
-import { Directive, directive } from '../vendor/lit-html/directive.js';
-import { noChange } from '../vendor/lit-html/lit-html.js';
+import { Directive, directive, noChange } from '../vendor/lit/lit.js';
 
 class Look extends Directive {
   update({ element }, [properties]) {

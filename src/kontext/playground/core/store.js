@@ -1,5 +1,5 @@
 // The one store: holds the state, tells those who watch. Elements derive from `Part`, which draws when it changes.
-import { LitElement } from '../vendor/lit-element/lit-element.js';
+import { LitElement } from '../vendor/lit/lit.js';
 import { initial } from './state.js';
 
 export const store = {
@@ -38,4 +38,4 @@ export class Part extends LitElement {
   }
 }
 
-export { html, nothing, svg } from '../vendor/lit-element/lit-element.js';
+export { html, nothing, svg } from '../vendor/lit/lit.js';

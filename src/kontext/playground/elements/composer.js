@@ -5,7 +5,7 @@ import { html, nothing, Part, store } from '../core/store.js';
 import { t } from '../core/text.js';
 import { base, isActive, node } from '../core/tree.js';
 import { fillIn } from '../core/words.js';
-import { live } from '../vendor/lit-html/directives/live.js';
+import { live } from '../vendor/lit/lit.js';
 import { icon } from './icons.js';
 import './references.js';
 import './settings.js';

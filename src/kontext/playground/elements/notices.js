@@ -2,7 +2,7 @@
 import { dismiss } from '../core/notices.js';
 import { html, Part } from '../core/store.js';
 import { t } from '../core/text.js';
-import { repeat } from '../vendor/lit-html/directives/repeat.js';
+import { repeat } from '../vendor/lit/lit.js';
 import { icon } from './icons.js';
 
 class Notices extends Part {

@@ -62,12 +62,6 @@ class Stage extends Part {
     }
   }
 
-  /** A preview has few pixels: they are blurred into each other. */
-  #seen({ target }) {
-    performance.mark('kontext:preview');
-    target.style.setProperty('--blur', `${Math.min(16, (0.4 * target.clientWidth) / target.naturalWidth)}px`);
-  }
-
   #press(event) {
     const { tool, view } = this.state;
     if (tool !== 'move') return;
@@ -122,7 +116,7 @@ class Stage extends Part {
         ? html`<img class="picture" src=${(before || shown).picture} alt=${title(before || shown)} draggable="false" />`
         : html`<div class="picture blank"></div>`}
       ${before ? html`<span class="before">${t('before')}</span>` : nothing}
-      ${preview ? html`<img class="preview" src=${preview} alt="" @load=${this.#seen} draggable="false" />` : nothing}
+      ${preview ? html`<img class="preview" src=${preview} alt="" @load=${() => performance.mark('kontext:preview')} draggable="false" />` : nothing}
       ${this.news && this.news === shown?.region && !job && !before
         ? html`<canvas class="news" aria-hidden="true" @animationend=${() => (this.news = null)}></canvas>`
         : nothing}

@@ -3,7 +3,7 @@ import { goTo } from '../core/actions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { t } from '../core/text.js';
 import { path, rows } from '../core/tree.js';
-import { repeat } from '../vendor/lit-html/directives/repeat.js';
+import { repeat } from '../vendor/lit/lit.js';
 import { look } from '../core/look.js';
 import { icon, title } from './icons.js';
 
