@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kontext.bench import speed
+from kontext.bench import rows, speed
+from kontext.bench.items import item
 from kontext.bench.run import Run
 from kontext.engine import Editor
 from kontext.errors import BadRequest
@@ -46,6 +47,20 @@ def test_a_different_output_is_an_error_not_a_speed(editor, tmp_path, monkeypatc
     monkeypatch.setattr(speed, "ours", lambda *given: right(*given) + 2e-4)
     with Run(tmp_path, {}) as run, pytest.raises(BadRequest, match="differ"):
         speed.against_diffusers(editor, run, pairs=1, size=64, steps=1)
+
+
+def test_diffusers_can_be_scored_like_any_row(editor, monkeypatch):
+    monkeypatch.setattr("kontext.bench.peer.Peer.edit.__defaults__", (2,))
+    edited, invented = (item("test", category, 0, 64) for category in ("local", "generate"))
+    (made, facts), (left, refused) = rows.answer("diffusers", [edited, invented], editor)
+    text, pooled = editor.prompts.states(edited.prompt)
+    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(edited.seed))
+    picture = torch.from_numpy(edited.sample.source.copy()).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        expected = speed.ours(speed.as_full(editor.model), speed.Pieces(picture, text, pooled, noise, 2, 1.0))
+    assert np.abs(made / 255 - expected[0].permute(1, 2, 0).numpy()).max() <= 0.51 / 255
+    assert facts["refused"] == 0 and facts["seconds"] > 0
+    assert refused == {"refused": 1.0} and np.array_equal(left, invented.given)
 
 
 def test_a_picture_seen_before_gives_the_same_result(editor):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from kontext import world
 from kontext.bench import drift, identity, quality, report, rows, style, text
-from kontext.bench.items import at_size, item
+from kontext.bench.items import at_size, item, size_for
 from kontext.bench.run import Run
 from kontext.errors import BadRequest
 
@@ -166,3 +166,6 @@ def test_rows_are_multiplied_by_steps_and_unknown_ones_refused():
     assert rows.row_names(["copy", "model"], [1, 4]) == ["copy", "model@1", "model@4"]
     with pytest.raises(BadRequest, match="rows are copy"):
         rows.row_names(["magic"], [4])
+    assert size_for(None, 64) == 64
+    with pytest.raises(BadRequest, match="there are 256, 128, 64"):
+        size_for(None, 100)

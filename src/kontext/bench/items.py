@@ -28,6 +28,7 @@ from kontext.world.seeds import generator
 VERSION = 1  # of the items; a change to the world or to this file that changes them needs a new one
 SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test, asked for in Chinese
 WORLD_PIXELS = 256
+SIZES = (WORLD_PIXELS, 128, 64)
 SINGLE = tuple(name for name in CATEGORIES if name != SEVERAL_REFERENCES)
 """What a model must do with one picture or none: measured unless others are asked for."""
 
@@ -193,12 +194,19 @@ def at_size(picture: Any, size: int) -> np.ndarray:
     return picture if factor <= 1 else np.asarray(Image.fromarray(picture).reduce(factor))
 
 
-def size_for(editor: Any) -> int:
-    """The largest of 256, 128 and 64 pixels that the editor's canvas holds."""
+def size_for(editor: Any, asked: int | None = None) -> int:
+    """Pixels a side of the items: as asked for (256, 128, 64), or the largest that the editor's canvas holds.
+
+    Raises BadRequest for another size.
+    """
+    if asked is not None:
+        if asked not in SIZES:
+            raise BadRequest(f"items of {asked} pixels a side; there are {', '.join(map(str, SIZES))}")
+        return asked
     if editor is None:
         return WORLD_PIXELS
     side = max(min(width, height) for width, height in editor.model.preset.sizes)
-    return next((size for size in (256, 128, 64) if size <= side), 64)
+    return next((size for size in SIZES if size <= side), SIZES[-1])
 
 
 def manifest(items: Iterable[Item]) -> str:

@@ -3,13 +3,16 @@
 ``copy`` returns the input; ``codec-input`` and ``codec-target`` pass a picture once through the model's
 codec (the latter is the ceiling of any model that works in its latents); ``random`` does some other edit;
 ``oracle`` is the exact target; ``model@4`` is the model in 4 steps as it paints, ``model+lock@4`` as
-shipped, with the untouched pixels kept.
+shipped, with the untouched pixels kept; ``diffusers`` is its pipeline on the model's weights, in its 28
+steps, which edits one picture and takes no others.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,13 +26,13 @@ from kontext.errors import BadRequest, KontextError
 log = logging.getLogger(__name__)
 
 BASELINES = ("copy", "codec-input", "codec-target", "random", "oracle")
-NEED_MODEL = ("codec-input", "codec-target", "model", "model+lock")
+NEED_MODEL = ("codec-input", "codec-target", "model", "model+lock", "diffusers")
 BATCH = 8
 
 
 def row_names(rows: Sequence[str], steps: Sequence[int]) -> list[str]:
     """Rows as asked for, the model's multiplied by the steps. Raises BadRequest for an unknown row."""
-    known = (*BASELINES, "model", "model+lock")
+    known = (*BASELINES, "model", "model+lock", "diffusers")
     out = []
     for row in rows:
         if row not in known:
@@ -45,6 +48,8 @@ def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, 
     types) and ``refused``: an item that the editor refuses (a prompt longer than it reads) counts as left
     as it was given.
     """
+    if row == "diffusers":
+        return [_peer(editor, item) for item in items]
     if not row.startswith("model"):
         return [(_baseline(row, item, editor), {}) for item in items]
     name, steps = row.split("@")
@@ -75,6 +80,22 @@ def _or_none(editor: Any, request: EditRequest) -> Result | None:
     except KontextError as error:
         log.info("refused: %s", error)
         return None
+
+
+@lru_cache(1)
+def _pipeline(editor: Any) -> Any:
+    from kontext.bench.peer import Peer
+
+    return Peer(editor)
+
+
+def _peer(editor: Any, item: Item) -> tuple[Picture, dict[str, float]]:
+    sample = item.sample
+    if sample.source is None or sample.references or sample.source.shape != sample.target.shape:
+        return item.given, {"refused": 1.0}
+    started = time.perf_counter()
+    made = _pipeline(editor).edit(sample.source, item.prompt, item.seed)
+    return made, {"refused": 0.0, "seconds": time.perf_counter() - started}
 
 
 def _baseline(row: str, item: Item, editor: Any) -> Picture:

@@ -10,7 +10,6 @@ shipped kind, from the sentence to the finished picture, beside their 28 steps.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import gc
 import resource
@@ -30,6 +29,7 @@ from torch import Tensor
 from kontext import world
 from kontext.bench import plots, report
 from kontext.bench.items import at_size
+from kontext.bench.peer import LONG, Pieces, as_full, diffusers_pieces
 from kontext.bench.rows import BATCH, ask
 from kontext.bench.run import Figure, Progress, Record, Run, silent
 from kontext.engine.context import device_of, parameter_type
@@ -41,14 +41,8 @@ WARM_UP = 3
 TOLERANCE = 1e-4  # largest difference allowed between the engines' pixels (0..1) in "full" attention
 COLD = ("cold start seconds", "cold start seconds, diffusers", "cold start, diffusers / ours")
 REFRESH = 4  # steps that share one look at the context, timed where there are more
-LONG = 28  # steps that diffusers takes by default
 WHOLE = f"a whole edit beside {LONG} steps"
 PROMPT = "make it night"
-DIFFUSERS_PARTS = {
-    "transformer": "FluxTransformer2DModel",
-    "vae": "AutoencoderKL",
-    "scheduler": "FlowMatchEulerDiscreteScheduler",
-}
 FIGURES = {
     "total": Figure("mean ms", share=False, better=-1),
     **{stage: Figure(f"{stage} ms", share=False, better=-1) for stage in STAGES},
@@ -178,18 +172,6 @@ def _whole_process(arguments: Sequence[str]) -> float:
     return time.perf_counter() - started
 
 
-@dataclasses.dataclass(frozen=True)
-class Pieces:
-    """What both engines are given: the picture (1, 3, h, w) in 0..1, text states, noise (1, 16, h/8, w/8)."""
-
-    picture: Tensor
-    text: Tensor
-    pooled: Tensor
-    noise: Tensor
-    steps: int
-    guidance: float
-
-
 def against_diffusers(
     editor: Any, run: Run, *, pairs: int, size: int, steps: int, progress: Progress = silent
 ) -> dict[str, Any]:
@@ -267,71 +249,6 @@ def _timed(edit: Callable[[Pieces], Tensor], given: Pieces) -> tuple[Tensor, flo
     with torch.inference_mode():
         made = edit(given).cpu()
     return made, time.perf_counter() - started
-
-
-def as_full(model: Any) -> Any:
-    """The model with the same weights, its transformer attending as FLUX.1 Kontext does, all in one type."""
-    from kontext.model.transformer import Transformer
-
-    config = dataclasses.replace(model.transformer.config, context_attention="full")
-    transformer = Transformer(config)
-    transformer.load_state_dict(model.transformer.state_dict())
-    dtype = parameter_type(model.transformer)
-    transformer = transformer.to(device_of(model), dtype).eval().requires_grad_(False)
-    autoencoder = copy.deepcopy(model.autoencoder).to(dtype)  # a processor's decoder may be in bfloat16
-    preset = dataclasses.replace(model.preset, transformer=config)
-    changed = {"preset": preset, "transformer": transformer, "autoencoder": autoencoder, "source": None}
-    return dataclasses.replace(model, **changed)
-
-
-def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
-    """FluxKontextPipeline on the model's weights, as a function. Raises BadRequest where it is missing."""
-    try:
-        import diffusers
-        import transformers
-    except ImportError as error:
-        raise BadRequest("diffusers is not installed; pip install 'openkontext[test]'") from error
-    from kontext.checkpoint import save_diffusers
-    from kontext.model.tokens import pack
-
-    transformers.logging.set_verbosity_error()  # what they would change is of no concern here
-    dtype = parameter_type(model.transformer)
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "model"
-        save_diffusers(model, home)
-        parts = {
-            name: getattr(diffusers, kind).from_pretrained(
-                home, subfolder=name, **({} if name == "scheduler" else {"torch_dtype": dtype})
-            )
-            for name, kind in DIFFUSERS_PARTS.items()
-        }
-    shift = model.preset.sampling.shift
-    if shift is not None:  # the folder has the schedule of FLUX.1 Kontext; ours brings its own
-        kind = getattr(diffusers, DIFFUSERS_PARTS["scheduler"])
-        parts["scheduler"] = kind(shift=shift, use_dynamic_shifting=False)
-    for name in ("transformer", "vae"):
-        parts[name] = parts[name].to(device_of(model)).eval()
-    none = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
-    pipeline: Any = diffusers.FluxKontextPipeline(**parts, **none)  # type: ignore[operator]
-    pipeline.set_progress_bar_config(disable=True)
-
-    def edit(given: Pieces) -> Tensor:
-        height, width = given.picture.shape[-2:]
-        return pipeline(
-            image=given.picture,
-            height=height,
-            width=width,
-            num_inference_steps=given.steps,
-            guidance_scale=given.guidance,
-            prompt_embeds=given.text,
-            pooled_prompt_embeds=given.pooled,
-            latents=pack(given.noise).to(device_of(model), dtype),
-            max_area=height * width,
-            _auto_resize=False,
-            output_type="pt",
-        ).images.float()
-
-    return edit
 
 
 def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None, refresh: int = 1) -> Tensor:

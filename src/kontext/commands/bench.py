@@ -24,6 +24,9 @@ Number = Annotated[int, typer.Option("--n", min=1, help="Items of each category 
 Steps = Annotated[
     str | None, typer.Option(help="Such as 1,2,4,8,28; default: the model's own.", metavar="N,...")
 ]
+Size = Annotated[
+    int | None, typer.Option(help="Pixels a side, 64, 128 or 256; default: the model's own.", metavar="N")
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.", metavar="FILE")]
 Report = Annotated[Path | None, typer.Option(help="Write a page with pictures here.", metavar="DIR")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that --report holds.")]
@@ -46,7 +49,8 @@ def quality(
         str, typer.Option(help="Some only; several_references must be named.", metavar="NAME,...")
     ] = "all",
     steps: Steps = None,
-    rows: Annotated[str, Rows("Baselines and ways to run the model.")] = QUALITY_ROWS,
+    size: Size = None,
+    rows: Annotated[str, Rows("Baselines, ways to run the model, and diffusers.")] = QUALITY_ROWS,
     json_file: JsonFile = None,
     report: Report = None,
     resume: Resume = False,
@@ -61,7 +65,7 @@ def quality(
     categories = list(SINGLE) if category == "all" else _names(category, CATEGORIES, "category")
     row_names(rows.split(","), _steps(steps))
     editor = _editor(model, device, rows.split(","))
-    size = size_for(editor)
+    size = size_for(editor, size)
     names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
     settings = {"size": size, "n": n, "splits": splits, "categories": categories, "rows": names}
     with _run("quality", editor, model, settings, report, resume) as run:
@@ -177,6 +181,7 @@ def speed(
     model: Model = "nano",
     n: Number = 20,
     steps: Steps = None,
+    size: Size = None,
     against: Annotated[str | None, typer.Option(help="diffusers: time it on the same weights.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", metavar="N")] = None,
     json_file: JsonFile = None,
@@ -195,7 +200,7 @@ def speed(
     if threads:
         torch.set_num_threads(threads)
     editor = _editor(model, device, ["model"])
-    size, counts = size_for(editor), _steps(steps) or [_own_steps(editor)]
+    size, counts = size_for(editor, size), _steps(steps) or [_own_steps(editor)]
     settings = {"size": size, "n": n, "steps": counts, "threads": torch.get_num_threads()}
     device = str(device_of(editor.model))
     settings |= {"device": device, "dtype": str(parameter_type(editor.model.transformer))}

@@ -1,0 +1,126 @@
+"""diffusers on our weights: FluxKontextPipeline as a function, to be timed and to be scored."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kontext.engine.context import device_of, parameter_type
+from kontext.errors import BadRequest
+
+LONG = 28  # steps that diffusers takes by default
+DIFFUSERS_PARTS = {
+    "transformer": "FluxTransformer2DModel",
+    "vae": "AutoencoderKL",
+    "scheduler": "FlowMatchEulerDiscreteScheduler",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """What both engines are given: the picture (1, 3, h, w) in 0..1, text states, noise (1, 16, h/8, w/8)."""
+
+    picture: Tensor
+    text: Tensor
+    pooled: Tensor
+    noise: Tensor
+    steps: int
+    guidance: float
+
+
+def as_full(model: Any) -> Any:
+    """The model with the same weights, its transformer attending as FLUX.1 Kontext does, all in one type."""
+    from kontext.model.transformer import Transformer
+
+    config = dataclasses.replace(model.transformer.config, context_attention="full")
+    transformer = Transformer(config)
+    transformer.load_state_dict(model.transformer.state_dict())
+    dtype = parameter_type(model.transformer)
+    transformer = transformer.to(device_of(model), dtype).eval().requires_grad_(False)
+    autoencoder = copy.deepcopy(model.autoencoder).to(dtype)  # a processor's decoder may be in bfloat16
+    preset = dataclasses.replace(model.preset, transformer=config)
+    changed = {"preset": preset, "transformer": transformer, "autoencoder": autoencoder, "source": None}
+    return dataclasses.replace(model, **changed)
+
+
+def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
+    """FluxKontextPipeline on the model's weights, as a function. Raises BadRequest where it is missing."""
+    try:
+        import diffusers
+        import transformers
+    except ImportError as error:
+        raise BadRequest("diffusers is not installed; pip install 'openkontext[test]'") from error
+    from kontext.checkpoint import save_diffusers
+    from kontext.model.tokens import pack
+
+    transformers.logging.set_verbosity_error()  # what they would change is of no concern here
+    dtype = parameter_type(model.transformer)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "model"
+        save_diffusers(model, home)
+        parts = {
+            name: getattr(diffusers, kind).from_pretrained(
+                home, subfolder=name, **({} if name == "scheduler" else {"torch_dtype": dtype})
+            )
+            for name, kind in DIFFUSERS_PARTS.items()
+        }
+    shift = model.preset.sampling.shift
+    if shift is not None:  # the folder has the schedule of FLUX.1 Kontext; ours brings its own
+        kind = getattr(diffusers, DIFFUSERS_PARTS["scheduler"])
+        parts["scheduler"] = kind(shift=shift, use_dynamic_shifting=False)
+    for name in ("transformer", "vae"):
+        parts[name] = parts[name].to(device_of(model)).eval()
+    none = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    pipeline: Any = diffusers.FluxKontextPipeline(**parts, **none)  # type: ignore[operator]
+    pipeline.set_progress_bar_config(disable=True)
+
+    def edit(given: Pieces) -> Tensor:
+        height, width = given.picture.shape[-2:]
+        return pipeline(
+            image=given.picture,
+            height=height,
+            width=width,
+            num_inference_steps=given.steps,
+            guidance_scale=given.guidance,
+            prompt_embeds=given.text,
+            pooled_prompt_embeds=given.pooled,
+            latents=pack(given.noise).to(device_of(model), dtype),
+            max_area=height * width,
+            _auto_resize=False,
+            output_type="pt",
+        ).images.float()
+
+    return edit
+
+
+class Peer:
+    """FluxKontextPipeline on the weights of ``editor``, as its user has it: every picture at its own size."""
+
+    def __init__(self, editor: Any) -> None:
+        self.editor = editor
+        self._edit = diffusers_pieces(as_full(editor.model))
+
+    def edit(self, picture: np.ndarray, prompt: str, seed: int, steps: int = LONG) -> np.ndarray:
+        """uint8 (h, w, 3) -> the same; sides are multiples of 16."""
+        model = self.editor.model
+        text, pooled = self.editor.prompts.states(prompt)
+        height, width, _ = picture.shape
+        given = Pieces(
+            torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float().div(255).to(device_of(model)),
+            text,
+            pooled,
+            torch.randn(1, 16, height // 8, width // 8, generator=torch.Generator().manual_seed(seed)),
+            steps,
+            max(1.0, model.preset.sampling.guidance),
+        )
+        with torch.inference_mode():
+            made = self._edit(given)[0].permute(1, 2, 0)
+        return (made * 255).round().byte().cpu().numpy()
