@@ -258,6 +258,22 @@ def test_after_the_first_step_only_what_changes_is_computed(painting_editor, sce
     assert everything.evaluations == narrowed.evaluations == 4
 
 
+def test_outside_of_a_box_nothing_is_computed_from_the_first_step(painting_editor, scene):
+    painter = painting_editor.model.transformer
+    painter.paint = paint_square()
+    everything = painting_editor.edit(
+        scene, "put a red square", seed=1, steps=4, box=(32, 32, 32, 32), regions=False
+    )
+    assert painter.worked_on == [64] * 4
+    painter.worked_on.clear()
+    within = painting_editor.edit(scene, "put a red square", seed=1, steps=4, box=(32, 32, 32, 32))
+    assert max(painter.worked_on) == painter.worked_on[0] == 16  # 2 x 2 tokens and their neighbours
+    assert np.abs(array(everything.picture) - array(within.picture)).max() <= 2
+    painter.worked_on.clear()
+    painting_editor.edit(scene, "put a red square", seed=1, steps=4, box=(0, 0, 120, 120))
+    assert painter.worked_on[0] == 64  # to leave out the rest would save too little
+
+
 def test_variants_go_on_with_the_tokens_that_any_of_them_needs():
     estimate = torch.zeros(3, 64, 64)
     for i, token in enumerate((17, 20, 23)):

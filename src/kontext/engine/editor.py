@@ -40,6 +40,7 @@ from kontext.engine.regions import (
     enlarge,
     find_region,
     token_mask,
+    worth,
 )
 from kontext.engine.requests import (
     MAX_BATCH,
@@ -382,11 +383,11 @@ class Editor:
 
             on_step(StepInfo(step + 1, first.steps, preview))
 
-        narrow = self._narrowing(jobs, sources, (rows, columns))
+        narrow, inside = self._narrowing(jobs, sources, (rows, columns))
         cancelled = cancel.is_set if cancel is not None else lambda: False
         told = on_step and tell
         tokens = sample(
-            model.transformer, batch, times, first.guidance, narrow, told, cancelled, self.refresh
+            model.transformer, batch, times, first.guidance, narrow, inside, told, cancelled, self.refresh
         )
         clock.lap("sample")
 
@@ -405,12 +406,15 @@ class Editor:
 
     @staticmethod
     def _narrowing(jobs: Sequence[Job], sources: torch.Tensor | None, grid: tuple[int, int]):
-        """After the first step only what the edit touches is computed further, where all jobs allow it."""
+        """What lies outside of all boxes and masks is never computed, and after the first step only what the
+        edit touches, where all jobs allow it: a function of the first estimate, and tokens (n,) bool or None.
+        """
         if sources is None or not all(job.request.lock and job.request.regions for job in jobs):
-            return None
+            return None, None
         masks = [job.inside and token_mask(job.plan.place(job.inside)) for job in jobs]
         inside = None if any(mask is None for mask in masks) else torch.stack(masks).any(0)
-        return lambda estimate: active_tokens(estimate, sources, grid, inside)
+        known = None if inside is None else worth(inside)
+        return lambda estimate: active_tokens(estimate, sources, grid, inside), known
 
     def _finish(self, job: Job, painted: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         """The output picture and its region (None: the whole)."""

@@ -158,10 +158,15 @@ def active_tokens(
     active = distance > min(max(TOKEN_CHANGE, TOKEN_RESTLESS * restless), 2 * TOKEN_CHANGE)
     if inside is not None:
         active = active & inside
-    active = F.max_pool2d(active.float(), 3, 1, 1).flatten() > 0
-    if not active.any() or float(active.float().mean()) > WORTH:
-        return None
-    return active
+    return worth(active)
+
+
+def worth(active: Tensor) -> Tensor | None:
+    """Tokens (..., rows, columns) bool with their neighbours, as (n,) bool; None where leaving out the others
+    saves too little.
+    """
+    wide = F.max_pool2d(active.float().reshape(1, 1, *active.shape[-2:]), 3, 1, 1).flatten() > 0
+    return wide if wide.any() and float(wide.float().mean()) <= WORTH else None
 
 
 def token_mask(inside: Image.Image, patch: int = 16) -> Tensor:

@@ -53,6 +53,7 @@ def sample(
     times: Sequence[float],
     guidance: float,
     narrow: Callable[[Tensor], Tensor | None] | None = None,
+    inside: Tensor | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     refresh: int = 1,
@@ -60,11 +61,12 @@ def sample(
     """Tokens (b, n, 64) float32 at time 0.
 
     `narrow(estimate)` hears after the first step where the sampling is heading and answers which tokens, (n,)
-    bool, stay in the work (None: all); the others go straight to the source. `on_step(i, estimate)` hears of
+    bool, stay in the work (None: no fewer); the others go straight to the source. `inside`, (n,) bool, are
+    those that are worked on at all (None: all). `on_step(i, estimate)` hears of
     every step i (from 0). Raises Cancelled at the next evaluation after `cancelled` says so. In "full"
     attention the contexts are computed anew at every `refresh`-th step only (1: exact).
     """
-    field = _Field(transformer, batch, times, guidance, refresh)
+    field = _Field(transformer, batch, times, guidance, refresh, inside)
 
     def velocity(z: Tensor, t: float) -> Tensor:
         if cancelled():
@@ -73,7 +75,8 @@ def sample(
 
     def after_step(i: int, _: Tensor, estimate: Tensor) -> None:
         if i == 0 and narrow is not None:
-            field.work_on(narrow(estimate))
+            active = narrow(estimate)
+            field.work_on(inside if active is None else active)
         if on_step is not None:
             on_step(i, estimate)
 
@@ -90,6 +93,7 @@ class _Field:
         times: Sequence[float],
         guidance: float,
         refresh: int = 1,
+        inside: Tensor | None = None,
     ):
         self.transformer, self.batch, self.guidance = transformer, batch, guidance
         full = transformer.config.context_attention == "full"
@@ -105,7 +109,7 @@ class _Field:
         self.prefixes = [_repeat_prefix(prefix, self.copies) for prefix in batch.prefixes]
         self.context = [(_repeat(tokens, self.copies), ids) for tokens, ids in batch.context]
         self.modulation = dict(zip(times, transformer.modulations(times[:-1], pooled, embedded)))
-        self.work_on(None)
+        self.work_on(inside)
 
     def work_on(self, active: Tensor | None) -> None:
         """Go on with these tokens, (n,) bool, or with all."""
