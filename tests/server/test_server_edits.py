@@ -5,6 +5,7 @@ server.
 import base64
 import json
 import threading
+import time
 
 import numpy as np
 from fake_editor import tint
@@ -297,3 +298,15 @@ def test_a_model_that_cannot_be_loaded_is_told_in_words(start):
     told = until(lambda: server.http.get("/readyz").json()["trouble"])
     assert "damaged" in told and server.http.get("/healthz").status_code == 200
     server.stop()
+
+
+def test_jobs_that_fail_at_once_do_not_keep_those_behind_them_waiting(server):
+    session = server.session()
+    slow = server.edit(session, "sleep 0.3 first")[0]
+    jobs = [server.edit(session, "explode", steps=n)[0] for n in range(1, 8)]  # no two share a batch
+    last = server.edit(session, "Make the hair blue")[0]
+    server.ended(slow)
+    started = time.monotonic()
+    assert server.ended(last)["state"] == "done"
+    assert time.monotonic() - started < 3
+    assert {server.ended(job)["state"] for job in jobs} == {"failed"}

@@ -252,8 +252,6 @@ class Service:
                         ahead = await self._claim(worker)
                 finally:
                     await running
-                if not ahead:  # nobody waited a moment ago; who came since has woken us
-                    await self._rest(place)
         finally:
             await self._give_back([job for job, _ in ahead], blame=False)
 
