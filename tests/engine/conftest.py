@@ -45,6 +45,12 @@ class BlockCodec(nn.Module):
     def decode(self, latents):
         return nn.functional.conv_transpose2d(latents * 4, self.kernels, stride=8)
 
+    def decode_noting(self, latents):
+        return self.decode(latents), ()
+
+    def decode_window(self, latents, norms, window):
+        return self.decode(latents)[:, :, window.top : window.bottom, window.left : window.right]
+
 
 class Painter(nn.Module):
     """In place of the transformer: its velocity leads from any noise to the latents of `paint(source

@@ -34,14 +34,16 @@ def count_calls(monkeypatch):
         model = editor.model
         for owner, name in (
             (model.autoencoder, "encode"),
-            (model.autoencoder, "decode"),
+            (model.autoencoder, "raw"),  # of every way to decode
             (model.transformer, "prefill"),
             (model.transformer, "evaluate"),
             (model.t5, "forward"),
         ):
             real = getattr(owner, name)
 
-            def counted(*given, _real=real, _key="t5" if name == "forward" else name, **named):
+            key = {"raw": "decode", "forward": "t5"}.get(name, name)
+
+            def counted(*given, _real=real, _key=key, **named):
                 counts[_key] += 1
                 return _real(*given, **named)
 

@@ -20,9 +20,12 @@ from PIL import Image
 from torch import Tensor
 
 from kontext.engine.cache import ByteCache
+from kontext.engine.regions import window_of
+from kontext.model.autoencoder import Norms
 from kontext.model.blocks import KeysValues
 from kontext.model.tokens import pack, picture_ids
 from kontext.model.transformer import Prefix
+from kontext.model.window import Window
 from kontext.tiles import put_on_tiles
 
 WIDE = 384  # of a transformer: from here on its products outweigh all else
@@ -77,11 +80,37 @@ class ContextStore:
 
     def codec_view(self, canvas: Canvas) -> np.ndarray:
         """decode(encode(picture)): what is left of it by the codec alone. uint8 (height, width, 3)."""
-        return self._cache.get(
-            ("codec", self.model.fingerprint, canvas.digest),
-            lambda: decode(self.model, self.latents(canvas))[0],
-            lambda view: view.nbytes,
-        )
+        return self._view(canvas)[0]
+
+    def paint(self, latents: Tensor, sources: Sequence[Canvas]) -> tuple[np.ndarray, Window | None]:
+        """Edits of as many pictures, latents (b, 16, h, w), as uint8 pictures (b, 8h, 8w, 3).
+
+        Where the latents are those of the sources outside of a window, only that is decoded, and the rest is
+        the source's own view.
+        """
+        window = window_of(latents, torch.cat([self.latents(source) for source in sources]))
+        if window is None:
+            return decode(self.model, latents), None
+        views = [self._view(source) for source in sources]
+        pictures = np.stack([view for view, _ in views])
+        if window.area:
+            # Variants of one picture are decoded together; other pictures have norms of their own.
+            alone = len({source.digest for source in sources}) == 1
+            together = [latents] if alone else latents.split(1)
+            painted = [
+                self.model.autoencoder.decode_window(part, norms, window)
+                for part, (_, norms) in zip(together, views)
+            ]
+            pictures[:, window.top : window.bottom, window.left : window.right] = _bytes(torch.cat(painted))
+        return pictures, window
+
+    def _view(self, canvas: Canvas) -> tuple[np.ndarray, Norms]:
+        def make() -> tuple[np.ndarray, Norms]:
+            pixels, norms = self.model.autoencoder.decode_noting(self.latents(canvas))
+            return _bytes(pixels)[0], norms
+
+        key = ("codec", self.model.fingerprint, canvas.digest)
+        return self._cache.get(key, make, lambda view: view[0].nbytes)
 
     def prefix(self, canvas: Canvas, index: int) -> Prefix:
         """Keys and values of the picture as context number `index` (1 for the first), in every block."""
@@ -96,10 +125,15 @@ class ContextStore:
         ids = picture_ids(index, *canvas.grid, device=device_of(self.model))
         return pack(self.latents(canvas)).to(parameter_type(self.model.transformer)), ids
 
-    def round_trip_psnr(self, canvas: Canvas) -> float:
-        """How well the codec alone keeps the picture, in dB."""
-        error = np.asarray(canvas.image, np.float32) - self.codec_view(canvas)
-        return 10 * math.log10(255**2 / max(float(np.square(error).mean()), 1e-6))
+    def looks(self, canvas: Canvas) -> tuple[float, float]:
+        """How well the codec alone keeps the picture, in dB, and the share of it that is flat."""
+
+        def measure() -> tuple[float, float]:
+            error = np.asarray(canvas.image, np.float32) - self.codec_view(canvas)
+            psnr = 10 * math.log10(255**2 / max(float(np.square(error).mean()), 1e-6))
+            return psnr, canvas.flat_share
+
+        return self._cache.get(("looks", self.model.fingerprint, canvas.digest), measure, lambda _: 256)
 
     def _encode(self, canvas: Canvas) -> Tensor:
         pixels = torch.from_numpy(np.array(canvas.image)).to(device_of(self.model))
@@ -112,8 +146,12 @@ class ContextStore:
 
 def decode(model, latents: Tensor) -> np.ndarray:
     """latents (b, 16, h, w) -> uint8 pictures (b, 8h, 8w, 3)."""
-    pixels = model.autoencoder.decode(latents.to(parameter_type(model.autoencoder))).float()
-    pixels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return _bytes(model.autoencoder.decode(latents.to(parameter_type(model.autoencoder))))
+
+
+def _bytes(pixels: Tensor) -> np.ndarray:
+    """Pixels (b, 3, height, width), about [-1, 1], as uint8 (b, height, width, 3)."""
+    pixels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -121,18 +159,18 @@ def quicken(model) -> None:
     """Use what the processor has to multiply in tiles (AMX); elsewhere nothing is done.
 
     The decoder in bfloat16 takes half the time, half a level of 255 from float32 where a round trip costs
-    some ten. The transformer runs on `kontext.tiles`: a narrow one with float32's products, a wide one with
-    bfloat16's. Without the kernels, or where a second copy of the weights is too much, a wide one is put into
-    bfloat16.
+    some ten. The transformer runs on `kontext.tiles` with bfloat16's products, a tenth of a level to a third
+    from float32's. Without the kernels, or where a second copy of the weights is too much, a wide one is put
+    into bfloat16; a narrow one gains too little.
     """
     if device_of(model).type != "cpu" or not torch.cpu._is_amx_tile_supported():
         return
     if parameter_type(model.autoencoder.decoder) == torch.float32:
         model.autoencoder.decoder.to(torch.bfloat16)
     wide = model.transformer.config.width >= WIDE
-    tiled = put_on_tiles(model.transformer, exact=not wide)
-    if wide and not tiled and parameter_type(model.transformer) == torch.float32:
-        model.transformer.to(torch.bfloat16)
+    if not put_on_tiles(model.transformer, exact=False) and wide:
+        if parameter_type(model.transformer) == torch.float32:
+            model.transformer.to(torch.bfloat16)
 
 
 def stack(prefixes: Sequence[Prefix]) -> Prefix:

@@ -8,6 +8,7 @@ difference of original and codec, which also holds what a smaller canvas cannot 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from kontext.engine.sizes import SizePlan
+from kontext.engine.sizes import Size, SizePlan
+from kontext.model.window import Window
 
 Corners = tuple[int, int, int, int]  # (left, top, right, bottom) in pixels
 
@@ -30,49 +32,59 @@ LARGEST = 256  # and at most so large
 def add_detail(
     painted: Image.Image, original: Image.Image, codec: np.ndarray, plan: SizePlan, box: Corners | None = None
 ) -> Image.Image:
-    """The result at the size of the output, with the original's own detail inside `box` (None: everywhere).
+    """What is in `box` (None: all) of the result at the size of the output, with the original's own detail.
 
     painted: the result on the canvas; codec (height, width, 3) uint8: the canvas through the codec alone;
     original: at the size of the output.
     """
-    made = plan.restore(painted).copy()
     box = box or (0, 0, *plan.output)
-    maps = colour_maps(np.asarray(painted), codec)
+    made = plan.restore(painted).crop(box)
     seen = plan.restore(Image.fromarray(codec)).crop(box)
     lost = np.asarray(original.crop(box)).astype(np.int16) - np.asarray(seen)
-    shares = _enlarged(maps, painted.width, plan, box)
     channels = []
-    for share, channel in zip(shares, made.crop(box).split()):  # one by one, for large pictures' memory
+    # one by one, for large pictures' memory
+    for share, channel in zip(_shares(np.asarray(painted), codec, plan, box), made.split()):
         values = np.asarray(channel).astype(np.float32)
         for of, field in enumerate(share):
             values += np.asarray(field) * lost[..., of]
         channels.append(Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8)))
-    made.paste(Image.merge("RGB", channels), box[:2])
-    return made
+    return Image.merge("RGB", channels)
 
 
-def _enlarged(maps: Tensor, width: int, plan: SizePlan, box: Corners) -> Iterator[Iterator[Image.Image]]:
-    """The maps of a canvas so wide, at the size of `box` of the output."""
-    scale = maps.shape[3] / width
+def _shares(
+    painted: np.ndarray, codec: np.ndarray, plan: SizePlan, box: Corners
+) -> Iterator[Iterator[Image.Image]]:
+    """The colour maps of a canvas at the size of `box` of the output, fitted on what lies under it."""
+    height, width = painted.shape[:2]
     left, top = plan.inner[:2]
     across, down = plan.inner[2] / plan.output[0], plan.inner[3] / plan.output[1]
     x0, y0, x1, y1 = box
-    part = tuple(
-        scale * value for value in (left + across * x0, top + down * y0, left + across * x1, top + down * y1)
-    )
-    size = (x1 - x0, y1 - y0)
+    part = (left + across * x0, top + down * y0, left + across * x1, top + down * y1)
+    factor = _coarseness((width, height))
+    radius = max(1, round(NEAR * -(-max(width, height) // factor)))
+    under = Window(math.floor(part[1]), math.ceil(part[3]), math.floor(part[0]), math.ceil(part[2]))
+    near = under.grown(2 * factor * (radius + 1), height, width, factor)
+    maps = colour_maps(near.of(painted), near.of(codec), factor, radius)
+    part = tuple((value - start) / factor for value, start in zip(part, 2 * (near.left, near.top)))
     for share in maps.numpy():
-        yield (Image.fromarray(field).resize(size, Image.Resampling.BILINEAR, part) for field in share)
+        yield (
+            Image.fromarray(field).resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR, part)
+            for field in share
+        )
 
 
-def colour_maps(result: np.ndarray, codec: np.ndarray) -> Tensor:
+def colour_maps(
+    result: np.ndarray, codec: np.ndarray, factor: int | None = None, radius: int | None = None
+) -> Tensor:
     """Local linear maps (3 to, 3 of, rows, columns) from the colours of `codec` to those of `result`.
 
     Least squares in windows, with a ridge towards the identity in flat areas that stay the same, else towards
-    zero.
+    zero. `factor` (pixels of a point of the grid) and `radius` (points) come from the whole canvas where
+    these are parts of one.
     """
-    c, r = _field(codec), _field(result)
-    radius = max(1, round(NEAR * max(c.shape[2:])))
+    factor = factor or _coarseness(codec.shape[:2])
+    c, r = _field(codec, factor), _field(result, factor)
+    radius = radius or max(1, round(NEAR * max(c.shape[2:])))
 
     def mean(x: Tensor) -> Tensor:
         return _means(_means(x, radius, -1), radius, -2)
@@ -108,7 +120,10 @@ def inverse(matrices: Tensor) -> Tensor:
     return (cofactors / determinant[..., None, None]).to(matrices.dtype)
 
 
-def _field(picture: np.ndarray) -> Tensor:
+def _coarseness(canvas: Size) -> int:
+    return max(COARSER, -(-max(canvas) // LARGEST))
+
+
+def _field(picture: np.ndarray, factor: int) -> Tensor:
     field = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    factor = max(COARSER, -(-max(field.shape) // LARGEST))
     return F.avg_pool2d(field, factor, ceil_mode=True, count_include_pad=False)

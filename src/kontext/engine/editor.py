@@ -34,11 +34,10 @@ from kontext.engine.previews import fit_projection, paint
 from kontext.engine.prompts import PromptStore
 from kontext.engine.regions import (
     active_tokens,
-    change_map,
     changed_fraction,
     composite,
     enlarge,
-    find_region,
+    region_of,
     token_mask,
     worth,
 )
@@ -59,6 +58,7 @@ from kontext.errors import BadRequest
 from kontext.flow import schedule
 from kontext.memory import keep_freed
 from kontext.model.tokens import pack, picture_ids, unpack
+from kontext.model.window import Window
 
 POOR_ROUND_TRIP_DB = 20.0  # pictures of the illustrated world: 22 and more
 LITTLE_FLAT = 0.25  # share of pixels equal to their neighbours; in the illustrated world: 0.29 and more
@@ -392,8 +392,12 @@ class Editor:
         clock.lap("sample")
 
         # 4. Tokens to pictures; what did not change becomes the original again.
-        painted = decode(model, unpack(tokens, 2 * rows, 2 * columns))
-        finished = [self._finish(job, Image.fromarray(one)) for job, one in zip(jobs, painted)]
+        latents, window = unpack(tokens, 2 * rows, 2 * columns), None
+        if narrow is None:
+            painted = decode(model, latents)
+        else:
+            painted, window = self.contexts.paint(latents, [job.source for job in jobs])
+        finished = [self._finish(job, one, window) for job, one in zip(jobs, painted)]
         clock.lap("decode")
 
         seconds = {"load": self._load_seconds, **clock.seconds, "total": self._load_seconds + clock.total}
@@ -416,13 +420,16 @@ class Editor:
         known = None if inside is None else worth(inside)
         return lambda estimate: active_tokens(estimate, sources, grid, inside), known
 
-    def _finish(self, job: Job, painted: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-        """The output picture and its region (None: the whole)."""
+    def _finish(
+        self, job: Job, made: np.ndarray, window: Window | None
+    ) -> tuple[Image.Image, Image.Image | None]:
+        """The output picture and its region (None: the whole); outside of a window nothing was made."""
+        painted = Image.fromarray(made)
         if job.picture is None or not job.request.lock:
             return job.plan.restore(painted), None
         codec = self.contexts.codec_view(job.source)
         inside = job.inside and job.plan.place(job.inside)
-        region = find_region(change_map(np.asarray(painted), codec), painted.size, inside)
+        region = region_of(made, codec, inside, window)
         alpha = job.picture.alpha and job.plan.original(job.picture.alpha)
         original = job.plan.original(job.picture.rgb if alpha else job.picture.flat)
         if region.soft is None:
@@ -472,7 +479,7 @@ class Editor:
 
     def _foreign(self, canvas: Canvas) -> list[str]:
         """A warning when the picture is not of the kind that our small models know."""
-        psnr, flat = self.contexts.round_trip_psnr(canvas), canvas.flat_share
+        psnr, flat = self.contexts.looks(canvas)
         if psnr >= POOR_ROUND_TRIP_DB and flat >= LITTLE_FLAT:
             return []
         return [

@@ -18,6 +18,7 @@ from PIL import Image, ImageChops
 from torch import Tensor
 
 from kontext.engine.sizes import Size, SizePlan
+from kontext.model.window import Window
 
 WEAK, STRONG = 0.04, 0.10  # change (of 1) that may belong to a region, and change that makes one
 RESTLESS_WEAK, RESTLESS_STRONG = 4.2, 9.0  # both stay this many times above the change of the calmer third,
@@ -29,6 +30,10 @@ EVERYWHERE = ((0.8, 0.035), (0.95, 0.014))  # a share of the 8x8 blocks, and the
 MARGIN = 1 / 64  # of the canvas side: how far a region reaches beyond the change itself, for its soft edge
 TOKEN_CHANGE, TOKEN_RESTLESS = 0.35, 2.5  # the same two thresholds for tokens of an early estimate
 WORTH = 0.6  # share of the tokens from which on leaving out the others saves too little
+DECODED_MARGIN = 8  # pixels around latents that differ: a decoder spreads them a little
+SAME_LATENT = 1e-3  # difference of latents that is only rounding
+WINDOW_WORTH = 0.6  # share of the picture from which on decoding only a window saves too little
+SURROUNDINGS = 8  # points of the grid around a window that filters may look at
 GRID = 256  # points along the longer side of the grid on which regions are found
 
 
@@ -45,47 +50,95 @@ class Region:
         return self.soft is not None and not self.soft.any()
 
 
-def change_map(result: np.ndarray, codec: np.ndarray) -> Tensor:
+def window_of(latents: Tensor, before: Tensor) -> Window | None:
+    """Where pictures (b, channels, rows, columns) differ from others, with what a latent reaches around it;
+    None where that is nearly all.
+    """
+    rows, columns = latents.shape[2:]
+    differs = ((latents - before).abs() > SAME_LATENT).any(0).any(0)
+    down, across = differs.any(1).nonzero(), differs.any(0).nonzero()
+    if not len(down):
+        return Window(0, 0, 0, 0)
+    tight = Window(8 * int(down[0]), 8 * int(down[-1]) + 8, 8 * int(across[0]), 8 * int(across[-1]) + 8)
+    window = tight.grown(DECODED_MARGIN, 8 * rows, 8 * columns)
+    return window if window.area <= WINDOW_WORTH * 64 * rows * columns else None
+
+
+def coarseness(canvas: Size) -> int:
+    """How many pixels on a side one point of the grid covers."""
+    return math.ceil(max(canvas) / GRID)
+
+
+def change_map(result: np.ndarray, codec: np.ndarray, factor: int | None = None) -> Tensor:
     """How each pixel changed: (3, rows, columns) float32, -1 to 1, of uint8 pictures (height, width, 3).
 
     Means over 3x3 pixels, so that single pixels do not count; of canvases larger than the grid, over as many
-    pixels as one point of the grid covers.
+    pixels as one point of the grid covers (`factor`, of a part of a canvas).
     """
     change = torch.from_numpy(result.astype(np.float32) - codec.astype(np.float32)).permute(2, 0, 1) / 255
-    factor = math.ceil(max(change.shape) / GRID)
+    factor = factor or coarseness(result.shape[:2])
     if factor > 1:
         return F.avg_pool2d(change, factor, ceil_mode=True, count_include_pad=False)
     return F.avg_pool2d(change, 3, 1, 1, count_include_pad=False)
 
 
-def find_region(change: Tensor, canvas: Size, inside: Image.Image | None = None) -> Region:
+def region_of(
+    painted: np.ndarray, codec: np.ndarray, inside: Image.Image | None = None, window: Window | None = None
+) -> Region:
+    """Where a result (height, width, 3) uint8 differs from its source's own way through the codec.
+
+    Outside of `window`, if there is one, they are known to be equal.
+    """
+    height, width = painted.shape[:2]
+    if window is None:
+        return find_region(change_map(painted, codec), (width, height), inside)
+    soft = np.zeros((height, width), np.float32)
+    factor = coarseness((height, width))
+    near = window.grown(factor * (2 * _radius((height, width), factor) + SURROUNDINGS), height, width, factor)
+    if window.area:
+        change = change_map(near.of(painted), near.of(codec), factor)
+        part = inside and inside.crop(near.box)
+        found = find_region(change, (near.right - near.left, near.bottom - near.top), part, (width, height))
+        near.of(soft)[:] = 1 if found.soft is None else found.soft
+    return Region(soft)
+
+
+def find_region(
+    change: Tensor, canvas: Size, inside: Image.Image | None = None, whole: Size | None = None
+) -> Region:
     """The region of a change map on a canvas. `inside`, a soft mask (mode L) as large as the canvas, limits
-    it.
+    it. The canvas may be part of a `whole` that is otherwise unchanged.
 
     Weak change belongs to the region where it is connected with strong change (hysteresis). Gaps are
     closed, specks dropped, the edge feathered within a margin around it. A change nearly everywhere
     is left whole.
     """
-    if inside is None and _everywhere(change):
+    share = 1.0 if whole is None else canvas[0] * canvas[1] / (whole[0] * whole[1])
+    if inside is None and share == 1 and _everywhere(change):
         return Region(None)
     size = change.abs().amax(dim=0)[None, None]
-    restless = float(np.quantile(size.numpy(), 0.3))
+    restless = float(np.quantile(size.numpy(), max(0, 1 - 0.7 / share))) if share > 0.7 else 0.0
     if inside is not None:
         size = size * (F.interpolate(_field(inside), size.shape[2:], mode="area") > 0)
     weak = min(max(WEAK, RESTLESS_WEAK * restless), CALM * WEAK)
     strong = min(max(STRONG, RESTLESS_STRONG * restless), CALM * STRONG)
     halo = HALO * _square(size, 4)
     grown = _connected((size > weak) & (size > halo), size > strong)
-    radius = max(1, round(min(size.shape[2:]) * MARGIN))
+    radius = _radius(whole or canvas, coarseness(whole or canvas))
     grown = _shrink(_grow(grown, radius), radius)  # gaps closed
     dense = F.avg_pool2d(grown.float(), 7, 1, 3) * 49 >= SPECK
     grown = _connected(grown, dense & grown)  # specks dropped
-    if inside is None and grown.float().mean() > GLOBAL:
+    if inside is None and share * grown.float().mean() > GLOBAL:
         return Region(None)
     soft = F.interpolate(_feather(grown, radius), canvas[::-1], mode="bilinear")
     if inside is not None:
         soft = soft * _field(inside)
     return Region(soft[0, 0].numpy())
+
+
+def _radius(canvas: Size, factor: int) -> int:
+    """Points of the grid that a region reaches beyond the change itself."""
+    return max(1, round(-(-min(canvas) // factor) * MARGIN))
 
 
 def _everywhere(change: Tensor) -> bool:
@@ -107,7 +160,8 @@ def _field(mask: Image.Image) -> Tensor:
 def composite(
     original: Image.Image, result: Image.Image, soft: Image.Image, alpha: Image.Image | None
 ) -> Image.Image:
-    """Original and result as one picture; all of one size, `soft` (mode L) says where the result may show.
+    """Original and result as one picture. `soft` (mode L), as large as the original, says where the result
+    may show, and `result` is what lies in the box of its bounds.
 
     Where `soft` is 0 the pixels are the original's. `alpha` of the original stays there, and new things are
     opaque.
@@ -115,7 +169,7 @@ def composite(
     box = soft.getbbox()
     if box is None:
         return original if alpha is None else Image.merge("RGBA", (*original.split(), alpha))
-    o, r = (np.asarray(image.crop(box), np.float32) for image in (original, result))
+    o, r = np.asarray(original.crop(box), np.float32), np.asarray(result, np.float32)
     weight = np.asarray(soft.crop(box), np.float32)[..., None] / 255
     mixed = np.clip(np.rint(o + weight * (r - o)), 0, 255).astype(np.uint8)
     whole = original.copy()

@@ -6,11 +6,18 @@ only in the middle. The posterior's mean is used, never a sample.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kontext.model.presets import AutoencoderConfig
+from kontext.model.window import Window
+
+Norm = Callable[[nn.GroupNorm, Tensor], Tensor]
+Norms = tuple[tuple[Tensor, Tensor], ...]
+"""Mean and variance (channels,) of what enters each group norm of the decoder's finer levels, in order."""
 
 
 class ResnetBlock(nn.Module):
@@ -23,9 +30,9 @@ class ResnetBlock(nn.Module):
         if in_width != width:
             self.nin_shortcut = nn.Conv2d(in_width, width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+    def forward(self, x: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
+        h = self.conv1(F.silu(norm(self.norm1, x)))
+        h = self.conv2(F.silu(norm(self.norm2, h)))
         return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
@@ -75,9 +82,9 @@ class Level(nn.Module):
         if resample:
             self.add_module(*resample)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
         for block in self.block:
-            x = block(x)
+            x = block(x, norm)
         return getattr(self, self.resample)(x) if self.resample else x
 
 
@@ -144,11 +151,54 @@ class Decoder(nn.Module):
         self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
         self.conv_out = nn.Conv2d(before, 3, 3, padding=1)
 
-    def forward(self, z: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(z))
-        for level in reversed(self.up):
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+    def forward(self, z: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
+        """`norm` does the work of the finer levels' group norms."""
+        x = self._coarse(z)
+        for level in reversed(self.up[:-1]):
+            x = level(x, norm)
+        return self.conv_out(F.silu(norm(self.norm_out, x)))
+
+    def noting(self, z: Tensor) -> tuple[Tensor, Norms]:
+        """The picture of one z, and its norms."""
+        norms: list[tuple[Tensor, Tensor]] = []
+
+        def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+            (_, channels, rows, columns), groups = x.shape, layer.num_groups
+            weight, bias = layer.weight.float(), layer.bias.float()
+            normed, mean, by = torch.native_group_norm(
+                x, weight, bias, 1, channels, rows * columns, groups, layer.eps
+            )
+            each = [part[0].float().repeat_interleave(channels // groups) for part in (mean, by)]
+            norms.append((each[0], each[1] ** -2 - layer.eps))
+            return normed
+
+        return self(z, norm), tuple(norms)
+
+    def window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
+        """What `forward` gives in a window, with the norms of a picture that is nearly the same.
+
+        The coarsest level, attention included, is computed whole; the finer ones, where the work is, in the
+        window and as far around it as their convolutions reach.
+        """
+        known = iter(norms)
+
+        def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+            mean, variance = next(known)
+            return F.batch_norm(x, mean, variance, layer.weight.float(), layer.bias.float(), eps=layer.eps)
+
+        height, width = (side << len(self.up) - 1 for side in z.shape[2:])
+        needs, need = [], window
+        for i, level in enumerate(self.up[:-1]):  # the finest first: each needs what those after it reach
+            need = need.grown((2 * len(level.block) + 1) << i, height, width, 2 << i)
+            needs.append(need)
+        x, has = self._coarse(z), Window(0, height, 0, width)
+        for i in reversed(range(len(needs))):
+            x = _cut(x, has, needs[i], 1 << i)
+            x, has = self.up[i](x, norm), needs[i]
+        return _cut(self.conv_out(F.silu(norm(self.norm_out, x))), has, window, 1)
+
+    def _coarse(self, z: Tensor) -> Tensor:
+        return self.up[-1](self.mid(self.conv_in(z)))
 
 
 class Autoencoder(nn.Module):
@@ -167,10 +217,28 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents as `encode` gives them -> pixels, about [-1, 1], not clamped, in the decoder's type."""
-        raw = latents / self.config.scale + self.config.shift
-        return self.decoder(raw.to(self.decoder.conv_in.weight.dtype))
+        return self.decoder(self.raw(latents))
+
+    def decode_noting(self, latents: Tensor) -> tuple[Tensor, Norms]:
+        """`decode` of one picture, and what `decode_window` has to know of it."""
+        return self.decoder.noting(self.raw(latents))
+
+    def decode_window(self, latents: Tensor, norms: Norms, window: Window) -> Tensor:
+        """`decode` inside of a window, with the norms of a picture that is nearly the same elsewhere."""
+        return self.decoder.window(self.raw(latents), norms, window)
+
+    def raw(self, latents: Tensor) -> Tensor:
+        """What the decoder takes for latents, in its type."""
+        return (latents / self.config.scale + self.config.shift).to(self.decoder.conv_in.weight.dtype)
 
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the raw latents, before scale and shift."""
         mean, log_variance = torch.chunk(self.encoder(pixels), 2, dim=1)
         return mean, log_variance
+
+
+def _cut(x: Tensor, has: Window, wanted: Window, scale: int) -> Tensor:
+    """Of numbers for the pixels of `has`, one for every `scale` of them on a side, those of `wanted`."""
+    rows = slice((wanted.top - has.top) // scale, (wanted.bottom - has.top) // scale)
+    columns = slice((wanted.left - has.left) // scale, (wanted.right - has.left) // scale)
+    return x[:, :, rows, columns].contiguous(memory_format=torch.channels_last)

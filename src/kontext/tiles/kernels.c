@@ -315,31 +315,38 @@ TILED static void multiply_block(
       }
 }
 
-TILED static void product_of_thread(void *data) {
-  product_t *p = data;
-  const long thread = __atomic_fetch_add(&p->started, 1, __ATOMIC_RELAXED), threads = p->threads;
-  const long inner = up(p->inner, 32), row_bytes = inner / 16 * left_step(p->parts) / 16;
+/* Share `share` of `p->threads` of the whole work. */
+TILED static int product_share(const product_t *p, long share) {
+  const long inner = up(p->inner, 32), row_bytes = inner / 16 * left_step(p->parts) / 16, shares = p->threads;
   const long blocks = up(p->rows, 32) / 32, columns = up(p->columns, 32) / 32;
-  /* Threads share the rows where these divide well; else the columns, and every thread gathers all rows. */
-  const int by_rows = p->items * blocks >= 6 * threads || (p->items == 1 && p->rows % (32 * threads) == 0);
+  /* The rows are shared where they divide well; else the columns, and every thread gathers all rows. */
+  const int by_rows = p->items * blocks >= 6 * shares || (p->items == 1 && p->rows % (32 * shares) == 0);
   const long height = by_rows ? up(least(p->rows, BLOCK / row_bytes), 32) : up(p->rows, 32);
-  const long begin = by_rows ? p->items * blocks * thread / threads : 0;
-  const long end = by_rows ? p->items * blocks * (thread + 1) / threads : p->items * blocks;
-  const long left = by_rows ? 0 : columns * thread / threads * 32;
-  const long right = by_rows ? columns * 32 : columns * (thread + 1) / threads * 32;
+  const long begin = by_rows ? p->items * blocks * share / shares : 0;
+  const long end = by_rows ? p->items * blocks * (share + 1) / shares : p->items * blocks;
+  const long left = by_rows ? 0 : columns * share / shares * 32;
+  const long right = by_rows ? columns * 32 : columns * (share + 1) / shares * 32;
   float *row = aligned_alloc(64, up(inner * sizeof(float) + height * row_bytes, 64));
-  if (!row) { p->failed = 1; return; }
+  if (!row) return 1;
   bf16 *tiles = (bf16 *)(row + inner);
   memset(row, 0, inner * sizeof(float));
-  set_up_tiles();
   for (long at = begin; at < end;) {
     const long item = at / blocks, from = at % blocks * 32;
     const long count = least(least(end - at, blocks - at % blocks), height / 32);
     multiply_block(p, item, from, least(p->rows, from + count * 32), left, right, row, tiles);
     at += count;
   }
-  _tile_release();
   free(row);
+  return 0;
+}
+
+/* OpenMP may give fewer threads than asked for: each takes shares as long as there are any. */
+TILED static void product_of_thread(void *data) {
+  product_t *p = data;
+  set_up_tiles();
+  for (long share; (share = __atomic_fetch_add(&p->started, 1, __ATOMIC_RELAXED)) < p->threads;)
+    if (product_share(p, share)) p->failed = 1;
+  _tile_release();
 }
 
 int product(product_t *p, parallel_t parallel) {
@@ -475,9 +482,8 @@ TILED static void attend_block(const attention_t *p, long item, long head, long 
   }
 }
 
-TILED static void attention_of_thread(void *data) {
-  attention_t *p = data;
-  const long thread = __atomic_fetch_add(&p->started, 1, __ATOMIC_RELAXED), threads = p->threads;
+/* Share `share` of `p->threads` of the whole work. */
+TILED static int attention_share(const attention_t *p, long share) {
   const long all = up(p->rows + p->seen, 32), blocks = up(p->stop - p->start, 32) / 32;
   const long units = p->items * p->heads * blocks;
   const long right = all / 16 * (p->width / 32) * right_step(p->parts); /* of the keys, and of the values */
@@ -485,21 +491,28 @@ TILED static void attention_of_thread(void *data) {
   const long left = queries_size + 2 * (all / 32) * left_step(p->parts);
   const long floats = 16 * p->width + 32 * all;
   float *row = aligned_alloc(64, up(floats * sizeof(float) + (2 * right + left) * sizeof(bf16), 64));
-  if (!row) { p->failed = 1; return; }
+  if (!row) return 1;
   float *scores = row + 16 * p->width;
   bf16 *keys = (bf16 *)(scores + 32 * all), *values = keys + right, *queries = values + right;
   bf16 *shares = queries + queries_size;
   memset(queries, 0, left * sizeof(bf16));
-  set_up_tiles();
   long gathered = -1;
-  for (long unit = units * thread / threads; unit < units * (thread + 1) / threads; unit++) {
+  for (long unit = units * share / p->threads; unit < units * (share + 1) / p->threads; unit++) {
     const long pair = unit / blocks, item = pair / p->heads, head = pair % p->heads;
     if (pair != gathered) gather_head(p, item, head, row, keys, values);
     gathered = pair;
     attend_block(p, item, head, p->start + unit % blocks * 32, row, scores, queries, shares, keys, values);
   }
-  _tile_release();
   free(row);
+  return 0;
+}
+
+TILED static void attention_of_thread(void *data) {
+  attention_t *p = data;
+  set_up_tiles();
+  for (long share; (share = __atomic_fetch_add(&p->started, 1, __ATOMIC_RELAXED)) < p->threads;)
+    if (attention_share(p, share)) p->failed = 1;
+  _tile_release();
 }
 
 int attention(attention_t *p, parallel_t parallel) {

@@ -1,0 +1,37 @@
+"""A part of a picture, in pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows and columns of pixels."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def area(self) -> int:
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom."""
+        return self.left, self.top, self.right, self.bottom
+
+    def grown(self, by: int, height: int, width: int, step: int = 1) -> Window:
+        """Wider by so many pixels on every side, outward to multiples of `step`, within a picture."""
+        return Window(
+            max(0, (self.top - by) // step * step),
+            min(height, -(-(self.bottom + by) // step) * step),
+            max(0, (self.left - by) // step * step),
+            min(width, -(-(self.right + by) // step) * step),
+        )
+
+    def of(self, picture):
+        """That part of an array (rows, columns, ...)."""
+        return picture[self.top : self.bottom, self.left : self.right]

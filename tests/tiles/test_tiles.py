@@ -1,0 +1,245 @@
+"""The tile kernels give what PyTorch gives: each alone, and the transformer on them."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kontext.engine.context as engine_context
+import kontext.tiles
+from kontext.checkpoint import load_model
+from kontext.engine.context import quicken
+from kontext.model.blocks import KeysValues, Modulated, gelu
+from kontext.model.presets import NANO_128, TINY
+from kontext.model.rope import apply_rotary, rotary_table
+from kontext.model.tokens import picture_ids
+from kontext.model.transformer import Transformer, _rows
+from kontext.tiles import put_on_tiles
+from kontext.tiles.library import TiledLinear, kernels
+
+needs_tiles = pytest.mark.skipif(kernels() is None, reason="no AMX, or no compiler at installation")
+
+CLOSE = {3: 2e-5, 2: 2e-5, 1: 2e-2}
+"""Allowed difference from float32 for results of size 1, by how many terms of the product are taken."""
+
+
+def near(made, expected, parts):
+    """Within what `parts` allow, of the size that the numbers have."""
+    return float((made - expected).abs().max()) <= CLOSE[parts] * max(1, float(expected.abs().max()))
+
+
+def random_linear(inner, columns, bfloat16=False):
+    layer = torch.nn.Linear(inner, columns).requires_grad_(False)
+    layer.weight.normal_(0, inner**-0.5)
+    if bfloat16:
+        layer.weight.copy_(layer.weight.bfloat16())
+    return layer
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@needs_tiles
+@settings(max_examples=60, deadline=None)
+@given(
+    items=st.integers(1, 3),
+    rows=st.integers(1, 90),
+    inner=st.integers(1, 130),
+    columns=st.integers(1, 100),
+    parts=st.sampled_from((1, 2, 3)),
+    seed=st.integers(0, 99),
+)
+def test_a_linear_layer_of_any_size(items, rows, inner, columns, parts, seed):
+    torch.manual_seed(seed)
+    layer = random_linear(inner, columns, bfloat16=parts == 2)
+    x, out = torch.randn(items, rows, inner), torch.full((items, rows, columns), torch.nan)
+    tiled = TiledLinear(kernels(), layer, 1 if parts == 1 else 3)
+    assert tiled.parts == parts or columns * inner < 9  # few numbers may be bfloat16 by chance
+    tiled(x, out)
+    assert near(out, layer(x), parts)
+
+
+@needs_tiles
+@pytest.mark.parametrize("rows", [1, 40, 250])
+def test_what_surrounds_a_product_happens_in_it(rows):
+    torch.manual_seed(0)
+    heads, width, hidden = 2, 32, 80
+    layer = random_linear(70, 3 * heads * width + hidden)
+    tiled = TiledLinear(kernels(), layer, 3)
+    x = torch.randn(2, rows, 70)
+    before = Modulated(torch.randn(2, 1, 70), 1 + torch.randn(2, 1, 70), torch.ones(()))
+    qkv, mlp = torch.empty(2, 3 * heads, rows, width), torch.empty(2, rows, hidden)
+    tiled(x, mlp, heads=qkv, before=before, gelu=True)
+    left, right = layer(before.before(x)).split((3 * heads * width, hidden), dim=-1)
+    assert near(qkv.transpose(1, 2).flatten(2), left, 3) and near(mlp, gelu(right), 3)
+
+    some = torch.empty(2, 2 * heads, rows, width)
+    tiled(x, heads=some, before=before, columns=slice(heads * width, 3 * heads * width))
+    assert torch.equal(some, qkv[:, heads:])
+
+    layer = random_linear(70, 50)
+    gate, out = torch.randn(1, 1, 50), torch.randn(2, rows + 3, 50)
+    expected = out.clone()
+    expected[:, 2:-1] += gate * layer(x)
+    TiledLinear(kernels(), layer, 3)(x, out[:, 2:-1], gate=gate)
+    assert near(out, expected, 3)
+    assert torch.equal(out[:, :2], expected[:, :2]) and torch.equal(out[:, -1], expected[:, -1])
+
+
+def attention(qkv, scales, change, rotary, seen, asked):
+    """The same by PyTorch, in double precision."""
+    q, k, v = qkv.double().unflatten(1, (3, -1)).unbind(1)
+    first = (torch.arange(qkv.shape[2]) < change)[:, None]
+
+    def normed(x, scale):
+        x = F.rms_norm(x, x.shape[-1:], eps=1e-6) * torch.where(first, scale[0], scale[1])
+        return apply_rotary(x.float().transpose(1, 2)[:, :, None], rotary)[:, :, 0].transpose(1, 2).double()
+
+    q, k = normed(q, scales[0]), normed(k, scales[1])
+    if seen is not None:
+        k = torch.cat((k, seen.keys.double().expand(len(k), -1, -1, -1)), dim=2)
+        v = torch.cat((v, seen.values.double().expand(len(v), -1, -1, -1)), dim=2)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)[:, asked].float()
+
+
+@needs_tiles
+@settings(max_examples=40, deadline=None)
+@given(
+    items=st.integers(1, 2),
+    heads=st.integers(1, 3),
+    width=st.sampled_from((32, 64, 128)),
+    rows=st.integers(1, 100),
+    seen=st.integers(0, 70),
+    parts=st.sampled_from((1, 3)),
+    data=st.data(),
+)
+def test_attention_of_any_size(items, heads, width, rows, seen, parts, data):
+    torch.manual_seed(rows)
+    start = data.draw(st.integers(0, rows - 1))
+    asked = slice(start, data.draw(st.integers(start + 1, rows)))
+    change = data.draw(st.integers(0, rows))
+    qkv = torch.randn(items, 3 * heads, rows, width)
+    scales = torch.rand(2, width) + 0.5, torch.rand(2, width) + 0.5
+    angles = torch.rand(rows, width // 2) * 6
+    rotary = torch.stack((angles.cos(), angles.sin()), -1)
+    prefix = KeysValues(*torch.randn(2, 1, heads, seen, width)) if seen else None
+    out = torch.full((items, rows, heads * width), torch.nan)
+    kernels().attention(qkv, scales, change, rotary, prefix, out, asked, parts)
+    assert near(out[:, asked], attention(qkv, scales, change, rotary, prefix, asked), parts)
+    assert out.isfinite().sum() == out[:, asked].numel()
+
+
+@needs_tiles
+def test_large_scores_do_not_overflow():
+    torch.manual_seed(0)
+    qkv = torch.randn(1, 3, 40, 32)
+    scales = torch.full((2, 32), 30.0), torch.full((2, 32), 30.0)
+    rotary = rotary_table(torch.zeros(40, 3), (8, 12, 12), 10_000)
+    out = torch.empty(1, 40, 32)
+    kernels().attention(qkv, scales, 0, rotary, None, out, slice(0, 40), 3)
+    assert near(out, attention(qkv, scales, 0, rotary, None, slice(0, 40)), 1)
+
+
+def random_transformer(preset=TINY, **changes):
+    torch.manual_seed(0)
+    config = dataclasses.replace(preset.transformer, **changes)
+    model = Transformer(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=1.2 / config.width**0.5)
+    return model
+
+
+def inputs(model, batch, contexts, side=5):
+    config = model.config
+    target, ids = torch.randn(batch, side * side, 64), picture_ids(0, side, side)
+    context = [
+        (torch.randn(1, (side + i) * side, 64), picture_ids(i + 1, side + i, side)) for i in range(contexts)
+    ]
+    text, pooled = torch.randn(batch, 7, config.text_width), torch.randn(batch, config.pooled_width)
+    guidance = torch.full((batch,), 2.5) if config.guidance_embed else None
+    (mod,) = model.modulations([0.6], pooled, guidance)
+    return target, (text, ids, context), mod
+
+
+@needs_tiles
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("contexts", [0, 1, 2])
+@pytest.mark.parametrize("attention", ["full", "prefix"])
+@pytest.mark.parametrize("preset", [TINY, NANO_128], ids=lambda preset: preset.name)
+@torch.inference_mode()
+def test_the_transformer_is_the_same(preset, attention, contexts, batch):
+    model = random_transformer(preset, context_attention=attention)
+    target, given, mod = inputs(model, batch, contexts)
+    expected = model.evaluate(target, model.prepare(*given), mod)
+    assert put_on_tiles(model)
+    made = model.evaluate(target, model.prepare(*given), mod)  # prefilled on tiles as well
+    assert float((made - expected).abs().max() / expected.abs().max()) < 5e-5
+    assert put_on_tiles(model, exact=False)
+    rough = model.evaluate(target, model.prepare(*given), mod)
+    assert 1e-4 < float((rough - expected).abs().max() / expected.abs().max()) < 3e-2
+
+
+@needs_tiles
+@torch.inference_mode()
+def test_what_is_kept_for_later_steps_is_the_same():
+    model = random_transformer(context_attention="full")
+    target, given, mod = inputs(model, 2, 1)
+    prepared = model.prepare(*given)
+    expected, later = model.evaluate_keeping(target, prepared, mod)
+    assert put_on_tiles(model)
+    made, kept = model.evaluate_keeping(target, prepared, mod)
+    assert torch.allclose(made, expected, atol=2e-4)
+    for ours, theirs in zip(kept.prefix, later.prefix):
+        assert torch.allclose(ours.keys, theirs.keys, atol=2e-4)
+        assert torch.allclose(ours.values, theirs.values, atol=2e-4)
+
+
+@needs_tiles
+@torch.inference_mode()
+def test_results_do_not_depend_on_threads_or_company(threads):
+    model = random_transformer(NANO_128)
+    target, (text, ids, context), mod = inputs(model, 4, 1, side=8)
+    assert put_on_tiles(model)
+    made, prepared = [], model.prepare(text, ids, context)
+    for count in (1, 2, 5):
+        threads(count)
+        made.append(model.evaluate(target, prepared, mod))
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
+    for i in range(4):
+        one = slice(i, i + 1)
+        alone = dataclasses.replace(prepared, text=prepared.text[one])
+        assert torch.equal(model.evaluate(target[one], alone, _rows(mod, one)), made[0][one])
+
+
+@needs_tiles
+def test_published_weights_need_two_terms():
+    layer = random_linear(64, 64, bfloat16=True)
+    assert TiledLinear(kernels(), layer, 3).parts == 2
+    layer.weight[0, 0] += 1e-5
+    assert TiledLinear(kernels(), layer, 3).parts == 3
+
+
+@needs_tiles
+def test_only_what_the_kernels_can_do_is_put_on_them():
+    assert not put_on_tiles(random_transformer().bfloat16())
+    assert not put_on_tiles(random_transformer(width=48, heads=3, axes=(4, 6, 6)))
+
+
+def test_without_the_kernels_pytorch_does_the_work(monkeypatch):
+    monkeypatch.setattr(kontext.tiles, "kernels", lambda: None)
+    monkeypatch.setattr(engine_context.torch.cpu, "_is_amx_tile_supported", lambda: True)
+    model = load_model("tiny-random")
+    quicken(model)
+    assert model.transformer.instead is None
+    assert next(model.transformer.parameters()).dtype == torch.float32
+    assert next(model.autoencoder.decoder.parameters()).dtype == torch.bfloat16
+    monkeypatch.setattr(engine_context, "WIDE", 64)
+    quicken(model)
+    assert next(model.transformer.parameters()).dtype == torch.bfloat16
