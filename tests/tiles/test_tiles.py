@@ -18,7 +18,7 @@ from kontext.model.rope import apply_rotary, rotary_table
 from kontext.model.tokens import picture_ids
 from kontext.model.transformer import Transformer, _rows
 from kontext.tiles import put_on_tiles
-from kontext.tiles.library import TiledLinear, kernels
+from kontext.tiles.library import TiledLinear, attention, kernels
 
 needs_tiles = pytest.mark.skipif(kernels() is None, reason="no AMX, or no compiler at installation")
 
@@ -62,7 +62,7 @@ def test_a_linear_layer_of_any_size(items, rows, inner, columns, parts, seed):
     x, out = torch.randn(items, rows, inner), torch.full((items, rows, columns), torch.nan)
     tiled = TiledLinear(kernels(), layer, 1 if parts == 1 else 3)
     assert tiled.parts == parts or columns * inner < 9  # few numbers may be bfloat16 by chance
-    tiled(x, out)
+    kernels().run([tiled.job(x, out)])
     assert near(out, layer(x), parts)
 
 
@@ -76,24 +76,26 @@ def test_what_surrounds_a_product_happens_in_it(rows):
     x = torch.randn(2, rows, 70)
     before = Modulated(torch.randn(2, 1, 70), 1 + torch.randn(2, 1, 70), torch.ones(()))
     qkv, mlp = torch.empty(2, 3 * heads, rows, width), torch.empty(2, rows, hidden)
-    tiled(x, mlp, heads=qkv, before=before, gelu=True)
+    kernels().run([tiled.job(x, mlp, heads=qkv, before=before, gelu=True)])
     left, right = layer(before.before(x)).split((3 * heads * width, hidden), dim=-1)
     assert near(qkv.transpose(1, 2).flatten(2), left, 3) and near(mlp, gelu(right), 3)
 
     some = torch.empty(2, 2 * heads, rows, width)
-    tiled(x, heads=some, before=before, columns=slice(heads * width, 3 * heads * width))
+    columns = slice(heads * width, 3 * heads * width)
+    kernels().run([tiled.job(x, heads=some, before=before, columns=columns)])
     assert torch.equal(some, qkv[:, heads:])
 
     layer = random_linear(70, 50)
     gate, out = torch.randn(1, 1, 50), torch.randn(2, rows + 3, 50)
     expected = out.clone()
     expected[:, 2:-1] += gate * layer(x)
-    TiledLinear(kernels(), layer, 3)(x, out[:, 2:-1], gate=gate)
+    tiled = TiledLinear(kernels(), layer, 3)
+    kernels().run([tiled.job(x, out[:, 2:-1], gate=gate)])
     assert near(out, expected, 3)
     assert torch.equal(out[:, :2], expected[:, :2]) and torch.equal(out[:, -1], expected[:, -1])
 
 
-def attention(qkv, scales, change, rotary, seen, asked):
+def exact_attention(qkv, scales, change, rotary, seen, asked):
     """The same by PyTorch, in double precision."""
     q, k, v = qkv.double().unflatten(1, (3, -1)).unbind(1)
     first = (torch.arange(qkv.shape[2]) < change)[:, None]
@@ -131,8 +133,8 @@ def test_attention_of_any_size(items, heads, width, rows, seen, parts, data):
     rotary = torch.stack((angles.cos(), angles.sin()), -1)
     prefix = KeysValues(*torch.randn(2, 1, heads, seen, width)) if seen else None
     out = torch.full((items, rows, heads * width), torch.nan)
-    kernels().attention(qkv, scales, change, rotary, prefix, out, asked, parts)
-    assert near(out[:, asked], attention(qkv, scales, change, rotary, prefix, asked), parts)
+    kernels().run([attention(qkv, scales, change, rotary, prefix, out, asked, parts)])
+    assert near(out[:, asked], exact_attention(qkv, scales, change, rotary, prefix, asked), parts)
     assert out.isfinite().sum() == out[:, asked].numel()
 
 
@@ -143,8 +145,8 @@ def test_large_scores_do_not_overflow():
     scales = torch.full((2, 32), 30.0), torch.full((2, 32), 30.0)
     rotary = rotary_table(torch.zeros(40, 3), (8, 12, 12), 10_000)
     out = torch.empty(1, 40, 32)
-    kernels().attention(qkv, scales, 0, rotary, None, out, slice(0, 40), 3)
-    assert near(out, attention(qkv, scales, 0, rotary, None, slice(0, 40)), 1)
+    kernels().run([attention(qkv, scales, 0, rotary, None, out, slice(0, 40), 3)])
+    assert near(out, exact_attention(qkv, scales, 0, rotary, None, slice(0, 40)), 1)
 
 
 def random_transformer(preset=TINY, **changes):
@@ -171,11 +173,11 @@ def inputs(model, batch, contexts, side=5):
 @needs_tiles
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("contexts", [0, 1, 2])
-@pytest.mark.parametrize("attention", ["full", "prefix"])
+@pytest.mark.parametrize("sees", ["full", "prefix"])
 @pytest.mark.parametrize("preset", [TINY, NANO_128], ids=lambda preset: preset.name)
 @torch.inference_mode()
-def test_the_transformer_is_the_same(preset, attention, contexts, batch):
-    model = random_transformer(preset, context_attention=attention)
+def test_the_transformer_is_the_same(preset, sees, contexts, batch):
+    model = random_transformer(preset, context_attention=sees)
     target, given, mod = inputs(model, batch, contexts)
     expected = model.evaluate(target, model.prepare(*given), mod)
     assert put_on_tiles(model)

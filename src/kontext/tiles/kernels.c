@@ -18,6 +18,7 @@
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 
 #include <immintrin.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,7 @@ typedef void (*parallel_t)(void (*work)(void *), void *data, unsigned threads, u
 
 enum {
   TILE = 512,           /* numbers of one tile of bfloat16 */
-  BLOCK = 1 << 19,      /* bytes of the left factor that stay in the second cache while the right one passes */
+  BLOCK = 1 << 18,      /* bytes of the left factor that stay in the second cache while the right one passes */
   CHUNK = 400 * 1024,   /* bytes of the right factor likewise */
 };
 
@@ -168,6 +169,10 @@ INLINE void accumulate(const bf16 *lefts, const bf16 *rights, long steps, int pa
   const long to_left = left_step(parts), to_right = right_step(parts);
   for (long i = 0; i < steps; i++) {
     const bf16 *left = lefts + i * to_left, *right = rights + i * to_right;
+    for (long ahead = to_right; ahead < 2 * to_right; ahead += 32) { /* the processor does not see these coming */
+      _mm_prefetch((const char *)(right + ahead), _MM_HINT_T0);
+      _mm_prefetch((const char *)(right + steps * to_right + ahead), _MM_HINT_T0);
+    }
     RIGHT(0)
     if (parts > 1) {
       LEFT(1) MULTIPLY
@@ -206,6 +211,14 @@ TILED static void multiply(
   else multiply_parts(left, right, steps, 3, rows, out, stride);
 }
 
+/* A piece of work in `shares` shares that threads may take in any order. */
+typedef struct {
+  int kind; /* PRODUCT or ATTENTION: of what this is the beginning */
+  int shares, taken, done, failed;
+} job_t;
+
+enum { PRODUCT, ATTENTION };
+
 /* ---- a linear layer and what surrounds it ----------------------------------------------------------- */
 
 /* Bytes of the tiles of weights (n, k). */
@@ -230,6 +243,8 @@ TILED int tiles_of(const float *weights, long n, long k, int parts, bf16 *tiles)
 /* out = x W^T + bias for `items` pictures of `rows` rows. x and out have their own distances, in floats, from row
    to row and from item to item. */
 typedef struct {
+  job_t job;
+  int parts;
   const float *x;
   long x_row, x_item;
   const float *shift, *factor; /* rows are normed to mean 0 and variance 1, then shift + factor row; or null */
@@ -240,12 +255,10 @@ typedef struct {
   long heads_step, heads_item, head_width, head_columns;
   float *out; /* where the others go, */
   long out_row, out_item;
-  int gelu;          /* through GELU, */
+  long gelu;         /* through GELU, */
   const float *gate; /* or out += gate (x W^T + bias); or null */
   long gate_item;
   long items, rows, columns, inner;
-  int parts, threads;
-  int started, failed;
 } product_t;
 
 INLINE void norm(const float *x, const float *shift, const float *factor, long width, float *out) {
@@ -315,9 +328,8 @@ TILED static void multiply_block(
       }
 }
 
-/* Share `share` of `p->threads` of the whole work. */
-TILED static int product_share(const product_t *p, long share) {
-  const long inner = up(p->inner, 32), row_bytes = inner / 16 * left_step(p->parts) / 16, shares = p->threads;
+TILED static int product_share(const product_t *p, long share, long shares) {
+  const long inner = up(p->inner, 32), row_bytes = inner / 16 * left_step(p->parts) / 16;
   const long blocks = up(p->rows, 32) / 32, columns = up(p->columns, 32) / 32;
   /* The rows are shared where they divide well; else the columns, and every thread gathers all rows. */
   const int by_rows = p->items * blocks >= 6 * shares || (p->items == 1 && p->rows % (32 * shares) == 0);
@@ -340,28 +352,14 @@ TILED static int product_share(const product_t *p, long share) {
   return 0;
 }
 
-/* OpenMP may give fewer threads than asked for: each takes shares as long as there are any. */
-TILED static void product_of_thread(void *data) {
-  product_t *p = data;
-  set_up_tiles();
-  for (long share; (share = __atomic_fetch_add(&p->started, 1, __ATOMIC_RELAXED)) < p->threads;)
-    if (product_share(p, share)) p->failed = 1;
-  _tile_release();
-}
-
-int product(product_t *p, parallel_t parallel) {
-  p->started = p->failed = 0;
-  if (p->threads == 1) product_of_thread(p);
-  else parallel(product_of_thread, p, p->threads, 0);
-  return p->failed;
-}
-
 /* ---- attention -------------------------------------------------------------------------------------- */
 
 /* Softmax attention of `items` sequences of `rows` rows, their queries, keys and values as a linear layer left them:
    queries and keys are normed by their root mean square and turned here. Keys and values of `seen` further rows
    come ready. Rows `start` to `stop` ask. */
 typedef struct {
+  job_t job;
+  int parts;
   const float *qkv; /* (items, 3, heads, rows, width) */
   long qkv_step, qkv_item;
   const float *query_scale, *key_scale; /* (2, width): of the rows before `change`, of the others */
@@ -372,8 +370,6 @@ typedef struct {
   float *out; /* (items, rows, heads * width) */
   long out_row, out_item;
   long items, heads, width, rows, seen, start, stop; /* width: of one head, a multiple of 32 */
-  int parts, threads;
-  int started, failed;
 } attention_t;
 
 /* Root-mean-square norm, scale, rotation by the row's angles. */
@@ -482,8 +478,7 @@ TILED static void attend_block(const attention_t *p, long item, long head, long 
   }
 }
 
-/* Share `share` of `p->threads` of the whole work. */
-TILED static int attention_share(const attention_t *p, long share) {
+TILED static int attention_share(const attention_t *p, long share, long count) {
   const long all = up(p->rows + p->seen, 32), blocks = up(p->stop - p->start, 32) / 32;
   const long units = p->items * p->heads * blocks;
   const long right = all / 16 * (p->width / 32) * right_step(p->parts); /* of the keys, and of the values */
@@ -497,7 +492,7 @@ TILED static int attention_share(const attention_t *p, long share) {
   bf16 *shares = queries + queries_size;
   memset(queries, 0, left * sizeof(bf16));
   long gathered = -1;
-  for (long unit = units * share / p->threads; unit < units * (share + 1) / p->threads; unit++) {
+  for (long unit = units * share / count; unit < units * (share + 1) / count; unit++) {
     const long pair = unit / blocks, item = pair / p->heads, head = pair % p->heads;
     if (pair != gathered) gather_head(p, item, head, row, keys, values);
     gathered = pair;
@@ -507,19 +502,45 @@ TILED static int attention_share(const attention_t *p, long share) {
   return 0;
 }
 
-TILED static void attention_of_thread(void *data) {
-  attention_t *p = data;
+/* ---- jobs one after the other ----------------------------------------------------------------------- */
+
+typedef struct {
+  job_t **jobs;
+  long count;
+} list_t;
+
+/* What every thread does. There may be fewer threads than shares: OpenMP gives as many as it likes. */
+TILED static void work(void *data) {
+  const list_t *list = data;
   set_up_tiles();
-  for (long share; (share = __atomic_fetch_add(&p->started, 1, __ATOMIC_RELAXED)) < p->threads;)
-    if (attention_share(p, share)) p->failed = 1;
+  for (long i = 0; i < list->count; i++) {
+    job_t *job = list->jobs[i];
+    for (long share; (share = __atomic_fetch_add(&job->taken, 1, __ATOMIC_RELAXED)) < job->shares;) {
+      const int failed = job->kind == PRODUCT ? product_share((product_t *)job, share, job->shares)
+                                              : attention_share((attention_t *)job, share, job->shares);
+      if (failed) job->failed = 1;
+      __atomic_fetch_add(&job->done, 1, __ATOMIC_RELEASE);
+    }
+    for (long spins = 0; __atomic_load_n(&job->done, __ATOMIC_ACQUIRE) < job->shares; spins++) {
+      if (spins < 10000) _mm_pause();
+      else sched_yield();
+    }
+  }
   _tile_release();
 }
 
-int attention(attention_t *p, parallel_t parallel) {
-  p->started = p->failed = 0;
-  if (p->threads == 1) attention_of_thread(p);
-  else parallel(attention_of_thread, p, p->threads, 0);
-  return p->failed;
+/* Each job in `threads` shares, when the one before it is done. 1: there was no memory. */
+int run(job_t **jobs, long count, int threads, parallel_t parallel) {
+  list_t list = {jobs, count};
+  int failed = 0;
+  for (long i = 0; i < count; i++) {
+    jobs[i]->shares = threads;
+    jobs[i]->taken = jobs[i]->done = jobs[i]->failed = 0;
+  }
+  if (threads == 1) work(&list);
+  else parallel(work, &list, threads, 0);
+  for (long i = 0; i < count; i++) failed |= jobs[i]->failed;
+  return failed;
 }
 
 #endif

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.machinery
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,8 +18,15 @@ from kontext.model.blocks import KeysValues, Modulated
 POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 
 
-class _Product(ctypes.Structure):
+PRODUCT, ATTENTION = 0, 1
+_JOB = [("kind", INT), ("shares", INT), ("taken", INT), ("done", INT), ("failed", INT), ("parts", INT)]
+
+
+class Product(ctypes.Structure):
+    """`product_t`."""
+
     _fields_ = [
+        *_JOB,
         ("x", POINTER),
         ("x_row", LONG),
         ("x_item", LONG),
@@ -36,22 +44,21 @@ class _Product(ctypes.Structure):
         ("out", POINTER),
         ("out_row", LONG),
         ("out_item", LONG),
-        ("gelu", INT),
+        ("gelu", LONG),
         ("gate", POINTER),
         ("gate_item", LONG),
         ("items", LONG),
         ("rows", LONG),
         ("columns", LONG),
         ("inner", LONG),
-        ("parts", INT),
-        ("threads", INT),
-        ("started", INT),
-        ("failed", INT),
     ]
 
 
-class _Attention(ctypes.Structure):
+class Attention(ctypes.Structure):
+    """`attention_t`."""
+
     _fields_ = [
+        *_JOB,
         ("qkv", POINTER),
         ("qkv_step", LONG),
         ("qkv_item", LONG),
@@ -75,11 +82,11 @@ class _Attention(ctypes.Structure):
         ("seen", LONG),
         ("start", LONG),
         ("stop", LONG),
-        ("parts", INT),
-        ("threads", INT),
-        ("started", INT),
-        ("failed", INT),
     ]
+
+
+Job = Product | Attention
+"""Addresses of tensors, which must live as long."""
 
 
 class TiledLinear:
@@ -92,12 +99,12 @@ class TiledLinear:
         weights = layer.weight.detach().contiguous()
         if parts == 3 and torch.equal(weights, weights.bfloat16().float()):
             parts = 2
-        self.kernels, self.parts = kernels, parts
+        self.parts = parts
         self.columns, self.inner = weights.shape
         self.bias = None if layer.bias is None else layer.bias.detach().contiguous()
         self.tiles = kernels.tiles_of(weights, parts)
 
-    def __call__(
+    def job(
         self,
         x: Tensor,
         out: Tensor | None = None,
@@ -107,7 +114,7 @@ class TiledLinear:
         gate: Tensor | None = None,
         gelu: bool = False,
         columns: slice | None = None,
-    ) -> None:
+    ) -> Product:
         """x W^T + bias of x (b, n, inner): its first columns into `heads` (b, k, n, head_width), the others
         into `out` (b, n, rest). Rows are contiguous.
 
@@ -116,7 +123,9 @@ class TiledLinear:
         32, are the only ones computed.
         """
         start, stop = (0, self.columns) if columns is None else (columns.start, columns.stop)
-        job = _Product(
+        job = Product(
+            kind=PRODUCT,
+            parts=self.parts,
             x=x.data_ptr(),
             x_row=x.stride(1),
             x_item=_step(x),
@@ -127,8 +136,6 @@ class TiledLinear:
             rows=x.shape[1],
             columns=stop - start,
             inner=self.inner,
-            parts=self.parts,
-            threads=torch.get_num_threads(),
         )
         if heads is not None:
             job.heads, job.heads_step, job.heads_item = heads.data_ptr(), heads.stride(1), _step(heads)
@@ -140,7 +147,53 @@ class TiledLinear:
             job.factor, job.factor_item = before.factor.data_ptr(), _step(before.factor)
         if gate is not None:
             job.gate, job.gate_item = gate.data_ptr(), _step(gate)
-        self.kernels.run(self.kernels.library.product, job)
+        return job
+
+
+def attention(
+    qkv: Tensor,
+    scales: tuple[Tensor, Tensor],
+    change: int,
+    rotary: Tensor,
+    seen: KeysValues | None,
+    out: Tensor,
+    asked: slice,
+    parts: int,
+) -> Attention:
+    """Softmax attention of qkv (b, 3 heads, n, head_width), queries, keys and values as they leave a
+    linear layer, and of the keys and values `seen` besides; rows `asked` of out (b, n, heads head_width)
+    are filled.
+
+    `scales`, each (2, head_width), are those of the norms of queries and keys for the rows before
+    `change` and from there on; rotary (n, head_width / 2, 2).
+    """
+    width = scales[0].shape[1]
+    job = Attention(
+        kind=ATTENTION,
+        parts=parts,
+        qkv=qkv.data_ptr(),
+        qkv_step=qkv.stride(1),
+        qkv_item=_step(qkv),
+        query_scale=scales[0].data_ptr(),
+        key_scale=scales[1].data_ptr(),
+        change=change,
+        rotary=rotary.data_ptr(),
+        out=out.data_ptr(),
+        out_row=out.stride(1),
+        out_item=_step(out),
+        items=qkv.shape[0],
+        heads=qkv.shape[1] // 3,
+        width=width,
+        rows=qkv.shape[2],
+        start=asked.start,
+        stop=asked.stop,
+    )
+    if seen is not None:
+        keys, values = seen.keys, seen.values
+        job.keys, job.values, job.seen = keys.data_ptr(), values.data_ptr(), keys.shape[2]
+        job.seen_row, job.seen_head = keys.stride(2), keys.stride(1)
+        job.keys_item, job.values_item = _step(keys), _step(values)
+    return job
 
 
 class Kernels:
@@ -149,7 +202,7 @@ class Kernels:
         library.tiles_bytes.restype = LONG
         library.tiles_bytes.argtypes = [LONG, LONG, INT]
         library.tiles_of.argtypes = [POINTER, LONG, LONG, INT, POINTER]
-        library.product.argtypes = library.attention.argtypes = [POINTER, POINTER]
+        library.run.argtypes = [POINTER, LONG, INT, POINTER]
 
     def tiles_of(self, weights: Tensor, parts: int) -> Tensor:
         """Weights (columns, inner), float32 and contiguous, as the right factor of a product."""
@@ -159,54 +212,10 @@ class Kernels:
             raise MemoryError("no memory to lay out the weights of a layer")
         return tiles
 
-    def attention(
-        self,
-        qkv: Tensor,
-        scales: tuple[Tensor, Tensor],
-        change: int,
-        rotary: Tensor,
-        seen: KeysValues | None,
-        out: Tensor,
-        asked: slice,
-        parts: int,
-    ) -> None:
-        """Softmax attention of qkv (b, 3 heads, n, head_width), queries, keys and values as they leave a
-        linear layer, and of the keys and values `seen` besides; rows `asked` of out (b, n, heads head_width)
-        are filled.
-
-        `scales`, each (2, head_width), are those of the norms of queries and keys for the rows before
-        `change` and from there on; rotary (n, head_width / 2, 2).
-        """
-        width = scales[0].shape[1]
-        job = _Attention(
-            qkv=qkv.data_ptr(),
-            qkv_step=qkv.stride(1),
-            qkv_item=_step(qkv),
-            query_scale=scales[0].data_ptr(),
-            key_scale=scales[1].data_ptr(),
-            change=change,
-            rotary=rotary.data_ptr(),
-            out=out.data_ptr(),
-            out_row=out.stride(1),
-            out_item=_step(out),
-            items=qkv.shape[0],
-            heads=qkv.shape[1] // 3,
-            width=width,
-            rows=qkv.shape[2],
-            start=asked.start,
-            stop=asked.stop,
-            parts=parts,
-            threads=torch.get_num_threads(),
-        )
-        if seen is not None:
-            keys, values = seen.keys, seen.values
-            job.keys, job.values, job.seen = keys.data_ptr(), values.data_ptr(), keys.shape[2]
-            job.seen_row, job.seen_head = keys.stride(2), keys.stride(1)
-            job.keys_item, job.values_item = _step(keys), _step(values)
-        self.run(self.library.attention, job)
-
-    def run(self, kernel, job: ctypes.Structure) -> None:
-        if kernel(ctypes.byref(job), self.parallel):
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Do them, one after the other, in as many threads as PyTorch has. Raises MemoryError."""
+        addresses = (POINTER * len(jobs))(*(ctypes.addressof(job) for job in jobs))
+        if self.library.run(addresses, len(jobs), torch.get_num_threads(), self.parallel):
             raise MemoryError("no memory for the numbers of one layer")
 
 

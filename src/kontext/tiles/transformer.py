@@ -6,8 +6,9 @@ A step of the shipped model is some 500 small operations in PyTorch and 26 here.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from kontext.model.blocks import (
 )
 from kontext.model.rope import apply_rotary
 from kontext.model.transformer import Prepared, StepModulation, Transformer
-from kontext.tiles.library import Kernels, TiledLinear
+from kontext.tiles.library import Job, Kernels, Product, TiledLinear, attention
 
 Tiled = Callable[[nn.Linear], TiledLinear]
 
@@ -36,6 +37,8 @@ class TiledTransformer:
         config = transformer.config
         self.width, self.heads, self.hidden = config.width, config.heads, int(config.width * config.mlp_ratio)
         self.kernels, self.parts = kernels, parts
+        self._plan: _Plan | None = None
+        self._lock = threading.Lock()
 
         def tiled(layer: nn.Linear) -> TiledLinear:
             return TiledLinear(kernels, layer, parts)
@@ -48,39 +51,53 @@ class TiledTransformer:
         self, target: Tensor, prepared: Prepared, mod: StepModulation, keep: Keep | None = None
     ) -> Tensor:
         """As `Transformer.evaluate`."""
+        with self._lock:
+            plan = self._plan
+            if plan is None or not plan.serves(target, prepared, mod):
+                plan = self._plan = self._planned(target, prepared, mod)
+            plan.target.copy_(target)
+            plan.x[:, : prepared.text.shape[1]] = prepared.text
+            if prepared.context is not None:
+                plan.x[:, -prepared.context.shape[1] :] = prepared.context
+            plan.modulate(mod)
+            if keep is None:
+                self.kernels.run([job for jobs in plan.blocks for job in jobs])
+            else:
+                for jobs, block in zip(plan.blocks, (*self.double, *self.single, None)):
+                    self.kernels.run(jobs)
+                    if block is not None:
+                        keep.blocks.append(self._lent(plan.room, block, prepared.rotary, keep.start))
+            return plan.out.clone()
+
+    def _planned(self, target: Tensor, prepared: Prepared, mod: StepModulation) -> _Plan:
         start, rotary = prepared.text.shape[1], prepared.rotary
         asked = slice(start, start + target.shape[1])
         x = target.new_empty(target.shape[0], rotary.shape[0], self.width)
-        x[:, :start] = prepared.text
-        self.img_in(target, x[:, asked])
-        if prepared.context is not None:
-            x[:, asked.stop :] = prepared.context
-        room = self._room(x)
+        plan = _Plan(prepared, torch.empty_like(target), x, self._room(x), torch.empty_like(target), mod)
+        begin = [self.img_in.job(plan.target, x[:, asked])]
         prefix = prepared.prefix or (None,) * (len(self.double) + len(self.single))
         for double, pair, seen in zip(self.double, mod.double, prefix):
-            self._double(double, x, room, pair, start, rotary, seen)
-            if keep is not None:
-                keep.blocks.append(self._lent(room, double, rotary, keep.start))
+            plan.blocks.append(begin + self._double(double, x, plan.room, pair, start, rotary, seen))
+            begin = []
         for single, (one,), seen in zip(self.single, mod.single, prefix[len(self.double) :]):
             wanted = asked if single is self.single[-1] else slice(0, x.shape[1])
-            self._single(single, x, room, one, rotary, seen, wanted)
-            if keep is not None:
-                keep.blocks.append(self._lent(room, single, rotary, keep.start))
-        out = torch.empty_like(target)
-        self.last(x[:, asked], out, before=mod.final)
-        return out
+            plan.blocks.append(begin + self._single(single, x, plan.room, one, rotary, seen, wanted))
+            begin = []
+        plan.blocks.append([*begin, self.last.job(x[:, asked], plan.out, before=mod.final)])
+        plan.find(mod)
+        return plan
 
     def prefill(self, tokens: Tensor, mod: StepModulation, rotary: Tensor) -> list[KeysValues]:
         """Keys and values of one context picture, block by block."""
         x = tokens.new_empty(*tokens.shape[:2], self.width)
-        self.img_in(tokens, x)
+        self.kernels.run([self.img_in.job(tokens, x)])
         room, blocks = self._room(x), []
         for double, pair in zip(self.double, mod.double):
-            self._double(double, x, room, pair, 0, rotary, None)
+            self.kernels.run(self._double(double, x, room, pair, 0, rotary, None))
             blocks.append(self._lent(room, double, rotary))
         for single, (one,) in zip(self.single, mod.single):
             wanted = slice(0, 0 if single is self.single[-1] else x.shape[1])
-            self._single(single, x, room, one, rotary, None, wanted)
+            self.kernels.run(self._single(single, x, room, one, rotary, None, wanted))
             blocks.append(self._lent(room, single, rotary))
         return blocks
 
@@ -99,19 +116,22 @@ class TiledTransformer:
         change: int,
         rotary: Tensor,
         seen: KeysValues | None,
-    ) -> None:
+    ) -> list[Job]:
         """x: text up to row `change`, then pictures; each with its own weights."""
         streams = [(block.picture, slice(change, None), mods[0])]
         if change:
             streams.append((block.text, slice(0, change), mods[1]))
-        for stream, rows, mod in streams:
-            stream.qkv(x[:, rows], heads=room.qkv[:, :, rows], before=mod[0])
+        jobs: list[Job] = [
+            stream.qkv.job(x[:, rows], heads=room.qkv[:, :, rows], before=mod[0])
+            for stream, rows, mod in streams
+        ]
         every = slice(0, x.shape[1])
-        self.kernels.attention(room.qkv, block.scales, change, rotary, seen, room.attended, every, self.parts)
+        jobs.append(attention(room.qkv, block.scales, change, rotary, seen, room.attended, every, self.parts))
         for stream, rows, mod in streams:
-            stream.proj(room.attended[:, rows], x[:, rows], gate=mod[0].gate)
-            stream.mlp_in(x[:, rows], room.mlp[:, rows], before=mod[1], gelu=True)
-            stream.mlp_out(room.mlp[:, rows], x[:, rows], gate=mod[1].gate)
+            jobs.append(stream.proj.job(room.attended[:, rows], x[:, rows], gate=mod[0].gate))
+            jobs.append(stream.mlp_in.job(x[:, rows], room.mlp[:, rows], before=mod[1], gelu=True))
+            jobs.append(stream.mlp_out.job(room.mlp[:, rows], x[:, rows], gate=mod[1].gate))
+        return jobs
 
     def _single(
         self,
@@ -122,17 +142,23 @@ class TiledTransformer:
         rotary: Tensor,
         seen: KeysValues | None,
         wanted: slice,
-    ) -> None:
+    ) -> list[Job]:
         """Updates the `wanted` rows of x; the others lend their keys and values."""
+        jobs: list[Job] = []
         lent = slice(self.width, 3 * self.width)
         for rows in (slice(0, wanted.start), slice(wanted.stop, x.shape[1])):
             if rows.start < rows.stop:
-                block.linear1(x[:, rows], heads=room.qkv[:, self.heads :, rows], before=mod, columns=lent)
+                heads = room.qkv[:, self.heads :, rows]
+                jobs.append(block.linear1.job(x[:, rows], heads=heads, before=mod, columns=lent))
         if wanted.start == wanted.stop:
-            return
-        block.linear1(x[:, wanted], room.mlp[:, wanted], heads=room.qkv[:, :, wanted], before=mod, gelu=True)
-        self.kernels.attention(room.qkv, block.scales, 0, rotary, seen, room.attended, wanted, self.parts)
-        block.linear2(room.both[:, wanted], x[:, wanted], gate=mod.gate)
+            return jobs
+        mlp, heads = room.mlp[:, wanted], room.qkv[:, :, wanted]
+        return [
+            *jobs,
+            block.linear1.job(x[:, wanted], mlp, heads=heads, before=mod, gelu=True),
+            attention(room.qkv, block.scales, 0, rotary, seen, room.attended, wanted, self.parts),
+            block.linear2.job(room.both[:, wanted], x[:, wanted], gate=mod.gate),
+        ]
 
     def _lent(self, room: _Room, block: _Double | _Single, rotary: Tensor, start: int = 0) -> KeysValues:
         """A block's keys, normed and turned, and values, as others see them: of rows from `start` on."""
@@ -159,6 +185,51 @@ class _Room:
     @property
     def mlp(self) -> Tensor:
         return self.both[..., self.width :]
+
+
+@dataclass
+class _Plan:
+    """The jobs of an evaluation, which serve as long as nothing but the target and the time changes."""
+
+    prepared: Prepared
+    target: Tensor
+    x: Tensor
+    room: _Room
+    out: Tensor
+    mod: StepModulation
+    blocks: list[list[Job]] = field(default_factory=list)
+    """Of each block; last, of the velocity."""
+    modulated: list[tuple[Product, str, int]] = field(default_factory=list)
+    """Which fields of which jobs are addresses of a modulation's tensors."""
+
+    def serves(self, target: Tensor, prepared: Prepared, mod: StepModulation) -> bool:
+        shift, known = mod.final.shift, self.mod.final.shift
+        return (
+            prepared is self.prepared
+            and target.shape == self.target.shape
+            and (shift.shape, shift.stride()) == (known.shape, known.stride())
+        )
+
+    def find(self, mod: StepModulation) -> None:
+        places = {tensor.data_ptr(): i for i, tensor in enumerate(_tensors(mod))}
+        for jobs in self.blocks:
+            for job in jobs:
+                for name in ("shift", "factor", "gate") if isinstance(job, Product) else ():
+                    if getattr(job, name):
+                        self.modulated.append((job, name, places[getattr(job, name)]))
+
+    def modulate(self, mod: StepModulation) -> None:
+        """Take this time's modulation."""
+        self.mod = mod  # lives as long as its addresses are in use
+        tensors = _tensors(mod)
+        for job, name, place in self.modulated:
+            setattr(job, name, tensors[place].data_ptr())
+
+
+def _tensors(mod: StepModulation) -> list[Tensor]:
+    branches = [part for pair in mod.double for stream in pair for part in stream]
+    branches += [part for (part,) in mod.single]
+    return [tensor for part in (*branches, mod.final) for tensor in part]
 
 
 @dataclass(frozen=True)
