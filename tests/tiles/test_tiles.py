@@ -1,5 +1,6 @@
 """The tile kernels give what PyTorch gives: each alone, and the transformer on them."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -17,7 +18,9 @@ from kontext.model.presets import NANO_128, TINY
 from kontext.model.rope import apply_rotary, rotary_table
 from kontext.model.tokens import picture_ids
 from kontext.model.transformer import Transformer, _rows
-from kontext.tiles import put_on_tiles
+from kontext.model.window import Window
+from kontext.tiles import decode_on_tiles, put_on_tiles
+from kontext.tiles.decoder import TiledDecoder, _Pass, _Picture
 from kontext.tiles.library import TiledLinear, attention, kernels
 
 needs_tiles = pytest.mark.skipif(kernels() is None, reason="no AMX, or no compiler at installation")
@@ -245,3 +248,71 @@ def test_without_the_kernels_pytorch_does_the_work(monkeypatch):
     monkeypatch.setattr(engine_context, "WIDE", 64)
     quicken(model)
     assert next(model.transformer.parameters()).dtype == torch.bfloat16
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    """The shipped one, in float32: random weights would not tell what rounding is worth."""
+    return load_model("nano").autoencoder.decoder.float()
+
+
+@needs_tiles
+@pytest.mark.parametrize("size", [(16, 16), (2, 2), (6, 22), (32, 20)])
+@torch.inference_mode()
+def test_the_decoder_is_the_same(decoder, size):
+    z = torch.randn(2, 16, *size, generator=torch.Generator().manual_seed(0))
+    plain, tiled = copy.deepcopy(decoder), copy.deepcopy(decoder)
+    assert decode_on_tiles(tiled) and tiled.instead is not None
+    expected, made = plain(z), tiled(z)
+    assert float((made - expected).abs().mean()) * 127.5 < 0.3
+    assert float((made - expected).abs().max()) * 127.5 < 6
+    assert torch.equal(tiled(z[1:]), made[1:])
+
+    expected, norms = plain.noting(z[:1])
+    made, noted = tiled.noting(z[:1])
+    assert torch.equal(made, tiled(z[:1]))
+    for ours, theirs in zip(noted, norms, strict=True):
+        for a, b in zip(ours, theirs):
+            assert torch.allclose(a, b, rtol=0.02, atol=0.02)
+    window = Window(4, 8 * size[0] - 4, 0, 8 * size[1] // 2)
+    part, exact = tiled.window(z, noted, window), plain.window(z, norms, window)
+    assert part.shape == exact.shape
+    assert float((part - exact).abs().mean()) * 127.5 < 0.4
+
+
+@needs_tiles
+@settings(max_examples=25, deadline=None)
+@given(
+    channels=st.sampled_from((16, 32, 48, 64)),
+    columns=st.sampled_from((3, 16, 32, 48, 80)),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    groups=st.sampled_from((0, 1, 4, 16)),
+    enlarge=st.booleans(),
+)
+def test_a_convolution_of_any_size(channels, columns, height, width, groups, enlarge):
+    torch.manual_seed(height)
+    layer = torch.nn.Conv2d(channels, columns, 3, padding=1).requires_grad_(False)
+    norm = torch.nn.GroupNorm(groups, channels, eps=1e-6).requires_grad_(False) if groups else None
+    if norm is not None:
+        norm.weight.normal_()
+        norm.bias.normal_()
+    x = torch.randn(height, width, channels)
+    residual = torch.randn(height << enlarge, width << enlarge, columns)
+    owner = TiledDecoder(torch.nn.Sequential(layer), kernels())
+    work = _Pass(owner)
+    double = x.flatten(0, 1).double()
+    sums = torch.zeros(torch.get_num_threads(), channels, 2, dtype=torch.float64)
+    sums[-1] = torch.stack((double.sum(0), double.square().sum(0)), -1)
+    made = work._convolution(layer, _Picture(x, sums), None if enlarge else norm, None, residual, enlarge)
+    work._run()
+
+    picture = x.permute(2, 0, 1)[None]
+    if enlarge:
+        picture = F.interpolate(picture, scale_factor=2)
+    elif norm is not None:
+        picture = F.silu(norm(picture))
+    expected = layer(picture)[0].permute(1, 2, 0) + residual
+    assert near(made.values, expected, 1)
+    flat = made.values.flatten(0, 1).double()
+    assert torch.allclose(made.sums.sum(0), torch.stack((flat.sum(0), flat.square().sum(0)), -1), atol=1e-3)

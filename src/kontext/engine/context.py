@@ -26,7 +26,7 @@ from kontext.model.blocks import KeysValues
 from kontext.model.tokens import pack, picture_ids
 from kontext.model.transformer import Prefix
 from kontext.model.window import Window
-from kontext.tiles import put_on_tiles
+from kontext.tiles import decode_on_tiles, put_on_tiles
 
 WIDE = 384  # of a transformer: from here on its products outweigh all else
 PATCH = 16  # pixels along the side of one token
@@ -158,19 +158,20 @@ def _bytes(pixels: Tensor) -> np.ndarray:
 def quicken(model) -> None:
     """Use what the processor has to multiply in tiles (AMX); elsewhere nothing is done.
 
-    The decoder in bfloat16 takes half the time, half a level of 255 from float32 where a round trip costs
-    some ten. The transformer runs on `kontext.tiles` with bfloat16's products, a tenth of a level to a third
-    from float32's. Without the kernels, or where a second copy of the weights is too much, a wide one is put
-    into bfloat16; a narrow one gains too little.
+    Transformer and decoder run on `kontext.tiles` with bfloat16's products: some tenths of a level of 255
+    from float32's, where a round trip through the autoencoder costs some ten levels. Without the kernels, or
+    where a second copy of the weights is too much, the decoder and a wide transformer are put into bfloat16;
+    a narrow one gains too little.
     """
     if device_of(model).type != "cpu" or not torch.cpu._is_amx_tile_supported():
         return
-    if parameter_type(model.autoencoder.decoder) == torch.float32:
-        model.autoencoder.decoder.to(torch.bfloat16)
-    wide = model.transformer.config.width >= WIDE
-    if not put_on_tiles(model.transformer, exact=False) and wide:
-        if parameter_type(model.transformer) == torch.float32:
-            model.transformer.to(torch.bfloat16)
+    transformer, decoder = model.transformer, model.autoencoder.decoder
+    slow = [] if decode_on_tiles(decoder) else [decoder]
+    if not put_on_tiles(transformer, exact=False) and transformer.config.width >= WIDE:
+        slow.append(transformer)
+    for network in slow:
+        if parameter_type(network) == torch.float32:
+            network.to(torch.bfloat16)
 
 
 def stack(prefixes: Sequence[Prefix]) -> Prefix:

@@ -7,6 +7,7 @@ only in the middle. The posterior's mean is used, never a sample.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -127,6 +128,16 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
+class Decoding(Protocol):
+    """Does the work of a decoder in its stead."""
+
+    def forward(self, z: Tensor) -> Tensor: ...
+
+    def noting(self, z: Tensor) -> tuple[Tensor, Norms]: ...
+
+    def window(self, z: Tensor, norms: Norms, window: Window) -> Tensor: ...
+
+
 class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
@@ -150,8 +161,15 @@ class Decoder(nn.Module):
         self.up = nn.ModuleList(levels)
         self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
         self.conv_out = nn.Conv2d(before, 3, 3, padding=1)
+        self.instead: Decoding | None = None  # faster on this processor (`kontext.tiles`), same weights
 
-    def forward(self, z: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
+    def __getstate__(self):
+        return {**self.__dict__, "instead": None}  # of this very decoder, not of its copies
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.instead.forward(z) if self.instead is not None else self._whole(z)
+
+    def _whole(self, z: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
         """`norm` does the work of the finer levels' group norms."""
         x = self._coarse(z)
         for level in reversed(self.up[:-1]):
@@ -160,6 +178,8 @@ class Decoder(nn.Module):
 
     def noting(self, z: Tensor) -> tuple[Tensor, Norms]:
         """The picture of one z, and its norms."""
+        if self.instead is not None:
+            return self.instead.noting(z)
         norms: list[tuple[Tensor, Tensor]] = []
 
         def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -172,7 +192,7 @@ class Decoder(nn.Module):
             norms.append((each[0], each[1] ** -2 - layer.eps))
             return normed
 
-        return self(z, norm), tuple(norms)
+        return self._whole(z, norm), tuple(norms)
 
     def window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
         """What `forward` gives in a window, with the norms of a picture that is nearly the same.
@@ -180,22 +200,28 @@ class Decoder(nn.Module):
         The coarsest level, attention included, is computed whole; the finer ones, where the work is, in the
         window and as far around it as their convolutions reach.
         """
+        if self.instead is not None:
+            return self.instead.window(z, norms, window)
         known = iter(norms)
 
         def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
             mean, variance = next(known)
             return F.batch_norm(x, mean, variance, layer.weight.float(), layer.bias.float(), eps=layer.eps)
 
-        height, width = (side << len(self.up) - 1 for side in z.shape[2:])
-        needs, need = [], window
-        for i, level in enumerate(self.up[:-1]):  # the finest first: each needs what those after it reach
-            need = need.grown((2 * len(level.block) + 1) << i, height, width, 2 << i)
-            needs.append(need)
-        x, has = self._coarse(z), Window(0, height, 0, width)
+        needs = self.needs(window, *z.shape[2:])
+        x, has = self._coarse(z), Window(0, 8 * z.shape[2], 0, 8 * z.shape[3])
         for i in reversed(range(len(needs))):
             x = _cut(x, has, needs[i], 1 << i)
             x, has = self.up[i](x, norm), needs[i]
         return _cut(self.conv_out(F.silu(norm(self.norm_out, x))), has, window, 1)
+
+    def needs(self, window: Window, rows: int, columns: int) -> list[Window]:
+        """What each of the finer levels has to know, the finest first: what it and those after it reach."""
+        needs, need = [], window
+        for i, level in enumerate(self.up[:-1]):
+            need = need.grown((2 * len(level.block) + 1) << i, 8 * rows, 8 * columns, 2 << i)
+            needs.append(need)
+        return needs
 
     def _coarse(self, z: Tensor) -> Tensor:
         return self.up[-1](self.mid(self.conv_in(z)))

@@ -103,6 +103,9 @@ class Transformer(nn.Module):
         )
         self.final_layer = LastLayer(width, config.in_channels)
 
+    def __getstate__(self):
+        return {**self.__dict__, "instead": None}  # of this very transformer, not of its copies
+
     def forward(
         self,
         target: Tensor,

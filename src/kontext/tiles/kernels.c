@@ -213,11 +213,11 @@ TILED static void multiply(
 
 /* A piece of work in `shares` shares that threads may take in any order. */
 typedef struct {
-  int kind; /* PRODUCT or ATTENTION: of what this is the beginning */
+  int kind; /* PRODUCT, ATTENTION or CONVOLUTION: of what this is the beginning */
   int shares, taken, done, failed;
 } job_t;
 
-enum { PRODUCT, ATTENTION };
+enum { PRODUCT, ATTENTION, CONVOLUTION };
 
 /* ---- a linear layer and what surrounds it ----------------------------------------------------------- */
 
@@ -502,6 +502,164 @@ TILED static int attention_share(const attention_t *p, long share, long count) {
   return 0;
 }
 
+/* ---- a convolution and what surrounds it -------------------------------------------------------------- */
+
+/* out = 3 x 3 convolution of silu(group norm of x), or of x itself, + bias + residual. Pictures lie as (height, width,
+   channels); outside of them is zero. Channels are multiples of 16. */
+typedef struct {
+  job_t job;
+  int parts; /* 1 */
+  const float *x;
+  long height, width, channels; /* of the output; x is as large, or half as large on each side: */
+  long enlarge;                 /* then every pixel counts four times */
+  const float *norm_weight, *norm_bias; /* or null: no norm, no silu */
+  long groups;
+  const double *sums;          /* (shares, channels, 2): of x and its squares over `counted` pixels, */
+  long counted;
+  const float *mean, *variance; /* or, where sums is null, known for each channel */
+  const bf16 *weights; /* right tiles of (columns, 3, 3 channels, each third filled up to 32) */
+  const float *bias, *residual; /* residual: as out, or null */
+  float *out;
+  double *out_sums; /* (shares, columns, 2): of out, or null */
+  long columns;
+} convolution_t;
+
+static const long BAND = 1 << 18; /* bytes of input that are made ready at a time */
+
+/* Norm and silu of a row of pixels, as bfloat16: silu(factor x + shift). */
+INLINE void put_pixels(const convolution_t *p, const float *x, const float *factor, const float *shift, long width,
+                       bf16 *out) {
+  const long c = p->channels;
+  for (long i = 0; i < width; i++) {
+    const float *pixel = x + (p->enlarge ? i / 2 : i) * c;
+    for (long j = 0; j < c; j += 16) {
+      __m512 y = _mm512_loadu_ps(pixel + j);
+      if (p->norm_weight) {
+        y = _mm512_fmadd_ps(y, _mm512_loadu_ps(factor + j), _mm512_loadu_ps(shift + j));
+        __m512 below = _mm512_add_ps(exponential(_mm512_sub_ps(_mm512_setzero_ps(), y)), _mm512_set1_ps(1));
+        y = _mm512_div_ps(y, below);
+      }
+      _mm256_storeu_si256((__m256i *)(out + i * c + j), (__m256i)_mm512_cvtneps_pbh(y));
+    }
+  }
+}
+
+/* The norm as factor and shift of each channel. */
+static void norm_of(const convolution_t *p, float *factor, float *shift) {
+  const long each = p->norm_weight ? p->channels / p->groups : 0;
+  for (long group = 0; each && group < p->groups; group++) {
+    double sum = 0, squares = 0;
+    for (long share = 0; p->sums && share < p->job.shares; share++)
+      for (long i = group * each; i < (group + 1) * each; i++) {
+        sum += p->sums[(share * p->channels + i) * 2];
+        squares += p->sums[(share * p->channels + i) * 2 + 1];
+      }
+    for (long i = group * each; i < (group + 1) * each; i++) {
+      const double mean = p->sums ? sum / (p->counted * each) : p->mean[i];
+      const double variance = p->sums ? squares / (p->counted * each) - mean * mean : p->variance[i];
+      factor[i] = p->norm_weight[i] / __builtin_sqrt((variance > 0 ? variance : 0) + EPSILON);
+      shift[i] = p->norm_bias[i] - mean * factor[i];
+    }
+  }
+}
+
+/* 16 or 32 pixels, 16 each from where `left` point, times 16 or 32 columns. */
+INLINE void convolve(const convolution_t *p, const bf16 *const left[2], long row, const bf16 *right, int two, int wide,
+                     float *out) {
+  const long across = up(3 * p->channels, 32) / 32, stride = p->channels * sizeof(bf16), next = 3 * across * TILE;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (long i = 0; i < 3; i++)
+    for (long j = 0; j < across; j++, right += TILE) {
+      _tile_loadd(4, left[0] + i * row + j * 32, stride);
+      _tile_loadd(6, right, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      if (wide) {
+        _tile_loadd(7, right + next, 64);
+        _tile_dpbf16ps(1, 4, 7);
+      }
+      if (two) {
+        _tile_loadd(5, left[1] + i * row + j * 32, stride);
+        _tile_dpbf16ps(2, 5, 6);
+        if (wide) _tile_dpbf16ps(3, 5, 7);
+      }
+    }
+  _tile_stored(0, out, 128);
+  if (wide) _tile_stored(1, out + 16, 128);
+  if (two) _tile_stored(2, out + 512, 128);
+  if (two && wide) _tile_stored(3, out + 528, 128);
+}
+
+/* `count` results of one row from pixel `x` on, columns from `column` on -> out, and their sums. */
+INLINE void deliver_pixels(const convolution_t *p, const float *results, long y, long x, long count, long column,
+                           double *sums) {
+  for (long half = 0; half < 32 && column + half < p->columns; half += 16) {
+    const __mmask16 mask = first(p->columns - column - half);
+    const __m512 bias = _mm512_maskz_loadu_ps(mask, p->bias + column + half);
+    __m512 sum = _mm512_setzero_ps(), squares = sum;
+    for (long i = 0; i < count; i++) {
+      const long at = (y * p->width + x + i) * p->columns + column + half;
+      __m512 value = _mm512_add_ps(_mm512_load_ps(results + i * 32 + half), bias);
+      if (p->residual) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, p->residual + at));
+      _mm512_mask_storeu_ps(p->out + at, mask, value);
+      value = _mm512_maskz_mov_ps(mask, value);
+      sum = _mm512_add_ps(sum, value);
+      squares = _mm512_fmadd_ps(value, value, squares);
+    }
+    float each[2][16];
+    _mm512_storeu_ps(each[0], sum);
+    _mm512_storeu_ps(each[1], squares);
+    for (long i = 0; p->out_sums && i < least(16, p->columns - column - half); i++) {
+      sums[(column + half + i) * 2] += each[0][i];
+      sums[(column + half + i) * 2 + 1] += each[1][i];
+    }
+  }
+}
+
+TILED static int convolution_share(const convolution_t *p, long share, long shares) {
+  const long c = p->channels, begin = p->height * share / shares, end = p->height * (share + 1) / shares;
+  const long blocks = up(p->width, 16) / 16, row = (blocks * 16 + 4) * c; /* a pixel before, and three behind */
+  const long band = least(end - begin, BAND / (row * (long)sizeof(bf16)) + 1);
+  const long steps = 3 * (up(3 * c, 32) / 32) * TILE;
+  float results[32 * 32] __attribute__((aligned(64)));
+  double *sums = p->out_sums ? p->out_sums + share * p->columns * 2 : 0;
+  if (sums) memset(sums, 0, p->columns * 2 * sizeof(double));
+  if (begin == end) return 0;
+  float *factor = aligned_alloc(64, up(2 * c * sizeof(float) + (band + 2) * row * sizeof(bf16) + 64, 64));
+  if (!factor) return 1;
+  float *shift = factor + c;
+  bf16 *ready = (bf16 *)(shift + c);
+  norm_of(p, factor, shift);
+  for (long top = begin; top < end; top += band) {
+    const long bottom = least(end, top + band);
+    memset(ready, 0, (band + 2) * row * sizeof(bf16));
+    for (long y = top - 1; y <= bottom; y++)
+      if (y >= 0 && y < p->height)
+        put_pixels(p, p->x + (p->enlarge ? y / 2 * (p->width / 2) : y * p->width) * c, factor, shift, p->width,
+                   ready + (y - top + 1) * row + c);
+    for (long column = 0; column < p->columns; column += 32) {
+      const int wide = column + 16 < p->columns;
+      for (long block = 0; block < (bottom - top) * blocks; block += 2) {
+        const int two = block + 1 < (bottom - top) * blocks;
+        const bf16 *left[2];
+        for (int i = 0; i < 2; i++) left[i] = ready + (block + i) / blocks * row + (block + i) % blocks * 16 * c;
+        const bf16 *right = p->weights + column / 16 * steps;
+        if (two && wide) convolve(p, left, row, right, 1, 1, results);
+        else if (two) convolve(p, left, row, right, 1, 0, results);
+        else convolve(p, left, row, right, 0, wide, results);
+        for (int i = 0; i < 1 + two; i++) {
+          const long x = (block + i) % blocks * 16;
+          deliver_pixels(p, results + i * 512, top + (block + i) / blocks, x, least(16, p->width - x), column, sums);
+        }
+      }
+    }
+  }
+  free(factor);
+  return 0;
+}
+
 /* ---- jobs one after the other ----------------------------------------------------------------------- */
 
 typedef struct {
@@ -516,8 +674,10 @@ TILED static void work(void *data) {
   for (long i = 0; i < list->count; i++) {
     job_t *job = list->jobs[i];
     for (long share; (share = __atomic_fetch_add(&job->taken, 1, __ATOMIC_RELAXED)) < job->shares;) {
-      const int failed = job->kind == PRODUCT ? product_share((product_t *)job, share, job->shares)
-                                              : attention_share((attention_t *)job, share, job->shares);
+      int failed;
+      if (job->kind == PRODUCT) failed = product_share((product_t *)job, share, job->shares);
+      else if (job->kind == ATTENTION) failed = attention_share((attention_t *)job, share, job->shares);
+      else failed = convolution_share((convolution_t *)job, share, job->shares);
       if (failed) job->failed = 1;
       __atomic_fetch_add(&job->done, 1, __ATOMIC_RELEASE);
     }

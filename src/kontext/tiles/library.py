@@ -18,7 +18,7 @@ from kontext.model.blocks import KeysValues, Modulated
 POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 
 
-PRODUCT, ATTENTION = 0, 1
+PRODUCT, ATTENTION, CONVOLUTION = 0, 1, 2
 _JOB = [("kind", INT), ("shares", INT), ("taken", INT), ("done", INT), ("failed", INT), ("parts", INT)]
 
 
@@ -85,7 +85,33 @@ class Attention(ctypes.Structure):
     ]
 
 
-Job = Product | Attention
+class Convolution(ctypes.Structure):
+    """`convolution_t`."""
+
+    _fields_ = [
+        *_JOB,
+        ("x", POINTER),
+        ("height", LONG),
+        ("width", LONG),
+        ("channels", LONG),
+        ("enlarge", LONG),
+        ("norm_weight", POINTER),
+        ("norm_bias", POINTER),
+        ("groups", LONG),
+        ("sums", POINTER),
+        ("counted", LONG),
+        ("mean", POINTER),
+        ("variance", POINTER),
+        ("weights", POINTER),
+        ("bias", POINTER),
+        ("residual", POINTER),
+        ("out", POINTER),
+        ("out_sums", POINTER),
+        ("columns", LONG),
+    ]
+
+
+Job = Product | Attention | Convolution
 """Addresses of tensors, which must live as long."""
 
 

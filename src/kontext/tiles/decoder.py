@@ -1,0 +1,200 @@
+"""The autoencoder's decoder on the tile kernels: each group norm and swish happens inside of the convolution
+that follows, and the sums for the next norm inside of the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kontext.model.autoencoder import AttnBlock, Decoder, Level, Norms, ResnetBlock
+from kontext.model.window import Window
+from kontext.tiles.library import CONVOLUTION, Convolution, Job, Kernels, TiledLinear
+
+
+@dataclass(frozen=True)
+class _Picture:
+    values: Tensor
+    """(height, width, channels)."""
+    sums: Tensor | None = None
+    """(shares, channels, 2) double: of the values and of their squares, over all pixels."""
+
+
+class TiledDecoder:
+    """Decodes as a decoder of float32 does, with bfloat16's products."""
+
+    def __init__(self, decoder: Decoder, kernels: Kernels):
+        self.decoder, self.kernels = decoder, kernels
+        self.tiles: dict[nn.Module, Tensor] = {}
+        self.narrow: dict[nn.Module, TiledLinear] = {}
+        for layer in decoder.modules():
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+                self.tiles[layer] = kernels.tiles_of(_thirds(layer.weight), parts=1)
+            if isinstance(layer, ResnetBlock) and hasattr(layer, "nin_shortcut"):
+                shortcut = layer.nin_shortcut
+                flat = nn.Linear(shortcut.in_channels, shortcut.out_channels)
+                flat.weight, flat.bias = nn.Parameter(shortcut.weight[:, :, 0, 0]), shortcut.bias
+                self.narrow[shortcut] = TiledLinear(kernels, flat, parts=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """As `Decoder.forward`: z (b, channels, rows, columns) -> pixels (b, 3, 8 rows, 8 columns)."""
+        return torch.cat([_Pass(self).whole(one) for one in z.split(1)])
+
+    def noting(self, z: Tensor) -> tuple[Tensor, Norms]:
+        """As `Decoder.noting`."""
+        work = _Pass(self)
+        return work.whole(z), work.norms()
+
+    def window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
+        """As `Decoder.window`."""
+        return torch.cat([_Pass(self).window(one, norms, window) for one in z.split(1)])
+
+
+class _Pass:
+    """One decoding: what is still to be done, and what it needs until then."""
+
+    def __init__(self, tiled: TiledDecoder):
+        self.tiled, self.decoder = tiled, tiled.decoder
+        self.jobs: list[Job] = []
+        self.alive: list[Tensor] = []
+        self.noted: list[tuple[nn.GroupNorm, _Picture]] = []
+
+    def whole(self, z: Tensor) -> Tensor:
+        x = self._coarse(z)
+        for level in reversed(self.decoder.up[:-1]):
+            x = self._level(level, x)
+        return self._pixels(x)
+
+    def window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
+        known = iter(norms)
+        needs = self.decoder.needs(window, *z.shape[2:])
+        x, has = self._coarse(z), Window(0, 8 * z.shape[2], 0, 8 * z.shape[3])
+        for i in reversed(range(len(needs))):
+            x, has = self._cut(x, has, needs[i], 1 << i), needs[i]
+            x = self._level(self.decoder.up[i], x, known)
+        pixels = self._pixels(x, known)
+        part = Window(
+            window.top - has.top, window.bottom - has.top, window.left - has.left, window.right - has.left
+        )
+        return pixels[:, :, part.top : part.bottom, part.left : part.right]
+
+    def norms(self) -> Norms:
+        """Mean and variance of what entered each norm of the finer levels."""
+        found = []
+        for layer, picture in self.noted:
+            each = picture.values.shape[2] // layer.num_groups
+            total = picture.sums.sum(0).unflatten(0, (layer.num_groups, each)).sum(1)
+            mean, square = (total / (each * picture.values[..., 0].numel())).unbind(1)
+            pair = mean, (square - mean**2).clamp(min=0)
+            found.append(tuple(part.float().repeat_interleave(each) for part in pair))
+        return tuple(found)
+
+    def _coarse(self, z: Tensor) -> _Picture:
+        middle = self.decoder.mid
+        x = _Picture(z[0].permute(1, 2, 0).float().contiguous())
+        x = self._block(middle.block_1, self._convolution(self.decoder.conv_in, x))
+        self._run()
+        x = self._block(middle.block_2, self._attention(middle.attn_1, x))
+        x = self._level(self.decoder.up[-1], x)
+        self.noted.clear()
+        return x
+
+    def _level(self, level: Level, x: _Picture, known: Iterator | None = None) -> _Picture:
+        for block in level.block:
+            x = self._block(block, x, known)
+        return self._convolution(level.upsample.conv, x, enlarge=True) if level.resample else x
+
+    def _block(self, block: ResnetBlock, x: _Picture, known: Iterator | None = None) -> _Picture:
+        h = self._convolution(block.conv1, x, block.norm1, known)
+        beside = x.values
+        if hasattr(block, "nin_shortcut"):
+            linear = self.tiled.narrow[block.nin_shortcut]
+            beside = self._room(*x.values.shape[:2], linear.columns)
+            self.jobs.append(linear.job(x.values, beside))
+        return self._convolution(block.conv2, h, block.norm2, known, beside)
+
+    def _pixels(self, x: _Picture, known: Iterator | None = None) -> Tensor:
+        pixels = self._convolution(self.decoder.conv_out, x, self.decoder.norm_out, known).values
+        self._run()
+        return pixels.permute(2, 0, 1)[None]
+
+    def _attention(self, block: AttnBlock, x: _Picture) -> _Picture:
+        values = block(x.values.permute(2, 0, 1)[None])[0].permute(1, 2, 0).contiguous()
+        sums = torch.zeros(torch.get_num_threads(), values.shape[2], 2, dtype=torch.float64)
+        double = values.flatten(0, 1).double()
+        sums[0, :, 0], sums[0, :, 1] = double.sum(0), double.square().sum(0)
+        return _Picture(values, sums)
+
+    def _cut(self, x: _Picture, has: Window, wanted: Window, scale: int) -> _Picture:
+        """Of numbers for the pixels of `has`, one for every `scale` of them on a side, those of `wanted`."""
+        if has == wanted:
+            return x
+        self._run()
+        rows = slice((wanted.top - has.top) // scale, (wanted.bottom - has.top) // scale)
+        columns = slice((wanted.left - has.left) // scale, (wanted.right - has.left) // scale)
+        return _Picture(x.values[rows, columns].contiguous())
+
+    def _convolution(
+        self,
+        layer: nn.Conv2d,
+        x: _Picture,
+        norm: nn.GroupNorm | None = None,
+        known: Iterator | None = None,
+        residual: Tensor | None = None,
+        enlarge: bool = False,
+    ) -> _Picture:
+        """With `norm`, of swish(norm(x)): the norm's mean and variance are the next `known`, or x's own."""
+        height, width, channels = x.values.shape
+        height, width = height << enlarge, width << enlarge
+        out = self._room(height, width, layer.out_channels)
+        sums = torch.empty(torch.get_num_threads(), layer.out_channels, 2, dtype=torch.float64)
+        bias = layer.bias.detach()
+        job = Convolution(
+            kind=CONVOLUTION,
+            parts=1,
+            x=x.values.data_ptr(),
+            height=height,
+            width=width,
+            channels=channels,
+            enlarge=enlarge,
+            weights=self.tiled.tiles[layer].data_ptr(),
+            bias=bias.data_ptr(),
+            residual=None if residual is None else residual.data_ptr(),
+            out=out.data_ptr(),
+            out_sums=sums.data_ptr(),
+            columns=layer.out_channels,
+        )
+        self.alive += [x.values, sums, bias]
+        if norm is not None:
+            job.norm_weight, job.norm_bias = norm.weight.data_ptr(), norm.bias.data_ptr()
+            job.groups, job.counted = norm.num_groups, height * width
+            if known is None:
+                self.noted.append((norm, x))
+                self.alive.append(x.sums)
+                job.sums = x.sums.data_ptr()
+            else:
+                mean, variance = next(known)
+                self.alive += [mean, variance]
+                job.mean, job.variance = mean.data_ptr(), variance.data_ptr()
+        self.jobs.append(job)
+        return _Picture(out, sums)
+
+    def _room(self, *shape: int) -> Tensor:
+        room = torch.empty(shape)
+        self.alive.append(room)
+        return room
+
+    def _run(self) -> None:
+        self.tiled.kernels.run(self.jobs)
+        self.jobs.clear()
+        self.alive.clear()
+
+
+def _thirds(weight: Tensor) -> Tensor:
+    """Weights (out, in, 3, 3) of a convolution as (out, 3 thirds), each a row of it, filled up to 32."""
+    rows = weight.detach().float().permute(0, 2, 3, 1).flatten(2)
+    return F.pad(rows, (0, -rows.shape[2] % 32)).flatten(1).contiguous()
