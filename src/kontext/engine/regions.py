@@ -29,6 +29,7 @@ GLOBAL = 0.72  # share of the canvas from which on the edit counts as one of the
 EVERYWHERE = ((0.8, 0.035), (0.95, 0.014))  # a share of the 8x8 blocks, and the mean change that each exceeds
 MARGIN = 1 / 64  # of the canvas side: how far a region reaches beyond the change itself, for its soft edge
 TOKEN_CHANGE, TOKEN_RESTLESS = 0.35, 2.5  # the same two thresholds for tokens of an early estimate
+TOUCH = 0.25  # of a mask, from which on a token under it is worked on whoever its neighbours are
 WORTH = 0.6  # share of the tokens from which on leaving out the others saves too little
 DECODED_MARGIN = 8  # pixels around latents that differ: a decoder spreads them a little
 SAME_LATENT = 1e-3  # difference of latents that is only rounding
@@ -224,8 +225,8 @@ def worth(active: Tensor) -> Tensor | None:
 
 
 def token_mask(inside: Image.Image, patch: int = 16) -> Tensor:
-    """A mask (mode L) on the canvas as (rows, columns) bool: every token that it touches."""
-    return F.max_pool2d(_field(inside), patch)[0, 0] > 0
+    """A mask (mode L) on the canvas as (rows, columns) bool: tokens that more than its soft edge touches."""
+    return F.max_pool2d(_field(inside), patch)[0, 0] > TOUCH
 
 
 def _largest(x: Tensor, radius: int, dim: int) -> Tensor:

@@ -17,6 +17,8 @@ from kontext.errors import Cancelled
 from kontext.flow import euler, guided
 from kontext.model.transformer import Prefix, Transformer
 
+FEWER = 0.75  # of the tokens: with more than that left, starting anew for them costs what it saves
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -61,9 +63,9 @@ def sample(
     """Tokens (b, n, 64) float32 at time 0.
 
     `narrow(estimate)` hears after the first step where the sampling is heading and answers which tokens, (n,)
-    bool, stay in the work (None: no fewer); the others go straight to the source. `inside`, (n,) bool, are
-    those that are worked on at all (None: all). `on_step(i, estimate)` hears of
-    every step i (from 0). Raises Cancelled at the next evaluation after `cancelled` says so. In "full"
+    bool, may stay alone in the work (None: no fewer); the others then go straight to the source. `inside`,
+    (n,) bool, are those that are worked on at all (None: all). `on_step(i, estimate)` hears of every step i
+    (from 0). Raises Cancelled at the next evaluation after `cancelled` says so. In "full"
     attention the contexts are computed anew at every `refresh`-th step only (1: exact).
     """
     field = _Field(transformer, batch, times, guidance, refresh, inside)
@@ -76,7 +78,8 @@ def sample(
     def after_step(i: int, _: Tensor, estimate: Tensor) -> None:
         if i == 0 and narrow is not None:
             active = narrow(estimate)
-            field.work_on(inside if active is None else active)
+            if active is not None and active.sum() <= FEWER * field.tokens:
+                field.work_on(active)
         if on_step is not None:
             on_step(i, estimate)
 
@@ -114,6 +117,7 @@ class _Field:
     def work_on(self, active: Tensor | None) -> None:
         """Go on with these tokens, (n,) bool, or with all."""
         self.active = active
+        self.tokens = self.batch.noise.shape[1] if active is None else int(active.sum())
         ids = self.batch.ids if active is None else self.batch.ids[active]
         self.prepared = self.transformer.prepare(self.text, ids, self.context, self.prefixes)
         self.evaluations, self.later = 0, self.prepared
