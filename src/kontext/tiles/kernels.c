@@ -1,19 +1,23 @@
-/* The three operations of a transformer's step, on processors that multiply in tiles (Intel AMX).
+/* What a transformer's step and a decoder are made of, on processors that multiply in tiles (Intel AMX): linear
+   layers, attention, convolutions.
 
-   A tile holds 16 rows of 64 bytes. One instruction multiplies 16 x 32 by 32 x 16 bfloat16 numbers and adds to
-   16 x 16 floats, eight times as many products in a cycle as float32 arithmetic has. A float32 number is the sum
-   of two bfloat16 ones to 16 bits, x = high(x) + low(x), so that
+   A tile holds 16 rows of 64 bytes. One instruction multiplies 16 x 32 by 32 x 16 bfloat16 numbers and adds
+   to 16 x 16 floats, sixteen times as many products in a cycle as float32 arithmetic has. A float32 number is
+   the sum of two bfloat16 ones to 16 bits, x = high(x) + low(x), so that
+
        x w = high(x) high(w) + low(x) high(w) + high(x) low(w)
-   is float32's product to some 1e-5 of its size. `parts` says how many of these terms are taken: 3; 2 where the
-   right factor is bfloat16 to begin with, as published weights are, and has no low part; 1 for bfloat16's
-   product. What surrounds a product in the network (adaptive layer norm before; GELU, or gate and residual,
-   after; norms, rotation and softmax of attention) happens while its numbers are in the cache.
 
-   Everything is row-major float32 outside. Inside, a factor lies in tiles: for every group of 16 rows (left) or
-   columns (right), for every 32 of the inner dimension, a tile of the high parts and, where they are used, one of
-   the low. A right tile has the inner dimension in pairs: [16 pairs][16 columns][2].
+   is float32's product to some 1e-5 of its size. `parts` says how many of these terms are taken: 3; 2 where
+   the right factor is bfloat16 to begin with, as published weights are, and has no low part; 1 for bfloat16's
+   product. What surrounds a product in the network (norms before; GELU, or gate and residual, after; rotation
+   and softmax of attention) happens while its numbers are in the cache.
 
-   Threads are those of the caller's OpenMP (`parallel` is GOMP_parallel): two pools would fight for the cores. */
+   Everything is row-major float32 outside. Inside, a factor lies in tiles: for every group of 16 rows (left)
+   or columns (right), for every 32 of the inner dimension, a tile of the high parts and, where they are used,
+   one of the low. A right tile has the inner dimension in pairs: [16 pairs][16 columns][2].
+
+   Threads are those of the caller's OpenMP (`parallel` is GOMP_parallel): two pools would fight for the
+   cores. */
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 
@@ -23,17 +27,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TILED \
-  __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")))
+#define TILED __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")))
 #define INLINE TILED static inline __attribute__((always_inline))
 
 typedef uint16_t bf16;
 typedef void (*parallel_t)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
 
 enum {
-  TILE = 512,           /* numbers of one tile of bfloat16 */
-  BLOCK = 1 << 18,      /* bytes of the left factor that stay in the second cache while the right one passes */
-  CHUNK = 400 * 1024,   /* bytes of the right factor likewise */
+  TILE = 512,         /* numbers of one tile of bfloat16 */
+  BLOCK = 1 << 18,    /* bytes of the left factor that stay in the second cache while the right one passes */
+  CHUNK = 400 * 1024, /* bytes of the right factor likewise */
 };
 
 static const float EPSILON = 1e-6f;
@@ -45,7 +48,11 @@ static long left_step(int parts) { return parts == 1 ? TILE : 2 * TILE; }
 static long right_step(int parts) { return parts == 3 ? 2 * TILE : TILE; }
 
 TILED static void set_up_tiles(void) {
-  struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } all = {.palette = 1};
+  struct {
+    uint8_t palette, start, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+  } all = {.palette = 1};
   for (int i = 0; i < 8; i++) all.bytes[i] = 64, all.rows[i] = 16;
   _tile_loadconfig(&all);
 }
@@ -144,32 +151,34 @@ INLINE void put_right(const float *x, long inner, int parts, bf16 *tiles) {
   }
 }
 
-/* Adds to the accumulators (tiles 0 and 1, with `two` also 2 and 3 for 16 more rows) the product of left rows and
-   32 right columns over `steps` tiles of the inner dimension. The second group of 16 lies behind the first. */
+/* Adds to the accumulators (tiles 0 and 1, with `two` also 2 and 3 for 16 more rows) the product of left rows
+   and 32 right columns over `steps` tiles of the inner dimension. The second group of 16 lies behind the
+   first. */
 INLINE void accumulate(const bf16 *lefts, const bf16 *rights, long steps, int parts, int two) {
-#define MULTIPLY             \
-  {                          \
-    _tile_dpbf16ps(0, 4, 6); \
-    _tile_dpbf16ps(1, 4, 7); \
-    if (two) {               \
+#define MULTIPLY               \
+  {                            \
+    _tile_dpbf16ps(0, 4, 6);   \
+    _tile_dpbf16ps(1, 4, 7);   \
+    if (two) {                 \
       _tile_dpbf16ps(2, 5, 6); \
       _tile_dpbf16ps(3, 5, 7); \
-    }                        \
+    }                          \
   }
-#define LEFT(part)                                         \
-  {                                                        \
-    _tile_loadd(4, left + part * TILE, 64);                \
+#define LEFT(part)                                                     \
+  {                                                                    \
+    _tile_loadd(4, left + part * TILE, 64);                            \
     if (two) _tile_loadd(5, left + steps * to_left + part * TILE, 64); \
   }
-#define RIGHT(part)                                 \
-  {                                                 \
-    _tile_loadd(6, right + part * TILE, 64);        \
+#define RIGHT(part)                                             \
+  {                                                             \
+    _tile_loadd(6, right + part * TILE, 64);                    \
     _tile_loadd(7, right + steps * to_right + part * TILE, 64); \
   }
   const long to_left = left_step(parts), to_right = right_step(parts);
   for (long i = 0; i < steps; i++) {
     const bf16 *left = lefts + i * to_left, *right = rights + i * to_right;
-    for (long ahead = to_right; ahead < 2 * to_right; ahead += 32) { /* the processor does not see these coming */
+    for (long ahead = to_right; ahead < 2 * to_right;
+         ahead += 32) { /* the processor does not see these coming */
       _mm_prefetch((const char *)(right + ahead), _MM_HINT_T0);
       _mm_prefetch((const char *)(right + steps * to_right + ahead), _MM_HINT_T0);
     }
@@ -177,25 +186,25 @@ INLINE void accumulate(const bf16 *lefts, const bf16 *rights, long steps, int pa
     if (parts > 1) {
       LEFT(1) MULTIPLY
     }
-    LEFT(0) MULTIPLY
-    if (parts == 3) {
-      RIGHT(1) MULTIPLY
-    }
+    LEFT(0) MULTIPLY if (parts == 3) { RIGHT(1) MULTIPLY }
   }
 #undef MULTIPLY
 #undef LEFT
 #undef RIGHT
 }
 
-/* out (32 x 32, rows `stride` floats apart) = left rows times right columns; of the rows, `rows` are wanted. */
-INLINE void multiply_parts(
-    const bf16 *left, const bf16 *right, long steps, int parts, long rows, float *out, long stride) {
+/* out (32 x 32, rows `stride` floats apart) = left rows times right columns; of the rows, `rows` are wanted.
+ */
+INLINE void multiply_parts(const bf16 *left, const bf16 *right, long steps, int parts, long rows, float *out,
+                           long stride) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  if (rows > 16) accumulate(left, right, steps, parts, 1);
-  else accumulate(left, right, steps, parts, 0);
+  if (rows > 16)
+    accumulate(left, right, steps, parts, 1);
+  else
+    accumulate(left, right, steps, parts, 0);
   _tile_stored(0, out, stride * 4);
   _tile_stored(1, out + 16, stride * 4);
   if (rows > 16) {
@@ -204,11 +213,14 @@ INLINE void multiply_parts(
   }
 }
 
-TILED static void multiply(
-    const bf16 *left, const bf16 *right, long steps, int parts, long rows, float *out, long stride) {
-  if (parts == 1) multiply_parts(left, right, steps, 1, rows, out, stride);
-  else if (parts == 2) multiply_parts(left, right, steps, 2, rows, out, stride);
-  else multiply_parts(left, right, steps, 3, rows, out, stride);
+TILED static void multiply(const bf16 *left, const bf16 *right, long steps, int parts, long rows, float *out,
+                           long stride) {
+  if (parts == 1)
+    multiply_parts(left, right, steps, 1, rows, out, stride);
+  else if (parts == 2)
+    multiply_parts(left, right, steps, 2, rows, out, stride);
+  else
+    multiply_parts(left, right, steps, 3, rows, out, stride);
 }
 
 /* A piece of work in `shares` shares that threads may take in any order. */
@@ -233,21 +245,23 @@ TILED int tiles_of(const float *weights, long n, long k, int parts, bf16 *tiles)
   if (!rows) return 1;
   for (long i = 0; i < up(n, 32); i += 16) {
     memset(rows, 0, 16 * inner * sizeof(float));
-    for (long j = i; j < least(i + 16, n); j++) memcpy(rows + (j - i) * inner, weights + j * k, k * sizeof(float));
+    for (long j = i; j < least(i + 16, n); j++)
+      memcpy(rows + (j - i) * inner, weights + j * k, k * sizeof(float));
     put_right(rows, inner, parts, tiles + i / 16 * (inner / 32) * right_step(parts));
   }
   free(rows);
   return 0;
 }
 
-/* out = x W^T + bias for `items` pictures of `rows` rows. x and out have their own distances, in floats, from row
-   to row and from item to item. */
+/* out = x W^T + bias for `items` pictures of `rows` rows. x and out have their own distances, in floats, from
+   row to row and from item to item. */
 typedef struct {
   job_t job;
   int parts;
   const float *x;
   long x_row, x_item;
-  const float *shift, *factor; /* rows are normed to mean 0 and variance 1, then shift + factor row; or null */
+  const float *shift,
+      *factor; /* rows are normed to mean 0 and variance 1, then shift + factor row; or null */
   long shift_item, factor_item;
   const bf16 *weights; /* right tiles of (columns, inner) */
   const float *bias;   /* or null */
@@ -263,7 +277,8 @@ typedef struct {
 
 INLINE void norm(const float *x, const float *shift, const float *factor, long width, float *out) {
   __m512 sum = _mm512_setzero_ps(), squares = sum;
-  for (long i = 0; i < width; i += 16) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(first(width - i), x + i));
+  for (long i = 0; i < width; i += 16)
+    sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(first(width - i), x + i));
   const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / width);
   for (long i = 0; i < width; i += 16) {
     __m512 off = _mm512_maskz_sub_ps(first(width - i), _mm512_maskz_loadu_ps(first(width - i), x + i), mean);
@@ -274,7 +289,8 @@ INLINE void norm(const float *x, const float *shift, const float *factor, long w
   for (long i = 0; i < width; i += 16) {
     __mmask16 mask = first(width - i);
     __m512 normed = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), mean), by);
-    normed = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, factor + i), normed, _mm512_maskz_loadu_ps(mask, shift + i));
+    normed = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, factor + i), normed,
+                             _mm512_maskz_loadu_ps(mask, shift + i));
     _mm512_mask_storeu_ps(out + i, mask, normed);
   }
 }
@@ -285,8 +301,10 @@ TILED static void gather(const product_t *p, long item, long from, long count, f
   memset(tiles + count / 16 * group, 0, count % 16 ? group * sizeof(bf16) : 0);
   for (long i = 0; i < count; i++) {
     const float *x = p->x + item * p->x_item + (from + i) * p->x_row;
-    if (p->shift) norm(x, p->shift + item * p->shift_item, p->factor + item * p->factor_item, p->inner, row);
-    else if (inner != p->inner) memcpy(row, x, p->inner * sizeof(float));
+    if (p->shift)
+      norm(x, p->shift + item * p->shift_item, p->factor + item * p->factor_item, p->inner, row);
+    else if (inner != p->inner)
+      memcpy(row, x, p->inner * sizeof(float));
     put_left(p->shift || inner != p->inner ? row : x, inner, p->parts, i % 16, tiles + i / 16 * group);
   }
 }
@@ -301,7 +319,8 @@ INLINE void deliver(const product_t *p, const float *results, long item, long fr
   for (long half = 0; half < 32 && column + half < p->columns; half += 16) {
     const __mmask16 mask = first(p->columns - column - half);
     const __m512 bias = p->bias ? _mm512_maskz_loadu_ps(mask, p->bias + column + half) : _mm512_setzero_ps();
-    const __m512 gate = p->gate ? _mm512_maskz_loadu_ps(mask, p->gate + item * p->gate_item + column + half) : bias;
+    const __m512 gate =
+        p->gate ? _mm512_maskz_loadu_ps(mask, p->gate + item * p->gate_item + column + half) : bias;
     for (long i = 0; i < count; i++) {
       float *at = out + (from + i) * row + half;
       __m512 y = _mm512_add_ps(_mm512_load_ps(results + i * 32 + half), bias);
@@ -313,8 +332,8 @@ INLINE void deliver(const product_t *p, const float *results, long item, long fr
 }
 
 /* Rows `from` to `to` of one item, columns `left` to `right` (multiples of 32). */
-TILED static void multiply_block(
-    const product_t *p, long item, long from, long to, long left, long right, float *row, bf16 *tiles) {
+TILED static void multiply_block(const product_t *p, long item, long from, long to, long left, long right,
+                                 float *row, bf16 *tiles) {
   const long steps = up(p->inner, 32) / 32;
   const long to_left = steps * left_step(p->parts), to_right = steps * right_step(p->parts);
   const long chunk = up(CHUNK / (to_right * 2) * 16 + 1, 32);
@@ -323,7 +342,8 @@ TILED static void multiply_block(
   for (long begin = left; begin < right; begin += chunk)
     for (long i = from; i < to; i += 32)
       for (long j = begin; j < least(right, begin + chunk); j += 32) {
-        multiply(tiles + (i - from) / 16 * to_left, p->weights + j / 16 * to_right, steps, p->parts, to - i, results, 32);
+        multiply(tiles + (i - from) / 16 * to_left, p->weights + j / 16 * to_right, steps, p->parts, to - i,
+                 results, 32);
         deliver(p, results, item, i, least(32, to - i), j);
       }
 }
@@ -354,9 +374,9 @@ TILED static int product_share(const product_t *p, long share, long shares) {
 
 /* ---- attention -------------------------------------------------------------------------------------- */
 
-/* Softmax attention of `items` sequences of `rows` rows, their queries, keys and values as a linear layer left them:
-   queries and keys are normed by their root mean square and turned here. Keys and values of `seen` further rows
-   come ready. Rows `start` to `stop` ask. */
+/* Softmax attention of `items` sequences of `rows` rows, their queries, keys and values as a linear layer
+   left them: queries and keys are normed by their root mean square and turned here. Keys and values of `seen`
+   further rows come ready. Rows `start` to `stop` ask. */
 typedef struct {
   job_t job;
   int parts;
@@ -364,8 +384,8 @@ typedef struct {
   long qkv_step, qkv_item;
   const float *query_scale, *key_scale; /* (2, width): of the rows before `change`, of the others */
   long change;
-  const float *rotary;                  /* (rows, width / 2, 2): cosines and sines */
-  const float *keys, *values;           /* (items, heads, seen, width); or null */
+  const float *rotary;        /* (rows, width / 2, 2): cosines and sines */
+  const float *keys, *values; /* (items, heads, seen, width); or null */
   long seen_row, seen_head, keys_item, values_item;
   float *out; /* (items, rows, heads * width) */
   long out_row, out_item;
@@ -373,7 +393,8 @@ typedef struct {
 } attention_t;
 
 /* Root-mean-square norm, scale, rotation by the row's angles. */
-INLINE void norm_and_turn(const float *x, const float *scale, const float *angles, long width, float by, float *out) {
+INLINE void norm_and_turn(const float *x, const float *scale, const float *angles, long width, float by,
+                          float *out) {
   __m512 squares = _mm512_setzero_ps();
   for (long i = 0; i < width; i += 16) {
     __m512 part = _mm512_loadu_ps(x + i);
@@ -389,9 +410,11 @@ INLINE void norm_and_turn(const float *x, const float *scale, const float *angle
 }
 
 /* Two rows of values -> a row of pairs in right tiles, whose columns are the width. */
-INLINE void put_values(const float *even, const float *odd, long width, long row, long group, int parts, bf16 *tiles) {
+INLINE void put_values(const float *even, const float *odd, long width, long row, long group, int parts,
+                       bf16 *tiles) {
   for (long i = 0; i < width; i += 16) {
-    __m512 x0 = even ? _mm512_loadu_ps(even + i) : _mm512_setzero_ps(), x1 = odd ? _mm512_loadu_ps(odd + i) : _mm512_setzero_ps();
+    __m512 x0 = even ? _mm512_loadu_ps(even + i) : _mm512_setzero_ps(),
+           x1 = odd ? _mm512_loadu_ps(odd + i) : _mm512_setzero_ps();
     __m256i high0 = (__m256i)_mm512_cvtneps_pbh(x0), high1 = (__m256i)_mm512_cvtneps_pbh(x1);
     bf16 *tile = tiles + i / 16 * group + row / 32 * right_step(parts) + row % 32 * 16;
 #define PAIRS(a, b) _mm512_or_si512(_mm512_cvtepu16_epi32(a), _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16))
@@ -415,22 +438,28 @@ INLINE const float *value_row(const attention_t *p, long item, long head, long i
                      : p->values + item * p->values_item + head * p->seen_head + (i - p->rows) * p->seen_row;
 }
 
-/* Keys and values of one head -> right tiles of the transposed keys and of the values. `row` has room for 16. */
-TILED static void gather_head(const attention_t *p, long item, long head, float *row, bf16 *keys, bf16 *values) {
+/* Keys and values of one head -> right tiles of the transposed keys and of the values. `row` has room for 16.
+ */
+TILED static void gather_head(const attention_t *p, long item, long head, float *row, bf16 *keys,
+                              bf16 *values) {
   const long all = p->rows + p->seen, steps = up(all, 32) / 32, step = right_step(p->parts), w = p->width;
   for (long i = 0; i < up(all, 32); i += 16) {
     for (long j = i; j < i + 16; j++) {
       float *to = row + (j - i) * w;
       const float *seen = p->keys + item * p->keys_item + head * p->seen_head + (j - p->rows) * p->seen_row;
-      if (j >= all) memset(to, 0, w * sizeof(float));
-      else if (j >= p->rows) memcpy(to, seen, w * sizeof(float));
-      else norm_and_turn(own_row(p, 1, item, head, j), p->key_scale + (j >= p->change) * w, p->rotary + j * w, w, 1, to);
+      if (j >= all)
+        memset(to, 0, w * sizeof(float));
+      else if (j >= p->rows)
+        memcpy(to, seen, w * sizeof(float));
+      else
+        norm_and_turn(own_row(p, 1, item, head, j), p->key_scale + (j >= p->change) * w, p->rotary + j * w, w,
+                      1, to);
     }
     put_right(row, w, p->parts, keys + i / 16 * (w / 32) * step);
   }
   for (long i = 0; i < up(all, 32); i += 2)
-    put_values(i < all ? value_row(p, item, head, i) : 0, i + 1 < all ? value_row(p, item, head, i + 1) : 0, w, i,
-               steps * step, p->parts, values);
+    put_values(i < all ? value_row(p, item, head, i) : 0, i + 1 < all ? value_row(p, item, head, i + 1) : 0,
+               w, i, steps * step, p->parts, values);
 }
 
 /* A row of `count` scores -> e^(score - largest) as row `row` of left tiles; returns their sum. */
@@ -453,10 +482,12 @@ INLINE float soften(float *scores, long count, int parts, long row, bf16 *tiles)
 }
 
 /* 32 queries of one head, from row `from` on: out = softmax(queries keys^T / sqrt(width)) values. */
-TILED static void attend_block(const attention_t *p, long item, long head, long from, float *row, float *scores,
-                               bf16 *queries, bf16 *shares, const bf16 *keys, const bf16 *values) {
+TILED static void attend_block(const attention_t *p, long item, long head, long from, float *row,
+                               float *scores, bf16 *queries, bf16 *shares, const bf16 *keys,
+                               const bf16 *values) {
   const long all = p->rows + p->seen, stride = up(all, 32), count = least(32, p->stop - from), w = p->width;
-  const long to_left = left_step(p->parts), to_right = right_step(p->parts), across = w / 32, along = stride / 32;
+  const long to_left = left_step(p->parts), to_right = right_step(p->parts), across = w / 32,
+             along = stride / 32;
   float sums[32], results[32 * 32] __attribute__((aligned(64)));
   for (long i = 0; i < count; i++) {
     const float *scale = p->query_scale + (from + i >= p->change) * w, *angles = p->rotary + (from + i) * w;
@@ -504,20 +535,20 @@ TILED static int attention_share(const attention_t *p, long share, long count) {
 
 /* ---- a convolution and what surrounds it -------------------------------------------------------------- */
 
-/* out = 3 x 3 convolution of silu(group norm of x), or of x itself, + bias + residual. Pictures lie as (height, width,
-   channels); outside of them is zero. Channels are multiples of 16. */
+/* out = 3 x 3 convolution of silu(group norm of x), or of x itself, + bias + residual. Pictures lie as
+   (height, width, channels); outside of them is zero. Channels are multiples of 16. */
 typedef struct {
   job_t job;
   int parts; /* 1 */
   const float *x;
-  long height, width, channels; /* of the output; x is as large, or half as large on each side: */
-  long enlarge;                 /* then every pixel counts four times */
+  long height, width, channels;         /* of the output; x is as large, or half as large on each side: */
+  long enlarge;                         /* then every pixel counts four times */
   const float *norm_weight, *norm_bias; /* or null: no norm, no silu */
   long groups;
-  const double *sums;          /* (shares, channels, 2): of x and its squares over `counted` pixels, */
+  const double *sums; /* (shares, channels, 2): of x and its squares over `counted` pixels, */
   long counted;
   const float *mean, *variance; /* or, where sums is null, known for each channel */
-  const bf16 *weights; /* right tiles of (columns, 3, 3 channels, each third filled up to 32) */
+  const bf16 *weights;          /* right tiles of (columns, 3, 3 channels, each third filled up to 32) */
   const float *bias, *residual; /* residual: as out, or null */
   float *out;
   double *out_sums; /* (shares, columns, 2): of out, or null */
@@ -527,8 +558,8 @@ typedef struct {
 static const long BAND = 1 << 18; /* bytes of input that are made ready at a time */
 
 /* Norm and silu of a row of pixels, as bfloat16: silu(factor x + shift). */
-INLINE void put_pixels(const convolution_t *p, const float *x, const float *factor, const float *shift, long width,
-                       bf16 *out) {
+INLINE void put_pixels(const convolution_t *p, const float *x, const float *factor, const float *shift,
+                       long width, bf16 *out) {
   const long c = p->channels;
   for (long i = 0; i < width; i++) {
     const float *pixel = x + (p->enlarge ? i / 2 : i) * c;
@@ -564,9 +595,10 @@ static void norm_of(const convolution_t *p, float *factor, float *shift) {
 }
 
 /* 16 or 32 pixels, 16 each from where `left` point, times 16 or 32 columns. */
-INLINE void convolve(const convolution_t *p, const bf16 *const left[2], long row, const bf16 *right, int two, int wide,
-                     float *out) {
-  const long across = up(3 * p->channels, 32) / 32, stride = p->channels * sizeof(bf16), next = 3 * across * TILE;
+INLINE void convolve(const convolution_t *p, const bf16 *const left[2], long row, const bf16 *right, int two,
+                     int wide, float *out) {
+  const long across = up(3 * p->channels, 32) / 32, stride = p->channels * sizeof(bf16),
+             next = 3 * across * TILE;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -593,8 +625,8 @@ INLINE void convolve(const convolution_t *p, const bf16 *const left[2], long row
 }
 
 /* `count` results of one row from pixel `x` on, columns from `column` on -> out, and their sums. */
-INLINE void deliver_pixels(const convolution_t *p, const float *results, long y, long x, long count, long column,
-                           double *sums) {
+INLINE void deliver_pixels(const convolution_t *p, const float *results, long y, long x, long count,
+                           long column, double *sums) {
   for (long half = 0; half < 32 && column + half < p->columns; half += 16) {
     const __mmask16 mask = first(p->columns - column - half);
     const __m512 bias = _mm512_maskz_loadu_ps(mask, p->bias + column + half);
@@ -620,7 +652,8 @@ INLINE void deliver_pixels(const convolution_t *p, const float *results, long y,
 
 TILED static int convolution_share(const convolution_t *p, long share, long shares) {
   const long c = p->channels, begin = p->height * share / shares, end = p->height * (share + 1) / shares;
-  const long blocks = up(p->width, 16) / 16, row = (blocks * 16 + 4) * c; /* a pixel before, and three behind */
+  const long blocks = up(p->width, 16) / 16,
+             row = (blocks * 16 + 4) * c; /* a pixel before, and three behind */
   const long band = least(end - begin, BAND / (row * (long)sizeof(bf16)) + 1);
   const long steps = 3 * (up(3 * c, 32) / 32) * TILE;
   float results[32 * 32] __attribute__((aligned(64)));
@@ -637,21 +670,26 @@ TILED static int convolution_share(const convolution_t *p, long share, long shar
     memset(ready, 0, (band + 2) * row * sizeof(bf16));
     for (long y = top - 1; y <= bottom; y++)
       if (y >= 0 && y < p->height)
-        put_pixels(p, p->x + (p->enlarge ? y / 2 * (p->width / 2) : y * p->width) * c, factor, shift, p->width,
-                   ready + (y - top + 1) * row + c);
+        put_pixels(p, p->x + (p->enlarge ? y / 2 * (p->width / 2) : y * p->width) * c, factor, shift,
+                   p->width, ready + (y - top + 1) * row + c);
     for (long column = 0; column < p->columns; column += 32) {
       const int wide = column + 16 < p->columns;
       for (long block = 0; block < (bottom - top) * blocks; block += 2) {
         const int two = block + 1 < (bottom - top) * blocks;
         const bf16 *left[2];
-        for (int i = 0; i < 2; i++) left[i] = ready + (block + i) / blocks * row + (block + i) % blocks * 16 * c;
+        for (int i = 0; i < 2; i++)
+          left[i] = ready + (block + i) / blocks * row + (block + i) % blocks * 16 * c;
         const bf16 *right = p->weights + column / 16 * steps;
-        if (two && wide) convolve(p, left, row, right, 1, 1, results);
-        else if (two) convolve(p, left, row, right, 1, 0, results);
-        else convolve(p, left, row, right, 0, wide, results);
+        if (two && wide)
+          convolve(p, left, row, right, 1, 1, results);
+        else if (two)
+          convolve(p, left, row, right, 1, 0, results);
+        else
+          convolve(p, left, row, right, 0, wide, results);
         for (int i = 0; i < 1 + two; i++) {
           const long x = (block + i) % blocks * 16;
-          deliver_pixels(p, results + i * 512, top + (block + i) / blocks, x, least(16, p->width - x), column, sums);
+          deliver_pixels(p, results + i * 512, top + (block + i) / blocks, x, least(16, p->width - x), column,
+                         sums);
         }
       }
     }
@@ -675,15 +713,20 @@ TILED static void work(void *data) {
     job_t *job = list->jobs[i];
     for (long share; (share = __atomic_fetch_add(&job->taken, 1, __ATOMIC_RELAXED)) < job->shares;) {
       int failed;
-      if (job->kind == PRODUCT) failed = product_share((product_t *)job, share, job->shares);
-      else if (job->kind == ATTENTION) failed = attention_share((attention_t *)job, share, job->shares);
-      else failed = convolution_share((convolution_t *)job, share, job->shares);
+      if (job->kind == PRODUCT)
+        failed = product_share((product_t *)job, share, job->shares);
+      else if (job->kind == ATTENTION)
+        failed = attention_share((attention_t *)job, share, job->shares);
+      else
+        failed = convolution_share((convolution_t *)job, share, job->shares);
       if (failed) job->failed = 1;
       __atomic_fetch_add(&job->done, 1, __ATOMIC_RELEASE);
     }
     for (long spins = 0; __atomic_load_n(&job->done, __ATOMIC_ACQUIRE) < job->shares; spins++) {
-      if (spins < 10000) _mm_pause();
-      else sched_yield();
+      if (spins < 10000)
+        _mm_pause();
+      else
+        sched_yield();
     }
   }
   _tile_release();
@@ -697,8 +740,10 @@ int run(job_t **jobs, long count, int threads, parallel_t parallel) {
     jobs[i]->shares = threads;
     jobs[i]->taken = jobs[i]->done = jobs[i]->failed = 0;
   }
-  if (threads == 1) work(&list);
-  else parallel(work, &list, threads, 0);
+  if (threads == 1)
+    work(&list);
+  else
+    parallel(work, &list, threads, 0);
   for (long i = 0; i < count; i++) failed |= jobs[i]->failed;
   return failed;
 }
