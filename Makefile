@@ -37,11 +37,13 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv .venv
 
-.venv/installed: $(BIN)/python pyproject.toml
+BUILT_FROM := pyproject.toml setup.py src/kontext/tiles/kernels.c
+
+.venv/installed: $(BIN)/python $(BUILT_FROM)
 	$(BIN)/pip install -q --no-compile -e .
 	touch $@
 
-.venv/installed-test: $(BIN)/python pyproject.toml
+.venv/installed-test: $(BIN)/python $(BUILT_FROM)
 	$(BIN)/pip install -q --no-compile -e '.[test]'
 	-$(BIN)/pip install -q --no-deps blackforest  # it asks for one old release of pillow, and works with the newest
 	touch .venv/installed $@

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from kontext.model.transformer import Transformer, _rows
 from kontext.model.window import Window
 from kontext.tiles import decode_on_tiles, put_on_tiles
 from kontext.tiles.decoder import TiledDecoder, _Pass, _Picture
-from kontext.tiles.library import TiledLinear, attention, kernels
+from kontext.tiles.library import Kernels, TiledLinear, attention, kernels
 
 needs_tiles = pytest.mark.skipif(kernels() is None, reason="no AMX, or no compiler at installation")
 
@@ -235,6 +236,14 @@ def test_published_weights_need_two_terms():
 def test_only_what_the_kernels_can_do_is_put_on_them():
     assert not put_on_tiles(random_transformer().bfloat16())
     assert not put_on_tiles(random_transformer(width=48, heads=3, axes=(4, 6, 6)))
+
+
+@needs_tiles
+def test_kernels_of_another_version_are_not_used():
+    compiled = kernels()
+    assert compiled.current
+    for other in (SimpleNamespace(), SimpleNamespace(job_bytes=lambda kind: 8)):
+        assert not Kernels.current.fget(SimpleNamespace(library=other))
 
 
 def test_without_the_kernels_pytorch_does_the_work(monkeypatch):

@@ -732,6 +732,11 @@ TILED static void work(void *data) {
   _tile_release();
 }
 
+/* Size of a job of this kind: callers with another layout were made for other kernels. */
+long job_bytes(int kind) {
+  return kind == PRODUCT ? sizeof(product_t) : kind == ATTENTION ? sizeof(attention_t) : sizeof(convolution_t);
+}
+
 /* Each job in `threads` shares, when the one before it is done. 1: there was no memory. */
 int run(job_t **jobs, long count, int threads, parallel_t parallel) {
   list_t list = {jobs, count};

@@ -230,6 +230,13 @@ class Kernels:
         library.tiles_of.argtypes = [POINTER, LONG, LONG, INT, POINTER]
         library.run.argtypes = [POINTER, LONG, INT, POINTER]
 
+    @property
+    def current(self) -> bool:
+        """Whether they were compiled from this version."""
+        kinds = {PRODUCT: Product, ATTENTION: Attention, CONVOLUTION: Convolution}
+        size = getattr(self.library, "job_bytes", lambda kind: 0)
+        return all(size(kind) == ctypes.sizeof(job) for kind, job in kinds.items())
+
     def tiles_of(self, weights: Tensor, parts: int) -> Tensor:
         """Weights (columns, inner), float32 and contiguous, as the right factor of a product."""
         size = self.library.tiles_bytes(*weights.shape, parts)
@@ -254,7 +261,8 @@ def kernels() -> Kernels | None:
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name("_kernels" + suffix)
         if path.exists():
-            return Kernels(ctypes.CDLL(str(path)), parallel)
+            found = Kernels(ctypes.CDLL(str(path)), parallel)
+            return found if found.current else None
     return None
 
 
