@@ -32,13 +32,13 @@ def folder(tmp_path):
 
 
 def outputs(folder):
+    """Finished pictures. What vanishes while we look (the folder of parts) is none."""
     return {
-        path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in folder.rglob("*")
-        if path.is_file()
-        and path.suffix != ".db"
-        and PARTS not in path.parts
-        and not path.name.startswith(JOURNAL)
+        (Path(root) / name).relative_to(folder).as_posix(): (status.st_ino, status.st_mtime_ns)
+        for root, _, names in os.walk(folder)
+        for name in names
+        if PARTS not in Path(root).parts and not name.endswith(".db") and not name.startswith(JOURNAL)
+        for status in [os.stat(Path(root) / name)]
     }
 
 
