@@ -283,13 +283,16 @@ def test_prefix_models_are_not_written_for_diffusers(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_tiny_random_is_always_the_same_and_leaves_the_global_seed_alone():
+def test_a_random_model_is_always_the_same_and_leaves_the_global_seed_alone():
     torch.manual_seed(5)
     one = load_model("tiny-random")
     drawn = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(drawn, torch.rand(1))
     assert load_model("tiny-random").fingerprint == one.fingerprint
+    assert load_model("nano-random").preset.name == "nano"
+    with pytest.raises(NotFound):
+        load_model("dev-random")
 
 
 def test_fingerprint_is_of_the_stored_weights(tiny, folders):

@@ -113,7 +113,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     lora: Sequence[str | Path] = (),
 ) -> Model:
-    """Load a model by name or path.
+    """Load a model by name or path; "tiny-random", "nano-random" have random weights, for tests and timings.
 
     lora: LoRA files to merge into it, each FILE or FILE:scale.
     dtype: of the networks. None: float32 for models under a billion parameters; larger ones as stored, with
@@ -121,8 +121,9 @@ def load_model(
     asked for).
     Raises NotFound for an unknown name or path, BadCheckpoint for damaged, incomplete or foreign files.
     """
-    if str(name_or_path) == "tiny-random":
-        model = random_model(PRESETS["tiny"], device=device, dtype=dtype)
+    preset, _, random = str(name_or_path).rpartition("-")
+    if random == "random" and preset in PRESETS and preset != "dev":
+        model = random_model(PRESETS[preset], device=device, dtype=dtype)
         for part, weights in merged(model.weights(), lora).items() if lora else ():
             getattr(model, part).load_state_dict({name: tensor.read() for name, tensor in weights.items()})
         return model
