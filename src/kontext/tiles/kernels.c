@@ -358,6 +358,7 @@ TILED static int product_share(const product_t *p, long share, long shares) {
   const long end = by_rows ? p->items * blocks * (share + 1) / shares : p->items * blocks;
   const long left = by_rows ? 0 : columns * share / shares * 32;
   const long right = by_rows ? columns * 32 : columns * (share + 1) / shares * 32;
+  if (begin == end || left == right) return 0; /* more threads than work */
   float *row = aligned_alloc(64, up(inner * sizeof(float) + height * row_bytes, 64));
   if (!row) return 1;
   bf16 *tiles = (bf16 *)(row + inner);

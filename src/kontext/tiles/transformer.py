@@ -165,7 +165,7 @@ class TiledTransformer:
         keys, values = room.qkv[:, self.heads :, start:].unflatten(1, (2, self.heads)).unbind(1)
         keys = F.rms_norm(keys, keys.shape[-1:], eps=1e-6) * block.scales[1][1]
         (turned,) = apply_rotary(keys.transpose(1, 2).unsqueeze(2), rotary[start:]).transpose(1, 3).unbind(2)
-        return KeysValues(turned.contiguous(), values.clone())
+        return KeysValues(turned.contiguous(), values.clone(memory_format=torch.contiguous_format))
 
 
 @dataclass(frozen=True)
