@@ -7,6 +7,7 @@ import pytest
 
 from kontext.world import SPLITS, World, kind_names
 from kontext.world.edits import KINDS
+from kontext.world.paraphrases import PARAPHRASES
 from kontext.world.phrasings import HELD_OUT
 from kontext.world.sentences import TEMPLATES
 
@@ -34,9 +35,9 @@ def test_articles_fit_their_words():
         assert not re.search(r"\ba [aeio]\w|\ban [^aeiou8 ]", text), text
 
 
-def test_held_out_sentences_cover_every_variant():
-    assert HELD_OUT.keys() == TEMPLATES.keys()
-    for templates in (*HELD_OUT.values(), *TEMPLATES.values()):
+def test_every_variant_has_sentences_of_all_three_sets():
+    assert HELD_OUT.keys() == PARAPHRASES.keys() == TEMPLATES.keys()
+    for templates in (*HELD_OUT.values(), *PARAPHRASES.values(), *TEMPLATES.values()):
         assert templates[0] and templates[1]
 
 
@@ -48,7 +49,7 @@ def test_every_slot_of_a_sentence_is_given():
             continue
         variant, given = KINDS[sample.kind].say(sample.before, sample.value)
         seen.add(variant)
-        for texts in (*TEMPLATES[variant], *HELD_OUT[variant]):
+        for texts in (*TEMPLATES[variant], *PARAPHRASES[variant], *HELD_OUT[variant]):
             assert all(slots(text) <= given.keys() for text in texts), variant
     assert len(seen) > 35
 

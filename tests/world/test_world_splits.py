@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from kontext.world import World, kind_names
@@ -9,6 +10,7 @@ from kontext.world.backgrounds import PLACES
 from kontext.world.colors import CLOTH_COLORS, HAIR_COLORS
 from kontext.world.kid import CLOTHES, HAIRS
 from kontext.world.objects import CONCEPTS
+from kontext.world.paraphrases import PARAPHRASES
 from kontext.world.phrasings import HELD_OUT
 from kontext.world.sentences import TEMPLATES
 from kontext.world.signs import WORDS
@@ -102,6 +104,23 @@ def test_phrasing_uses_the_held_out_sentences_only():
         if sample.kind != "compound":
             assert any(pattern(text).fullmatch(sample.english) for text in held_out), sample.english
             assert any(pattern(text).fullmatch(sample.chinese) for text in held_out), sample.chinese
+
+
+def test_only_training_paraphrases(train):
+    fixed = {name for name in TEMPLATES if name.split("/")[0] not in ("generate", "compound")}
+    templates, paraphrases, held_out = (
+        {text for name in fixed for language in group[name] for text in language}
+        for group in (TEMPLATES, PARAPHRASES, HELD_OUT)
+    )
+    assert not paraphrases & templates and not paraphrases & held_out
+    known = [pattern(text) for text in templates]
+
+    def new(samples) -> list[bool]:
+        texts = [s.english for s in samples if s.kind not in ("generate", "compound")]
+        return [not any(one.fullmatch(text) for one in known) for text in texts]
+
+    assert not any(new(drawn("test", 200)))
+    assert 0.4 < np.mean(new(train[:400])) < 0.7
 
 
 def test_each_value_is_trained_with_most_others():

@@ -9,7 +9,7 @@ from .foreign import sample_foreign
 from .references import BY_REFERENCE
 from .references import CATEGORY as SEVERAL_REFERENCES
 from .scene import Pool, Scene, sample_scene
-from .sentences import joined, sentence
+from .sentences import joined, request, sentence
 from .splits import admits, admits_reference, admits_start
 from .vocabulary import Words
 
@@ -48,7 +48,7 @@ def _composed(r: random.Random, name: str, pool: Pool, split: str) -> Draft | No
         return None
     if made.reference is not None and not admits_reference(split, made.reference):
         return None
-    words = sentence(r, made.variant, made.slots, split == "phrasing")
+    words = request(r, made.variant, made.slots, split)
     labels = {name: made.label}
     return Draft(name, CATEGORY[name], made.before, made.after, words, {}, labels, made.reference)
 
@@ -97,10 +97,9 @@ def foreign_scene(r: random.Random, pool: Pool, banner: bool | None = None) -> S
 
 def say(r: random.Random, kind: EditKind, before: Scene, value: Value, split: str) -> Words:
     """An edit in words, in the phrasing of its split."""
-    held_out = split == "phrasing"
     if kind.name != "compound":
-        return sentence(r, *kind.say(before, value), held_out)
+        return request(r, *kind.say(before, value), split)
     (first, first_value), (second, second_value) = value["edits"]
     between = KINDS[first].after(before, first_value)
-    one = say(r, KINDS[first], before, first_value, split)
-    return joined(r, one, say(r, KINDS[second], between, second_value, split), held_out)
+    one = sentence(r, *KINDS[first].say(before, first_value), split)
+    return joined(r, one, sentence(r, *KINDS[second].say(between, second_value), split), split)

@@ -1,8 +1,8 @@
 """Instructions: templates per kind of edit in English and Chinese, captions of scenes, and two edits in one.
 
 A variant names a kind and, where one kind says different things, what happens: "glasses/on". Its slots hold
-(English, Chinese) pairs, so that one set fills both languages. The hand-written sentences of `phrasings.py`,
-kept for tests, have the same variants and slots.
+(English, Chinese) pairs, so that one set fills both languages. `paraphrases.py` has more sentences, which
+only training hears, and `phrasings.py` some that only tests hear; variants and slots are the same.
 """
 
 import random
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from .backgrounds import PLACES, place_words
 from .colors import COLORS
+from .paraphrases import PARAPHRASES, framed
 from .phrasings import HELD_OUT
 from .scene import Scene
 from .signs import SIGNS
@@ -309,24 +310,38 @@ TEMPLATES = {
 }
 
 
-def sentence(r: random.Random, variant: str, slots: Slots, held_out: bool = False) -> Words:
-    """An instruction in English and Chinese."""
-    templates = (HELD_OUT if held_out else TEMPLATES)[variant]
-    filled = []
-    for language, choices in enumerate(templates):
-        text = r.choice(choices).format_map({name: words[language] for name, words in slots.items()})
-        filled.append(text)
-    return capitalized(filled[0]), filled[1]
+PARAPHRASED = 0.5  # of the sentences of training
+
+
+def sentence(r: random.Random, variant: str, slots: Slots, split: str = "test") -> Words:
+    """An instruction in English and Chinese, as it is said in a split."""
+    templates: tuple[tuple[str, ...], ...] = (HELD_OUT if split == "phrasing" else TEMPLATES)[variant]
+    if split == "train" and r.random() < PARAPHRASED:
+        templates = PARAPHRASES[variant]
+    english, chinese = (
+        r.choice(choices).format_map({name: words[language] for name, words in slots.items()})
+        for language, choices in enumerate(templates)
+    )
+    return capitalized(english), chinese
+
+
+def request(r: random.Random, variant: str, slots: Slots, split: str = "test") -> Words:
+    """A sentence as a whole request, which training also hears in frames: "please ..."."""
+    words = sentence(r, variant, slots, split)
+    if split != "train":
+        return words
+    english, chinese = framed(r, *_inside(words))
+    return capitalized(english), chinese
 
 
 def capitalized(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def joined(r: random.Random, first: Words, second: Words, held_out: bool = False) -> Words:
+def joined(r: random.Random, first: Words, second: Words, split: str = "test") -> Words:
     """Two instructions as one."""
     parts = {"first": _inside(first), "second": _inside(second)}
-    return sentence(r, "compound", parts, held_out)
+    return sentence(r, "compound", parts, split)
 
 
 def _inside(words: Words) -> Words:
