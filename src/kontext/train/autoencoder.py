@@ -25,6 +25,7 @@ from kontext.model.presets import PRESETS
 from kontext.train.config import AutoencoderTraining
 from kontext.train.feeder import Feeder
 from kontext.train.optimizer import MuonAdamW, split_parameters
+from kontext.train.ranks import check_alone
 from kontext.train.run import Ema, Paused, Run
 from kontext.world import World
 
@@ -103,6 +104,7 @@ def train(
 
     initial: weights to start from. Returns the path of the weights.
     """
+    check_alone("the autoencoder")
     torch.manual_seed(config.seed)
     device = torch.device(config.device)
     model = Autoencoder(PRESETS[config.preset].autoencoder).to(device, memory_format=torch.channels_last)

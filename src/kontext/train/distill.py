@@ -23,6 +23,7 @@ from kontext.model.transformer import Context
 from kontext.train.config import DistillTraining
 from kontext.train.flow import FlowTrainer
 from kontext.train.networks import Networks
+from kontext.train.ranks import check_alone
 
 
 class DistillTrainer(FlowTrainer):
@@ -33,6 +34,7 @@ class DistillTrainer(FlowTrainer):
     def __init__(
         self, config: DistillTraining, folder: Path, autoencoder: Path, resume: bool, initial: Path | None
     ):
+        check_alone("a student")
         teacher_state = folder / "teacher.pt"
         if initial is not None and not resume:
             folder.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ from kontext.train.feeder import Feeder
 from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.pairs import Chains, Pairs, Pool, Triples, target_caption, text_ids
+from kontext.train.ranks import SEEDS_APART, Ranks
 from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
@@ -53,6 +54,10 @@ class FlowTrainer:
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
         self.device = torch.device(config.device)
+        self.ranks = Ranks(self.device)
+        self.batch = self.ranks.share("batch", config.batch)
+        self.fresh = self.ranks.share("fresh", config.fresh)
+        self.rollouts = self.ranks.share("rollouts", config.rollouts)
         figures = json.loads((autoencoder.parent / "latents.json").read_text())
         preset = self.choose_preset()
         self.preset = dataclasses.replace(
@@ -74,15 +79,17 @@ class FlowTrainer:
             warmup=config.warmup,
             decay_share=config.decay_share,
             call_seconds=config.call_seconds,
+            clock=self.ranks.clock,
+            writes=self.ranks.first,
         )
         state = self.run.load() if resume else None
         if initial is not None and not resume:
             state = torch.load(initial, map_location="cpu", weights_only=True)
-        self.tokenizer = (
-            Tokenizer.from_str(state["tokenizer"])
-            if state
-            else _world_tokenizer(self.preset.t5.vocab, folder)
-        )
+        if not state and self.ranks.first:
+            _make_tokenizer(self.preset.t5.vocab, folder)
+        self.ranks.meet()
+        told = state["tokenizer"] if state else (folder / "tokenizer.json").read_text("utf-8")
+        self.tokenizer = Tokenizer.from_str(told)
         if state:
             self.networks.load_state_dict(state["networks" if resume else "averaged"], strict=resume)
         if state and resume:
@@ -90,7 +97,8 @@ class FlowTrainer:
             self.ema.average = [a.to(self.device) for a in state["ema"]]
         elif state:
             self.ema = Ema([self.networks], config.ema)
-        first_seed = state["seed"] if state else config.seed
+        apart = self.ranks.rank * SEEDS_APART
+        first_seed = (state["seed"] if state else config.seed) + apart
 
         self.size = self.preset.sizes[0][0]
         self.tokens = self.size // 16
@@ -114,7 +122,7 @@ class FlowTrainer:
             triples = Triples(**{**vars(self.pairs), "worlds": tuple(worlds)})
             shared = -(-config.workers // config.references_every)
             seed = state["references_seed"] if state and "references_seed" in state else config.seed
-            self.triples = Feeder(triples, workers=shared, first_seed=seed)
+            self.triples = Feeder(triples, workers=shared, first_seed=seed + apart)
             self.references = Pool(
                 config.pool // config.references_every, self.codec, self.device, config.bfloat16
             )
@@ -132,6 +140,8 @@ class FlowTrainer:
             self.pool.restore(state["pool"])
             if self.triples:
                 self.references.restore(state.get("references"))
+        for generator in () if self.ranks.first else (self.generator, self.noise):
+            generator.manual_seed(config.seed + apart + self.run.step)
         self.validation = Validation(self)
         if config.compile:
             self.networks.compile_blocks()
@@ -147,6 +157,7 @@ class FlowTrainer:
             for feeder in (self.feeder, self.chains, self.triples):
                 if feeder is not None:
                     feeder.close()
+            self.ranks.close()
         return self.folder / "model"
 
     def _train(self) -> None:
@@ -158,17 +169,18 @@ class FlowTrainer:
         last_save = run.elapsed
         while not run.finished:
             run.pause_if_due(self._save)
-            self.pool.add(self.feeder.take(config.fresh))
+            self.pool.add(self.feeder.take(self.fresh))
             if self.chains is not None:
-                self._roll_out(self.chains.take(config.rollouts))
+                self._roll_out(self.chains.take(self.rollouts))
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
             several = not generate and self.triples is not None and self._turn_of_references()
             if several:
-                self.references.add(self.triples.take(config.fresh))
+                self.references.add(self.triples.take(self.fresh))
             pool = self.references if several else self.pool
-            loss, label_loss, per_sample, t = self._loss(pool.draw(config.batch, self.generator), generate)
+            loss, label_loss, per_sample, t = self._loss(pool.draw(self.batch, self.generator), generate)
             self.optimizer.zero_grad(set_to_none=True)
             (loss + config.label_weight * label_loss).backward()
+            self.ranks.average(self.networks.parameters())
             norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
             self.optimizer.scale_rates(run.rate())
             self.optimizer.step()
@@ -179,7 +191,7 @@ class FlowTrainer:
             if run.logs(config.log_every):
                 figures = {**sums.take(), **self._more_figures(), **run.pace(self.device)}
                 run.record(**figures, waiting=self.feeder.ready() == 0)
-            if run.step % config.validate_every == 0 or run.finished:
+            if self.ranks.first and (run.step % config.validate_every == 0 or run.finished):
                 with self.ema:
                     run.record(**self.validation.figures(self.folder / f"sheet_{run.step:06d}.png"))
             if run.elapsed - last_save > config.save_seconds or run.finished:
@@ -255,6 +267,8 @@ class FlowTrainer:
         return torch.randn(tokens.shape, generator=self.noise, device=self.noise.device)
 
     def _save(self) -> None:
+        if not self.ranks.first:
+            return
         with self.ema:
             averaged = {name: value.clone() for name, value in self.networks.state_dict().items()}
             save_model(self.model(), self.folder / "model")
@@ -327,14 +341,13 @@ class _Sums:
         self.values.setdefault(name, []).append(value.detach())
 
 
-def _world_tokenizer(vocab: int, folder: Path) -> Tokenizer:
+def _make_tokenizer(vocab: int, folder: Path) -> None:
     """The tokenizer in the run's folder, made from the world's sentences if it is not there yet."""
     path = folder / "tokenizer.json"
     if not path.exists():
         samples = (World().sample(seed) for seed in range(2000))
         sentences = [text for s in samples for text in (s.english, s.chinese, *target_caption(s))]
         train_tokenizer(sentences, vocab).save(str(path))
-    return Tokenizer.from_file(str(path))
 
 
 def train(

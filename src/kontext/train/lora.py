@@ -28,6 +28,7 @@ from kontext.errors import BadConfig, NotFound
 from kontext.model.tokens import pack, picture_ids
 from kontext.train.autoencoder import to_pixels
 from kontext.train.config import LoraTraining
+from kontext.train.ranks import check_alone
 from kontext.train.run import Run
 from kontext.world import World
 
@@ -173,6 +174,7 @@ def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: 
 
     Returns the path of the LoRA.
     """
+    check_alone("a LoRA")
     if (data is None) == (config.world is None):
         raise BadConfig(
             "give pairs either as a folder (--data) or as [world] in the settings, not both or none"

@@ -69,19 +69,23 @@ class Run:
         warmup: int,
         decay_share: float,
         call_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        writes: bool = True,
     ):
+        """clock: in seconds; writes: whether this process writes what it records and saves."""
         self.folder, self.call_seconds = folder, call_seconds
+        self.clock, self.writes = clock, writes
         self.steps, self.seconds, self.warmup, self.decay_share = steps, seconds, warmup, decay_share
         self.step = 0
         self.spent = 0.0
-        self._called = self._started = time.monotonic()
-        self._recorded = (0, self._started)
+        self._called = self._started = clock()
+        self._recorded = (0, time.monotonic())
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def elapsed(self) -> float:
         """Seconds of training, those of earlier parts of a resumed run included."""
-        return self.spent + time.monotonic() - self._started
+        return self.spent + self.clock() - self._started
 
     @property
     def progress(self) -> float:
@@ -95,7 +99,7 @@ class Run:
 
     def pause_if_due(self, save: Callable[[], object]) -> None:
         """Save and raise Paused when the time of this call is over."""
-        if self.call_seconds is not None and time.monotonic() - self._called > self.call_seconds:
+        if self.call_seconds is not None and self.clock() - self._called > self.call_seconds:
             save()
             raise Paused
 
@@ -124,12 +128,16 @@ class Run:
         return warm * min(1.0, left / self.decay_share if self.decay_share else 1.0)
 
     def record(self, **figures: object) -> None:
+        if not self.writes:
+            return
         line = {"step": self.step, "seconds": round(self.elapsed, 1), **figures}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         log.info("%s", " ".join(f"{k} {_short(v)}" for k, v in line.items()))
 
     def save(self, state: dict) -> None:
+        if not self.writes:
+            return
         path = self.folder / "state.pt"
         part = path.with_suffix(".part")
         torch.save({**state, "step": self.step, "seconds": self.elapsed}, part)
@@ -143,8 +151,8 @@ class Run:
             )
         state = torch.load(path, map_location="cpu", weights_only=True)
         self.step, self.spent = state["step"], state["seconds"]
-        self._started = time.monotonic()
-        self._recorded = (self.step, self._started)
+        self._started = self.clock()
+        self._recorded = (self.step, time.monotonic())
         return state
 
 
