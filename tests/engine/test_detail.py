@@ -64,6 +64,16 @@ def test_new_things_hide_the_old_detail(given):
     assert np.abs(inside - (250, 240, 30)).max() <= 1
 
 
+def test_a_trace_of_the_old_in_a_new_picture_brings_no_detail_back(given):
+    picture, plan, codec = given
+    other = blurred(scene(picture.shape[0], seed=5)[::-1, ::-1].copy(), plan)
+    painted = Image.fromarray(np.rint(0.85 * other + 0.15 * codec).astype(np.uint8))
+    made = np.asarray(add_detail(painted, Image.fromarray(picture), codec, plan), float)
+    alone = np.asarray(plan.restore(painted), float)
+    lost = picture - np.asarray(plan.restore(Image.fromarray(codec)), float)
+    assert np.abs(made - alone).mean() < 0.05 * np.abs(lost).mean()
+
+
 def test_maps_of_a_colour_change_are_that_change():
     change = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.25]])
     codec = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)

@@ -3,7 +3,8 @@
 Near every pixel the edit is a linear map of colours: the identity where nothing changed, brown to blue where
 hair was dyed, towards black at nightfall, zero where new things cover the old. It is fitted between the
 original through the codec and the result (as in the guided filter: He, Sun and Tang, 2010), and maps the
-difference of original and codec, which also holds what a smaller canvas cannot show.
+difference of original and codec, which also holds what a smaller canvas cannot show. Where no such map
+explains what is seen around a pixel, the picture is new, and a trace of the old is no reason for its detail.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ Corners = tuple[int, int, int, int]  # (left, top, right, bottom) in pixels
 NEAR = 1 / 64  # of the canvas side: half a window's side
 RIDGE = 1e-4  # variance of colour (of 1) that counts as none
 SAME, OTHER = 0.02, 0.08  # mean change of colour (of 1) up to which a flat area is the same, and another
+NEW, RECOLOURED = 0.5, 0.8  # share of the result's variance that a map explains up to and from which it is so
 COARSER = 2  # the maps are fitted on a grid so many times coarser than the canvas,
 LARGEST = 256  # and at most so large
 
@@ -63,7 +65,7 @@ def _shares(
     factor = _coarseness((width, height))
     radius = max(1, round(NEAR * -(-max(width, height) // factor)))
     under = Window(math.floor(part[1]), math.ceil(part[3]), math.floor(part[0]), math.ceil(part[2]))
-    near = under.grown(2 * factor * (radius + 1), height, width, factor)
+    near = under.grown(factor * (4 * radius + 3), height, width, 2 * factor)
     maps = colour_maps(near.of(painted), near.of(codec), factor, radius)
     part = tuple((value - start) / factor for value, start in zip(part, 2 * (near.left, near.top)))
     for share in maps.numpy():
@@ -85,19 +87,44 @@ def colour_maps(
     factor = factor or _coarseness(codec.shape[:2])
     c, r = _field(codec, factor), _field(result, factor)
     radius = radius or max(1, round(NEAR * max(c.shape[2:])))
-
-    def mean(x: Tensor) -> Tensor:
-        return _means(_means(x, radius, -1), radius, -2)
-
     pairs = (c[:, :, None] * torch.cat((c, r), 1)[:, None]).flatten(1, 2)
-    means = mean(torch.cat((c, r, (r - c).abs(), pairs), 1))[0].permute(1, 2, 0)
-    of, to, change, products = means.split((3, 3, 3, 18), -1)
-    # (rows, columns, 3 of codec, 3 of codec and 3 of result)
-    covariance = products.unflatten(-1, (3, 6)) - of[..., None] * torch.cat((of, to), -1)[..., None, :]
-    same = ((OTHER - change.amax(-1)) / (OTHER - SAME)).clamp(0, 1)[..., None, None]
-    ridge = RIDGE * torch.eye(3)
-    maps = (inverse(covariance[..., :3] + ridge) @ (covariance[..., 3:] + same * ridge)).mT
-    return mean(maps.permute(2, 3, 0, 1).flatten(0, 1)[None])[0].unflatten(0, (3, 3))
+    fields = torch.cat((c, r, (r - c).abs(), r * r, pairs), 1)
+
+    near = _Statistics(fields, radius)
+    same = ((OTHER - near.change.amax(-1)) / (OTHER - SAME)).clamp(0, 1)[..., None, None]
+    maps = _window_means(near.maps(same).permute(3, 2, 0, 1).flatten(0, 1)[None], radius)
+    # Whether the edit is one of colours is asked in wider windows, on a grid twice as coarse.
+    wide = _Statistics(F.avg_pool2d(fields, 2, ceil_mode=True, count_include_pad=False), radius)
+    trust = ((wide.explained() - NEW) / (RECOLOURED - NEW)).clamp(0, 1)[None, None]
+    trust = F.interpolate(trust, scale_factor=2, mode="bilinear")[..., : maps.shape[2], : maps.shape[3]]
+    return (maps * trust)[0].unflatten(0, (3, 3))
+
+
+class _Statistics:
+    """Of the colours of codec and result in the window around every point: (rows, columns, ...)."""
+
+    def __init__(self, fields: Tensor, radius: int):
+        means = _window_means(fields, radius)[0].permute(1, 2, 0)
+        of, to, self.change, squares, products = means.split((3, 3, 3, 3, 18), -1)
+        # 3 of codec, 3 of codec and 3 of result
+        both = products.unflatten(-1, (3, 6)) - of[..., None] * torch.cat((of, to), -1)[..., None, :]
+        self.within, self.across = both.split((3, 3), -1)
+        self.variance = (squares - to * to).sum(-1)
+
+    def maps(self, identity: Tensor | float = 0.0) -> Tensor:
+        """(rows, columns, 3 of, 3 to); flat windows tend to so much of the identity."""
+        ridge = RIDGE * torch.eye(3)
+        return inverse(self.within + ridge) @ (self.across + identity * ridge)
+
+    def explained(self) -> Tensor:
+        """The share of the result's variance that the map of its window explains."""
+        left = self.variance - (self.maps() * self.across).sum((-1, -2))
+        return 1 - left.clamp_min(0) / (self.variance + 2 * RIDGE)
+
+
+def _window_means(x: Tensor, radius: int) -> Tensor:
+    """Means over what lies within `radius` along both axes."""
+    return _means(_means(x, radius, -1), radius, -2)
 
 
 def _means(x: Tensor, radius: int, dim: int) -> Tensor:
