@@ -196,7 +196,7 @@ NANO_128 = Preset(
     clip=ClipConfig(vocab=2048, width=128, heads=2, layers=2, feed_forward=384, length=40, end_id=1),
     text_length=40,
     sizes=_square_like_sizes(128),
-    sampling=Sampling(steps=4, guidance=1.0, shift=6.0),
+    sampling=Sampling(steps=4, guidance=1.0, shift=20.0),
 )
 
 TINY = Preset(
