@@ -243,3 +243,39 @@ def test_presets_are_consistent():
         assert config.text_width == preset.t5.width and config.pooled_width == preset.clip.width
         assert all(side % 16 == 0 for size in preset.sizes for side in size)
     assert len(DEV.sizes) == 17
+
+
+@torch.no_grad()
+def test_a_predicted_picture_gives_the_velocity_toward_it():
+    model = random_transformer(prediction="picture")
+    target, text, pooled, _, context = inputs()
+    ids, times = picture_ids(0, ROWS, COLUMNS), torch.tensor([0.02, 0.7])
+    velocity = model(target, text, pooled, times, None, ids, context)
+    prepared = model.prepare(text, ids, context)
+    picture = model.evaluate(target, prepared, model.modulate(model.vector(times, pooled)))
+    assert torch.equal(velocity[1], (target[1] - picture[1]) / times[1])
+    assert torch.equal(velocity[0], (target[0] - picture[0]) / 0.1)  # times near 0 are kept from it
+
+
+@torch.no_grad()
+def test_the_region_head_adds_nothing_before_training_and_then_reaches_the_velocity():
+    plain, headed = random_transformer(), random_transformer(region_after=1)
+    headed.load_state_dict(plain.state_dict(), strict=False)
+    for parameter in headed.region_head.parameters():
+        parameter.zero_()
+    target, text, pooled, times, context = inputs()
+    prepared = headed.prepare(text, picture_ids(0, ROWS, COLUMNS), context)
+    mod = headed.modulate(headed.vector(times, pooled))
+    velocity, region = headed.evaluate_with_region(target, prepared, mod)
+    without, nothing = plain.evaluate_with_region(target, prepared, mod)
+    assert nothing is None and region.shape == (2, N) and not region.any()
+    assert torch.equal(velocity, without)
+    headed.region_head.back.weight.copy_(torch.randn(headed.config.width, 1))
+    headed.region_head.logit.weight.copy_(torch.randn(1, headed.config.width))
+    velocity, region = headed.evaluate_with_region(target, prepared, mod)
+    assert region.std() > 0 and (velocity - without).abs().max() > 1e-3
+
+
+def test_a_region_head_must_sit_between_single_blocks():
+    with pytest.raises(ValueError, match="region_after must be 0 to 1, got 2"):
+        random_transformer(region_after=2)

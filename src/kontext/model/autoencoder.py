@@ -1,7 +1,10 @@
-"""The convolutional autoencoder: pictures to latents eight times smaller on each side, and back.
+"""The convolutional autoencoder: pictures to latents eight or more times smaller on each side, and back.
 
 Names and layout of the published autoencoder of FLUX.1: residual blocks with GroupNorm and swish, attention
-only in the middle. The posterior's mean is used, never a sample.
+only in the middle. The posterior's mean is used, never a sample. Our own models add two things, both absent in
+the published one: the convolutions may work on patches of pixels, which makes a picture of 256 pixels a side
+cost what one of 128 did, and a linear code of whole latent cells runs next to them, so that colors and shapes
+are right from the first step of training and the convolutions learn only what a linear code cannot say.
 """
 
 from __future__ import annotations
@@ -104,7 +107,7 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         widths = [config.base_width * m for m in config.multipliers]
-        self.conv_in = nn.Conv2d(3, config.base_width, 3, padding=1)
+        self.conv_in = nn.Conv2d(3 * config.patch**2, config.base_width, 3, padding=1)
         self.down = nn.ModuleList()
         before = config.base_width
         for i, width in enumerate(widths):
@@ -160,7 +163,8 @@ class Decoder(nn.Module):
             before = width
         self.up = nn.ModuleList(levels)
         self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
-        self.conv_out = nn.Conv2d(before, 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(before, 3 * config.patch**2, 3, padding=1)
+        self.levels = config.levels
         self.instead: Decoding | None = None  # faster on this processor (`kontext.tiles`), same weights
 
     def __getstate__(self):
@@ -209,7 +213,7 @@ class Decoder(nn.Module):
             return F.batch_norm(x, mean, variance, layer.weight.float(), layer.bias.float(), eps=layer.eps)
 
         needs = self.needs(window, *z.shape[2:])
-        x, has = self._coarse(z), Window(0, 8 * z.shape[2], 0, 8 * z.shape[3])
+        x, has = self._coarse(z), Window(0, self.levels * z.shape[2], 0, self.levels * z.shape[3])
         for i in reversed(range(len(needs))):
             x = _cut(x, has, needs[i], 1 << i)
             x, has = self.up[i](x, norm), needs[i]
@@ -219,7 +223,8 @@ class Decoder(nn.Module):
         """What each of the finer levels has to know, the finest first: what it and those after it reach."""
         needs, need = [], window
         for i, level in enumerate(self.up[:-1]):
-            need = need.grown((2 * len(level.block) + 1) << i, 8 * rows, 8 * columns, 2 << i)
+            margin = (2 * len(level.block) + 1) << i
+            need = need.grown(margin, self.levels * rows, self.levels * columns, 2 << i)
             needs.append(need)
         return needs
 
@@ -233,34 +238,91 @@ class Autoencoder(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        if config.linear_path:
+            channels, side = config.latent_channels, config.cell
+            self.linear_in = nn.Conv2d(3, channels, side, stride=side)
+            self.linear_out = nn.ConvTranspose2d(channels, 3, side, stride=side)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """pixels (b, 3, height, width) in [-1, 1], sides multiples of 8 -> latents (b, channels, height/8,
-        width/8).
+        """pixels (b, 3, height, width) in [-1, 1], sides multiples of the cell -> latents (b, channels,
+        height/cell, width/cell).
         """
         mean, _ = self.posterior(pixels)
         return self.config.scale * (mean - self.config.shift)
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents as `encode` gives them -> pixels, about [-1, 1], not clamped, in the decoder's type."""
-        return self.decoder(self.raw(latents))
+        z = self.raw(latents)
+        return self._to_pixels(self.decoder(z), z)
 
     def decode_noting(self, latents: Tensor) -> tuple[Tensor, Norms]:
         """`decode` of one picture, and what `decode_window` has to know of it."""
-        return self.decoder.noting(self.raw(latents))
+        z = self.raw(latents)
+        patches, norms = self.decoder.noting(z)
+        return self._to_pixels(patches, z), norms
 
     def decode_window(self, latents: Tensor, norms: Norms, window: Window) -> Tensor:
         """`decode` inside of a window, with the norms of a picture that is nearly the same elsewhere."""
-        return self.decoder.window(self.raw(latents), norms, window)
+        z, cell = self.raw(latents), self.config.cell
+        height, width = cell * z.shape[2], cell * z.shape[3]
+        outer = window.grown(0, height, width, self.config.patch)
+        made = F.pixel_shuffle(
+            self.decoder.window(z, norms, outer.divided(self.config.patch)), self.config.patch
+        )
+        if self.config.linear_path:
+            cells = outer.grown(0, height, width, cell)
+            part = cells.divided(cell)
+            linear = self.linear_out(z[:, :, part.top : part.bottom, part.left : part.right])
+            made = made + _cut(linear, cells, outer, 1)
+        return _cut(made, outer, window, 1)
+
+    def _to_pixels(self, patches: Tensor, z: Tensor) -> Tensor:
+        pixels = F.pixel_shuffle(patches, self.config.patch)
+        return pixels + self.linear_out(z) if self.config.linear_path else pixels
 
     def raw(self, latents: Tensor) -> Tensor:
         """What the decoder takes for latents, in its type."""
         return (latents / self.config.scale + self.config.shift).to(self.decoder.conv_in.weight.dtype)
 
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """Pixels of raw latents, as `posterior` gives them."""
+        return self._to_pixels(self.decoder(z), z)
+
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the raw latents, before scale and shift."""
-        mean, log_variance = torch.chunk(self.encoder(pixels), 2, dim=1)
+        moments = self.encoder(F.pixel_unshuffle(pixels, self.config.patch))
+        mean, log_variance = torch.chunk(moments, 2, dim=1)
+        if self.config.linear_path:
+            mean = mean + self.linear_in(pixels)
         return mean, log_variance
+
+    @torch.no_grad()
+    def set_linear_path(self, pixels: Tensor) -> None:
+        """Start the linear path from the principal components of the cells of pictures (b, 3, h, w).
+
+        Each component is scaled by the root of its deviation, between whitened latents (all components count
+        alike) and orthonormal ones (latents err as pixels do). The convolutions start at nothing next to it.
+        """
+        side, channels = self.config.cell, self.config.latent_channels
+        total, count = torch.zeros(3 * side**2, dtype=torch.float64), 0
+        second = torch.zeros(3 * side**2, 3 * side**2, dtype=torch.float64)
+        for picture in pixels:
+            cells = F.unfold(picture[None], side, stride=side)[0].T.double()  # (cells, 3 * side * side)
+            total, second, count = total + cells.sum(0), second + cells.T @ cells, count + len(cells)
+        mean = total / count
+        variances, components = torch.linalg.eigh(second / count - mean[:, None] * mean)
+        basis = components[:, -channels:].flip(1)
+        deviation = variances[-channels:].flip(0).clamp_min(1e-6).sqrt()
+        scale = deviation.sqrt()
+        scale = scale * (deviation / scale).square().mean().sqrt()  # latents of unit deviation in all
+        shape = (channels, 3, side, side)
+        self.linear_in.weight.copy_((basis / scale).T.reshape(shape))
+        self.linear_in.bias.copy_(-(mean @ basis) / scale)
+        self.linear_out.weight.copy_((basis * scale).T.reshape(shape))
+        self.linear_out.bias.copy_(mean.reshape(3, -1).mean(1))
+        for last in (self.encoder.conv_out, self.decoder.conv_out):
+            last.weight.zero_()
+            last.bias.zero_()
 
 
 def _cut(x: Tensor, has: Window, wanted: Window, scale: int) -> Tensor:

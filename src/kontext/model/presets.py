@@ -32,8 +32,16 @@ class TransformerConfig:
     """"full": every token sees every token. "prefix": a context picture sees only itself, at t = 0, without
     the prompt.
     """
+    prediction: Literal["velocity", "picture"] = "velocity"
+    """What the last layer gives. "picture": the data at t = 0, from which the velocity follows; better where
+    a token has about as many numbers as the network is wide.
+    """
+    region_after: int | None = None
+    """Number of single blocks after which the region head reads the target; None: the model has none."""
 
     def __post_init__(self) -> None:
+        if self.region_after is not None and not 0 <= self.region_after < self.depth_single:
+            raise ValueError(f"region_after must be 0 to {self.depth_single - 1}, got {self.region_after}")
         if sum(self.axes) != self.width // self.heads or self.width % self.heads:
             raise ValueError(f"axes {self.axes} must add up to width / heads = {self.width / self.heads}")
 
@@ -51,9 +59,23 @@ class AutoencoderConfig:
     latent_channels: int = 16
     groups: int = 32
     """Groups of every GroupNorm."""
+    patch: int = 1
+    """The convolutions work on squares of this many pixels a side: pixel unshuffle before, shuffle after."""
+    linear_path: bool = False
+    """A linear code of whole latent cells next to the convolutions: latents = network + linear, both ways."""
     scale: float
     shift: float
     """latents = scale * (posterior mean - shift)."""
+
+    @property
+    def levels(self) -> int:
+        """Factor between the sides of what the convolutions read and of the latents."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def cell(self) -> int:
+        """Side in pixels of the square that one latent position stands for."""
+        return self.patch * self.levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +124,22 @@ class Preset:
     clip: ClipConfig
     text_length: int
     """T5 tokens, padding included."""
+    text_multiple: int | None = None
+    """Prompts are padded to the next multiple of this, at most to `text_length`; None: always to that."""
     sizes: tuple[tuple[int, int], ...]
     """Picture sizes (width, height) in pixels at which the model works."""
     sampling: Sampling
+
+    @property
+    def token_pixels(self) -> int:
+        """Side in pixels of the square that one token stands for."""
+        return 2 * self.autoencoder.cell
+
+    def padded_length(self, tokens: int) -> int:
+        """Text tokens, padding included, of a prompt with that many of its own."""
+        if self.text_multiple is None:
+            return self.text_length
+        return min(self.text_length, -(-max(tokens, 1) // self.text_multiple) * self.text_multiple)
 
 
 DEV_SIZES: tuple[tuple[int, int], ...] = (
@@ -177,6 +212,42 @@ NANO = Preset(
     sampling=Sampling(steps=4, guidance=1.0, shift=6.0),
 )
 
+NANO_256 = Preset(
+    name="nano-256",
+    description="our own model of the illustrated world, 256x256, small enough to train on two CPU cores",
+    transformer=TransformerConfig(
+        in_channels=256,
+        width=192,
+        heads=3,
+        depth_double=1,
+        depth_single=5,
+        axes=(16, 24, 24),
+        text_width=128,
+        pooled_width=128,
+        guidance_embed=False,
+        context_attention="prefix",
+        prediction="picture",
+        region_after=2,
+    ),
+    autoencoder=AutoencoderConfig(
+        base_width=32,
+        multipliers=(1, 2, 3),
+        blocks_per_level=1,
+        latent_channels=64,
+        groups=1,
+        patch=4,
+        linear_path=True,
+        scale=1.0,
+        shift=0.0,
+    ),
+    t5=T5Config(vocab=2048, width=128, heads=2, head_width=64, layers=2, feed_forward=384),
+    clip=ClipConfig(vocab=2048, width=128, heads=2, layers=2, feed_forward=384, length=40, end_id=1),
+    text_length=40,
+    text_multiple=8,
+    sizes=_square_like_sizes(256),
+    sampling=Sampling(steps=4, guidance=1.0, shift=20.0),
+)
+
 NANO_128 = Preset(
     name="nano-128",
     description="our own 5 M model of the illustrated world, 128x128, small enough to train on two CPU cores",
@@ -223,4 +294,4 @@ TINY = Preset(
     sampling=Sampling(steps=2, guidance=1.0, shift=3.0),
 )
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (DEV, NANO, NANO_128, TINY)}
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (DEV, NANO, NANO_256, NANO_128, TINY)}

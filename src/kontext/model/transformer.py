@@ -29,6 +29,9 @@ from kontext.model.blocks import (
 from kontext.model.presets import TransformerConfig
 from kontext.model.rope import rotary_table
 
+LEAST_TIME = 0.1
+"""Times are kept from 0 by this where the velocity follows from a predicted picture."""
+
 Context = Sequence[tuple[Tensor, Tensor]]
 """Context pictures: tokens (batch, n, in_channels) and their positions (n, 3)."""
 
@@ -46,6 +49,14 @@ class Prefix:
     @property
     def bytes(self) -> int:
         return sum(part.nelement() * part.element_size() for block in self.blocks for part in block)
+
+    def repeated(self, times: int) -> Prefix:
+        """Each picture of the batch `times` times in a row, for several targets of one source."""
+        if times == 1:
+            return self
+        return Prefix(
+            tuple(KeysValues(*(part.repeat_interleave(times, 0) for part in block)) for block in self.blocks)
+        )
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,24 @@ class Evaluator(Protocol):
     def prefill(self, tokens: Tensor, mod: StepModulation, rotary: Tensor) -> list[KeysValues]: ...
 
 
+class RegionHead(nn.Module):
+    """Says from the middle of the network which tokens of the target will change, and tells the rest of it.
+
+    The region importance of the Kontext report's context awareness, learned from exact masks: one logit a
+    token; its sigmoid is projected back into the stream.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.logit = nn.Linear(width, 1)
+        self.back = nn.Linear(1, width, bias=False)
+
+    def forward(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """target (b, n, width) -> logits (b, n) and the target with the answer added."""
+        logits = self.logit(F.layer_norm(target, target.shape[-1:], eps=1e-6))
+        return logits[..., 0], target + self.back(logits.sigmoid())
+
+
 class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -101,6 +130,8 @@ class Transformer(nn.Module):
         self.single_blocks = nn.ModuleList(
             SingleStreamBlock(width, config.heads, config.mlp_ratio) for _ in range(config.depth_single)
         )
+        if config.region_after is not None:
+            self.region_head = RegionHead(width)
         self.final_layer = LastLayer(width, config.in_channels)
 
     def __getstate__(self):
@@ -123,7 +154,14 @@ class Transformer(nn.Module):
         in_channels).
         """
         prepared = self.prepare(text, target_ids, context)
-        return self.evaluate(target, prepared, self.modulate(self.vector(timesteps, pooled, guidance)))
+        predicted = self.evaluate(target, prepared, self.modulate(self.vector(timesteps, pooled, guidance)))
+        return self.to_velocity(predicted, target, timesteps[:, None, None])
+
+    def to_velocity(self, predicted: Tensor, z: Tensor, t: Tensor | float) -> Tensor:
+        """Velocity at state z and time t from what `evaluate` predicts there: (z - picture) / t, or as it is."""
+        if self.config.prediction == "velocity":
+            return predicted
+        return (z - predicted) / (t.clamp_min(LEAST_TIME) if isinstance(t, Tensor) else max(t, LEAST_TIME))
 
     def evaluate(
         self, target: Tensor, prepared: Prepared, mod: StepModulation, keep: Keep | None = None
@@ -131,6 +169,12 @@ class Transformer(nn.Module):
         """One evaluation from what is prepared: the whole of the work inside the sampling loop."""
         if self.instead is not None:
             return self.instead.evaluate(target, prepared, mod, keep)
+        return self.evaluate_with_region(target, prepared, mod, keep)[0]
+
+    def evaluate_with_region(
+        self, target: Tensor, prepared: Prepared, mod: StepModulation, keep: Keep | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same, and which tokens will change: logits (b, n), None where the model has no region head."""
         picture, text = self.img_in(target), prepared.text
         if prepared.context is not None:
             picture = torch.cat((picture, prepared.context), dim=1)
@@ -141,10 +185,14 @@ class Transformer(nn.Module):
             picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, seen, keep)
         joined = torch.cat((text, picture), dim=1)
         asked = slice(text.shape[1], text.shape[1] + target.shape[1])
-        for block, block_mod, seen in zip(self.single_blocks, mod.single, prefix_single):
+        region = None
+        for i, (block, block_mod, seen) in enumerate(zip(self.single_blocks, mod.single, prefix_single)):
+            if i == self.config.region_after:
+                region, told = self.region_head(joined[:, asked])
+                joined = torch.cat((joined[:, : asked.start], told, joined[:, asked.stop :]), dim=1)
             wanted = asked if block is self.single_blocks[-1] else None
             joined = block(joined, block_mod, prepared.rotary, seen, wanted, keep)
-        return self.final_layer(joined, mod.final)
+        return self.final_layer(joined, mod.final), region
 
     def evaluate_keeping(
         self, target: Tensor, prepared: Prepared, mod: StepModulation
@@ -247,9 +295,11 @@ class Transformer(nn.Module):
         for block in self.double_blocks:
             silent += [block.img_mod.lin, block.txt_mod.lin]
         silent += [self.final_layer.adaLN_modulation[1], self.final_layer.linear]
+        if self.config.region_after is not None:
+            silent += [self.region_head.logit, self.region_head.back]
         for linear in silent:
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            for parameter in linear.parameters():
+                nn.init.zeros_(parameter)
 
 
 def _join(prefixes: Sequence[Prefix]) -> tuple[KeysValues, ...] | None:

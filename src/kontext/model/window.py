@@ -32,6 +32,10 @@ class Window:
             min(width, -(-(self.right + by) // step) * step),
         )
 
+    def divided(self, by: int) -> Window:
+        """The same part counted in squares of `by` pixels a side; its edges must be multiples of it."""
+        return Window(self.top // by, self.bottom // by, self.left // by, self.right // by)
+
     def of(self, picture):
         """That part of an array (rows, columns, ...)."""
         return picture[self.top : self.bottom, self.left : self.right]

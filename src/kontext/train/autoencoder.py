@@ -1,9 +1,10 @@
 """Training the autoencoder on pictures of the world.
 
-Loss: L1, L1 of gradients, L1 at half and quarter size, L1 in two opponent colour axes (colour is learned
-last), a tiny KL term, and squared error in the last third. In the last third the decoder also sees slightly
-noisy latents, and the encoder pictures that were decoded before, so that repeated round trips stay where
-they are.
+Loss: L1, L1 of gradients, L1 at half and quarter size, L1 in two opponent color axes (color is learned last),
+squared error, and a tiny KL term. Two things make it robust, both from `robust_from` on: half of the crops are
+decoded from slightly noisy latents, as a sampler's are, and a quarter of each batch are pictures that have been
+through the autoencoder before, up to ten times, to be mapped back to their originals, so that repeated round
+trips stay where they are.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kontext.bench.metrics import lab
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS
 from kontext.train.config import AutoencoderTraining
@@ -34,28 +36,71 @@ log = logging.getLogger(__name__)
 HELD_OUT = 1_000_000_000
 """Seeds from here on belong to validation."""
 
+ROUND_TRIPS = 10
+"""Of a crop through the autoencoder before it is replaced by a new one."""
+
+LATENT_NOISE = 0.05
+"""Of the latents' deviation, added to half of the crops: about what few-step sampling leaves."""
+
 
 @dataclass(frozen=True)
-class Crops:
-    """Producer of random crops of world pictures, some at full and some at half size: uint8 (count, size,
-    size, 3).
-    """
+class Pictures:
+    """Producer of whole pictures of the world: seed -> uint8 (size, size, 3)."""
 
     size: int
-    count: int
-    half_share: float
 
     def __call__(self, seed: int) -> dict[str, np.ndarray]:
-        random = np.random.default_rng(seed)
-        full = World().scene_picture(seed)
-        half = np.asarray(Image.fromarray(full).resize((full.shape[1] // 2, full.shape[0] // 2), Image.BOX))
-        crops = np.empty((self.count, self.size, self.size, 3), np.uint8)
-        for i in range(self.count):
-            picture = half if random.random() < self.half_share else full
-            y = random.integers(picture.shape[0] - self.size + 1)
-            x = random.integers(picture.shape[1] - self.size + 1)
-            crops[i] = picture[y : y + self.size, x : x + self.size]
-        return {"crops": crops}
+        return {"picture": _scene_picture(seed, self.size)}
+
+
+class Crops:
+    """A ring of pictures, from which random crops are drawn: each picture is used several times, never alike."""
+
+    def __init__(self, capacity: int, crop: int, seed: int):
+        self.capacity, self.crop = capacity, crop
+        self.pictures: list[np.ndarray] = []
+        self.added = 0
+        self.random = np.random.default_rng(seed)
+
+    def add(self, pictures: np.ndarray) -> None:
+        for picture in pictures:
+            if len(self.pictures) < self.capacity:
+                self.pictures.append(picture)
+            else:
+                self.pictures[self.added % self.capacity] = picture
+            self.added += 1
+
+    def draw(self, count: int) -> np.ndarray:
+        """uint8 (count, crop, crop, 3), each of another picture where there are enough."""
+        chosen = self.random.choice(len(self.pictures), count, replace=count > len(self.pictures))
+        crops = np.empty((count, self.crop, self.crop, 3), np.uint8)
+        for i, picture in enumerate(self.pictures[index] for index in chosen):
+            y, x = (self.random.integers(side - self.crop + 1) for side in picture.shape[:2])
+            crops[i] = picture[y : y + self.crop, x : x + self.crop]
+        return crops
+
+
+class Replay:
+    """Crops that went through the autoencoder before, next to their originals."""
+
+    def __init__(self, originals: Tensor):
+        self.originals, self.current = originals.clone(), originals.clone()
+        self.trips = torch.arange(len(originals)) % ROUND_TRIPS
+        self.next = 0
+
+    def draw(self, count: int) -> Tensor:
+        """Places (count,) of the crops whose turn it is."""
+        places = (torch.arange(count) + self.next) % len(self.originals)
+        self.next = int(places[-1]) + 1
+        return places
+
+    def store(self, places: Tensor, decoded: Tensor, fresh: Tensor) -> None:
+        """Keep what the places became; those at the end of their trips are replaced by fresh crops."""
+        self.trips[places] += 1
+        done = self.trips[places] >= ROUND_TRIPS
+        self.current[places] = torch.where(done[:, None, None, None], fresh, decoded.clamp(-1, 1))
+        self.originals[places[done]] = fresh[done]
+        self.trips[places[done]] = 0
 
 
 def to_pixels(pictures: np.ndarray, device: torch.device) -> Tensor:
@@ -64,36 +109,44 @@ def to_pixels(pictures: np.ndarray, device: torch.device) -> Tensor:
     return x.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
 
 
-def reconstruction_loss(made: Tensor, true: Tensor, colour_weight: float, square_weight: float) -> Tensor:
-    error = made - true
+def reconstruction_loss(decoded: Tensor, true: Tensor, color_weight: float, square_weight: float) -> Tensor:
+    error = decoded - true
     loss = error.abs().mean()
     loss = loss + error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     for factor in (2, 4):
         loss = loss + 0.5 * F.avg_pool2d(error, factor).abs().mean()
     red, green, blue = error.unbind(1)
     opponent = (red - green).abs().mean() + ((red + green) / 2 - blue).abs().mean()
-    return loss + colour_weight * opponent + square_weight * error.square().mean()
+    return loss + color_weight * opponent + square_weight * error.square().mean()
 
 
-def psnr(made: Tensor, true: Tensor) -> float:
-    """Peak signal to noise in dB over pixels in [-1, 1], clamped and rounded to 8 bits as a saved picture
-    is.
-    """
-    made = ((made.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-    return -10 * torch.log10((made - true).square().mean() / 4).item()
+def psnr(decoded: Tensor, true: Tensor) -> float:
+    """Peak signal to noise in dB over pixels in [-1, 1], clamped and rounded to 8 bits as a saved picture is."""
+    decoded = ((decoded.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    return -10 * torch.log10((decoded - true).square().mean() / 4).item()
+
+
+def flat_distances(decoded: Tensor, true: Tensor) -> np.ndarray:
+    """CIE76 color distances (n,) of two pictures (3, h, w) where the true one is flat for 8 pixels around."""
+    spread = F.max_pool2d(true[None], 17, 1, 8) + F.max_pool2d(-true[None], 17, 1, 8)
+    flat = (spread.amax(dim=1)[0] == 0).cpu().numpy()
+    a, b = (lab(_to_picture(pixels)) for pixels in (decoded, true))
+    return np.linalg.norm(a - b, axis=-1)[flat]
 
 
 @torch.no_grad()
-def validate(model: Autoencoder, full: Tensor, half: Tensor) -> dict[str, float]:
-    """Mean PSNR of held-out whole pictures, at full and half size, and of ten round trips."""
-    figures = {}
-    for name, pictures in (("full", full), ("half", half)):
-        made = model.decode(model.encode(pictures))
-        figures[f"psnr_{name}"] = float(np.mean([psnr(m, t) for m, t in zip(made, pictures)]))
-    for _ in range(9):
-        made = model.decode(model.encode(made.clamp(-1, 1)))
-    figures["psnr_half_ten"] = float(np.mean([psnr(m, t) for m, t in zip(made, half)]))
-    return figures
+def validate(model: Autoencoder, pictures: Tensor) -> dict[str, float]:
+    """Means over held-out pictures: PSNR after one and ten round trips, color distance of flat areas."""
+    first = made = _round_trip(model, pictures)
+    for _ in range(ROUND_TRIPS - 1):
+        made = _round_trip(model, made)
+    flat = np.concatenate([flat_distances(m, t) for m, t in zip(first, pictures)])
+    return {
+        "psnr": float(np.mean([psnr(m, t) for m, t in zip(first, pictures)])),
+        "psnr_ten": float(np.mean([psnr(m, t) for m, t in zip(made, pictures)])),
+        "flat_de": float(flat.mean()) if len(flat) else 0.0,
+        "flat_de_95": float(np.quantile(flat, 0.95)) if len(flat) else 0.0,
+    }
 
 
 def train(
@@ -106,18 +159,9 @@ def train(
     """
     check_alone("the autoencoder")
     torch.manual_seed(config.seed)
-    device = torch.device(config.device)
-    model = Autoencoder(PRESETS[config.preset].autoencoder).to(device, memory_format=torch.channels_last)
-    if initial is not None:
-        model.load_state_dict(load_file(initial))
-    else:
-        with torch.no_grad():  # near-certain posterior at the start: no blur for the first thousand steps
-            model.encoder.conv_out.bias[model.config.latent_channels :] = -6.0
-    muon, adamw = split_parameters([model], ("conv_in", "encoder.conv_out", "decoder.conv_out"))
-    optimizer = MuonAdamW(
-        muon, adamw, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.0
-    )
-    ema = Ema([model], config.ema)
+    device, preset = torch.device(config.device), PRESETS[config.preset]
+    size = preset.sizes[0][0]
+    model = Autoencoder(preset.autoencoder).to(device, memory_format=torch.channels_last)
     run = Run(
         folder,
         steps=config.steps,
@@ -127,19 +171,26 @@ def train(
         call_seconds=config.call_seconds,
     )
     state = run.load() if resume else None
+    if state is None:
+        _start(model, config, size, initial)
+    optimizer = _optimizer(model, config)
+    ema = Ema([model], config.ema)
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         ema.average = [a.to(device) for a in state["ema"]]
-    producer = Crops(config.crop, config.crops_per_picture, config.half_share)
-    feeder = Feeder(producer, workers=config.workers, first_seed=state["seed"] if state else config.seed)
-    full, half = _held_out(config.validation_pictures, device)
+    first_seed = state["seed"] if state else config.seed
+    feeder = Feeder(Pictures(size), workers=config.workers, first_seed=first_seed)
+    crops = Crops(config.pool, config.crop, first_seed)
+    crops.add(feeder.take(min(config.pool, config.first_fill))["picture"])
+    held_out = _held_out(config.validation_pictures, size, device)
     generator = torch.Generator(device).manual_seed(config.seed)
     if state is not None:
         generator.set_state(state["generator"])
-    encode, decode = model.posterior, model.decoder
+    encode, decode = model.posterior, model.decode_raw
     if config.compile:
         encode, decode = torch.compile(encode), torch.compile(decode)
+    replay: Replay | None = None
 
     def save() -> None:
         run.save(
@@ -161,25 +212,23 @@ def train(
         except Paused:
             feeder.close()
             raise
-        pixels = to_pixels(
-            feeder.take(config.batch // config.crops_per_picture)["crops"].reshape(
-                -1, config.crop, config.crop, 3
-            ),
-            device,
-        )
-        late = run.progress > 2 / 3
-        if late and config.robust:  # a part of the batch is the model's own output
-            own = max(1, len(pixels) // 4)
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                pixels_in = pixels.clone()
-                pixels_in[:own] = model.decode(model.encode(pixels[:own])).clamp(-1, 1)
-        else:
-            pixels_in = pixels
+        crops.add(feeder.take(config.fresh)["picture"])
+        pixels = to_pixels(crops.draw(config.batch), device)
+        pixels_in, places = pixels, None
+        robust = config.robust_from is not None and run.progress >= config.robust_from
+        if robust:
+            replay = replay or Replay(to_pixels(crops.draw(4 * config.batch), device))
+            places = replay.draw(max(1, config.batch // 4))
+            fresh, own = pixels[: len(places)].clone(), slice(len(places))
+            pixels_in = pixels.clone()
+            pixels_in[own], pixels[own] = replay.current[places], replay.originals[places]
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             mean, log_variance = encode(pixels_in)
             noise = torch.randn(mean.shape, generator=generator, device=device)
-            made = decode(_noisy(mean, log_variance, noise, late and config.robust))
-        loss = reconstruction_loss(made.float(), pixels, config.colour_weight, 2.0 if late else 0.0)
+            made = decode(_noisy(mean, log_variance, noise, robust))
+        if replay is not None and places is not None:
+            replay.store(places, made[own].detach().float(), fresh)
+        loss = reconstruction_loss(made.float(), pixels, config.color_weight, config.square_weight)
         spread = log_variance.float().clamp(-20, 10)
         kl = 0.5 * (mean.float().square() + spread.exp() - 1 - spread).mean()
         optimizer.zero_grad(set_to_none=True)
@@ -194,37 +243,86 @@ def train(
             run.record(**figures, waiting=feeder.ready() == 0)
         if run.step % config.validate_every == 0 or run.finished:
             with ema:
-                run.record(**validate(model, full, half))
-                _sheet(model, half, folder / "sheet.png")
+                run.record(**validate(model, held_out))
+                _sheet(model, held_out, folder / "sheet.png")
         if run.elapsed - last_save > config.save_seconds or run.finished:
             save()
             last_save = run.elapsed
     feeder.close()
     ema.swap()
-    return _finish(model, half, folder)
+    return _finish(model, held_out, folder)
+
+
+def _start(model: Autoencoder, config: AutoencoderTraining, size: int, initial: Path | None) -> None:
+    """The weights at step 0: an earlier run's, or a near-certain posterior and the linear path's components."""
+    if initial is not None:
+        model.load_state_dict(load_file(initial))
+        return
+    with torch.no_grad():
+        device = model.encoder.conv_in.weight.device
+        if model.config.linear_path:
+            seeds = range(config.seed, config.seed + config.component_pictures)
+            pictures = np.stack([_scene_picture(seed, size) for seed in seeds])
+            model.set_linear_path(to_pixels(pictures, device))
+        # a posterior of deviation 1 would blur the first thousand steps
+        model.encoder.conv_out.bias[model.config.latent_channels :] = -6.0
+
+
+def _optimizer(model: Autoencoder, config: AutoencoderTraining) -> MuonAdamW:
+    """The linear path, which starts where it should be, has a smaller rate of its own."""
+    muon, adamw = split_parameters([model], ("conv_in", "encoder.conv_out", "decoder.conv_out", "linear_"))
+    linear = {id(p) for name, p in model.named_parameters() if name.startswith("linear_")}
+    optimizer = MuonAdamW(
+        muon,
+        [p for p in adamw if id(p) not in linear],
+        muon_rate=config.muon_rate,
+        adamw_rate=config.adamw_rate,
+        weight_decay=0.0,
+    )
+    if linear:
+        parameters = [p for p in adamw if id(p) in linear]
+        rate = config.linear_rate
+        optimizer.add_param_group({"params": parameters, "kind": "adamw", "lr": rate, "peak": rate})
+    return optimizer
 
 
 def _noisy(mean: Tensor, log_variance: Tensor, noise: Tensor, robust: bool) -> Tensor:
     deviation = torch.exp(0.5 * log_variance.clamp(-20, 10))
-    if robust:  # half of the crops: latents off by 5 % of their spread, as a sampler's are
+    if robust:
         every_other = (torch.arange(len(mean), device=mean.device) % 2)[:, None, None, None]
-        deviation = torch.maximum(deviation, (0.05 * mean.detach().std() * every_other).to(deviation.dtype))
+        floor = (LATENT_NOISE * mean.detach().std() * every_other).to(deviation.dtype)
+        deviation = torch.maximum(deviation, floor)
     return mean + deviation * noise.to(mean.dtype)
 
 
-def _held_out(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    full = np.stack([World().scene_picture(HELD_OUT + i, split="test") for i in range(count)])
-    half = np.stack([np.asarray(Image.fromarray(p).resize((128, 128), Image.BOX)) for p in full])
-    return to_pixels(full, device), to_pixels(half, device)
+def _round_trip(model: Autoencoder, pictures: Tensor) -> Tensor:
+    """Pictures (b, 3, h, w) after encoding, decoding and rounding to 8 bits."""
+    parts = [model.decode(model.encode(part)) for part in pictures.split(8)]
+    return ((torch.cat(parts).float().clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+def _scene_picture(seed: int, size: int, split: str = "train") -> np.ndarray:
+    picture = World().scene_picture(seed, split=split)
+    if picture.shape[0] == size:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.BOX))
+
+
+def _held_out(count: int, size: int, device: torch.device) -> Tensor:
+    return to_pixels(np.stack([_scene_picture(HELD_OUT + i, size, "test") for i in range(count)]), device)
+
+
+def _to_picture(pixels: Tensor) -> np.ndarray:
+    """Pixels (3, h, w) in [-1, 1] -> uint8 (h, w, 3)."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 @torch.no_grad()
 def _sheet(model: Autoencoder, pictures: Tensor, path: Path) -> None:
     shown = pictures[:8]
-    made = model.decode(model.encode(shown))
+    made = _round_trip(model, shown)
     rows = torch.cat((torch.cat(list(shown), dim=2), torch.cat(list(made), dim=2)), dim=1)
-    array = ((rows.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(array).save(path)
+    Image.fromarray(_to_picture(rows)).save(path)
 
 
 def _write(model: Autoencoder, folder: Path) -> None:

@@ -39,15 +39,23 @@ class _Training(Settings):
 
 
 class AutoencoderTraining(_Training):
-    crop: int = 64
+    crop: int = 128
     """Side of the crops, pixels."""
-    crops_per_picture: int = 4
-    half_share: float = 0.5
-    """Share of crops from pictures at half size."""
-    colour_weight: float = 1.0
+    pool: int = 1024
+    """Pictures from which crops are drawn."""
+    first_fill: int = 64
+    """Pictures drawn before the first step."""
+    fresh: int = 1
+    """New pictures a step, in place of the oldest."""
+    component_pictures: int = 512
+    """Pictures whose principal components the linear path starts from."""
+    color_weight: float = 1.0
+    square_weight: float = 4.0
     kl_weight: float = 1e-5
-    robust: bool = True
-    """In the last third: noisy latents and the model's own output."""
+    linear_rate: float = 5e-5
+    """Learning rate of the linear path."""
+    robust_from: float | None = 0.4
+    """Share of the run after which latents are noisy and pictures come round again; None for never."""
     validation_pictures: int = 32
 
 
@@ -63,6 +71,17 @@ class FlowTraining(_Training):
     curriculum: tuple[Stage, ...] = (Stage(),)
     fresh: int
     """New pairs a step; batch / fresh is how often each pair is used."""
+    targets_per_source: int = 1
+    """Above 1: examples are orbits of the world, and so many targets share the prefix of one source. `fresh`,
+    `pool` and `first_fill` then count orbits, each of about twenty pairs.
+    """
+    orbit_kinds: int = 4
+    orbit_values: int = 3
+    short_text: int = 24
+    long_texts_every: int = 0
+    """One batch of orbits in so many has texts of more than `short_text` tokens; 0: all batches may have."""
+    region_weight: float = 0.3
+    """Of the region head's cross-entropy, where the preset has one."""
     rollouts: int = 0
     """Second turns a step, in each of which the source is the model's own result of the first."""
     pool: int

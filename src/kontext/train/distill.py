@@ -73,7 +73,7 @@ class DistillTrainer(FlowTrainer):
         return flow.interpolate(data, noise, grid[place]), grid[place], grid[place + 1]
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        config, ids = self.config, batch["caption" if generate else "text"]
+        config, ids = self.config, batch["text"]
         z, start, end = self.starts(pack(batch["target"]))
         spread = torch.rand(len(z), generator=self.generator).to(self.device)
         guidance = config.guidance_from + spread * (config.guidance_to - config.guidance_from)
@@ -82,7 +82,7 @@ class DistillTrainer(FlowTrainer):
             goal = (self._teach(z, ids, start, end, guidance, contexts) - z) / (end - start)[:, None, None]
         embedded = guidance if self.preset.transformer.guidance_embed else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, _ = self.networks(z, ids, start, self.target_ids, contexts, embedded)
+            made, _, _ = self.networks(z, ids, start, self.target_ids, contexts, embedded)
         error = (made.float() - goal).square().mean(-1)
         return error.mean(), error.new_zeros(()), error.mean(1).detach(), start
 

@@ -2,7 +2,8 @@
 
 Rectified flow (FLUX.1 Kontext report, section 3): the network sees z_t = (1 - t) x + t e, the context and
 the prompt, and learns e - x. One batch in `generate_every` has no context and the target's caption as prompt
-(text to picture), one in `references_every` a second context picture. All of a batch have as many contexts.
+(text to picture), one in `references_every` a second context picture. All of a batch have as many contexts. With
+`targets_per_source` above 1 the examples are orbits of the world, and targets of one source share its prefix.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from kontext.train.config import FlowTraining
 from kontext.train.feeder import Feeder
 from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
+from kontext.train.orbits import OrbitPool, Orbits
 from kontext.train.pairs import Chains, Pairs, Pool, Triples, target_caption, text_ids
 from kontext.train.ranks import SEEDS_APART, Ranks
 from kontext.train.run import Ema, Run
@@ -40,7 +42,10 @@ from kontext.world.drafts import SEVERAL_REFERENCES
 
 log = logging.getLogger(__name__)
 
-ADAMW_NAMES = ("img_in", "txt_in", "_in.", "mod", "final_layer", "embed", "shared", "bias", "label")
+ADAMW_NAMES = (
+    *("img_in", "txt_in", "_in.", "mod", "final_layer", "embed", "shared", "bias", "label"),
+    "region_head",
+)
 TIME_BINS = 5
 FILLED_AT_ONCE = 512  # pairs
 
@@ -100,8 +105,9 @@ class FlowTrainer:
         apart = self.ranks.rank * SEEDS_APART
         first_seed = (state["seed"] if state else config.seed) + apart
 
+        self.region = _RegionFigures()
         self.size = self.preset.sizes[0][0]
-        self.tokens = self.size // 16
+        self.tokens = self.size // self.preset.token_pixels
         self.target_ids = picture_ids(0, self.tokens, self.tokens, self.device)
         self.context_ids = [picture_ids(i, self.tokens, self.tokens, self.device) for i in (1, 2)]
         self.empty = torch.from_numpy(text_ids(self.tokenizer, "", self.preset.text_length)).to(self.device)
@@ -109,6 +115,7 @@ class FlowTrainer:
         self.pairs = Pairs(
             worlds=tuple((first, world.without(SEVERAL_REFERENCES, "generate")) for first, world in worlds),
             size=self.size,
+            token_pixels=self.preset.token_pixels,
             tokenizer=self.tokenizer.to_str(),
             text_length=self.preset.text_length,
             chinese_share=config.chinese_share,
@@ -127,8 +134,16 @@ class FlowTrainer:
                 config.pool // config.references_every, self.codec, self.device, config.bfloat16
             )
         workers = max(min(1, config.workers), config.workers - shared)
-        self.feeder = Feeder(self.pairs, workers=workers, first_seed=first_seed)
-        self.pool = Pool(config.pool, self.codec, self.device, config.bfloat16)
+        self.pool: Pool | OrbitPool
+        if config.targets_per_source > 1:
+            producer = Orbits(**vars(self.pairs), kinds=config.orbit_kinds, values=config.orbit_values)
+            self.feeder = Feeder(producer, workers=workers, first_seed=first_seed)
+            self.pool = OrbitPool(
+                config.pool, config.targets_per_source, self.codec, self.device, config.bfloat16
+            )
+        else:
+            self.feeder = Feeder(self.pairs, workers=workers, first_seed=first_seed)
+            self.pool = Pool(config.pool, self.codec, self.device, config.bfloat16)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.noise = self.generator
         if self.device.type != "cpu":  # millions of numbers a step: drawn where they are needed
@@ -176,8 +191,8 @@ class FlowTrainer:
             several = not generate and self.triples is not None and self._turn_of_references()
             if several:
                 self.references.add(self.triples.take(self.fresh))
-            pool = self.references if several else self.pool
-            loss, label_loss, per_sample, t = self._loss(pool.draw(self.batch, self.generator), generate)
+            batch = self.references.draw(self.batch, self.generator) if several else self._draw(generate)
+            loss, label_loss, per_sample, t = self._loss(batch, generate)
             self.optimizer.zero_grad(set_to_none=True)
             (loss + config.label_weight * label_loss).backward()
             self.ranks.average(self.networks.parameters())
@@ -201,6 +216,17 @@ class FlowTrainer:
     def _fill(self, pool: Pool, feeder: Feeder, wanted: int) -> None:
         while pool.filled < wanted:
             pool.add(feeder.take(min(wanted - pool.filled, FILLED_AT_ONCE)))
+
+    def _draw(self, generate: bool) -> dict[str, Tensor]:
+        """A batch; of orbits most have short texts only, so that they need not be padded to the longest."""
+        if not isinstance(self.pool, OrbitPool):
+            batch = self.pool.draw(self.batch, self.generator)
+            return {**batch, "text": batch["caption"]} if generate else batch
+        if generate:
+            return self.pool.draw_captions(self.batch, self.generator)
+        every = self.config.long_texts_every
+        longest = self.config.short_text if every and self.run.step % every else None
+        return self.pool.draw(self.batch, self.generator, longest)
 
     def _turn_of_references(self) -> bool:
         every = self.config.references_every
@@ -226,6 +252,7 @@ class FlowTrainer:
         self.pool.add({**chains, "source": made.cpu().numpy()})
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Loss, label loss, error of each sample (b,), and the times (b,) at which it was measured."""
         config = self.config
         count = len(batch["label"])
         data = pack(batch["target"])
@@ -237,27 +264,35 @@ class FlowTrainer:
             shift=config.shift + late * (config.shift_end - config.shift),
             uniform_share=config.uniform_share,
         ).to(self.device)
-        ids = batch["caption" if generate else "text"]
         dropped = (torch.rand(count, generator=self.generator) < config.text_dropout).to(self.device)
-        ids = torch.where(dropped[:, None], self.empty, ids)
+        ids = self.cut(torch.where(dropped[:, None], self.empty, batch["text"]))
         contexts = [] if generate else self.contexts(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, scores = self.networks(flow.interpolate(data, noise, t), ids, t, self.target_ids, contexts)
+            made, scores, region = self.networks(
+                flow.interpolate(data, noise, t), ids, t, self.target_ids, contexts
+            )
         error = (made.float() - flow.velocity(data, noise)).square().mean(-1)  # (b, tokens)
-        if config.area_weight and not generate:
-            mask = batch["mask"].float()
+        if generate:
+            return error.mean(), torch.zeros((), device=self.device), error.mean(1).detach(), t
+        mask, loss = batch["mask"].float(), error.mean()
+        if config.area_weight:
             area = mask.mean(1, keepdim=True).clamp_min(1 / mask.shape[1])
             fading = config.area_weight * max(0.0, 1 - self.run.progress / 0.8)
             weight = 1 + fading * mask * (0.3 / area).clamp(0.5, 5)
-            weighted = (error * weight / weight.mean()).mean()
-        else:
-            weighted = error.mean()
-        label_loss = torch.zeros((), device=self.device)
-        if not generate:
-            kept = (~dropped).float()
-            label_loss = F.cross_entropy(scores.float(), batch["label"], reduction="none")
-            label_loss = (label_loss * kept).sum() / kept.sum().clamp_min(1)
-        return weighted, label_loss, error.mean(1).detach(), t
+            loss = (error * weight / weight.mean()).mean()
+        told = (~dropped).float()
+        if region is not None and config.region_weight:
+            region_error = F.binary_cross_entropy_with_logits(region.float(), mask, reduction="none").mean(1)
+            loss = loss + config.region_weight * (region_error * told).sum() / told.sum().clamp_min(1)
+            self.region.update(region, mask, told)
+        label_loss = F.cross_entropy(scores.float(), batch["label"], reduction="none")
+        label_loss = (label_loss * told).sum() / told.sum().clamp_min(1)
+        return loss, label_loss, error.mean(1).detach(), t
+
+    def cut(self, ids: Tensor) -> Tensor:
+        """Text ids (b, m) without the padding that none of them needs."""
+        longest = int((ids != 0).sum(1).max())
+        return ids[:, : self.preset.padded_length(longest)]
 
     def eager(self) -> AbstractContextManager:
         """For batches of odd sizes, which are not worth kernels of their own."""
@@ -288,7 +323,7 @@ class FlowTrainer:
         )
 
     def _more_figures(self) -> dict[str, object]:
-        return {}
+        return self.region.take()
 
     def _more_state(self) -> dict[str, object]:
         if self.triples is None:
@@ -307,6 +342,27 @@ class FlowTrainer:
             tokenizer=self.tokenizer,
             tokenizer_clip=self.tokenizer,
         )
+
+
+class _RegionFigures:
+    """Intersection over union of the region head's tokens and the true ones, over the batches since the last
+    log line.
+    """
+
+    def __init__(self) -> None:
+        self.both = self.either = 0.0
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, mask: Tensor, counts: Tensor) -> None:
+        """logits and mask (b, tokens); counts (b,): 0 for samples that are left out."""
+        found, true = logits > 0, mask > 0.5
+        self.both += float(((found & true) * counts[:, None]).sum())
+        self.either += float(((found | true) * counts[:, None]).sum())
+
+    def take(self) -> dict[str, object]:
+        figures: dict[str, object] = {"region_iou": self.both / self.either} if self.either else {}
+        self.both = self.either = 0.0
+        return figures
 
 
 class _Sums:

@@ -92,6 +92,8 @@ class LaddTrainer(DistillTrainer):
     ):
         if (config.guidance_from, config.guidance_to) != (1, 1):
             raise BadConfig('method = "ladd" distils no guidance; leave guidance_from and guidance_to at 1')
+        if config.targets_per_source > 1:
+            raise BadConfig('method = "ladd" takes single pairs; leave targets_per_source at 1')
         super().__init__(config, folder, autoencoder, resume, initial)
         self.discriminator = Discriminator(self.teacher.transformer).to(self.device)
         rule = {"lr": config.discriminator_rate, "betas": (0.5, 0.99), "weight_decay": 0.0}
@@ -102,11 +104,11 @@ class LaddTrainer(DistillTrainer):
             self.opponent.load_state_dict(state["opponent"])
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        config, ids = self.config, batch["caption" if generate else "text"]
+        config, ids = self.config, batch["text"]
         data, contexts = pack(batch["target"]), [] if generate else self.contexts(batch)
         z, start, _ = self.starts(data)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, _ = self.networks(z, ids, start, self.target_ids, contexts)
+            made, _, _ = self.networks(z, ids, start, self.target_ids, contexts)
         guess = z - start[:, None, None] * made.float()
 
         with torch.no_grad():
@@ -142,7 +144,7 @@ class LaddTrainer(DistillTrainer):
         self.opponent.zero_grad(set_to_none=True)
 
     def _more_figures(self) -> dict[str, object]:
-        return {"hinge": self.hinge.item()}
+        return {**super()._more_figures(), "hinge": self.hinge.item()}
 
     def _more_state(self) -> dict[str, object]:
         own = {"discriminator": self.discriminator.state_dict(), "opponent": self.opponent.state_dict()}

@@ -42,11 +42,25 @@ class Networks(nn.Module):
         target_ids: Tensor,
         contexts: Context = (),
         guidance: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Velocity (b, n, channels) and label scores (b, LABELS) for text ids (b, m)."""
-        pooled = self.clip(ids)
-        velocity = self.transformer(z, self.t5(ids), pooled, t, guidance, target_ids, contexts)
-        return velocity, self.label(pooled)
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Velocity (b, n, channels), label scores (b, LABELS) and region logits (b, n) for text ids (b, m).
+
+        A context may hold fewer pictures than the batch has targets: each then serves as many targets in a row.
+        """
+        pooled, transformer = self.clip(ids), self.transformer
+        states = self.t5(ids)
+        if transformer.config.context_attention == "prefix":
+            prefixes = [
+                transformer.prefill(tokens, context_ids).repeated(len(z) // len(tokens))
+                for tokens, context_ids in contexts
+            ]
+            prepared = transformer.prepare(states, target_ids, prefixes=prefixes)
+        else:
+            contexts = [(tokens.repeat_interleave(len(z) // len(tokens), 0), i) for tokens, i in contexts]
+            prepared = transformer.prepare(states, target_ids, contexts)
+        mod = transformer.modulate(transformer.vector(t, pooled, guidance))
+        predicted, region = transformer.evaluate_with_region(z, prepared, mod)
+        return transformer.to_velocity(predicted, z, t[:, None, None]), self.label(pooled), region
 
     @torch.no_grad()
     def sample(
@@ -63,7 +77,7 @@ class Networks(nn.Module):
         def field(z: Tensor, t: float) -> Tensor:
             times = torch.full((len(z),), t, device=z.device)
             mod = self.transformer.modulate(self.transformer.vector(times, pooled, embedded))
-            return self.transformer.evaluate(z, prepared, mod)
+            return self.transformer.to_velocity(self.transformer.evaluate(z, prepared, mod), z, t)
 
         times = flow.schedule(preset.sampling.steps, noise.shape[1], preset.sampling.shift)
         return flow.euler(field, noise, times)

@@ -40,6 +40,7 @@ class Pairs:
     worlds: tuple[tuple[int, World], ...]
     """Curriculum: (first seed, world), in rising order."""
     size: int
+    token_pixels: int
     tokenizer: str
     """The tokenizer as JSON text, so that workers need no file."""
     text_length: int
@@ -58,7 +59,7 @@ class Pairs:
         return {
             "source": shrink(sample.source, self.size),
             "target": shrink(sample.target, self.size),
-            "mask": token_mask(sample.mask, self.size // 16),
+            "mask": token_mask(sample.mask, self.size // self.token_pixels),
             "text": self.ids(sample.chinese if chinese else sample.english),
             "caption": self.ids(target_caption(sample)[1 if chinese else 0]),
             "label": np.int64(label(sample)),
@@ -96,7 +97,7 @@ class Chains(Pairs):
             "start": shrink(chain.start, self.size),
             "first": self.ids(getattr(first, language)),
             "target": shrink(first.picture if idle else second.picture, self.size),
-            "mask": token_mask(mask, self.size // 16),
+            "mask": token_mask(mask, self.size // self.token_pixels),
             "text": self.ids(getattr(words, language)),
             "caption": self.ids(""),
             "label": np.int64(label_of(f"{kind}={'' if idle else value_label(second.value)}")),
@@ -145,6 +146,18 @@ def target_caption(sample: Sample) -> tuple[str, str]:
     return caption(scene) if shows else ("", "")
 
 
+def encode_pictures(
+    autoencoder: Autoencoder, pictures: np.ndarray, device: torch.device, bfloat16: bool
+) -> Tensor:
+    """Latents of uint8 pictures (n, h, w, 3), in float16 on the device."""
+    parts = []
+    for start in range(0, len(pictures), ENCODED_AT_ONCE):
+        pixels = to_pixels(pictures[start : start + ENCODED_AT_ONCE], device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            parts.append(autoencoder.encode(pixels).half())
+    return torch.cat(parts)
+
+
 _tokenizers: dict[str, Tokenizer] = {}
 
 
@@ -185,12 +198,7 @@ class Pool:
         self.added += count
 
     def _encode(self, pictures: np.ndarray) -> Tensor:
-        parts = []
-        for start in range(0, len(pictures), ENCODED_AT_ONCE):
-            pixels = to_pixels(pictures[start : start + ENCODED_AT_ONCE], self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                parts.append(self.autoencoder.encode(pixels).half())
-        return torch.cat(parts)
+        return encode_pictures(self.autoencoder, pictures, self.device, self.bfloat16)
 
     def state(self) -> dict[str, object] | None:
         """What to save: all of a small pool; nothing of a large one, which a resumed run fills with new

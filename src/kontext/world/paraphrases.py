@@ -1,12 +1,9 @@
 """More ways to ask, for training alone: the benchmark's own sentences are those of `sentences.py`.
 
 People do not keep to templates, so training hears each edit in many words; half of its sentences come from
-here. None is one of `phrasings.py`, which stay unheard. Variants and slots are those of `sentences.py`. A
-request can stand in a frame ("please ...", "..., nothing else") where it is an imperative.
+here. None is one of `phrasings.py`, which stay unheard. Variants and slots are those of `sentences.py`;
+`grammar.py` puts them into the words of many people.
 """
-
-import random
-import re
 
 Paraphrases = tuple[tuple[str, ...], tuple[str, ...]]  # English, Chinese
 
@@ -281,35 +278,3 @@ PARAPHRASES: dict[str, Paraphrases] = {
         ("{corner}有{thing}", "在{corner}加{thing}"),
     ),
 }
-
-FRAMES: tuple[tuple[str, ...], tuple[str, ...]] = (
-    (
-        "please {request}",
-        "{request} please",
-        "can you {request}?",
-        "I need you to {request}",
-        "now {request}",
-        "try to {request}",
-        "{request}, nothing else",
-        "{request} and keep the rest",
-    ),
-    ("请{request}", "帮我{request}", "现在{request}", "麻烦{request}", "{request}，其他不变", "{request}吧"),
-)
-FRAMED = 0.3  # of the requests that a frame fits
-_IMPERATIVES = """
-    add apply bring change clear color convert create cut delete draw dress dye empty erase fill give insert
-    make move paint place put redraw remove replace restyle set shave show swap switch take turn write
-""".split()
-_FITS = (
-    re.compile(rf"(?:{'|'.join(_IMPERATIVES)})\b[^?.:]{{,60}}"),
-    re.compile(r"(?:把|给|让|将|去掉|加上|删|换|改成|擦掉|移除|变成)[^？，。：]{,28}"),
-)
-
-
-def framed(r: random.Random, english: str, chinese: str) -> tuple[str, str]:
-    """Some requests in a frame; what is no short imperative stays as it is."""
-    texts = []
-    for text, fits, frames in zip((english, chinese), _FITS, FRAMES, strict=True):
-        frame = r.choice(frames) if r.random() < FRAMED and fits.fullmatch(text) else "{request}"
-        texts.append(frame.format(request=text))
-    return texts[0], texts[1]

@@ -19,6 +19,7 @@ from .characters import FAMILIES
 from .drafts import CATEGORIES, CATEGORY, WEIGHTS, Draft, draft, foreign_scene
 from .edits import JOINABLE, KINDS, Value
 from .objects import ART_SETS, CONCEPTS
+from .orbits import Orbit, draw_orbit
 from .raster import SIZE
 from .render import render
 from .scene import Pool, Scene, sample_scene
@@ -104,6 +105,11 @@ class World:
         for name in _NAMES:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @property
+    def weights(self) -> tuple[tuple[str, float], ...]:
+        """How often each kind of task is drawn, against the others."""
+        return self._weights
 
     def sample(
         self,
@@ -193,6 +199,21 @@ class World:
             if chain is not None:
                 return chain
         raise BadRequest(f"no chain of {length} turns in split {split} with the limits of {self}; widen them")
+
+
+    def orbit(self, seed: int | str, kinds: int = 4, values: int = 3, split: str = "train") -> Orbit:
+        """One scene, edited in up to `kinds` kinds with `values` values each, and all exact edits between.
+
+        Raises BadRequest where the limits allow none.
+        """
+        _check("split", split, SPLITS)
+        pool = pool_of(self, split)
+        r = generator("orbit", split, kinds, values, seed)
+        for _ in range(_TRIES):
+            orbit = draw_orbit(r, dict(self._weights), pool, split, kinds, values)
+            if orbit is not None:
+                return orbit
+        raise BadRequest(f"no orbit in split {split} with the limits of {self}; widen them")
 
 
 _NAMES: dict[str, Mapping | tuple] = {

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from .backgrounds import PLACES, place_words
 from .colors import COLORS
-from .paraphrases import PARAPHRASES, framed
+from .grammar import nothing, out_of_reach, worded
+from .paraphrases import PARAPHRASES
 from .phrasings import HELD_OUT
 from .scene import Scene
 from .signs import SIGNS
@@ -311,6 +312,8 @@ TEMPLATES = {
 
 
 PARAPHRASED = 0.5  # of the sentences of training
+_FREELY_NOTHING = 0.5  # of training's requests for no change are worded by the grammar ...
+_OUT_OF_REACH = 0.2  # ... and so many ask for what the world does not have
 
 
 def sentence(r: random.Random, variant: str, slots: Slots, split: str = "test") -> Words:
@@ -326,11 +329,16 @@ def sentence(r: random.Random, variant: str, slots: Slots, split: str = "test") 
 
 
 def request(r: random.Random, variant: str, slots: Slots, split: str = "test") -> Words:
-    """A sentence as a whole request, which training also hears in frames: "please ..."."""
+    """A sentence as a whole request, which training hears in the words of many people (`grammar.py`)."""
     words = sentence(r, variant, slots, split)
     if split != "train":
         return words
-    english, chinese = framed(r, *_inside(words))
+    chance = r.random() if variant == "nothing" else 1.0
+    if chance < _OUT_OF_REACH:
+        words = out_of_reach(r)
+    elif chance < _OUT_OF_REACH + _FREELY_NOTHING:
+        words = nothing(r)
+    english, chinese = worded(r, *_inside(words))
     return capitalized(english), chinese
 
 

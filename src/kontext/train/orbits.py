@@ -1,0 +1,190 @@
+"""Training from orbits of the world: one scene, several edits of it, many exact pairs between the pictures.
+
+A picture is rendered and encoded once and serves as source and target of several pairs; several targets of one
+source stand side by side in a batch and share its prefix. Both make a sample cheaper, see `docs/training.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from kontext.model.autoencoder import Autoencoder
+from kontext.train.pairs import SAVED_BYTES, encode_pictures, label_of, shrink, text_ids, token_mask
+from kontext.world import World
+from kontext.world.orbits import Orbit
+from kontext.world.sentences import caption
+
+PICTURES = 10
+"""At most so many pictures of an orbit are kept; the base comes first."""
+
+EDITS = 40
+"""At most so many edits of an orbit are kept."""
+
+
+@dataclass(frozen=True)
+class Orbits:
+    """Producer: seed -> one orbit at `size` pixels, padded to `PICTURES` pictures and `EDITS` edits.
+
+    `weight` is what an edit counts in drawing: the weight of its kind, shared by the orbit's edits of that kind;
+    0 for padding.
+    """
+
+    worlds: tuple[tuple[int, World], ...]
+    """Curriculum: (first seed, world), in rising order."""
+    size: int
+    token_pixels: int
+    tokenizer: str
+    """The tokenizer as JSON text, so that workers need no file."""
+    text_length: int
+    chinese_share: float
+    kinds: int = 4
+    values: int = 3
+    split: str = "train"
+
+    def __call__(self, seed: int) -> dict[str, np.ndarray]:
+        world = [world for first, world in self.worlds if seed >= first][-1]
+        orbit, random = world.orbit(seed, self.kinds, self.values, self.split), np.random.default_rng(seed)
+        shown = min(len(orbit.pictures), PICTURES)
+        edits = [edit for edit in orbit.edits if max(edit.source, edit.target) < shown]
+        if len(edits) > EDITS:
+            edits = [edits[i] for i in sorted(random.choice(len(edits), EDITS, replace=False))]
+        tokens, length = self.size // self.token_pixels, self.text_length
+        example = {
+            "pictures": np.zeros((PICTURES, self.size, self.size, 3), np.uint8),
+            "caption": np.zeros((PICTURES, length), np.int32),
+            "captioned": np.zeros(PICTURES, np.float32),
+            "source": np.zeros(EDITS, np.int64),
+            "target": np.zeros(EDITS, np.int64),
+            "text": np.zeros((EDITS, length), np.int32),
+            "label": np.zeros(EDITS, np.int64),
+            "mask": np.zeros((EDITS, tokens * tokens), np.uint8),
+            "weight": np.zeros(EDITS, np.float32),
+        }
+        tokenizer = _tokenizer(self.tokenizer)
+        for i in range(shown):
+            example["pictures"][i] = shrink(orbit.pictures[i], self.size)
+            words = scene_caption(orbit, i)[int(random.random() < self.chinese_share)]
+            example["caption"][i] = text_ids(tokenizer, words, length)
+            example["captioned"][i] = bool(words)
+        weights, kinds = dict(world.weights), [edit.kind for edit in edits]
+        for i, edit in enumerate(edits):
+            words = edit.words[int(random.random() < self.chinese_share)]
+            example["source"][i], example["target"][i] = edit.source, edit.target
+            example["text"][i] = text_ids(tokenizer, words, length)
+            example["label"][i] = label_of(f"{edit.kind}={edit.labels.get(edit.kind, '')}")
+            example["mask"][i] = token_mask(edit.mask, tokens)
+            example["weight"][i] = weights.get(edit.kind, 1.0) / kinds.count(edit.kind)
+        return example
+
+
+def scene_caption(orbit: Orbit, index: int) -> tuple[str, str]:
+    """A picture of an orbit in words, English and Chinese; empty where captions do not say all of it."""
+    scene = orbit.scenes[index]
+    plain = "foreign" not in scene and not scene["style"] and not scene["sheet"]
+    return caption(scene) if plain and (scene["character"] or scene["objects"]) else ("", "")
+
+
+_tokenizers: dict[str, Tokenizer] = {}
+
+
+def _tokenizer(text: str) -> Tokenizer:
+    if text not in _tokenizers:
+        _tokenizers[text] = Tokenizer.from_str(text)
+    return _tokenizers[text]
+
+
+class OrbitPool:
+    """A ring of encoded orbits on the training device.
+
+    targets: how many targets of one source stand in a row of a batch. bfloat16: encode in it.
+    """
+
+    def __init__(
+        self, capacity: int, targets: int, autoencoder: Autoencoder, device: torch.device, bfloat16: bool = False
+    ):
+        self.capacity, self.targets = capacity, targets
+        self.autoencoder, self.device, self.bfloat16 = autoencoder, device, bfloat16
+        self.fields: dict[str, Tensor] = {}
+        self.added = 0
+
+    @property
+    def filled(self) -> int:
+        return min(self.added, self.capacity)
+
+    @torch.no_grad()
+    def add(self, orbits: dict[str, np.ndarray]) -> None:
+        """Encode and keep orbits, in place of the oldest."""
+        count = len(orbits["weight"])
+        encoded = {name: torch.from_numpy(value) for name, value in orbits.items() if name != "pictures"}
+        flat = orbits["pictures"].reshape(-1, *orbits["pictures"].shape[2:])
+        drawn = np.flatnonzero(flat.any(axis=(1, 2, 3)))
+        latents = encode_pictures(self.autoencoder, flat[drawn], self.device, self.bfloat16)
+        padded = latents.new_zeros((len(flat), *latents.shape[1:]))
+        padded[torch.from_numpy(drawn).to(self.device)] = latents
+        encoded["latents"] = padded.unflatten(0, (count, PICTURES))
+        places = ((torch.arange(count) + self.added) % self.capacity).to(self.device)
+        for name, value in encoded.items():
+            if name not in self.fields:
+                shape = (self.capacity, *value.shape[1:])
+                self.fields[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
+            self.fields[name][places] = value.to(self.device)
+        self.added += count
+
+    def state(self) -> dict[str, object] | None:
+        """What to save: all of a small pool; nothing of a large one, which a resumed run fills again."""
+        size = sum(value.nelement() * value.element_size() for value in self.fields.values())
+        return {"fields": self.fields, "added": self.added} if size < SAVED_BYTES else None
+
+    def restore(self, state: dict | None) -> None:
+        if state is not None:
+            self.fields = {name: value.to(self.device) for name, value in state["fields"].items()}
+            self.added = state["added"]
+
+    def draw(
+        self, count: int, generator: torch.Generator, longest: int | None = None
+    ) -> dict[str, Tensor]:
+        """A batch of `count` targets of count / targets sources, those of one source in a row.
+
+        A source is drawn by the root of its edits' weights, so that the base, which has most of them, does not
+        take all; its edits by their weights, distinct ones as far as there are. Edits of more than `longest`
+        text tokens are not drawn. Returns source (count / targets, c, h, w), target (count, ...), text, label,
+        mask.
+        """
+        groups = count // self.targets
+        orbits = torch.randint(self.filled, (groups,), generator=generator)
+        weight = self.fields["weight"][orbits].cpu()
+        if longest is not None:
+            short = (self.fields["text"][orbits, :, longest:] == 0).all(-1).cpu()
+            weight = torch.where((weight * short).sum(1, keepdim=True) > 0, weight * short, weight)
+        source = self.fields["source"][orbits].cpu()
+        by_source = torch.zeros(groups, PICTURES).scatter_add_(1, source, weight).sqrt()
+        chosen = torch.multinomial(by_source, 1, generator=generator)
+        weight = weight * (source == chosen)
+        race = -torch.log(torch.rand(weight.shape, generator=generator).clamp_min(1e-12)) / weight
+        order = race.argsort(dim=1)  # weight 0: infinite, last
+        distinct = (weight > 0).sum(1, keepdim=True)
+        edits = order.gather(1, torch.arange(self.targets)[None] % distinct)  # (groups, targets)
+        rows = orbits[:, None].expand_as(edits).reshape(-1).to(self.device)
+        columns = edits.reshape(-1).to(self.device)
+        batch = {name: self.fields[name][rows, columns] for name in ("text", "label", "mask")}
+        batch["target"] = self.fields["latents"][rows, self.fields["target"][rows, columns]].float()
+        places = orbits.to(self.device), chosen[:, 0].to(self.device)
+        batch["source"] = self.fields["latents"][places].float()
+        return batch
+
+    def draw_captions(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """A batch of pictures with their captions: target (count, c, h, w) and text."""
+        orbits = torch.arange(self.filled)
+        share = self.fields["captioned"][: self.filled].flatten().cpu()
+        places = torch.multinomial(share, count, replacement=True, generator=generator)
+        rows, columns = orbits[places // PICTURES].to(self.device), (places % PICTURES).to(self.device)
+        return {
+            "target": self.fields["latents"][rows, columns].float(),
+            "text": self.fields["caption"][rows, columns],
+            "label": torch.zeros(count, dtype=torch.int64, device=self.device),
+        }
