@@ -67,7 +67,7 @@ def test_what_the_world_does_not_have_is_not_among_its_things():
     r = random.Random(4)
     names = {name.replace("_", " ") for name in CONCEPTS}
     for _ in range(300):
-        assert not any(re.search(rf"\b(?:a|an|the|my) {name}\b", out_of_reach(r)[0]) for name in names)
+        assert not any(re.search(rf"\b{name}$", out_of_reach(r)[0]) for name in names)
 
 
 @pytest.mark.parametrize("split", ["test", "phrasing", "pairs"])

@@ -37,6 +37,17 @@ def autoencoder(
 
 
 @app.command()
+def words(config: Config, output: Out, resume: Resume = False, seconds: Seconds = None) -> None:
+    """Teach the text encoders to read, from sentences of the world alone."""
+    from kontext.train import words as trainer
+    from kontext.train.config import WordsTraining, read
+
+    settings = _override(read(WordsTraining, config), seconds, None)
+    _prepare()
+    typer.echo(json.dumps({"weights": str(trainer.train(settings, output, resume))}))
+
+
+@app.command()
 def flow(
     config: Config,
     autoencoder: Annotated[Path, typer.Option(help="Trained autoencoder (autoencoder.safetensors).")],
@@ -44,6 +55,9 @@ def flow(
     resume: Resume = False,
     start: Annotated[
         Path | None, typer.Option(help="state.pt of an earlier run, whose averaged weights to start from.")
+    ] = None,
+    words: Annotated[
+        Path | None, typer.Option(help="Folder of `train words`, whose encoders to start from.")
     ] = None,
     seconds: Seconds = None,
     device: Device = None,
@@ -54,7 +68,8 @@ def flow(
 
     settings = _override(read(FlowTraining, config), seconds, device)
     _prepare()
-    typer.echo(json.dumps({"model": str(trainer.train(settings, output, autoencoder, resume, start))}))
+    model = trainer.train(settings, output, autoencoder, resume, start, words)
+    typer.echo(json.dumps({"model": str(model)}))
 
 
 @app.command()

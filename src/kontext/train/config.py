@@ -59,6 +59,16 @@ class AutoencoderTraining(_Training):
     validation_pictures: int = 32
 
 
+class WordsTraining(_Training):
+    world: dict[str, Any] = {}
+    """Arguments of `kontext.world.World`."""
+    fresh: int = 32
+    """New sentences (in two languages) a step."""
+    pool: int = 40000
+    first_fill: int = 2000
+    validation_sentences: int = 400
+
+
 class Stage(Settings):
     """A part of the curriculum: from this sample on, draw from this world."""
 

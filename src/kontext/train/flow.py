@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -54,8 +55,17 @@ class FlowTrainer:
     """One run: `train()` goes on until the steps or the time budget are used up."""
 
     def __init__(
-        self, config: FlowTraining, folder: Path, autoencoder: Path, resume: bool, initial: Path | None
+        self,
+        config: FlowTraining,
+        folder: Path,
+        autoencoder: Path,
+        resume: bool,
+        initial: Path | None,
+        words: Path | None = None,
     ):
+        """initial: state of an earlier run whose averaged weights to start from; words: folder of encoders that
+        have learned to read, with their tokenizer.
+        """
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
         self.device = torch.device(config.device)
@@ -91,10 +101,15 @@ class FlowTrainer:
         if initial is not None and not resume:
             state = torch.load(initial, map_location="cpu", weights_only=True)
         if not state and self.ranks.first:
+            if words is not None:
+                shutil.copyfile(words / "tokenizer.json", folder / "tokenizer.json")
             _make_tokenizer(self.preset.t5.vocab, folder)
         self.ranks.meet()
         told = state["tokenizer"] if state else (folder / "tokenizer.json").read_text("utf-8")
         self.tokenizer = Tokenizer.from_str(told)
+        if words is not None and not state:
+            self.networks.load_state_dict(load_file(words / "words.safetensors"), strict=False)
+            self.ema = Ema([self.networks], config.ema)
         if state:
             self.networks.load_state_dict(state["networks" if resume else "averaged"], strict=resume)
         if state and resume:
@@ -412,8 +427,11 @@ def train(
     autoencoder: Path,
     resume: bool = False,
     initial: Path | None = None,
+    words: Path | None = None,
 ) -> Path:
-    """Train and leave the model's folder. initial: the `state.pt` of an earlier run whose averaged weights
-    to start from.
+    """Train and leave the model's folder.
+
+    initial: the `state.pt` of an earlier run whose averaged weights to start from; words: the folder of a run
+    of `kontext.train.words`, whose encoders and tokenizer to start from.
     """
-    return FlowTrainer(config, folder, autoencoder, resume, initial).train()
+    return FlowTrainer(config, folder, autoencoder, resume, initial, words).train()

@@ -1,0 +1,51 @@
+"""What an instruction says, as labels: its kind and the words that fill its slots, the same in both languages.
+
+"Put a red beanie on the kid" and its Chinese twin both say {"kind:hat/on", "hat:red", "hat:beanie"}. Only slots
+that every sentence of a variant has are counted, so that nothing is asked for that was not said.
+"""
+
+import functools
+import re
+from string import Formatter
+
+from .edits import KINDS, Value
+from .paraphrases import PARAPHRASES
+from .phrasings import HELD_OUT
+from .samples import Sample
+from .scene import Scene
+from .sentences import TEMPLATES
+
+_FREE = ("word", "caption", "doing", "first", "second")  # what is written or told at length has no label
+_FREE_OLD = ("text", "text_color", "text_remove")  # there the old one is a word too
+_SKIPPED = frozenset("a an the of with in on at and its his her their".split())
+
+
+def attributes(sample: Sample) -> frozenset[str]:
+    """Labels of a sample's instruction; kinds that are composed have their kind alone."""
+    if sample.kind not in KINDS or sample.before is None:
+        return frozenset({f"kind:{sample.kind}"})
+    return frozenset(_of_edit(sample.kind, sample.before, sample.value))
+
+
+def _of_edit(kind: str, before: Scene, value: Value) -> set[str]:
+    if kind == "compound":
+        (first, first_value), (second, second_value) = value["edits"]
+        between = KINDS[first].after(before, first_value)
+        return _of_edit(first, before, first_value) | _of_edit(second, between, second_value)
+    variant, slots = KINDS[kind].say(before, value)
+    labels = {f"kind:{variant}"}
+    for slot in _always_said(variant):
+        english = slots[slot][0].lower()
+        labels |= {f"{slot}:{word}" for word in re.findall(r"[\w-]+", english) if word not in _SKIPPED}
+    return labels
+
+
+@functools.cache
+def _always_said(variant: str) -> tuple[str, ...]:
+    """Slots that every sentence of a variant has, in either language."""
+    texts = [
+        text for table in (TEMPLATES, PARAPHRASES, HELD_OUT) for texts in table[variant] for text in texts
+    ]
+    slots = [{name for _, name, _, _ in Formatter().parse(text) if name} for text in texts]
+    free = _FREE + (("old",) if variant in _FREE_OLD else ())
+    return tuple(sorted(slot for slot in set.intersection(*slots) if slot not in free))
