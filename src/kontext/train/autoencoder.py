@@ -4,7 +4,8 @@ Loss: L1, L1 of gradients, L1 at half and quarter size, L1 in two opponent color
 squared error, and a tiny KL term. Two things make it robust, both from `robust_from` on: half of the crops are
 decoded from slightly noisy latents, as a sampler's are, and a quarter of each batch are pictures that have been
 through the autoencoder before, up to ten times, to be mapped back to their originals, so that repeated round
-trips stay where they are.
+trips stay where they are. `consistency_weight` adds that a decoded picture must be encoded as what it was
+decoded from: what a projection does, and what keeps many turns from drifting.
 """
 
 from __future__ import annotations
@@ -229,6 +230,9 @@ def train(
         if replay is not None and places is not None:
             replay.store(places, made[own].detach().float(), fresh)
         loss = reconstruction_loss(made.float(), pixels, config.color_weight, config.square_weight)
+        if config.consistency_weight:
+            again, _ = encode(made)
+            loss = loss + config.consistency_weight * (again.float() - mean.detach().float()).abs().mean()
         spread = log_variance.float().clamp(-20, 10)
         kl = 0.5 * (mean.float().square() + spread.exp() - 1 - spread).mean()
         optimizer.zero_grad(set_to_none=True)

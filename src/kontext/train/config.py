@@ -54,6 +54,8 @@ class AutoencoderTraining(_Training):
     kl_weight: float = 1e-5
     linear_rate: float = 5e-5
     """Learning rate of the linear path."""
+    consistency_weight: float = 0.0
+    """Of the L1 distance between the latents of a picture and those of its reconstruction."""
     robust_from: float | None = 0.4
     """Share of the run after which latents are noisy and pictures come round again; None for never."""
     validation_pictures: int = 32
