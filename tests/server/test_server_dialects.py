@@ -320,8 +320,9 @@ def test_openai_errors_have_their_classes(openai_client):
         openai_client.images.edit(model="x", image=("a.png", b"nothing"), prompt="x")
     with pytest.raises(openai.BadRequestError, match="refuses this prompt"):
         openai_client.images.generate(model="x", prompt="refuse this")
-    with pytest.raises(openai.UnprocessableEntityError):
+    with pytest.raises(openai.BadRequestError, match="n: ") as refused:
         openai_client.images.generate(model="x", prompt="x", n=11)
+    assert refused.value.param == "n"
     with pytest.raises(openai.APIError, match="refuses this prompt"):
         list(openai_client.images.generate(model="x", prompt="refuse this", stream=True))
     small = ("m.png", png(noise((40, 40))))

@@ -55,6 +55,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "references": MAX_CONTEXTS - 1,
             "variants": MAX_VARIANTS,
             "prompt_characters": 10_000,
+            "prompt_tokens": card.prompt_tokens if card else None,
             "steps": [1, MAX_STEPS],
             "guidance": list(GUIDANCE),
             "active_jobs": settings.active_jobs,
@@ -62,7 +63,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
         "features": {
             "keys": settings.keys_needed,
             "login": settings.keys_needed,
-            "fetch_urls": settings.fetch_urls,
+            "fetch_urls": settings.fetch_urls or bool(settings.picture_hosts),
             "moderation": bool(settings.banned_words or settings.nsfw),
             "credits": settings.keys_needed,
         },
@@ -106,12 +107,12 @@ def example_bytes(name: str) -> bytes:
 
 
 @router.get("/api/examples", tags=["own"])
-async def examples(key: Reader) -> dict[str, list[dict[str, Any]]]:
+async def examples(key: Reader, request: Request) -> dict[str, list[dict[str, Any]]]:
     """Pictures to begin with, and what to say to them."""
-    table = example_table().values()
+    base = f"{service_of(request).settings.base_path}/api/examples"
     shown = [
-        {key: one[key] for key in ("name", "title", "prompts")} | {"picture": f"/api/examples/{one['name']}"}
-        for one in table
+        {field: one[field] for field in ("name", "title", "prompts")} | {"picture": f"{base}/{one['name']}"}
+        for one in example_table().values()
     ]
     return {"examples": shown}
 
