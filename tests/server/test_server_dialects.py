@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -140,6 +141,44 @@ def test_fields_out_of_range_are_422_in_the_shape_of_fastapi(server, fields, wor
 def test_what_is_no_picture_is_refused_in_words(server, image):
     answer = server.http.post("/v1/flux-kontext-pro", json={"prompt": "x", "input_image": image})
     assert answer.status_code == 400 and len(answer.json()["message"]) > 20
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "data:image/png;base64,{}",
+        "data:application/octet-stream;base64,{}",
+        "data:;base64,{}",
+        "data:;BASE64,{}",
+        "DATA:text/plain;charset=utf-8;base64,{}",
+        'data:image/png;name="kid 1.png"; base64,{}',
+        " \n data:image/jpeg;base64,\n{}\n",
+    ],
+)
+def test_the_media_type_of_a_data_url_is_not_looked_at(server, form):
+    for text in (b64(noise()), b64(noise()).rstrip("="), b64(noise()).replace("+", "-").replace("/", "_")):
+        wish = {"prompt": "x", "input_image": form.format(text)}
+        assert server.http.post("/v1/flux-kontext-pro", json=wish).status_code == 200, form
+
+
+def test_a_data_url_may_be_percent_encoded(server):
+    for text in (
+        "data:image/png;base64," + quote(b64(noise()), safe=""),
+        "data:image/png," + quote(png(noise()), safe=""),
+    ):
+        wish = {"prompt": "x", "input_image": text}
+        assert server.http.post("/v1/flux-kontext-pro", json=wish).status_code == 200
+    for text in (
+        "data:",
+        "data:,",
+        "data:image/png;base64",
+        "data:;base64,",
+        "data:,hello",
+        "data:;base64,%zz",
+    ):
+        answer = server.http.post("/v1/flux-kontext-pro", json={"prompt": "x", "input_image": text})
+        assert answer.status_code == 400 and answer.json()["code"] == "bad_picture", text
 
 
 def test_an_unknown_task_is_404_with_the_body_of_get_result(server):

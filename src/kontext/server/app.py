@@ -16,6 +16,7 @@ from kontext.server.addresses import Addresses
 from kontext.server.inputs import Inputs
 from kontext.server.keys import Keys, Rates
 from kontext.server.limits import Gate
+from kontext.server.logins import Logins
 from kontext.server.metrics import Figures
 from kontext.server.pages import Playground
 from kontext.server.routes import about, bfl, edits, events, huggingface, openai, pictures, sessions
@@ -36,6 +37,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = found = service or Service(settings)
         app.state.keys, app.state.rates = Keys(found.store), Rates()
+        app.state.logins = Logins(app.state.keys)
         app.state.inputs, app.state.figures = Inputs(found), figures
         await found.start()
         nothing = {"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []}

@@ -72,21 +72,32 @@ async def capabilities(request: Request) -> dict[str, Any]:
 
 @router.post("/api/login", tags=["own"], status_code=204)
 async def login(request: Request, body: Login, response: Response) -> None:
-    """Put a key into a cookie that scripts cannot read, so that pictures and events of a page carry it."""
-    service = service_of(request)
-    if service.settings.keys_needed:
-        if await asyncio.to_thread(request.app.state.keys.look_up, body.key) is None:
+    """Exchange a key for a cookie that scripts cannot read, so that pictures and events of a page carry it.
+    It is good for a week, and no longer than the key.
+    """
+    settings, state = service_of(request).settings, request.app.state
+    if settings.keys_needed:
+        key = await asyncio.to_thread(state.keys.look_up, body.key)
+        if key is None:
             raise NoKey("this key is not known, has expired or was revoked; ask the operator for one")
-        secure = (service.settings.public_url or str(request.url)).startswith("https:")
+        token, seconds = state.logins.token(key)
+        secure = (settings.public_url or str(request.url)).startswith("https:")
         response.set_cookie(
-            COOKIE, body.key, httponly=True, samesite="strict", secure=secure, max_age=30 * 86400
+            COOKIE,
+            token,
+            max_age=seconds,
+            path=f"{settings.base_path}/",
+            httponly=True,
+            samesite="strict",
+            secure=secure,
         )
 
 
 @router.post("/api/logout", tags=["own"], status_code=204)
-async def logout(response: Response) -> None:
+async def logout(request: Request, response: Response) -> None:
     """Forget the cookie."""
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    path = f"{service_of(request).settings.base_path}/"
+    response.delete_cookie(COOKIE, path=path, httponly=True, samesite="strict")
 
 
 @lru_cache
