@@ -129,11 +129,11 @@ def hostile(request, start):
 
 
 def test_no_header_makes_the_server_fail(hostile, caplog):
-    """Every header with every value once; requests in turn, so that each header meets each of them."""
+    """Every third pair of a value and a header, the requests in turn."""
     server, routes = hostile
     host, statuses = f"127.0.0.1:{server.settings.port}".encode(), set()
-    for place, (value, name) in enumerate(itertools.product(STRANGE, READ)):
-        method, path, kind, body = routes[(place + place // len(READ)) % len(routes)]
+    for place, (value, name) in enumerate(list(itertools.product(STRANGE, READ))[::3]):
+        method, path, kind, body = routes[place % len(routes)]
         headers = {b"host": host, b"content-length": str(len(body)).encode()}
         if kind:
             headers[b"content-type"] = kind

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -32,7 +33,9 @@ def test_the_official_client_edits_varies_and_reads_the_history(tmp_path):
 
     async def story():
         server = StdioServerParameters(
-            command=sys.executable, args=[*COMMAND, "--data", str(tmp_path / "data")]
+            command=sys.executable,
+            args=[*COMMAND, "--data", str(tmp_path / "data")],
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},  # the client passes few variables on
         )
         async with stdio_client(server) as (read, write), ClientSession(read, write) as client:
             await client.initialize()
