@@ -7,6 +7,9 @@ The edges (command line, HTTP) turn these into exit codes and answers; nothing b
 class KontextError(Exception):
     """Base of all errors meant for the person at the keyboard."""
 
+    param: str | None = None
+    """The argument at fault, where an API client needs its name."""
+
 
 class BadPicture(KontextError):
     """A picture that cannot be read or is outside the limits."""

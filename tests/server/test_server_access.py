@@ -91,11 +91,31 @@ def test_a_cookie_lets_a_page_show_pictures(guarded):
     assert answer.status_code == 204
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie.replace("samesite", "SameSite")
+    assert guarded.anna_key not in cookie and "Max-Age=604800" in cookie
     assert guarded.http.get("/api/sessions").status_code == 200
+    token = guarded.http.cookies["kontext_key"]
     guarded.http.post("/api/logout")
     guarded.http.cookies.clear()
     assert guarded.http.get("/api/sessions").status_code == 401
     assert guarded.http.post("/api/login", json={"key": "wrong"}).status_code == 401
+    name, expires, signature = token.split(".")
+    later = f"{name}.{int(expires) + 1}.{signature}"
+    other = f"{guarded.bert.id}.{expires}.{signature}"
+    for forged in (later, other, f"{name}.{expires}.", "..", guarded.anna_key, token + "0"):
+        headers = {"cookie": f"kontext_key={forged}"}
+        assert guarded.http.get("/api/sessions", headers=headers).status_code == 401, forged
+    assert guarded.http.get("/api/sessions", headers={"cookie": f"kontext_key={token}"}).status_code == 200
+
+
+def test_a_login_ends_with_its_key(guarded):
+    logins = guarded.app.state.logins
+    key, _ = guarded.keys.make("visitor", days=0.5)
+    token, seconds = logins.token(key)
+    assert 43000 < seconds <= 43200 and logins.key(token) == key
+    guarded.keys.change(key, revoked=True)
+    logins.keys._known.clear()
+    assert logins.key(token) is None
+    assert logins.key(logins.token(guarded.anna)[0]) == guarded.anna
 
 
 def test_keys_are_kept_as_hashes_and_end(guarded):

@@ -118,3 +118,24 @@ writeFileSync('out.png', image.uint8Array);
     )
     assert ended.returncode == 0, ended.stderr
     assert_edited(opened((tmp_path / "out.png").read_bytes()), example)
+
+
+def test_a_prompt_that_is_too_long_is_refused_at_once_by_every_dialect(nano, example):
+    limit = nano.http.get("/api/capabilities").json()["limits"]["prompt_tokens"]
+    assert limit == Editor.load("nano").model.preset.text_length
+    session = nano.http.post("/api/sessions", files={"picture": example[0]}).json()
+    image = base64.b64encode(example[0]).decode()
+    before = nano.service.queue.count()
+    for prompt in ("hat " * (limit + 20), "\u5e3d" * (4 * limit)):
+        for path, body in {
+            f"/api/sessions/{session['id']}/edits": {"prompt": prompt},
+            "/v1/flux-kontext-pro": {"prompt": prompt, "input_image": image},
+            "/v1/images/generations": {"prompt": prompt},
+            "/v1/images/edits": {"prompt": prompt, "images": [{"image_url": f"data:;base64,{image}"}]},
+            "/hf/nano": {"inputs": image, "parameters": {"prompt": prompt}},
+        }.items():
+            answer = nano.http.post(path, json=body)
+            assert answer.status_code == 400, (path, answer.text)
+            error = answer.json()["error"]
+            assert f"reads at most {limit}" in error["message"] and error["param"] == "prompt"
+    assert nano.service.queue.count() == before

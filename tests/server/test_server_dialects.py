@@ -2,6 +2,7 @@
 fields.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -11,12 +12,16 @@ import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import quote
 
 import httpx
 import numpy as np
 import pytest
 from fake_editor import tint
 from serving import noise, opened, png, until
+
+from kontext.errors import BadPicture
+from kontext.server.inputs import Inputs
 
 
 def b64(picture):
@@ -140,6 +145,37 @@ def test_fields_out_of_range_are_422_in_the_shape_of_fastapi(server, fields, wor
 def test_what_is_no_picture_is_refused_in_words(server, image):
     answer = server.http.post("/v1/flux-kontext-pro", json={"prompt": "x", "input_image": image})
     assert answer.status_code == 400 and len(answer.json()["message"]) > 20
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "data:image/png;base64,{}",
+        "data:application/octet-stream;base64,{}",
+        "data:;base64,{}",
+        "data:;BASE64,{}",
+        "DATA:text/plain;charset=utf-8;base64,{}",
+        'data:image/png;name="kid 1.png"; base64,{}',
+        " \n data:image/jpeg;base64,\n{}\n",
+    ],
+)
+def test_the_media_type_of_a_data_url_is_not_looked_at(form):
+    for text in (b64(noise()), b64(noise()).rstrip("="), b64(noise()).replace("+", "-").replace("/", "_")):
+        assert read(form.format(text)) == png(noise())
+
+
+def test_a_data_url_may_be_percent_encoded():
+    assert read("data:image/png;base64," + quote(b64(noise()), safe="")) == png(noise())
+    assert read("data:image/png," + quote(png(noise()), safe="")) == png(noise())
+    for text in ("data:", "data:,", "data:image/png;base64", "data:;base64,", "data:;base64,%zz"):
+        with pytest.raises(BadPicture):
+            read(text)
+
+
+def read(text):
+    """What the service takes a picture field for."""
+    return asyncio.run(Inputs(None).read(text, "input_image"))
 
 
 def test_an_unknown_task_is_404_with_the_body_of_get_result(server):
@@ -320,8 +356,9 @@ def test_openai_errors_have_their_classes(openai_client):
         openai_client.images.edit(model="x", image=("a.png", b"nothing"), prompt="x")
     with pytest.raises(openai.BadRequestError, match="refuses this prompt"):
         openai_client.images.generate(model="x", prompt="refuse this")
-    with pytest.raises(openai.UnprocessableEntityError):
+    with pytest.raises(openai.BadRequestError, match="n: ") as refused:
         openai_client.images.generate(model="x", prompt="x", n=11)
+    assert refused.value.param == "n"
     with pytest.raises(openai.APIError, match="refuses this prompt"):
         list(openai_client.images.generate(model="x", prompt="refuse this", stream=True))
     small = ("m.png", png(noise((40, 40))))

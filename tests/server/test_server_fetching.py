@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from serving import noise, opened, png
 
-from kontext.errors import BadRequest
+from kontext.errors import BadConfig, BadRequest
 from kontext.server import fetching
 
 TRICKS = [
@@ -190,3 +190,76 @@ def test_urls_are_taken_only_where_the_operator_allows_them(server, start, site)
     answer = allowing.http.post("/api/pictures", json={"url": f"{site}/picture"})
     assert answer.status_code == 201 and answer.json()["size"] == [96, 64]
     allowing.stop()
+
+
+@pytest.mark.parametrize(
+    "entry, host, port, named",
+    [
+        ("n8n.lan:5678", "n8n.lan", 5678, True),
+        ("N8N.lan.:5678", "n8n.LAN", 5678, True),
+        ("n8n.lan:5678", "n8n.lan", 80, False),
+        ("n8n.lan:5678", "x.n8n.lan", 5678, False),
+        ("n8n.lan", "n8n.lan", 80, True),
+        ("n8n.lan", "n8n.lan", 443, True),
+        ("n8n.lan", "n8n.lan", 22, False),
+        ("n8n.lan:*", "n8n.lan", 22, True),
+        ("127.0.0.1:5678", "127.0.0.1", 5678, True),
+        ("127.0.0.1:5678", "127.1", 5678, False),
+        ("[::1]:5678", "0:0:0:0:0:0:0:1", 5678, True),
+        ("::1", "[::1]", 443, True),
+    ],
+)
+def test_a_named_host_is_named_with_its_ports(entry, host, port, named):
+    assert fetching.is_named(host, port, [entry]) is named
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "http://n8n.lan", "n8n.lan/x", "n8n.lan:x", "n8n.lan:99999", "a b", "[::1", "u@h", "1:2:3"]
+)
+def test_a_host_that_cannot_be_read_is_refused_at_the_start(entry):
+    from kontext.server import Settings
+
+    for option in ("picture_hosts", "webhook_hosts"):
+        with pytest.raises(BadConfig, match="write NAME"):
+            Settings(**{option: (entry,)})
+
+
+def test_named_hosts_are_reached_and_lead_nowhere_else(site, monkeypatch):
+    """By name and by address; a redirect to a host that is not named is looked at like any other."""
+    named = [site.removeprefix("http://")]
+    for public in (True, False):
+        assert opened(fetch(f"{site}/once", hosts=named, public=public, limit_bytes=100_000)).size == (96, 64)
+        with pytest.raises(BadRequest, match="private"):
+            fetch(f"{site}/away", hosts=named, public=public)
+    by_name = site.replace("127.0.0.1", "localhost")
+    with pytest.raises(BadRequest, match="port"):
+        fetch(f"{by_name}/picture", hosts=named)
+    resolved = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved)
+    with pytest.raises(BadRequest, match="private"):
+        fetch("http://n8n.lan/picture")
+    inside = f"n8n.lan:{site.rsplit(':', 1)[1]}"
+    assert fetch(f"http://{inside}/picture", hosts=[inside], limit_bytes=100_000)
+
+
+def test_the_operator_names_hosts_for_pictures_and_for_webhooks_apart(start, site):
+    host = site.removeprefix("http://")
+    server = start(picture_hosts=(host,), webhook_hosts=("127.0.0.1:5678", "n8n.lan:*")).ready()
+    assert server.http.get("/api/capabilities").json()["features"]["fetch_urls"]
+
+    def submit(**fields):
+        return server.http.post("/v1/flux-kontext-pro", json={"prompt": "x", **fields})
+
+    assert submit(input_image=f"{site}/picture").status_code == 200
+    assert server.http.post("/api/pictures", json={"url": f"{site}/picture"}).status_code == 201
+    answer = submit(input_image="https://example.org/x.png")
+    assert answer.status_code == 400 and "does not fetch" in answer.json()["message"]
+    assert submit(input_image="http://127.0.0.1:5678/x.png").status_code == 400
+    assert submit(webhook_url="http://127.0.0.1:5678/hook?a=1").status_code == 200
+    assert submit(webhook_url="http://n8n.lan:9000/hook").status_code == 200
+    for url in (f"{site}/hook", "http://127.0.0.1:5679/", "http://10.0.0.1/"):
+        assert submit(webhook_url=url).status_code == 400, url
+    document = server.http.get("/openapi.json").json()
+    described = document["components"]["schemas"]["KontextInputs"]["properties"]["webhook_url"]
+    assert {"type": "string", "format": "uri", "minLength": 1, "maxLength": 2083} in described["anyOf"]
+    server.stop()

@@ -3,13 +3,19 @@
 import asyncio
 import base64
 import json
+import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from fake_editor import tint
+from PIL import Image
 from serving import FAKE, noise, opened
+
+from kontext.server.mcp import Server, Tools
+from kontext.session import Store
 
 COMMAND = ["-c", "from kontext.cli import main; main()", "mcp", "--editor", FAKE]
 
@@ -27,7 +33,9 @@ def test_the_official_client_edits_varies_and_reads_the_history(tmp_path):
 
     async def story():
         server = StdioServerParameters(
-            command=sys.executable, args=[*COMMAND, "--data", str(tmp_path / "data")]
+            command=sys.executable,
+            args=[*COMMAND, "--data", str(tmp_path / "data")],
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},  # the client passes few variables on
         )
         async with stdio_client(server) as (read, write), ClientSession(read, write) as client:
             await client.initialize()
@@ -38,11 +46,16 @@ def test_the_official_client_edits_varies_and_reads_the_history(tmp_path):
                 "history",
             ]
             wish = {"prompt": "a hat", "picture": str(tmp_path / "kid.png"), "seed": 5}
+            wish["save_to"] = str(tmp_path / "hat.png")
             edited = await client.call_tool("edit", wish, progress_callback=told)
             facts = json.loads(edited.content[-1].text)
             picture = opened(base64.b64decode(edited.content[0].data))
             assert np.array_equal(np.asarray(picture), np.asarray(tint(noise(), "a hat", 5)[0]))
-            varied = await client.call_tool("vary", {"session": facts["session"], "count": 2, "seed": 8})
+            assert facts["saved"] == [str(tmp_path / "hat.png")]
+            twice = await client.call_tool("edit", wish)
+            assert "nothing is overwritten" in twice.content[0].text
+            wish = {"session": facts["session"], "count": 2, "seed": 8, "save_to": str(tmp_path / "帽.webp")}
+            varied = await client.call_tool("vary", wish)
             assert len(varied.content) == 3
             again = await client.call_tool("edit", {"prompt": "x", "session": facts["session"], "turn": 0})
             history = await client.call_tool("history", {"session": facts["session"]})
@@ -51,10 +64,46 @@ def test_the_official_client_edits_varies_and_reads_the_history(tmp_path):
             return again, json.loads(history.content[0].text), wrong, generated
 
     again, history, wrong, generated = asyncio.run(asyncio.wait_for(story(), 240))
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "hat.png")), np.asarray(tint(noise(), "a hat", 5)[0])
+    )
+    assert sorted(path.name for path in tmp_path.glob("*.webp")) == ["帽-1.webp", "帽-2.webp"]
     assert [turn["parent"] for turn in history["turns"]] == [None, 0, 0, 0, 0]
     assert [turn["seed"] for turn in history["turns"][1:4]] == [5, 8, 9]
     assert not getattr(again, "is_error", getattr(again, "isError", False)) and generated.content
     assert "session" in wrong.content[0].text and steps[-1] == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "save_to, words",
+    [
+        ("{folder}/x.gif", "must end with"),
+        ("{folder}/x", "must end with"),
+        ("{folder}/nowhere/x.png", "does not exist"),
+        ("{folder}/here.png", "nothing is overwritten"),
+        ("", "must be the path"),
+        (3, "must be the path"),
+        ("a\0.png", "must be the path"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(tmp_path, save_to, words):
+    (tmp_path / "here.png").write_bytes(b"mine")
+    given = save_to.format(folder=tmp_path) if isinstance(save_to, str) else save_to
+    tools = Tools(Store(tmp_path / "data"), load=lambda: pytest.fail("the editor was loaded"))
+    told = tools.call("generate", {"prompt": "a kid", "save_to": given}, None, threading.Event())
+    assert told["isError"] and words in told["content"][0]["text"]
+    assert (tmp_path / "here.png").read_bytes() == b"mine"
+
+
+def test_an_id_in_use_is_refused_and_its_first_request_is_answered(tmp_path):
+    sent = []
+    server = Server(Tools(Store(tmp_path), load=lambda: None), sent.append)
+    for number in (7, 7, "7", None):
+        server._take(json.dumps({"jsonrpc": "2.0", "id": number, "method": "ping"}))
+    assert [answer["error"]["code"] for answer in sent] == [-32600] and sent[0]["id"] == 7
+    server.serve([])
+    assert [answer["id"] for answer in sent[1:]] == [7, "7", None]
+    assert all(answer["result"] == {} for answer in sent[1:])
 
 
 def call(number, arguments):

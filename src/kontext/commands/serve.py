@@ -40,7 +40,7 @@ def serve(
         ),
     ] = 1,
     public_url: Annotated[
-        str | None, typer.Option(help="Where clients reach it, behind a proxy.", metavar="URL")
+        str | None, typer.Option(help="Where clients reach it, behind a proxy, with its path.", metavar="URL")
     ] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A further Host header to answer to.", metavar="NAME")
@@ -49,6 +49,14 @@ def serve(
         bool | None, typer.Option(help="Ask for keys; default: on every address but loopback.")
     ] = None,
     fetch_urls: Annotated[bool, typer.Option("--fetch-urls", help="Take pictures by URL.")] = False,
+    allow_picture_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Fetch pictures from here, private or not.", metavar="NAME[:PORT]"),
+    ] = None,
+    allow_webhook_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Send webhooks there, private or not.", metavar="NAME[:PORT]"),
+    ] = None,
     banned_words: Annotated[
         Path | None, typer.Option(help="File of words that prompts must not have.", metavar="FILE")
     ] = None,
@@ -92,6 +100,8 @@ def serve(
         allowed_hosts=tuple(allow_host or ()),
         require_keys=require_keys,
         fetch_urls=fetch_urls,
+        picture_hosts=tuple(allow_picture_host or ()),
+        webhook_hosts=tuple(allow_webhook_host or ()),
         banned_words=banned_words,
         nsfw=nsfw,
         sign=sign,

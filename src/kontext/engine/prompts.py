@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kontext.engine.cache import ByteCache
 from kontext.engine.context import device_of, parameter_type
-from kontext.errors import BadRequest
+from kontext.engine.prompt_length import check_length
 
 
 class PromptStore:
@@ -23,16 +23,8 @@ class PromptStore:
         """Raise BadRequest when the prompt has more tokens than the model reads; nothing is cut off
         silently.
         """
-        encoding = self.model.tokenizer.encode(prompt)
-        if encoding.overflowing:
-            limit = self.model.preset.text_length
-            count = (
-                sum(sum(1 - special for special in part.special_tokens_mask) for part in _parts(encoding)) + 1
-            )
-            raise BadRequest(
-                f"the prompt has {count} tokens and {self.model.name} reads at most {limit}; shorten it, "
-                "or make the edit in several turns"
-            )
+        model = self.model
+        check_length(model.tokenizer, prompt, model.preset.text_length, model.name)
 
     def states(self, prompt: str) -> tuple[Tensor, Tensor]:
         """T5 states (1, text_length, width) and the pooled CLIP vector (1, width), in the transformer's
@@ -53,7 +45,3 @@ class PromptStore:
         # every word.
         pooled = model.clip(torch.tensor([short], device=device))
         return states.to(kind), pooled.to(kind)
-
-
-def _parts(encoding) -> list:
-    return [encoding, *encoding.overflowing]

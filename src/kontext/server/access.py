@@ -1,8 +1,8 @@
 """Who asks: the dependencies by which routes let in those who may.
 
 On loopback nobody needs a key and everybody is the owner "". Elsewhere the id of the key owns sessions and
-jobs. A key travels as `x-key`, as `Authorization: Bearer`, or, for pages, in a cookie that scripts cannot
-read.
+jobs. A key travels as `x-key` or as `Authorization: Bearer`; pages carry a token for it (`logins.py`) in a
+cookie that scripts cannot read.
 """
 
 from __future__ import annotations
@@ -41,10 +41,14 @@ def allowed(scope: str) -> Callable:
         state = request.app.state
         if not state.service.settings.keys_needed:
             return EVERYBODY
-        text = header or (bearer.credentials if bearer else None) or request.cookies.get(COOKIE)
-        if not text:
+        text = header or (bearer.credentials if bearer else None)
+        token = request.cookies.get(COOKIE)
+        if text:
+            key = await asyncio.to_thread(state.keys.look_up, text)
+        elif token:
+            key = await asyncio.to_thread(state.logins.key, token)
+        else:
             raise NoKey("Not authenticated: send a key as header x-key or Authorization: Bearer")
-        key = await asyncio.to_thread(state.keys.look_up, text)
         if key is None:
             raise NoKey("this key is not known, has expired or was revoked; ask the operator for one")
         if scope not in key.scopes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -32,6 +33,7 @@ from kontext.server.errors import (
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2
+OPENAI_PATHS = ("/v1/images/", "/v1/models")
 
 
 # Most special first: class -> status, code, type in the OpenAI dialect.
@@ -75,13 +77,27 @@ def answer(
     return JSONResponse({**body, **more}, status, headers)
 
 
+def first_problem(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> tuple[str | None, str]:
+    """Of a list of pydantic: the field of the first error, such as "images[0].image_url" (None where the body
+    itself is at fault; `skip` parts of its place are left out), and what is wrong, in words.
+    """
+    if not errors:
+        return None, "the request is not valid"
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return None, "the body is not valid JSON"
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][skip:])
+    words = "this field is required" if first["type"] == "missing" else first["msg"]
+    return "".join(parts).removeprefix(".") or None, words.removeprefix("Value error, ")
+
+
 def explain(error: KontextError) -> JSONResponse:
     status, code, kind = next(state for known, state in STATES.items() if isinstance(error, known))
     headers = None
     if status == 429:
         wait = error.wait_seconds if isinstance(error, TooOften) else RETRY_SECONDS
         headers = {"retry-after": str(max(1, math.ceil(wait)))}
-    return answer(status, str(error), code, kind, headers=headers)
+    return answer(status, str(error), code, kind, headers=headers, param=error.param)
 
 
 def install(app: FastAPI) -> None:
@@ -94,9 +110,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         found = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in error.errors()]
-        first = found[0] if found else {"loc": [], "msg": "the request is not valid"}
-        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return answer(422, f"{where}: {first['msg']}"[:500], "invalid", detail=found, param=where)
+        where, words = first_problem(found, skip=1)
+        message = f"{where}: {words}"[:500] if where else words
+        if request.scope["path"].startswith(OPENAI_PATHS):  # its clients know 400 as BadRequestError
+            return answer(400, message, "bad_request", param=where)
+        return answer(422, message, "invalid", detail=found, param=where)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:

@@ -12,9 +12,11 @@ from fastapi import FastAPI
 import kontext
 from kontext import __version__
 from kontext.server import answers
+from kontext.server.addresses import Addresses
 from kontext.server.inputs import Inputs
 from kontext.server.keys import Keys, Rates
 from kontext.server.limits import Gate
+from kontext.server.logins import Logins
 from kontext.server.metrics import Figures
 from kontext.server.pages import Playground
 from kontext.server.routes import about, bfl, edits, events, huggingface, openai, pictures, sessions
@@ -35,6 +37,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = found = service or Service(settings)
         app.state.keys, app.state.rates = Keys(found.store), Rates()
+        app.state.logins = Logins(app.state.keys)
         app.state.inputs, app.state.figures = Inputs(found), figures
         await found.start()
         nothing = {"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []}
@@ -45,6 +48,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         finally:
             await found.stop()
 
+    routers = (bfl, edits, events, sessions, pictures, openai, huggingface, about)  # the busy ones first
     app = FastAPI(
         title="Kontext",
         version=__version__,
@@ -52,10 +56,12 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         lifespan=life,
         docs_url=None,
         redoc_url=None,
+        servers=[{"url": settings.public_base}] if settings.public_base else None,
     )
     answers.install(app)
-    for routes in (bfl, edits, events, sessions, pictures, openai, huggingface, about):  # the busy ones first
-        app.include_router(routes.router)
-    app.mount("/", Playground(PLAYGROUND))
+    known = Addresses(route for one in routers for route in one.router.routes)
+    for one in routers:
+        app.include_router(one.router)
+    app.mount("/", Playground(PLAYGROUND, known, settings.base_path))
     app.add_middleware(Gate, settings=settings, figures=figures)
     return app

@@ -2,7 +2,8 @@
 
 The name is resolved here, every address is looked at, and the connection goes to the very address that was
 looked at; so neither odd spellings (127.1, 0x7f.1, ::ffff:127.0.0.1), nor redirects, nor a name server that
-answers differently the second time lead anywhere else. Proxies of the environment are not used.
+answers differently the second time lead anywhere else. Proxies of the environment are not used. Hosts that
+the operator names, with their ports, are exempt.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
-from kontext.errors import BadRequest
+from kontext.errors import BadConfig, BadRequest
 
 PORTS = (80, 443)
+DEFAULT_PORTS = {"http": 80, "https": 443}
+ANY_PORT = "*"
 REDIRECTS = 3
 # Networks whose addresses carry an IPv4 address: NAT64, 6to4 and Teredo.
 CARRIERS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
@@ -35,8 +38,51 @@ def check_address(text: str) -> None:
         raise BadRequest("the URL leads to a private address, which is not allowed")
 
 
-def check_url(url: str, private: bool = False) -> None:
-    """Raises BadRequest for what can be seen to be wrong without resolving a name."""
+def parse_host(entry: str) -> tuple[str, tuple[int, ...] | None]:
+    """(host, ports) of "NAME", "NAME:PORT", "[IPv6]:PORT" or "NAME:*"; ports None means all of them.
+
+    Raises BadConfig.
+    """
+    wrong = BadConfig(
+        f"the host {entry!r} cannot be read; write NAME, NAME:PORT or NAME:*, such as n8n.lan:5678"
+    )
+    text, ports = entry.strip(), None if entry.strip().endswith(f":{ANY_PORT}") else PORTS
+    if ports is None:
+        text = text.removesuffix(f":{ANY_PORT}")
+    try:
+        if text.count(":") > 1 and not text.startswith("["):
+            text = f"[{ipaddress.IPv6Address(text)}]"
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise wrong from None
+    if not host or parts.path or parts.query or parts.fragment or "@" in text or any(map(str.isspace, text)):
+        raise wrong
+    return _canonical(host), ports if port is None else (port,)
+
+
+def is_named(host: str, port: int, hosts: Sequence[str]) -> bool:
+    """Whether one of the operator's entries (see `parse_host`) is this host with this port."""
+    for named, ports in map(parse_host, hosts):
+        if named == _canonical(host) and (ports is None or port in ports):
+            return True
+    return False
+
+
+def _canonical(host: str) -> str:
+    """A host for comparison: lower case, no final dot, one spelling of an IP address."""
+    host = host.strip("[]").rstrip(".").lower()
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
+
+
+def check_url(url: str, private: bool = False, hosts: Sequence[str] = (), public: bool = True) -> None:
+    """Raises BadRequest for what can be seen to be wrong without resolving a name.
+
+    `hosts` are always allowed; others only where `public`, and at private addresses only where `private`.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -48,6 +94,8 @@ def check_url(url: str, private: bool = False) -> None:
         raise BadRequest("the URL must not carry a name or password")
     if any(ord(letter) <= 32 or letter == "\\" for letter in url):
         raise BadRequest("the URL contains letters that do not belong into a URL")
+    if is_named(parts.hostname, port or DEFAULT_PORTS[parts.scheme], hosts):
+        return
     if not private:
         if port is not None and port not in PORTS:
             raise BadRequest(f"the URL names port {port}; allowed are {' and '.join(map(str, PORTS))}")
@@ -55,15 +103,17 @@ def check_url(url: str, private: bool = False) -> None:
             check_address(parts.hostname)
         except ValueError:
             pass  # a name, looked at when it is resolved
+    if not public:
+        raise BadRequest("this server does not fetch pictures by URL; send the picture itself (base64)")
 
 
 class GuardedNetwork(httpcore.AsyncNetworkBackend):
     """Connects only to addresses that were checked, after the name was resolved."""
 
-    def __init__(self, private: bool) -> None:
+    def __init__(self, private: bool, hosts: Sequence[str] = ()) -> None:
         from httpcore._backends.auto import AutoBackend
 
-        self.private, self._inner = private, AutoBackend()
+        self.private, self.hosts, self._inner = private, hosts, AutoBackend()
 
     async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
         loop = asyncio.get_running_loop()
@@ -72,7 +122,7 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
         except (OSError, UnicodeError, TimeoutError):
             raise BadRequest("the host of the URL is not known") from None
         addresses = [str(entry[4][0]) for entry in found]
-        if not self.private:
+        if not self.private and not is_named(host, port, self.hosts):
             for address in addresses:
                 check_address(address)
         return await self._inner.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
@@ -93,26 +143,40 @@ async def request(
     limit_bytes: int,
     seconds: float,
     private: bool = False,
+    hosts: Sequence[str] = (),
+    public: bool = True,
     redirects: int = 0,
 ) -> tuple[int, bytes]:
     """(status, body). Raises BadRequest for forbidden, unreachable, slow or too large."""
     try:
         async with asyncio.timeout(seconds):
-            return await _request(method, url, headers, body, limit_bytes, private, redirects)
+            return await _request(method, url, headers, body, limit_bytes, private, hosts, public, redirects)
     except TimeoutError:
         raise BadRequest(f"the URL did not answer within {seconds:g} seconds") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
         raise BadRequest(f"the URL cannot be reached ({type(error).__name__})") from None
 
 
-async def _request(method, url, headers, body, limit_bytes, private, redirects) -> tuple[int, bytes]:
-    async with httpcore.AsyncConnectionPool(network_backend=GuardedNetwork(private)) as pool:
+async def _request(
+    method: str,
+    url: str,
+    headers: Mapping[str, str] | None,
+    body: bytes | None,
+    limit_bytes: int,
+    private: bool,
+    hosts: Sequence[str],
+    public: bool,
+    redirects: int,
+) -> tuple[int, bytes]:
+    async with httpcore.AsyncConnectionPool(network_backend=GuardedNetwork(private, hosts)) as pool:
         for _ in range(redirects + 1):
-            check_url(url, private)
+            check_url(url, private, hosts, public)
             target = httpcore.URL(url.split("#")[0].encode("ascii", "strict")) if url.isascii() else None
             if target is None:
                 raise BadRequest("the URL contains letters that do not belong into a URL")
-            async with pool.stream(method, target, headers=dict(headers or {}), content=body) as answer:
+            async with pool.stream(
+                method, target, headers=list((headers or {}).items()), content=body
+            ) as answer:
                 location = dict(answer.headers).get(b"location") or dict(answer.headers).get(b"Location")
                 if redirects and answer.status in (301, 302, 303, 307, 308) and location:
                     url = urljoin(url, location.decode("latin-1"))
@@ -126,10 +190,25 @@ async def _request(method, url, headers, body, limit_bytes, private, redirects) 
     raise BadRequest(f"the URL leads on more than {redirects} times")
 
 
-async def fetch(url: str, *, limit_bytes: int, seconds: float, private: bool = False) -> bytes:
+async def fetch(
+    url: str,
+    *,
+    limit_bytes: int,
+    seconds: float,
+    private: bool = False,
+    hosts: Sequence[str] = (),
+    public: bool = True,
+) -> bytes:
     """The body at a URL, after at most 3 redirects. Raises BadRequest."""
     status, data = await request(
-        "GET", url, limit_bytes=limit_bytes, seconds=seconds, private=private, redirects=REDIRECTS
+        "GET",
+        url,
+        limit_bytes=limit_bytes,
+        seconds=seconds,
+        private=private,
+        hosts=hosts,
+        public=public,
+        redirects=REDIRECTS,
     )
     if status != 200:
         raise BadRequest(f"the URL answers with status {status}")

@@ -9,20 +9,21 @@ import base64
 import binascii
 import hashlib
 import io
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
 from kontext.engine import pictures
-from kontext.errors import BadPicture, BadRequest
+from kontext.errors import BadPicture
 from kontext.server import fetching
 from kontext.server.errors import Refused, TooLarge
 from kontext.server.service import Service
 from kontext.session.pixels import to_png
 
-DATA_URI = re.compile(r"data:image/[a-z0-9.+-]{1,32}(?:;[a-z0-9=.+-]{1,64})*;base64,", re.IGNORECASE)
+DATA_HEAD = 1000  # characters of a data URL before its comma, at most
+SCHEME = 32  # characters of the scheme of a URL, at most
 DECODERS = 2  # pictures opened at the same time, for memory's sake
 REMEMBERED = 256
 """Pictures that are known again by their bytes: many prompts for one picture are the usual work."""
@@ -86,14 +87,13 @@ class Inputs:
 
     async def read(self, text: str, name: str) -> bytes:
         """base64, a data URI or a URL, as bytes. Raises BadPicture, BadRequest."""
-        if re.match(r"[a-z][a-z0-9+.-]{0,20}:", text[:32], re.IGNORECASE) and not DATA_URI.match(text):
+        text = text.strip()
+        if ":" in text[:SCHEME] and text[:5].lower() != "data:":
             return await self.fetch(text)
-        found = DATA_URI.match(text)
-        bare = "".join((text[found.end() :] if found else text).split())
         try:
-            data = base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+            data = await asyncio.to_thread(_decoded, text)
         except (binascii.Error, ValueError):
-            raise BadPicture(f"{name}: neither base64 nor a data URI of a picture") from None
+            raise BadPicture(f"{name}: neither base64 nor a data URL of a picture") from None
         if not data:
             raise BadPicture(f"{name}: it is empty")
         return data
@@ -101,12 +101,32 @@ class Inputs:
     async def fetch(self, url: str) -> bytes:
         """The picture at a URL, where the operator allows it. Raises BadRequest."""
         settings = self.service.settings
-        fetching.check_url(url, settings.private_addresses)
-        if not settings.fetch_urls:
-            raise BadRequest("this server does not fetch pictures by URL; send the picture itself (base64)")
         return await fetching.fetch(
             url,
             limit_bytes=settings.body_bytes,
             seconds=settings.fetch_seconds,
             private=settings.private_addresses,
+            hosts=settings.picture_hosts,
+            public=settings.fetch_urls,
         )
+
+
+def _decoded(text: str) -> bytes:
+    """The bytes of base64 (standard or URL alphabet, with or without padding) or of a data URL (RFC 2397).
+
+    The media type of a data URL is not looked at: the bytes tell what they are. Raises ValueError.
+    """
+    encoded = True
+    if text[:5].lower() == "data:":
+        comma = text.find(",", 5, DATA_HEAD)
+        if comma < 0:
+            raise ValueError("a data URL has a comma")
+        encoded = text[5:comma].replace(" ", "").lower().endswith(";base64")
+        text = text[comma + 1 :]
+        if not encoded or "%" in text:
+            data = unquote_to_bytes(text)
+            if not encoded:
+                return data
+            text = data.decode("ascii")
+    bare = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+    return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)

@@ -102,15 +102,21 @@ class Keys:
 
     def look_up(self, text: str) -> Key | None:
         """The key of this text when it is good; remembered for a few seconds."""
-        digest = _hash(text)
-        then, key = self._known.get(digest, (0.0, None))
+        return self._good(_hash(text), keys.c.hash)
+
+    def by_id(self, key_id: str) -> Key | None:
+        """The key with this id when it is good; remembered for a few seconds."""
+        return self._good(key_id, keys.c.id)
+
+    def _good(self, value: str, column: sql.ColumnElement[str]) -> Key | None:
+        then, key = self._known.get(value, (0.0, None))
         if time.monotonic() - then > REMEMBER_SECONDS:
             with self.store.reading() as db:
-                row = db.execute(sql.select(*COLUMNS).where(keys.c.hash == digest)).mappings().one_or_none()
+                row = db.execute(sql.select(*COLUMNS).where(column == value)).mappings().one_or_none()
             key = Key(**row) if row else None
             if len(self._known) > 10_000:
                 self._known.clear()
-            self._known[digest] = (time.monotonic(), key)
+            self._known[value] = (time.monotonic(), key)
         good = key is not None and not key.revoked and (key.expires is None or key.expires > time.time())
         return key if good else None
 

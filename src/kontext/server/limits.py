@@ -1,5 +1,5 @@
 """What every request passes before a route sees it: host, origin, size and pace of the body; and what every
-answer gets.
+answer gets. Below a path of a proxy (`public_url`), that path is taken off here.
 
 Plain ASGI, so that streams pass through untouched.
 """
@@ -7,12 +7,13 @@ Plain ASGI, so that streams pass through untouched.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kontext.server.answers import answer
@@ -21,6 +22,8 @@ from kontext.server.settings import Settings
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+LENGTH_DIGITS = 20  # of a Content-Length: more is no size of anything
 PROBES = ("/healthz", "/readyz")  # asked for by the address of a container, whatever its public name
 
 
@@ -31,8 +34,11 @@ class Gate:
         self.app, self.settings, self.figures = app, settings, figures
         self.too_large = f"the body is larger than {settings.body_bytes // 2**20} MiB"
         self.hosts = set(settings.allowed_hosts)
-        if settings.public_url:
-            self.hosts.add(urlsplit(settings.public_url).hostname or "")
+        self.base_path = settings.base_path
+        public = _parsed(settings.public_url) if settings.public_url else None
+        self.public_site = _site(public) if public else None
+        if public:
+            self.hosts.add(public.hostname or "")
         if settings.loopback:
             self.hosts |= LOOPBACK
 
@@ -41,6 +47,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
+        scope, whole_path = _without_base(scope, self.base_path), scope["path"]
 
         async def answered(message: Message) -> None:
             nonlocal status
@@ -56,7 +63,12 @@ class Gate:
                 self.figures.add(scope["method"], route, status, time.perf_counter() - started)
             await send(message)
 
-        if refusal := self._refusal(scope):
+        refusal = self._refusal(scope)
+        if not refusal and self.base_path and whole_path == unquote(self.base_path):
+            # Relative addresses of the page start from a path that ends with a slash.
+            query = scope.get("query_string", b"").decode("latin-1")
+            refusal = RedirectResponse(f"{self.base_path}/{'?' if query else ''}{query}", 308)
+        if refusal:
             await refusal(scope, receive, answered)
             return
         seen, whole = 0, False
@@ -76,9 +88,11 @@ class Gate:
 
         await self.app(scope, received, answered)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
+        if host and not (HOST.fullmatch(host) and _parsed(f"//{host}")):
+            return answer(400, "the Host header cannot be read", "bad_request")
         probed = scope["path"] in PROBES and not self.settings.loopback
         if (self.settings.loopback or self.settings.allowed_hosts) and not probed:
             name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
@@ -86,16 +100,48 @@ class Gate:
                 return answer(421, "this server does not answer to that name; see --allow-host", "forbidden")
         if scope["method"] not in SAFE:
             origin = headers.get("origin")
-            own = {host, urlsplit(self.settings.public_url).netloc} if self.settings.public_url else {host}
-            if (origin is not None and urlsplit(origin).netloc not in own) or headers.get(
-                "sec-fetch-site"
-            ) == "cross-site":
+            foreign = origin is not None and not self._is_own(origin, host)
+            if foreign or headers.get("sec-fetch-site") == "cross-site":
                 return answer(
                     403, "a page of another site asked; only this server's own pages may", "forbidden"
                 )
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
-            return answer(400, "the header Content-Length is no number", "bad_request")
-        if int(length) > self.settings.body_bytes:
+            return answer(400, "the Content-Length header must be a number of bytes", "bad_request")
+        if len(length) > LENGTH_DIGITS or int(length) > self.settings.body_bytes:
             return answer(413, self.too_large, "too_large")
         return None
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Whether a page with this Origin is one of ours; what cannot be parsed is not."""
+        parts = _parsed(origin)
+        if parts is None or parts.scheme not in ("http", "https"):
+            return False
+        return parts.netloc == host or _site(parts) == self.public_site
+
+
+def _parsed(url: str) -> SplitResult | None:
+    """The parts of a URL whose host and port can be read."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  raises for what is no port
+    except ValueError:
+        return None
+    return parts if parts.hostname else None
+
+
+def _site(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port: what makes an origin."""
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _without_base(scope: Scope, base_path: str) -> Scope:
+    """The request as if the service were at the root of its host."""
+    base = unquote(base_path)
+    path: str = scope["path"]
+    if not base or not (path == base or path.startswith(f"{base}/")):
+        return scope  # a proxy that strips the path itself, or a request that does not come through it
+    raw: bytes = scope.get("raw_path") or path.encode()
+    raw_base = base_path.encode()
+    raw = raw[len(raw_base) :] if raw.startswith(raw_base) else path[len(base) :].encode()
+    return {**scope, "path": path[len(base) :] or "/", "raw_path": raw or b"/"}

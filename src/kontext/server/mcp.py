@@ -15,6 +15,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from kontext import __version__
@@ -28,7 +29,10 @@ VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 INSTRUCTIONS = """Edit pictures by sentences; only what the sentence names changes.
 Begin with `edit` and the path of a picture, or with `generate`; both answer with a session.
 Go on with `edit` and that session: each edit is a turn, made from the current one or from `turn`.
-`vary` makes siblings of a turn. `history` lists sessions and turns."""
+`vary` makes siblings of a turn. `history` lists sessions and turns.
+With `save_to` the result is also written to a file, which must not exist yet."""
+SAVED = (".png", ".jpg", ".jpeg", ".webp")  # endings of files that are written
+VARIANTS, MAX_VARIANTS = 4, 8
 PARSE_ERROR, INVALID, NO_METHOD, BAD_PARAMS, FAILED = -32700, -32600, -32601, -32602, -32603
 
 
@@ -47,6 +51,11 @@ TURN = {"type": "integer", "description": "Number of the turn to start from; def
 SEED = {"type": "integer", "description": "The same seed gives the same picture."}
 STEPS = {"type": "integer", "minimum": 1, "maximum": 200}
 PATH = {"type": "string", "description": "Path of a picture on this machine."}
+SAVE_TO = {
+    "type": "string",
+    "description": "Path of a new file for the result: .png (with its history), .jpg or .webp. "
+    "Of several results the files are numbered: kid-1.png, kid-2.png.",
+}
 
 TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
     "generate": (
@@ -57,6 +66,7 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
             size={"type": "string", "description": "WxH or W:H"},
             seed=SEED,
             steps=STEPS,
+            save_to=SAVE_TO,
         ),
     ),
     "edit": (
@@ -82,6 +92,7 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
             },
             seed=SEED,
             steps=STEPS,
+            save_to=SAVE_TO,
         ),
     ),
     "vary": (
@@ -90,8 +101,9 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
             ("session",),
             session=SESSION,
             turn=TURN,
-            count={"type": "integer", "minimum": 1, "maximum": 8},
+            count={"type": "integer", "minimum": 1, "maximum": MAX_VARIANTS},
             seed=SEED,
+            save_to=SAVE_TO,
         ),
     ),
     "history": ("The turns of a session, or, without one, all sessions.", _schema((), session=SESSION)),
@@ -127,7 +139,9 @@ class Tools:
             return [self.store.create(picture, editor=self.editor).edit(prompt, **settings)]
         return [self._open(session or "").edit(prompt, **settings)]
 
-    def vary(self, session: str, turn: int | None = None, count: int = 4, **settings: Any) -> list[Turn]:
+    def vary(
+        self, session: str, turn: int | None = None, count: int = VARIANTS, **settings: Any
+    ) -> list[Turn]:
         found = self._open(session)
         if turn is not None:
             found.goto(turn)
@@ -163,7 +177,13 @@ class Tools:
                 )
                 raise BadRequest(f"arguments of {name}, {word}")
             known = {} if name == "history" else dict(on_step=on_step, cancel=cancel)
-            made = getattr(self, name)(**arguments, **known)
+            given = dict(arguments)
+            count = given.get("count", VARIANTS) if name == "vary" else 1
+            files = _new_files(given.pop("save_to", None), count)
+            made = getattr(self, name)(**given, **known)
+            saved = [
+                str(self.store.open(turn.session_id).save(file, turn)) for file, turn in zip(files, made)
+            ]
         except (KontextError, TypeError, ValueError) as error:
             return {"content": [{"type": "text", "text": str(error)}], "isError": True}
         if isinstance(made, dict):
@@ -173,6 +193,8 @@ class Tools:
             }
         session = self.store.open(made[0].session_id)
         facts = {"session": session.id, "turns": [_described(session, turn) for turn in made]}
+        if saved:
+            facts["saved"] = saved
         images = [
             {
                 "type": "image",
@@ -185,6 +207,26 @@ class Tools:
             "content": [*images, {"type": "text", "text": json.dumps(facts, ensure_ascii=False)}],
             "structuredContent": facts,
         }
+
+
+def _new_files(save_to: Any, count: Any) -> list[Path]:
+    """Where `count` results go; none without `save_to`. Raises BadRequest, before any work is done."""
+    if save_to is None:
+        return []
+    if not isinstance(save_to, str) or not save_to.strip() or "\x00" in save_to:
+        raise BadRequest("save_to must be the path of a new file, such as kid-edited.png")
+    path = Path(save_to).expanduser()
+    if path.suffix.lower() not in SAVED:
+        raise BadRequest(f"save_to must end with {', '.join(SAVED)}, got {path.name[:80]!r}")
+    if not path.parent.is_dir():
+        raise BadRequest(f"the folder {path.parent} does not exist")
+    files = [path]
+    if isinstance(count, int) and 1 < count <= MAX_VARIANTS:  # another count is refused by the tool itself
+        files = [path.with_stem(f"{path.stem}-{place}") for place in range(1, count + 1)]
+    for file in files:
+        if file.exists():
+            raise BadRequest(f"{file} exists; choose another name, nothing is overwritten")
+    return files
 
 
 def _described(session: Session, turn: Turn) -> dict[str, Any]:
@@ -200,13 +242,18 @@ def _described(session: Session, turn: Turn) -> dict[str, Any]:
     }
 
 
+def _id_of(number: Any) -> str:
+    """An id of JSON-RPC as text: 1 and "1" are two ids."""
+    return json.dumps(number, sort_keys=True)
+
+
 class Server:
     """Messages in, messages out. Requests are done one after the other; a cancellation is heard at once."""
 
     def __init__(self, tools: Tools, send: Callable[[dict[str, Any]], None]) -> None:
         self.tools, self.send = tools, send
         self._work: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._cancels: dict[Any, threading.Event] = {}
+        self._cancels: dict[str, threading.Event] = {}  # by id, of requests that are not answered yet
 
     def serve(self, lines: Iterable[str]) -> None:
         """Until the lines end; what was asked for before is still answered."""
@@ -236,19 +283,24 @@ class Server:
             return
         params = message.get("params") or {}
         if message["method"] == "notifications/cancelled" and isinstance(params, dict):
-            if event := self._cancels.get(str(params.get("requestId"))):
+            if event := self._cancels.get(_id_of(params.get("requestId"))):
                 event.set()
         elif "id" in message:
-            self._cancels[str(message["id"])] = threading.Event()
+            name = _id_of(message["id"])
+            if name in self._cancels:
+                self._fail(message["id"], INVALID, f"the id {name[:80]} belongs to an earlier request")
+                return
+            self._cancels[name] = threading.Event()
             self._work.put(message)
 
     def _run(self) -> None:
         while (message := self._work.get()) is not None:
             number, params = message["id"], message.get("params") or {}
+            name = _id_of(number)
             try:
                 if not isinstance(params, dict):
                     raise ValueError("params must be an object")
-                result = self._answer(message["method"], params, self._cancels[str(number)])
+                result = self._answer(message["method"], params, self._cancels[name])
                 self.send({"jsonrpc": "2.0", "id": number, "result": result})
             except LookupError as error:
                 self._fail(number, NO_METHOD, str(error.args[0]))
@@ -258,7 +310,7 @@ class Server:
                 log.exception("%s failed", message["method"])
                 self._fail(number, FAILED, "it failed; the log on stderr says why")
             finally:
-                self._cancels.pop(str(number), None)
+                self._cancels.pop(name, None)
 
     def _answer(self, method: str, params: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
         if method == "initialize":

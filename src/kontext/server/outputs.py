@@ -1,14 +1,17 @@
-"""Finished pictures of routes without sessions, as files with their provenance, and the URLs that lead to
-them.
+"""Finished pictures of routes without sessions, as files with their provenance, the URLs that lead to
+them, and the names of downloads.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
+import unicodedata
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sql
 
@@ -19,6 +22,14 @@ from kontext.session import Store, provenance
 from kontext.session.signing import Identity, sign_result
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
+NAME_LENGTH = 60  # characters of a download's name without number and ending: 240 bytes at most
+# Replaced by a hyphen: white space, and ASCII that shells, file systems or headers give a meaning to.
+SEPARATORS = re.compile(r"[\s\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f-]+")
+# Controls, surrogates, private use. Of the format characters (Cf) only the two joiners stay, without which
+# emoji and some scripts fall apart; the others could reverse the rest of the name.
+UNNAMED = ("Cc", "Cs", "Co", "Cf", "Zl", "Zp")
+JOINERS = "\u200c\u200d"
+
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -40,6 +51,26 @@ def encoded(store: Store, job: Job, result: Result, identity: Identity | None = 
         "seconds": result.seconds.get("total"),
         "warnings": list(result.warnings),
     }
+
+
+def disposition(name: str, ending: str, fallback: str, prefix: str = "") -> str:
+    """The Content-Disposition (RFC 6266) of a download: `prefix`, the words of `name`, `ending` ("png").
+
+    `filename` is ASCII, with `fallback` where nothing of the name is; `filename*` (RFC 8187) is sent beside
+    it when the name has other characters.
+    """
+    clean = "".join(
+        letter
+        for letter in unicodedata.normalize("NFC", name)
+        if letter in JOINERS or letter.isspace() or unicodedata.category(letter) not in UNNAMED
+    )
+    whole = SEPARATORS.sub("-", clean).strip("-")[:NAME_LENGTH].rstrip("-" + JOINERS) or fallback
+    ascii_letters = unicodedata.normalize("NFKD", clean).encode("ascii", "ignore").decode()
+    plain = SEPARATORS.sub("-", ascii_letters).strip("-")[:NAME_LENGTH].rstrip("-") or fallback
+    header = f'attachment; filename="{prefix}{plain}.{ending}"'
+    if not whole.isascii():
+        header += f"; filename*=UTF-8''{quote(f'{prefix}{whole}.{ending}', safe='')}"
+    return header
 
 
 def server_secret(store: Store, name: str = "sample") -> bytes:

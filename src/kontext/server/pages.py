@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import html
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
+
+from kontext.server.addresses import Addresses
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -41,6 +44,16 @@ POLICY = "; ".join(
 )
 # Not import(...), which waits until it is run.
 IMPORT = re.compile(r"""\b(?:import|from)\s*["'](\.[^"']+)["']""")
+UNKNOWN = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8" />
+<meta name="viewport" content="width=device-width, initial-scale=1" />
+<title>Not found - Kontext</title>
+<h1>Page not found</h1>
+<p>{words}</p>
+<p><a href="{home}">Open Kontext</a></p>
+</html>
+"""
 NONE_HERE = "<!doctype html><title>Kontext</title><p>The service runs, without a playground.</p>"
 
 
@@ -56,10 +69,13 @@ class Page:
 
 
 class Playground:
-    """The static files below a folder: scripts, styles and requests of this server only."""
+    """The static files below a folder: scripts, styles and requests of this server only. It also answers what
+    no route takes; `addresses` knows the routes, and `base_path` is where the page lies on the public host.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, addresses: Addresses | None = None, base_path: str = "") -> None:
         self.folder = folder.resolve()
+        self.addresses, self.base_path = addresses or Addresses(), base_path
         self.pages: dict[Path, Page] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,19 +83,26 @@ class Playground:
 
     def answer(self, request: Request) -> Response:
         """Raises HTTPException: 404, 405."""
-        if request.method not in ("GET", "HEAD"):
-            raise HTTPException(405)
-        wanted = request.url.path.removeprefix("/") or "index.html"
+        path = request.scope["path"]
+        wanted = path.removeprefix("/") or "index.html"
         headers = {"content-security-policy": POLICY, "cache-control": "no-cache", "vary": "accept-encoding"}
         file = self.folder / wanted
         try:
             inside = file.resolve().is_relative_to(self.folder) and file.is_file()
         except (ValueError, OSError):  # a name that no file can have
             inside = False
-        if not inside and wanted == "index.html":
-            return HTMLResponse(NONE_HERE, headers=headers)
+        found = inside or wanted == "index.html"
+        if found and request.method not in ("GET", "HEAD"):
+            words = f"{request.method} is not allowed at this address; use GET"
+            raise HTTPException(405, words, {"allow": "GET, HEAD"})
+        if not found:
+            refusal = self.addresses.refusal(request.method, path)
+            if request.method != "GET" or "text/html" not in request.headers.get("accept", ""):
+                raise refusal
+            text = UNKNOWN.format(words=html.escape(refusal.detail), home=f"{self.base_path}/")
+            return HTMLResponse(text, refusal.status_code, {"content-security-policy": POLICY})
         if not inside:
-            raise HTTPException(404)
+            return HTMLResponse(NONE_HERE, headers=headers)
         page = self.page(file)
         headers["etag"] = page.tag
         if wanted == "index.html":
@@ -111,9 +134,10 @@ class Playground:
             found |= dict.fromkeys(new)
             waiting += new
         names = (file.relative_to(self.folder).as_posix() for file in found)
-        return ", ".join(f"</{name}>; rel=modulepreload" for name in names)
+        return ", ".join(f"<{self.base_path}/{name}>; rel=modulepreload" for name in names)
 
     def words(self, wanted: str) -> str:
         """The texts of the page in the language that a browser asks for first, as a Link header."""
         known = wanted[:2].lower() in (file.stem for file in self.folder.glob("locales/*.json"))
-        return f"</locales/{wanted[:2].lower() if known else 'en'}.json>; rel=preload; as=fetch; crossorigin"
+        language = wanted[:2].lower() if known else "en"
+        return f"<{self.base_path}/locales/{language}.json>; rel=preload; as=fetch; crossorigin"

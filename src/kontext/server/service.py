@@ -127,9 +127,13 @@ class Service:
     async def submit(
         self, requests: Sequence[dict[str, Any]], *, refused: str | None = None, **about: Any
     ) -> list[Job]:
-        """`Queue.submit`, after a look at the prompt. Raises Busy when stopping, QueueFull, NoCredits."""
+        """`Queue.submit`, after a look at the prompt. Raises Busy when stopping, QueueFull, NoCredits, and
+        BadRequest for a prompt that is longer than the loaded model reads.
+        """
         if self.stopping:
             raise Busy("the server is stopping; try again in a moment")
+        if self.card:
+            await asyncio.to_thread(self.card.check_prompt, requests[0]["edit"]["prompt"])
         reason = refused or self.moderator.prompt(requests[0]["edit"]["prompt"])
         jobs = await asyncio.to_thread(self.queue.submit, requests, refused=reason, **about)
         if self.settings.log_prompts:
@@ -394,7 +398,7 @@ class Service:
             current=head is None or head.id == job.parent_id,
             also=lambda db: self.queue.done_within(db, job, {"seed": str(result.seed)}),
         )
-        return replace(job, state="done"), made_view(session, turn)
+        return replace(job, state="done"), made_view(session, turn, self.settings.base_path)
 
     async def _end(self, job: Job, state: str, error: str | None = None, result: dict | None = None) -> None:
         if await asyncio.to_thread(self.queue.finish, job, state, error=error, result=result):
@@ -420,7 +424,7 @@ class Service:
             turn = session.tree.find(job.id)
         except NotFound:
             return {}
-        return made_view(session, turn)
+        return made_view(session, turn, self.settings.base_path)
 
     def _tell_end(self, job: Job, made: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.ended[job.state] += 1
@@ -490,7 +494,7 @@ class Service:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _tell_webhook(self, job: Job) -> None:
-        origin = self.settings.public_url or job.request["output"].get("origin") or ""
+        origin = self.settings.public_base or job.request["output"].get("origin") or ""
         if await deliver(job, task_view(job, self.sample_url(job, origin)), self.settings):
             await asyncio.to_thread(self.queue.delivered, job)
 
@@ -517,8 +521,8 @@ def open_store(settings: Settings) -> Store:
     return Store(settings.folder, settings.blobs)
 
 
-def made_view(session: Session, turn: Turn) -> dict[str, Any]:
-    return {"turn": turn_view(turn), "head": session.current.id, "revision": session.revision}
+def made_view(session: Session, turn: Turn, base_path: str) -> dict[str, Any]:
+    return {"turn": turn_view(turn, base_path), "head": session.current.id, "revision": session.revision}
 
 
 def last_event(job: Job, made: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

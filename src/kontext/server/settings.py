@@ -5,6 +5,11 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from kontext.errors import BadConfig
+
+OWN_PATHS = ("api", "v1", "hf", "proxy")  # first parts of our own addresses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +19,9 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     public_url: str | None = None
-    """Where clients reach the service, when a proxy stands before it: https://pictures.example.org"""
+    """Where clients reach the service, when a proxy stands before it: https://pictures.example.org or, below
+    a path, https://example.org/kontext/. The proxy may pass the path on or strip it.
+    """
     allowed_hosts: tuple[str, ...] = ()
     """Further Host headers to answer to. On loopback only loopback names are answered (DNS rebinding)."""
 
@@ -67,6 +74,12 @@ class Settings:
 
     fetch_urls: bool = False
     """Whether pictures may be given by URL. Private addresses stay refused."""
+    picture_hosts: tuple[str, ...] = ()
+    """Hosts from which pictures are fetched even where `fetch_urls` is off or the address is private: "NAME",
+    "NAME:PORT" or "NAME:*". Without a port, 80 and 443.
+    """
+    webhook_hosts: tuple[str, ...] = ()
+    """Hosts to which webhooks may go even where the address is private, written like `picture_hosts`."""
     private_addresses: bool = False
     """Whether webhooks and picture URLs may lead to private addresses: for tests and closed networks."""
     fetch_seconds: float = 15.0
@@ -79,6 +92,41 @@ class Settings:
     """Sign PNG files that leave (C2PA, the `provenance` extra), with the identity in `data`/signing."""
 
     log_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises BadConfig."""
+        if hosts := (*self.picture_hosts, *self.webhook_hosts):
+            from kontext.server.fetching import parse_host
+
+            for entry in hosts:
+                parse_host(entry)
+        if self.public_url is not None:
+            try:
+                parts = urlsplit(self.public_url)
+                whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+            except ValueError:
+                whole = False
+            if not whole or parts.query or parts.fragment or parts.username or "//" in parts.path:
+                raise BadConfig(
+                    f"the public URL {self.public_url!r} cannot be used; "
+                    "write it like https://pictures.example.org or https://example.org/kontext/"
+                )
+
+            if self.base_path.split("/")[1:2] and self.base_path.split("/")[1] in OWN_PATHS:
+                raise BadConfig(
+                    f"the path of the public URL {self.public_url!r} begins like an address of the service "
+                    f"({', '.join(OWN_PATHS)}); choose another path"
+                )
+
+    @property
+    def public_base(self) -> str | None:
+        """`public_url` without a slash at its end."""
+        return self.public_url.rstrip("/") if self.public_url else None
+
+    @property
+    def base_path(self) -> str:
+        """The path of `public_url`, such as "/kontext"; "" where the service is at the root of its host."""
+        return urlsplit(self.public_url).path.rstrip("/") if self.public_url else ""
 
     @property
     def folder(self) -> Path:

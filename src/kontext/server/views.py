@@ -1,4 +1,8 @@
-"""Sessions, turns and jobs as JSON: for the own routes, and as tasks of the BFL dialect (docs/http.md)."""
+"""Sessions, turns and jobs as JSON: for the own routes, and as tasks of the BFL dialect (docs/http.md).
+
+`base_path` is the path of the public URL ("" or "/kontext"): addresses are given as a page of this server
+must ask for them.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +77,8 @@ class SessionLine(TypedDict):
     thumbnail: str | None
 
 
-def turn_view(turn: Turn) -> TurnView:
-    base = f"/api/sessions/{turn.session_id}/turns/{turn.id}"
+def turn_view(turn: Turn, base_path: str = "") -> TurnView:
+    base = f"{base_path}/api/sessions/{turn.session_id}/turns/{turn.id}"
     picture = f"{base}/picture" if turn.has_picture else None
     small = turn.size[0] <= THUMBNAIL_WIDTH  # such a picture is its own thumbnail: one request less
     return {
@@ -98,7 +102,7 @@ def turn_view(turn: Turn) -> TurnView:
     }
 
 
-def session_view(session: Session, jobs: Iterable[JobView] = ()) -> SessionView:
+def session_view(session: Session, jobs: Iterable[JobView] = (), base_path: str = "") -> SessionView:
     return {
         "id": session.id,
         "name": session.name,
@@ -108,14 +112,14 @@ def session_view(session: Session, jobs: Iterable[JobView] = ()) -> SessionView:
         "head": session.tree.current.id if session.tree.current else None,
         "can_undo": _can(session.tree.undo),
         "can_redo": _can(session.tree.redo),
-        "turns": [turn_view(turn) for turn in session.turns],
+        "turns": [turn_view(turn, base_path) for turn in session.turns],
         "jobs": list(jobs),
     }
 
 
-def line_view(info: SessionInfo) -> SessionLine:
+def line_view(info: SessionInfo, base_path: str = "") -> SessionLine:
     """One line of the list of sessions."""
-    thumbnail = f"/api/sessions/{info.id}/thumbnail" if info.turns else None
+    thumbnail = f"{base_path}/api/sessions/{info.id}/thumbnail" if info.turns else None
     return {
         "id": info.id,
         "name": info.name,

@@ -45,6 +45,7 @@ async def deliver(job: Job, task: Mapping[str, Any], settings: Settings) -> bool
             limit_bytes=ANSWER_BYTES,
             seconds=settings.fetch_seconds,
             private=settings.private_addresses,
+            hosts=settings.webhook_hosts,
         )
         if not 200 <= status < 300:
             raise BadRequest(f"it answered {status}")

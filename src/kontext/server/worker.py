@@ -17,14 +17,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from kontext.engine.requests import EditRequest, Result
 from kontext.errors import Cancelled, KontextError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +76,22 @@ class Card:
     steps: int
     guidance: float
     warnings: tuple[str, ...]
+    prompt_tokens: int | None = None
+    """The longest prompt that the model reads, as `tokenizer` (JSON of the tokenizers library) counts it."""
+    tokenizer: str | None = None
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raises BadRequest for a prompt that is longer than the model reads."""
+        if self._tokenizer is not None and self.prompt_tokens is not None:
+            from kontext.engine.prompt_length import check_length
+
+            check_length(self._tokenizer, prompt, self.prompt_tokens, self.name)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer | None:
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(self.tokenizer) if self.tokenizer else None
 
 
 Tell = Callable[[str, int, int, bytes | None], None]  # job id, step, steps, preview as JPEG
@@ -105,6 +125,7 @@ class Station:
         model = self.editor.model
         preset = model.preset
         sampling = preset.sampling
+        tokenizer = getattr(model, "tokenizer", None)
         return Card(
             name=model.name,
             fingerprint=model.fingerprint,
@@ -113,6 +134,8 @@ class Station:
             steps=sampling.steps,
             guidance=sampling.guidance,
             warnings=tuple(model.warnings),
+            prompt_tokens=preset.text_length if tokenizer else None,
+            tokenizer=tokenizer.to_str() if tokenizer else None,
         )
 
     def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:

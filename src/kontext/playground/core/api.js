@@ -1,4 +1,5 @@
 // The HTTP API as it is documented in docs/http.md; nothing here knows the page.
+// Addresses are relative to the page, which may lie below a path of a proxy.
 
 export class ApiError extends Error {
   constructor(message, { status = 0, code = 'offline', retryAfter = null } = {}) {
@@ -38,17 +39,17 @@ function upload(address, field, file, name) {
   return call('POST', address, form);
 }
 
-const at = (session, ...rest) => ['/api/sessions', session, ...rest].map((part, i) => (i ? encodeURIComponent(part) : part)).join('/');
+const at = (session, ...rest) => ['api/sessions', session, ...rest].map((part, i) => (i ? encodeURIComponent(part) : part)).join('/');
 
 export const api = {
-  capabilities: () => call('GET', '/api/capabilities'),
-  examples: () => call('GET', '/api/examples'),
-  login: (key) => call('POST', '/api/login', { key }),
-  picture: (file, name) => upload('/api/pictures', 'picture', file, name),
-  pictureAt: (url) => call('POST', '/api/pictures', { url }),
-  prefill: (what) => call('POST', '/api/prefill', what),
-  sessions: () => call('GET', '/api/sessions'),
-  create: (what) => call('POST', '/api/sessions', what),
+  capabilities: () => call('GET', 'api/capabilities'),
+  examples: () => call('GET', 'api/examples'),
+  login: (key) => call('POST', 'api/login', { key }),
+  picture: (file, name) => upload('api/pictures', 'picture', file, name),
+  pictureAt: (url) => call('POST', 'api/pictures', { url }),
+  prefill: (what) => call('POST', 'api/prefill', what),
+  sessions: () => call('GET', 'api/sessions'),
+  create: (what) => call('POST', 'api/sessions', what),
   session: (id) => call('GET', at(id)),
   renameSession: (id, name) => call('PATCH', at(id), { name }),
   deleteSession: (id) => call('DELETE', at(id)),
@@ -57,10 +58,10 @@ export const api = {
   deleteTurn: (id, turn) => call('DELETE', at(id, 'turns', turn)),
   edit: (id, body) => call('POST', at(id, 'edits'), body),
   variants: (id, turn, count) => call('POST', at(id, 'turns', turn, 'variants'), { count }),
-  job: (job) => call('GET', `/api/jobs/${encodeURIComponent(job)}`),
-  cancel: (job) => call('POST', `/api/jobs/${encodeURIComponent(job)}/cancel`),
-  retry: (job) => call('POST', `/api/jobs/${encodeURIComponent(job)}/retry`),
-  restore: (file) => upload('/api/sessions/import', 'file', file),
+  job: (job) => call('GET', `api/jobs/${encodeURIComponent(job)}`),
+  cancel: (job) => call('POST', `api/jobs/${encodeURIComponent(job)}/cancel`),
+  retry: (job) => call('POST', `api/jobs/${encodeURIComponent(job)}/retry`),
+  restore: (file) => upload('api/sessions/import', 'file', file),
   exportAddress: (id) => at(id, 'export'),
   eventsAddress: (id) => at(id, 'events'),
 };

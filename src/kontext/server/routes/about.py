@@ -55,6 +55,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "references": MAX_CONTEXTS - 1,
             "variants": MAX_VARIANTS,
             "prompt_characters": 10_000,
+            "prompt_tokens": card.prompt_tokens if card else None,
             "steps": [1, MAX_STEPS],
             "guidance": list(GUIDANCE),
             "active_jobs": settings.active_jobs,
@@ -62,7 +63,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
         "features": {
             "keys": settings.keys_needed,
             "login": settings.keys_needed,
-            "fetch_urls": settings.fetch_urls,
+            "fetch_urls": settings.fetch_urls or bool(settings.picture_hosts),
             "moderation": bool(settings.banned_words or settings.nsfw),
             "credits": settings.keys_needed,
         },
@@ -71,21 +72,32 @@ async def capabilities(request: Request) -> dict[str, Any]:
 
 @router.post("/api/login", tags=["own"], status_code=204)
 async def login(request: Request, body: Login, response: Response) -> None:
-    """Put a key into a cookie that scripts cannot read, so that pictures and events of a page carry it."""
-    service = service_of(request)
-    if service.settings.keys_needed:
-        if await asyncio.to_thread(request.app.state.keys.look_up, body.key) is None:
+    """Exchange a key for a cookie that scripts cannot read, so that pictures and events of a page carry it.
+    It is good for a week, and no longer than the key.
+    """
+    settings, state = service_of(request).settings, request.app.state
+    if settings.keys_needed:
+        key = await asyncio.to_thread(state.keys.look_up, body.key)
+        if key is None:
             raise NoKey("this key is not known, has expired or was revoked; ask the operator for one")
-        secure = (service.settings.public_url or str(request.url)).startswith("https:")
+        token, seconds = state.logins.token(key)
+        secure = (settings.public_url or str(request.url)).startswith("https:")
         response.set_cookie(
-            COOKIE, body.key, httponly=True, samesite="strict", secure=secure, max_age=30 * 86400
+            COOKIE,
+            token,
+            max_age=seconds,
+            path=f"{settings.base_path}/",
+            httponly=True,
+            samesite="strict",
+            secure=secure,
         )
 
 
 @router.post("/api/logout", tags=["own"], status_code=204)
-async def logout(response: Response) -> None:
+async def logout(request: Request, response: Response) -> None:
     """Forget the cookie."""
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    path = f"{service_of(request).settings.base_path}/"
+    response.delete_cookie(COOKIE, path=path, httponly=True, samesite="strict")
 
 
 @lru_cache
@@ -106,12 +118,12 @@ def example_bytes(name: str) -> bytes:
 
 
 @router.get("/api/examples", tags=["own"])
-async def examples(key: Reader) -> dict[str, list[dict[str, Any]]]:
+async def examples(key: Reader, request: Request) -> dict[str, list[dict[str, Any]]]:
     """Pictures to begin with, and what to say to them."""
-    table = example_table().values()
+    base = f"{service_of(request).settings.base_path}/api/examples"
     shown = [
-        {key: one[key] for key in ("name", "title", "prompts")} | {"picture": f"/api/examples/{one['name']}"}
-        for one in table
+        {field: one[field] for field in ("name", "title", "prompts")} | {"picture": f"{base}/{one['name']}"}
+        for one in example_table().values()
     ]
     return {"examples": shown}
 

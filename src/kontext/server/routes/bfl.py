@@ -52,6 +52,13 @@ def aspect(text: str | None) -> str | None:
     return f"{int(width)}:{int(height)}"
 
 
+Url = Annotated[
+    str,
+    Field(min_length=1, max_length=2083, json_schema_extra={"format": "uri"}),
+    AfterValidator(storable),
+]
+
+
 class KontextInputs(BaseModel):
     """FluxKontextProInputs, with `steps` and `guidance` as an extension."""
 
@@ -69,9 +76,7 @@ class KontextInputs(BaseModel):
     seed: int | None = Field(None, ge=0, lt=2**64)
     aspect_ratio: Annotated[str | None, AfterValidator(aspect)] = None
     output_format: Format | None = "png"
-    webhook_url: Annotated[
-        str | None, Field(min_length=1, max_length=2083), AfterValidator(lambda url: url and storable(url))
-    ] = None
+    webhook_url: Url | None = None
     webhook_secret: Annotated[
         str | None, Field(max_length=1000), AfterValidator(lambda text: text and storable(text))
     ] = None
@@ -104,7 +109,7 @@ class TaskResult(BaseModel):
 
 def origin_of(request: Request) -> str:
     """Scheme and host under which the client reached us, so that the URLs it gets work for it."""
-    return (service_of(request).settings.public_url or str(request.base_url)).rstrip("/")
+    return service_of(request).settings.public_base or str(request.base_url).rstrip("/")
 
 
 async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
@@ -113,7 +118,8 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
     if body.prompt_upsampling:
         raise BadRequest("prompt_upsampling is not offered here; write the prompt out and leave it false")
     if body.webhook_url:
-        fetching.check_url(body.webhook_url, service.settings.private_addresses)
+        settings = service.settings
+        fetching.check_url(body.webhook_url, settings.private_addresses, settings.webhook_hosts)
     given = [body.input_image, body.input_image_2, body.input_image_3, body.input_image_4]
     names = ["input_image", "input_image_2", "input_image_3", "input_image_4"]
     kept, reason = [], None

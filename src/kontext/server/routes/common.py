@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import NotFound
 from kontext.server.keys import Key
 from kontext.server.queue import Job
@@ -33,7 +34,7 @@ def spoken(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(storable)]
 Name = Annotated[str, Field(max_length=200), AfterValidator(storable)]
-Prompt = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(spoken)]
+Prompt = Annotated[str, Field(max_length=10_000, json_schema_extra={"minLength": 1}), AfterValidator(spoken)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -70,8 +71,19 @@ def shown(service: Service, jobs: Iterable[Job]) -> list[JobView]:
     return [job_view(job, service.places.get(job.id, last), service.hub.steps.get(job.id)) for job in jobs]
 
 
+def check_size(service: Service, size: str | None, picture: tuple[int, int] | None) -> None:
+    """Refuse now a size (None: the usual one) that the editor would refuse later. Raises BadRequest."""
+    if service.card is None:
+        return  # the model still loads
+    if picture is None:
+        plan_generate(size, service.card.sizes)
+    else:
+        plan_edit(picture, size or "match", service.card.sizes)
+
+
 def whole(service: Service, session: Session) -> SessionView:
-    return session_view(session, shown(service, service.queue.active(session.id)))
+    jobs = shown(service, service.queue.active(session.id))
+    return session_view(session, jobs, service.settings.base_path)
 
 
 def changed(service: Service, session: Session) -> None:

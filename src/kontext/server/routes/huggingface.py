@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kontext.engine.requests import MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest
 from kontext.server.access import Maker, service_of
-from kontext.server.answers import FAILURES
+from kontext.server.answers import FAILURES, first_problem
 from kontext.server.outputs import TYPES
 from kontext.server.routes.common import Prompt
 from kontext.server.routes.openai import ended_jobs, sample_bytes
@@ -66,8 +66,8 @@ async def image_to_image(key: Maker, request: Request, model: str) -> Response:
     try:
         parameters = Parameters.model_validate(body.get("parameters") or {})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadRequest(f"parameters.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        where, words = first_problem(error.errors())
+        raise BadRequest(f"parameters.{where}: {words}" if where else f"parameters: {words}") from None
     if parameters.negative_prompt:
         raise BadRequest(
             "negative_prompt is not offered by this model; say in the prompt what you want instead"

@@ -1,4 +1,4 @@
-"""The OpenAI dialect: /v1/images/edits (multipart), /v1/images/generations, /v1/models.
+"""The OpenAI dialect: /v1/images/edits (multipart or JSON), /v1/images/generations, /v1/models.
 
 Field names are those of OpenAI's Images API; `seed`, `num_inference_steps` and `guidance_scale` are taken
 in addition, as vLLM-Omni takes them. `markup` is a transparent picture laid over the first image; `mask` is
@@ -10,28 +10,35 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from kontext.engine.requests import MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.errors import NotReady, Refused
-from kontext.server.inputs import Kept
+from kontext.server.inputs import Inputs, Kept
 from kontext.server.keys import Key
 from kontext.server.queue import Job
 from kontext.server.routes.bfl import origin_of
-from kontext.server.routes.common import Prompt, storable
+from kontext.server.routes.common import check_size
 from kontext.server.routes.events import stream
-from kontext.server.routes.pictures import form_of, inputs_of, is_form
+from kontext.server.routes.openai_fields import (
+    EDIT_BODY,
+    EditFields,
+    Given,
+    ImageRequest,
+    from_form,
+    from_json,
+    naming,
+    refusal,
+)
+from kontext.server.routes.pictures import form_of, inputs_of, is_form, is_json, json_of
 from kontext.server.service import Service, shape_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
@@ -40,97 +47,36 @@ LOOK_SECONDS = 1.0  # between two looks whether the client is still there
 OPAQUE = {"background": "opaque", "quality": "high"}  # what our answers say, whatever was asked for
 
 
-def size_of(text: str | None) -> str | None:
-    """auto or WxH, both divisible by 16 and within 1:3 to 3:1."""
-    if text in (None, "", "auto"):
-        return None
-    found = re.fullmatch(r"([1-9]\d{1,4})x([1-9]\d{1,4})", text or "")
-    if not found:
-        raise ValueError("size is auto or WIDTHxHEIGHT, such as 1024x1024")
-    width, height = int(found[1]), int(found[2])
-    if width % 16 or height % 16 or not 1 / 3 <= width / height <= 3:
-        raise ValueError("width and height of size must be divisible by 16, their ratio between 1:3 and 3:1")
-    return f"{width}x{height}"
-
-
-class ImageRequest(BaseModel):
-    """The fields that generations and edits share; unknown ones are ignored."""
-
-    model_config = ConfigDict(
-        extra="ignore", json_schema_extra={"examples": [{"prompt": "A kid on a beach", "n": 1}]}
-    )
-    prompt: Prompt
-    model: Annotated[
-        str | None, Field(max_length=200), AfterValidator(lambda text: text and storable(text))
-    ] = None
-    n: int | None = Field(1, ge=1, le=10)
-    size: Annotated[str | None, Field(max_length=32), AfterValidator(size_of)] = None
-    output_format: str | None = Field("png", pattern="^(png|jpeg|webp)$")
-    response_format: str | None = Field("b64_json", pattern="^(url|b64_json)$")
-    stream: bool | None = False
-    partial_images: int | None = Field(0, ge=0, le=3)
-    seed: int | None = Field(None, ge=0, le=MAX_SEED - 10)
-    num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
-    guidance_scale: float | None = Field(None, ge=1, le=30)
-
-
-EDIT_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["prompt", "image"],
-                    "properties": {
-                        "image": {"type": "string", "format": "binary"},
-                        "image[]": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "mask": {"type": "string", "format": "binary"},
-                        "markup": {"type": "string", "format": "binary"},
-                        "prompt": {"type": "string"},
-                        "n": {"type": "integer", "minimum": 1, "maximum": 10},
-                        "size": {"type": "string"},
-                        "output_format": {"type": "string", "enum": ["png", "jpeg", "webp"]},
-                        "stream": {"type": "boolean"},
-                        "partial_images": {"type": "integer", "minimum": 0, "maximum": 3},
-                        "seed": {"type": "integer"},
-                        "num_inference_steps": {"type": "integer"},
-                        "guidance_scale": {"type": "number"},
-                    },
-                }
-            }
-        },
-    }
-}
-
-
 @router.post("/images/edits", openapi_extra=EDIT_BODY, response_model=None)
 async def edits(key: Maker, request: Request) -> dict[str, Any] | StreamingResponse:
     """Edit the first image; further images are references."""
-    inputs = inputs_of(request)
-    if not is_form(request):
-        raise BadRequest("images/edits takes multipart/form-data")
-    form = await form_of(request)
-    body = _checked({name: given[-1] for name, given in form.items() if given and isinstance(given[-1], str)})
-    images = [
-        data for field in ("image", "image[]") for data in form.get(field, []) if isinstance(data, bytes)
-    ]
-    if not 1 <= len(images) <= MAX_CONTEXTS:
-        raise BadRequest(f"{len(images)} images; 1 to {MAX_CONTEXTS} are taken, the first is edited")
-    kept = [await inputs.keep(data, f"image {place}") for place, data in enumerate(images, start=1)]
-    pictures = {"picture": [kept[0]], "references": kept[1:]}
-    for role in ("mask", "markup"):
-        if form.get(role):
-            if not isinstance(form[role][0], bytes):
-                raise BadRequest(f"{role} must be a file")
-            one = await inputs.keep(form[role][0], f"the {role}", mask=role == "mask")
-            if one.size != kept[0].size:
-                wanted = f"{kept[0].size[0]}x{kept[0].size[1]} pixels"
-                raise BadRequest(f"the {role} must be as large as the first image, {wanted}")
-            pictures[role] = [one]
-    if "mask" in pictures and "markup" in pictures:
-        raise BadRequest("give either mask or markup, not both")
-    return await _make(request, key, body, pictures, "image_edit")
+    if is_form(request):
+        fields = from_form(await form_of(request))
+    elif is_json(request):
+        fields = from_json(await json_of(request))
+    else:
+        raise BadRequest("images/edits needs a body of type multipart/form-data or application/json")
+    pictures = await _pictures(inputs_of(request), fields)
+    return await _make(request, key, fields.body, pictures, "image_edit")
+
+
+async def _pictures(inputs: Inputs, fields: EditFields) -> dict[str, list[Kept]]:
+    """The pictures of an edit by role, stored."""
+    kept = [await _stored(inputs, one, f"image {place}") for place, one in enumerate(fields.images, start=1)]
+    pictures = {"picture": kept[:1], "references": kept[1:]}
+    for role, given in fields.roles.items():
+        one = await _stored(inputs, given, f"the {role}", mask=role == "mask")
+        if one.size != kept[0].size:
+            wanted = f"{kept[0].size[0]}x{kept[0].size[1]} pixels"
+            raise refusal(role, f"the {role} must be as large as the first image, {wanted}")
+        pictures[role] = [one]
+    return pictures
+
+
+async def _stored(inputs: Inputs, given: Given, name: str, *, mask: bool = False) -> Kept:
+    with naming(given.param):
+        data = given.source if isinstance(given.source, bytes) else await inputs.read(given.source, name)
+        return await inputs.keep(data, name, mask=mask)
 
 
 @router.post("/images/generations", response_model=None)
@@ -157,14 +103,6 @@ async def model(key: Reader, request: Request, model: str) -> dict[str, Any]:
     return {"id": model[:200], "object": "model", "created": 0, "owned_by": "openkontext"}
 
 
-def _checked(fields: Mapping[str, str]) -> ImageRequest:
-    try:
-        return ImageRequest.model_validate({name: text for name, text in fields.items() if text != ""})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BadRequest(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
 async def _make(
     request: Request, key: Key, body: ImageRequest, pictures: Mapping[str, list[Kept]], kind: str
 ) -> Any:
@@ -179,6 +117,8 @@ async def _make(
     edit |= {"size": body.size or ("match" if picture else None), "lock": None if picture else False}
     edit = {name: value for name, value in edit.items() if value is not None}
     output = {"format": body.output_format or "png"}
+    with naming("size"):
+        check_size(service, body.size, picture.size if picture else None)
     named = {role: [one.sha256 for one in given] for role, given in pictures.items() if given}
     wishes = [
         {"edit": {**edit, "seed": first + i}, "pictures": named, "output": output} for i in range(body.n or 1)

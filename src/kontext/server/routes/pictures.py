@@ -35,7 +35,7 @@ PICTURE_BODY: dict[str, Any] = {
                 }
             },
             "application/json": {
-                "schema": {"type": "object", "properties": {"url": {"type": "string"}}},
+                "schema": {"type": "object", "properties": {"url": {"type": "string", "format": "uri"}}},
                 "example": {"url": "https://example.org/kid.png"},
             },
         },
@@ -96,6 +96,11 @@ def is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
+def is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
 @router.post("/pictures", status_code=201, openapi_extra=PICTURE_BODY)
 async def upload(key: Maker, request: Request) -> Upload:
     """Keep a picture and prefill it."""
@@ -110,7 +115,7 @@ async def upload(key: Maker, request: Request) -> Upload:
     kept = await inputs.keep(data)
     await asyncio.to_thread(service.queue.add_upload, key.id, kept.sha256, kept.size)
     await service.prefill(kept.sha256)
-    url = f"/api/pictures/{kept.sha256}"
+    url = f"{service.settings.base_path}/api/pictures/{kept.sha256}"
     return {"picture": kept.sha256, "size": list(kept.size), "url": url, "warnings": list(kept.warnings)}
 
 

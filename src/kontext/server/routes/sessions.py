@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +19,7 @@ from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.errors import TooLarge
 from kontext.server.keys import Key
-from kontext.server.outputs import FORMATS, TYPES
+from kontext.server.outputs import FORMATS, TYPES, disposition
 from kontext.server.routes.about import example_bytes
 from kontext.server.routes.common import Body, Name, Sha256, Text, changed, open_session, whole, with_example
 from kontext.server.routes.pictures import PICTURE_BODY, file_of, form_of, inputs_of, is_form, json_of, png
@@ -122,7 +121,9 @@ def _checked(body: dict[str, Any]) -> NewSession:
 @router.get("")
 def listing(key: Reader, request: Request) -> dict[str, list[SessionLine]]:
     """Sessions of the caller, last used first."""
-    return {"sessions": [line_view(info) for info in service_of(request).store.sessions(owner=key.id)]}
+    service = service_of(request)
+    base_path = service.settings.base_path
+    return {"sessions": [line_view(info, base_path) for info in service.store.sessions(owner=key.id)]}
 
 
 @router.post("/import", status_code=201, openapi_extra=FILE_BODY)
@@ -264,7 +265,7 @@ def picture(
     found = open_session(service, key, session)
     made = found.tree.find(turn)
     sha256 = _blob(made, "picture")
-    if width is not None and width < made.size[0]:
+    if width is not None and width < made.size[0] and not download:
         return png(request, _smaller(service, sha256, width), f"{sha256}-{width}", "image/webp")
     if format == "png" and not download:
         return png(request, service.store.blobs.get(sha256), sha256)
@@ -276,11 +277,9 @@ def picture(
         data = provenance.encode(made.picture, chain, FORMATS[format])
     response = Response(data, media_type=TYPES[format], headers={"cache-control": "private, no-cache"})
     if download:
-        name = (
-            re.sub(r"[^a-z0-9]+", "-", (made.prompt or found.name or "picture").lower()).strip("-")[:60]
-            or "picture"
-        )
-        response.headers["content-disposition"] = f'attachment; filename="{made.number:02d}-{name}.{format}"'
+        name = (made.name or made.prompt or found.name).lower()
+        number = f"{made.number:02d}-"
+        response.headers["content-disposition"] = disposition(name, format, "picture", number)
     return response
 
 
@@ -312,9 +311,9 @@ def export(key: Reader, request: Request, session: str) -> Response:
     except BaseException:
         folder.cleanup()
         raise
-    name = re.sub(r"[^A-Za-z0-9]+", "-", found.name).strip("-")[:60] or "session"
+    headers = {"content-disposition": disposition(found.name, "zip", "session")}
     return FileResponse(
-        path, media_type="application/zip", filename=f"{name}.zip", background=BackgroundTask(folder.cleanup)
+        path, media_type="application/zip", headers=headers, background=BackgroundTask(folder.cleanup)
     )
 
 

@@ -1,0 +1,79 @@
+"""Answers to requests that no route takes: which address was meant, or which method.
+
+Clients are pointed here by a base URL, and a base URL is easily wrong by a "/v1", a slash or a path of a
+proxy. The nearest known address is named in the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route, compile_path
+
+PREFIXES = ("", "/v1", "/api")
+SEGMENTS = 12  # of a path that are looked at
+SHOWN = 80  # characters of a path that are repeated in an answer
+
+
+class Addresses:
+    """The paths of an API with their methods."""
+
+    def __init__(self, routes: Iterable[BaseRoute] = ()) -> None:
+        self.methods: dict[str, set[str]] = {}
+        for route in routes:
+            if isinstance(route, Route):
+                self.methods.setdefault(route.path, set()).update(route.methods or ())
+        self._patterns: Mapping[str, re.Pattern[str]] = {path: compile_path(path)[0] for path in self.methods}
+
+    def allowed(self, path: str) -> set[str]:
+        """The methods of a path; empty when it is unknown."""
+        return {
+            method
+            for known, methods in self.methods.items()
+            if self._patterns[known].match(path)
+            for method in methods
+        }
+
+    def nearest(self, path: str) -> str | None:
+        """The known address that a wrong one most likely stands for: with or without a prefix, without
+        doubled slashes, without what precedes it. None when there is none.
+        """
+        segments = [segment for segment in path.split("/") if segment][:SEGMENTS]
+        for start in range(len(segments)):
+            for prefix in PREFIXES:
+                whole = f"{prefix}/{'/'.join(segments[start:])}"
+                for candidate in (whole, whole.lower()):
+                    if candidate != path and self._is_meant(candidate):
+                        return candidate
+        return None
+
+    def _is_meant(self, candidate: str) -> bool:
+        """Whether it is a known path; not one that takes any name at all (/hf/{model})."""
+        return any(
+            pattern.match(candidate)
+            for known, pattern in self._patterns.items()
+            if known != "/hf/{model:path}"
+        )
+
+    def refusal(self, method: str, path: str) -> HTTPException:
+        """405 for a known path, 404 with a hint for every other one."""
+        if allowed := self.allowed(path):
+            names = ", ".join(sorted(allowed))
+            return HTTPException(
+                405, f"{method} is not allowed at this address; use {names}", {"allow": names}
+            )
+        words = f"no such address: {method} {printable(path)}"
+        meant = self.nearest(path)
+        if meant:
+            return HTTPException(
+                404, f"{words}; did you mean {printable(meant)}? Check the client's base URL"
+            )
+        return HTTPException(404, f"{words}; /openapi.json lists all addresses")
+
+
+def printable(path: str) -> str:
+    """A path as it can be repeated to the one who asked."""
+    short = path if len(path) <= SHOWN else path[:SHOWN] + "..."
+    return "".join(letter if letter.isprintable() else "?" for letter in short)
