@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 MIN_SIDE = 16
 MAX_SIDE = 16384
 MAX_PIXELS = 8192 * 8192
+MAX_NAME_BYTES = 255  # of a file name, on all usual file systems
 
 READABLE = formats.READABLE
 XMP = "XML:com.adobe.xmp"  # the key under which PNG keeps an XMP packet
@@ -268,7 +269,7 @@ def save(image: Image.Image, path: os.PathLike | str, text: Mapping[str, str] | 
 def write(path: os.PathLike | str, data: bytes) -> Path:
     """Bytes under a name, atomically: a temporary file beside it, then a rename. Raises BadRequest."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = _temporary(path)
     try:
         with open(part, "xb") as file:
             file.write(data)
@@ -284,3 +285,46 @@ def write(path: os.PathLike | str, data: bytes) -> Path:
         part.unlink(missing_ok=True)
         raise
     return path
+
+
+def _temporary(path: Path) -> Path:
+    """A new name in the folder of `path`, short enough wherever a name of any length is."""
+    return path.with_name(f".{secrets.token_hex(4)}.part")
+
+
+def check_writable(path: os.PathLike | str) -> None:
+    """Raise BadRequest unless `write` and `save` can write under this name, as far as can be known before."""
+    path = Path(path)
+    format_for(path)
+    folder = path.parent
+    try:
+        if not folder.is_dir():
+            raise BadRequest(f"{path}: the folder {folder} does not exist; make it first")
+        if path.is_dir():
+            raise BadRequest(f"{path}: a folder has this name; choose another")
+        path.exists()  # says when the name or the whole path is too long
+        part = _temporary(path)
+        part.touch(exist_ok=False)
+        part.unlink()
+    except OSError as error:
+        raise BadRequest(f"{path}: cannot be written ({error.strerror}); choose another name") from None
+    except ValueError as error:  # a zero byte
+        raise BadRequest(f"{str(path)!r}: cannot be written ({error}); choose another name") from None
+
+
+def looks_like_picture(path: Path) -> bool:
+    """Whether a file is a picture to a person: by its ending, by its first bytes, or because it opens."""
+    if path.suffix.lower() in formats.ENDINGS:
+        return True
+    try:
+        with open(path, "rb") as file:
+            if formats.signature(file.read(formats.HEAD_BYTES)):
+                return True
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore")
+            with Image.open(path, formats=READABLE):
+                pass
+        load(path)  # formats without a signature: other files look like them at first
+    except Exception:  # decoders of other files raise almost anything
+        return False
+    return True
