@@ -297,6 +297,8 @@ def check_writable(path: os.PathLike | str) -> None:
     path = Path(path)
     format_for(path)
     folder = path.parent
+    if "\0" in str(path):
+        raise BadRequest(f"{str(path)!r}: cannot be written (a zero byte in the name); choose another name")
     try:
         if not folder.is_dir():
             raise BadRequest(f"{path}: the folder {folder} does not exist; make it first")
@@ -308,8 +310,6 @@ def check_writable(path: os.PathLike | str) -> None:
         part.unlink()
     except OSError as error:
         raise BadRequest(f"{path}: cannot be written ({error.strerror}); choose another name") from None
-    except ValueError as error:  # a zero byte
-        raise BadRequest(f"{str(path)!r}: cannot be written ({error}); choose another name") from None
 
 
 def looks_like_picture(path: Path) -> bool:
