@@ -9,7 +9,9 @@ exit code 1; wrong usage is exit code 2; a traceback is shown only when KONTEXT_
 from __future__ import annotations
 
 import gc
+import io
 import os
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -98,6 +100,9 @@ def kontext(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed (one line on stderr), 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="kontext")
     finally:

@@ -306,7 +306,7 @@ def mask(width=64, height=64, value=255):
         (BadRequest, "not inside", {"box": (60, 60, 10, 10)}),
         (BadRequest, "not inside", {"box": (-1, 0, 10, 10)}),
         (BadRequest, "not inside", {"box": (5, 5, 0, 10)}),
-        (BadRequest, "not inside", {"box": (5.5, 5, 10, 10)}),
+        (BadRequest, "not understood", {"box": (5.5, 5, 10, 10)}),
         (BadRequest, "not understood", {"box": (5, 5, 10)}),
         (BadRequest, "not understood", {"box": "5,5,a,b"}),
         (BadRequest, "must be equal", {"mask": mask(63)}),
@@ -341,7 +341,7 @@ def test_bad_requests_are_refused_in_one_line_before_any_computation(
 
 def test_one_bad_request_stops_the_batch_before_it_starts(editor, count_calls):
     counts = count_calls(editor)
-    good, bad = EditRequest(picture=noise(), prompt="red"), EditRequest(picture=noise(), prompt="")
+    good, bad = (EditRequest(picture=noise(), prompt="red", box=(0, 0, side, 9)) for side in (9, 90))
     with pytest.raises(BadRequest):
         editor.edit_batch([good, bad])
     assert not any(counts.values())

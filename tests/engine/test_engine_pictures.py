@@ -3,6 +3,7 @@ atomic.
 """
 
 import io
+import os
 import struct
 import zlib
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from kontext.engine import pictures
-from kontext.engine.pictures import Picture, encode, load, save
+from kontext.engine.pictures import Picture, check_writable, encode, load, save
 from kontext.errors import BadPicture, BadRequest, NotFound
 
 
@@ -239,3 +240,51 @@ def test_jpeg_of_a_transparent_picture_is_laid_on_white():
 def test_digest_sees_size_and_pixels():
     a, b = Image.new("RGB", (20, 30)), Image.new("RGB", (30, 20))
     assert Picture(a).digest != Picture(b).digest
+
+
+# Names that can and cannot be written
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 251 + ".png", "长" * 83 + ".jpg", "a b'\"\n.webp", "caf\udce9.png", ".png.png"]
+)
+def test_every_valid_name_is_written(tmp_path, name):
+    path = tmp_path / name
+    try:
+        path.touch()
+        path.unlink()
+    except OSError:
+        pytest.skip("this file system stores no such name")
+    check_writable(path)
+    assert list(tmp_path.iterdir()) == []
+    save(Image.new("RGB", (20, 20)), path)
+    assert [os.fsencode(one.name) for one in tmp_path.iterdir()] == [os.fsencode(name)]
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("x" * 252 + ".png", "cannot be written"),
+        ("none/a.png", "the folder .*none does not exist; make it first"),
+        ("a.png/b.png", "the folder .* does not exist"),
+        ("folder.png", "a folder has this name"),
+        ("a.xyz", "end the name in .png"),
+        ("a", "no ending"),
+        ("a\0.png", "cannot be written"),
+        ("/".join(["deep"] * 1000) + "/a.png", "cannot be written|does not exist"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before(tmp_path, name, said):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "a.png").write_bytes(b"a file")
+    with pytest.raises(BadRequest, match=said):
+        check_writable(tmp_path / name)
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pictures.Path, "touch", denied)  # as for whoever is not the administrator
+    with pytest.raises(BadRequest, match="Permission denied"):
+        check_writable(tmp_path / "a.png")

@@ -1,10 +1,13 @@
 """A batch makes each picture exactly once, whatever is killed; bad pictures are told and skipped."""
 
 import csv
+import hashlib
+import io
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -242,14 +245,14 @@ def test_tables_are_read_with_their_types(tmp_path):
     ("row", "says"),
     [
         ({"prompt": "x"}, "line 1: a row needs a picture"),
-        ({"picture": "a.png", "seed": "many"}, "line 1: seed 'many' is no number"),
+        ({"picture": "a.png", "seed": "many"}, "line 1: seed must be a whole number, 0 to"),
         ({"picture": "a.png", "box": "1,2,3"}, "line 1: box '1,2,3' is not X,Y,W,H"),
         ({"picture": "a.png", "colour": "red"}, "no column 'colour'; there are picture, prompt"),
         ({"picture": "a.png", "output": "../a.png"}, "'../a.png' is not a .png, .jpg or .webp name inside"),
         ({"picture": "a.png", "output": "/etc/a.png"}, "is not a .png"),
         ({"picture": "a.png", "output": "c:a.png"}, "is not a .png"),
         ({"picture": "a.png", "output": "a.exe"}, "is not a .png"),
-        ({"picture": "a.png", "prompt": 5}, "prompt 5 is no text"),
+        ({"picture": "a.png", "prompt": 5}, "prompt must be text, got 5"),
         ([1], "not an object"),
     ],
 )
@@ -266,3 +269,103 @@ def test_wrong_tables_are_refused(tmp_path):
         (tmp_path / "table.jsonl").write_bytes(content)
         with pytest.raises(BadRequest):
             from_table(tmp_path / "table.jsonl", "blue", {}, ".png")
+
+
+# Files of all names and kinds
+
+
+def encoded(index, format):
+    buffer = io.BytesIO()
+    noise(index).save(buffer, format)
+    return buffer.getvalue()
+
+
+def test_whatever_opens_is_a_task_and_so_is_what_should_have(tmp_path):
+    files = {
+        "a.jfif": encoded(1, "JPEG"),
+        "b.jpe": encoded(2, "JPEG"),
+        "C.PNG": encoded(3, "PNG"),
+        "no ending": encoded(4, "PNG"),
+        "wrong.dat": encoded(5, "BMP"),
+        "d.pgm": encoded(6, "PPM"),
+        "IMG_1.HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "phone": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "e.jxl": b"",
+        "drawing.svg": b"<svg/>",
+        "cut.webp": encoded(7, "WEBP")[:40],
+    }
+    others = {
+        "notes.txt": b"BM, P6 1 1 and II*",
+        "table.csv": b"picture\na.png\n",
+        "clip.mp4": b"\0\0\0\x18ftypmp42\0\0\0\0isommp42",
+        "data.bin": bytes(range(256)) * 10,
+        "zeros": b"\0" * 5000,
+        "empty": b"",
+        ".hidden.png": encoded(1, "PNG"),
+    }
+    for name, data in (files | others).items():
+        (tmp_path / name).write_bytes(data)
+    tasks = from_folder(tmp_path, "blue", {}, ".png", tmp_path / "out")
+    assert {Path(task.picture).name for task in tasks} == set(files)
+
+
+def test_names_that_are_no_text_or_very_long_get_names_that_can_be_stored(tmp_path):
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    long = "x" * 251 + ".png"
+    chinese = "长" * 83 + ".jpg"  # 253 bytes, of which an ending of 5 leaves no room
+    for index, name in enumerate([b"caf\xe9.png", long.encode(), chinese.encode()]):
+        try:
+            (inputs / os.fsdecode(name)).write_bytes(encoded(index, "PNG"))
+        except OSError:
+            pytest.skip("this file system stores no such names")
+    tasks = from_folder(inputs, "blue", {}, ".webp", tmp_path / "out")
+    outputs = {task.output for task in tasks}
+    assert "caf%E9.webp" in outputs and len(outputs) == 3
+    assert all(len(name.encode()) <= 255 and name.endswith(".webp") for name in outputs)
+    again = from_folder(inputs, "blue", {}, ".webp", tmp_path / "out")
+    assert [task.output for task in again] == [task.output for task in tasks]
+    done = run(tasks, tmp_path / "out", TintEditor.load)
+    assert (done.done, done.failed) == (3, [])
+    assert outputs <= set(os.listdir(tmp_path / "out"))
+
+
+def noted(folder, out):
+    """Outputs by picture of a run that does nothing, as its journal notes them."""
+    journal = Journal(out)
+    tasks = journal.named(from_folder(folder, "blue", {}, ".png", out), "tint")
+    journal.begin(tasks, "tint")
+    journal.close()
+    return {Path(task.picture).name: task.output for task in tasks}
+
+
+def test_pictures_added_later_leave_the_names_of_others_alone(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    noise(1).save(folder / "a.png")
+    assert noted(folder, out) == {"a.png": "a.png"}
+    noise(2).save(folder / "a.jpg")
+    both = {"a.png": "a.png", "a.jpg": "a.jpg.png"}
+    assert noted(folder, out) == both
+    (folder / "a.png").unlink()
+    assert noted(folder, out) == {"a.jpg": "a.jpg.png"}
+    noise(1).save(folder / "a.png")
+    noise(3).save(folder / "A.bmp")
+    assert noted(folder, out) == both | {"A.bmp": "A.bmp.png"}
+
+
+def test_a_journal_of_an_earlier_version_is_continued(tmp_path):
+    (tmp_path / "in").mkdir()
+    noise(1).save(tmp_path / "in" / "a.png")
+    (task,) = from_folder(tmp_path / "in", "blue", {}, ".png", tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    db = sqlite3.connect(tmp_path / "out" / JOURNAL)
+    facts = {"picture": task.picture, "prompt": "blue", "output": "a.png", "settings": {}}
+    digest = hashlib.sha256(json.dumps([facts, "tint"], sort_keys=True).encode()).hexdigest()
+    db.execute("CREATE TABLE task (output TEXT PRIMARY KEY, digest TEXT, done INTEGER)")
+    db.execute("INSERT INTO task VALUES ('a.png', ?, 1)", (digest,))
+    db.commit()
+    db.close()
+    journal = Journal(tmp_path / "out")
+    assert journal.begin(journal.named([task], "tint"), "tint") == {"a.png"}
+    journal.close()

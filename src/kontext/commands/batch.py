@@ -49,7 +49,7 @@ def batch(
     device: options.Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
-    """Edit many pictures. Bad ones are listed at the end (exit code 1) and tried again by a next run."""
+    """Edit many pictures. Those that fail are named (exit code 1) and tried again by a next run."""
     from kontext.errors import BadRequest
     from kontext.session.batch import Progress, run
     from kontext.session.tasks import from_folder, from_table
@@ -100,9 +100,10 @@ def batch(
         typer.echo(json.dumps(answer, ensure_ascii=False))
     else:
         earlier = f" ({progress.before} of them by earlier runs)" if progress.before else ""
-        typer.echo(f"{progress.done} of {progress.total} pictures are in {output}{earlier}, {seconds:.1f} s")
-        for failure in progress.failed:
-            typer.echo(f"failed: {failure.picture}: {failure.reason}")
+        failed = f", {len(progress.failed)} failed" if progress.failed else ""
+        typer.echo(
+            f"{progress.done} of {progress.total} pictures are in {output}{earlier}{failed}, {seconds:.1f} s"
+        )
     raise typer.Exit(1 if progress.failed else 0)
 
 

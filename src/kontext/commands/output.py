@@ -5,6 +5,7 @@ answer.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,7 @@ class Outputs:
         self.source, self.region, self.cutout = source, region, cutout
         for path in (*self.pictures, region, cutout):
             if path is not None:
-                pictures.format_for(path)
-                if not path.parent.is_dir():
-                    raise BadRequest(f"{path}: the folder {path.parent} is not there; make it first")
+                pictures.check_writable(path)
         if count > 1 and (region or cutout):
             raise BadRequest("--region and --cutout go with one result; leave --variants away")
 
@@ -94,7 +93,9 @@ def _unused(path: Path, count: int) -> list[Path]:
     found: list[Path] = []
     number = 1
     while len(found) < count:
-        candidate = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        ending = path.suffix if number == 1 else f"-{number}{path.suffix}"
+        stem = os.fsencode(path.stem)[: pictures.MAX_NAME_BYTES - len(ending)]  # a long name leaves no room
+        candidate = path.with_name(os.fsdecode(stem) + ending)
         if not candidate.exists():
             found.append(candidate)
         number += 1

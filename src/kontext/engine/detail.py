@@ -113,7 +113,7 @@ class _Statistics:
 
     def maps(self, identity: Tensor | float = 0.0) -> Tensor:
         """(rows, columns, 3 of, 3 to); flat windows tend to so much of the identity."""
-        ridge = RIDGE * torch.eye(3)
+        ridge = RIDGE * torch.eye(3, dtype=self.within.dtype, device=self.within.device)
         return inverse(self.within + ridge) @ (self.across + identity * ridge)
 
     def explained(self) -> Tensor:
@@ -130,7 +130,7 @@ def _window_means(x: Tensor, radius: int) -> Tensor:
 def _means(x: Tensor, radius: int, dim: int) -> Tensor:
     """Means over what lies within `radius` along one axis."""
     length = x.shape[dim]
-    total, count = x.clone(), torch.ones(length)
+    total, count = x.clone(), torch.ones(length, dtype=x.dtype, device=x.device)
     for shift in range(1, min(radius, length - 1) + 1):
         for into, of in ((shift, 0), (0, shift)):
             total.narrow(dim, into, length - shift).add_(x.narrow(dim, of, length - shift))

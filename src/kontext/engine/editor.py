@@ -7,8 +7,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,13 @@ from kontext.engine.regions import (
 )
 from kontext.engine.requests import (
     MAX_BATCH,
-    MAX_CONTEXTS,
     MAX_SEED,
-    MAX_STEPS,
     Cancel,
     EditRequest,
     OnStep,
     Result,
     StepInfo,
+    whole_number,
 )
 from kontext.engine.sampling import Batch, sample, seeded_noise
 from kontext.engine.sizes import Box, Size, SizePlan, plan_edit, plan_generate
@@ -140,7 +140,7 @@ class Editor:
         picture: PictureLike,
         prompt: str,
         *,
-        references: Sequence[PictureLike] = (),
+        references: PictureLike | Sequence[PictureLike] | None = (),
         seed: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -179,7 +179,7 @@ class Editor:
         prompt: str,
         *,
         size: str | Size | None = None,
-        references: Sequence[PictureLike] = (),
+        references: PictureLike | Sequence[PictureLike] | None = (),
         seed: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -212,9 +212,8 @@ class Editor:
         """`count` (1 to 16) results of seeds seed, seed + 1, ... in one batched forward; `same` as in
         `edit`.
         """
-        if not 1 <= count <= MAX_BATCH:
-            raise BadRequest(f"{count} variants; allowed are 1 to {MAX_BATCH}")
-        first = self._seed(seed, count)
+        count = whole_number("variants", count, 1, MAX_BATCH)
+        first = _seed(seed, count)
         if picture is not None:
             picture = pictures.load(picture)
         request = EditRequest(picture=picture, prompt=prompt, **same)
@@ -236,7 +235,8 @@ class Editor:
         for members in groups.values():
             for start in range(0, len(members), MAX_BATCH):
                 part = members[start : start + MAX_BATCH]
-                done = self._run([jobs[i] for i in part], on_step, cancel)
+                with _computing(device_of(self.model)):
+                    done = self._run([jobs[i] for i in part], on_step, cancel)
                 results.update(zip(part, done))
         return [results[i] for i in range(len(jobs))]
 
@@ -251,7 +251,7 @@ class Editor:
             return self._background.submit(self.prefill, picture)
         picture = pictures.load(picture)
         canvas = Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.flat))
-        with torch.inference_mode():
+        with _computing(device_of(self.model)):
             self.contexts.codec_view(canvas)
             if self._has_prefix:
                 self.contexts.prefix(canvas, 1)
@@ -270,21 +270,9 @@ class Editor:
     def _job(self, request: EditRequest) -> Job:
         """Everything that can be refused is refused here, before the first computation."""
         preset = self.model.preset
-        if not isinstance(request.prompt, str) or not request.prompt.strip():
-            raise BadRequest("the prompt is empty; say what to change, such as: Make the hair blue")
         self.prompts.check(request.prompt)
         steps = preset.sampling.steps if request.steps is None else request.steps
-        if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-            raise BadRequest(f"{steps} steps; allowed are 1 to {MAX_STEPS}")
         guidance = float(preset.sampling.guidance if request.guidance is None else request.guidance)
-        if not 1 <= guidance <= 30:
-            raise BadRequest(f"guidance {guidance:g}; allowed is 1 to 30")
-
-        count = len(request.references) + (request.picture is not None)
-        if count > MAX_CONTEXTS:
-            raise BadRequest(
-                f"{count} pictures given; at most {MAX_CONTEXTS} are taken, the edited one included"
-            )
         references = [pictures.load(reference) for reference in request.references]
         warnings = list(self.model.warnings)
         for reference in references:
@@ -317,7 +305,7 @@ class Editor:
             source=source,
             contexts=tuple(shown),
             inside=inside,
-            seed=self._seed(request.seed),
+            seed=_seed(request.seed),
             steps=steps,
             guidance=guidance,
             warnings=tuple(warnings),
@@ -326,15 +314,6 @@ class Editor:
     def _canvas(self, picture: Picture) -> Canvas:
         return Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.flat))
 
-    @staticmethod
-    def _seed(seed: int | None, count: int = 1) -> int:
-        if seed is None:
-            return secrets.randbelow(2**32)
-        if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED - count + 1:
-            raise BadRequest(f"seed {seed}; allowed are whole numbers from 0 to {MAX_SEED}")
-        return seed
-
-    @torch.inference_mode()
     def _run(self, jobs: Sequence[Job], on_step: OnStep | None, cancel: Cancel | None) -> list[Result]:
         """The one way through, for jobs of equal shape."""
         model, clock = self.model, _Clock()
@@ -488,7 +467,7 @@ class Editor:
         ]
 
     def _preview(self, latents: torch.Tensor, plan: SizePlan) -> Image.Image:
-        with torch.inference_mode():
+        with _computing(device_of(self.model)):
             if self._projection is None:
                 self._projection = fit_projection(self.model.autoencoder)
             small = paint(latents, self._projection)
@@ -506,6 +485,18 @@ def usable_device(name: str | None = None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise BadRequest(f"device '{name}' is not to be had here; give cpu, cuda or mps") from error
     return device
+
+
+@contextmanager
+def _computing(device: torch.device) -> Iterator[None]:
+    """Inference in the types of the weights, whatever the program around this one has turned on."""
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def _seed(seed: int | None, count: int = 1) -> int:
+    """The first of `count` seeds; drawn where None is given."""
+    return secrets.randbelow(2**32) if seed is None else whole_number("seed", seed, 0, MAX_SEED - count + 1)
 
 
 class _Clock:

@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import secrets
 import warnings as python_warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from kontext.engine import color, formats
 from kontext.errors import BadPicture, BadRequest, NotFound
+
+log = logging.getLogger(__name__)
 
 MIN_SIDE = 16
 MAX_SIDE = 16384
 MAX_PIXELS = 8192 * 8192
+MAX_NAME_BYTES = 255  # of a file name, on all usual file systems
 
-# No vector or document formats: some of them run programs when opened.
-READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "ICO", "TGA")
+READABLE = formats.READABLE
 XMP = "XML:com.adobe.xmp"  # the key under which PNG keeps an XMP packet
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
@@ -108,21 +113,32 @@ def _read(path: Path) -> bytes:
 def _decode(data: bytes, source: str) -> Picture:
     if not data:
         raise BadPicture(f"{source}: the file is empty (0 bytes)")
+    with _refusing(source, data):
+        lean, metadata = formats.split_png(data) if formats.is_png(data) else (data, None)
+        image = Image.open(io.BytesIO(lean), formats=formats.READABLE)
+        check_limits(image.size, source)
+        color.correct_tiff(image)
+        stored = color.raw_mode(image)
+        deep = color.is_deep(image, stored) or image.format == "AVIF" and formats.deep_avif(data)
+        image.load()
+        if metadata is None:
+            metadata = _metadata(image)
+        pixels = color.Pixels(image, color.wide_values(image, stored, lean), color.grey_levels(stored), deep)
+        return _finish(pixels, metadata, source)
+
+
+@contextmanager
+def _refusing(source: str, data: bytes = b"") -> Iterator[None]:
+    """Errors of decoders as BadPicture."""
     try:
         with python_warnings.catch_warnings():
-            python_warnings.simplefilter(
-                "ignore"
-            )  # Pillow's own size and metadata remarks; the limits here are ours
-            image = Image.open(io.BytesIO(data), formats=READABLE)
-            check_limits(image.size, source)
-            image.load()
-            return _from_image(image, source)  # which reads metadata and counts frames
+            # Pillow's own remarks on size and metadata; the limits here are ours
+            python_warnings.simplefilter("ignore")
+            yield
     except (BadPicture, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
-        raise BadPicture(
-            f"{source}: not a picture that can be read; use PNG, JPEG, WebP, GIF, BMP or TIFF"
-        ) from error
+        raise BadPicture(f"{source}: {formats.unreadable(data)}") from error
     except Image.DecompressionBombError as error:
         raise BadPicture(f"{source}: too large to open; the limit is {MAX_PIXELS} pixels") from error
     except Exception as error:  # decoders of hostile bytes raise almost anything
@@ -152,59 +168,56 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _from_image(image: Image.Image, source: str) -> Picture:
-    """Orientation, colour space and depth of an opened picture made uniform."""
-    check_limits(image.size, source)
-    notes = []
-    if (
-        getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
-    ):  # MPO: a phone's photograph with a preview behind
+    """A PIL image that was opened or made elsewhere."""
+    with _refusing(source):
+        check_limits(image.size, source)
+        deep = color.is_deep(image, color.raw_mode(image))
+        image.load()
+        return _finish(color.Pixels(image, deep=deep), _metadata(image), source)
+
+
+def _metadata(image: Image.Image) -> formats.Metadata:
+    """Profile and orientation of a decoded picture."""
+    exif, xmp = image.info.get("exif"), image.info.get(XMP) or image.info.get("xmp")
+    if image.format == "TIFF":  # turned upright in decoding
+        return formats.Metadata(image.info.get("icc_profile"))
+    if isinstance(exif, bytes):
+        found = formats.orientation(exif, xmp)
+    else:
+        found = formats.orientation(None, xmp)
+        try:
+            found = int(image.getexif().get(0x0112, found))
+        except Exception:  # Pillow's reader of EXIF raises almost anything; the pixels are good without it
+            log.debug("EXIF of a picture cannot be read", exc_info=True)
+    return formats.Metadata(image.info.get("icc_profile"), found)
+
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _finish(pixels: color.Pixels, metadata: formats.Metadata, source: str) -> Picture:
+    """Orientation, color space and depth of a decoded picture made uniform."""
+    image, notes = pixels.image, []
+    # A phone's photograph (MPO) has a preview behind it, which is no frame.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append(f"{source} has {image.n_frames} frames; only the first is used")
-    profile = image.info.get("icc_profile")
-    image = ImageOps.exif_transpose(image)
-    alpha = None
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        image = image.convert("RGB")
-        if alpha.getextrema()[0] == 255:
-            alpha = None
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_eight_bits(image)
-        notes.append(f"{source} has more than 8 bits a channel; it is worked on and returned with 8")
-    if profile:
-        image = _to_srgb(image, profile)
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    image = image.copy()
-    image.info = {}
-    return Picture(image, alpha, tuple(notes), source)
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.float64)
-    top = values.max(initial=0.0)
-    full = (
-        1.0
-        if image.mode == "F" and top <= 1
-        else 65535.0
-        if top > 255 or image.mode.startswith("I;16")
-        else 255.0
-    )
-    return Image.fromarray(np.rint(np.clip(values / full, 0, 1) * 255).astype(np.uint8))
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Colours by the picture's ICC profile to sRGB. A broken or foreign profile is left aside, as browsers
-    do.
-    """
-    try:
-        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(given).lower():
-            return image  # already sRGB: not even rounding may touch the pixels
-        converted = ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        return converted if converted is not None else image
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return image
+    if pixels.deep:
+        notes.append(f"{source} has more than 8 bits a channel; it is edited and returned with 8")
+    rgb, alpha = color.convert(pixels, metadata.profile)
+    turn = _UPRIGHT.get(metadata.orientation)
+    if turn is not None:
+        rgb, alpha = rgb.transpose(turn), alpha and alpha.transpose(turn)
+    rgb = rgb.copy()
+    rgb.info = {}
+    return Picture(rgb, alpha, tuple(notes), source)
 
 
 def cutout(picture: Image.Image, region: Image.Image) -> Image.Image:
@@ -241,7 +254,7 @@ def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | No
     if text and "parameters" in text:
         extra["exif"] = Image.Exif()
         comment = b"UNICODE\0" + text["parameters"].encode("utf-16-be")
-        extra["exif"].get_ifd(0x8769)[0x9286] = comment  # Exif IFD, UserComment
+        extra["exif"][0x8769] = {0x9286: comment}  # Exif IFD, UserComment
     if text and XMP in text:
         extra["xmp"] = text[XMP].encode()
     image.save(buffer, format, quality=95, **extra)
@@ -256,7 +269,7 @@ def save(image: Image.Image, path: os.PathLike | str, text: Mapping[str, str] | 
 def write(path: os.PathLike | str, data: bytes) -> Path:
     """Bytes under a name, atomically: a temporary file beside it, then a rename. Raises BadRequest."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = _temporary(path)
     try:
         with open(part, "xb") as file:
             file.write(data)
@@ -272,3 +285,46 @@ def write(path: os.PathLike | str, data: bytes) -> Path:
         part.unlink(missing_ok=True)
         raise
     return path
+
+
+def _temporary(path: Path) -> Path:
+    """A new name in the folder of `path`, short enough wherever a name of any length is."""
+    return path.with_name(f".{secrets.token_hex(4)}.part")
+
+
+def check_writable(path: os.PathLike | str) -> None:
+    """Raise BadRequest unless `write` and `save` can write under this name, as far as can be known before."""
+    path = Path(path)
+    format_for(path)
+    folder = path.parent
+    if "\0" in str(path):
+        raise BadRequest(f"{str(path)!r}: cannot be written (a zero byte in the name); choose another name")
+    try:
+        if not folder.is_dir():
+            raise BadRequest(f"{path}: the folder {folder} does not exist; make it first")
+        if path.is_dir():
+            raise BadRequest(f"{path}: a folder has this name; choose another")
+        path.exists()  # says when the name or the whole path is too long
+        part = _temporary(path)
+        part.touch(exist_ok=False)
+        part.unlink()
+    except OSError as error:
+        raise BadRequest(f"{path}: cannot be written ({error.strerror}); choose another name") from None
+
+
+def looks_like_picture(path: Path) -> bool:
+    """Whether a file is a picture to a person: by its ending, by its first bytes, or because it opens."""
+    if path.suffix.lower() in formats.ENDINGS:
+        return True
+    try:
+        with open(path, "rb") as file:
+            if formats.signature(file.read(formats.HEAD_BYTES)):
+                return True
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore")
+            with Image.open(path, formats=READABLE):
+                pass
+        load(path)  # formats without a signature: other files look like them at first
+    except Exception:  # decoders of other files raise almost anything
+        return False
+    return True

@@ -113,13 +113,9 @@ def inside_of(request: EditRequest, picture: Picture, overlay: Image.Image | Non
 
 
 def check_box(box: Box, size: Size) -> Box:
-    """The box as four whole numbers, or BadRequest unless it lies within the picture."""
-    try:
-        x, y, width, height = (int(edge) for edge in box)
-        whole = all(int(edge) == edge for edge in box)
-    except (TypeError, ValueError) as error:
-        raise BadRequest(f"box {box} is not understood; give X,Y,W,H in pixels") from error
-    if not whole or x < 0 or y < 0 or width < 1 or height < 1 or x + width > size[0] or y + height > size[1]:
+    """The box itself, or BadRequest unless it lies within the picture."""
+    x, y, width, height = box
+    if x < 0 or y < 0 or width < 1 or height < 1 or x + width > size[0] or y + height > size[1]:
         raise BadRequest(
             f"box {x},{y},{width},{height} is not inside the picture, which is {size[0]}x{size[1]} pixels; "
             "give X,Y,W,H with the corner at the top left"

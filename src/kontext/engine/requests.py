@@ -4,14 +4,19 @@ editor.
 
 from __future__ import annotations
 
+import operator
+import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
-from kontext.engine.pictures import PictureLike
+from kontext.engine.pictures import Picture, PictureLike
 from kontext.engine.sizes import Box, Size
+from kontext.errors import BadRequest
 
 MAX_CONTEXTS = 4
 MAX_BATCH = 16
@@ -21,13 +26,17 @@ MAX_SEED = 2**53 - 1  # the largest whole number that survives JSON in a browser
 
 @dataclass(frozen=True, kw_only=True)
 class EditRequest:
-    """One edit, or, without a picture, one picture from words."""
+    """One edit, or, without a picture, one picture from words.
+
+    Raises BadRequest for a field that is of the wrong type or outside its range. Whole numbers are taken from
+    whatever Python can index with (also of numpy), never from a fraction, a text or a bool.
+    """
 
     prompt: str
     picture: PictureLike | None = None
     """The picture to edit; the first context."""
-    references: Sequence[PictureLike] = ()
-    """Further contexts (a garment, a style, a character); with the picture at most 4."""
+    references: PictureLike | Sequence[PictureLike] | None = ()
+    """Further contexts (a garment, a style, a character), one or several; with the picture at most 4."""
     seed: int | None = None
     """0 to 2^53 - 1; None draws one, which the result tells."""
     steps: int | None = None
@@ -49,6 +58,27 @@ class EditRequest:
     """Keep the original pixels wherever nothing changed."""
     regions: bool = True
     """Leave out of the computation what the edit does not touch, where the model gains by it."""
+
+    def __post_init__(self) -> None:
+        references = picture_list(self.references)
+        count = len(references) + (self.picture is not None)
+        if count > MAX_CONTEXTS:
+            raise BadRequest(
+                f"{count} pictures given; at most {MAX_CONTEXTS} are accepted, the edited one included"
+            )
+        checked = {
+            "prompt": check_prompt(self.prompt),
+            "references": references,
+            "seed": None if self.seed is None else whole_number("seed", self.seed, 0, MAX_SEED),
+            "steps": None if self.steps is None else whole_number("steps", self.steps, 1, MAX_STEPS),
+            "guidance": None if self.guidance is None else real_number("guidance", self.guidance, 1, 30),
+            "size": _size(self.size),
+            "box": None if self.box is None else _box(self.box),
+            "lock": flag("lock", self.lock),
+            "regions": flag("regions", self.regions),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -91,6 +121,118 @@ class StepInfo:
 
 
 OnStep = Callable[[StepInfo], None]
+
+
+_TURNING = {0x202D: "a left-to-right override", 0x202E: "a right-to-left override"}
+
+
+def check_prompt(prompt: Any) -> str:
+    """The prompt itself, or BadRequest when it is empty or holds characters that are no text.
+
+    Tabs and line ends are text; so are joiners, directional marks and isolates, which emoji and right-to-left
+    scripts need. Surrogates, control characters and directional overrides are not.
+    """
+    if prompt is not None and not isinstance(prompt, str):
+        raise BadRequest(f"prompt must be text, got {type(prompt).__name__}")
+    if not prompt or not prompt.strip():
+        raise BadRequest("the prompt is empty; say what to change, such as: Make the hair blue")
+    for position, character in enumerate(prompt, start=1):
+        kind = unicodedata.category(character)
+        if kind == "Cs":
+            what = "half of a character (was an emoji cut in two, or is the terminal not set to UTF-8?)"
+        elif kind == "Cc" and character not in "\t\n\r\x85":
+            what = "a control character"
+        elif ord(character) in _TURNING:
+            what = f"{_TURNING[ord(character)]}, which shows the text in another order than it is read"
+        else:
+            continue
+        raise BadRequest(
+            f"the prompt has {what}: U+{ord(character):04X} at position {position}; remove it and try again"
+        )
+    return str(prompt)
+
+
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number as int, or BadRequest when it is none or outside low to high."""
+    try:
+        if _is_bool(value):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise BadRequest(f"{name} must be a whole number, {low} to {high}, got {_shown(value)}") from None
+    if not low <= number <= high:
+        raise BadRequest(f"{name} must be {low} to {high}, got {number}")
+    return number
+
+
+def real_number(name: str, value: Any, low: float, high: float) -> float:
+    """A finite number as float, or BadRequest when it is none or outside low to high."""
+    try:
+        if _is_bool(value) or isinstance(value, str | bytes | bytearray):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise BadRequest(f"{name} must be a number, {low:g} to {high:g}, got {_shown(value)}") from None
+    if not low <= number <= high:  # false for NaN
+        raise BadRequest(f"{name} must be {low:g} to {high:g}, got {number:g}")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, or BadRequest."""
+    if not _is_bool(value):
+        raise BadRequest(f"{name} must be True or False, got {_shown(value)}")
+    return bool(value)
+
+
+def picture_list(given: Any) -> tuple[PictureLike, ...]:
+    """One picture, several or None as a tuple. Raises BadRequest."""
+    if given is None:
+        return ()
+    if isinstance(
+        given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | Picture
+    ):
+        return (given,)
+    if isinstance(given, Mapping) or not hasattr(given, "__iter__"):
+        raise BadRequest(f"references must be a picture or a list of pictures, got {type(given).__name__}")
+    return tuple(given)
+
+
+def _box(box: Any) -> Box:
+    try:
+        if isinstance(box, str | bytes | Mapping) or len(box) != 4 or any(_is_bool(edge) for edge in box):
+            raise TypeError
+        x, y, width, height = (operator.index(edge) for edge in box)
+    except TypeError:
+        raise BadRequest(
+            f"box {_shown(box)} is not understood; give X,Y,W,H as four whole numbers of pixels"
+        ) from None
+    return x, y, width, height
+
+
+def _size(size: Any) -> str | Size | None:
+    """Numbers as int; what a text means is for the size plan to say."""
+    if size is None or isinstance(size, str):
+        return size
+    try:
+        if isinstance(size, bytes | Mapping) or len(size) != 2 or any(_is_bool(edge) for edge in size):
+            raise TypeError
+        width, height = (operator.index(edge) for edge in size)
+    except TypeError:
+        raise BadRequest(
+            f"size {_shown(size)} is not understood; give match, WxH (such as 1024x768) or W:H"
+        ) from None
+    return width, height
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_) or str(getattr(value, "dtype", "")).endswith("bool")
+
+
+def _shown(value: Any) -> str:
+    """A value on one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class Cancel(Protocol):

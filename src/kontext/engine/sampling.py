@@ -46,7 +46,9 @@ def seeded_noise(seed: int, height: int, width: int, channels: int = 16) -> Tens
     """Latent noise (1, channels, height, width) of one picture; the same on every device and in every
     batch.
     """
-    return torch.randn(1, channels, height, width, generator=torch.Generator("cpu").manual_seed(seed))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    # Type and device are named: the defaults are those of the program around this one.
+    return torch.randn(1, channels, height, width, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def sample(

@@ -21,7 +21,7 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
 
 def picture_ids(index: int, rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:
     """Positions (rows * columns, 3) float32 of one picture: (index, row, column); index 0 is the target."""
-    ids = torch.zeros(rows, columns, 3, device=device)
+    ids = torch.zeros(rows, columns, 3, device=device, dtype=torch.float32)
     ids[..., 0] = index
     ids[..., 1] = torch.arange(rows, device=device)[:, None]
     ids[..., 2] = torch.arange(columns, device=device)[None, :]

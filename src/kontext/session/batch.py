@@ -17,11 +17,11 @@ import shutil
 import signal
 import sqlite3
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ def run(
         raise BadRequest(f"{workers} workers; at least 1 is needed")
     journal = Journal(folder)
     try:
+        tasks = journal.named(tasks, model)
         done = journal.begin(tasks, model)
         before, failed = len(done), list[Failure]()
         tell = on_progress or (lambda progress: None)
@@ -84,8 +85,12 @@ def run(
             if outcome.part is None:
                 failed.append(Failure(task.picture, task.output, outcome.reason))
             else:
-                journal.keep(task, Path(outcome.part))
-                done.add(task.output)
+                try:
+                    journal.keep(task, Path(outcome.part))
+                    done.add(task.output)
+                except OSError as error:
+                    reason = f"{task.output}: cannot be written ({error.strerror})"
+                    failed.append(Failure(task.picture, task.output, reason))
             tell(Progress(len(tasks), len(done), before, failed))
         return Progress(len(tasks), len(done), before, failed)
     finally:
@@ -103,8 +108,11 @@ class Journal:
             for line in ("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA synchronous=FULL", "BEGIN EXCLUSIVE"):
                 self.db.execute(line)
             self.db.execute(
-                "CREATE TABLE IF NOT EXISTS task (output TEXT PRIMARY KEY, digest TEXT, done INTEGER)"
+                "CREATE TABLE IF NOT EXISTS task "
+                "(output TEXT PRIMARY KEY, digest TEXT, done INTEGER, work TEXT)"
             )
+            if "work" not in {row[1] for row in self.db.execute("PRAGMA table_info(task)")}:
+                self.db.execute("ALTER TABLE task ADD COLUMN work TEXT")
             self.db.execute("COMMIT")  # the lock stays with this process, and goes with it
         except OSError as error:
             raise BadRequest(
@@ -123,11 +131,42 @@ class Journal:
                 f"{folder / JOURNAL} is no journal of a batch ({error}); give another folder"
             ) from None
 
+    def named(self, tasks: Sequence[Task], model: str) -> list[Task]:
+        """The tasks, with the outputs under which an earlier run noted the same work.
+
+        Names derived from pictures depend on what else is there: a.png alone gives a.png, beside a.jpg
+        a.png.png.
+        """
+        known: dict[str, list[str]] = defaultdict(list)
+        for output, work in self.db.execute(
+            "SELECT output, work FROM task WHERE work IS NOT NULL ORDER BY rowid"
+        ):
+            known[work].append(output)
+        given = {task.output for task in tasks if task.named}
+        found = []
+        for task in tasks:
+            earlier = [] if task.named else known[task.work(model)]
+            own = next((output for output in earlier if output not in given), None)
+            if own is not None:
+                earlier.remove(own)
+                task = replace(task, output=own)
+            found.append(task)
+        taken: set[str] = set()
+        for task in found:
+            if task.output.casefold() in taken:
+                raise BadRequest(
+                    f"{self.folder} holds a batch in which {task.output} was made from another picture; "
+                    "give another output folder"
+                )
+            taken.add(task.output.casefold())
+        return found
+
     def begin(self, tasks: Sequence[Task], model: str) -> set[str]:
         """Write all tasks down before the first is done; returns the outputs that are done already."""
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
         (self.folder / PARTS).mkdir()
-        known = {output: (digest, done) for output, digest, done in self.db.execute("SELECT * FROM task")}
+        rows = self.db.execute("SELECT output, digest, done FROM task")
+        known = {output: (digest, done) for output, digest, done in rows}
         done = set()
         self.db.execute("BEGIN")
         try:
@@ -145,8 +184,8 @@ class Journal:
                     )
                 if state or exists:
                     done.add(task.output)
-                row = (task.output, wanted, int(task.output in done))
-                self.db.execute("INSERT OR REPLACE INTO task VALUES (?, ?, ?)", row)
+                row = (task.output, wanted, int(task.output in done), task.work(model))
+                self.db.execute("INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?)", row)
             self.db.execute("COMMIT")
         except BaseException:
             self.db.execute("ROLLBACK")
@@ -254,7 +293,7 @@ def _edit(task: Task, parts: str) -> Outcome:
             os.fsync(file.fileno())
         return Outcome(str(part))
     except KontextError as error:
-        return Outcome(None, str(error))
+        return Outcome(None, str(error).removeprefix(f"{task.picture}: "))
     except Exception as error:  # one picture must not end the batch; its reason is told
         log.debug("a picture failed", exc_info=True)
         return Outcome(None, f"unexpected {type(error).__name__}: {error}"[:300])

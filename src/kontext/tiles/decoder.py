@@ -184,7 +184,7 @@ class _Pass:
         return _Picture(out, sums)
 
     def _room(self, *shape: int) -> Tensor:
-        room = torch.empty(shape)
+        room = torch.empty(shape, dtype=torch.float32, device="cpu")
         self.alive.append(room)
         return room
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from kontext.engine.requests import check_prompt
 from kontext.engine.sizes import plan_edit, plan_generate
-from kontext.errors import NotFound
+from kontext.errors import BadRequest, NotFound
 from kontext.server.keys import Key
 from kontext.server.queue import Job
 from kontext.server.service import Service
@@ -27,9 +28,10 @@ def storable(text: str) -> str:
 
 
 def spoken(text: str) -> str:
-    if not text.strip():
-        raise ValueError("the prompt is empty; say what to change, such as: Make the hair blue")
-    return storable(text)
+    try:
+        return check_prompt(text)
+    except BadRequest as error:
+        raise ValueError(str(error)) from None
 
 
 Text = Annotated[str, AfterValidator(storable)]

@@ -1,0 +1,217 @@
+"""Tables of edits as people and spreadsheets save them: CSV with any usual separator, and JSON lines.
+
+Every cell is used or refused with file and line; nothing is cut off or guessed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kontext.engine import sizes
+from kontext.engine.requests import (
+    MAX_CONTEXTS,
+    MAX_SEED,
+    MAX_STEPS,
+    check_prompt,
+    real_number,
+    whole_number,
+)
+from kontext.errors import BadRequest, NotFound
+
+WHOLE = {"seed": (0, MAX_SEED), "steps": (1, MAX_STEPS)}
+FILES = ("picture", "mask", "markup")
+COLUMNS = ("picture", "prompt", "output", *WHOLE, "guidance", "size", "box", "mask", "markup", "references")
+SEPARATORS = (",", ";", "\t")
+JSON_ENDINGS, CSV_ENDINGS = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".txt")
+
+
+def read(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line, values by column) of each row that is not empty; values as `Editor.edit` takes them.
+
+    Pictures are paths, relative to the table. Raises NotFound, BadRequest.
+    """
+    found = []
+    for line, row in _rows(path):
+        row = {key: value for key, value in row.items() if not _blank(value)}
+        if not row:
+            continue
+        unknown = sorted(set(row) - set(COLUMNS))
+        if unknown:
+            raise BadRequest(f"{path}: there is no column {unknown[0]!r}; there are {', '.join(COLUMNS)}")
+        try:
+            found.append((line, _typed(row, path.parent)))
+        except BadRequest as error:
+            raise BadRequest(f"{path}, line {line}: {error}") from None
+    return found
+
+
+def _blank(value: Any) -> bool:
+    return value is None or value == [] or isinstance(value, str) and not value.strip()
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        text = _decoded(path, path.read_bytes())
+    except FileNotFoundError:
+        raise NotFound(f"{path}: there is no such folder or table") from None
+    except OSError as error:
+        raise BadRequest(f"{path}: cannot be read ({error.strerror})") from None
+    suffix = path.suffix.lower()
+    if suffix in JSON_ENDINGS or suffix not in CSV_ENDINGS and text.lstrip()[:1] in ("{", "["):
+        return _json_rows(path, text)
+    return _csv_rows(path, text)
+
+
+def _decoded(path: Path, data: bytes) -> str:
+    """UTF-8 or UTF-16, by the mark at the start or by where the zeros of UTF-16 are."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    elif data[:2].count(0) == 1:
+        encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        name = "UTF-16" if encoding.startswith("utf-16") else "UTF-8"
+        raise BadRequest(
+            f"{path}, line {line}: the text is not {name}; save the table as CSV UTF-8"
+        ) from None
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, one in enumerate(text.split("\n"), start=1):
+        if not one.strip():
+            continue
+        try:
+            row = json.loads(one, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"{path}, line {line}: not one JSON object a line ({error})") from None
+        if type(row) is not dict:
+            raise BadRequest(f'{path}, line {line}: not an object, such as {{"picture": "a.png"}}')
+        yield line, row
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError("a name is given twice")
+    return row
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    skipped = 0
+    declared = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)  # a line of Excel's
+    if declared:
+        text, skipped = text[declared.end() :], 1
+    separator = declared[1] if declared else _separator(text)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=separator != "\t"
+    )
+    names: list[str] | None = None
+    while True:
+        line = reader.line_num + 1 + skipped
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise BadRequest(
+                f"{path}, line {line}: cannot be read as CSV ({error}); is a quotation mark missing?"
+            ) from None
+        if all(_blank(cell) for cell in cells):
+            continue
+        if names is None:
+            names = [cell.strip().casefold() for cell in cells]
+            twice = [name for name in names if name and names.count(name) > 1]
+            if twice:
+                raise BadRequest(f"{path}, line {line}: the column {twice[0]!r} is there twice")
+            unknown = [name for name in names if name and name not in COLUMNS]
+            if unknown:
+                raise BadRequest(f"{path}: there is no column {unknown[0]!r}; there are {', '.join(COLUMNS)}")
+            continue
+        for position, cell in enumerate(cells):
+            if not _blank(cell) and (position >= len(names) or not names[position]):
+                raise BadRequest(
+                    f"{path}, line {line}: the value {cell[:40]!r} is in column {position + 1}, which has "
+                    "no name; a text with separators in it needs quotation marks"
+                )
+        yield line, {name: cell for name, cell in zip(names, cells) if name}
+
+
+def _separator(text: str) -> str:
+    """The separator by which the first line that is not empty has the most names of columns."""
+    first = next((line for line in text.splitlines() if line.strip(' ,;\t"')), "")
+
+    def names(separator: str) -> int:
+        return sum(cell.strip(' "').casefold() in COLUMNS for cell in first.split(separator))
+
+    return max(SEPARATORS, key=names)
+
+
+def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Cells as the editor takes them. Raises BadRequest."""
+    typed = dict(row)
+    for key in ("picture", "prompt", "output", "size", "mask", "markup"):
+        if key in row and not isinstance(row[key], str):
+            raise BadRequest(f"{key} must be text, got {row[key]!r}")
+    for key, (low, high) in WHOLE.items():
+        if key in row:
+            typed[key] = whole_number(key, _whole(key, row[key]), low, high)
+    if "guidance" in row:
+        typed["guidance"] = real_number("guidance", _decimal(row["guidance"]), 1, 30)
+    if "prompt" in row:
+        check_prompt(row["prompt"])
+    if "size" in row:
+        sizes.parse(row["size"])
+    if "box" in row:
+        box = row["box"] if isinstance(row["box"], list) else re.split(r"[\s,;]+", str(row["box"]).strip())
+        if len(box) != 4:
+            raise BadRequest(f"box {row['box']!r} is not X,Y,W,H")
+        typed["box"] = [whole_number("box", _whole("box", one), 0, sizes.MAX_SIDE) for one in box]
+    if "references" in row:
+        given = row["references"]
+        names = given if isinstance(given, list) else str(given).split("|")
+        if not all(isinstance(name, str) and name.strip() for name in names):
+            raise BadRequest(f"references must be names of pictures, got {given!r}")
+        if len(names) >= MAX_CONTEXTS:
+            raise BadRequest(f"{len(names)} references given; at most {MAX_CONTEXTS - 1} are accepted")
+        typed["references"] = [str((folder / name.strip()).resolve()) for name in names]
+    for key in FILES:
+        if key in row:
+            if "\0" in row[key]:
+                raise BadRequest(f"{key} {row[key]!r} is no name of a file")
+            typed[key] = str((folder / row[key]).resolve())
+    return typed
+
+
+def _whole(name: str, value: Any) -> Any:
+    """A cell as a whole number, where it is one: spreadsheets write 7 as 7.0, and some as 7,0."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_SEED:
+        return int(value)
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if re.fullmatch(r"[+-]?\d{1,20}([.,]0{1,2})?", text, re.ASCII):
+        return int(re.split("[.,]", text)[0])
+    if re.fullmatch(r"[+-]?\d{1,3}([., ]000)+", text, re.ASCII):
+        raise BadRequest(f"{name} {value!r} can be read in two ways; write it without a separator")
+    if re.fullmatch(r"[+-]?\d+([.,]\d+)?[eE][+-]?\d+", text, re.ASCII):
+        raise BadRequest(
+            f"{name} {value!r} may have lost digits; give the column the format of a whole number"
+        )
+    return value
+
+
+def _decimal(value: Any) -> Any:
+    """A cell as a number, where it is one, with a decimal point or comma."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,9}([.,]\d{0,9})?", value.strip(), re.ASCII):
+        return float(value.strip().replace(",", "."))
+    return value
