@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from kontext.engine.cache import ByteCache
+from kontext.engine.device import finite
 from kontext.engine.regions import window_of
 from kontext.model.autoencoder import Norms
 from kontext.model.blocks import KeysValues
@@ -138,7 +139,7 @@ class ContextStore:
     def _encode(self, canvas: Canvas) -> Tensor:
         pixels = torch.from_numpy(np.array(canvas.image)).to(device_of(self.model))
         pixels = pixels.permute(2, 0, 1)[None].to(parameter_type(self.model.autoencoder)) / 127.5 - 1
-        return self.model.autoencoder.encode(pixels).float()
+        return finite(self.model.autoencoder.encode(pixels).float(), f"encoder of {self.model.name}")
 
     def _prefill(self, canvas: Canvas, index: int) -> Prefix:
         return self.model.transformer.prefill(*self.tokens(canvas, index))
@@ -150,7 +151,8 @@ def decode(model, latents: Tensor) -> np.ndarray:
 
 
 def _bytes(pixels: Tensor) -> np.ndarray:
-    """Pixels (b, 3, height, width), about [-1, 1], as uint8 (b, height, width, 3)."""
+    """Pixels (b, 3, height, width), about [-1, 1], as uint8 (b, height, width, 3). Raises BadCheckpoint."""
+    pixels = finite(pixels, "decoder of the autoencoder")
     pixels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 

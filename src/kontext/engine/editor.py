@@ -28,6 +28,7 @@ from kontext.engine.context import (
     stack,
 )
 from kontext.engine.detail import add_detail
+from kontext.engine.device import explained_errors, finite, usable_device
 from kontext.engine.pictures import Picture, PictureLike
 from kontext.engine.pointing import draw_on, inside_of, overlay_of
 from kontext.engine.previews import fit_projection, paint
@@ -122,16 +123,18 @@ class Editor:
         refresh: int = 1,
     ) -> Editor:
         """The editor of a model: "nano", a folder, a .safetensors or a .gguf file; with LoRA files merged in,
-        each FILE or FILE:scale. Raises NotFound, BadCheckpoint.
+        each FILE or FILE:scale. Raises NotFound, BadCheckpoint, DeviceUnavailable, OutOfMemory.
         """
         from kontext.checkpoint import load_model
 
         start = time.perf_counter()
         keep_freed()
-        model = load_model(name_or_path, device=usable_device(device), dtype=dtype, lora=lora)
-        if dtype is None:
-            quicken(model)
-        editor = cls(model, refresh=refresh)
+        place = usable_device(device)
+        with explained_errors(place):
+            model = load_model(name_or_path, device=place, dtype=dtype, lora=lora)
+            if dtype is None:
+                quicken(model)
+            editor = cls(model, refresh=refresh)
         editor._load_seconds = time.perf_counter() - start
         return editor
 
@@ -155,8 +158,9 @@ class Editor:
     ) -> Result:
         """Change the picture as the sentence says, and nothing else.
 
-        The fields of `EditRequest` say what each argument means. Raises BadPicture, BadRequest, NotFound, and
-        Cancelled within one step of `cancel.is_set()`.
+        The fields of `EditRequest` say what each argument means. Raises BadPicture, BadRequest, NotFound,
+        OutOfMemory, DeviceUnavailable, BadCheckpoint (weights that give NaN), and Cancelled within one step
+        of `cancel.is_set()`.
         """
         request = EditRequest(
             picture=picture,
@@ -226,7 +230,7 @@ class Editor:
     ) -> list[Result]:
         """Results in the order of the requests; requests of equal shape share their forwards, 16 at a time.
 
-        Every request is checked before anything is computed.
+        Every request is checked before anything is computed. Raises what `edit` does.
         """
         jobs = [self._job(request) for request in requests]
         groups: dict[tuple, list[int]] = defaultdict(list)
@@ -236,7 +240,8 @@ class Editor:
         for members in groups.values():
             for start in range(0, len(members), MAX_BATCH):
                 part = members[start : start + MAX_BATCH]
-                done = self._run([jobs[i] for i in part], on_step, cancel)
+                with explained_errors(device_of(self.model)):
+                    done = self._run([jobs[i] for i in part], on_step, cancel)
                 results.update(zip(part, done))
         return [results[i] for i in range(len(jobs))]
 
@@ -251,7 +256,7 @@ class Editor:
             return self._background.submit(self.prefill, picture)
         picture = pictures.load(picture)
         canvas = Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.flat))
-        with torch.inference_mode():
+        with torch.inference_mode(), explained_errors(device_of(self.model)):
             self.contexts.codec_view(canvas)
             if self._has_prefix:
                 self.contexts.prefix(canvas, 1)
@@ -361,6 +366,8 @@ class Editor:
         text, pooled = map(torch.cat, zip(*(self.prompts.states(job.request.prompt) for job in jobs)))
         guided = first.guidance > 1 and not model.transformer.config.guidance_embed
         without_prompt = self.prompts.states("") if guided else None
+        finite(text, f"T5 encoder of {model.name}")
+        finite(pooled, f"CLIP encoder of {model.name}")
         clock.lap("text")
 
         # 3. Noise to the target's tokens.
@@ -389,6 +396,7 @@ class Editor:
         tokens = sample(
             model.transformer, batch, times, first.guidance, narrow, inside, told, cancelled, self.refresh
         )
+        finite(tokens, f"transformer of {model.name}")
         clock.lap("sample")
 
         # 4. Tokens to pictures; what did not change becomes the original again.
@@ -416,7 +424,8 @@ class Editor:
         if sources is None or not all(job.request.lock and job.request.regions for job in jobs):
             return None, None
         masks = [job.inside and token_mask(job.plan.place(job.inside)) for job in jobs]
-        inside = None if any(mask is None for mask in masks) else torch.stack(masks).any(0)
+        limited = all(mask is not None for mask in masks)
+        inside = torch.stack(masks).any(0).to(sources.device) if limited else None
         known = None if inside is None else worth(inside)
         return lambda estimate: active_tokens(estimate, sources, grid, inside), known
 
@@ -494,18 +503,6 @@ class Editor:
             small = paint(latents, self._projection)
         x, y, width, height = (round(edge / 8) for edge in plan.inner)
         return small.crop((x, y, x + max(1, width), y + max(1, height)))
-
-
-def usable_device(name: str | None = None) -> torch.device:
-    """The device of that name, or the fastest one here. Raises BadRequest when it is not there."""
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BadRequest(f"device '{name}' is not to be had here; give cpu, cuda or mps") from error
-    return device
 
 
 class _Clock:

@@ -16,8 +16,8 @@ class Launched(NamedTuple):
     socket: socket.socket
 
 
-def launch(editor: str, model: str, device: str | None, workers: int) -> Launched:
-    """One of `workers` processes, which share the processors between them."""
+def launch(editor: str, model: str, device: str | None, workers: int, index: int = 0) -> Launched:
+    """Process `index` (from 0) of `workers`, which share the processors and the GPUs between them."""
     ours, theirs = socket.socketpair()
     # Threads that wait for one another sleep: spinning, they take from the service what they wait for.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
@@ -31,6 +31,8 @@ def launch(editor: str, model: str, device: str | None, workers: int) -> Launche
         editor,
         model,
         device or "",
+        str(index),
+        str(workers),
     ]
     process = subprocess.Popen(
         command,
