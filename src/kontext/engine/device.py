@@ -69,7 +69,7 @@ def finite(values: Tensor, source: str) -> Tensor:
     if not bool(values.isfinite().all()):
         raise BadCheckpoint(
             f"the {source} gave values that are not finite (NaN or infinity): its weights are damaged or "
-            f"overflow in {str(values.dtype).removeprefix('torch.')}; get the file again, or load it with dtype "
-            "float32"
+            f"overflow in {str(values.dtype).removeprefix('torch.')}; get the file again, or load it with "
+            "dtype float32"
         )
     return values

@@ -60,6 +60,7 @@ from kontext.flow import schedule
 from kontext.memory import keep_freed
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.model.window import Window
+from kontext.threads import leave_one_processor
 
 POOR_ROUND_TRIP_DB = 20.0  # pictures of the illustrated world: 22 and more
 LITTLE_FLAT = 0.25  # share of pixels equal to their neighbours; in the illustrated world: 0.29 and more
@@ -130,6 +131,8 @@ class Editor:
         start = time.perf_counter()
         keep_freed()
         place = usable_device(device)
+        if place.type == "cpu":
+            leave_one_processor()
         with explained_errors(place):
             model = load_model(name_or_path, device=place, dtype=dtype, lora=lora)
             if dtype is None:

@@ -110,8 +110,8 @@ def worker_device(device: str | None, index: int, workers: int) -> str | None:
     own = gpus[index % len(gpus)]
     if index >= len(gpus):
         log.warning(
-            "worker %d shares %s with worker %d: %d workers, and GPUs to use: %d; each worker holds a copy of "
-            "the model there, so start with --workers %d unless it is small",
+            "worker %d shares %s with worker %d: %d workers, and GPUs to use: %d; each worker holds a copy "
+            "of the model there, so start with --workers %d unless it is small",
             *(index, own, index % len(gpus), workers, len(gpus), len(gpus)),
         )
     return own
