@@ -24,7 +24,7 @@ class BadConfig(KontextError):
     """A configuration file with unknown keys or impossible values."""
 
 
-class DeviceUnavailable(KontextError):
+class DeviceUnavailable(BadRequest):
     """A device that does not exist here, or that failed while it was used."""
 
 

@@ -2,21 +2,17 @@
 
 import functools
 import operator
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from device import simulated
 from PIL import Image
 
 from kontext.checkpoint import load_model
 from kontext.engine import Editor, EditRequest
 from kontext.errors import BadCheckpoint, Cancelled, DeviceUnavailable, OutOfMemory
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-from device import simulated  # noqa: E402
 
 PICTURE = Image.radial_gradient("L").resize((80, 64)).convert("RGB")
 OTHER = Image.linear_gradient("L").resize((64, 64)).convert("RGB")

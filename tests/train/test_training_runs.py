@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from numeric import difference, rounding
 from safetensors.torch import save_file
 
 from kontext.checkpoint import load_model
@@ -288,7 +289,7 @@ def test_moving_average_swaps_in_and_out():
         module.weight.add_(1.0)
     ema.update(10**6)
     with ema:
-        assert torch.allclose(module.weight, before + 0.1, atol=1e-5)
+        assert difference(module.weight, before + 0.1) <= rounding(16)  # a few roundings of numbers below 2
     assert torch.equal(module.weight, before + 1.0)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kontext.engine.cache import ByteCache
 from kontext.engine.device import finite
+from kontext.engine.domain import flat_share
 from kontext.engine.regions import window_of
 from kontext.model.autoencoder import Norms
 from kontext.model.blocks import KeysValues
@@ -48,16 +49,6 @@ class Canvas:
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of tokens."""
         return self.image.height // PATCH, self.image.width // PATCH
-
-    @property
-    def flat_share(self) -> float:
-        """Share of pixels within 2 of 255 of their right and lower neighbour: large in drawings, small in
-        photographs, whose surfaces are never even.
-        """
-        pixels = np.asarray(self.image, np.int16)
-        right = np.abs(np.diff(pixels, axis=1)).max(-1)[:-1]
-        below = np.abs(np.diff(pixels, axis=0)).max(-1)[:, :-1]
-        return float((np.maximum(right, below) <= 2).mean())
 
 
 class ContextStore:
@@ -132,7 +123,7 @@ class ContextStore:
         def measure() -> tuple[float, float]:
             error = np.asarray(canvas.image, np.float32) - self.codec_view(canvas)
             psnr = 10 * math.log10(255**2 / max(float(np.square(error).mean()), 1e-6))
-            return psnr, canvas.flat_share
+            return psnr, flat_share(canvas.image)
 
         return self._cache.get(("looks", self.model.fingerprint, canvas.digest), measure, lambda _: 256)
 

@@ -29,6 +29,7 @@ from kontext.engine.context import (
 )
 from kontext.engine.detail import add_detail
 from kontext.engine.device import explained_errors, finite, usable_device
+from kontext.engine.domain import photo_warning
 from kontext.engine.pictures import Picture, PictureLike
 from kontext.engine.pointing import draw_on, inside_of, overlay_of
 from kontext.engine.previews import fit_projection, paint
@@ -62,8 +63,7 @@ from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.model.window import Window
 from kontext.threads import leave_one_processor
 
-POOR_ROUND_TRIP_DB = 20.0  # pictures of the illustrated world: 22 and more
-LITTLE_FLAT = 0.25  # share of pixels equal to their neighbours; in the illustrated world: 0.29 and more
+NOTHING_CHANGED = "nothing changed; say it in other words, or let it reach further (a larger box or mask)"
 
 
 @dataclass(frozen=True)
@@ -461,7 +461,9 @@ class Editor:
         if job.source is not None:
             changed = changed_fraction(job.plan.original(job.picture.whole), picture)
             if self.model.preset.name != "dev":
-                warnings += self._foreign(job.source)
+                warnings += photo_warning(self.model.name, *self.contexts.looks(job.source))
+            if changed == 0:
+                warnings.append(NOTHING_CHANGED)
         settings = {
             "size": request.size if isinstance(request.size, str | None) else list(request.size),
             "canvas": list(job.plan.canvas),
@@ -488,16 +490,6 @@ class Editor:
             prompt=request.prompt,
             settings=settings,
         )
-
-    def _foreign(self, canvas: Canvas) -> list[str]:
-        """A warning when the picture is not of the kind that our small models know."""
-        psnr, flat = self.contexts.looks(canvas)
-        if psnr >= POOR_ROUND_TRIP_DB and flat >= LITTLE_FLAT:
-            return []
-        return [
-            f"this looks like a photograph, and {self.model.name} knows illustrations (it sees this one at "
-            f"{psnr:.0f} dB); expect little, or load FLUX.1 Kontext [dev] with --model"
-        ]
 
     def _preview(self, latents: torch.Tensor, plan: SizePlan) -> Image.Image:
         with torch.inference_mode():

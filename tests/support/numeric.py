@@ -1,0 +1,25 @@
+"""How far two ways to compute the same may lie apart: by what rounding explains, and no further."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+EPS = torch.finfo(torch.float32).eps
+
+
+def difference(made: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest of the expected values."""
+    return float((made - expected).abs().max()) / float(expected.abs().max())
+
+
+def rounding(terms: int) -> float:
+    """The relative difference that float32 explains between sums of so many terms, taken in another order.
+
+    `terms` counts along the longest way from input to output, over all layers. Each addition rounds by at
+    most eps/2 of the sum, up or down, so that n of them wander by about sqrt(n) eps/4 (a processor with wider
+    vectors sums in another order). This is four times as much.
+    """
+    return EPS * math.sqrt(terms)
