@@ -82,8 +82,8 @@ def test_our_folder_runs_in_diffusers_with_the_same_output(tiny, folders):
     ids, ids_clip, _ = tiny.token_ids(prompts)
     states, pooled, text_ids = pipeline.encode_prompt(prompts, None, max_sequence_length=64)
     # Each network has 2 to 4 layers, whose products and attention sum over some 500 numbers.
-    assert difference(tiny.t5(ids), states) <= rounding(4 * 500)
-    assert difference(tiny.clip(ids_clip), pooled) <= rounding(4 * 500)
+    assert difference(tiny.t5(ids), states, size=1) <= 2 * rounding(4 * 500)
+    assert difference(tiny.clip(ids_clip), pooled, size=1) <= 2 * rounding(4 * 500)
 
     generator = torch.Generator().manual_seed(0)
     target = torch.randn(2, 16, 64, generator=generator)
@@ -98,13 +98,16 @@ def test_our_folder_runs_in_diffusers_with_the_same_output(tiny, folders):
         txt_ids=text_ids,
     ).sample
     velocity = tiny.transformer(target, states, pooled, times, guidance, picture_ids(0, 4, 4))
-    assert difference(velocity, expected) <= rounding(4 * 500)
+    assert difference(velocity, expected, size=1) <= 2 * rounding(4 * 500)
 
     pixels = torch.rand(1, 3, 32, 32, generator=generator) * 2 - 1
     latents = pipeline.vae.encode(pixels).latent_dist.mode()
     config = tiny.preset.autoencoder
     expected = config.scale * (latents - config.shift)
-    assert difference(tiny.autoencoder.encode(pixels), expected) <= rounding(25 * 9 * 64)  # 25 convolutions
+    made = tiny.autoencoder.encode(pixels)
+    assert difference(made, expected, size=1) <= rounding(
+        25 * 9 * 64
+    )  # 25 convolutions over up to 64 channels
 
 
 def test_sharded_diffusers_folder_loads(tiny, folders, tmp_path):

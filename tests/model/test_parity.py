@@ -101,9 +101,9 @@ def test_autoencoder_equals_diffusers():
     latents = torch.randn(2, 16, 6, 8, generator=generator)
     scale, shift = AUTOENCODER.scale, AUTOENCODER.shift
     expected = scale * (reference.encode(pixels).latent_dist.mode() - shift)
-    assert difference(ours.encode(pixels), expected) <= rounding(AUTOENCODER_TERMS)
+    assert difference(ours.encode(pixels), expected, size=1) <= rounding(AUTOENCODER_TERMS)
     expected = reference.decode(latents / scale + shift).sample
-    assert difference(ours.decode(latents), expected) <= rounding(AUTOENCODER_TERMS)
+    assert difference(ours.decode(latents), expected, size=1) <= rounding(AUTOENCODER_TERMS)
 
 
 @torch.no_grad()
@@ -149,4 +149,5 @@ def test_four_step_edit_equals_the_diffusers_pipeline():
     tokens = euler(field, pack(noise), schedule(4, target_tokens=24))
     made = autoencoder.decode(unpack(tokens, 8, 12)).mul(0.5).add(0.5).clamp(0, 1)
     assert expected.std() > 0.05
-    assert difference(made, expected) <= rounding(4 * TERMS + 2 * AUTOENCODER_TERMS)
+    # Of pixels up to 1: each of the four steps takes the rounding of those before through the network again.
+    assert difference(made, expected) <= 1e-4

@@ -10,9 +10,13 @@ from torch import Tensor
 EPS = torch.finfo(torch.float32).eps
 
 
-def difference(made: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest of the expected values."""
-    return float((made - expected).abs().max()) / float(expected.abs().max())
+def difference(made: Tensor, expected: Tensor, size: float = 0.0) -> float:
+    """The largest difference, relative to the largest of the expected values.
+
+    `size`: of the numbers on the way, where those are larger than the result, as after a norm (1) or in a
+    difference.
+    """
+    return float((made - expected).abs().max()) / max(size, float(expected.abs().max()))
 
 
 def rounding(terms: int) -> float:
