@@ -3,10 +3,13 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each for tests side by side, and for what they start
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,7 +1,12 @@
 """The open, complete FLUX.1 Kontext system: say what to change in a picture; only that changes."""
 
+from kontext.threads import spin_briefly
+
 __version__ = "0.1.0"
 __all__ = ["Editor"]
+
+
+spin_briefly()  # before anything imports torch
 
 
 def __getattr__(name: str):

@@ -27,6 +27,14 @@ class BadConfig(KontextError):
     """A configuration file with unknown keys or impossible values."""
 
 
+class DeviceUnavailable(BadRequest):
+    """A device that does not exist here, or that failed while it was used."""
+
+
+class OutOfMemory(KontextError):
+    """More memory than the device or this machine has."""
+
+
 class NotFound(KontextError):
     """Something named by the user does not exist: a file, a model, a session, a turn."""
 

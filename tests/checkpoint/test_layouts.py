@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
+from numeric import difference, rounding
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -80,8 +81,9 @@ def test_our_folder_runs_in_diffusers_with_the_same_output(tiny, folders):
     prompts = ["Make the hair blue", "a red ball"]
     ids, ids_clip, _ = tiny.token_ids(prompts)
     states, pooled, text_ids = pipeline.encode_prompt(prompts, None, max_sequence_length=64)
-    assert (states - tiny.t5(ids)).abs().max() <= 1e-5
-    assert (pooled - tiny.clip(ids_clip)).abs().max() <= 1e-5
+    # Each network has 2 to 4 layers, whose products and attention sum over some 500 numbers.
+    assert difference(tiny.t5(ids), states, size=1) <= 2 * rounding(4 * 500)
+    assert difference(tiny.clip(ids_clip), pooled, size=1) <= 2 * rounding(4 * 500)
 
     generator = torch.Generator().manual_seed(0)
     target = torch.randn(2, 16, 64, generator=generator)
@@ -96,12 +98,16 @@ def test_our_folder_runs_in_diffusers_with_the_same_output(tiny, folders):
         txt_ids=text_ids,
     ).sample
     velocity = tiny.transformer(target, states, pooled, times, guidance, picture_ids(0, 4, 4))
-    assert (velocity - expected).abs().max() <= 1e-5
+    assert difference(velocity, expected, size=1) <= 2 * rounding(4 * 500)
 
     pixels = torch.rand(1, 3, 32, 32, generator=generator) * 2 - 1
     latents = pipeline.vae.encode(pixels).latent_dist.mode()
     config = tiny.preset.autoencoder
-    assert (tiny.autoencoder.encode(pixels) - config.scale * (latents - config.shift)).abs().max() <= 1e-5
+    expected = config.scale * (latents - config.shift)
+    made = tiny.autoencoder.encode(pixels)
+    assert difference(made, expected, size=1) <= rounding(
+        25 * 9 * 64
+    )  # 25 convolutions over up to 64 channels
 
 
 def test_sharded_diffusers_folder_loads(tiny, folders, tmp_path):

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
+from numeric import difference, rounding
 from safetensors.torch import save_file
 
 from kontext.checkpoint import load_model
@@ -16,6 +17,7 @@ from kontext.engine import Editor
 from kontext.errors import BadCheckpoint, BadRequest, NotFound
 
 RANK, ALPHA = 3, 6.0
+ROUNDED = rounding(64)  # of weights up to 1: sums over the rank, the scale, and the sum with the weight
 
 
 def random(generator, *shape):
@@ -82,7 +84,7 @@ def test_every_dialect_means_the_same_change(tiny, matrices, tmp_path, dialect):
         wanted = expected(tiny, matrices, 1.0 if scale is None else scale)
         made = change(tiny, file, scale)
         assert made.keys() == wanted.keys()
-        assert all(torch.allclose(made[name], wanted[name], atol=1e-6) for name in wanted)
+        assert max(difference(made[name], wanted[name], size=1) for name in wanted) <= ROUNDED
 
 
 @pytest.mark.parametrize("dialect", ["kohya", "ours"])
@@ -104,7 +106,7 @@ def test_diffusers_own_loader_makes_the_same_model(tiny, matrices, folders, tmp_
     for stem in matrices:
         row, stems = diffusers_stems("transformer", stem)
         whole = torch.cat([theirs[f"{name}.weight"] for name in stems])
-        assert torch.allclose(whole, expected(tiny, matrices)[f"{stem}.weight"], atol=1e-5), stem
+        assert difference(whole, expected(tiny, matrices)[f"{stem}.weight"], size=1) <= 10 * ROUNDED, stem
 
 
 def test_some_of_q_k_v_and_swapped_halves_find_their_rows(tiny, tmp_path):
@@ -130,9 +132,10 @@ def test_some_of_q_k_v_and_swapped_halves_find_their_rows(tiny, tmp_path):
         "final_layer.adaLN_modulation.1.weight",
     }
     qkv, linear, last = found.values()
-    assert torch.allclose(qkv[2 * width :], up @ down, atol=1e-6) and not qkv[: 2 * width].any()
-    assert torch.allclose(linear[width : 2 * width], up @ down, atol=1e-6) and not linear[2 * width :].any()
-    assert torch.allclose(last, torch.cat(final.chunk(2)[::-1]) @ down, atol=1e-6)
+    assert difference(qkv[2 * width :], up @ down, size=1) <= ROUNDED and not qkv[: 2 * width].any()
+    assert difference(linear[width : 2 * width], up @ down, size=1) <= ROUNDED
+    assert not linear[2 * width :].any()
+    assert difference(last, torch.cat(final.chunk(2)[::-1]) @ down, size=1) <= ROUNDED
 
 
 def test_text_encoders_biases_norms_and_x_flux_are_understood(tiny, tmp_path):

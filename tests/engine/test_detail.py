@@ -85,4 +85,6 @@ def test_maps_of_a_colour_change_are_that_change():
 def test_inverse_is_that_of_the_library():
     x = torch.randn(200, 3, 1, generator=torch.Generator().manual_seed(0)) * 0.3
     matrices = x @ x.mT + 1e-4 * torch.eye(3)  # as of colours on a line
-    assert torch.allclose(inverse(matrices) @ matrices, torch.eye(3).expand(200, 3, 3), atol=1e-3)
+    # The inverse is rounded to float32, and its product with the matrix shows that times the condition.
+    limit = 4 * torch.finfo(torch.float32).eps * torch.linalg.cond(matrices)
+    assert ((inverse(matrices) @ matrices - torch.eye(3)).abs().amax((1, 2)) <= limit).all()

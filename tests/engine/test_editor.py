@@ -7,14 +7,19 @@ import threading
 import numpy as np
 import pytest
 import torch
+from numeric import difference, rounding
 from PIL import Image, ImageDraw
 
 from kontext.bench.speed import as_full
 from kontext.engine import Editor, EditRequest
+from kontext.engine.domain import PhotoWarning
 from kontext.engine.sampling import Batch, sample, seeded_noise
 from kontext.errors import BadPicture, BadRequest, Cancelled, NotFound
 from kontext.flow import schedule
 from kontext.model.tokens import pack, picture_ids
+
+TERMS = 4 * 512
+"""Of the longest sums of tiny's transformer: four blocks, products over width and hidden width, attention."""
 
 
 def noise(width=64, height=64, seed=0, channels=3):
@@ -73,7 +78,7 @@ def test_batch_of_three_equals_three_singles(random_model):
         together = sampled(random_model, [1, 4, 6])
         alone = torch.cat([sampled(random_model, [seed]) for seed in (1, 4, 6)])
     assert together.std() > 0.1
-    assert torch.allclose(together, alone, atol=1e-5)
+    assert difference(together, alone) <= rounding(3 * TERMS)  # three steps
 
 
 def test_edit_batch_of_mixed_shapes_equals_single_edits_in_order(editor):
@@ -192,7 +197,7 @@ def test_guidance_is_the_formula_over_two_evaluations(random_model):
         conditional = transformer(z, text, pooled, time, None, ids)
         unconditional = transformer(z, empty, nothing, time, None, ids)
     expected = z - (unconditional + 2.5 * (conditional - unconditional))
-    assert torch.allclose(result, expected, atol=1e-5)
+    assert difference(result, expected) <= 6 * rounding(TERMS)  # the sum takes 2.5 + 2.5 + 1 velocities
 
 
 @pytest.mark.parametrize(
@@ -262,13 +267,45 @@ def test_result_tells_how_it_was_made(editor):
 
 def test_a_picture_of_another_kind_warns_and_names_what_to_do(editor, painting_editor, scene):
     assert any("dev" in warning for warning in editor.edit(noise(), "make it red").warnings)
-    assert any("photograph" in warning for warning in painting_editor.edit(scene, "make it red").warnings)
+    (warning,) = [one for one in painting_editor.edit(scene, "make it red").warnings if "photograph" in one]
+    assert isinstance(warning, PhotoWarning) and "dB" not in warning
 
 
 def test_a_drawing_that_the_codec_keeps_does_not_warn(painting_editor):
     drawing = Image.new("RGB", (128, 128), (250, 220, 120))
     ImageDraw.Draw(drawing).ellipse((30, 30, 90, 90), fill=(60, 120, 200))
+    painting_editor.model.transformer.paint = lambda pixels: pixels[:, 40:60, 40:60].fill_(1)
     assert painting_editor.edit(drawing, "make it red").warnings == ()
+
+
+def test_nothing_changed_is_a_warning(painting_editor, scene, editor):
+    result = painting_editor.edit(scene, "make it red")
+    assert result.changed_fraction == 0 and any("nothing changed" in one for one in result.warnings)
+    painting_editor.model.transformer.paint = lambda pixels: pixels[:, 40:60, 40:60].fill_(1)
+    result = painting_editor.edit(scene, "make it red")
+    assert result.changed_fraction > 0 and not any("nothing changed" in one for one in result.warnings)
+    assert not any("nothing changed" in one for one in editor.generate("a tree", steps=1).warnings)
+
+
+def test_nano_s_own_drawings_are_not_taken_for_photographs():
+    """The example of the library through three turns, on which a stricter measure fired."""
+    from importlib.resources import files
+
+    editor = Editor.load("nano", device="cpu")
+    picture = (files("kontext") / "examples" / "library.png").read_bytes()
+    for prompt in ("Make the hair blue", "Change the background to a beach", "Make the shirt green"):
+        result = editor.edit(picture, prompt, seed=1)
+        assert not any("photograph" in warning for warning in result.warnings), prompt
+        picture = result.picture
+
+
+def test_a_session_judges_its_first_picture_alone(painting_editor, scene):
+    painting_editor.model.transformer.paint = lambda pixels: pixels[:, 40:60, 40:60].fill_(1)
+    session = painting_editor.open(scene)
+    judged = []
+    for turn in (session.edit("a square", seed=1), session.edit("a square", seed=2), *session.variants(2)):
+        judged.append(any("photograph" in one for one in turn.facts["warnings"]))
+    assert judged == [True, False, False, False]
 
 
 def test_a_new_box_or_mask_costs_no_prefill_and_markup_is_shown_to_the_model(editor, count_calls):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numeric import difference, rounding
 from PIL import Image, ImageDraw
 
 from kontext.bench.items import item
@@ -304,7 +305,8 @@ def test_tokens_left_out_end_as_the_source_exactly(random_model):
     active[5:7] = True
     with torch.no_grad():
         tokens = sample(random_model.transformer, batch, schedule(4, 16, 3.0), 1.0, lambda _: active)
-    assert torch.allclose(tokens[:, ~active], source[:, ~active], atol=1e-5)
+    # Every step rounds z - src, its quotient by t and the sum; the last one leaves only its own.
+    assert difference(tokens[:, ~active], source[:, ~active]) <= rounding(4 * 4)
     assert (tokens[:, active] - source[:, active]).abs().min() > 1e-3
 
 

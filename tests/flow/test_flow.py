@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from numeric import difference, rounding
 
 from kontext import flow
 
@@ -54,13 +55,14 @@ def test_solvers_reach_their_order(solver, order):
 
 
 def test_a_straight_path_is_followed_exactly_in_one_step():
-    data, noise = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    data, noise = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     seen = []
     made = flow.euler(
         lambda z, t: flow.velocity(data, noise), noise, [1.0, 0.0], lambda i, z, x: seen.append((i, x))
     )
-    assert torch.allclose(made, data, atol=1e-6)
-    assert seen[0][0] == 0 and torch.allclose(seen[0][1], data, atol=1e-6)
+    # Two roundings, of numbers that are up to 4 times as large as the data.
+    assert difference(made, data) <= rounding(16)
+    assert seen[0][0] == 0 and difference(seen[0][1], data) <= rounding(16)
 
 
 def test_path_ends_at_data_and_noise():
@@ -70,9 +72,10 @@ def test_path_ends_at_data_and_noise():
 
 
 def test_guidance_one_is_the_prompt_alone():
-    with_prompt, without = torch.randn(3), torch.randn(3)
-    assert torch.allclose(flow.guided(with_prompt, without, 1.0), with_prompt)
-    assert torch.allclose(flow.guided(with_prompt, without, 0.0), without)
+    with_prompt, without = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    # Two roundings, of numbers that are up to 4 times as large as the result.
+    assert difference(flow.guided(with_prompt, without, 1.0), with_prompt) <= rounding(16)
+    assert torch.equal(flow.guided(with_prompt, without, 0.0), without)
 
 
 def test_training_times_are_logit_normal_shifted():

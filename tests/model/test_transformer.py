@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from numeric import difference, rounding
 
 from kontext.model.blocks import sinusoidal_embedding
 from kontext.model.presets import DEV, PRESETS, TINY
@@ -13,6 +14,8 @@ from kontext.model.transformer import Transformer
 
 ROWS = COLUMNS = 3
 N = ROWS * COLUMNS
+TERMS = 4 * 512
+"""Of the longest sums: four blocks, each of products over width (64), hidden width (256) and attention."""
 
 
 def random_transformer(**changes) -> Transformer:
@@ -106,7 +109,7 @@ def test_cached_context_equals_masked_attention(contexts):
     ids = picture_ids(0, ROWS, COLUMNS)
     cached = model(target, text, pooled, times, None, ids, context)
     masked = masked_forward(model, target, text, pooled, times, ids, context)
-    assert (cached - masked).abs().max() < 1e-5
+    assert difference(cached, masked) <= rounding(TERMS)
     assert cached.abs().max() > 0.01
 
 
@@ -164,7 +167,7 @@ def test_a_batch_of_three_equals_three_singles(attention):
         alone = model(
             target[one], text[one], pooled[one], times[one], None, ids, [(t[one], w) for t, w in context]
         )
-        assert (together[one] - alone).abs().max() < 1e-5
+        assert difference(together[one], alone) <= rounding(TERMS)
 
 
 @torch.no_grad()
@@ -176,7 +179,7 @@ def test_one_prefix_serves_a_batch_of_variants():
     prepared = model.prepare(text, ids, prefixes=[model.prefill(tokens[:1], where)])
     shared = model.evaluate(target, prepared, model.modulate(model.vector(times, pooled)))
     repeated = model(target, text, pooled, times, None, ids, [(tokens[:1].expand(3, -1, -1), where)])
-    assert (shared - repeated).abs().max() < 1e-5
+    assert difference(shared, repeated) <= rounding(TERMS)
 
 
 @pytest.mark.parametrize("guidance", [False, True])
@@ -187,11 +190,11 @@ def test_modulations_of_all_steps_at_once_equal_one_by_one(guidance):
     strength = torch.full((2,), 2.5) if guidance else None
     for t, every in zip([1.0, 0.5, 0.1], model.modulations([1.0, 0.5, 0.1], pooled, strength)):
         one = model.modulate(model.vector(torch.full((2,), t), pooled, strength))
-        assert torch.allclose(every.final.shift, one.final.shift, atol=1e-6)
-        for a, b in zip(every.single, one.single):
-            assert all(torch.allclose(x, y, atol=1e-6) for x, y in zip(a[0], b[0]))
-        for a, b in zip(every.double, one.double):
-            assert torch.allclose(a[1][1].gate, b[1][1].gate, atol=1e-6)
+        pairs = [(every.final.shift, one.final.shift)]
+        pairs += [pair for a, b in zip(every.single, one.single) for pair in zip(a[0], b[0])]
+        pairs += [(a[1][1].gate, b[1][1].gate) for a, b in zip(every.double, one.double)]
+        # Sums over the sinusoids, over the two layers of an embedder and over the modulation's own.
+        assert max(difference(*pair) for pair in pairs) <= rounding(256 + 3 * model.config.width)
 
 
 def test_missing_guidance_is_refused():

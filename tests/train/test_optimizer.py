@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from numeric import difference, rounding
 from torch import nn
 
 from kontext.train.optimizer import MuonAdamW, orthogonalize, split_parameters
@@ -29,8 +30,9 @@ def test_adamw_equals_the_library_step_for_step():
             optimizer.zero_grad()
             model(x).square().sum().backward()
             optimizer.step()
-    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
-    assert torch.allclose(ours.bias, theirs.bias, atol=1e-6)
+    # Five steps, each of sums over seven rows of five numbers, a square root and a quotient.
+    assert difference(ours.weight, theirs.weight, size=1) <= rounding(5 * 2 * 7 * 5)
+    assert difference(ours.bias, theirs.bias, size=1) <= rounding(5 * 2 * 7 * 5)
 
 
 def test_muon_learns_a_linear_map():

@@ -89,7 +89,9 @@ def test_edits_of_one_source_are_distinct_as_far_as_there_are(pool):
             if any(torch.equal(latents.float(), source) for latents in pool.fields["latents"][i])
         )
         place = next(
-            j for j, latents in enumerate(pool.fields["latents"][orbit]) if torch.equal(latents.float(), source)
+            j
+            for j, latents in enumerate(pool.fields["latents"][orbit])
+            if torch.equal(latents.float(), source)
         )
         edits = (pool.fields["source"][orbit] == place) & (pool.fields["weight"][orbit] > 0)
         assert len(rows) == min(4, len({tuple(t.tolist()) for t in pool.fields["text"][orbit][edits]}))

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from numeric import difference, rounding
 from PIL import Image
 
 from kontext.checkpoint import load_model, random_model, save_model
@@ -81,7 +82,8 @@ def test_the_file_says_what_the_layers_said(tmp_path, base):
     with torch.no_grad():
         expected = live.transformer(*arguments, contexts)
         made = load_model(base, lora=[file]).transformer(*arguments, contexts)
-    assert torch.allclose(made, expected, atol=1e-5)
+    # Four blocks of sums over some 500 numbers; merged weights are rounded once more than the sums of two.
+    assert difference(made, expected, size=1) <= 2 * rounding(4 * 500)
 
 
 def test_an_interrupted_lora_run_goes_on_with_the_same_losses(tmp_path, pairs, base, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from numeric import difference, rounding
 from safetensors.torch import save_file
 
 from kontext.checkpoint import load_model
@@ -211,7 +212,8 @@ def test_the_linear_path_alone_is_the_principal_components(tmp_path):
         best = (centered - centered @ components @ components.T).square().mean().item()
         error = (made - pixels).square().mean().item()
         assert best <= error * (1 + 1e-6)
-        assert error < 1.02 * best + 1e-4  # all but the mean cell's own pattern, of which only the color is kept
+        # all but the mean cell's own pattern, of which only the color remains
+        assert error < 1.02 * best + 1e-4
 
 
 @pytest.mark.slow
@@ -344,7 +346,8 @@ def test_moving_average_swaps_in_and_out():
         module.weight.add_(1.0)
     ema.update(10**6)
     with ema:
-        assert torch.allclose(module.weight, before + 0.1, atol=1e-5)
+        # A few roundings of numbers below 2.
+        assert difference(module.weight, before + 0.1, size=2) <= rounding(16)
     assert torch.equal(module.weight, before + 1.0)
 
 

@@ -123,9 +123,11 @@ def load_model(
     """
     preset, _, random = str(name_or_path).rpartition("-")
     if random == "random" and preset in PRESETS and preset != "dev":
-        model = random_model(PRESETS[preset], device=device, dtype=dtype)
+        model = random_model(PRESETS[preset], dtype=dtype)
         for part, weights in merged(model.weights(), lora).items() if lora else ():
             getattr(model, part).load_state_dict({name: tensor.read() for name, tensor in weights.items()})
+        for part in names.PARTS:  # LoRA files are read on the CPU
+            getattr(model, part).to(device)
         return model
     path = find_model(name_or_path)
     found = open_checkpoint(path)

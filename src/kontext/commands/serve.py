@@ -114,7 +114,7 @@ def serve(
     from kontext.server.launch import launch
 
     ahead = (
-        [launch(settings.editor, model, device, workers) for _ in range(workers)]
+        [launch(settings.editor, model, device, workers, index) for index in range(workers)]
         if executor == "local"
         else []
     )

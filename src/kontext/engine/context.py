@@ -20,6 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from kontext.engine.cache import ByteCache
+from kontext.engine.device import finite
+from kontext.engine.domain import flat_share
 from kontext.engine.regions import window_of
 from kontext.model.autoencoder import Norms
 from kontext.model.blocks import KeysValues
@@ -47,16 +49,6 @@ class Canvas:
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of tokens."""
         return self.image.height // PATCH, self.image.width // PATCH
-
-    @property
-    def flat_share(self) -> float:
-        """Share of pixels within 2 of 255 of their right and lower neighbour: large in drawings, small in
-        photographs, whose surfaces are never even.
-        """
-        pixels = np.asarray(self.image, np.int16)
-        right = np.abs(np.diff(pixels, axis=1)).max(-1)[:-1]
-        below = np.abs(np.diff(pixels, axis=0)).max(-1)[:, :-1]
-        return float((np.maximum(right, below) <= 2).mean())
 
 
 class ContextStore:
@@ -131,14 +123,14 @@ class ContextStore:
         def measure() -> tuple[float, float]:
             error = np.asarray(canvas.image, np.float32) - self.codec_view(canvas)
             psnr = 10 * math.log10(255**2 / max(float(np.square(error).mean()), 1e-6))
-            return psnr, canvas.flat_share
+            return psnr, flat_share(canvas.image)
 
         return self._cache.get(("looks", self.model.fingerprint, canvas.digest), measure, lambda _: 256)
 
     def _encode(self, canvas: Canvas) -> Tensor:
         pixels = torch.from_numpy(np.array(canvas.image)).to(device_of(self.model))
         pixels = pixels.permute(2, 0, 1)[None].to(parameter_type(self.model.autoencoder)) / 127.5 - 1
-        return self.model.autoencoder.encode(pixels).float()
+        return finite(self.model.autoencoder.encode(pixels).float(), f"encoder of {self.model.name}")
 
     def _prefill(self, canvas: Canvas, index: int) -> Prefix:
         return self.model.transformer.prefill(*self.tokens(canvas, index))
@@ -150,7 +142,8 @@ def decode(model, latents: Tensor) -> np.ndarray:
 
 
 def _bytes(pixels: Tensor) -> np.ndarray:
-    """Pixels (b, 3, height, width), about [-1, 1], as uint8 (b, height, width, 3)."""
+    """Pixels (b, 3, height, width), about [-1, 1], as uint8 (b, height, width, 3). Raises BadCheckpoint."""
+    pixels = finite(pixels, "decoder of the autoencoder")
     pixels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 

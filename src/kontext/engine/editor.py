@@ -7,9 +7,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ from kontext.engine.context import (
     stack,
 )
 from kontext.engine.detail import add_detail
+from kontext.engine.device import computing, explained_errors, finite, usable_device
+from kontext.engine.domain import photo_warning
 from kontext.engine.pictures import Picture, PictureLike
 from kontext.engine.pointing import draw_on, inside_of, overlay_of
 from kontext.engine.previews import fit_projection, paint
@@ -59,9 +60,9 @@ from kontext.flow import schedule
 from kontext.memory import keep_freed
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.model.window import Window
+from kontext.threads import leave_one_processor
 
-POOR_ROUND_TRIP_DB = 20.0  # pictures of the illustrated world: 22 and more
-LITTLE_FLAT = 0.25  # share of pixels equal to their neighbours; in the illustrated world: 0.29 and more
+NOTHING_CHANGED = "nothing changed; say it in other words, or let it reach further (a larger box or mask)"
 
 
 @dataclass(frozen=True)
@@ -122,16 +123,20 @@ class Editor:
         refresh: int = 1,
     ) -> Editor:
         """The editor of a model: "nano", a folder, a .safetensors or a .gguf file; with LoRA files merged in,
-        each FILE or FILE:scale. Raises NotFound, BadCheckpoint.
+        each FILE or FILE:scale. Raises NotFound, BadCheckpoint, DeviceUnavailable, OutOfMemory.
         """
         from kontext.checkpoint import load_model
 
         start = time.perf_counter()
         keep_freed()
-        model = load_model(name_or_path, device=usable_device(device), dtype=dtype, lora=lora)
-        if dtype is None:
-            quicken(model)
-        editor = cls(model, refresh=refresh)
+        place = usable_device(device)
+        if place.type == "cpu":
+            leave_one_processor()
+        with explained_errors(place):
+            model = load_model(name_or_path, device=place, dtype=dtype, lora=lora)
+            if dtype is None:
+                quicken(model)
+            editor = cls(model, refresh=refresh)
         editor._load_seconds = time.perf_counter() - start
         return editor
 
@@ -155,8 +160,9 @@ class Editor:
     ) -> Result:
         """Change the picture as the sentence says, and nothing else.
 
-        The fields of `EditRequest` say what each argument means. Raises BadPicture, BadRequest, NotFound, and
-        Cancelled within one step of `cancel.is_set()`.
+        The fields of `EditRequest` say what each argument means. Raises BadPicture, BadRequest, NotFound,
+        OutOfMemory, DeviceUnavailable, BadCheckpoint (weights that give NaN), and Cancelled within one step
+        of `cancel.is_set()`.
         """
         request = EditRequest(
             picture=picture,
@@ -225,7 +231,7 @@ class Editor:
     ) -> list[Result]:
         """Results in the order of the requests; requests of equal shape share their forwards, 16 at a time.
 
-        Every request is checked before anything is computed.
+        Every request is checked before anything is computed. Raises what `edit` does.
         """
         jobs = [self._job(request) for request in requests]
         groups: dict[tuple, list[int]] = defaultdict(list)
@@ -235,7 +241,7 @@ class Editor:
         for members in groups.values():
             for start in range(0, len(members), MAX_BATCH):
                 part = members[start : start + MAX_BATCH]
-                with _computing(device_of(self.model)):
+                with computing(device_of(self.model)):
                     done = self._run([jobs[i] for i in part], on_step, cancel)
                 results.update(zip(part, done))
         return [results[i] for i in range(len(jobs))]
@@ -251,7 +257,7 @@ class Editor:
             return self._background.submit(self.prefill, picture)
         picture = pictures.load(picture)
         canvas = Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.flat))
-        with _computing(device_of(self.model)):
+        with computing(device_of(self.model)):
             self.contexts.codec_view(canvas)
             if self._has_prefix:
                 self.contexts.prefix(canvas, 1)
@@ -340,6 +346,8 @@ class Editor:
         text, pooled = map(torch.cat, zip(*(self.prompts.states(job.request.prompt) for job in jobs)))
         guided = first.guidance > 1 and not model.transformer.config.guidance_embed
         without_prompt = self.prompts.states("") if guided else None
+        finite(text, f"T5 encoder of {model.name}")
+        finite(pooled, f"CLIP encoder of {model.name}")
         clock.lap("text")
 
         # 3. Noise to the target's tokens.
@@ -368,6 +376,7 @@ class Editor:
         tokens = sample(
             model.transformer, batch, times, first.guidance, narrow, inside, told, cancelled, self.refresh
         )
+        finite(tokens, f"transformer of {model.name}")
         clock.lap("sample")
 
         # 4. Tokens to pictures; what did not change becomes the original again.
@@ -395,7 +404,8 @@ class Editor:
         if sources is None or not all(job.request.lock and job.request.regions for job in jobs):
             return None, None
         masks = [job.inside and token_mask(job.plan.place(job.inside)) for job in jobs]
-        inside = None if any(mask is None for mask in masks) else torch.stack(masks).any(0)
+        limited = all(mask is not None for mask in masks)
+        inside = torch.stack(masks).any(0).to(sources.device) if limited else None
         known = None if inside is None else worth(inside)
         return lambda estimate: active_tokens(estimate, sources, grid, inside), known
 
@@ -428,7 +438,9 @@ class Editor:
         if job.source is not None:
             changed = changed_fraction(job.plan.original(job.picture.whole), picture)
             if self.model.preset.name != "dev":
-                warnings += self._foreign(job.source)
+                warnings += photo_warning(self.model.name, *self.contexts.looks(job.source))
+            if changed == 0:
+                warnings.append(NOTHING_CHANGED)
         settings = {
             "size": request.size if isinstance(request.size, str | None) else list(request.size),
             "canvas": list(job.plan.canvas),
@@ -456,42 +468,13 @@ class Editor:
             settings=settings,
         )
 
-    def _foreign(self, canvas: Canvas) -> list[str]:
-        """A warning when the picture is not of the kind that our small models know."""
-        psnr, flat = self.contexts.looks(canvas)
-        if psnr >= POOR_ROUND_TRIP_DB and flat >= LITTLE_FLAT:
-            return []
-        return [
-            f"this looks like a photograph, and {self.model.name} knows illustrations (it sees this one at "
-            f"{psnr:.0f} dB); expect little, or load FLUX.1 Kontext [dev] with --model"
-        ]
-
     def _preview(self, latents: torch.Tensor, plan: SizePlan) -> Image.Image:
-        with _computing(device_of(self.model)):
+        with computing(device_of(self.model)):
             if self._projection is None:
                 self._projection = fit_projection(self.model.autoencoder)
             small = paint(latents, self._projection)
         x, y, width, height = (round(edge / 8) for edge in plan.inner)
         return small.crop((x, y, x + max(1, width), y + max(1, height)))
-
-
-def usable_device(name: str | None = None) -> torch.device:
-    """The device of that name, or the fastest one here. Raises BadRequest when it is not there."""
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BadRequest(f"device '{name}' is not to be had here; give cpu, cuda or mps") from error
-    return device
-
-
-@contextmanager
-def _computing(device: torch.device) -> Iterator[None]:
-    """Inference in the types of the weights, whatever the program around this one has turned on."""
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        yield
 
 
 def _seed(seed: int | None, count: int = 1) -> int:

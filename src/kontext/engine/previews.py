@@ -19,8 +19,8 @@ STRENGTH = 1e-3  # of the ridge that keeps unused latent channels at rest
 def fit_projection(autoencoder: torch.nn.Module) -> Tensor:
     """(channels + 1, 3): colours in [-1, 1] of an 8x8 block from its latents and a constant."""
     pixels = _chart().to(next(autoencoder.parameters()).device, parameter_type(autoencoder))
-    latents = autoencoder.encode(pixels).double().cpu()
-    colours = torch.nn.functional.avg_pool2d(pixels.double().cpu(), 8)
+    latents = autoencoder.encode(pixels).cpu().double()  # MPS has no float64
+    colours = torch.nn.functional.avg_pool2d(pixels.cpu().double(), 8)
     x = torch.cat((latents, torch.ones_like(latents[:, :1])), dim=1).flatten(2)[0].T  # (blocks, channels + 1)
     y = colours.flatten(2)[0].T
     ridge = STRENGTH * len(x) * torch.eye(x.shape[1], dtype=x.dtype)

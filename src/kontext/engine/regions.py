@@ -56,7 +56,7 @@ def window_of(latents: Tensor, before: Tensor) -> Window | None:
     None where that is nearly all.
     """
     rows, columns = latents.shape[2:]
-    differs = ((latents - before).abs() > SAME_LATENT).any(0).any(0)
+    differs = ((latents - before).abs() > SAME_LATENT).any(0).any(0).cpu()
     down, across = differs.any(1).nonzero(), differs.any(0).nonzero()
     if not len(down):
         return Window(0, 0, 0, 0)

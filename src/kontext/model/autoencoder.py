@@ -1,10 +1,11 @@
 """The convolutional autoencoder: pictures to latents eight or more times smaller on each side, and back.
 
 Names and layout of the published autoencoder of FLUX.1: residual blocks with GroupNorm and swish, attention
-only in the middle. The posterior's mean is used, never a sample. Our own models add two things, both absent in
-the published one: the convolutions may work on patches of pixels, which makes a picture of 256 pixels a side
-cost what one of 128 did, and a linear code of whole latent cells runs next to them, so that colors and shapes
-are right from the first step of training and the convolutions learn only what a linear code cannot say.
+only in the middle. The posterior's mean is used, never a sample. Our own models add two things, both absent
+in the published one: the convolutions may work on patches of pixels, which makes a picture of 256 pixels a
+side cost what one of 128 did, and a linear code of whole latent cells runs next to them, so that colors and
+shapes are right from the first step of training and the convolutions learn only what a linear code cannot
+say.
 """
 
 from __future__ import annotations
@@ -188,13 +189,14 @@ class Decoder(nn.Module):
 
         def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
             (_, channels, rows, columns), groups = x.shape, layer.num_groups
+            # All in float32: devices have no norm of bfloat16 with weights of another type.
             weight, bias = layer.weight.float(), layer.bias.float()
             normed, mean, by = torch.native_group_norm(
-                x, weight, bias, 1, channels, rows * columns, groups, layer.eps
+                x.float(), weight, bias, 1, channels, rows * columns, groups, layer.eps
             )
-            each = [part[0].float().repeat_interleave(channels // groups) for part in (mean, by)]
+            each = [part[0].repeat_interleave(channels // groups) for part in (mean, by)]
             norms.append((each[0], each[1] ** -2 - layer.eps))
-            return normed
+            return normed.to(x.dtype)
 
         return self._whole(z, norm), tuple(norms)
 
@@ -210,7 +212,8 @@ class Decoder(nn.Module):
 
         def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
             mean, variance = next(known)
-            return F.batch_norm(x, mean, variance, layer.weight.float(), layer.bias.float(), eps=layer.eps)
+            weight, bias = layer.weight.float(), layer.bias.float()
+            return F.batch_norm(x.float(), mean, variance, weight, bias, eps=layer.eps).to(x.dtype)
 
         needs = self.needs(window, *z.shape[2:])
         x, has = self._coarse(z), Window(0, self.levels * z.shape[2], 0, self.levels * z.shape[3])

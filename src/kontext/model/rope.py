@@ -29,7 +29,8 @@ def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
     keeps x's type.
     """
     pairs, table = x.float().unflatten(-1, (-1, 2)), table[:, None, None]
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():  # compilers do not fuse complex numbers
+    # Compilers do not fuse complex numbers, and MPS has few operations on them.
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type == "mps":
         (even, odd), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
         turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
     else:  # one pass over memory: 20 times faster on a processor

@@ -158,7 +158,9 @@ class Transformer(nn.Module):
         return self.to_velocity(predicted, target, timesteps[:, None, None])
 
     def to_velocity(self, predicted: Tensor, z: Tensor, t: Tensor | float) -> Tensor:
-        """Velocity at state z and time t from what `evaluate` predicts there: (z - picture) / t, or as it is."""
+        """Velocity at state z and time t from what `evaluate` predicts there: (z - picture) / t, or as it
+        is.
+        """
         if self.config.prediction == "velocity":
             return predicted
         return (z - predicted) / (t.clamp_min(LEAST_TIME) if isinstance(t, Tensor) else max(t, LEAST_TIME))

@@ -50,8 +50,8 @@ class Worker(Protocol):
 class LocalWorker:
     """`kontext.server.worker` as a process, at the other end of a socket."""
 
-    def __init__(self, settings: Settings, launched: Launched | None = None) -> None:
-        self.settings, self._launched = settings, launched
+    def __init__(self, settings: Settings, launched: Launched | None = None, index: int = 0) -> None:
+        self.settings, self._launched, self._index = settings, launched, index
         self.process: subprocess.Popen | None = None
         self._waiting: dict[str, asyncio.Future] = {}
         self.alive = False
@@ -64,7 +64,7 @@ class LocalWorker:
         if launched is None:
             await self.kill()
             settings = self.settings
-            launched = launch(settings.editor, settings.model, settings.device, settings.workers)
+            launched = launch(settings.editor, settings.model, settings.device, settings.workers, self._index)
         self.process = launched.process
         self._connection = Connection(launched.socket.detach())
         loop = asyncio.get_running_loop()
@@ -157,4 +157,4 @@ def make_workers(settings: Settings, launched: Sequence[Launched] = ()) -> list[
 
         return [RayWorker(settings) for _ in range(settings.workers)]
     ahead = [*launched, *[None] * (settings.workers - len(launched))]
-    return [LocalWorker(settings, one) for one in ahead]
+    return [LocalWorker(settings, one, index) for index, one in enumerate(ahead)]

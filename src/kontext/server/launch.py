@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from kontext.threads import usable_processors
+
 
 class Launched(NamedTuple):
     """A worker process and our end of the socket to it."""
@@ -16,13 +18,12 @@ class Launched(NamedTuple):
     socket: socket.socket
 
 
-def launch(editor: str, model: str, device: str | None, workers: int) -> Launched:
-    """One of `workers` processes, which share the processors between them."""
+def launch(editor: str, model: str, device: str | None, workers: int, index: int = 0) -> Launched:
+    """Process `index` (from 0) of `workers`, which share the processors and the GPUs between them."""
     ours, theirs = socket.socketpair()
-    # Threads that wait for one another sleep: spinning, they take from the service what they wait for.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    environment = dict(os.environ)
     if workers > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_processors() // workers)))
     command = [
         sys.executable,
         "-c",
@@ -31,6 +32,8 @@ def launch(editor: str, model: str, device: str | None, workers: int) -> Launche
         editor,
         model,
         device or "",
+        str(index),
+        str(workers),
     ]
     process = subprocess.Popen(
         command,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from kontext.engine.requests import EditRequest, Result
-from kontext.errors import Cancelled, KontextError
+from kontext.errors import Cancelled, DeviceUnavailable, KontextError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -112,11 +112,39 @@ def editor_factory(name: str) -> Callable[[str, str | None], Any]:
     )
 
 
-class Station:
-    """An editor and the batch on it."""
+def worker_device(device: str | None, index: int, workers: int) -> str | None:
+    """The device of worker `index` (from 0) of `workers` on this machine: of several GPUs each gets its own.
 
-    def __init__(self, factory: str, model: str, device: str | None) -> None:
-        self.editor = editor_factory(factory)(model, device)
+    Workers that share a GPU each hold a copy of the model there; the log says so.
+    """
+    if workers < 2 or device == "cpu":
+        return device
+    from kontext.engine.device import available_devices
+
+    found = available_devices()
+    gpus = [name for name in found if name != "cpu"]
+    if device is not None and device != "cuda":
+        gpus = [device]
+    if not gpus:
+        return device
+    own = gpus[index % len(gpus)]
+    if index >= len(gpus):
+        log.warning(
+            "worker %d shares %s with worker %d: %d workers, and GPUs to use: %d; each worker holds a copy "
+            "of the model there, so start with --workers %d unless it is small",
+            *(index, own, index % len(gpus), workers, len(gpus), len(gpus)),
+        )
+    return own
+
+
+class Station:
+    """An editor and the batch on it, as worker `index` (from 0) of `workers` on this machine."""
+
+    def __init__(
+        self, factory: str, model: str, device: str | None, index: int = 0, workers: int = 1
+    ) -> None:
+        make = editor_factory(factory)
+        self.editor = make(model, worker_device(device, index, workers))
         self._flags: dict[str, threading.Event] = {}
         self._watched: set[str] = set()
 
@@ -146,6 +174,10 @@ class Station:
             return list(self._edit(works, tell))
         except Cancelled as error:
             return [Failure(str(error) or "cancelled", cancelled=True) for _ in works]
+        except DeviceUnavailable as error:
+            # A GPU that failed stays unusable in this process; the service starts another and tries again.
+            log.error("%s", error)
+            raise SystemExit(1) from error
         except Exception as error:
             if len(works) > 1:
                 return [self.run([work], tell)[0] for work in works]
@@ -185,7 +217,7 @@ def _explained(error: Exception) -> Failure:
     if isinstance(error, KontextError):
         return Failure(str(error))
     log.error("the editor failed", exc_info=error)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if isinstance(error, MemoryError):
         return Failure("out of memory; try a smaller picture or fewer variants")
     return Failure(f"the editor failed ({type(error).__name__}); the server's log says more")
 
@@ -200,7 +232,9 @@ def _jpeg(preview: Any) -> bytes:
     return file.getvalue()
 
 
-def serve(connection: Connection, factory: str, model: str, device: str | None) -> None:
+def serve(
+    connection: Connection, factory: str, model: str, device: str | None, index: int = 0, workers: int = 1
+) -> None:
     """Answer messages until the other side is gone."""
     inbox: queue.Queue[tuple] = queue.Queue()
     station: list[Station] = []
@@ -225,7 +259,7 @@ def serve(connection: Connection, factory: str, model: str, device: str | None) 
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        station.append(Station(factory, model, device))
+        station.append(Station(factory, model, device, index, workers))
     except Exception as error:
         send("failed", _explained(error).message)
         raise SystemExit(1) from error
@@ -242,9 +276,10 @@ def serve(connection: Connection, factory: str, model: str, device: str | None) 
 
 
 def main() -> None:
-    """Arguments: number of the socket, editor, model, device; see `launch`."""
+    """Arguments: number of the socket, editor, model, device, index and number of workers; see `launch`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the service, which ends this process
     if hasattr(os, "nice"):
         os.nice(POLITE)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
-    serve(Connection(int(sys.argv[1])), sys.argv[2], sys.argv[3], sys.argv[4] or None)
+    socket, editor, model, device, index, workers = sys.argv[1:7]
+    serve(Connection(int(socket)), editor, model, device or None, int(index), int(workers))

@@ -20,6 +20,7 @@ import sqlalchemy as sql
 from PIL import Image
 
 from kontext.engine import pictures
+from kontext.engine.domain import PhotoWarning
 from kontext.errors import BadRequest, Busy, NotFound, Stale
 from kontext.session.blobs import sha256_of
 from kontext.session.pixels import as_picture, digest, to_png
@@ -190,7 +191,7 @@ class Session:
             seed = settings.pop("seed", None)
             seeds = [None if seed is None else seed + index for index in range(count)]
             results = [self._editor("edit")(picture, prompt, seed=seed, **settings) for seed in seeds]
-        made = [self._prepare(result, prompt, "edit", settings) for result in results]
+        made = [self._prepare(result, prompt, "edit", settings, parent) for result in results]
         return self._insert(made, parent)
 
     def recipe(self, turn: Turn | str | int) -> dict[str, Any]:
@@ -225,11 +226,17 @@ class Session:
         the parent.
         """
         start = None if kind != "edit" else self.current if parent is None else self.tree.find(parent)
-        made = self._prepare(result, prompt, kind, settings or {}, turn_id)
+        made = self._prepare(result, prompt, kind, settings or {}, start, turn_id)
         return self._insert([made], start, current, also)[0]
 
     def _prepare(
-        self, result: Any, prompt: str, kind: str, settings: Mapping[str, Any], turn_id: str | None = None
+        self,
+        result: Any,
+        prompt: str,
+        kind: str,
+        settings: Mapping[str, Any],
+        parent: Turn | None,
+        turn_id: str | None = None,
     ) -> _Made:
         """A turn's row and files, all that can be refused refused."""
         if kind not in KINDS:
@@ -243,6 +250,9 @@ class Session:
             picture, region, seed = as_picture(result.picture), getattr(result, "region", None), result.seed
             fingerprint = getattr(getattr(self.editor, "model", None), "fingerprint", None)
             facts = {key: _plain(getattr(result, key, None)) for key in FACTS}
+            if parent is not None and parent.kind != "source":  # the model's own picture is not judged
+                warnings = getattr(result, "warnings", ())
+                facts["warnings"] = [one for one in warnings if not isinstance(one, PhotoWarning)]
             facts["fingerprint"] = facts["fingerprint"] or result.settings.get("fingerprint") or fingerprint
         files = {"picture": [to_png(picture)], "region": [to_png(region.convert("L"))] if region else []}
         files |= {role: [to_png(one) for one in given] for role, given in inputs.items()}

@@ -1,11 +1,11 @@
 """Training the autoencoder on pictures of the world.
 
 Loss: L1, L1 of gradients, L1 at half and quarter size, L1 in two opponent color axes (color is learned last),
-squared error, and a tiny KL term. Two things make it robust, both from `robust_from` on: half of the crops are
-decoded from slightly noisy latents, as a sampler's are, and a quarter of each batch are pictures that have been
-through the autoencoder before, up to ten times, to be mapped back to their originals, so that repeated round
-trips stay where they are. `consistency_weight` adds that a decoded picture must be encoded as what it was
-decoded from: what a projection does, and what keeps many turns from drifting.
+squared error, and a tiny KL term. Two things make it robust, both from `robust_from` on: half of the crops
+are decoded from slightly noisy latents, as a sampler's are, and a quarter of each batch are pictures that
+have been through the autoencoder before, up to ten times, to be mapped back to their originals, so that
+repeated round trips stay where they are. `consistency_weight` adds that a decoded picture must be encoded as
+what it was decoded from: what a projection does, and what keeps many turns from drifting.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Pictures:
 
 
 class Crops:
-    """A ring of pictures, from which random crops are drawn: each picture is used several times, never alike."""
+    """A ring of pictures, from which random crops are drawn: each picture is used several times, never
+    alike.
+    """
 
     def __init__(self, capacity: int, crop: int, seed: int):
         self.capacity, self.crop = capacity, crop
@@ -122,7 +124,9 @@ def reconstruction_loss(decoded: Tensor, true: Tensor, color_weight: float, squa
 
 
 def psnr(decoded: Tensor, true: Tensor) -> float:
-    """Peak signal to noise in dB over pixels in [-1, 1], clamped and rounded to 8 bits as a saved picture is."""
+    """Peak signal to noise in dB over pixels in [-1, 1], clamped and rounded to 8 bits as a saved picture
+    is.
+    """
     decoded = ((decoded.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
     return -10 * torch.log10((decoded - true).square().mean() / 4).item()
 
@@ -258,7 +262,9 @@ def train(
 
 
 def _start(model: Autoencoder, config: AutoencoderTraining, size: int, initial: Path | None) -> None:
-    """The weights at step 0: an earlier run's, or a near-certain posterior and the linear path's components."""
+    """The weights at step 0: an earlier run's, or a near-certain posterior and the linear path's
+    components.
+    """
     if initial is not None:
         model.load_state_dict(load_file(initial))
         return

@@ -2,8 +2,9 @@
 
 Rectified flow (FLUX.1 Kontext report, section 3): the network sees z_t = (1 - t) x + t e, the context and
 the prompt, and learns e - x. One batch in `generate_every` has no context and the target's caption as prompt
-(text to picture), one in `references_every` a second context picture. All of a batch have as many contexts. With
-`targets_per_source` above 1 the examples are orbits of the world, and targets of one source share its prefix.
+(text to picture), one in `references_every` a second context picture. All of a batch have as many contexts.
+With `targets_per_source` above 1 the examples are orbits of the world, and targets of one source share its
+prefix.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class FlowTrainer:
         initial: Path | None,
         words: Path | None = None,
     ):
-        """initial: state of an earlier run whose averaged weights to start from; words: folder of encoders that
-        have learned to read, with their tokenizer.
+        """initial: state of an earlier run whose averaged weights to start from; words: folder of encoders
+        that have learned to read, with their tokenizer.
         """
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder

@@ -45,7 +45,8 @@ class Networks(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Velocity (b, n, channels), label scores (b, LABELS) and region logits (b, n) for text ids (b, m).
 
-        A context may hold fewer pictures than the batch has targets: each then serves as many targets in a row.
+        A context may hold fewer pictures than the batch has targets: each then serves as many targets in a
+        row.
         """
         pooled, transformer = self.clip(ids), self.transformer
         states = self.t5(ids)

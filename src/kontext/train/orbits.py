@@ -1,7 +1,8 @@
 """Training from orbits of the world: one scene, several edits of it, many exact pairs between the pictures.
 
-A picture is rendered and encoded once and serves as source and target of several pairs; several targets of one
-source stand side by side in a batch and share its prefix. Both make a sample cheaper, see `docs/training.md`.
+A picture is rendered and encoded once and serves as source and target of several pairs; several targets of
+one source stand side by side in a batch and share its prefix. Both make a sample cheaper, see
+`docs/training.md`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ EDITS = 40
 class Orbits:
     """Producer: seed -> one orbit at `size` pixels, padded to `PICTURES` pictures and `EDITS` edits.
 
-    `weight` is what an edit counts in drawing: the weight of its kind, shared by the orbit's edits of that kind;
-    0 for padding.
+    `weight` is what an edit counts in drawing: the weight of its kind, shared by the orbit's edits of that
+    kind; 0 for padding.
     """
 
     worlds: tuple[tuple[int, World], ...]
@@ -105,7 +106,12 @@ class OrbitPool:
     """
 
     def __init__(
-        self, capacity: int, targets: int, autoencoder: Autoencoder, device: torch.device, bfloat16: bool = False
+        self,
+        capacity: int,
+        targets: int,
+        autoencoder: Autoencoder,
+        device: torch.device,
+        bfloat16: bool = False,
     ):
         self.capacity, self.targets = capacity, targets
         self.autoencoder, self.device, self.bfloat16 = autoencoder, device, bfloat16
@@ -145,15 +151,13 @@ class OrbitPool:
             self.fields = {name: value.to(self.device) for name, value in state["fields"].items()}
             self.added = state["added"]
 
-    def draw(
-        self, count: int, generator: torch.Generator, longest: int | None = None
-    ) -> dict[str, Tensor]:
+    def draw(self, count: int, generator: torch.Generator, longest: int | None = None) -> dict[str, Tensor]:
         """A batch of `count` targets of count / targets sources, those of one source in a row.
 
-        A source is drawn by the root of its edits' weights, so that the base, which has most of them, does not
-        take all; its edits by their weights, distinct ones as far as there are. Edits of more than `longest`
-        text tokens are not drawn. Returns source (count / targets, c, h, w), target (count, ...), text, label,
-        mask.
+        A source is drawn by the root of its edits' weights, so that the base, which has most of them, does
+        not take all; its edits by their weights, distinct ones as far as there are. Edits of more than
+        `longest` text tokens are not drawn. Returns source (count / targets, c, h, w), target (count, ...),
+        text, label and mask.
         """
         groups = count // self.targets
         orbits = torch.randint(self.filled, (groups,), generator=generator)

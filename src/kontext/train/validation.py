@@ -89,7 +89,9 @@ class Validation:
         trainer, like = self.trainer, contexts[0][0]
         noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(1)).to(like.device)
         with trainer.eager():
-            return trainer.networks.sample(trainer.preset, trainer.cut(ids), noise, trainer.target_ids, contexts)
+            return trainer.networks.sample(
+                trainer.preset, trainer.cut(ids), noise, trainer.target_ids, contexts
+            )
 
 
 class _Tasks:

@@ -1,8 +1,8 @@
 """Teaching both text encoders to read, from sentences alone, before and apart from pictures.
 
-A sentence costs a hundredth of a pair of pictures. From the pooled vector of CLIP and from the mean state of T5 a
-linear head each must tell what the sentence says (`kontext.world.attributes`), in both languages, as independent
-yes-or-no questions. The flow run goes on from the encoders and the tokenizer that this leaves.
+A sentence costs a hundredth of a pair of pictures. From the pooled vector of CLIP and from the mean state of
+T5 a linear head each must tell what the sentence says (`kontext.world.attributes`), in both languages, as
+independent yes-or-no questions. The flow run goes on from the encoders and the tokenizer that this leaves.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class Library:
         self.added += 1
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Ids (count, m), half of them English, without the padding that none needs, and labels (count, n)."""
+        """Ids (count, m), half of them English, without the padding that none needs, and labels (count,
+        n).
+        """
         places = torch.randint(min(self.added, self.capacity), (count,), generator=generator).numpy()
         ids = self.ids[places, np.arange(count) % 2]
         longest = int((ids != 0).sum(1).max())

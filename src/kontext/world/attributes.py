@@ -1,7 +1,8 @@
-"""What an instruction says, as labels: its kind and the words that fill its slots, the same in both languages.
+"""What an instruction says, as labels: its kind and the words that fill its slots, the same in both
+languages.
 
-"Put a red beanie on the kid" and its Chinese twin both say {"kind:hat/on", "hat:red", "hat:beanie"}. Only slots
-that every sentence of a variant has are counted, so that nothing is asked for that was not said.
+"Put a red beanie on the kid" and its Chinese twin both say {"kind:hat/on", "hat:red", "hat:beanie"}. Only
+slots that every sentence of a variant has are counted, so that nothing is asked for that was not said.
 """
 
 import functools

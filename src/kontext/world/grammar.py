@@ -1,23 +1,29 @@
 """How people word a request, whatever it asks for: polite, as a question, as a wish, short, sloppy.
 
-`paraphrases.py` says each edit in several ways; this grammar puts such a sentence into frames, swaps words that
-mean the same, adds that the rest stays, and makes the slips that people make. Only training hears it. With it
-each kind of edit has several hundred frames before its slots are filled (`frame_count`).
+`paraphrases.py` says each edit in several ways; this grammar puts such a sentence into frames, swaps words
+that mean the same, adds that the rest stays, and makes the slips that people make. Only training hears it.
+With it each kind of edit has several hundred frames before its slots are filled (`frame_count`).
 """
 
 import random
 import re
 
 IMPERATIVES = """
-    add apply bring change clear color convert copy create cut delete draw dress dye empty erase fill give hand
-    insert let make move paint place put recolor redraw remove replace restyle set shave show swap switch take
-    turn use wipe write
+    add apply bring change clear color convert copy create cut delete draw dress dye empty erase fill give
+    hand insert let make move paint place put recolor redraw remove replace restyle set shave show swap switch
+    take turn use wipe write
 """.split()
 _IMPERATIVE = re.compile(rf"(?:{'|'.join(IMPERATIVES)})\b[^?.:]*")
 _CHINESE_IMPERATIVE = re.compile(r"(?:把|给|让|将|去掉|加上|删|换|改成|擦掉|移除|变成|用|在)[^？。：]*")
 
 POLITE = (
-    *("please {request}", "{request} please", "{request}, please", "could you {request}?", "can you {request}?"),
+    *(
+        "please {request}",
+        "{request} please",
+        "{request}, please",
+        "could you {request}?",
+        "can you {request}?",
+    ),
     *("would you {request}?", "could you please {request}?", "can you please {request}?", "kindly {request}"),
     *("would you mind: {request}", "{request}, thanks", "{request}, thank you", "be so kind and {request}"),
     *("I need you to {request}", "I want you to {request}", "I'd like you to {request}", "help me {request}"),
@@ -40,10 +46,24 @@ KEEPING = (
 CHINESE_POLITE = (
     *("请{request}", "帮我{request}", "请帮我{request}", "麻烦{request}", "麻烦你{request}", "请你{request}"),
     *("现在{request}", "接下来{request}", "然后{request}", "好，{request}", "那就{request}", "试着{request}"),
-    *("{request}吧", "{request}，谢谢", "{request}一下", "能{request}吗？", "可以{request}吗？", "能否{request}？"),
+    *(
+        "{request}吧",
+        "{request}，谢谢",
+        "{request}一下",
+        "能{request}吗？",
+        "可以{request}吗？",
+        "能否{request}？",
+    ),
     *("可不可以{request}？", "你能{request}吗？", "我想{request}", "我要{request}", "我需要{request}"),
     *("希望你{request}", "想请你{request}", "要求：{request}", "任务：{request}", "修改：{request}"),
-    *("在这张图里，{request}", "这张图，{request}", "图中{request}", "只{request}", "就{request}", "直接{request}"),
+    *(
+        "在这张图里，{request}",
+        "这张图，{request}",
+        "图中{request}",
+        "只{request}",
+        "就{request}",
+        "直接{request}",
+    ),
 )
 CHINESE_KEEPING = (
     *("，其他不变", "，其余保持不变", "，别的都不要动", "，其他地方保持原样", "，不要改别的", "，剩下的不变"),
@@ -179,7 +199,16 @@ def _mistyped(r: random.Random, text: str) -> str:
 
 # ---- asking for nothing, and for what the world does not have -------------------------------------------
 _KEEP_VERBS = ("keep", "leave", "preserve", "return", "give back")
-_KEPT_THINGS = ("it", "this", "the picture", "the image", "everything", "all of it", "the scene", "every pixel")
+_KEPT_THINGS = (
+    "it",
+    "this",
+    "the picture",
+    "the image",
+    "everything",
+    "all of it",
+    "the scene",
+    "every pixel",
+)
 _AS_IS = (
     *("as it is", "unchanged", "the way it is", "exactly as it is", "just like this", "the same", "as is"),
     *("untouched", "exactly the same", "without any change", "as before", "like it was"),
@@ -190,18 +219,62 @@ _NO_CHANGE = (
     *("change nothing at all", "make no changes", "leave it alone", "hands off", "skip this one"),
     *("it is perfect already", "it's fine like this", "it looks good as it is", "I like it the way it is"),
     *("this is already right", "nothing needs to change", "stay exactly like this", "do nothing", "pass"),
-    *("keep the hair, the clothes and the background", "not a single pixel should change", "same picture again"),
+    *(
+        "keep the hair, the clothes and the background",
+        "not a single pixel should change",
+        "same picture again",
+    ),
 )
 _CHINESE_NO_CHANGE = (
-    *("不用改", "不要修改", "不要动", "别动", "保持不变", "维持原样", "就这样", "原图就好", "无需修改", "不做改动"),
-    *("一点也不要改", "什么也别改", "照原样", "原封不动", "保持这样", "这样就很好", "已经很好了", "不需要任何变化"),
+    *(
+        "不用改",
+        "不要修改",
+        "不要动",
+        "别动",
+        "保持不变",
+        "维持原样",
+        "就这样",
+        "原图就好",
+        "无需修改",
+        "不做改动",
+    ),
+    *(
+        "一点也不要改",
+        "什么也别改",
+        "照原样",
+        "原封不动",
+        "保持这样",
+        "这样就很好",
+        "已经很好了",
+        "不需要任何变化",
+    ),
     *("图片别改", "画面保持原样", "全部保留", "都不要变", "请不要改动", "没有要改的", "保持一模一样"),
 )
 _UNKNOWN_THINGS = (
-    *("a windmill at full speed", "a waterfall", "a spaceship engine", "the Eiffel Tower", "a marching band", "a volcano"),
+    *(
+        "a windmill at full speed",
+        "a waterfall",
+        "a spaceship engine",
+        "the Eiffel Tower",
+        "a marching band",
+        "a volcano",
+    ),
     *("my grandmother", "a roller coaster", "a wedding cake with candles", "a herd of zebras", "a submarine"),
-    *("a chess tournament", "a traffic jam", "a mirror that shows the room", "a swarm of bees", "a jellyfish"),
-    *("a knight in armor", "a barbecue party", "a hologram", "a suspension bridge", "an escalator", "fireworks"),
+    *(
+        "a chess tournament",
+        "a traffic jam",
+        "a mirror that shows the room",
+        "a swarm of bees",
+        "a jellyfish",
+    ),
+    *(
+        "a knight in armor",
+        "a barbecue party",
+        "a hologram",
+        "a suspension bridge",
+        "an escalator",
+        "fireworks",
+    ),
 )
 _UNKNOWN_EDITS = (
     *("rotate the camera by ninety degrees", "zoom out to see the whole city", "make it a video"),
@@ -210,8 +283,24 @@ _UNKNOWN_EDITS = (
     *("make the shadows longer", "add motion blur", "turn the page", "use a wider lens", "print it on a mug"),
 )
 _CHINESE_UNKNOWN = (
-    *("把镜头旋转九十度", "拉远镜头看整座城市", "做成视频", "翻译成法语", "从上面看", "提高分辨率", "讲个笑话"),
-    *("加一架直升机", "放一个瀑布", "画上埃菲尔铁塔", "添一群斑马", "加一座火山", "这张图里有什么？", "加上烟花"),
+    *(
+        "把镜头旋转九十度",
+        "拉远镜头看整座城市",
+        "做成视频",
+        "翻译成法语",
+        "从上面看",
+        "提高分辨率",
+        "讲个笑话",
+    ),
+    *(
+        "加一架直升机",
+        "放一个瀑布",
+        "画上埃菲尔铁塔",
+        "添一群斑马",
+        "加一座火山",
+        "这张图里有什么？",
+        "加上烟花",
+    ),
     *("让他们跳探戈", "加上运动模糊", "印在杯子上", "换成广角镜头"),
 )
 _ADD_UNKNOWN = ("add {thing}", "put {thing} in the picture", "draw {thing} in the middle", "I want {thing}")

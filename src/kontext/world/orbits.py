@@ -1,8 +1,8 @@
 """Orbits: one scene edited in several ways, so that few pictures give many exact pairs.
 
 From a base scene, several kinds of edits with several values each are applied. The pairs are base to result,
-result back to base where the edit can be undone, and result to result of the same kind where the second value,
-applied to the first result, gives exactly the second result. Eight pictures give about twenty pairs.
+result back to base where the edit can be undone, and result to result of the same kind where the second
+value, applied to the first result, gives exactly the second result. Eight pictures give about twenty pairs.
 """
 
 import random
@@ -134,8 +134,9 @@ def draw_orbit(
 ) -> Orbit | None:
     """An orbit of at most `kinds` kinds with `values` values each; None where this draw gives none.
 
-    The first kind is drawn by the weights and decides the scene; kinds that cannot share a scene (compositions,
-    boxes) make an orbit of one edit. Kinds with a second picture or without a source are not drawn.
+    The first kind is drawn by the weights and decides the scene; kinds that cannot share a scene
+    (compositions, boxes) make an orbit of one edit. Kinds with a second picture or without a source are not
+    drawn.
     """
     left_out = (SEVERAL_REFERENCES, "generate")
     weights = {name: w for name, w in weights.items() if w > 0 and CATEGORY[name] not in left_out}

@@ -200,7 +200,6 @@ class World:
                 return chain
         raise BadRequest(f"no chain of {length} turns in split {split} with the limits of {self}; widen them")
 
-
     def orbit(self, seed: int | str, kinds: int = 4, values: int = 3, split: str = "train") -> Orbit:
         """One scene, edited in up to `kinds` kinds with `values` values each, and all exact edits between.
 

@@ -1,0 +1,88 @@
+"""The device that the networks run on: which ones there are, and failures as errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from kontext.errors import BadCheckpoint, DeviceUnavailable, OutOfMemory
+
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+_FAILED = ("cuda error", "cudnn error", "cublas_status", "hip error", "mps backend", "nvidia driver")
+
+
+def available_devices() -> list[str]:
+    """Names of the devices of this machine, the fastest first: "cuda:0", "cuda:1", ..., "mps", "cpu"."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def usable_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of that name, or the fastest one here. Raises DeviceUnavailable when it cannot be used."""
+    found = available_devices()
+    if name is None:
+        name = found[0].partition(":")[0]
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceUnavailable(
+            f"device {str(name)!r} is not known; available: {', '.join(found)}"
+        ) from error
+    asked = str(device) if device.index is not None and device.type == "cuda" else device.type
+    if asked not in {*found, *(one.partition(":")[0] for one in found)}:
+        built = torch.backends.cuda.is_built() or device.type != "cuda"
+        why = "" if built else " (this PyTorch is a build without CUDA; see pytorch.org for one with it)"
+        raise DeviceUnavailable(f"device '{name}' is not available{why}; available: {', '.join(found)}")
+    with explained_errors(device):
+        torch.empty(1, device=device)
+    return device
+
+
+@contextmanager
+def explained_errors(device: torch.device | str) -> Iterator[None]:
+    """Raise OutOfMemory and DeviceUnavailable in place of what PyTorch, numpy and Pillow raise for them."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, AssertionError) as error:
+        text = str(error).lower()
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+            words in text for words in _NO_MEMORY
+        ):
+            raise OutOfMemory(
+                f"out of memory on {device}; try a smaller picture or size, fewer variants or references, "
+                "a quantized or smaller model, or end other programs that use this memory"
+            ) from error
+        if any(words in text for words in _FAILED):
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise DeviceUnavailable(
+                f"device {device} failed ({first}); start again, check the driver if it happens again, "
+                "or use another device, such as cpu"
+            ) from error
+        raise
+
+
+@contextmanager
+def computing(device: torch.device) -> Iterator[None]:
+    """Inference in the types of the weights, whatever the program around has turned on, with errors
+    explained.
+    """
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, enabled=False),
+        explained_errors(device),
+    ):
+        yield
+
+
+def finite(values: Tensor, source: str) -> Tensor:
+    """The values themselves. Raises BadCheckpoint when one is NaN or infinite; `source` computed them."""
+    if not bool(values.isfinite().all()):
+        raise BadCheckpoint(
+            f"the {source} gave values that are not finite (NaN or infinity): its weights are damaged or "
+            f"overflow in {str(values.dtype).removeprefix('torch.')}; get the file again, or load it with "
+            "dtype float32"
+        )
+    return values

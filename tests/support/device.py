@@ -1,0 +1,231 @@
+"""A simulated accelerator: tensors that report `cuda:0` or `mps`, compute on the CPU, and are refused what
+that device refuses.
+
+    with simulated("cuda") as device:
+        editor = Editor.load("tiny-random", device="cuda")
+
+`simulated` acts on the whole process, threads started inside included. What it cannot show is rounding and
+speed of a real device. For worker processes, `load_editor` is an editor factory (`kontext.server.worker`),
+and SIMULATED_DEVICES in the environment says which devices they have.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+CPU = torch.device("cpu")
+READS = {"__bool__", "__float__", "__int__", "__index__", "item", "tolist", "equal", "nonzero", "is_nonzero"}
+"""Calls that wait for the device and copy a value to the host."""
+TO_NUMPY = {"numpy", "__array__"}
+FREE = {"__repr__", "__format__", "copy_", "__getitem__", "__setitem__", "is_set_to", "__set__"}
+"""Calls that may mix devices, or need no check."""
+NORMS = {"group_norm", "layer_norm", "rms_norm", "native_group_norm", "native_layer_norm"}
+"""CUDA and MPS have no norms whose weights are of another type than the input; the CPU has."""
+
+
+class DeviceTensor(Tensor):
+    """Values in host memory that belong to the simulated device."""
+
+    home = CPU
+
+    @property
+    def device(self) -> torch.device:
+        return self.home
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.home.type == "cuda"
+
+    @property
+    def is_mps(self) -> bool:
+        return self.home.type == "mps"
+
+    @property
+    def is_cpu(self) -> bool:
+        return False
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        return _call(func, args, kwargs or {})
+
+
+class Device(TorchFunctionMode):
+    """Intercepts every call of PyTorch's API, also those that have no tensor of the device yet.
+
+    reads: how often a value was copied to the host. free_bytes: raise as the device does once a single tensor
+    needs more; None: never.
+    """
+
+    def __init__(self, name: str, count: int = 1):
+        super().__init__()
+        self.type, self.count = torch.device(name).type, count
+        self.reads = 0
+        self.free_bytes: int | None = None
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return _call(func, args, kwargs or {})
+
+    def resolved(self, given: object) -> torch.device | None:
+        """The device that a call names: None for none, the CPU or this one, with its index."""
+        if isinstance(given, int) and not isinstance(given, bool):
+            given = f"{self.type}:{given}"
+        if not isinstance(given, str | torch.device):
+            return None
+        device = torch.device(given)
+        if device.type == CPU.type:
+            return CPU
+        if device.type != self.type:
+            raise AssertionError(f"Torch not compiled with {device.type.upper()} enabled")
+        if (device.index or 0) >= self.count:
+            raise RuntimeError(
+                "CUDA error: invalid device ordinal\nCUDA kernel errors might be asynchronously"
+            )
+        return torch.device(self.type, device.index or 0) if self.type == "cuda" else torch.device(self.type)
+
+    def placed(self, tensor: Tensor, device: torch.device) -> Tensor:
+        if self.free_bytes is not None and tensor.nelement() * tensor.element_size() > self.free_bytes:
+            if self.type == "cuda":
+                raise torch.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total"
+                )
+            raise RuntimeError("MPS backend out of memory (MPS allocated: 9 GB). Tried to allocate 20 GB")
+        if self.type == "mps" and tensor.dtype in (torch.float64, torch.complex128):
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. "
+                "Please use float32 instead."
+            )
+        out = tensor.as_subclass(DeviceTensor)
+        out.home = device
+        return out
+
+
+_current: list[Device] = []
+
+
+def _call(func, args, kwargs):
+    if func in (torch.device, torch._C._nn._parse_to):  # they only read names
+        return func(*args, **kwargs)
+    with torch._C.DisableTorchFunctionSubclass():
+        return _checked(_current[-1], func, args, kwargs)
+
+
+def _checked(device, func, args, kwargs):
+    name = getattr(func, "__name__", "")
+    if func is torch._has_compatible_shallow_copy_type:  # a module moves by getting new parameters
+        return not any(isinstance(one, DeviceTensor) for one in args)
+    flat = tree_flatten((args, kwargs))[0]
+    tensors = [one for one in flat if isinstance(one, Tensor)]
+    places = {one.home for one in tensors if isinstance(one, DeviceTensor)}
+    target = device.resolved(kwargs.get("device"))
+    if name in ("to", "cuda", "cpu", "mps"):
+        target = CPU if name == "cpu" else target
+        for given in args[1:]:
+            target = target or (given.device if isinstance(given, Tensor) else None)
+            target = target or (None if isinstance(given, bool) else device.resolved(given))
+    if places:
+        if name in TO_NUMPY:
+            raise TypeError(
+                f"can't convert {next(iter(places))} device type tensor to numpy. "
+                "Use Tensor.cpu() to copy the tensor to host memory first."
+            )
+        if name in READS or target == CPU:
+            device.reads += 1
+        if name not in FREE and name not in ("to", "cpu"):
+            _check(device, name, tensors, places)
+        if name == "__setitem__" and isinstance(args[2], Tensor) and args[2].ndim:
+            _check(device, name, [args[0], args[2]], {args[0].device, args[2].device})
+    generator = kwargs.get("generator")
+    if target not in (None, CPU) and generator is not None and generator.device.type == "cpu":
+        raise RuntimeError(f"Expected a '{target.type}' device type for generator but found 'cpu'")
+
+    bare: dict[int, Tensor] = {}  # in-place calls return their argument itself
+
+    def taken(one):
+        if isinstance(one, DeviceTensor):
+            plain = one.as_subclass(Tensor)
+            bare[id(plain)] = one
+            return plain
+        named = isinstance(one, torch.device) or (isinstance(one, str) and one.split(":")[0] == device.type)
+        return CPU if named else one
+
+    given, named = tree_map(taken, args), tree_map(taken, kwargs)
+    result = func(*given, **named)
+    home = target or next(iter(places), None)
+    if home in (None, CPU):
+        return result
+
+    def returned(one):
+        if not isinstance(one, Tensor):
+            return one
+        return bare[id(one)] if id(one) in bare and name != "to" else device.placed(one, home)
+
+    return tree_map(returned, result)
+
+
+def _check(device: Device, name: str, tensors: list[Tensor], places: set[torch.device]) -> None:
+    strays = {one.device for one in tensors if not isinstance(one, DeviceTensor) and one.ndim}
+    if len(places | strays) > 1:
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but found at least two devices, "
+            f"{' and '.join(sorted(map(str, places | strays)))}! (in {name})"
+        )
+    types = {one.dtype for one in tensors}
+    if len(types) > 1 and (name in NORMS or (name == "batch_norm" and device.type == "mps")):
+        first, other = tensors[0].dtype, next(iter(types - {tensors[0].dtype}))
+        raise RuntimeError(f"expected scalar type {first} but found {other} (in {name})")
+    if device.type == "mps" and name in ("view_as_complex", "float_power"):
+        raise NotImplementedError(
+            f"The operator 'aten::{name}' is not currently implemented for the MPS device"
+        )
+
+
+@contextmanager
+def simulated(name: str, count: int = 1) -> Iterator[Device]:
+    """A process in which PyTorch has `count` devices of this kind ("cuda" or "mps"), and no other."""
+    device = Device(name, count)
+    run = threading.Thread.run
+
+    def run_with_device(thread: threading.Thread) -> None:
+        with device:  # modes of PyTorch belong to one thread
+            run(thread)
+
+    cuda = device.type == "cuda"
+    _current.append(device)
+    try:
+        with (
+            mock.patch("torch.cuda.is_available", lambda: cuda),
+            mock.patch("torch.backends.cuda.is_built", lambda: cuda),
+            mock.patch("torch.cuda.device_count", lambda: count if cuda else 0),
+            mock.patch("torch.backends.mps.is_available", lambda: not cuda),
+            mock.patch.object(threading.Thread, "run", run_with_device),
+            device,
+        ):
+            yield device
+    finally:
+        _current.pop()
+
+
+def load_editor(model: str, device: str | None):
+    """The true editor of a worker; its model's name says where it is."""
+    from kontext.server.worker import load_editor
+
+    editor = load_editor(model, device)
+    editor.model.name += f" on {editor.model.transformer.img_in.weight.device}"
+    return editor
+
+
+if (
+    "SIMULATED_DEVICES" in os.environ
+):  # "cuda:2": a worker process with two of CUDA, from its start to its end
+    _name, _, _count = os.environ["SIMULATED_DEVICES"].partition(":")
+    _process = simulated(_name, int(_count or 1))
+    _process.__enter__()
