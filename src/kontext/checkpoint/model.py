@@ -124,7 +124,8 @@ def load_model(
     preset, _, random = str(name_or_path).rpartition("-")
     if random == "random" and preset in PRESETS and preset != "dev":
         model = random_model(PRESETS[preset], device=device, dtype=dtype)
-        for part, weights in merged(model.weights(), lora).items() if lora else ():
+        changed = merged(model.weights(), lora, model.warnings) if lora else {}
+        for part, weights in changed.items():
             getattr(model, part).load_state_dict({name: tensor.read() for name, tensor in weights.items()})
         return model
     path = find_model(name_or_path)
@@ -137,7 +138,7 @@ def load_model(
         )
     if dtype is None and sum(part.parameters for part in found.parts.values()) < SMALL:
         dtype = torch.float32
-    source = merged({name: part.weights for name, part in found.parts.items()}, lora)
+    source = merged({name: part.weights for name, part in found.parts.items()}, lora, found.warnings)
     modules = {
         name: build(name, getattr(found.preset, name), source[name], device, _dtype(name, dtype))
         for name in source
