@@ -40,14 +40,30 @@ def config_from_json(kind: type, data: Any, where: str) -> Any:
     """A dataclass from plain data; unknown, missing or impossible values raise BadCheckpoint."""
     if not isinstance(data, dict):
         raise BadCheckpoint(f"{where}: {kind.__name__} must be an object")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = [key for key in data if key not in fields]
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in data
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    for names, word in ((unknown, "unknown"), (missing, "missing")):
+        if names:
+            raise BadCheckpoint(f"{where}: {kind.__name__}: {word}: {', '.join(names)}")
     try:
         return kind(**{key: _tuples(value) for key, value in data.items()})
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise BadCheckpoint(f"{where}: {error}") from None
+    except (TypeError, ArithmeticError, AttributeError):
+        raise BadCheckpoint(f"{where}: {kind.__name__} holds a value of the wrong type") from None
 
 
 def preset_from_json(data: Mapping[str, Any], where: str) -> Preset:
     """The inverse of `to_json` for a preset."""
+    if not isinstance(data, Mapping):
+        raise BadCheckpoint(f"{where}: the preset must be an object")
     kinds = {**CONFIGS, "sampling": Sampling}
     fields = {k: config_from_json(kinds[k], v, where) if k in kinds else v for k, v in data.items()}
     return config_from_json(Preset, fields, where)
@@ -61,8 +77,13 @@ def from_diffusers(part: str, data: Mapping[str, Any], where: str) -> Config:
     """Sizes from a part's `config.json`; what our modules cannot be raises BadCheckpoint."""
     try:
         return _FROM_DIFFUSERS[part](data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadCheckpoint(f"{where}: sizes of the {part} are missing or impossible ({error})") from None
+    except KeyError as error:
+        reason = f"{error.args[0]} is missing"
+    except ValueError as error:
+        reason = str(error)
+    except (TypeError, ArithmeticError, AttributeError, IndexError):
+        reason = "a value is of the wrong type"
+    raise BadCheckpoint(f"{where}: sizes of the {part} are missing or impossible ({reason})")
 
 
 def _need(data: Mapping[str, Any], key: str, default: Any, *allowed: Any) -> None:
@@ -224,10 +245,22 @@ def from_shapes(part: str, weights: Weights, where: str) -> Config:
     in the rest, or else from FLUX.1. Raises BadCheckpoint where that leaves a doubt."""
     try:
         return _FROM_SHAPES[part](weights)
-    except (KeyError, IndexError, StopIteration, ValueError, ZeroDivisionError) as error:
-        raise BadCheckpoint(
-            f"{where}: the sizes of its {part} cannot be told from its tensors ({error!r})"
-        ) from None
+    except KeyError as error:
+        reason = f"it has no {error.args[0]}"
+    except ValueError as error:
+        reason = str(error)
+    except StopIteration:
+        reason = "no known model has these"
+    except ArithmeticError:
+        reason = "one of them is empty"
+    raise BadCheckpoint(f"{where}: the sizes of its {part} cannot be told from its tensors: {reason}")
+
+
+def _shape(weights: Weights, name: str, axes: int) -> tuple[int, ...]:
+    shape = weights[name].shape
+    if len(shape) != axes or not all(shape):
+        raise ValueError(f"{name} has the shape {shape}, and must have {axes} axes that are not empty")
+    return shape
 
 
 def _count(weights: Weights, pattern: str) -> int:
@@ -236,20 +269,19 @@ def _count(weights: Weights, pattern: str) -> int:
 
 
 def _transformer_shapes(weights: Weights) -> TransformerConfig:
-    def shape(name: str) -> tuple[int, ...]:
-        return weights[name].shape
-
-    width, in_channels = shape("img_in.weight")
-    heads = width // shape("single_blocks.0.norm.query_norm.scale")[0]
+    width, in_channels = _shape(weights, "img_in.weight", 2)
+    heads = width // _shape(weights, "single_blocks.0.norm.query_norm.scale", 1)[0]
+    if not heads:
+        raise ValueError("its heads are wider than the model")
     seen = dict(
         in_channels=in_channels,
         width=width,
         heads=heads,
         depth_double=_count(weights, r"double_blocks\.(\d+)\."),
         depth_single=_count(weights, r"single_blocks\.(\d+)\."),
-        mlp_ratio=(shape("single_blocks.0.linear1.weight")[0] - 3 * width) / width,
-        text_width=shape("txt_in.weight")[1],
-        pooled_width=shape("vector_in.in_layer.weight")[1],
+        mlp_ratio=(_shape(weights, "single_blocks.0.linear1.weight", 2)[0] - 3 * width) / width,
+        text_width=_shape(weights, "txt_in.weight", 2)[1],
+        pooled_width=_shape(weights, "vector_in.in_layer.weight", 2)[1],
         guidance_embed="guidance_in.in_layer.weight" in weights,
         qkv_bias="double_blocks.0.img_attn.qkv.bias" in weights,
     )
@@ -263,10 +295,10 @@ def _transformer_shapes(weights: Weights) -> TransformerConfig:
 
 
 def _autoencoder_shapes(weights: Weights) -> AutoencoderConfig:
-    base = weights["encoder.conv_in.weight"].shape[0]
+    base = _shape(weights, "encoder.conv_in.weight", 4)[0]
     levels = _count(weights, r"encoder\.down\.(\d+)\.")
     multipliers = tuple(
-        weights[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] // base for i in range(levels)
+        _shape(weights, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] // base for i in range(levels)
     )
     blocks = _count(weights, r"encoder\.down\.0\.block\.(\d+)\.")
     return next(
@@ -282,28 +314,28 @@ def _autoencoder_shapes(weights: Weights) -> AutoencoderConfig:
 
 
 def _t5_shapes(weights: Weights) -> T5Config:
-    vocab, width = weights["shared.weight"].shape
+    vocab, width = _shape(weights, "shared.weight", 2)
     first = "encoder.block.0.layer.0.SelfAttention"
-    buckets, heads = weights[f"{first}.relative_attention_bias.weight"].shape
+    buckets, heads = _shape(weights, f"{first}.relative_attention_bias.weight", 2)
     return T5Config(
         vocab=vocab,
         width=width,
         heads=heads,
-        head_width=weights[f"{first}.q.weight"].shape[0] // heads,
+        head_width=_shape(weights, f"{first}.q.weight", 2)[0] // heads,
         layers=_count(weights, r"encoder\.block\.(\d+)\."),
-        feed_forward=weights["encoder.block.0.layer.1.DenseReluDense.wo.weight"].shape[1],
+        feed_forward=_shape(weights, "encoder.block.0.layer.1.DenseReluDense.wo.weight", 2)[1],
         buckets=buckets,
     )
 
 
 def _clip_shapes(weights: Weights) -> ClipConfig:
-    vocab, width = weights["text_model.embeddings.token_embedding.weight"].shape
+    vocab, width = _shape(weights, "text_model.embeddings.token_embedding.weight", 2)
     seen = dict(
         vocab=vocab,
         width=width,
         layers=_count(weights, r"text_model\.encoder\.layers\.(\d+)\."),
-        feed_forward=weights["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        length=weights["text_model.embeddings.position_embedding.weight"].shape[0],
+        feed_forward=_shape(weights, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
+        length=_shape(weights, "text_model.embeddings.position_embedding.weight", 2)[0],
     )
     known = [preset.clip for preset in PRESETS.values()]
     return next(config for config in known if all(getattr(config, k) == v for k, v in seen.items()))

@@ -46,7 +46,6 @@ _MODELS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "the autoencoder of Wan or Qwen-Image",
         (r"(decoder\.middle\.0\.residual|decoder\.mid_block\.resnets\.0\.norm1\.gamma)",),
     ),
-    ("a CLIP image encoder", (r"^(vision_model\.|visual\.)",)),
     (
         "a large language model, such as newer models use as text encoder",
         (r"^(model|language_model\.model|model\.language_model)\.layers\.0\.self_attn\.",),
@@ -77,6 +76,10 @@ def model_family(weights: Weights) -> str | None:
     for text, patterns in _MODELS:
         if all(any(re.search(pattern, name) for name in weights) for pattern in patterns):
             return text
+    if any(n.startswith(("vision_model.", "visual.")) for n in weights) and not any(
+        "text_model." in name for name in weights
+    ):
+        return "a CLIP image encoder"
     if any(_UNET.search(name) and "attn2" in name for name in weights):
         return _by_cross_attention(weights)
     latent = next((t.shape for n, t in weights.items() if re.search(r"decoder\.conv_in\.weight$", n)), ())
