@@ -12,7 +12,7 @@ from kontext.checkpoint.layouts import Checkpoint, open_checkpoint
 from kontext.checkpoint.lora import merged
 from kontext.checkpoint.model import find_model
 from kontext.checkpoint.quantized import write_gguf
-from kontext.checkpoint.tensors import typed
+from kontext.checkpoint.tensors import SAFETENSORS, typed
 from kontext.errors import BadCheckpoint, BadRequest
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -43,7 +43,7 @@ def convert(
         raise BadRequest(f"layout {layout!r} is unknown; possible: {', '.join(FOLDERS)}")
     if not replace:
         _refuse_existing(destination)
-    one_file = destination.suffix == ".safetensors"
+    one_file = destination.suffix.lower() in SAFETENSORS
     path = find_model(source)
     found = open_checkpoint(path, companions=path.is_dir() or not one_file)
     warnings: list[str] = []

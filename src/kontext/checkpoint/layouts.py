@@ -214,7 +214,7 @@ def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
                 return _own_folder(path, data)
             if "_class_name" in data or "architectures" in data:
                 return _single_file(weights_file(path), companions=False)
-        indexes = sorted(file for file in path.iterdir() if is_index(file))
+        indexes = sorted(file for file in path.iterdir() if is_index(file) and not _is_companion(file))
         if len(indexes) == 1:
             return _single_file(indexes[0], companions)
         transformers = sorted(file for file in path.iterdir() if is_weights(file) and not _is_companion(file))
@@ -231,8 +231,9 @@ def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
 
 
 def _is_companion(path: Path) -> bool:
-    return path.suffix.lower() in SAFETENSORS and any(
-        fnmatch(path.stem, pattern) for patterns in COMPANIONS.values() for pattern in patterns
+    stem = re.sub(r"\.(safetensors|sft)(\.index(\.\w+)?\.json)?$", "", path.name, flags=re.IGNORECASE)
+    return stem != path.name and any(
+        fnmatch(stem, pattern) for patterns in COMPANIONS.values() for pattern in patterns
     )
 
 

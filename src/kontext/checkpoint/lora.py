@@ -27,6 +27,7 @@ from kontext.checkpoint.tensors import (
     all_finite,
     few,
     finite,
+    is_there,
     read_safetensors,
     stored,
     write_safetensors,
@@ -50,7 +51,7 @@ class Adapter:
 def parse(given: str | Path) -> tuple[Path, float]:
     """FILE or FILE:scale. Raises BadRequest for a scale that is not a finite number."""
     path, colon, scale = str(given).rpartition(":")
-    if not colon or Path(given).exists():
+    if not colon or is_there(Path(given)):
         return Path(given), 1.0
     try:
         number = float(scale)
@@ -100,6 +101,8 @@ def _changed(file: str, name: str, tensor: Stored, changes: list[Patch], scale: 
 
 def lora_file(path: Path) -> Path:
     """The file of weights at a path, which may be a folder as PEFT or `diffusers` save it."""
+    if not is_there(path):
+        raise NotFound(f"{path}: no such file")
     if not path.is_dir():
         return path
     for name in _FOLDER_FILES:
@@ -130,7 +133,7 @@ def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
     modules = _modules(path, held, unused)
     if not is_lora(held) and not any(word.startswith("add") for words in modules.values() for word in words):
         raise _foreign(path, held)
-    strengths, warnings = read_strengths(path, metadata, _is_peft(path, held))
+    strengths, warnings = read_strengths(path, metadata, is_peft(path, held))
     flat = {part: lora_names.flattened(part, weights) for part, weights in parts.items()}
     out: dict[str, dict[str, list[Patch]]] = {part: {} for part in parts}
     sources: dict[tuple[object, ...], str] = {}
@@ -223,7 +226,7 @@ def _encoders(parts: Iterable[str]) -> str:
     return " and the ".join(named[part] for part in sorted(set(parts)))
 
 
-def _is_peft(path: Path, held: Iterable[str]) -> bool:
+def is_peft(path: Path, held: Iterable[str]) -> bool:
     """Whether an `adapter_config.json` beside the file is the file's own."""
     if path.name.startswith("adapter_model") or any(name.startswith("base_model.model.") for name in held):
         return True

@@ -76,10 +76,10 @@ _SPELLINGS = (
 """Modules as x-flux and older `diffusers` call them."""
 
 _OTHER_KINDS = {
-    "IA3": r"ia3_|\.on_input$",
-    "BOFT": r"boft_",
-    "OFT": r"(?<!b)oft_|\.oft_blocks",
-    "VeRA": r"vera_",
+    "IA3": r"(^|[._])ia3_|\.on_input$",
+    "BOFT": r"(^|[._])boft_",
+    "OFT": r"(^|[._])oft_",
+    "VeRA": r"(^|[._])vera_",
     "GLoRA": r"\.[ab][12]\.weight$",
     "an embedding LoRA": r"lora_embedding_[AB]",
 }

@@ -17,7 +17,7 @@ from torch import Tensor
 from kontext.checkpoint import names, save
 from kontext.checkpoint.layouts import MODULES, TOKENIZERS, empty_module, open_checkpoint
 from kontext.checkpoint.lora import merged
-from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, raw_bytes, stored
+from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, is_there, raw_bytes, stored
 from kontext.checkpoint.tokenizer import byte_tokenizer, fitted
 from kontext.errors import BadCheckpoint, NotFound
 from kontext.model.autoencoder import Autoencoder
@@ -98,7 +98,7 @@ def find_model(name_or_path: str | Path) -> Path:
     if "/" not in str(name_or_path) and (named / "config.json").is_file():
         return named
     path = Path(name_or_path).expanduser()
-    if not path.exists():
+    if not is_there(path):
         shipped = sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
         raise NotFound(
             f"no model {str(name_or_path)!r}: give {', '.join([*shipped, 'tiny-random'])}, "
