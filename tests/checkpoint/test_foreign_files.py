@@ -498,3 +498,32 @@ def _weights(path):
 
 def _as_lora(path):
     load_model("tiny-random", lora=[path])
+
+
+CONFIGURATIONS = [
+    ("kontext/config.json", ("preset", "t5", "width"), [1, 2]),
+    ("kontext/config.json", ("preset", "t5", "buckets"), 0),
+    ("kontext/config.json", ("preset", "sizes"), 3),
+    ("kontext/config.json", ("preset", "transformer", "axes"), [1, 2]),
+    ("kontext/config.json", ("preset", "autoencoder", "groups"), 7),
+    ("diffusers/transformer/config.json", ("num_layers",), [1]),
+    ("diffusers/transformer/config.json", ("num_layers",), 10**9),
+    ("diffusers/transformer/config.json", ("axes_dims_rope",), "x"),
+    ("diffusers/text_encoder_2/config.json", ("d_model",), {"a": 1}),
+    ("diffusers/text_encoder/config.json", ("hidden_size",), "x"),
+    ("diffusers/vae/config.json", ("block_out_channels",), [[1]]),
+    ("diffusers/vae/config.json", ("scaling_factor",), float("nan")),
+]
+
+
+@pytest.mark.parametrize(("file", "keys", "value"), CONFIGURATIONS)
+def test_impossible_values_in_configurations_are_one_line(folders, tmp_path, file, keys, value):
+    layout, _, name = file.partition("/")
+    shutil.copytree(folders[layout], tmp_path / "m")
+    data = json.loads((tmp_path / "m" / name).read_text())
+    place = data
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (tmp_path / "m" / name).write_text(json.dumps(data))
+    refused(tmp_path / "m")

@@ -4,9 +4,10 @@ and read off the shapes of the tensors where a file says nothing."""
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from kontext.checkpoint.tensors import Weights
 from kontext.errors import BadCheckpoint, BadRequest
@@ -22,6 +23,9 @@ from kontext.model.presets import (
 from kontext.model.text import LEGACY_END_ID
 
 Config = TransformerConfig | AutoencoderConfig | T5Config | ClipConfig
+LARGEST = 1_000_000
+"""Of all counts and widths: more is a damaged file, and would take forever to build."""
+_MAY_BE_ZERO = ("end_id", "depth_double", "depth_single")
 CONFIGS: dict[str, type] = {
     "transformer": TransformerConfig,
     "autoencoder": AutoencoderConfig,
@@ -52,12 +56,43 @@ def config_from_json(kind: type, data: Any, where: str) -> Any:
     for names, word in ((unknown, "unknown"), (missing, "missing")):
         if names:
             raise BadCheckpoint(f"{where}: {kind.__name__}: {word}: {', '.join(names)}")
+    values = {key: _tuples(value) for key, value in data.items()}
+    wrong = _wrong(kind, values)
+    if wrong:
+        raise BadCheckpoint(f"{where}: {kind.__name__}: {wrong} has an impossible value")
     try:
-        return kind(**{key: _tuples(value) for key, value in data.items()})
+        return kind(**values)
     except ValueError as error:
         raise BadCheckpoint(f"{where}: {error}") from None
-    except (TypeError, ArithmeticError, AttributeError):
-        raise BadCheckpoint(f"{where}: {kind.__name__} holds a value of the wrong type") from None
+
+
+def _wrong(kind: type, values: Mapping[str, Any]) -> str:
+    """Names of the values that are not of the declared type, or are counts and not positive."""
+    hints = get_type_hints(kind)
+    return ", ".join(
+        name
+        for name, value in values.items()
+        if not _is(value, hints[name], 0 if name in _MAY_BE_ZERO else 1)
+    )
+
+
+def _is(value: Any, hint: Any, least: int) -> bool:
+    """Whether a value is of a declared type: int, float, bool, str, Literal, tuple, union or dataclass."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is int:
+        return type(value) is int and least <= value <= LARGEST
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        return len(kinds) == len(value) and all(_is(item, kind, least) for item, kind in zip(value, kinds))
+    if arguments:
+        return any(_is(value, option, least) for option in arguments)
+    return type(value) is hint
 
 
 def preset_from_json(data: Mapping[str, Any], where: str) -> Preset:
@@ -76,7 +111,11 @@ def _tuples(value: Any) -> Any:
 def from_diffusers(part: str, data: Mapping[str, Any], where: str) -> Config:
     """Sizes from a part's `config.json`; what our modules cannot be raises BadCheckpoint."""
     try:
-        return _FROM_DIFFUSERS[part](data)
+        config = _FROM_DIFFUSERS[part](data)
+        wrong = _wrong(type(config), vars(config))
+        if not wrong:
+            return config
+        reason = f"{wrong} is not possible"
     except KeyError as error:
         reason = f"{error.args[0]} is missing"
     except ValueError as error:

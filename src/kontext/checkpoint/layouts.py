@@ -95,8 +95,11 @@ def empty_module(part: str, config: configs.Config) -> nn.Module:
 
     Nothing is drawn: on the meta device that would import torch's compiler, which takes seconds.
     """
-    with torch.device("meta"), _NothingDrawn():
-        return MODULES[part](config)
+    try:
+        with torch.device("meta"), _NothingDrawn():
+            return MODULES[part](config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, AssertionError):
+        raise BadCheckpoint(f"no {part} can have these sizes: {config}") from None
 
 
 @dataclass(frozen=True)

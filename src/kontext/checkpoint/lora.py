@@ -131,7 +131,7 @@ def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
         )
     unused: list[str] = []
     modules = _modules(path, held, unused)
-    if not is_lora(held) and not any(word.startswith("add") for words in modules.values() for word in words):
+    if not is_lora(held):
         raise _foreign(path, held)
     strengths, warnings = read_strengths(path, metadata, is_peft(path, held))
     flat = {part: lora_names.flattened(part, weights) for part, weights in parts.items()}

@@ -32,11 +32,12 @@ class Patch:
     def applied(self, whole: Tensor, scale: float) -> Tensor:
         """The tensor, float32, changed in place."""
         rows = whole[self.first_row : self.first_row + self.shape[0]]
-        value = self.value()
+        value = self.value().to(whole.device)
         if self.magnitude is not None:
+            magnitude = self.magnitude.to(whole.device)
             changed = rows + value
-            norm = changed.norm(dim=1 if self.magnitude.shape[0] == len(rows) else 0, keepdim=True)
-            rows.copy_(torch.lerp(rows, changed * (self.magnitude / norm), scale))
+            norm = changed.norm(dim=1 if len(magnitude) == len(rows) else 0, keepdim=True)
+            rows.copy_(torch.lerp(rows, changed * (magnitude / norm), scale))
         elif self.replaces:
             rows.copy_(torch.lerp(rows, value, scale))
         else:
@@ -68,7 +69,7 @@ def patches(
 
         yield "weight", Patch(shape, change, magnitude=magnitude)
     if "bias" in held:
-        yield "bias", _plain(held["bias"] * (factor(rank) if delta else 1.0), swap)
+        yield "bias", _plain(held["bias"].float() * (factor(rank) if delta else 1.0), swap)
     for word in ("add weight", "add bias", "set weight", "set bias"):
         if word in held:
             kind, _, target = word.partition(" ")
@@ -76,16 +77,16 @@ def patches(
 
 
 def _squeezed(tensor: Tensor) -> Tensor:
-    """float32; a 1x1 convolution as the matrix that it is."""
+    """A 1x1 convolution as the matrix that it is."""
     if tensor.ndim > 2 and set(tensor.shape[2:]) == {1}:
-        tensor = tensor.reshape(tensor.shape[:2])
-    return tensor.float()
+        return tensor.reshape(tensor.shape[:2])
+    return tensor
 
 
 def _plain(value: Tensor, swap: bool, replaces: bool = False) -> Patch:
     if not value.ndim:
         value = value.reshape(1)
-    return Patch(tuple(value.shape), lambda: _swapped(value, swap), replaces)
+    return Patch(tuple(value.shape), lambda: _swapped(value.float(), swap), replaces)
 
 
 def _swapped(tensor: Tensor, swap: bool) -> Tensor:
@@ -94,7 +95,8 @@ def _swapped(tensor: Tensor, swap: bool) -> Tensor:
 
 def _magnitude(module: str, magnitude: Tensor, shape: tuple[int, ...], swap: bool) -> Tensor:
     rows, columns = shape
-    if magnitude.numel() == rows and magnitude.shape[-1:] != (columns,) or magnitude.ndim == 1:
+    magnitude = magnitude.float()
+    if magnitude.ndim == 1 or magnitude.shape == (rows, 1):
         magnitude = _swapped(magnitude.reshape(-1, 1), swap)
     if magnitude.shape not in ((rows, 1), (1, columns)):
         raise BadCheckpoint(
@@ -134,7 +136,7 @@ def _kronecker(module: str, held: Mapping[str, Tensor], name: str) -> tuple[Prod
     whole = held[f"lokr_{name}"]
     if whole.ndim != 2:
         raise BadCheckpoint(f"{module}: lokr_{name} must be a matrix, got shape {tuple(whole.shape)}")
-    return (tuple(whole.shape), lambda: whole), None
+    return (tuple(whole.shape), lambda: whole.float()), None
 
 
 def _product(module: str, up: Tensor, down: Tensor) -> Product:
@@ -142,7 +144,7 @@ def _product(module: str, up: Tensor, down: Tensor) -> Product:
         raise BadCheckpoint(
             f"{module}: its matrices {_by(up)} and {_by(down)} cannot be multiplied; the file is damaged"
         )
-    return (up.shape[0], down.shape[1]), lambda: up @ down
+    return (up.shape[0], down.shape[1]), lambda: up.float() @ down.float()
 
 
 def _by(tensor: Tensor) -> str:

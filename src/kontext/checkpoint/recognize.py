@@ -60,10 +60,7 @@ _LORAS = (
     ("Chroma", r"distilled_guidance_layer"),
     ("Qwen-Image", r"transformer_blocks[._]\d+[._](img|txt)_(mod|mlp)"),
     ("Stable Diffusion 3", r"joint_blocks[._]\d"),
-    (
-        "HunyuanVideo",
-        r"double_blocks[._]\d+[._](img_attn_qkv|img_attn_proj)(\.|$)|single_blocks[._]\d+[._]linear1_lora",
-    ),
+    ("HunyuanVideo", r"double_blocks\.\d+\.img_attn_(qkv|proj)\."),
     ("Wan", r"(^|[._])blocks[._]\d+[._](cross_attn|self_attn)[._]"),
     ("Lumina or Z-Image", r"(^|[._])layers[._]\d+[._]attention[._]"),
 )
@@ -104,10 +101,10 @@ def _by_cross_attention(weights: Weights) -> str:
 
 
 def is_lora(held: Iterable[str]) -> bool:
-    """Whether a file holds an adapter and no weights."""
-    low_rank = ("down", "up", "hada", "lokr", "magnitude")
+    """Whether a file holds changes of weights, not weights."""
+    changes = ("down", "up", "hada", "lokr", "magnitude", "add")
     words = (found[2] for name in held if (found := lora_names.split(name)))
-    return any(word.startswith(low_rank) for word in words) or lora_names.other_kind(held) is not None
+    return any(word.startswith(changes) for word in words) or lora_names.other_kind(held) is not None
 
 
 def lora_model(held: Weights) -> str | None:
