@@ -190,6 +190,211 @@ def _for_tiny(file):
     return small
 
 
+def low_rank(tiny, part, stem, generator):
+    shape = getattr(tiny, part).state_dict()[f"{stem}.weight"].shape
+    return random(generator, RANK, shape[1]), random(generator, shape[0], RANK)
+
+
+T5 = "encoder.block.0.layer.0.SelfAttention.q"
+CLIP = "text_model.encoder.layers.0.mlp.fc1"
+FLAT_T5, FLAT_CLIP = T5.replace(".", "_"), CLIP.replace(".", "_")
+
+
+AB = ("lora_A.weight", "lora_B.weight")
+KOHYA = ("lora_down.weight", "lora_up.weight")
+NAMES = [
+    ("t5", T5, f"lora_te3_{FLAT_T5}", KOHYA),
+    ("t5", T5, f"lora_te2_{FLAT_T5}", KOHYA),
+    ("t5", T5, f"text_encoder_2.{T5}", AB),
+    ("t5", T5, f"base_model.model.{T5}", ("lora_A.knit.weight", "lora_B.knit.weight")),
+    ("t5", T5, f"text_encoders.t5xxl.transformer.{T5}", AB),
+    ("clip", CLIP, f"lora_te_{FLAT_CLIP}", KOHYA),
+    ("clip", CLIP, f"lora_te1_{FLAT_CLIP}", KOHYA),
+    ("clip", CLIP, f"lora_te1_{FLAT_CLIP.removeprefix('text_model_')}", KOHYA),
+    ("clip", CLIP, f"text_encoder.{CLIP.removeprefix('text_model.')}", AB),
+    ("clip", CLIP, f"text_encoder.{CLIP}", ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight")),
+    ("clip", CLIP, f"text_encoders.clip_l.transformer.{CLIP}", ("lora_A.d_0.weight", "lora_B.d_0.weight")),
+    ("clip", CLIP, f"base_model.model.{CLIP.removeprefix('text_model.')}", AB),
+    (
+        "transformer",
+        "double_blocks.0.img_attn.proj",
+        "transformer.transformer_blocks.0.attn.processor.to_out.0_lora",
+        ("down.weight", "up.weight"),
+    ),
+    (
+        "transformer",
+        "single_blocks.0.linear2",
+        "single_blocks.0.processor.proj_lora",
+        ("down.weight", "up.weight"),
+    ),
+    ("transformer", "double_blocks.0.img_mod.lin", "lycoris_transformer_blocks_0_norm1_linear", KOHYA),
+    (
+        "transformer",
+        "double_blocks.0.img_mod.lin",
+        "transformer.transformer_blocks.0.norm1.linear",
+        ("lora_A.my_style.weight", "lora_B.my_style.weight"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("part", "stem", "module", "words"), NAMES, ids=[names[2] for names in NAMES])
+def test_names_of_every_part_and_dialect_are_understood(tiny, tmp_path, part, stem, module, words):
+    matrices = low_rank(tiny, part, stem, torch.Generator().manual_seed(0))
+    save_file({f"{module}.{word}": m for word, m in zip(words, matrices)}, tmp_path / "lora.safetensors")
+    warnings: list[str] = []
+    before, after = tiny.weights(), merged(tiny.weights(), [tmp_path / "lora.safetensors"], warnings)
+    assert not warnings
+    for other, weights in before.items():
+        for name, tensor in weights.items():
+            change = after[other][name].read() - tensor.read()
+            wanted = matrices[1] @ matrices[0] if (other, name) == (part, f"{stem}.weight") else 0 * change
+            assert torch.allclose(change, wanted, atol=1e-6), name
+
+
+def test_x_flux_changes_q_k_v_of_a_single_block(tiny, tmp_path):
+    width, generator = tiny.preset.transformer.width, torch.Generator().manual_seed(0)
+    down, up = random(generator, RANK, width), random(generator, 3 * width, RANK)
+    name = "single_blocks.1.processor.qkv_lora"
+    save_file({f"{name}.down.weight": down, f"{name}.up.weight": up}, tmp_path / "lora.safetensors")
+    key = "single_blocks.1.linear1.weight"
+    found = change(tiny, tmp_path / "lora.safetensors")[key] - tiny.transformer.state_dict()[key]
+    assert torch.allclose(found[: 3 * width], up @ down, atol=1e-6) and not found[3 * width :].any()
+
+
+def test_squeezed_convolutions_are_matrices(tiny, matrices, tmp_path):
+    file = tmp_path / "lora.safetensors"
+    tensors = {k: v[:, :, None, None] if v.ndim == 2 else v for k, v in kohya(matrices).items()}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+    wanted = expected(tiny, matrices)
+    assert all(torch.allclose(made, wanted[name], atol=1e-6) for name, made in change(tiny, file).items())
+
+
+def test_differences_of_weights_norms_and_biases_are_added(tiny, tmp_path):
+    before, generator = tiny.transformer.state_dict(), torch.Generator().manual_seed(0)
+    targets = {
+        "diffusion_model.img_in.diff": "img_in.weight",
+        "diffusion_model.img_in.diff_b": "img_in.bias",
+        "lora_unet_double_blocks_0_img_mlp_0.diff_b": "double_blocks.0.img_mlp.0.bias",
+        "diffusion_model.single_blocks.0.norm.key_norm.scale.diff": "single_blocks.0.norm.key_norm.scale",
+        "transformer.transformer_blocks.0.attn.norm_k.w_norm": "double_blocks.0.img_attn.norm.key_norm.scale",
+    }
+    tensors = {name: random(generator, *before[target].shape) for name, target in targets.items()}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    made = change(tiny, f"{tmp_path}/lora.safetensors:0.5")
+    changes = {
+        name: made[name] - before[name] for name in before if not torch.equal(made[name], before[name])
+    }
+    assert changes.keys() == set(targets.values())
+    for name, target in targets.items():
+        assert torch.allclose(changes[target], 0.5 * tensors[name], atol=1e-6)
+
+
+def test_what_is_no_lora_is_left_out_with_a_warning_that_names_it(tiny, matrices, folders, tmp_path):
+    file = tmp_path / "lora.safetensors"
+    extra = {
+        "bundle_emb.knitted.string_to_param.*": torch.ones(2, 8),
+        "lora_te1_text_projection.lora_down.weight": torch.ones(2, 8),
+        "lora_te1_text_projection.lora_up.weight": torch.ones(8, 2),
+        "some.counter": torch.ones(1),
+    }
+    save_file({**kohya(matrices), **extra}, file)
+    warnings: list[str] = []
+    made = merged(tiny.weights(), [file], warnings)
+    wanted = expected(tiny, matrices)
+    assert all(torch.allclose(made["transformer"][n].read(), wanted[n], atol=1e-6) for n in wanted)
+    embeddings, others = warnings
+    assert "embeddings" in embeddings and "knitted" in embeddings
+    assert "2 of its names" in others and "some.counter" in others and "lora_te1_text_projection" in others
+    editor = Editor.load(folders["kontext"], lora=[file])
+    assert set(warnings) <= set(editor.model.warnings)  # from where every result takes them
+    assert set(warnings) <= set(load_model(folders["kontext"], lora=[file]).warnings)
+
+
+def test_a_lone_transformer_takes_its_part(tiny, matrices, folders, tmp_path):
+    stem = "text_model.encoder.layers.0.self_attn.q_proj"
+    down, up = low_rank(tiny, "clip", stem, torch.Generator().manual_seed(0))
+    encoder = {
+        f"lora_te1_{stem.replace('.', '_')}.lora_{n}.weight": m for n, m in (("down", down), ("up", up))
+    }
+    save_file({**kohya(matrices), **encoder}, tmp_path / "lora.safetensors")
+    save_file(encoder, tmp_path / "clip.safetensors")
+    source = folders["bfl"] / "transformer.safetensors"
+    found = convert(source, tmp_path / "m.safetensors", "bfl", lora=[tmp_path / "lora.safetensors"])
+    wanted = expected(tiny, matrices)
+    weights = found.parts["transformer"].weights
+    assert all(torch.allclose(weights[name].read(), wanted[name], atol=1e-6) for name in wanted)
+    assert len(found.warnings) == 1 and "CLIP text encoder are left out" in found.warnings[0]
+    with pytest.raises(BadCheckpoint, match="changes only the CLIP text encoder"):
+        convert(source, tmp_path / "n.safetensors", "bfl", lora=[tmp_path / "clip.safetensors"])
+    assert not (tmp_path / "n.safetensors").exists()
+
+
+def test_a_module_that_stands_twice_is_changed_once(tiny, matrices, tmp_path):
+    stem, (down, up) = "double_blocks.0.img_attn.proj", matrices["double_blocks.0.img_attn.proj"]
+    twice = {
+        f"{name}.lora_{n}.weight": m.clone()
+        for name in (f"diffusion_model.{stem}", "transformer.transformer_blocks.0.attn.to_out.0")
+        for n, m in (("A", down), ("B", up))
+    }
+    save_file(twice, tmp_path / "lora.safetensors")
+    warnings: list[str] = []
+    made = merged(tiny.weights(), [tmp_path / "lora.safetensors"], warnings)["transformer"]
+    found = made[f"{stem}.weight"].read() - tiny.transformer.state_dict()[f"{stem}.weight"]
+    assert torch.allclose(found, up @ down, atol=1e-6)
+    assert len(warnings) == 1 and "to_out.0" in warnings[0]
+
+
+def test_kohya_dora_is_the_dora_of_peft(tiny, tmp_path):
+    stem, generator = "double_blocks.0.txt_mlp.2", torch.Generator().manual_seed(0)
+    weight = tiny.transformer.state_dict()[f"{stem}.weight"]
+    down, up = low_rank(tiny, "transformer", stem, generator)
+    for axis, magnitude in ((1, torch.rand(len(weight), 1)), (0, torch.rand(1, weight.shape[1]))):
+        name = f"lora_unet_{stem.replace('.', '_')}"
+        tensors = {
+            f"{name}.lora_down.weight": down,
+            f"{name}.lora_up.weight": up,
+            f"{name}.dora_scale": magnitude,
+        }
+        save_file({**tensors, f"{name}.alpha": torch.tensor(6.0)}, tmp_path / "lora.safetensors")
+        whole = weight + 2 * up @ down
+        wanted = magnitude * whole / whole.norm(dim=axis, keepdim=True)
+        made = change(tiny, tmp_path / "lora.safetensors")[f"{stem}.weight"]
+        assert torch.allclose(made, wanted, atol=1e-5)
+        half = change(tiny, tmp_path / "lora.safetensors", 0.5)[f"{stem}.weight"]
+        assert torch.allclose(half, (weight + wanted) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["oft_blocks", "boft_R", "ia3_l", "vera_lambda_b"])
+def test_other_kinds_of_adapters_are_named(tiny, tmp_path, kind):
+    save_file({f"double_blocks.0.img_mlp.0.{kind}": torch.ones(4, 4)}, tmp_path / "lora.safetensors")
+    name = {"oft_blocks": "OFT", "boft_R": "BOFT", "ia3_l": "IA3", "vera_lambda_b": "VeRA"}[kind]
+    with pytest.raises(BadCheckpoint, match=f"of the kind {name} "):
+        merged(tiny.weights(), [tmp_path / "lora.safetensors"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("word", ["lora_down", "lora_up"])
+def test_a_lora_with_nan_is_refused_and_the_tensor_named(tiny, matrices, tmp_path, dtype, word):
+    tensors = {name: tensor.to(dtype) for name, tensor in kohya(matrices).items()}
+    name = next(name for name in tensors if word in name)
+    tensors[name] = tensors[name].float().index_fill(0, torch.tensor(1), float("nan")).to(dtype)
+    save_file(tensors, tmp_path / "lora.safetensors")
+    with pytest.raises(BadCheckpoint, match=f"{name} holds .* NaN"):
+        merged(tiny.weights(), [tmp_path / "lora.safetensors"])
+
+
+@pytest.mark.parametrize("scale", ["nan", "inf", "-inf", "strong", "", "1,5"])
+def test_a_scale_must_be_a_finite_number(scale):
+    with pytest.raises(BadRequest, match="a finite number"):
+        parse(f"knit.safetensors:{scale}")
+
+
+def test_a_scale_that_overflows_is_refused(tiny, matrices, folders, tmp_path):
+    save_file(kohya(matrices), tmp_path / "lora.safetensors")
+    with pytest.raises(BadCheckpoint, match="exceeds its number type"):
+        load_model(folders["kontext"], lora=[f"{tmp_path}/lora.safetensors:1e39"])
+
+
 def test_what_does_not_fit_is_refused_in_one_line(tiny, matrices, tmp_path):
     file, weights = tmp_path / "lora.safetensors", tiny.weights()
     stem, (down, up) = "double_blocks.0.img_mlp.0", matrices["double_blocks.0.img_mlp.0"]

@@ -4,9 +4,10 @@ and read off the shapes of the tensors where a file says nothing."""
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from kontext.checkpoint.tensors import Weights
 from kontext.errors import BadCheckpoint, BadRequest
@@ -22,6 +23,9 @@ from kontext.model.presets import (
 from kontext.model.text import LEGACY_END_ID
 
 Config = TransformerConfig | AutoencoderConfig | T5Config | ClipConfig
+LARGEST = 1_000_000
+"""Of all counts and widths: more is a damaged file, and would take forever to build."""
+_MAY_BE_ZERO = ("end_id", "depth_double", "depth_single")
 CONFIGS: dict[str, type] = {
     "transformer": TransformerConfig,
     "autoencoder": AutoencoderConfig,
@@ -40,14 +44,61 @@ def config_from_json(kind: type, data: Any, where: str) -> Any:
     """A dataclass from plain data; unknown, missing or impossible values raise BadCheckpoint."""
     if not isinstance(data, dict):
         raise BadCheckpoint(f"{where}: {kind.__name__} must be an object")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = [key for key in data if key not in fields]
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in data
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    for names, word in ((unknown, "unknown"), (missing, "missing")):
+        if names:
+            raise BadCheckpoint(f"{where}: {kind.__name__}: {word}: {', '.join(names)}")
+    values = {key: _tuples(value) for key, value in data.items()}
+    wrong = _wrong(kind, values)
+    if wrong:
+        raise BadCheckpoint(f"{where}: {kind.__name__}: {wrong} has an impossible value")
     try:
-        return kind(**{key: _tuples(value) for key, value in data.items()})
-    except (TypeError, ValueError) as error:
+        return kind(**values)
+    except ValueError as error:
         raise BadCheckpoint(f"{where}: {error}") from None
+
+
+def _wrong(kind: type, values: Mapping[str, Any]) -> str:
+    """Names of the values that are not of the declared type, or are counts and not positive."""
+    hints = get_type_hints(kind)
+    return ", ".join(
+        name
+        for name, value in values.items()
+        if not _is(value, hints[name], 0 if name in _MAY_BE_ZERO else 1)
+    )
+
+
+def _is(value: Any, hint: Any, least: int) -> bool:
+    """Whether a value is of a declared type: int, float, bool, str, Literal, tuple, union or dataclass."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is int:
+        return type(value) is int and least <= value <= LARGEST
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        return len(kinds) == len(value) and all(_is(item, kind, least) for item, kind in zip(value, kinds))
+    if arguments:
+        return any(_is(value, option, least) for option in arguments)
+    return type(value) is hint
 
 
 def preset_from_json(data: Mapping[str, Any], where: str) -> Preset:
     """The inverse of `to_json` for a preset."""
+    if not isinstance(data, Mapping):
+        raise BadCheckpoint(f"{where}: the preset must be an object")
     kinds = {**CONFIGS, "sampling": Sampling}
     fields = {k: config_from_json(kinds[k], v, where) if k in kinds else v for k, v in data.items()}
     return config_from_json(Preset, fields, where)
@@ -60,9 +111,18 @@ def _tuples(value: Any) -> Any:
 def from_diffusers(part: str, data: Mapping[str, Any], where: str) -> Config:
     """Sizes from a part's `config.json`; what our modules cannot be raises BadCheckpoint."""
     try:
-        return _FROM_DIFFUSERS[part](data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadCheckpoint(f"{where}: sizes of the {part} are missing or impossible ({error})") from None
+        config = _FROM_DIFFUSERS[part](data)
+        wrong = _wrong(type(config), vars(config))
+        if not wrong:
+            return config
+        reason = f"{wrong} is not possible"
+    except KeyError as error:
+        reason = f"{error.args[0]} is missing"
+    except ValueError as error:
+        reason = str(error)
+    except (TypeError, ArithmeticError, AttributeError, IndexError):
+        reason = "a value is of the wrong type"
+    raise BadCheckpoint(f"{where}: sizes of the {part} are missing or impossible ({reason})")
 
 
 def _need(data: Mapping[str, Any], key: str, default: Any, *allowed: Any) -> None:
@@ -224,10 +284,22 @@ def from_shapes(part: str, weights: Weights, where: str) -> Config:
     in the rest, or else from FLUX.1. Raises BadCheckpoint where that leaves a doubt."""
     try:
         return _FROM_SHAPES[part](weights)
-    except (KeyError, IndexError, StopIteration, ValueError, ZeroDivisionError) as error:
-        raise BadCheckpoint(
-            f"{where}: the sizes of its {part} cannot be told from its tensors ({error!r})"
-        ) from None
+    except KeyError as error:
+        reason = f"it has no {error.args[0]}"
+    except ValueError as error:
+        reason = str(error)
+    except StopIteration:
+        reason = "no known model has these"
+    except ArithmeticError:
+        reason = "one of them is empty"
+    raise BadCheckpoint(f"{where}: the sizes of its {part} cannot be told from its tensors: {reason}")
+
+
+def _shape(weights: Weights, name: str, axes: int) -> tuple[int, ...]:
+    shape = weights[name].shape
+    if len(shape) != axes or not all(shape):
+        raise ValueError(f"{name} has the shape {shape}, and must have {axes} axes that are not empty")
+    return shape
 
 
 def _count(weights: Weights, pattern: str) -> int:
@@ -236,20 +308,19 @@ def _count(weights: Weights, pattern: str) -> int:
 
 
 def _transformer_shapes(weights: Weights) -> TransformerConfig:
-    def shape(name: str) -> tuple[int, ...]:
-        return weights[name].shape
-
-    width, in_channels = shape("img_in.weight")
-    heads = width // shape("single_blocks.0.norm.query_norm.scale")[0]
+    width, in_channels = _shape(weights, "img_in.weight", 2)
+    heads = width // _shape(weights, "single_blocks.0.norm.query_norm.scale", 1)[0]
+    if not heads:
+        raise ValueError("its heads are wider than the model")
     seen = dict(
         in_channels=in_channels,
         width=width,
         heads=heads,
         depth_double=_count(weights, r"double_blocks\.(\d+)\."),
         depth_single=_count(weights, r"single_blocks\.(\d+)\."),
-        mlp_ratio=(shape("single_blocks.0.linear1.weight")[0] - 3 * width) / width,
-        text_width=shape("txt_in.weight")[1],
-        pooled_width=shape("vector_in.in_layer.weight")[1],
+        mlp_ratio=(_shape(weights, "single_blocks.0.linear1.weight", 2)[0] - 3 * width) / width,
+        text_width=_shape(weights, "txt_in.weight", 2)[1],
+        pooled_width=_shape(weights, "vector_in.in_layer.weight", 2)[1],
         guidance_embed="guidance_in.in_layer.weight" in weights,
         qkv_bias="double_blocks.0.img_attn.qkv.bias" in weights,
     )
@@ -263,10 +334,10 @@ def _transformer_shapes(weights: Weights) -> TransformerConfig:
 
 
 def _autoencoder_shapes(weights: Weights) -> AutoencoderConfig:
-    base = weights["encoder.conv_in.weight"].shape[0]
+    base = _shape(weights, "encoder.conv_in.weight", 4)[0]
     levels = _count(weights, r"encoder\.down\.(\d+)\.")
     multipliers = tuple(
-        weights[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] // base for i in range(levels)
+        _shape(weights, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] // base for i in range(levels)
     )
     blocks = _count(weights, r"encoder\.down\.0\.block\.(\d+)\.")
     return next(
@@ -282,28 +353,28 @@ def _autoencoder_shapes(weights: Weights) -> AutoencoderConfig:
 
 
 def _t5_shapes(weights: Weights) -> T5Config:
-    vocab, width = weights["shared.weight"].shape
+    vocab, width = _shape(weights, "shared.weight", 2)
     first = "encoder.block.0.layer.0.SelfAttention"
-    buckets, heads = weights[f"{first}.relative_attention_bias.weight"].shape
+    buckets, heads = _shape(weights, f"{first}.relative_attention_bias.weight", 2)
     return T5Config(
         vocab=vocab,
         width=width,
         heads=heads,
-        head_width=weights[f"{first}.q.weight"].shape[0] // heads,
+        head_width=_shape(weights, f"{first}.q.weight", 2)[0] // heads,
         layers=_count(weights, r"encoder\.block\.(\d+)\."),
-        feed_forward=weights["encoder.block.0.layer.1.DenseReluDense.wo.weight"].shape[1],
+        feed_forward=_shape(weights, "encoder.block.0.layer.1.DenseReluDense.wo.weight", 2)[1],
         buckets=buckets,
     )
 
 
 def _clip_shapes(weights: Weights) -> ClipConfig:
-    vocab, width = weights["text_model.embeddings.token_embedding.weight"].shape
+    vocab, width = _shape(weights, "text_model.embeddings.token_embedding.weight", 2)
     seen = dict(
         vocab=vocab,
         width=width,
         layers=_count(weights, r"text_model\.encoder\.layers\.(\d+)\."),
-        feed_forward=weights["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        length=weights["text_model.embeddings.position_embedding.weight"].shape[0],
+        feed_forward=_shape(weights, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
+        length=_shape(weights, "text_model.embeddings.position_embedding.weight", 2)[0],
     )
     known = [preset.clip for preset in PRESETS.values()]
     return next(config for config in known if all(getattr(config, k) == v for k, v in seen.items()))

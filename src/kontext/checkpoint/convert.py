@@ -12,7 +12,7 @@ from kontext.checkpoint.layouts import Checkpoint, open_checkpoint
 from kontext.checkpoint.lora import merged
 from kontext.checkpoint.model import find_model
 from kontext.checkpoint.quantized import write_gguf
-from kontext.checkpoint.tensors import typed
+from kontext.checkpoint.tensors import SAFETENSORS, typed
 from kontext.errors import BadCheckpoint, BadRequest
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -36,17 +36,18 @@ def convert(
     replace: a model at the destination gives way.
 
     A destination named `*.safetensors` takes the one part of a single file; any other is a new folder for a
-    whole model. Returns what was written, opened. Raises BadRequest for an impossible destination,
-    BadCheckpoint for a source that does not fit or is incomplete.
+    whole model. Returns what was written, opened; its warnings say what was left out of the LoRAs. Raises
+    BadRequest for an impossible destination, BadCheckpoint for a source that does not fit or is incomplete.
     """
     if layout not in FOLDERS:
         raise BadRequest(f"layout {layout!r} is unknown; possible: {', '.join(FOLDERS)}")
     if not replace:
         _refuse_existing(destination)
-    one_file = destination.suffix == ".safetensors"
+    one_file = destination.suffix.lower() in SAFETENSORS
     path = find_model(source)
     found = open_checkpoint(path, companions=path.is_dir() or not one_file)
-    parts = merged({name: part.weights for name, part in found.parts.items()}, lora)
+    warnings: list[str] = []
+    parts = merged({name: part.weights for name, part in found.parts.items()}, lora, warnings)
     if dtype is not None:
         if dtype not in DTYPES:
             raise BadRequest(f"type {dtype!r} is unknown; possible: {', '.join(DTYPES)}")
@@ -71,7 +72,9 @@ def convert(
             f"{destination.name} can hold one part in the bfl or diffusers layout, and {found.path.name} has "
             f"{', '.join(parts)}; give a folder instead"
         )
-    return open_checkpoint(destination, companions=not one_file)
+    written = open_checkpoint(destination, companions=not one_file)
+    written.warnings += warnings
+    return written
 
 
 def quantize(source: str | Path, destination: Path, kind: str) -> Checkpoint:

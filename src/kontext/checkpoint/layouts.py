@@ -8,8 +8,10 @@ under our names.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,15 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from kontext.checkpoint import configs, names
+from kontext.checkpoint.files import COMPONENT_FILES, SHARD, is_weights, weights_file
 from kontext.checkpoint.quantized import read_gguf, unscaled
+from kontext.checkpoint.recognize import is_lora, lora_model, model_family
 from kontext.checkpoint.tensors import (
+    SAFETENSORS,
     Weights,
     few,
+    finite,
+    is_index,
     read_json,
     read_safetensors,
     read_sharded,
@@ -54,20 +61,23 @@ TOKENIZERS = {"t5": "tokenizer.json", "clip": "tokenizer_clip.json"}
 """Tokenizer files of our own layout."""
 DIFFUSERS_TOKENIZERS = {"t5": "tokenizer_2", "clip": "tokenizer"}
 
-COMPONENT_FILES = ("diffusion_pytorch_model", "model")
-"""Names that `diffusers` and `transformers` give to a component's tensors."""
-
-OWN_ENDS = (".safetensors", ".safetensors.index.json", ".gguf")
+OWN_ENDS = (".safetensors.index.json", ".safetensors", ".sft", ".gguf")
 """What the parts' files in our own folders end with."""
 
 BESIDE = (".", "../vae", "../text_encoders", "../clip")
 """Folders, seen from a transformer's file, where other parts are looked for; the last as in ComfyUI."""
 COMPANIONS: dict[str, tuple[str, ...]] = {
-    "autoencoder": ("autoencoder.safetensors", "ae.safetensors", "*ae.safetensors"),
-    "t5": ("t5.safetensors", "t5xxl_fp16.safetensors", "t5xxl*.safetensors"),
-    "clip": ("clip.safetensors", "clip_l*.safetensors"),
+    "autoencoder": ("autoencoder", "ae", "*ae"),
+    "t5": ("t5", "t5xxl_fp16", "t5xxl*"),
+    "clip": ("clip", "clip_l*"),
 }
-"""Names of the other parts' files, best first; after them come the folders of `diffusers`."""
+"""Names of the other parts' files without their endings, best first; after them come the folders of
+`diffusers`."""
+_OTHER_PIPELINES = re.compile(
+    "StableDiffusion|Flux2|FluxFill|FluxControl|FluxPrior|Chroma|QwenImage|Sana|PixArt|Wan|Hunyuan|Lumina|ZImage"
+    "|AuraFlow|LTX|Kolors|Kandinsky|CogView|LatentConsistency"
+)
+"""Pipelines of `diffusers` that are not those of FLUX.1 and its Kontext."""
 
 
 class _NothingDrawn(TorchFunctionMode):
@@ -85,8 +95,11 @@ def empty_module(part: str, config: configs.Config) -> nn.Module:
 
     Nothing is drawn: on the meta device that would import torch's compiler, which takes seconds.
     """
-    with torch.device("meta"), _NothingDrawn():
-        return MODULES[part](config)
+    try:
+        with torch.device("meta"), _NothingDrawn():
+            return MODULES[part](config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, AssertionError):
+        raise BadCheckpoint(f"no {part} can have these sizes: {config}") from None
 
 
 @dataclass(frozen=True)
@@ -96,12 +109,18 @@ class Report:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     wrong_shape: tuple[str, ...]
+    wrong_type: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.wrong_shape)
+        return bool(self.missing or self.unexpected or self.wrong_shape or self.wrong_type)
 
     def __str__(self) -> str:
-        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of wrong shape": self.wrong_shape}
+        kinds = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of wrong shape": self.wrong_shape,
+            "of wrong type": self.wrong_type,
+        }
         return "; ".join(f"{len(items)} {kind}: {few(items)}" for kind, items in kinds.items() if items)
 
 
@@ -128,6 +147,11 @@ class Part:
                 f"{name} is {_by(self.held[name].shape)}, must be {_by(tensor.shape)}"
                 for name, tensor in wanted.items()
                 if name in self.held and self.held[name].shape != tensor.shape
+            ),
+            wrong_type=tuple(
+                f"{name} holds {str(self.held[name].dtype).removeprefix('torch.')}, must hold floats"
+                for name in wanted
+                if name in self.held and not self.held[name].dtype.is_floating_point
             ),
         )
 
@@ -192,8 +216,11 @@ def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
             if data.get("format") == "kontext":
                 return _own_folder(path, data)
             if "_class_name" in data or "architectures" in data:
-                return _single_file(_weights_file(path), companions=False)
-        transformers = sorted(p for p in path.glob("*.safetensors") if not _is_companion(p))
+                return _single_file(weights_file(path), companions=False)
+        indexes = sorted(file for file in path.iterdir() if is_index(file) and not _is_companion(file))
+        if len(indexes) == 1:
+            return _single_file(indexes[0], companions)
+        transformers = sorted(file for file in path.iterdir() if is_weights(file) and not _is_companion(file))
         if len(transformers) != 1:
             held = few([p.name for p in transformers]) or "no .safetensors file"
             raise BadCheckpoint(f"{path}: no model_index.json or config.json in it, but {held}")
@@ -201,33 +228,28 @@ def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
     refuse_code(path)
     if not path.exists():
         raise NotFound(f"{path}: no such file or folder")
-    if path.name.endswith(".safetensors.index.json"):
-        return _single_file(path, companions)
-    if path.suffix not in (".safetensors", ".gguf"):
+    if not is_index(path) and path.suffix.lower() not in (*SAFETENSORS, ".gguf"):
         raise BadCheckpoint(f"{path.name}: give a .safetensors or .gguf file, or a model folder")
     return _single_file(path, companions)
 
 
 def _is_companion(path: Path) -> bool:
-    return any(path.match(pattern) for patterns in COMPANIONS.values() for pattern in patterns)
+    stem = re.sub(r"\.(safetensors|sft)(\.index(\.\w+)?\.json)?$", "", path.name, flags=re.IGNORECASE)
+    return stem != path.name and any(
+        fnmatch(stem, pattern) for patterns in COMPANIONS.values() for pattern in patterns
+    )
 
 
 def _read(path: Path) -> tuple[Weights, dict[str, str]]:
-    if path.name.endswith(".index.json"):
-        return unscaled(read_sharded(path)), {}
-    weights, metadata = read_gguf(path) if path.suffix == ".gguf" else read_safetensors(path)
-    return unscaled(weights), metadata
-
-
-def _weights_file(folder: Path) -> Path:
-    """The tensors of a component's folder: one file, or the index of its shards."""
-    for stem in COMPONENT_FILES:
-        for end in (".safetensors", ".safetensors.index.json"):
-            if (folder / (stem + end)).is_file():
-                return folder / (stem + end)
-    for file in sorted(folder.glob("*")):
-        refuse_code(file)
-    raise BadCheckpoint(f"{folder}: holds no diffusion_pytorch_model.safetensors or model.safetensors")
+    """Tensors, plain and checked for NaN when they are read, and metadata."""
+    if is_index(path):
+        weights, metadata = read_sharded(path), {}
+    elif path.suffix.lower() == ".gguf":
+        weights, metadata = read_gguf(path)
+    else:
+        weights, metadata = read_safetensors(path)
+    plain = unscaled(weights, path.name)
+    return {name: finite(path.name, name, tensor) for name, tensor in plain.items()}, metadata
 
 
 def _own_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
@@ -250,11 +272,14 @@ def _own_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
 
 
 def _diffusers_folder(folder: Path) -> Checkpoint:
+    pipeline = str(read_json(folder / "model_index.json").get("_class_name"))
+    if _OTHER_PIPELINES.match(pipeline):
+        raise BadCheckpoint(f"{folder.name}: a folder of {pipeline}; FluxKontextPipeline is needed")
     found = Checkpoint(folder, "diffusers", PRESETS["dev"])
     for part, name in DIFFUSERS_FOLDERS.items():
         if not (folder / name).is_dir():
             continue
-        file = _weights_file(folder / name)
+        file = weights_file(folder / name)
         config = configs.from_diffusers(part, read_json(folder / name / "config.json"), f"{name}/config.json")
         parts, rest = names.find_parts(_read(file)[0])
         if part not in parts:
@@ -264,7 +289,6 @@ def _diffusers_folder(folder: Path) -> Checkpoint:
     for name, place in DIFFUSERS_TOKENIZERS.items():
         if tokenizer := read_tokenizer(folder / place):
             found.tokenizers[name] = tokenizer
-    pipeline = read_json(folder / "model_index.json").get("_class_name")
     if pipeline != "FluxKontextPipeline":
         found.warnings.append(
             f"model_index.json says {pipeline}: taken for FLUX.1 Kontext [dev]; "
@@ -277,18 +301,26 @@ def _diffusers_folder(folder: Path) -> Checkpoint:
 
 
 def _single_file(path: Path, companions: bool) -> Checkpoint:
+    shard = SHARD.search(path.name)
+    if shard and shard[2] != "1" and not is_index(path):
+        raise BadCheckpoint(
+            f"{path.name}: shard {shard[1]} of {shard[2]} of a model; give its folder, or the "
+            ".safetensors.index.json that names all of them"
+        )
     weights, metadata = _read(path)
     beside = path.parent / "config.json"
     config = read_json(beside) if beside.is_file() else {}
     parts, rest = names.find_parts(weights)
+    own = _preset_in(metadata, path)
+    if own is None:
+        _refuse_foreign(path, weights)
     if not parts:
         raise BadCheckpoint(
             f"{path.name}: holds no part of a FLUX model (its tensors: {few(rest) or 'none'})"
         )
-    own = _preset_in(metadata, path)
     if own is None and config.get("format") == "kontext":
         own = configs.preset_from_json(config.get("preset") or {}, str(beside))
-    found = Checkpoint(path, "gguf" if path.suffix == ".gguf" else "bfl", PRESETS["dev"])
+    found = Checkpoint(path, "gguf" if path.suffix.lower() == ".gguf" else "bfl", PRESETS["dev"])
     for part, (layout, held) in parts.items():
         if own is not None:
             sizes = getattr(own, part)
@@ -312,14 +344,27 @@ def _single_file(path: Path, companions: bool) -> Checkpoint:
     return found
 
 
+def _refuse_foreign(path: Path, weights: Weights) -> None:
+    """Raise BadCheckpoint for a LoRA and for the files of other models, by their names."""
+    if is_lora(weights):
+        model = lora_model(weights)
+        raise BadCheckpoint(
+            f"{path.name}: a LoRA{f' for {model}' if model else ''}, not a model"
+            + ("; give it with --lora" if model in (None, "FLUX.1") else "")
+        )
+    family = model_family(weights)
+    if family:
+        raise BadCheckpoint(f"{path.name}: {family}; what is needed is FLUX.1 Kontext [dev]")
+
+
 def _preset_in(metadata: dict[str, str], path: Path) -> Preset | None:
     """The preset that our own writers put into a file's metadata."""
     if "kontext" not in metadata:
         return None
     try:
         return configs.preset_from_json(json.loads(metadata["kontext"]), path.name)
-    except (ValueError, AttributeError) as error:
-        raise BadCheckpoint(f"{path.name}: its metadata is damaged ({error})") from None
+    except (ValueError, AttributeError, RecursionError):
+        raise BadCheckpoint(f"{path.name}: its metadata is damaged; get the file again") from None
 
 
 def _assumptions(path: Path, config: Any) -> list[str]:
@@ -344,11 +389,18 @@ def _add_companions(found: Checkpoint) -> None:
     for part, patterns in COMPANIONS.items():
         if part in found.parts:
             continue
-        files = [file for pattern in patterns for place in places for file in sorted(place.glob(pattern))]
+        files = [
+            file
+            for pattern in patterns
+            for place in places
+            for end in SAFETENSORS
+            for file in sorted(place.glob(pattern + end))
+            if file.is_file()
+        ]
         component = home / DIFFUSERS_FOLDERS[part]
         if not files and not component.is_dir():
             continue
-        file = files[0] if files else _weights_file(component)
+        file = files[0] if files else weights_file(component)
         parts = _single_file(file, companions=False).parts
         if part not in parts:
             raise BadCheckpoint(f"{file}: its name promises the {part}, but it holds the {', '.join(parts)}")

@@ -1,244 +1,277 @@
-"""LoRA files: low-rank changes of a model's matrices, in the dialects of `diffusers`/PEFT, kohya, BFL and
-x-flux. They are merged into the weights as these are read, tensor by tensor.
+"""LoRA files merged into a model's weights as these are read, tensor by tensor.
 
-A matrix gains scale * alpha / rank * up @ down. The names of modules go through the table of `names`, as
-those of weights do; a fused matrix (q, k, v) gets the rows that are meant.
+A matrix gains scale * alpha / rank * up @ down. `lora_names` knows the dialects, `lora_strength` where alpha
+is written, `lora_patches` the kinds of adapters (LoRA, DoRA, LoHa, LoKr, plain differences).
 """
 
 from __future__ import annotations
 
-import json
-import re
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kontext.checkpoint import names
+from kontext.checkpoint import lora_names, names
+from kontext.checkpoint.lora_patches import Patch, patches
+from kontext.checkpoint.lora_strength import Config, read_strengths
+from kontext.checkpoint.recognize import is_lora, lora_family
 from kontext.checkpoint.tensors import (
     EIGHT_BIT_FLOATS,
+    SAFETENSORS,
     Stored,
     Weights,
+    all_finite,
     few,
+    finite,
+    is_there,
     read_safetensors,
     stored,
     write_safetensors,
 )
-from kontext.errors import BadCheckpoint, BadRequest
+from kontext.errors import BadCheckpoint, BadRequest, NotFound
 
-_DOWN, _UP = ("lora_A", "lora_down", "lora.down", "down"), ("lora_B", "lora_up", "lora.up", "up")
-_WORDS = {
-    **{f".{word}{end}": "down" for word in _DOWN for end in (".weight", ".default.weight")},
-    **{f".{word}{end}": "up" for word in _UP for end in (".weight", ".default.weight")},
-    ".alpha": "alpha",
-    ".lora_B.bias": "bias",
-    ".scale": "scale",
-}
-"""How the names of a module's tensors end."""
-_ENDS = sorted(_WORDS, key=len, reverse=True)
-
-_OTHER_METHODS = ("dora_scale", "lora_magnitude_vector", "lokr_", "hada_", "oft_")
-_PREFIXES = (
-    "base_model.model.",
-    "lora_unet_",
-    "lora_transformer_",
-    *filter(None, names.PREFIXES["transformer"]),
-)
-_ENCODERS = {"text_encoder.": "clip", "lora_te1_": "clip", "text_encoder_2.": "t5", "lora_te2_": "t5"}
-_X_FLUX = (
-    (re.compile(r"(double_blocks\.\d+)\.processor\.(qkv|proj)_lora1"), r"\1.img_attn.\2"),
-    (re.compile(r"(double_blocks\.\d+)\.processor\.(qkv|proj)_lora2"), r"\1.txt_attn.\2"),
-)
+_FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+"""Names that PEFT and `diffusers` give to the one file in a folder of theirs."""
 
 
 @dataclass(frozen=True)
-class Patch:
-    """What a LoRA does to one of our tensors."""
+class Adapter:
+    """A LoRA file, read for a model."""
 
-    up: Tensor | None
-    """(rows, rank)."""
-    down: Tensor | None
-    """(rank, columns)."""
-    factor: float
-    """alpha / rank."""
-    first_row: int = 0
-    value: Tensor | None = None
-    """Instead of a product: rows to add, or ..."""
-    replaces: bool = False
-    """... a whole tensor to move to."""
-
-    def applied(self, whole: Tensor, scale: float) -> Tensor:
-        """The tensor, float32, with this change."""
-        if self.replaces and self.value is not None:
-            return torch.lerp(whole, self.value.float(), scale)
-        if self.value is not None:
-            change = self.value.float()
-        else:
-            assert self.up is not None and self.down is not None
-            change = self.factor * (self.up.float() @ self.down.float())
-        whole[self.first_row : self.first_row + len(change)] += scale * change
-        return whole
+    patches: dict[str, dict[str, list[Patch]]]
+    """Part -> name of our tensor -> changes."""
+    warnings: list[str]
+    """What was left out or ignored, in plain words."""
 
 
 def parse(given: str | Path) -> tuple[Path, float]:
-    """FILE or FILE:scale. Raises BadRequest for a scale that is no number."""
+    """FILE or FILE:scale. Raises BadRequest for a scale that is not a finite number."""
     path, colon, scale = str(given).rpartition(":")
-    if not colon or Path(given).exists():
+    if not colon or is_there(Path(given)):
         return Path(given), 1.0
     try:
-        return Path(path), float(scale)
+        number = float(scale)
     except ValueError:
-        raise BadRequest(f"LoRA '{given}': give FILE or FILE:scale, such as knit.safetensors:0.8") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadRequest(
+            f"LoRA '{given}': give FILE or FILE:scale with a finite number, such as knit.safetensors:0.8"
+        )
+    return Path(path), number
 
 
-def merged(parts: Mapping[str, Weights], given: Iterable[str | Path]) -> dict[str, Weights]:
+def merged(
+    parts: Mapping[str, Weights], given: Iterable[str | Path], warnings: list[str] | None = None
+) -> dict[str, Weights]:
     """The weights (our names) of a model with LoRA files, each FILE or FILE:scale, merged in when read.
 
-    Raises NotFound for a file that is not there, BadRequest for a scale that is no number, BadCheckpoint for
-    what does not fit.
+    warnings: gets what was left out of the files, in plain words. Raises NotFound for a file that is not
+    there, BadRequest for a scale that is not a finite number, BadCheckpoint for what does not fit.
     """
     out = {part: dict(weights) for part, weights in parts.items()}
     for one in given:
         path, scale = parse(one)
-        for part, patches in read_lora(path, out).items():
-            for name, changes in patches.items():
-                out[part][name] = _changed(out[part][name], changes, scale)
+        adapter = read_lora(path, out)
+        if warnings is not None:
+            warnings += adapter.warnings
+        for part, changed in adapter.patches.items():
+            for name, changes in changed.items():
+                out[part][name] = _changed(path.name, name, out[part][name], changes, scale)
     return out
 
 
-def _changed(tensor: Stored, patches: list[Patch], scale: float) -> Stored:
+def _changed(file: str, name: str, tensor: Stored, changes: list[Patch], scale: float) -> Stored:
     dtype = torch.bfloat16 if tensor.dtype in EIGHT_BIT_FLOATS else tensor.dtype
 
     def read() -> Tensor:
         whole = tensor.read().float().clone()
-        for patch in patches:
+        for patch in changes:
             whole = patch.applied(whole, scale)
-        return whole.to(dtype)
+        whole = whole.to(dtype)
+        if not all_finite(whole):
+            raise BadCheckpoint(f"{file}: at strength {scale:g} {name} exceeds its number type; use less")
+        return whole
 
     return replace(tensor, dtype=dtype, read=read)
 
 
-def read_lora(path: Path, parts: Mapping[str, Weights]) -> dict[str, dict[str, list[Patch]]]:
-    """The changes that a file holds for a model: part -> name of our tensor -> patches."""
+def lora_file(path: Path) -> Path:
+    """The file of weights at a path, which may be a folder as PEFT or `diffusers` save it."""
+    if not is_there(path):
+        raise NotFound(f"{path}: no such file")
+    if not path.is_dir():
+        return path
+    for name in _FOLDER_FILES:
+        if (path / name).is_file():
+            return path / name
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SAFETENSORS and file.is_file())
+    if len(files) != 1:
+        held = few([file.name for file in files]) or "no .safetensors file"
+        raise NotFound(f"{path}: a folder with {held}; give the LoRA file itself")
+    return files[0]
+
+
+def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
+    """The changes that a file, or a folder of PEFT or `diffusers`, holds for a model.
+
+    Raises NotFound for a file that is not there, BadCheckpoint for what is damaged, of another kind, or made
+    for another model. Names that fit nothing beside others that do are left out with a warning.
+    """
+    path = lora_file(path)
     held, metadata = read_safetensors(path)
-    other = [name for name in held if any(word in name for word in _OTHER_METHODS)]
+    other = lora_names.other_kind(held)
     if other:
         raise BadCheckpoint(
-            f"{path.name}: not a plain LoRA but one of DoRA, LoKr, LoHa or OFT ({few(other)})"
+            f"{path.name}: an adapter of the kind {other[0]} ({other[1]}), which cannot be merged; "
+            "LoRA, DoRA, LoHa and LoKr can"
         )
-    modules: dict[str, dict[str, Stored]] = {}
-    unknown: list[str] = []
-    for name, tensor in held.items():
-        end = next((end for end in _ENDS if name.endswith(end)), None)
-        if end is None:
-            unknown.append(name)
-        else:
-            modules.setdefault(name.removesuffix(end), {})[_WORDS[end]] = tensor
-    alpha, found = _alpha_of(metadata), {part: dict[str, list[Patch]]() for part in parts}
-    flat = {part: _flattened(weights) for part, weights in parts.items()}
-    for module, tensors in modules.items():
-        place = _place(module, parts, flat)
+    unused: list[str] = []
+    modules = _modules(path, held, unused)
+    if not is_lora(held):
+        raise _foreign(path, held)
+    strengths, warnings = read_strengths(path, metadata, is_peft(path, held))
+    flat = {part: lora_names.flattened(part, weights) for part, weights in parts.items()}
+    out: dict[str, dict[str, list[Patch]]] = {part: {} for part in parts}
+    sources: dict[tuple[object, ...], str] = {}
+    ranks: list[str] = []
+    absent: list[str] = []
+    for (module, adapter), tensors in modules.items():
+        part, bare = lora_names.bare(module)
+        place = lora_names.place(module, parts, flat)
         if place is None:
-            unknown.append(module)
+            foreign = part is not None and part not in parts
+            (absent if foreign else unused).append(part if foreign and part else module)
             continue
-        part, stem, first, swap = place
-        for name, patch in _patches(path, stem, tensors, alpha, swap):
-            whole = parts[part][name]
-            if first:
-                patch = replace(patch, first_row=first * parts[part][f"{stem}.weight"].shape[1])
-            _check(path, name, whole, patch)
-            found[part].setdefault(name, []).append(patch)
-    if unknown or not any(found.values()):
-        raise BadCheckpoint(
-            f"{path.name}: no LoRA for this model; names that fit nothing: {few(unknown) or 'none'}"
-        )
-    return found
+        source = sources.setdefault((place, adapter, *sorted(tensors)), module)
+        if source != module:
+            unused.append(f"{module}, which {source} is too")
+            continue
+        config = strengths.get(place.part, strengths.get("", Config()))
+        factor = partial(_factor, f"{path.name}: {module}", bare, tensors, config, ranks)
+        for kind, patch in patches(f"{path.name}: {module}", tensors, factor, place.swap):
+            name = _target(place.stem, kind, parts[place.part])
+            if name is None:
+                unused.append(f"the {kind} of {module}")
+                continue
+            _check(path, name, parts[place.part][name], patch, place)
+            changes = out[place.part].setdefault(name, [])
+            changes.append(replace(patch, first_row=place.first_row))
+    if not any(out.values()):
+        if absent and not unused:
+            raise BadCheckpoint(f"{path.name}: changes only the {_encoders(absent)}, which is not here")
+        raise _foreign(path, held)
+    return Adapter(out, [*warnings, *_left_out(path, unused, absent, ranks)])
 
 
-def _patches(
-    path: Path, stem: str, tensors: Mapping[str, Stored], alpha: float | None, swap: bool
-) -> Iterable[tuple[str, Patch]]:
-    if "scale" in tensors:  # control LoRAs of BFL bring the norms whole
-        yield f"{stem}.scale", Patch(None, None, 1.0, value=tensors["scale"].read(), replaces=True)
-    if "bias" in tensors:
-        yield f"{stem}.bias", Patch(None, None, 1.0, value=_swapped(tensors["bias"].read(), swap))
-    if ("down" in tensors) != ("up" in tensors):
-        raise BadCheckpoint(f"{path.name}: {stem} has one of its two matrices only; the file is incomplete")
-    if "down" in tensors:
-        down, up = tensors["down"].read(), _swapped(tensors["up"].read(), swap)
-        own = tensors["alpha"].read().item() if "alpha" in tensors else alpha
-        factor = 1.0 if own is None else own / down.shape[0]
-        yield f"{stem}.weight", Patch(up, down, factor)
-
-
-def _check(path: Path, name: str, whole: Stored, patch: Patch) -> None:
-    if patch.value is not None:
-        fits = (
-            patch.value.shape[1:] == whole.shape[1:] and patch.first_row + len(patch.value) <= whole.shape[0]
-        )
-    else:
-        assert patch.up is not None and patch.down is not None
-        fits = (
-            patch.down.shape[1] == whole.shape[1]
-            and patch.up.shape[1] == patch.down.shape[0]
-            and patch.first_row + len(patch.up) <= whole.shape[0]
-        )
-        if name == "img_in.weight" and patch.down.shape[1] == 2 * whole.shape[1]:
+def _modules(path: Path, held: Weights, unused: list[str]) -> dict[tuple[str, str], dict[str, Stored]]:
+    """Tensors by module and adapter, then by word. What is no change of a module goes to `unused`."""
+    modules: dict[tuple[str, str], dict[str, Stored]] = {}
+    for name, tensor in held.items():
+        found = lora_names.split(name)
+        if found is None:
+            unused.append(name)
+            continue
+        module, adapter, word = found
+        words = modules.setdefault((module, adapter), {})
+        if word in words:
+            unused.append(name)  # the same matrix under two spellings
+        else:
+            words[word] = finite(path.name, name, tensor)
+    for (module, adapter), words in list(modules.items()):
+        if words.keys() == {"magnitude"} or words.keys() == {"magnitude", "alpha"}:
             raise BadCheckpoint(
-                f"{path.name}: a control LoRA (Canny, Depth), which widens the input; not for editing"
+                f"{path.name}: {module} has the magnitudes of DoRA without matrices; the file is incomplete"
             )
-    if not fits:
-        raise BadCheckpoint(f"{path.name}: made for a model of another size ({name} here is {whole.shape})")
+        if words.keys() == {"alpha"}:  # written without the adapter's name, or without matrices
+            del modules[module, adapter]
+            named = [other for name, other in modules if name == module]
+            for other in named:
+                modules[module, other].setdefault("alpha", words["alpha"])
+            if not named:
+                unused.append(f"{module}.alpha")
+    return modules
 
 
-def _alpha_of(metadata: Mapping[str, str]) -> float | None:
-    """The alpha that `diffusers` writes beside the tensors, where there is one for all."""
-    try:
-        data = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
-        return None
-    return next((float(v) for k, v in data.items() if k.endswith("lora_alpha")), None)
+def _foreign(path: Path, held: Weights) -> BadCheckpoint:
+    family = lora_family(held)
+    if family:
+        return BadCheckpoint(f"{path.name}: {family}, not a LoRA for this model")
+    return BadCheckpoint(
+        f"{path.name}: no LoRA for this model; names that fit nothing: {few(held) or 'none'}"
+    )
 
 
-def _flattened(weights: Weights) -> dict[str, str]:
-    """Stems of our and of `diffusers`' names, as kohya writes them, to the stems."""
-    stems = {name.rpartition(".")[0] for name in weights}
-    for stem in list(stems):
-        known = names.diffusers_stems("transformer", stem)
-        stems.update(known[1] if known else ())
-    return {stem.replace(".", "_"): stem for stem in stems}
+def _left_out(path: Path, unused: list[str], absent: list[str], ranks: list[str]) -> list[str]:
+    """Warnings, one for each reason."""
+    embeddings = sorted({name.split(".")[1] for name in unused if name.startswith("bundle_emb.")})
+    others = [name for name in unused if not name.startswith("bundle_emb.")]
+    lines = []
+    if embeddings:
+        lines.append(f"its bundled embeddings are no LoRA and are left out: {few(embeddings)}")
+    if others:
+        lines.append(f"{len(others)} of its names fit nothing here and are left out: {few(others)}")
+    if absent:
+        lines.append(f"its changes of the {_encoders(absent)} are left out, as that is not here")
+    if ranks:
+        lines.append(f"its configuration has other ranks than its matrices: {few(ranks)}")
+    return [f"{path.name}: {line}" for line in lines]
 
 
-def _place(
-    module: str, parts: Mapping[str, Weights], flat: Mapping[str, Mapping[str, str]]
-) -> tuple[str, str, int, bool] | None:
-    """Part, our stem, which of its equal pieces (q, k, v, the MLP), and whether its halves are exchanged."""
-    part = "transformer"
-    for prefix, encoder in _ENCODERS.items():
-        if module.startswith(prefix):
-            part, module = encoder, module.removeprefix(prefix)
-    for prefix in _PREFIXES:
-        module = module.removeprefix(prefix)
-    for pattern, ours in _X_FLUX:
-        module = pattern.sub(ours, module)
-    if part not in parts:
-        return None
-    stem = flat[part].get(module.replace(".", "_"), module)
-    known = names.bfl_stem("transformer", stem) if part == "transformer" else None
-    if known is not None and (not _is_ours(stem, parts[part]) or known[2] != stem):
-        row, piece, stem = known
-        return (part, stem, piece, row.change == "swap") if _is_ours(stem, parts[part]) else None
-    return (part, stem, 0, False) if _is_ours(stem, parts[part]) else None
+def _encoders(parts: Iterable[str]) -> str:
+    named = {"clip": "CLIP text encoder", "t5": "T5 text encoder"}
+    return " and the ".join(named[part] for part in sorted(set(parts)))
 
 
-def _is_ours(stem: str, weights: Weights) -> bool:
-    return f"{stem}.weight" in weights or f"{stem}.scale" in weights
+def is_peft(path: Path, held: Iterable[str]) -> bool:
+    """Whether an `adapter_config.json` beside the file is the file's own."""
+    if path.name.startswith("adapter_model") or any(name.startswith("base_model.model.") for name in held):
+        return True
+    return sum(file.suffix.lower() in SAFETENSORS for file in path.parent.iterdir()) == 1
 
 
-def _swapped(tensor: Tensor, swap: bool) -> Tensor:
-    return torch.cat(tensor.chunk(2)[::-1]) if swap else tensor
+def _factor(
+    where: str, module: str, tensors: Mapping[str, Stored], config: Config, ranks: list[str], rank: int | None
+) -> float:
+    """alpha / rank of a module; 1 where nothing is said. A tensor `alpha` wins over the configuration.
+
+    ranks: gets what contradicts the rank of the matrices.
+    """
+    if "alpha" in tensors:
+        if tensors["alpha"].count != 1:
+            raise BadCheckpoint(f"{where}: alpha must be one number, got shape {tensors['alpha'].shape}")
+        alpha = tensors["alpha"].read().float().item()
+        return alpha / rank if rank else 1.0  # LoKr of two whole matrices has no rank, and alpha is unused
+    said = config.rank_of(module)
+    if said is None and rank is None:
+        return 1.0
+    factor = config.factor(module, rank or 1)
+    if factor is None:
+        return 1.0
+    if rank and said and said != rank:
+        ranks.append(f"{module} has {rank}, not {said:g}")
+    return factor
+
+
+def _target(stem: str, kind: str, weights: Weights) -> str | None:
+    """Our tensor for the weight or bias of a module; the weight of a norm is its scale."""
+    choices = (f"{stem}.weight", f"{stem}.scale") if kind == "weight" else (f"{stem}.bias",)
+    return next((name for name in choices if name in weights), None)
+
+
+def _check(path: Path, name: str, whole: Stored, patch: Patch, place: lora_names.Place) -> None:
+    """Raise BadCheckpoint for a change that does not fit the tensor."""
+    if name == "img_in.weight" and patch.shape[1:] == (2 * whole.shape[1],):
+        raise BadCheckpoint(
+            f"{path.name}: a control LoRA (Canny, Depth), which widens the input; not for editing"
+        )
+    wanted = (place.rows or whole.shape[0], *whole.shape[1:])
+    if patch.shape != wanted:
+        family = f" ({name} here is {wanted}, the change is {patch.shape})"
+        raise BadCheckpoint(f"{path.name}: made for a model of another size{family}")
 
 
 def write_lora(path: Path, matrices: Mapping[str, tuple[Tensor, Tensor]], alpha: float) -> None:
@@ -256,7 +289,9 @@ def write_lora(path: Path, matrices: Mapping[str, tuple[Tensor, Tensor]], alpha:
         sizes = (
             [up.shape[0]] if len(stems) == 1 else [width, width, width, up.shape[0] - 3 * width][: len(stems)]
         )
-        for name, piece in zip(stems, _swapped(up, row.change == "swap").split(sizes)):
+        if row.change == "swap":
+            up = torch.cat(up.chunk(2)[::-1])
+        for name, piece in zip(stems, up.split(sizes)):
             out[f"transformer.{name}.lora_A.weight"] = down
             out[f"transformer.{name}.lora_B.weight"] = piece * (alpha / down.shape[0])
     write_safetensors(path, stored(out))

@@ -17,7 +17,7 @@ from torch import Tensor
 from kontext.checkpoint import names, save
 from kontext.checkpoint.layouts import MODULES, TOKENIZERS, empty_module, open_checkpoint
 from kontext.checkpoint.lora import merged
-from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, raw_bytes, stored
+from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, is_there, raw_bytes, stored
 from kontext.checkpoint.tokenizer import byte_tokenizer, fitted
 from kontext.errors import BadCheckpoint, NotFound
 from kontext.model.autoencoder import Autoencoder
@@ -98,7 +98,7 @@ def find_model(name_or_path: str | Path) -> Path:
     if "/" not in str(name_or_path) and (named / "config.json").is_file():
         return named
     path = Path(name_or_path).expanduser()
-    if not path.exists():
+    if not is_there(path):
         shipped = sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
         raise NotFound(
             f"no model {str(name_or_path)!r}: give {', '.join([*shipped, 'tiny-random'])}, "
@@ -124,7 +124,8 @@ def load_model(
     preset, _, random = str(name_or_path).rpartition("-")
     if random == "random" and preset in PRESETS and preset != "dev":
         model = random_model(PRESETS[preset], dtype=dtype)
-        for part, weights in merged(model.weights(), lora).items() if lora else ():
+        changed = merged(model.weights(), lora, model.warnings) if lora else {}
+        for part, weights in changed.items():
             getattr(model, part).load_state_dict({name: tensor.read() for name, tensor in weights.items()})
         for part in names.PARTS:  # LoRA files are read on the CPU
             getattr(model, part).to(device)
@@ -139,7 +140,7 @@ def load_model(
         )
     if dtype is None and sum(part.parameters for part in found.parts.values()) < SMALL:
         dtype = torch.float32
-    source = merged({name: part.weights for name, part in found.parts.items()}, lora)
+    source = merged({name: part.weights for name, part in found.parts.items()}, lora, found.warnings)
     modules = {
         name: build(name, getattr(found.preset, name), source[name], device, _dtype(name, dtype))
         for name in source

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -40,6 +42,8 @@ DTYPES = {
 EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 HEADER_BYTES = 256
 """More than one tensor takes in the header of a file."""
+SAFETENSORS = (".safetensors", ".sft")
+"""Endings of the files of one format."""
 RUNS_CODE = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
@@ -107,6 +111,45 @@ def _as(tensor: Stored, dtype: torch.dtype) -> Tensor:
     return tensor.read().to(dtype)
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no number of a tensor is NaN or infinite.
+
+    One pass without a copy: a sum shows both, and only a sum that overflows asks for a second look.
+    """
+    if tensor.dtype in EIGHT_BIT_FLOATS:  # no arithmetic in these types: NaN and infinity by their bits
+        largest = (tensor.contiguous().view(torch.uint8) & 0x7F).amax().item() if tensor.numel() else 0
+        return largest < (0x7F if tensor.dtype == torch.float8_e4m3fn else 0x7C)
+    if not tensor.dtype.is_floating_point:
+        return True
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def finite(file: str, name: str, tensor: Stored) -> Stored:
+    """The same tensor, which raises BadCheckpoint when it is read and holds NaN or infinity."""
+    checked = False
+
+    def read() -> Tensor:
+        nonlocal checked
+        numbers = tensor.read()
+        if not checked and not all_finite(numbers):
+            count = int((~numbers.float().isfinite()).sum())
+            raise BadCheckpoint(
+                f"{file}: {name} holds {count} numbers that are NaN or infinite; get the file again"
+            )
+        checked = True
+        return numbers
+
+    return Stored(tensor.shape, tensor.dtype, read, tensor.kind)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path exists; no for a name that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def refuse_code(path: Path) -> None:
     """Raise BadCheckpoint for formats that can run code when they are opened."""
     if path.suffix.lower() in RUNS_CODE:
@@ -124,44 +167,86 @@ def read_safetensors(path: Path) -> tuple[Weights, dict[str, str]]:
     try:
         file = safe_open(path, framework="pt")
         slices = {name: file.get_slice(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise BadCheckpoint(
-            f"{path.name}: not a safetensors file, or damaged or truncated ({error}); get it again"
-        ) from None
+        metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise BadCheckpoint(f"{path.name}: {_why_not_opened(path, error)}") from None
     unknown = sorted({s.get_dtype() for s in slices.values()} - set(DTYPES))
     if unknown:
-        raise BadCheckpoint(f"{path.name}: numbers of type {', '.join(unknown)} are not supported")
+        raise BadCheckpoint(
+            f"{path.name}: numbers of type {', '.join(unknown)} are not supported; "
+            "bring bfloat16, fp8 (plain or scaled) or GGUF"
+        )
     weights = {
-        name: Stored(tuple(s.get_shape()), DTYPES[s.get_dtype()], partial(file.get_tensor, name))
+        name: Stored(tuple(s.get_shape()), DTYPES[s.get_dtype()], partial(_numbers, file, path.name, name))
         for name, s in slices.items()
     }
-    return weights, dict(file.metadata() or {})
+    return weights, metadata
 
 
-def read_sharded(index: Path) -> Weights:
-    """Tensors of the files that a `*.safetensors.index.json` names. Raises BadCheckpoint if one is missing or
-    bad."""
+def _numbers(file: Any, where: str, name: str) -> Tensor:
+    try:
+        return file.get_tensor(name)
+    except (SafetensorError, OSError, RuntimeError, ValueError):
+        raise BadCheckpoint(f"{where}: {name} cannot be read; get the file again") from None
+
+
+def _why_not_opened(path: Path, error: Exception) -> str:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(256).lstrip()
+    except OSError as reason:
+        return f"cannot be opened ({reason.strerror})"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the weights; fetch the file itself with git lfs pull"
+    if start[:1] == b"<":
+        return "a web page, not weights; the download asks for a login or a license to be accepted"
+    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
+        return "a pickle under another name, which can run code when opened and is refused"
+    if start.startswith(b"GGUF"):
+        return "a GGUF file; name it .gguf"
+    if "mmap" in str(error) or "allocate" in str(error):
+        return "larger than the memory that the system lets a program map"
+    return f"not a safetensors file, or damaged or truncated ({error}); get it again"
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file lists the shards of a model, of a variant (`fp16`) or not."""
+    return re.search(r"\.(safetensors|sft)\.index(\.\w+)?\.json$", path.name) is not None
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """Names of tensors to names of files beside the index."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
         raise BadCheckpoint(f"{index.name}: has no weight_map of names to files")
+    return weight_map
+
+
+def read_sharded(index: Path) -> Weights:
+    """Tensors of the files that a `*.safetensors.index.json` names, each from the file that it names.
+
+    What else the files hold is left alone. Raises BadCheckpoint if a file or a tensor is missing or bad.
+    """
+    weight_map = read_index(index)
     weights: Weights = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard or not (index.parent / shard).is_file():
             raise BadCheckpoint(f"{index.name}: names the file {shard}, which is not beside it")
         held, _ = read_safetensors(index.parent / shard)
-        absent = [name for name, file in weight_map.items() if file == shard and name not in held]
+        assigned = [name for name, file in weight_map.items() if file == shard]
+        absent = [name for name in assigned if name not in held]
         if absent:
             raise BadCheckpoint(f"{shard}: lacks {few(absent)}, which {index.name} expects in it")
-        weights.update(held)
+        weights.update({name: held[name] for name in assigned})
     return weights
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises BadCheckpoint if it is none."""
     try:
         data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadCheckpoint(f"{path}: not readable as JSON ({error})") from None
+    except (OSError, ValueError, RecursionError):
+        raise BadCheckpoint(f"{path}: not readable as JSON; get the file again") from None
     if not isinstance(data, dict):
         raise BadCheckpoint(f"{path}: must be a JSON object")
     return data

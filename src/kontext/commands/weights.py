@@ -27,11 +27,19 @@ def weights() -> None:
 
 @app.command()
 def inspect(source: Source, as_json: options.Json = False) -> None:
-    """Tell what weights are: layout, model, parameters, types, and what is missing."""
+    """Tell what weights are: layout, model, parameters, types, and what is missing; or what a LoRA is."""
     from kontext.checkpoint import open_checkpoint
+    from kontext.checkpoint.lora_inspect import describe_lora
     from kontext.checkpoint.model import find_model
 
-    _show(open_checkpoint(find_model(source)), as_json)
+    path = find_model(source)
+    lora = describe_lora(path)
+    if lora is None:
+        _show(open_checkpoint(path), as_json)
+    elif as_json:
+        typer.echo(json.dumps(lora, ensure_ascii=False))
+    else:
+        _show_lora(lora)
 
 
 @app.command()
@@ -80,6 +88,18 @@ def quantize(
     _show(quantize(source, destination, kind), as_json)
 
 
+def _show_lora(data: dict[str, Any]) -> None:
+    """In words for the terminal what `describe_lora` found."""
+    typer.echo(f"{data['path']}  {data['kind']} for {data['model'] or 'an unknown model'}")
+    for part, count in data["modules"].items():
+        typer.echo(f"  {part:<12} {count:>5} modules")
+    if data["ranks"]:
+        typer.echo(f"  rank         {', '.join(map(str, data['ranks']))}")
+    typer.echo(f"  alpha        {data['alpha'] or 'not given: the rank'}")
+    for warning in data["warnings"]:
+        typer.echo(f"  note: {warning}")
+
+
 def _show(found: Checkpoint, as_json: bool) -> None:
     data = describe(found)
     if as_json:
@@ -112,6 +132,7 @@ def describe(found: Checkpoint) -> dict[str, Any]:
             "missing": report.missing,
             "unexpected": report.unexpected,
             "wrong_shape": report.wrong_shape,
+            "wrong_type": report.wrong_type,
         }
     return {
         "path": str(found.path),

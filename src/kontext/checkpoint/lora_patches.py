@@ -1,0 +1,157 @@
+"""What an adapter does to a matrix: LoRA (arXiv:2106.09685), DoRA (arXiv:2402.09353), LoHa and LoKr
+(arXiv:2309.14859), added differences, and whole tensors to move to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kontext.checkpoint.tensors import Stored
+from kontext.errors import BadCheckpoint
+
+Factor = Callable[[int | None], float]
+"""alpha / rank for the rank of a module's matrices; None where these do not show a rank."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The change of consecutive rows of one of our tensors."""
+
+    shape: tuple[int, ...]
+    value: Callable[[], Tensor]
+    """The rows to add, or to move to: float32 of `shape`."""
+    replaces: bool = False
+    magnitude: Tensor | None = None
+    """DoRA: the norms that the rows (rows, 1) or columns (1, columns) have after the change."""
+    first_row: int = 0
+
+    def applied(self, whole: Tensor, scale: float) -> Tensor:
+        """The tensor, float32, changed in place."""
+        rows = whole[self.first_row : self.first_row + self.shape[0]]
+        value = self.value().to(whole.device)
+        if self.magnitude is not None:
+            magnitude = self.magnitude.to(whole.device)
+            changed = rows + value
+            norm = changed.norm(dim=1 if len(magnitude) == len(rows) else 0, keepdim=True)
+            rows.copy_(torch.lerp(rows, changed * (magnitude / norm), scale))
+        elif self.replaces:
+            rows.copy_(torch.lerp(rows, value, scale))
+        else:
+            rows += scale * value
+        return whole
+
+
+def patches(
+    module: str, tensors: Mapping[str, Stored], factor: Factor, swap: bool
+) -> Iterator[tuple[str, Patch]]:
+    """The changes in a module's tensors (by word, see `lora_names`): ("weight" or "bias", patch).
+
+    swap: whether the halves of all rows are exchanged. Raises BadCheckpoint for tensors that do not belong
+    together.
+    """
+    held = {word: _squeezed(tensor.read()) for word, tensor in tensors.items() if word != "alpha"}
+    if "mid" in held:
+        raise BadCheckpoint(f"{module} has a Tucker core, which only convolutions have; not for this model")
+    delta, rank = _delta(module, held)
+    if delta is not None:
+        shape, product = delta
+        scale = factor(rank)
+        magnitude = held.get("magnitude")
+        if magnitude is not None:
+            magnitude = _magnitude(module, magnitude, shape, swap)
+
+        def change() -> Tensor:
+            return _swapped(scale * product(), swap)
+
+        yield "weight", Patch(shape, change, magnitude=magnitude)
+    if "bias" in held:
+        yield "bias", _plain(held["bias"].float() * (factor(rank) if delta else 1.0), swap)
+    for word in ("add weight", "add bias", "set weight", "set bias"):
+        if word in held:
+            kind, _, target = word.partition(" ")
+            yield target, _plain(held[word], swap, replaces=kind == "set")
+
+
+def _squeezed(tensor: Tensor) -> Tensor:
+    """A 1x1 convolution as the matrix that it is."""
+    if tensor.ndim > 2 and set(tensor.shape[2:]) == {1}:
+        return tensor.reshape(tensor.shape[:2])
+    return tensor
+
+
+def _plain(value: Tensor, swap: bool, replaces: bool = False) -> Patch:
+    if not value.ndim:
+        value = value.reshape(1)
+    return Patch(tuple(value.shape), lambda: _swapped(value.float(), swap), replaces)
+
+
+def _swapped(tensor: Tensor, swap: bool) -> Tensor:
+    return torch.cat(tensor.chunk(2)[::-1]) if swap else tensor
+
+
+def _magnitude(module: str, magnitude: Tensor, shape: tuple[int, ...], swap: bool) -> Tensor:
+    rows, columns = shape
+    magnitude = magnitude.float()
+    if magnitude.ndim == 1 or magnitude.shape == (rows, 1):
+        magnitude = _swapped(magnitude.reshape(-1, 1), swap)
+    if magnitude.shape not in ((rows, 1), (1, columns)):
+        raise BadCheckpoint(
+            f"{module}: DoRA magnitudes of shape {tuple(magnitude.shape)} do not fit {rows}x{columns}"
+        )
+    return magnitude
+
+
+Product = tuple[tuple[int, ...], Callable[[], Tensor]]
+
+
+def _delta(module: str, held: Mapping[str, Tensor]) -> tuple[Product | None, int | None]:
+    """Shape and product of the small matrices before scaling, and their rank."""
+    if held.keys() & {"down", "up"}:
+        _need(module, held, "down", "up")
+        return _product(module, held["up"], held["down"]), held["down"].shape[0]
+    if any(word.startswith("hada_") for word in held):
+        _need(module, held, *(f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b")))
+        shape, one = _product(module, held["hada_w1_a"], held["hada_w1_b"])
+        other_shape, two = _product(module, held["hada_w2_a"], held["hada_w2_b"])
+        if other_shape != shape:
+            raise BadCheckpoint(f"{module}: the two products of its LoHa differ in shape")
+        return (shape, lambda: one() * two()), held["hada_w1_b"].shape[0]
+    if any(word.startswith("lokr_") for word in held):
+        (shape, one), rank = _kronecker(module, held, "w1")
+        (other, two), other_rank = _kronecker(module, held, "w2")
+        whole = (shape[0] * other[0], shape[1] * other[1])
+        return (whole, lambda: torch.kron(one(), two())), other_rank or rank
+    return None, None
+
+
+def _kronecker(module: str, held: Mapping[str, Tensor], name: str) -> tuple[Product, int | None]:
+    if f"lokr_{name}" not in held:
+        _need(module, held, f"lokr_{name}_a", f"lokr_{name}_b")
+        a, b = held[f"lokr_{name}_a"], held[f"lokr_{name}_b"]
+        return _product(module, a, b), b.shape[0]
+    whole = held[f"lokr_{name}"]
+    if whole.ndim != 2:
+        raise BadCheckpoint(f"{module}: lokr_{name} must be a matrix, got shape {tuple(whole.shape)}")
+    return (tuple(whole.shape), lambda: whole.float()), None
+
+
+def _product(module: str, up: Tensor, down: Tensor) -> Product:
+    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or not math.prod(down.shape):
+        raise BadCheckpoint(
+            f"{module}: its matrices {_by(up)} and {_by(down)} cannot be multiplied; the file is damaged"
+        )
+    return (up.shape[0], down.shape[1]), lambda: up.float() @ down.float()
+
+
+def _by(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "of a single number"
+
+
+def _need(module: str, held: Mapping[str, Tensor], *words: str) -> None:
+    absent = [word for word in words if word not in held]
+    if absent:
+        raise BadCheckpoint(f"{module} lacks its matrix {' and '.join(absent)}; the file is incomplete")
