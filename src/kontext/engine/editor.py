@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageChops
 
-from kontext.engine import pictures
+from kontext.engine import checks, pictures
 from kontext.engine.context import (
     PATCH,
     Canvas,
@@ -43,9 +43,6 @@ from kontext.engine.regions import (
 )
 from kontext.engine.requests import (
     MAX_BATCH,
-    MAX_CONTEXTS,
-    MAX_SEED,
-    MAX_STEPS,
     Cancel,
     EditRequest,
     OnStep,
@@ -212,8 +209,7 @@ class Editor:
         """`count` (1 to 16) results of seeds seed, seed + 1, ... in one batched forward; `same` as in
         `edit`.
         """
-        if not 1 <= count <= MAX_BATCH:
-            raise BadRequest(f"{count} variants; allowed are 1 to {MAX_BATCH}")
+        checks.check_variants(count)
         first = self._seed(seed, count)
         if picture is not None:
             picture = pictures.load(picture)
@@ -270,21 +266,12 @@ class Editor:
     def _job(self, request: EditRequest) -> Job:
         """Everything that can be refused is refused here, before the first computation."""
         preset = self.model.preset
-        if not isinstance(request.prompt, str) or not request.prompt.strip():
-            raise BadRequest("the prompt is empty; say what to change, such as: Make the hair blue")
+        checks.check_prompt(request.prompt)
         self.prompts.check(request.prompt)
-        steps = preset.sampling.steps if request.steps is None else request.steps
-        if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-            raise BadRequest(f"{steps} steps; allowed are 1 to {MAX_STEPS}")
+        steps = checks.check_steps(preset.sampling.steps if request.steps is None else request.steps)
         guidance = float(preset.sampling.guidance if request.guidance is None else request.guidance)
-        if not 1 <= guidance <= 30:
-            raise BadRequest(f"guidance {guidance:g}; allowed is 1 to 30")
-
-        count = len(request.references) + (request.picture is not None)
-        if count > MAX_CONTEXTS:
-            raise BadRequest(
-                f"{count} pictures given; at most {MAX_CONTEXTS} are taken, the edited one included"
-            )
+        checks.check_guidance(guidance)
+        checks.check_contexts(request)
         references = [pictures.load(reference) for reference in request.references]
         warnings = list(self.model.warnings)
         for reference in references:
@@ -330,9 +317,7 @@ class Editor:
     def _seed(seed: int | None, count: int = 1) -> int:
         if seed is None:
             return secrets.randbelow(2**32)
-        if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED - count + 1:
-            raise BadRequest(f"seed {seed}; allowed are whole numbers from 0 to {MAX_SEED}")
-        return seed
+        return checks.check_seed(seed, count)
 
     @torch.inference_mode()
     def _run(self, jobs: Sequence[Job], on_step: OnStep | None, cancel: Cancel | None) -> list[Result]:
@@ -504,7 +489,7 @@ def usable_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BadRequest(f"device '{name}' is not to be had here; give cpu, cuda or mps") from error
+        raise BadRequest(f"device '{name}' is not available here; give cpu, cuda or mps") from error
     return device
 
 
