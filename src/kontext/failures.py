@@ -19,6 +19,7 @@ _SYSTEM = {
     errno.EISDIR: "a folder, not a file",
     errno.ENOTDIR: "not a folder",
     errno.EMFILE: "too many open files; raise the limit with ulimit -n",
+    errno.EBADF: "standard input or output is closed",
     errno.ENFILE: "too many open files on this machine",
 }
 

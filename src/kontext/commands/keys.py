@@ -14,7 +14,10 @@ from kontext.terminal import say, say_json
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
-Data = Annotated[Path | None, typer.Option("--data", help="The folder given to serve.", metavar="DIR")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="The folder given to serve.", metavar="DIR", envvar="KONTEXT_HOME"),
+]
 Database = Annotated[str | None, typer.Option("--database", help="The URL given to serve.", metavar="URL")]
 KeyName = Annotated[str, typer.Argument(help="Name, id or first letters.", metavar="KEY", show_default=False)]
 

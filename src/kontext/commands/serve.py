@@ -19,9 +19,7 @@ def serve(
         str, typer.Option(help="Address to listen on; beyond loopback, keys are needed.", metavar="H")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535, metavar="P")] = 8000,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of sessions, jobs and pictures.", metavar="DIR")
-    ] = None,
+    data: options.Data = None,
     database: Annotated[
         str | None, typer.Option(help="postgresql://... instead of SQLite in the folder.", metavar="URL")
     ] = None,
