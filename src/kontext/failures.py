@@ -60,8 +60,8 @@ def _foreign(error: BaseException) -> str:
         wanted = f"'openkontext[{_EXTRAS[package]}]'" if package in _EXTRAS else package
         return f"the package {package} is not installed; pip install {wanted} brings it"
     if kind in ("OperationalError", "DatabaseError") and type(error).__module__.startswith("sql"):
-        reason = getattr(error, "orig", None) or error
-        return f"the database cannot be used ({reason}); is its disk full, or the folder not yours?"
+        cause = getattr(error, "orig", None) or error
+        return f"the database cannot be used ({cause}); is its disk full, or the folder not yours?"
     if isinstance(error, RuntimeError) and "home directory" in text:
         return "this account has no home directory; set KONTEXT_HOME to a folder for sessions"
     if isinstance(error, UnicodeError):

@@ -122,7 +122,8 @@ def edit(
             names = outputs.write(results)
             written += 1
             if not as_json:
-                show(results, names, generated=False, quiet=quiet)
+                name = source.name if len(work) > 1 else ""
+                show(results, names, generated=False, quiet=quiet, of=name)
             elif len(work) == 1:
                 say_json(describe(results, names))
             else:

@@ -19,6 +19,9 @@ FILES: dict[str, str] = {
     "catalogue/cake.png": "cake.png",
     "catalogue/stage.png": "stage.png",
     "catalogue/whale.png": "whale.png",
+    **{f"pairs/{name}_before.png": f"{name}.png" for name in ("cake", "stage", "whale")},
+    **{f"pairs/{name}_after.png": f"pairs/{name}.png" for name in ("cake", "stage", "whale")},
+    **{f"pairs/{name}.txt": "pairs/knit.txt" for name in ("cake", "stage", "whale")},
 }
 """What is written: name -> picture of the package."""
 
@@ -31,8 +34,8 @@ def examples(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write example pictures: kid.png, painting.png and the folder catalogue. Files that exist already with
-    the same content are left; others are replaced with --force only.
+    """Write example pictures: kid.png, painting.png, the folder catalogue, and the folder pairs to train a
+    LoRA on. Files that exist already with the same content are left; others are replaced with --force only.
     """
     from importlib.resources import files
 
@@ -51,4 +54,4 @@ def examples(
     if as_json:
         say_json({"files": [str(path) for path in contents]})
     else:
-        say(*contents, f'Now: kontext edit {folder / "kid.png"} "Make the hair blue"')
+        say(*contents, f'Try: kontext edit {folder / "kid.png"} "Make the hair blue"')

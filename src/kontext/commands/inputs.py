@@ -49,7 +49,7 @@ def sources(names: Sequence[str]) -> list[Source]:
         if glob.has_magic(name) and not Path(name).exists():  # the shell of Windows expands none
             matches = sorted(path for path in glob.glob(name) if Path(path).is_file())
             if not matches:
-                raise NotFound(f"{name}: no file matches")
+                raise NotFound(f"{name}: there is no such file, and none matches it as a pattern")
             found += map(Source, matches)
         elif not Path(name).exists():
             hint = f"; put the prompt in quotes: {_sentence(names)}" if len(names) > 1 else ""

@@ -125,10 +125,13 @@ class Outputs:
         raise BadRequest(f"{path}: no name is free")
 
 
-def show(results: Sequence[Result], names: Sequence[str], *, generated: bool, quiet: bool) -> None:
-    """Tell a person what was made: warnings on stderr, a line for each picture."""
+def show(
+    results: Sequence[Result], names: Sequence[str], *, generated: bool, quiet: bool, of: str = ""
+) -> None:
+    """Tell a person what was made: warnings on stderr (`of` which picture), a line for each picture."""
+    about = f"{of}: " if of else ""
     for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
-        say(f"warning: {warning}", err=True)
+        say(f"warning: {about}{warning}", err=True)
     if quiet:
         return
     for result, name in zip(results, names):
