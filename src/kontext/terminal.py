@@ -79,6 +79,13 @@ class LogFormatter(logging.Formatter):
         return "\n".join(terminal_text(line) for line in super().formatException(ei).split("\n"))
 
 
+def log_handler(format: str) -> logging.Handler:
+    """A handler that writes such lines on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter(format))
+    return handler
+
+
 def watched(stream: TextIO | None) -> bool:
     """Whether a stream is open and a terminal."""
     return stream is not None and not stream.closed and stream.isatty()

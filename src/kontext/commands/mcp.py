@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kontext.commands import options
-from kontext.terminal import LogFormatter
+from kontext.terminal import log_handler
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -23,16 +23,13 @@ def mcp(
     import json
     import logging
     import os
-    import sys
     import threading
 
     from kontext.server.mcp import Server, Tools
     from kontext.server.worker import editor_factory
     from kontext.session import Store, default_folder
 
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LogFormatter("%(levelname)s:%(name)s:%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler("%(levelname)s:%(name)s:%(message)s")])
     lines = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not get between the answers

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kontext.commands import options
+from kontext.terminal import say
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -109,7 +110,7 @@ def serve(
     try:
         from kontext.server.run import run
 
-        tell = partial(typer.echo, err=True)
+        tell = partial(say, err=True)
         run(settings, launched=ahead, log_format=log_format, open_page=open_page, tell=tell)
     finally:
         for one in ahead:

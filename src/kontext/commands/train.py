@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kontext.errors import BadRequest
-from kontext.terminal import LogFormatter, say_json
+from kontext.terminal import log_handler, say_json
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
@@ -159,7 +159,5 @@ def _prepare(device: str, output: Path, resume: bool, force: bool) -> None:
 def _logs() -> None:
     import torch
 
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter("%(asctime)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler("%(asctime)s %(message)s")])
     torch.set_float32_matmul_precision("high")

@@ -25,6 +25,7 @@ from PIL import Image
 
 from kontext.engine.requests import EditRequest, Result
 from kontext.errors import Cancelled, KontextError
+from kontext.terminal import log_handler
 
 log = logging.getLogger(__name__)
 
@@ -223,5 +224,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the service, which ends this process
     if hasattr(os, "nice"):
         os.nice(POLITE)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
+    handler = log_handler("%(asctime)s worker %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     serve(Connection(int(sys.argv[1])), sys.argv[2], sys.argv[3], sys.argv[4] or None)
