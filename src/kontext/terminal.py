@@ -68,6 +68,15 @@ def say_json(data: Any) -> None:
     _write(text + "\n", err=False)
 
 
+def write_bytes(data: bytes) -> None:
+    """Write a file to standard output."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise _output_error(error, "standard output") from error
+
+
 class LogFormatter(logging.Formatter):
     """A formatter of log lines for a terminal: line breaks stay (tracebacks), other controls are escaped."""
 
@@ -104,10 +113,14 @@ def _write(text: str, err: bool) -> None:
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-    except BrokenPipeError as error:
-        raise OutputClosed(errno.EPIPE, "nobody reads the output") from error
     except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard error" if err else "standard output") from error
+        raise _output_error(error, "standard error" if err else "standard output") from error
+
+
+def _output_error(error: OSError, name: str) -> OSError:
+    if isinstance(error, BrokenPipeError):
+        return OutputClosed(errno.EPIPE, "nobody reads the output")
+    return OSError(error.errno, error.strerror, name)
 
 
 def _escape(character: str) -> str:

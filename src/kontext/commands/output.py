@@ -19,7 +19,7 @@ from kontext.commands.options import STDOUT
 from kontext.engine import pictures
 from kontext.engine.requests import Result
 from kontext.errors import BadRequest
-from kontext.terminal import say, watched
+from kontext.terminal import say, watched, write_bytes
 
 
 class Outputs:
@@ -105,9 +105,7 @@ class Outputs:
             if path and picture:
                 pictures.write(path, pictures.encode(picture, pictures.format_for(path)), self.force)
         if not self.pictures:
-            data = pictures.encode(first.picture, "PNG", texts[0])
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            write_bytes(pictures.encode(first.picture, "PNG", texts[0]))
             return [STDOUT]
         return [str(self._place(*one)) for one in zip(self.pictures, results, texts)]
 
