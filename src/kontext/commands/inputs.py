@@ -73,8 +73,10 @@ def files(names: Iterable[str] | None) -> list[str]:
 
 def check_file_name(name: str) -> None:
     """Raise BadRequest for an address or a folder where a picture file is expected."""
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", name):
-        raise BadRequest(f"{name}: an address, not a file; download it first, such as with curl -LO")
+    address = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+:)/+", name)  # a Path has lost one of the two slashes
+    if address and not Path(name).exists():
+        shown = f"{address[1]}//{name[address.end() :]}"
+        raise BadRequest(f"{shown}: an address, not a file; download it first, such as with curl -LO")
     if Path(name).is_dir():
         raise BadPicture(f"{name}: a folder, not a picture; kontext batch edits all pictures of a folder")
 
