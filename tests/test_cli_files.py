@@ -255,7 +255,7 @@ def test_examples_are_the_files_of_the_readme(folder):
     assert done.exit_code == 0
     readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
     commands = readme[readme.index("kontext examples") : readme.index("Nothing is overwritten")]
-    for name in re.findall(r"\b[\w/]+\.png\b|\bcatalogue/", commands):
+    for name in re.findall(r"(?<![-\w])[\w/]+\.png\b|\bcatalogue/", commands):
         if name not in ("blue.png", "where.png", "new.png"):  # what the commands write
             assert Path(name).exists(), name
     assert call("examples").exit_code == 0  # nothing to do

@@ -27,6 +27,8 @@ def check_request(request: EditRequest, count: int = 1) -> None:
     for reference in request.references:
         pictures.load(reference)
     if request.picture is None:
+        if request.box is not None or request.mask is not None or request.markup is not None:
+            raise BadRequest("box, mask and markup point into a picture; give the picture to edit")
         plan_generate(request.size, [(1024, 1024)])  # of the model's sizes only the aspect would differ
         return
     parse(request.size or "match")  # the words of the size before the picture is opened
