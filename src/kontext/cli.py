@@ -11,6 +11,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -21,7 +23,7 @@ from typer.main import get_command
 
 from kontext import __version__
 from kontext.failures import explain
-from kontext.terminal import OutputClosed, say, terminal_text
+from kontext.terminal import say, terminal_text
 
 COMMANDS: dict[str, str] = {
     "edit": "Change pictures by a sentence.",
@@ -74,23 +76,12 @@ class LazyCommands(TyperGroup):
         return command
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
-        try:
+        with _errors_in_words():
             return super().make_context(*arguments, **more)
-        except _USAGE as error:
-            raise _plain(error) from None
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _errors_in_words():
             return super().invoke(ctx)
-        except _USAGE as error:
-            raise _plain(error) from None
-        except (typer.Exit, typer.Abort, OutputClosed):
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            if os.environ.get("KONTEXT_DEBUG"):
-                raise
-            say(f"error: {explain(error)}", err=True)
-            raise typer.Exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1) from error
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for title, rows in (
@@ -100,6 +91,25 @@ class LazyCommands(TyperGroup):
         ):
             with formatter.section(title):
                 formatter.write_dl(list(rows.items()))
+
+
+@contextmanager
+def _errors_in_words() -> Iterator[None]:
+    """Turn what goes wrong into one line and an exit code. Where the reader is gone (`| head`) the parser ends
+    quietly.
+    """
+    try:
+        yield
+    except _USAGE as error:  # its message repeats what was typed
+        error.message = terminal_text(error.message)
+        raise
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("KONTEXT_DEBUG"):
+            raise
+        say(f"error: {explain(error)}", err=True)
+        raise typer.Exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1) from error
 
 
 app = typer.Typer(
@@ -132,12 +142,6 @@ def main() -> None:
     finally:
         _end_output()
         gc.freeze()  # else the interpreter looks at every object of PyTorch once more before it ends: 0.4 s
-
-
-def _plain(error: Any) -> Any:
-    """A usage error whose message repeats what was typed, made safe to show."""
-    error.message = terminal_text(error.message)
-    return error
 
 
 def _end_output() -> None:
