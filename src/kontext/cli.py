@@ -95,7 +95,7 @@ class LazyCommands(TyperGroup):
 
 @contextmanager
 def _errors_in_words() -> Iterator[None]:
-    """Turn what goes wrong into one line and an exit code. Where the reader is gone (`| head`) the parser ends
+    """One line and an exit code for what goes wrong. Where the reader is gone (`| head`) the parser ends
     quietly.
     """
     try:
