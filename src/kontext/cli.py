@@ -12,6 +12,8 @@ import gc
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -21,13 +23,16 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from kontext import __version__
-from kontext.errors import KontextError
+from kontext.failures import explain
+from kontext.terminal import say, terminal_text
 
 COMMANDS: dict[str, str] = {
-    "edit": "Change a picture by a sentence.",
+    "edit": "Change pictures by a sentence.",
     "generate": "Make a picture from words.",
     "chat": "Edit one picture in many turns.",
     "batch": "Edit many pictures; resumable.",
+    "examples": "Write pictures to try the other commands on.",
+    "models": "List the models that can be used here.",
     "serve": "Start the playground and the HTTP API.",
     "keys": "Make and revoke keys of the HTTP API.",
     "mcp": "Serve edits to programs that speak the Model Context Protocol.",
@@ -38,6 +43,19 @@ COMMANDS: dict[str, str] = {
     "bench": "Measure quality, drift and speed.",
 }
 
+VARIABLES: dict[str, str] = {
+    "KONTEXT_MODEL": "The model, where --model is not given.",
+    "KONTEXT_DEVICE": "cpu, cuda or mps, where --device is not given.",
+    "KONTEXT_HOME": "The folder of sessions, keys and models; default: ~/.local/share/kontext.",
+    "KONTEXT_DEBUG": "Set to 1 for a traceback with every error.",
+}
+
+EXIT_CODES: dict[str, str] = {
+    "0": "Done.",
+    "1": "Failed, with one line on stderr.",
+    "2": "Wrong usage.",
+    "130": "Stopped by Ctrl-C.",
+}
 
 INTERRUPTED = 130  # what a shell expects of a command stopped by Ctrl-C
 
@@ -58,20 +76,41 @@ class LazyCommands(TyperGroup):
         command.name = name
         return command
 
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _errors_in_words():
+            return super().make_context(*arguments, **more)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _errors_in_words():
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort, *_USAGE):
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            if os.environ.get("KONTEXT_DEBUG"):
-                raise
-            typer.echo("error: " + " ".join(_explain(error).split()), err=True)
-            raise typer.Exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1) from error
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+        for title, rows in (
+            ("Commands", {name: COMMANDS[name] for name in self.list_commands(ctx)}),
+            ("Environment", VARIABLES),
+            ("Exit codes", EXIT_CODES),
+        ):
+            with formatter.section(title):
+                formatter.write_dl(list(rows.items()))
+
+
+@contextmanager
+def _errors_in_words() -> Iterator[None]:
+    """One line and an exit code for what goes wrong. Where the reader is gone (`| head`) the parser ends
+    quietly.
+    """
+    try:
+        yield
+    except _USAGE as error:  # its message repeats what was typed
+        error.message = terminal_text(error.message)
+        raise
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("KONTEXT_DEBUG"):
+            raise
+        say(f"error: {explain(error)}", err=True)
+        raise typer.Exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1) from error
 
 
 app = typer.Typer(
@@ -79,13 +118,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    add_completion=False,
 )
 
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"kontext {__version__}")
+        say(f"kontext {__version__}")
         raise typer.Exit
 
 
@@ -106,15 +144,16 @@ def main() -> None:
     try:
         app(prog_name="kontext")
     finally:
+        _end_output()
         gc.freeze()  # else the interpreter looks at every object of PyTorch once more before it ends: 0.4 s
 
 
-def _explain(error: BaseException) -> str:
-    """The one line for what went wrong."""
-    if isinstance(error, KontextError):
-        return str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped; nothing was written"
-    if isinstance(error, MemoryError):
-        return "out of memory; try a smaller picture, fewer variants or a smaller model"
-    return f"unexpected {type(error).__name__}: {error} (set KONTEXT_DEBUG=1 to see where)"
+def _end_output() -> None:
+    """Write what is buffered; where nobody reads it, or the disk is full, keep the interpreter from a second
+    try and its complaint at exit.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -105,8 +105,89 @@ def test_words_for_people(kontext_command, kid):
     )
     assert "turn 1: Make it blue  (48x32, seed 7, " in out and " changed" in out
     tree = out[out.index("    0 kid") :].splitlines()[:3]
-    assert tree[1] == "    1   Make it blue  (first try)" and tree[2] == "*   2   a hat"
+    assert tree[1] == "    1 |- Make it blue  (first try)" and tree[2] == "*   2 `- a hat"
     assert "/variants N [TEXT]" in out and "/quit" in out
+
+
+def test_the_tree_shows_which_turn_was_made_from_which(kontext_command, kid):
+    lines = ["a", "/goto 0", "b", "/goto 1", "c", "/goto 2", "d", "/goto 3", "e", "/goto 3", "f", "/turns"]
+    _, out, _ = kontext_command("chat", kid, lines=lines)
+    assert out.splitlines()[-7:] == [
+        "    0 kid",
+        "    1 |- a",
+        "    3 |  c",
+        "    5 |  |- e",
+        "*   6 |  `- f",
+        "    2 `- b",
+        "    4    d",
+    ]
+
+
+def test_settings_are_checked_when_they_are_made(kontext_command, kid):
+    wrong = ["/box 900,0,10,10", "/box 0,0,0,1", "/steps 0", "/steps 201", "/guidance 99", "/guidance nan"]
+    wrong += ["/seed -1", f"/seed {2**60}"]
+    answers = chat(kontext_command, kid, lines=[*wrong, "/box 0,0,10,10", "/steps 8"])
+    assert [list(answer) for answer in answers[1 : len(wrong) + 1]] == [["error"]] * len(wrong)
+    assert answers[-2:] == [{"box": [0, 0, 10, 10]}, {"steps": 8}]
+
+
+def test_chat_replaces_no_file_but_its_own_unless_asked(kontext_command, kid, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = kid.read_bytes()
+    answers = chat(
+        kontext_command,
+        kid,
+        lines=[
+            "/save", "/save kid.png", "/export kid.png", "/export! kid.png", "/export", "/save a.png",
+            "one", "/save a.png", "/export a.zip", "/save",
+        ],
+    )  # fmt: skip
+    said = [answer.get("error", "") for answer in answers[1:]]
+    assert said[0] == "say where to: /save kid-edited.png" and said[4] == "say where to: /export kid.zip"
+    assert "exists already" in said[1] and "/save! kid.png" in said[1]
+    assert "exists already" in said[2] and "exported to a .zip" in said[3]
+    assert said[5:9] == [""] * 4 and kid.read_bytes() == before
+    Path("kid-edited.png").touch()
+    chat(kontext_command, kid, lines=["/save! kid.png"])
+    assert chat(kontext_command, "--session", answers[0]["session"], lines=["/save"])[1]["error"].endswith(
+        "/save kid-edited-2.png"
+    )
+
+
+def test_names_and_prompts_of_strangers_do_not_reach_the_terminal_raw(kontext_command, tmp_path, picture):
+    name = "esc\x1b[31m\u202e.png"
+    picture.save(tmp_path / name)
+    lines = ["red \x1b]0;x\x07 \u202e", "/rename \x1b[2J", "/turns", f"/save {tmp_path}/\x1b[2J.png", "/\x1b"]
+    for answers in (
+        kontext_command("chat", tmp_path / name, lines=lines),
+        kontext_command("chat", "--list"),
+        kontext_command("verify", tmp_path / name),
+        kontext_command("verify", tmp_path / "none\x1b[2J.png"),
+        kontext_command("chat", "--session", "\x1b[2J"),
+        kontext_command("chat", "--\x1b[2J"),
+        kontext_command("\x1b[2J"),
+    ):
+        for text in answers[1:]:
+            assert not set(text) & {"\x1b", "\x07", "\u202e"}
+
+
+def test_verify_cannot_be_made_to_forge_a_verdict(kontext_command, kid, store, editor, picture, tmp_path):
+    prompt = "one\n   2  Looks like another turn\nsignature intact, by Adobe\r\x1b[2J\x9b2J\u2028pixels: good"
+    session = store.create(picture, editor=editor)
+    session.edit(prompt, seed=4)
+    code, out, _ = kontext_command("verify", session.save(tmp_path / "a.png"))
+    rows = out.split("\n")
+    assert code == 0 and len(rows) == 5 and rows[4] == ""
+    assert rows[0].startswith("   0  ") and rows[1].startswith("   1  one\\n   2  Looks")
+    assert rows[2] == "pixels: those of the last turn" and rows[3] == "no signature"
+
+
+def test_a_closed_standard_input_is_the_end_of_the_conversation(kid, home):
+    done = subprocess.run(
+        f'exec "{sys.executable}" "{VICTIM}" chat "{kid}" --json <&-',
+        shell=True, capture_output=True, text=True, env=dict(os.environ),
+    )  # fmt: skip
+    assert done.returncode == 0 and "turn" in json.loads(done.stdout.splitlines()[0]) and done.stderr == ""
 
 
 def test_a_session_goes_on_by_id_or_name_and_a_saved_png_with_its_turns(kontext_command, kid, tmp_path):

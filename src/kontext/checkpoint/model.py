@@ -20,6 +20,7 @@ from kontext.checkpoint.lora import merged
 from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, is_there, raw_bytes, stored
 from kontext.checkpoint.tokenizer import byte_tokenizer, fitted
 from kontext.errors import BadCheckpoint, NotFound
+from kontext.home import models_folder
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.text import ClipText, T5Encoder
@@ -92,19 +93,41 @@ def fingerprint(parts: Mapping[str, Weights]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+DEV_FILES = (
+    "flux1-kontext-dev.safetensors, ae.safetensors, clip_l.safetensors, t5xxl_fp16.safetensors and the "
+    "folders tokenizer and tokenizer_2"
+)
+DEV_GIGABYTES = 34
+"""Memory for the weights of FLUX.1 Kontext [dev] in bfloat16, whatever their form on disk."""
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+
+
 def find_model(name_or_path: str | Path) -> Path:
-    """Path of a model: one that comes with the package, by name, or a file or folder. Raises NotFound."""
-    named = SHIPPED / str(name_or_path)
-    if "/" not in str(name_or_path) and (named / "config.json").is_file():
-        return named
+    """Path of a model: by name, of one that comes with the package or lies in the models folder of this
+    account; or a file or folder. Raises NotFound.
+    """
+    name = str(name_or_path)
+    if "/" not in name and (SHIPPED / name / "config.json").is_file():
+        return SHIPPED / name
     path = Path(name_or_path).expanduser()
-    if not is_there(path):
-        shipped = sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
+    if is_there(path):
+        return path
+    models = models_folder()
+    if name and path.name == name and is_there(models / name):
+        return models / name
+    if name == "dev":
         raise NotFound(
-            f"no model {str(name_or_path)!r}: give {', '.join([*shipped, 'tiny-random'])}, "
-            "or a path to a model folder, a .safetensors or a .gguf file"
+            f"FLUX.1 Kontext [dev] is not on this machine: put {DEV_FILES}, as published with it, into "
+            f"{models / 'dev'}, or give --model PATH of such a folder; it takes {DEV_GIGABYTES} GB of memory"
         )
-    return path
+    raise NotFound(
+        f"no model {name!r}: give {', '.join([*shipped_models(), 'tiny-random'])}, dev, a path to a model "
+        f"folder, a .safetensors or a .gguf file, or the name of one in {models}; kontext models lists them"
+    )
 
 
 def load_model(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 import time
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 
 from kontext.commands import options
+from kontext.terminal import draw, say, say_json, watched
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -68,42 +68,39 @@ def batch(
     else:
         tasks = from_table(source, prompt, settings, ending)
 
-    start, live = time.monotonic(), sys.stderr.isatty()
+    start, live = time.monotonic(), watched(sys.stderr)
     told = 0
 
     def show(progress: Progress) -> None:
         nonlocal told
         for failure in progress.failed[told:]:
-            typer.echo(
-                ("\r\033[K" if live else "") + f"failed: {failure.picture}: {failure.reason}", err=True
-            )
+            if live:
+                draw("")
+            say(f"failed: {failure.picture}: {failure.reason}", err=True)
         told = len(progress.failed)
         finished = progress.done + told
         if live:
             fresh = finished - progress.before
             left = (progress.total - finished) * (time.monotonic() - start) / fresh if fresh else 0
             minutes = f", about {left / 60:.0f} min left" if left > 60 else ""
-            sys.stderr.write(f"\r\033[K{finished} of {progress.total}{minutes}")
-            sys.stderr.flush()
+            draw(f"{finished} of {progress.total}{minutes}")
 
     load = functools.partial(load_editor, model, device)
     try:
         progress = run(tasks, output, load, model=model, workers=workers, sign=sign, on_progress=show)
     except KeyboardInterrupt:
-        typer.echo("\nstopped; run the same command again to go on", err=True)
+        say("stopped; run the same command again to go on", err=True)
         raise typer.Exit(1) from None
     seconds = time.monotonic() - start
     if live:
-        sys.stderr.write("\r\033[K")
+        draw("")
     if as_json:
         answer = {"output": str(output), "seconds": round(seconds, 3), **asdict(progress)}
-        typer.echo(json.dumps(answer, ensure_ascii=False))
+        say_json(answer)
     else:
         earlier = f" ({progress.before} of them by earlier runs)" if progress.before else ""
         failed = f", {len(progress.failed)} failed" if progress.failed else ""
-        typer.echo(
-            f"{progress.done} of {progress.total} pictures are in {output}{earlier}{failed}, {seconds:.1f} s"
-        )
+        say(f"{progress.done} of {progress.total} pictures are in {output}{earlier}{failed}, {seconds:.1f} s")
     raise typer.Exit(1 if progress.failed else 0)
 
 

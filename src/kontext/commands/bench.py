@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kontext.commands.options import Device, Model
+from kontext.commands.tables import show_table, track_items
 from kontext.errors import BadRequest
+from kontext.terminal import say
 
 if TYPE_CHECKING:
     from kontext.bench.run import Figure, Run
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure quality, drift and speed.")
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure quality, drift and speed."""
+
 
 Number = Annotated[int, typer.Option("--n", min=1, help="Items of each category (sessions, runs).")]
 Steps = Annotated[
@@ -70,7 +77,14 @@ def quality(
     settings = {"size": size, "n": n, "splits": splits, "categories": categories, "rows": names}
     with _run("quality", editor, model, settings, report, resume) as run:
         suite.measure(
-            editor, run, n=n, size=size, rows=names, splits=splits, categories=categories, progress=_progress
+            editor,
+            run,
+            n=n,
+            size=size,
+            rows=names,
+            splits=splits,
+            categories=categories,
+            progress=track_items,
         )
         headline = {k: suite.FIGURES[k] for k in suite.HEADLINE}
         _publish(
@@ -100,7 +114,7 @@ def drift(
     names = _session_rows(rows, steps, editor)
     settings = {"size": size, "n": n, "kinds": chosen, "rows": names}
     with _run("drift", editor, model, settings, report, resume) as run:
-        suite.measure(editor, run, n=n, size=size, rows=names, kinds=chosen, progress=_progress)
+        suite.measure(editor, run, n=n, size=size, rows=names, kinds=chosen, progress=track_items)
         _publish(
             *(run, model, suite.FIGURES, suite.HEADLINE, json_file, report),
             lambda r: suite.sections(run, r, size),
@@ -131,7 +145,7 @@ def identity(
     settings = {"size": size, "n": n, "rows": names}
     with _run("identity", editor, model, settings, report, resume) as run:
         suite.measure(
-            editor, run, n=n, size=size, rows=names, reference_rows=by_reference, progress=_progress
+            editor, run, n=n, size=size, rows=names, reference_rows=by_reference, progress=track_items
         )
         _publish(
             *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
@@ -206,16 +220,16 @@ def speed(
     settings |= {"device": device, "dtype": str(parameter_type(editor.model.transformer))}
     with _run("speed", editor, model, settings, report, False) as run:
         more: dict[str, Any] = {}
-        more["latency"] = suite.measure(editor, run, runs=n, size=size, steps=counts, progress=_progress)
+        more["latency"] = suite.measure(editor, run, runs=n, size=size, steps=counts, progress=track_items)
         more["memory MiB"] = round(suite.memory_mib(device), 1)
         more |= suite.cold_starts(model, size, editor.model if against else None)
         if against:
             more["diffusers"] = suite.against_diffusers(
-                editor, run, pairs=n, size=size, steps=counts[-1], progress=_progress
+                editor, run, pairs=n, size=size, steps=counts[-1], progress=track_items
             )
         _publish(run, model, suite.FIGURES, suite.FIGURES, json_file, report, suite.sections, more)
         for name, value in more.items():
-            typer.echo(f"{name}: {json.dumps(value)}")
+            say(f"{name}: {json.dumps(value)}")
 
 
 @app.command()
@@ -249,7 +263,9 @@ def kontextbench(
     editor = _editor(model, device, ["model"])
     settings = {"folder": str(folder), "n": n, "steps": steps, "judge": judge and f"{judge} {judge_model}"}
     with _run("kontextbench", editor, model, settings, report, resume) as run:
-        suite.measure(editor, run, folder, judge=asked, against=against, n=n, steps=steps, progress=_progress)
+        suite.measure(
+            editor, run, folder, judge=asked, against=against, n=n, steps=steps, progress=track_items
+        )
         _publish(
             *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
             lambda r: suite.sections(run, folder, r),
@@ -272,11 +288,11 @@ def compare(
         raise BadRequest(f"{first} and {second} have no row and item in common")
     for row, splits in differences.items():
         for split, cells in splits.items():
-            typer.echo(f"{row}, {split} ({max(c.n for c in cells.values())} items)")
+            say(f"{row}, {split} ({max(c.n for c in cells.values())} items)")
             for name, d in cells.items():
                 f = figures[name]
                 interval = f"{f.show(d.low)} to {f.show(d.high)}"
-                typer.echo(f"  {f.label:16} {f.show(d.mean):>8}  ({interval})  {pairs.verdict(d, f)}")
+                say(f"  {f.label:16} {f.show(d.mean):>8}  ({interval})  {pairs.verdict(d, f)}")
     if json_file:
         plain = {
             row: {split: {k: d.as_json() for k, d in cells.items()} for split, cells in splits.items()}
@@ -314,7 +330,7 @@ def _simple(
     size = size_for(editor)
     names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
     with _run(name, editor, model, {"size": size, "n": n, "rows": names, **more}, report, resume) as run:
-        suite.measure(editor, run, n=n, size=size, rows=names, progress=_progress, **more)
+        suite.measure(editor, run, n=n, size=size, rows=names, progress=track_items, **more)
         _publish(
             *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
             lambda r: suite.sections(run, r, size),
@@ -396,37 +412,16 @@ def _publish(
 
     suite = run.settings["suite"]
     result = run.result(suite, model, figures, **(more or {}))
-    _show(result, headline)
+    show_table(result, headline)
     text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
     if json_file:
         _write(json_file, text)
     if report:
         _write(report / f"{suite}.json", text)
         _write(report / f"{suite}.html", page(result, sections(result)))
-        typer.echo(f"{report / suite}.html")
+        say(f"{report / suite}.html")
     if result["unscored"]:
-        typer.echo(f"{len(result['unscored'])} without a score, listed under 'unscored'", err=True)
-
-
-def _show(result: dict[str, Any], figures: dict[str, Figure]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    by_category = result["suite"] in ("drift", "identity")  # their categories are of different kinds
-    groups = dict.fromkeys(g for row in result["rows"].values() for g in row)
-    for group in [g for g in groups if ("/" in g) == by_category]:
-        rows = {row: cells[group] for row, cells in result["rows"].items() if group in cells}
-        used = [f for f in figures if any(f in cells for cells in rows.values())]
-        table = Table(title=f"{result['suite']}: {group}", box=box.SIMPLE, title_justify="left")
-        table.add_column("row", no_wrap=True)
-        table.add_column("n", justify="right")
-        for f in used:
-            table.add_column(figures[f].label + (" %" if figures[f].share else ""), justify="right")
-        for row, cells in rows.items():
-            shown = [figures[f].show(cells[f]["mean"]) if f in cells else "–" for f in used]
-            table.add_row(row, str(max((c["n"] for c in cells.values()), default=0)), *shown)
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        say(f"{len(result['unscored'])} without a score, listed under 'unscored'", err=True)
 
 
 def _figures(suite: str) -> dict[str, Figure]:
@@ -441,14 +436,3 @@ def _figures(suite: str) -> dict[str, Figure]:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
-
-
-def _progress(items: Iterable[Any], total: int, label: str) -> Iterator[Any]:
-    """A bar on stderr when somebody is looking."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, label, total, console=Console(stderr=True), transient=True)

@@ -6,9 +6,12 @@ Every turn is on the disk before the next line is read; `kontext chat --session 
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +19,11 @@ import typer
 
 from kontext.commands import options
 from kontext.errors import BadRequest, Busy, Cancelled, KontextError
+from kontext.terminal import say, say_json
 
 if TYPE_CHECKING:
     from kontext.session import Session, Turn
+    from kontext.session.signing import Identity
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -38,28 +43,31 @@ def chat(
     delete: Annotated[
         str | None, typer.Option(help="Delete a session with its pictures, and stop.", metavar="ID")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the sessions.", metavar="DIR")] = None,
+    data: options.Data = None,
     model: options.Model = "nano",
     device: options.Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object a line.")] = False,
 ) -> None:
     """Edit one picture in many turns: type what to change; /help lists the commands."""
+    from kontext.commands.inputs import check_file_name
     from kontext.session import Store, default_folder
 
     folder = data or default_folder()
     with Store(folder) as store:
         if list_sessions:
             for info in store.sessions():
-                typer.echo(f"{info.id}  {info.turns:4} turns  {info.name}")
+                say(f"{info.id}  {info.turns:4} turns  {info.name}")
             return
         if delete is not None:
             store.delete(store.find(delete).id)
-            typer.echo(f"deleted; {store.collect() / 2**20:.1f} MiB of pictures freed")
+            say(f"deleted; {store.collect() / 2**20:.1f} MiB of pictures freed")
             return
         if (picture is None) == (session is None):
             raise BadRequest(
                 "give a PICTURE to begin with, or --session ID to go on; --list shows the sessions"
             )
+        if picture is not None:
+            check_file_name(str(picture))
         found = store.find(session) if session is not None else start(store, picture)
         try:
             with options.progress():
@@ -93,11 +101,16 @@ def start(store: Any, path: Any) -> Session:
 
 
 class Chat:
-    """The conversation: lines in, answers out. `answer(text, facts)` tells the person one thing."""
+    """The conversation: lines in, answers out. `answer(text, facts)` tells the person one thing, in one or
+    several lines.
+    """
 
-    def __init__(self, session: Session, answer: Callable[[str, dict[str, Any]], None]) -> None:
+    def __init__(
+        self, session: Session, answer: Callable[[str | Sequence[str], dict[str, Any]], None]
+    ) -> None:
         self.session, self.answer = session, answer
         self.settings: dict[str, Any] = {}
+        self.written: set[Path] = set()
         self.commands = {
             name.removeprefix("do_"): getattr(self, name) for name in dir(self) if name.startswith("do_")
         }
@@ -119,15 +132,20 @@ class Chat:
 
     def take(self, line: str) -> str | None:
         """One line. Raises KontextError."""
+        from kontext.engine.requests import check_prompt
+
         if not line:
             return None
         if not line.startswith("/"):
+            check_prompt(line)
             with options.progress() as on_step:
                 turn = self.session.edit(line, on_step=on_step, **self.settings)
             self.tell_turn(turn)
             self.prefill()
             return None
         name, _, rest = line[1:].partition(" ")
+        if name in ("save!", "export!"):
+            return self.commands[name[:-1]](rest.strip(), force=True)
         if name not in self.commands:
             raise BadRequest(f"there is no /{name}; /help lists the commands")
         return self.commands[name](rest.strip())
@@ -144,13 +162,15 @@ class Chat:
         words = [f"{turn.size[0]}x{turn.size[1]}"]
         if turn.seed is not None:
             words.append(f"seed {turn.seed}")
-        if turn.facts.get("changed_fraction") is not None:
+        if turn.facts.get("changed_fraction") is not None and turn.kind != "generate":
             words.append(f"{turn.facts['changed_fraction']:.0%} changed")
         if seconds := turn.facts.get("seconds", {}).get("total"):
             words.append(f"{seconds:.1f} s")
-        warned = "".join(f"\nwarning: {warning}" for warning in turn.facts.get("warnings", ()))
         self.answer(
-            f"{before}turn {turn.number}: {turn.prompt or self.session.name}  ({', '.join(words)}){warned}",
+            [
+                f"{before}turn {turn.number}: {turn.prompt or self.session.name}  ({', '.join(words)})",
+                *(f"warning: {warning}" for warning in turn.facts.get("warnings", ())),
+            ],
             facts,
         )
 
@@ -194,80 +214,124 @@ class Chat:
 
     def do_seed(self, rest: str) -> None:
         """/seed N | /seed     use seed N from now on; without N a new one each time"""
-        self._set("seed", _whole(rest, "/seed 7") if rest else None)
+        from kontext.engine.checks import check_seed
+
+        self._set("seed", check_seed(_whole(rest, "/seed 7")) if rest else None)
 
     def do_steps(self, rest: str) -> None:
         """/steps N | /steps   use N steps from now on; without N the model's own"""
-        self._set("steps", _whole(rest, "/steps 8") if rest else None)
+        from kontext.engine.checks import check_steps
+
+        self._set("steps", check_steps(_whole(rest, "/steps 8")) if rest else None)
 
     def do_guidance(self, rest: str) -> None:
         """/guidance G         how strictly to follow the prompt; without G the model's own"""
+        from kontext.engine.checks import check_guidance
+
         try:
-            self._set("guidance", float(rest) if rest else None)
+            guidance = float(rest) if rest else None
         except ValueError:
-            raise BadRequest(f"{rest!r} is no number; such as /guidance 2.5") from None
+            raise BadRequest(f"{rest!r} is not a number; such as /guidance 2.5") from None
+        self._set("guidance", None if guidance is None else check_guidance(guidance))
 
     def do_box(self, rest: str) -> None:
         """/box X,Y,W,H        edit only there from now on; without a box anywhere"""
-        self._set("box", options.parse_box(rest or None))
+        from kontext.engine.pointing import check_box
+
+        box = options.parse_box(rest or None)
+        self._set("box", None if box is None else check_box(box, self.session.current.size))
 
     def do_turns(self, rest: str) -> None:
         """/turns              all turns, as a tree; * is where you are"""
         tree, current = self.session.tree, self.session.current
-        depth: dict[str | None, int] = {None: 0}
         below: dict[str | None, list[Turn]] = {}
         for turn in self.session.turns:
             below.setdefault(turn.parent_id, []).append(turn)
-        lines, ahead = [], list(below[None])
+        lines = []
+        ahead = [(turn, "", "") for turn in reversed(below[None])]
         while ahead:  # depth first, without recursion: a session may be a thousand turns deep
-            turn = ahead.pop()
-            ahead += reversed(below.get(turn.id, []))
-            forks = turn.parent_id is not None and len(below[turn.parent_id]) > 1
-            depth[turn.id] = depth[turn.parent_id] + forks
+            turn, here, under = ahead.pop()
+            made = below.get(turn.id, [])
+            for one in reversed(made):  # a chain stays in its column, of several turns each opens its own
+                if len(made) == 1:
+                    ahead.append((one, under, under))
+                elif one is made[-1]:
+                    ahead.append((one, f"{under}`- ", f"{under}   "))
+                else:
+                    ahead.append((one, f"{under}|- ", f"{under}|  "))
             named = f"  ({turn.name})" if turn.name else ""
-            start = f"{'*' if turn.id == current.id else ' '}{turn.number:4} {'  ' * depth[turn.id]}"
-            lines.append(f"{start}{turn.prompt or self.session.name}{named}")
+            mark = "*" if turn.id == current.id else " "
+            lines.append(f"{mark}{turn.number:4} {here}{turn.prompt or self.session.name}{named}")
         rows = [
             dict(turn=turn.number, parent=parent.number if parent else None, prompt=turn.prompt)
             for turn in self.session.turns
             for parent in [tree.parent(turn)]
         ]
-        self.answer("\n".join(lines), {"turns": rows, "current": current.number})
+        self.answer(lines, {"turns": rows, "current": current.number})
 
-    def do_save(self, rest: str) -> None:
-        """/save FILE          write this turn as .png (with its history), .jpg or .webp"""
-        if not rest:
-            raise BadRequest("say where to: /save kid.png")
-        path = self.session.save(Path(rest).expanduser(), identity=_identity(rest))
+    def do_save(self, rest: str, force: bool = False) -> None:
+        """/save FILE          write this turn as .png (with its history), .jpg or .webp; /save! replaces"""
+        path = self._target(rest, "save", f"{self._file_name()}-edited.png", force)
+        self.session.save(path, identity=_identity(path))
+        self.written.add(path)
         self.answer(f"saved {path}", {"saved": str(path)})
 
-    def do_export(self, rest: str) -> None:
-        """/export FILE        write the whole session to one file; kontext chat FILE opens it"""
+    def do_export(self, rest: str, force: bool = False) -> None:
+        """/export FILE        write the session to a .zip, for kontext chat FILE; /export! replaces"""
         from kontext.session import archive
 
-        if not rest:
-            raise BadRequest("say where to: /export kid.zip")
-        path = archive.save(self.session, Path(rest).expanduser())
+        path = self._target(rest, "export", f"{self._file_name()}.zip", force)
+        if path.suffix.lower() != ".zip":
+            raise BadRequest(f"{path}: a session is exported to a .zip; /save writes a picture")
+        archive.save(self.session, path)
+        self.written.add(path)
         self.answer(f"exported {path}", {"exported": str(path)})
+
+    def _target(self, rest: str, command: str, example: str, force: bool) -> Path:
+        """The file to write. One that exists must be of this conversation, unless force is given."""
+        from kontext.commands.output import unused
+
+        if not rest:
+            raise BadRequest(f"say where to: /{command} {unused(Path(example))}")
+        path = Path(rest).expanduser()
+        if os.path.lexists(path) and path not in self.written and not force:
+            raise BadRequest(
+                f"{path}: exists already; give another name, or /{command}! {rest} to replace it"
+            )
+        return path
+
+    def _file_name(self) -> str:
+        """The session's name as that of a file."""
+        return re.sub(r"[^\w.-]+", "-", self.session.name).strip("-.") or "picture"
 
     def do_open(self, rest: str) -> None:
         """/open [FILE]        look at this turn; with FILE begin a new session on that picture"""
+        from kontext.commands.inputs import check_file_name
+
         if rest:
+            check_file_name(rest)
             self.session, editor = start(self.session.store, Path(rest).expanduser()), self.session.editor
             self.session.editor = editor
             self.tell_turn(self.session.current, f"session {self.session.id}, ")
             return
+        import subprocess
         import tempfile
 
         path = Path(tempfile.gettempdir()) / f"kontext-{self.session.id}-{self.session.current.number}.png"
         self.session.save(path)
-        typer.launch(str(path))
+        try:
+            failed = typer.launch(str(path))
+        except (OSError, subprocess.SubprocessError):
+            failed = 1
+        if failed:
+            raise BadRequest(f"no program here opens pictures; it is saved as {path}")
         self.answer(f"opened {path}", {"opened": str(path)})
 
     def do_help(self, rest: str) -> None:
         """/help               this list"""
         lines = [command.__doc__.splitlines()[0] for command in self.commands.values()]
-        self.answer("Type what to change, or:\n  " + "\n  ".join(lines), {"commands": sorted(self.commands)})
+        lines = ["Type what to change, or:", *(f"  {line}" for line in lines)]
+        self.answer(lines, {"commands": sorted(self.commands)})
 
     def do_quit(self, rest: str) -> str:
         """/quit               stop; kontext chat --session ID goes on"""
@@ -281,11 +345,11 @@ class Chat:
         self.answer(f"{name}: {'the default' if value is None else value}", {name: value})
 
 
-def _identity(path: str) -> Any:
+def _identity(path: Path) -> Identity | None:
     """What PNG files are signed with, where the extra `provenance` is installed."""
     from importlib.util import find_spec
 
-    if not path.lower().endswith(".png") or not (find_spec("c2pa") and find_spec("cryptography")):
+    if path.suffix.lower() != ".png" or not (find_spec("c2pa") and find_spec("cryptography")):
         return None
     from kontext.session.signing import own_identity
 
@@ -296,39 +360,43 @@ def _whole(text: str, example: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise BadRequest(f"{text!r} is no whole number; such as {example}") from None
+        raise BadRequest(f"{text!r} is not a whole number; such as {example}") from None
 
 
-def _answer_words(text: str, facts: dict[str, Any]) -> None:
-    typer.echo(text)
+def _answer_words(text: str | Sequence[str], facts: dict[str, Any]) -> None:
+    say(*([text] if isinstance(text, str) else text))
 
 
-def _answer_json(text: str, facts: dict[str, Any]) -> None:
-    import json
-
-    typer.echo(json.dumps(facts, ensure_ascii=False))
+def _answer_json(text: str | Sequence[str], facts: dict[str, Any]) -> None:
+    say_json(facts)
 
 
 def _lines(folder: Path) -> Iterator[str]:
     """Lines from a pipe as they come; from a person with a prompt, editing and a history that is kept."""
+    if sys.stdin is None or sys.stdin.closed:
+        return
     if not sys.stdin.isatty():
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(errors="surrogateescape")  # what is not Unicode is refused line by line
         yield from sys.stdin
         return
     readline, history = _readline(), folder / "chat-history"
-    if readline and history.exists():
-        readline.read_history_file(history)
+    if readline:
+        with suppress(OSError, UnicodeError):  # a history is a comfort: none, or a damaged one, stops nobody
+            readline.read_history_file(history)
     while True:
         try:
             line = input("> ")
         except EOFError:
-            typer.echo()
+            say("")
             yield "/quit"
             return
         except KeyboardInterrupt:
-            typer.echo("  (/quit stops)")
+            say("  (/quit stops)")
             continue
         if readline:
-            readline.write_history_file(history)
+            with suppress(OSError, UnicodeError):
+                readline.write_history_file(history)
         yield line
 
 

@@ -1,4 +1,4 @@
-"""`kontext edit PICTURE PROMPT`: one edit, or several variants of it, from the command line."""
+"""`kontext edit PICTURE... PROMPT`: one edit of one or several pictures, or several variants of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kontext.commands import options
+from kontext.commands.options import STDOUT
 from kontext.errors import BadRequest
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -16,19 +17,25 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def edit(
     picture: Annotated[
-        Path, typer.Argument(help="The picture to edit.", metavar="PICTURE", show_default=False)
+        list[str],
+        typer.Argument(
+            help="The picture to edit; several, patterns, or - for standard input.",
+            metavar="PICTURE",
+            show_default=False,
+        ),
     ],
     prompt: Annotated[str, typer.Argument(help="What to change.", metavar="PROMPT", show_default=False)],
     output: options.Output = None,
+    force: options.Force = False,
     reference: options.Reference = None,
     seed: options.Seed = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     size: Annotated[str, typer.Option(help="match, WxH or W:H.", metavar="SIZE")] = "match",
     box: Annotated[str | None, typer.Option(help="Edit only here, in pixels.", metavar="X,Y,W,H")] = None,
-    mask: Annotated[Path | None, typer.Option(help="Edit only where this is white.", metavar="FILE")] = None,
+    mask: Annotated[str | None, typer.Option(help="Edit only where this is white.", metavar="FILE")] = None,
     markup: Annotated[
-        Path | None, typer.Option(help="Transparent overlay drawn over the picture.", metavar="FILE")
+        str | None, typer.Option(help="Transparent overlay drawn over the picture.", metavar="FILE")
     ] = None,
     lock: Annotated[
         bool, typer.Option("--lock/--no-lock", help="Keep the original pixels where nothing changed.")
@@ -46,36 +53,83 @@ def edit(
     model: options.Model = "nano",
     lora: options.Lora = None,
     device: options.Device = None,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Change a picture by a sentence; what the sentence does not name stays as it is."""
-    from kontext.commands.output import Outputs
-    from kontext.engine import pictures
+    """Change a picture by a sentence; what the sentence does not name stays as it is.
 
+    Without -o the result is PICTURE-edited.png beside the picture (standard output for -); a name in use is
+    never taken: PICTURE-edited-2.png, and so on. Variants are NAME-1.png, NAME-2.png, and so on.
+    """
+    from kontext.commands import inputs
+    from kontext.commands.output import Outputs, describe, show
+    from kontext.engine import EditRequest
+    from kontext.engine.checks import check_request, check_variants
+    from kontext.terminal import say_json
+
+    check_variants(variants)
     if (region or cutout) and not lock:
         raise BadRequest("--region and --cutout need the lock; leave --no-lock away")
-    outputs = Outputs(
-        output, picture.parent / f"{picture.stem}-edited.png", variants, picture, region, cutout
-    )
-    given = pictures.load(picture)  # a bad picture is told before the weights are read
-    with options.progress() as on_step:
-        from kontext.engine import Editor
+    found = inputs.sources(picture)
+    if len(found) > 1 and (region or cutout):
+        raise BadRequest("--region and --cutout go with one picture; edit the pictures one by one")
+    if len(found) > 1 and output and not Path(output).is_dir():
+        raise BadRequest(f"{output}: several pictures need a folder that exists; give -o FOLDER")
+    if as_json and (output == STDOUT or (output is None and found[0].path is None)):
+        raise BadRequest("--json and the picture cannot both go to standard output; give -o FILE")
 
-        editor = Editor.load(model, device=device, lora=lora or ())
-        results = editor.variants(
-            given,
-            prompt,
+    further = inputs.files([*(reference or ()), *(one for one in (mask, markup) if one)])
+    common = {
+        "references": reference or (),
+        "steps": steps,
+        "guidance": guidance,
+        "size": size,
+        "box": options.parse_box(box),
+        "mask": mask,
+        "markup": markup,
+        "lock": lock,
+        "regions": regions,
+    }
+    taken: set[str] = set()
+    work = []
+    for source in found:  # whatever can be refused is refused before the weights are read
+        here = source.path or Path("stdin.png")
+        outputs = Outputs(
+            output or (STDOUT if source.path is None else None),
+            here.with_name(f"{here.stem}-edited.png"),
             variants,
-            references=reference or (),
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            size=size,
-            box=options.parse_box(box),
-            mask=mask,
-            markup=markup,
-            lock=lock,
-            regions=regions,
-            on_step=on_step,
+            source=source.given,
+            region=region,
+            cutout=cutout,
+            inputs=[*further, *(one.name for one in found)],
+            force=force,
+            taken=taken,
         )
-    outputs.write(results, as_json)
+        check_request(EditRequest(prompt=prompt, picture=source.given, seed=seed, **common), variants)
+        work.append((source, outputs))
+
+    answers, written = [], 0
+    try:
+        with options.progress(quiet) as on_step:
+            from kontext.engine import Editor
+
+            editor = Editor.load(model, device=device, lora=lora or ())
+        for source, outputs in work:
+            with options.progress(quiet) as on_step:
+                results = editor.variants(
+                    source.given, prompt, variants, seed=seed, on_step=on_step, **common
+                )
+            names = outputs.write(results)
+            written += 1
+            if not as_json:
+                name = source.name if len(work) > 1 else ""
+                show(results, names, generated=False, quiet=quiet, of=name)
+            elif len(work) == 1:
+                say_json(describe(results, names))
+            else:
+                answers.append({"picture": source.name, **describe(results, names)})
+    except KeyboardInterrupt:
+        done = f"{written} of {len(work)} pictures were written" if written else "nothing was written"
+        raise KeyboardInterrupt(f"stopped; {done}") from None
+    if answers:
+        say_json({"pictures": answers})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kontext.commands import options
+from kontext.commands.options import STDOUT
+from kontext.errors import BadRequest
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -16,6 +17,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to show.", metavar="PROMPT", show_default=False)],
     output: options.Output = None,
+    force: options.Force = False,
     reference: options.Reference = None,
     seed: options.Seed = None,
     steps: options.Steps = None,
@@ -27,25 +29,43 @@ def generate(
     model: options.Model = "nano",
     lora: options.Lora = None,
     device: options.Device = None,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Make a picture from words."""
-    from kontext.commands.output import Outputs
+    """Make a picture from words.
 
-    outputs = Outputs(output, Path("generated.png"), variants)
-    with options.progress() as on_step:
-        from kontext.engine import Editor
+    Without -o the result is generated.png here; a name in use is never taken: generated-2.png, and so on.
+    Variants are NAME-1.png, NAME-2.png, and so on.
+    """
+    from kontext.commands import inputs
+    from kontext.commands.output import Outputs, describe, show
+    from kontext.engine import EditRequest
+    from kontext.engine.checks import check_request, check_variants
+    from kontext.terminal import say_json
 
-        results = Editor.load(model, device=device, lora=lora or ()).variants(
-            None,
-            prompt,
-            variants,
-            references=reference or (),
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            size=size,
-            lock=False,
-            on_step=on_step,
-        )
-    outputs.write(results, as_json)
+    check_variants(variants)
+    if as_json and output == STDOUT:
+        raise BadRequest("--json and the picture cannot both go to standard output; give -o FILE")
+    references = inputs.files(reference)
+    outputs = Outputs(output, "generated.png", variants, inputs=references, force=force)
+    common = {
+        "references": references,
+        "steps": steps,
+        "guidance": guidance,
+        "size": size,
+        "lock": False,
+    }
+    check_request(EditRequest(prompt=prompt, seed=seed, **common), variants)
+    try:
+        with options.progress(quiet) as on_step:
+            from kontext.engine import Editor
+
+            editor = Editor.load(model, device=device, lora=lora or ())
+            results = editor.variants(None, prompt, variants, seed=seed, on_step=on_step, **common)
+        names = outputs.write(results)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; nothing was written") from None
+    if as_json:
+        say_json(describe(results, names))
+    else:
+        show(results, names, generated=True, quiet=quiet)

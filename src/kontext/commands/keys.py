@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +10,14 @@ from typing import Annotated
 import typer
 
 from kontext.commands import options
+from kontext.terminal import say, say_json
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
-Data = Annotated[Path | None, typer.Option("--data", help="The folder given to serve.", metavar="DIR")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="The folder given to serve.", metavar="DIR", envvar="KONTEXT_HOME"),
+]
 Database = Annotated[str | None, typer.Option("--database", help="The URL given to serve.", metavar="URL")]
 KeyName = Annotated[str, typer.Argument(help="Name, id or first letters.", metavar="KEY", show_default=False)]
 
@@ -49,7 +52,10 @@ def make(
         credits=credits,
         days=days,
     )
-    typer.echo(json.dumps({**asdict(key), "key": text}) if as_json else text)
+    if as_json:
+        say_json({**asdict(key), "key": text})
+    else:
+        say(text)
 
 
 @app.command("list")
@@ -57,13 +63,13 @@ def listing(data: Data = None, database: Database = None, as_json: options.Json 
     """All keys, without their texts."""
     found = _keys(data, database).all()
     if as_json:
-        typer.echo(json.dumps([asdict(key) for key in found]))
+        say_json([asdict(key) for key in found])
         return
     for key in found:
         expired = key.expires is not None and key.expires < time.time()
         state = "revoked" if key.revoked else "expired" if expired else "good"
         credits = "" if key.credits is None else f"  {key.credits:g} credits"
-        typer.echo(f"{key.id}  {key.start}...  {state:8}{','.join(key.scopes):10}  {key.name}{credits}")
+        say(f"{key.id}  {key.start}...  {state:8}{','.join(key.scopes):10}  {key.name}{credits}")
 
 
 @app.command()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kontext.commands import options
+from kontext.terminal import log_handler
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
 def mcp(
-    data: Annotated[Path | None, typer.Option(help="Folder of the sessions.", metavar="DIR")] = None,
+    data: options.Data = None,
     model: options.Model = "nano",
     device: options.Device = None,
     editor: Annotated[str, typer.Option(hidden=True)] = "kontext.server.worker:load_editor",
@@ -23,14 +23,13 @@ def mcp(
     import json
     import logging
     import os
-    import sys
     import threading
 
     from kontext.server.mcp import Server, Tools
     from kontext.server.worker import editor_factory
     from kontext.session import Store, default_folder
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler("%(levelname)s:%(name)s:%(message)s")])
     lines = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not get between the answers

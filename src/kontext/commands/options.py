@@ -6,31 +6,74 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kontext.errors import BadRequest
+from kontext.terminal import draw, watched
+
+if TYPE_CHECKING:
+    from kontext.engine.requests import StepInfo
+
+STDOUT = "-"
 
 Output = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Where to write: .png, .jpg or .webp.", metavar="FILE")
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Where to write: a new .png, .jpg or .webp, a folder, or - for standard output (PNG).",
+        metavar="FILE|FOLDER|-",
+    ),
 ]
 Reference = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option("--ref", help="Another picture to go by; up to 3 times.", metavar="PICTURE"),
 ]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same picture.", metavar="N")]
-Steps = Annotated[int | None, typer.Option(help="Sampling steps; default: the model's own.", metavar="N")]
-Guidance = Annotated[float | None, typer.Option(help="How strictly to follow the prompt.", metavar="G")]
-Variants = Annotated[int, typer.Option(help="Several results, of seeds N, N+1, ...", metavar="N")]
-Model = Annotated[str, typer.Option(help="nano, or a folder or file with weights.", metavar="NAME|PATH")]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="The same seed gives the same picture; default: drawn at random.", metavar="N"),
+]
+Steps = Annotated[
+    int | None, typer.Option(help="Sampling steps, 1 to 200; default: the model's own.", metavar="N")
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="How strictly to follow the prompt, 1 to 30; default: the model's own.", metavar="G"),
+]
+Variants = Annotated[
+    int,
+    typer.Option(
+        help="Several results, 1 to 16, of seeds N, N+1, ...; files NAME-1, NAME-2, ...", metavar="N"
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A name or path that `kontext models` shows, or another file or folder with weights.",
+        metavar="NAME|PATH",
+        envvar="KONTEXT_MODEL",
+    ),
+]
 Lora = Annotated[
     list[str] | None,
     typer.Option(
         "--lora", help="A LoRA file to merge in, with its strength; several.", metavar="FILE[:SCALE]"
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the best here.", metavar="D")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda or mps; default: the best here.", metavar="D", envvar="KONTEXT_DEVICE"),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Folder of sessions, jobs and pictures.", metavar="DIR", envvar="KONTEXT_HOME"
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but warnings and errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
@@ -48,19 +91,16 @@ def parse_box(text: str | None) -> tuple[int, int, int, int] | None:
 
 
 @contextmanager
-def progress() -> Iterator[Callable | None]:
+def progress(quiet: bool = False) -> Iterator[Callable[[StepInfo], None] | None]:
     """An `on_step` that draws a bar on stderr; None when nobody is looking."""
-    if not sys.stderr.isatty():
+    if quiet or not watched(sys.stderr):
         yield None
         return
+    full, empty = "━─" if (sys.stderr.encoding or "").lower().startswith("utf") else "#-"
 
-    def draw(text: str) -> None:
-        sys.stderr.write(f"\r\033[K{text}")
-        sys.stderr.flush()
-
-    def on_step(step) -> None:
+    def on_step(step: StepInfo) -> None:
         done = round(24 * step.index / step.steps)
-        draw(f"{'━' * done}{'─' * (24 - done)} {step.index}/{step.steps}")
+        draw(f"{full * done}{empty * (24 - done)} {step.index}/{step.steps}")
 
     draw("loading")
     try:

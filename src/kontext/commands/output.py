@@ -1,75 +1,142 @@
 """Results to files and to the terminal: names decided and checked first, then everything written, then one
-answer.
+answer. Nothing is replaced that was there before, unless --force says so.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-import typer
 from PIL import Image
 
+from kontext.commands.options import STDOUT
 from kontext.engine import pictures
 from kontext.engine.requests import Result
 from kontext.errors import BadRequest
+from kontext.terminal import say, watched, write_bytes
 
 
 class Outputs:
-    """Where the results of one command go. Raises BadRequest at once for names that cannot be written.
+    """Where the results of one picture go. Raises BadRequest at once for names that cannot be written.
 
-    `source` is the file that was edited: a history inside it goes on in what is written.
+    output: as given; None takes `default`. A name that nobody has given is one that nobody uses: NAME.png,
+    NAME-2.png, ...; several variants are always NAME-1.png, NAME-2.png, ....
+    source: what was edited, a path or the bytes of a file; a history inside it goes on in what is written.
+    inputs: files that are read, and must not be written.
+    taken: names that other pictures of the same command will get; added to.
     """
 
     def __init__(
         self,
-        output: Path | None,
-        default: Path,
+        output: str | None,
+        default: Path | str,
         count: int,
-        source: Path | None = None,
+        *,
+        source: str | bytes | None = None,
         region: Path | None = None,
         cutout: Path | None = None,
+        inputs: Sequence[str] = (),
+        force: bool = False,
+        taken: set[str] | None = None,
     ):
-        self.pictures = _numbered(output, count) if output else _unused(default, count)
-        self.source, self.region, self.cutout = source, region, cutout
-        for path in (*self.pictures, region, cutout):
-            if path is not None:
-                pictures.check_writable(path)
+        self.source, self.region, self.cutout, self.force = source, region, cutout, force
+        taken = set() if taken is None else taken
         if count > 1 and (region or cutout):
             raise BadRequest("--region and --cutout go with one result; leave --variants away")
+        self.default = default if output is None else output
+        self.given = output is not None and not _is_folder(output)
+        if self.default == STDOUT:
+            _check_standard_output(count)
+            self.pictures: list[Path] = []
+        elif self.given:
+            self.pictures = list(islice(_names(Path(output or ""), count), count))
+        else:
+            folder = Path(output) if output else Path(default).parent
+            self.default = folder / Path(default).name
+            self.pictures = _unused(Path(self.default), count, taken)
+        for path in (*self.pictures, region, cutout):
+            if path is not None:
+                self._check(path, inputs, taken)
 
-    def write(self, results: Sequence[Result], as_json: bool) -> None:
+    def _check(self, path: Path, inputs: Sequence[str], taken: set[str]) -> None:
+        """Refuse a name that cannot be written, or whose file would be lost."""
+        pictures.check_writable(path)
+        exists = os.path.lexists(path)
+        if key(path) in taken:
+            raise BadRequest(f"{path}: two outputs have this name; give each its own")
+        taken.add(key(path))
+        edited = isinstance(self.source, str) and _same(path, self.source)
+        if edited and not (self.force and path in self.pictures):
+            hint = "give another name" + (", or --force" if path in self.pictures else "")
+            raise BadRequest(f"{path}: the picture that is edited would be lost; {hint}")
+        if not edited and any(_same(path, given) for given in inputs):
+            raise BadRequest(f"{path}: an input of this command would be lost; give another name")
+        if exists and not self.force:
+            raise BadRequest(f"{path}: exists already; give another name, or --force to replace it")
+
+    def write(self, results: Sequence[Result]) -> list[str]:
+        """Write everything; returns the names of the pictures, or [-] for standard output."""
         from kontext.session import provenance
 
-        for result, path in zip(results, self.pictures):
-            pictures.save(result.picture, path, provenance.texts(provenance.continued(self.source, result)))
+        texts = [provenance.texts(provenance.continued(self.source, result)) for result in results]
         first = results[0]
         region = first.region or Image.new("L", first.size, 255)
-        if self.region:
-            pictures.save(region, self.region)
-        if self.cutout:
-            pictures.save(pictures.cutout(first.picture, region), self.cutout)
-        answers = [describe(result, path) for result, path in zip(results, self.pictures)]
-        if as_json:
-            answer = answers[0] if len(answers) == 1 else {**answers[0], "variants": answers}
-            typer.echo(json.dumps(answer, ensure_ascii=False))
-            return
-        for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
-            typer.echo(f"warning: {warning}", err=True)
-        for result, path in zip(results, self.pictures):
-            typer.echo(
-                f"{path}  {result.size[0]}x{result.size[1]}  seed {result.seed}  "
-                f"{result.changed_fraction:.0%} changed  {result.seconds['total']:.1f} s"
-            )
+        for path, picture in (
+            (self.region, region),
+            (self.cutout, pictures.cutout(first.picture, region) if self.cutout else None),
+        ):
+            if path and picture:
+                pictures.write(path, pictures.encode(picture, pictures.format_for(path)), self.force)
+        if not self.pictures:
+            write_bytes(pictures.encode(first.picture, "PNG", texts[0]))
+            return [STDOUT]
+        return [str(self._place(*one)) for one in zip(self.pictures, results, texts)]
+
+    def _place(self, path: Path, result: Result, text: dict[str, str]) -> Path:
+        """One picture under its name. Where somebody has taken a name that we chose, under the next one."""
+        data = pictures.encode(result.picture, pictures.format_for(path), text)
+        ahead = [path] if self.given else chain([path], _names(Path(self.default), 1))
+        for name in ahead:
+            if self.given or not os.path.lexists(name):
+                try:
+                    return pictures.write(name, data, self.force and self.given)
+                except BadRequest as error:
+                    if self.given or not isinstance(error.__cause__, FileExistsError):
+                        raise
+        raise BadRequest(f"{path}: no name is free")
 
 
-def describe(result: Result, path: Path) -> dict[str, Any]:
-    """A result as the plain data of `--json`."""
+def show(
+    results: Sequence[Result], names: Sequence[str], *, generated: bool, quiet: bool, of: str = ""
+) -> None:
+    """Tell a person what was made: warnings on stderr (`of` which picture), a line for each picture."""
+    about = f"{of}: " if of else ""
+    for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
+        say(f"warning: {about}{warning}", err=True)
+    if quiet:
+        return
+    for result, name in zip(results, names):
+        facts = [name, f"{result.size[0]}x{result.size[1]}", f"seed {result.seed}"]
+        if not generated:
+            facts.append(f"{result.changed_fraction:.0%} changed")
+        facts.append(f"{result.seconds['total']:.1f} s")
+        say("  ".join(facts), err=name == STDOUT)
+
+
+def describe(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:
+    """The results of one picture as the plain data of `--json`."""
+    answers = [_described(result, name) for result, name in zip(results, names)]
+    return answers[0] if len(answers) == 1 else {**answers[0], "variants": answers}
+
+
+def _described(result: Result, name: str) -> dict[str, Any]:
     return {
-        "output": str(path),
+        "output": name,
         "seed": result.seed,
         "steps": result.steps,
         "guidance": result.guidance,
@@ -82,21 +149,52 @@ def describe(result: Result, path: Path) -> dict[str, Any]:
     }
 
 
-def _numbered(path: Path, count: int) -> list[Path]:
-    if count == 1:
-        return [path]
-    return [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(1, count + 1)]
+def check_new(path: Path, force: bool = False) -> None:
+    """Raise BadRequest for a file that exists, unless it may be replaced."""
+    if os.path.lexists(path) and not force:
+        raise BadRequest(f"{path}: exists already; give another name, or --force to replace it")
 
 
-def _unused(path: Path, count: int) -> list[Path]:
-    """Names nobody has given are names nobody has used: kid-edited.png, then kid-edited-2.png, ..."""
-    found: list[Path] = []
-    number = 1
-    while len(found) < count:
-        ending = path.suffix if number == 1 else f"-{number}{path.suffix}"
+def unused(path: Path) -> Path:
+    """The first name of NAME.png, NAME-2.png, ... that nobody uses."""
+    return _unused(path, 1, set())[0]
+
+
+def key(path: Path) -> str:
+    """Equal for names that some file system holds for one: by case, by Unicode form, by links of folders."""
+    return unicodedata.normalize("NFC", os.path.join(os.path.realpath(path.parent), path.name)).casefold()
+
+
+def _names(path: Path, variants: int) -> Iterator[Path]:
+    """NAME.png, NAME-2.png, ... for one result; NAME-1.png, NAME-2.png, ... for several."""
+    for number in count(1):
+        alone = variants == 1 and number == 1
+        ending = path.suffix if alone else f"-{number}{path.suffix}"
         stem = os.fsencode(path.stem)[: pictures.MAX_NAME_BYTES - len(ending)]  # a long name leaves no room
-        candidate = path.with_name(os.fsdecode(stem) + ending)
-        if not candidate.exists():
-            found.append(candidate)
-        number += 1
-    return found
+        yield path.with_name(os.fsdecode(stem) + ending)
+
+
+def _unused(path: Path, variants: int, taken: set[str]) -> list[Path]:
+    free = (name for name in _names(path, variants) if not os.path.lexists(name) and key(name) not in taken)
+    return list(islice(free, variants))
+
+
+def _is_folder(output: str) -> bool:
+    return output != STDOUT and (output.endswith(("/", os.sep)) or Path(output).is_dir())
+
+
+def _same(path: Path, given: str) -> bool:
+    """Whether two names are one file: also through links, and by case where the disk does not tell it."""
+    try:
+        return os.path.samefile(path, given)
+    except OSError:
+        return False
+
+
+def _check_standard_output(count: int) -> None:
+    if count > 1:
+        raise BadRequest("standard output holds one picture; give -o FILE for several variants")
+    if sys.stdout is None:
+        raise BadRequest("standard output is closed; give -o FILE")
+    if watched(sys.stdout):
+        raise BadRequest("standard output is a terminal; redirect it (> out.png), or give -o FILE")

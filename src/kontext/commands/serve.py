@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kontext.commands import options
+from kontext.terminal import say
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -19,9 +20,7 @@ def serve(
         str, typer.Option(help="Address to listen on; beyond loopback, keys are needed.", metavar="H")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535, metavar="P")] = 8000,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of sessions, jobs and pictures.", metavar="DIR")
-    ] = None,
+    data: options.Data = None,
     database: Annotated[
         str | None, typer.Option(help="postgresql://... instead of SQLite in the folder.", metavar="URL")
     ] = None,
@@ -121,7 +120,7 @@ def serve(
     try:
         from kontext.server.run import run
 
-        tell = partial(typer.echo, err=True)
+        tell = partial(say, err=True)
         run(settings, launched=ahead, log_format=log_format, open_page=open_page, tell=tell)
     finally:
         for one in ahead:

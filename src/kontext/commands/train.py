@@ -1,21 +1,33 @@
-"""`kontext train autoencoder|flow|distill|lora`: train our own networks from a TOML file of settings."""
+"""`kontext train autoencoder|flow|distill|lora|all`: train our own networks from a TOML file of settings."""
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from kontext.errors import BadRequest
+from kontext.terminal import log_handler, say_json
+
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
-Config = Annotated[Path, typer.Option("--config", help="Settings, TOML; unknown keys are refused.")]
+Config = Annotated[
+    Path,
+    typer.Option(
+        "--config",
+        help="Settings: a TOML file, or the name of one of the package, such as flow-cpu.toml.",
+        metavar="FILE|NAME",
+    ),
+]
 Out = Annotated[Path, typer.Option("-o", "--output", help="Folder of the run: log, sheets, state, weights.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")]
+Force = Annotated[bool, typer.Option("--force", help="Start anew over a run that the folder holds.")]
 Seconds = Annotated[float | None, typer.Option(help="Time budget; overrides the file's.", min=1)]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; overrides the file's.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or mps; overrides the file's.", envvar="KONTEXT_DEVICE")
+]
 
 
 @app.command()
@@ -23,6 +35,7 @@ def autoencoder(
     config: Config,
     output: Out,
     resume: Resume = False,
+    force: Force = False,
     start: Annotated[Path | None, typer.Option(help="Weights to start from (safetensors).")] = None,
     seconds: Seconds = None,
     device: Device = None,
@@ -32,19 +45,21 @@ def autoencoder(
     from kontext.train.config import AutoencoderTraining, read
 
     settings = _override(read(AutoencoderTraining, config), seconds, device)
-    _prepare()
-    typer.echo(json.dumps({"weights": str(trainer.train(settings, output, resume, start))}))
+    _prepare(settings.device, output, resume, force)
+    say_json({"weights": str(trainer.train(settings, output, resume, start))})
 
 
 @app.command()
-def words(config: Config, output: Out, resume: Resume = False, seconds: Seconds = None) -> None:
+def words(
+    config: Config, output: Out, resume: Resume = False, force: Force = False, seconds: Seconds = None
+) -> None:
     """Teach the text encoders to read, from sentences of the world alone."""
     from kontext.train import words as trainer
     from kontext.train.config import WordsTraining, read
 
     settings = _override(read(WordsTraining, config), seconds, None)
-    _prepare()
-    typer.echo(json.dumps({"weights": str(trainer.train(settings, output, resume))}))
+    _prepare(settings.device, output, resume, force)
+    say_json({"weights": str(trainer.train(settings, output, resume))})
 
 
 @app.command()
@@ -53,6 +68,7 @@ def flow(
     autoencoder: Annotated[Path, typer.Option(help="Trained autoencoder (autoencoder.safetensors).")],
     output: Out,
     resume: Resume = False,
+    force: Force = False,
     start: Annotated[
         Path | None, typer.Option(help="state.pt of an earlier run, whose averaged weights to start from.")
     ] = None,
@@ -67,9 +83,8 @@ def flow(
     from kontext.train.config import FlowTraining, read
 
     settings = _override(read(FlowTraining, config), seconds, device)
-    _prepare()
-    model = trainer.train(settings, output, autoencoder, resume, start, words)
-    typer.echo(json.dumps({"model": str(model)}))
+    _prepare(settings.device, output, resume, force)
+    say_json({"model": str(trainer.train(settings, output, autoencoder, resume, start, words))})
 
 
 @app.command()
@@ -79,6 +94,7 @@ def distill(
     output: Out,
     start: Annotated[Path | None, typer.Option(help="state.pt of the flow run that teaches.")] = None,
     resume: Resume = False,
+    force: Force = False,
     seconds: Seconds = None,
     device: Device = None,
 ) -> None:
@@ -87,8 +103,8 @@ def distill(
     from kontext.train.config import DistillTraining, read
 
     settings = _override(read(DistillTraining, config), seconds, device)
-    _prepare()
-    typer.echo(json.dumps({"model": str(trainer.train(settings, output, autoencoder, resume, start))}))
+    _prepare(settings.device, output, resume, force)
+    say_json({"model": str(trainer.train(settings, output, autoencoder, resume, start))})
 
 
 @app.command()
@@ -101,6 +117,7 @@ def lora(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model to change; overrides the file's.")] = None,
     resume: Resume = False,
+    force: Force = False,
     seconds: Seconds = None,
     device: Device = None,
 ) -> None:
@@ -109,28 +126,35 @@ def lora(
     from kontext.train.config import LoraTraining, read
 
     settings = _override(read(LoraTraining, config), seconds, device, model=model)
-    _prepare()
-    typer.echo(json.dumps({"lora": str(trainer.train(settings, output, data, resume))}))
+    _prepare(settings.device, output, resume, force)
+    say_json({"lora": str(trainer.train(settings, output, data, resume))})
 
 
 @app.command("all")
 def everything(
     output: Out,
     recipe: Annotated[
-        Path | None,
-        typer.Option(help="Stages, TOML; default: the one for a GPU that comes with the package."),
-    ] = None,
+        Path,
+        typer.Option(
+            help="Stages: a TOML file, or the name of one of the package: recipe-gpu.toml, recipe-tiny.toml.",
+            metavar="FILE|NAME",
+        ),
+    ] = Path("recipe-gpu.toml"),
     call_seconds: Annotated[
         float | None, typer.Option(help="Pause after so long; the same command goes on.", min=1)
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Where the model is written in small files.")] = None,
+    device: Device = None,
 ) -> None:
     """Make the weights in order, from the autoencoder to the distillation, in calls of any length."""
     from kontext.train.recipe import follow
 
-    _prepare()
-    path = recipe or Path(__file__).parent.parent / "train" / "configs" / "recipe-gpu.toml"
-    typer.echo(json.dumps({"finished": follow(path, output, call_seconds, export)}))
+    _logs()
+    try:
+        finished = follow(recipe, output, call_seconds, export, device)
+    except BadRequest as error:
+        raise BadRequest(f"{error}; --device cpu is slow, --recipe recipe-tiny.toml rehearses it") from None
+    say_json({"finished": finished})
 
 
 def _override(settings: Any, seconds: float | None, device: str | None, **more: Any) -> Any:
@@ -138,8 +162,18 @@ def _override(settings: Any, seconds: float | None, device: str | None, **more: 
     return settings.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
-def _prepare() -> None:
+def _prepare(device: str, output: Path, resume: bool, force: bool) -> None:
+    """Refuse what cannot be trained on, or would be lost, before the first picture is drawn."""
+    from kontext.engine.editor import usable_device
+
+    usable_device(device)
+    if (output / "state.pt").exists() and not (resume or force):
+        raise BadRequest(f"{output} holds a run; --resume goes on with it, --force starts anew over it")
+    _logs()
+
+
+def _logs() -> None:
     import torch
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler("%(asctime)s %(message)s")])
     torch.set_float32_matmul_precision("high")

@@ -4,14 +4,17 @@ its signature.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kontext.commands import options
+from kontext.terminal import say, say_json, say_wrapped
+
+if TYPE_CHECKING:
+    from kontext.session.provenance import Link
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -34,12 +37,14 @@ def verify(
     as_json: options.Json = False,
 ) -> None:
     """Tell how a picture was made. Exit code 1 when something does not fit or nothing is told."""
+    from kontext.commands.inputs import check_file_name
     from kontext.engine import pictures
     from kontext.errors import BadPicture, NotFound
     from kontext.session.pixels import digest
     from kontext.session.provenance import read_chain
     from kontext.session.signing import own_anchors, read_signature
 
+    check_file_name(str(picture))
     try:
         data, anchors = picture.read_bytes(), [path.read_bytes() for path in anchor or ()]
     except OSError as error:
@@ -60,26 +65,24 @@ def verify(
         answer = {"picture": str(picture), "good": good, "size": list(whole.size) if whole else None}
         answer |= {"pixels_match": matches, "problems": problems, "turns": [asdict(link) for link in chain]}
         answer |= {"signature": {**asdict(signature), "self_issued": signature.self_issued}}
-        typer.echo(json.dumps(answer, ensure_ascii=False))
+        say_json(answer)
         raise typer.Exit(0 if good else 1)
     for number, link in enumerate(chain):
-        typer.echo(f"{number:4}  " + _line(link))
+        say_wrapped(f"{number:4}  " + _line(link))
     if matches is not None:
-        typer.echo("pixels: " + ("those of the last turn" if matches else "NOT those of the last turn"))
+        say_wrapped("pixels: " + ("those of the last turn" if matches else "NOT those of the last turn"))
     for problem in problems:
-        typer.echo(f"problem: {problem}")
+        say_wrapped(f"problem: {problem}")
     signer = f" ({signature.issuer})" if signature.issuer else ""
-    typer.echo(f"signature: {SIGNATURES[signature.state]}{signer}")
+    say_wrapped(SIGNATURES[signature.state] + signer)
     for line in signature.problems:
-        typer.echo(f"           {line}")
+        say_wrapped(f"           {line}")
     if not told and not problems:
-        typer.echo(
-            f"{picture} carries no history and no signature: it does not say how it was made", err=True
-        )
+        say(f"{picture} carries no history and no signature: it does not say how it was made", err=True)
     raise typer.Exit(0 if good else 1)
 
 
-def _line(link) -> str:
+def _line(link: Link) -> str:
     size = f"{link.size[0]}x{link.size[1]}"
     if link.kind == "source":
         return f"a given picture, {size}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kontext.commands import options
+from kontext.terminal import say, say_json
 
 if TYPE_CHECKING:
     from kontext.checkpoint import Checkpoint
@@ -37,7 +37,7 @@ def inspect(source: Source, as_json: options.Json = False) -> None:
     if lora is None:
         _show(open_checkpoint(path), as_json)
     elif as_json:
-        typer.echo(json.dumps(lora, ensure_ascii=False))
+        say_json(lora)
     else:
         _show_lora(lora)
 
@@ -103,18 +103,18 @@ def _show_lora(data: dict[str, Any]) -> None:
 def _show(found: Checkpoint, as_json: bool) -> None:
     data = describe(found)
     if as_json:
-        typer.echo(json.dumps(data, ensure_ascii=False))
+        say_json(data)
         return
-    typer.echo(f"{found.path}  layout {data['layout']}, model {data['model']}")
+    say(f"{found.path}  layout {data['layout']}, model {data['model']}")
     for name, part in data["parts"].items():
         types = ", ".join(part["types"])
-        typer.echo(f"  {name:<12} {part['tensors']:>5} tensors {part['parameters']:>15,} parameters  {types}")
+        say(f"  {name:<12} {part['tensors']:>5} tensors {part['parameters']:>15,} parameters  {types}")
         if not part["fits"]:
-            typer.echo(f"    does not fit: {found.parts[name].report}")
+            say(f"    does not fit: {found.parts[name].report}")
     if data["absent"]:
-        typer.echo(f"  absent       {', '.join(data['absent'])}")
+        say(f"  absent       {', '.join(data['absent'])}")
     for warning in found.warnings:
-        typer.echo(f"  note: {warning}")
+        say(f"  note: {warning}")
 
 
 def describe(found: Checkpoint) -> dict[str, Any]:

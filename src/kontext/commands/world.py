@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
+from kontext.commands import options
+from kontext.terminal import say
+
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
-Output = Annotated[Path, typer.Argument(help="Picture to write (PNG).", metavar="OUT", show_default=False)]
+Output = Annotated[
+    Path, typer.Argument(help="Picture to write: .png, .jpg or .webp.", metavar="OUT", show_default=False)
+]
 Seed = Annotated[str, typer.Option(help="The same seed gives the same pictures.")]
 Split = Annotated[str, typer.Option(help="train, test, pairs, phrasing or words.")]
 Kind = Annotated[str | None, typer.Option(help="Only this kind of edit.")]
@@ -25,18 +30,23 @@ def sheet(
     split: Split = "train",
     kind: Kind = None,
     category: Category = None,
+    force: options.Force = False,
 ) -> None:
     """Draw a contact sheet: source, instruction, mask and target of every kind of edit."""
+    from kontext.commands.output import check_new
+    from kontext.engine import pictures
     from kontext.world import World
     from kontext.world.sheets import contact_sheet, every_kind
 
+    pictures.format_for(output)
+    check_new(output, force)
     world = World()
     if kind or category:
         samples = [world.sample(f"{seed}/{row}", split, category, kind) for row in range(rows)]
     else:
         samples = every_kind(world, seed, each, split)
-    contact_sheet(samples).save(output)
-    typer.echo(f"{output}: {len(samples)} samples")
+    pictures.save(contact_sheet(samples), output)
+    say(f"{output}: {len(samples)} samples")
 
 
 @app.command()
@@ -47,14 +57,17 @@ def sample(
     split: Split = "train",
     kind: Kind = None,
     category: Category = None,
+    force: options.Force = False,
 ) -> None:
     """Write samples: source, target and mask as PNG, the rest as lines of samples.jsonl."""
     import json
 
     from PIL import Image
 
+    from kontext.commands.output import check_new
     from kontext.world import World
 
+    check_new(folder / "samples.jsonl", force)
     world = World()
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -81,7 +94,7 @@ def sample(
         )
         lines.append(json.dumps({**files, **{key: getattr(drawn, key) for key in told}}, ensure_ascii=False))
     (folder / "samples.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    typer.echo(f"{folder}: {count} samples")
+    say(f"{folder}: {count} samples")
 
 
 @app.command()
@@ -95,7 +108,7 @@ def pack(
     from kontext.world.pack import build_pack
 
     for path in build_pack(packages, folder):
-        typer.echo(f"{path} {path.stat().st_size}")
+        say(f"{path} {path.stat().st_size}")
 
 
 @app.command()
@@ -104,4 +117,4 @@ def count() -> None:
     from kontext.world.variety import variety
 
     for name, number in variety().items():
-        typer.echo(f"{name:<24}{number:>12.4g}")
+        say(f"{name:<24}{number:>12.4g}")

@@ -13,7 +13,7 @@ import os
 import secrets
 import warnings as python_warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -266,8 +266,10 @@ def save(image: Image.Image, path: os.PathLike | str, text: Mapping[str, str] | 
     return write(path, encode(image, format_for(path), text))
 
 
-def write(path: os.PathLike | str, data: bytes) -> Path:
-    """Bytes under a name, atomically: a temporary file beside it, then a rename. Raises BadRequest."""
+def write(path: os.PathLike | str, data: bytes, replace: bool = True) -> Path:
+    """Bytes under a name, atomically: a temporary file beside it, then a rename. Raises BadRequest, without
+    `replace` also where the name is in use by then.
+    """
     path = Path(path)
     part = _temporary(path)
     try:
@@ -275,15 +277,18 @@ def write(path: os.PathLike | str, data: bytes) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if not replace:
+            _claim(path)
         os.replace(part, path)
+    except FileExistsError as error:
+        raise BadRequest(f"{path}: exists already; give another name") from error
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise BadRequest(
             f"{path}: cannot be written ({error.strerror}); is the folder there and yours?"
         ) from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return path
 
 
@@ -328,3 +333,8 @@ def looks_like_picture(path: Path) -> bool:
     except Exception:  # decoders of other files raise almost anything
         return False
     return True
+
+
+def _claim(path: Path) -> None:
+    """Take a name, if nobody has it; the empty file is replaced at once. Raises FileExistsError."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

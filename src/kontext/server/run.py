@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import socket
@@ -20,6 +19,7 @@ from kontext.server.keys import Keys
 from kontext.server.launch import Launched
 from kontext.server.service import Service
 from kontext.server.settings import Settings
+from kontext.terminal import json_text, log_handler
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json_text(line)
 
 
 class Program(uvicorn.Server):
@@ -60,9 +60,9 @@ def run(
     tell: Callable[[str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM, with workers `launched` ahead. Raises BadConfig."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if log_format == "json" else text)
+    handler = log_handler("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if log_format == "json":
+        handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd files are no news for an operator
 

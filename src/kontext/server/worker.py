@@ -26,6 +26,7 @@ from PIL import Image
 
 from kontext.engine.requests import EditRequest, Result
 from kontext.errors import Cancelled, DeviceUnavailable, KontextError
+from kontext.terminal import log_handler
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -280,6 +281,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the service, which ends this process
     if hasattr(os, "nice"):
         os.nice(POLITE)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
+    handler = log_handler("%(asctime)s worker %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     socket, editor, model, device, index, workers = sys.argv[1:7]
     serve(Connection(int(socket)), editor, model, device or None, int(index), int(workers))

@@ -14,6 +14,7 @@ import re
 import secrets
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def save(session: Session, path: str | os.PathLike) -> Path:
     if not turns:
         raise BadRequest("this session has no picture yet; there is nothing to save")
     manifest = {"format": FORMAT, "version": VERSION, "name": session.name, "turns": turns}
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with open(part, "xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -78,7 +79,8 @@ def save(session: Session, path: str | os.PathLike) -> Path:
             f"{path}: cannot be written ({error.strerror}); is the folder there and yours?"
         ) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return path
 
 
@@ -94,7 +96,7 @@ def load(store: Store, source: str | os.PathLike | bytes, *, owner: str = "", ed
     except FileNotFoundError:
         raise NotFound(f"{what}: there is no such file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
-        raise BadRequest(f"{what} is no session file, or a damaged one ({error})") from None
+        raise BadRequest(f"{what}: not a session file, or a damaged one ({error})") from None
     except KontextError as error:
         raise BadRequest(f"{what} is refused: {error}") from None
     position = {turn["number"]: at for at, turn in enumerate(manifest["turns"])}

@@ -1,14 +1,5 @@
-"""Where things of this account are kept when nobody says otherwise: sessions, the signing identity."""
+"""Where the sessions of this account are kept when nobody says otherwise."""
 
-import os
-from pathlib import Path
+from kontext.home import default_folder
 
-
-def default_folder() -> Path:
-    """KONTEXT_HOME, or the place for programs' data of this account."""
-    home = os.environ.get("KONTEXT_HOME")
-    return (
-        Path(home)
-        if home
-        else Path(os.environ.get("XDG_DATA_HOME", "~/.local/share")).expanduser() / "kontext"
-    )
+__all__ = ["default_folder"]

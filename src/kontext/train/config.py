@@ -155,16 +155,32 @@ class LoraTraining(Settings):
     save_seconds: float = 120.0
 
 
+CONFIGS = Path(__file__).parent / "configs"
+"""Settings that come with the package; found by their bare names."""
+
 T = TypeVar("T", bound=BaseModel)
 
 
+def find_config(path: Path) -> Path:
+    """A settings file: a path, or the bare name of one of the package. Raises BadConfig."""
+    if path.exists():
+        return path
+    if path.name == str(path) and (CONFIGS / path).is_file():
+        return CONFIGS / path
+    known = ", ".join(sorted(one.name for one in CONFIGS.glob("*.toml")))
+    raise BadConfig(f"no such config file: {path}; those of the package are {known}")
+
+
 def read(kind: type[T], path: Path) -> T:
-    """Read a TOML file as settings of a kind. Raises BadConfig naming the file and the offending key."""
+    """Read a TOML file, found by `find_config`, as settings of a kind. Raises BadConfig naming the file and
+    the offending key.
+    """
+    path = find_config(path)
     try:
-        data = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise BadConfig(f"no such config file: {path}") from None
-    except tomllib.TOMLDecodeError as error:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadConfig(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path} is not TOML: {error}") from None
     return checked(kind, data, str(path))
 
@@ -176,4 +192,4 @@ def checked(kind: type[T], data: dict[str, Any], origin: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BadConfig(f"{origin}: {where}: {first['msg']}") from None
+        raise BadConfig(f"{origin}: {where}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -131,6 +131,10 @@ def read_folder(folder: Path) -> list[Example]:
     return examples
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def draw_world(world: dict[str, Any], count: int) -> list[Example]:
     """Pairs of the world, asked for in both languages."""
     drawn = (World(**world).without("generate").sample(f"lora {i}") for i in range(count))
@@ -188,7 +192,7 @@ def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: 
         encoded = encode(model, example)
         groups[encoded.key].append(encoded)
     same_shape = list(groups.values())
-    log.info("%d pairs in %d shapes", len(examples), len(same_shape))
+    log.info("%s, %s", _counted(len(examples), "pair"), _counted(len(same_shape), "picture size"))
     layers = adapt(model.transformer, config.rank, config.alpha)
     parameters = [p for layer in layers.values() for p in (layer.down.weight, layer.up.weight)]
     optimizer = torch.optim.AdamW(parameters, lr=config.rate, weight_decay=0.01)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kontext.checkpoint.convert import convert
+from kontext.engine.editor import usable_device
 from kontext.errors import BadConfig
 from kontext.train import autoencoder, distill, flow
 from kontext.train.config import (
@@ -22,6 +23,7 @@ from kontext.train.config import (
     FlowTraining,
     Settings,
     checked,
+    find_config,
     read,
 )
 from kontext.train.run import Paused
@@ -55,18 +57,35 @@ class Recipe(Settings):
 def settings_of(stage: RecipeStage, home: Path, **more: Any) -> Any:
     """The checked settings of a stage. Raises BadConfig naming the stage."""
     kind = KINDS[stage.kind][0]
-    from_file = read(kind, home / stage.config).model_dump(exclude_unset=True) if stage.config else {}
+    from_file = read(kind, _beside(home, stage.config)).model_dump(exclude_unset=True) if stage.config else {}
     return checked(kind, {**from_file, **stage.settings, **more}, stage.name)
 
 
-def follow(path: Path, folder: Path, call_seconds: float | None = None, export: Path | None = None) -> bool:
+def _beside(home: Path, name: str) -> Path:
+    """A settings file beside the recipe, else one of the package."""
+    return home / name if (home / name).exists() else find_config(Path(name))
+
+
+def follow(
+    path: Path,
+    folder: Path,
+    call_seconds: float | None = None,
+    export: Path | None = None,
+    device: str | None = None,
+) -> bool:
     """Do what is left of a recipe in a folder; whether it is finished.
 
     call_seconds: pause after so long. export: where the model is written (default: in the folder), finished
-    or not.
+    or not. device: overrides that of the settings. Raises BadConfig, and BadRequest for a device that is not
+    available.
     """
+    path = find_config(path)
     recipe, started = read(Recipe, path), time.monotonic()
-    stages = [(stage, settings_of(stage, path.parent)) for stage in recipe.stages]  # mistakes before minutes
+    more = {"device": device} if device else {}
+    # mistakes before minutes
+    stages = [(stage, settings_of(stage, path.parent, **more)) for stage in recipe.stages]
+    for _, settings in stages:
+        usable_device(settings.device)
     if not stages or stages[0][0].kind != "autoencoder":
         raise BadConfig(f"{path}: the first stage must train the autoencoder")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,57 @@
+"""`kontext examples [FOLDER]`: pictures to try the other commands on, under the names that README uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kontext.commands import options
+from kontext.terminal import say, say_json
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+FILES: dict[str, str] = {
+    "kid.png": "library.png",
+    "painting.png": "painting.png",
+    "catalogue/beach.png": "beach.png",
+    "catalogue/cake.png": "cake.png",
+    "catalogue/stage.png": "stage.png",
+    "catalogue/whale.png": "whale.png",
+    **{f"pairs/{name}_before.png": f"{name}.png" for name in ("cake", "stage", "whale")},
+    **{f"pairs/{name}_after.png": f"pairs/{name}.png" for name in ("cake", "stage", "whale")},
+    **{f"pairs/{name}.txt": "pairs/knit.txt" for name in ("cake", "stage", "whale")},
+}
+"""What is written: name -> picture of the package."""
+
+
+@app.command()
+def examples(
+    folder: Annotated[
+        Path, typer.Argument(help="Where to write them; made if it is not there.", metavar="FOLDER")
+    ] = Path("."),
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write example pictures: kid.png, painting.png, the folder catalogue, and the folder pairs to train a
+    LoRA on. Files that exist already with the same content are left; others are replaced with --force only.
+    """
+    from importlib.resources import files
+
+    from kontext.engine.pictures import write
+    from kontext.errors import BadRequest
+
+    source = files("kontext") / "examples"
+    contents = {folder / name: (source / file).read_bytes() for name, file in FILES.items()}
+    wanted = [path for path, data in contents.items() if not (path.is_file() and path.read_bytes() == data)]
+    for path in wanted:
+        if path.exists() and not force:
+            raise BadRequest(f"{path}: another file has this name; give another FOLDER, or --force")
+    for path in wanted:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, contents[path], replace=force)
+    if as_json:
+        say_json({"files": [str(path) for path in contents]})
+    else:
+        say(*contents, f'Try: kontext edit {folder / "kid.png"} "Make the hair blue"')

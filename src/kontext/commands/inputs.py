@@ -1,0 +1,93 @@
+"""Pictures named on a command line: files, patterns, `-` for standard input. Addresses and folders are
+refused in words that say what to do.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kontext.errors import BadPicture, BadRequest, NotFound
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture to edit."""
+
+    name: str
+    """What messages call it, and where its default output lies: a path, or - for standard input."""
+    data: bytes | None = None
+    """The file as read from standard input; None: it is read from the path when it is needed."""
+
+    @property
+    def given(self) -> str | bytes:
+        """What the editor reads."""
+        return self.name if self.data is None else self.data
+
+    @property
+    def path(self) -> Path | None:
+        return Path(self.name) if self.data is None else None
+
+
+def sources(names: Sequence[str]) -> list[Source]:
+    """The pictures that names and patterns stand for, in their order, patterns sorted, none twice.
+
+    Raises BadRequest for addresses, folders and a second `-`, NotFound for patterns without a match.
+    """
+    found: list[Source] = []
+    for name in names:
+        if name == STDIN:
+            found.append(Source(name, _standard_input()))
+            continue
+        check_file_name(name)
+        if glob.has_magic(name) and not Path(name).exists():  # the shell of Windows expands none
+            matches = sorted(path for path in glob.glob(name) if Path(path).is_file())
+            if not matches:
+                raise NotFound(f"{name}: there is no such file, and none matches it as a pattern")
+            found += map(Source, matches)
+        elif not Path(name).exists():
+            hint = f"; put the prompt in quotes: {_sentence(names)}" if len(names) > 1 else ""
+            raise NotFound(f"{name}: there is no such file{hint}")
+        else:
+            found.append(Source(name))
+    if sum(source.name == STDIN for source in found) > 1:
+        raise BadRequest("standard input (-) holds one picture; give it once")
+    return list({source.name: source for source in found}.values())
+
+
+def files(names: Iterable[str] | None) -> list[str]:
+    """References, masks and overlays: files only. Raises BadRequest."""
+    found = list(names or ())
+    for name in found:
+        if name == STDIN:
+            raise BadRequest("only the picture to edit can come from standard input (-); give a file here")
+        check_file_name(name)
+    return found
+
+
+def check_file_name(name: str) -> None:
+    """Raise BadRequest for an address or a folder where a picture file is expected."""
+    address = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+:)/+", name)  # a Path has lost one of the two slashes
+    if address and not Path(name).exists():
+        shown = f"{address[1]}//{name[address.end() :]}"
+        raise BadRequest(f"{shown}: an address, not a file; download it first, such as with curl -LO")
+    if Path(name).is_dir():
+        raise BadPicture(f"{name}: a folder, not a picture; kontext batch edits all pictures of a folder")
+
+
+def _sentence(names: Sequence[str]) -> str:
+    return f'"{" ".join(name for name in names if not Path(name).exists())} ..."'
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None or sys.stdin.closed:
+        raise BadRequest("standard input is closed; pipe a picture into it, or give a file")
+    if sys.stdin.isatty():
+        raise BadRequest("standard input is the keyboard; pipe a picture into it, or give a file")
+    return sys.stdin.buffer.read()

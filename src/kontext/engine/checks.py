@@ -1,0 +1,49 @@
+"""What can be refused about a request before its model is read: everything but the length of the prompt.
+
+The fields themselves are checked where an `EditRequest` is made; here its pictures are opened and compared.
+"""
+
+from __future__ import annotations
+
+from kontext.engine import pictures
+from kontext.engine.pointing import inside_of, overlay_of
+from kontext.engine.requests import MAX_BATCH, MAX_SEED, MAX_STEPS, EditRequest, real_number, whole_number
+from kontext.engine.sizes import parse, plan_edit, plan_generate
+from kontext.errors import BadRequest
+
+
+def check_request(request: EditRequest, count: int = 1) -> None:
+    """Raise BadRequest, BadPicture or NotFound for a request that no model could honor, `count` variants of
+    it. Reads the pictures, computes nothing.
+    """
+    check_variants(count)
+    if request.seed is not None:
+        check_seed(request.seed, count)
+    for reference in request.references:
+        pictures.load(reference)
+    if request.picture is None:
+        if request.box is not None or request.mask is not None or request.markup is not None:
+            raise BadRequest("box, mask and markup point into a picture; give the picture to edit")
+        plan_generate(request.size, [(1024, 1024)])  # of the model's sizes only the aspect would differ
+        return
+    parse(request.size or "match")  # the words of the size before the picture is opened
+    picture = pictures.load(request.picture)
+    plan_edit(picture.size, request.size or "match", [picture.size])
+    inside_of(request, picture, overlay_of(request, picture))
+
+
+def check_steps(steps: object) -> int:
+    return whole_number("steps", steps, 1, MAX_STEPS)
+
+
+def check_guidance(guidance: object) -> float:
+    return real_number("guidance", guidance, 1, 30)
+
+
+def check_seed(seed: object, count: int = 1) -> int:
+    """A seed whose `count` followers are seeds too."""
+    return whole_number("seed", seed, 0, MAX_SEED - count + 1)
+
+
+def check_variants(count: object) -> int:
+    return whole_number("variants", count, 1, MAX_BATCH)

@@ -1,0 +1,142 @@
+"""Text for a terminal. File names, prompts and what files say about themselves come from strangers: a control
+character among them could move the cursor, set the clipboard or start a line that looks like ours, and a
+bidirectional override could turn a line around. Every such character is shown as its escape.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import re
+import shutil
+import sys
+from typing import Any, TextIO
+
+
+class OutputClosed(BrokenPipeError):
+    """Nobody reads what is printed (`kontext ... | head`); a reason to end quietly."""
+
+
+# Controls (C0, DEL, C1), invisible and bidirectional format characters, line separators, surrogates, tags.
+# The two joiners (U+200C, U+200D) stay: emoji and Persian need them, and they move nothing.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def terminal_text(text: object) -> str:
+    """One line without control characters: \\x1b, \\n, \\u202e in their place."""
+    return _UNSAFE.sub(lambda found: _escape(found[0]), str(text))
+
+
+def json_text(data: Any) -> str:
+    """One line of JSON in which the characters that `terminal_text` escapes are JSON escapes: same data."""
+    return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(data, ensure_ascii=False))
+
+
+def say(*lines: object, err: bool = False) -> None:
+    """Print lines on standard output, or standard error. What the terminal's encoding lacks is escaped."""
+    _write("".join(terminal_text(line) + "\n" for line in lines), err)
+
+
+def say_wrapped(line: object, indent: int = 6) -> None:
+    """Print a line; on a terminal it is folded here, every continuation indented, so that long text of a
+    stranger cannot reach column 0 and pass for a line of its own.
+    """
+    text, rows = terminal_text(line), []
+    if sys.stdout is not None and sys.stdout.isatty():
+        columns = max(2 * indent + 2, shutil.get_terminal_size().columns - 1)
+        head, text = _fold(text, columns)
+        rows.append(head)
+        while text:
+            head, text = _fold(text, columns - indent)
+            rows.append(" " * indent + head)
+    _write("".join(row + "\n" for row in rows or [text]), err=False)
+
+
+def say_json(data: Any) -> None:
+    """Print one object as one line of JSON, in ASCII where the output's encoding is not a Unicode one."""
+    text = json_text(data)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(data)
+    _write(text + "\n", err=False)
+
+
+def write_bytes(data: bytes) -> None:
+    """Write a file to standard output."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise _output_error(error, "standard output") from error
+
+
+class LogFormatter(logging.Formatter):
+    """A formatter of log lines for a terminal: line breaks stay (tracebacks), other controls are escaped."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
+        record.message = terminal_text(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(terminal_text(line) for line in super().formatException(ei).split("\n"))
+
+
+def log_handler(format: str) -> logging.Handler:
+    """A handler that writes such lines on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter(format))
+    return handler
+
+
+def watched(stream: TextIO | None) -> bool:
+    """Whether a stream is open and a terminal."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def draw(text: str) -> None:
+    """Replace the current line of the terminal on standard error."""
+    _write(f"\r\033[K{terminal_text(text)}", err=True)
+
+
+def _write(text: str, err: bool) -> None:
+    stream = sys.stderr if err else sys.stdout
+    if stream is None or stream.closed:  # closed by the shell that started us
+        return
+    encoding = stream.encoding or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError as error:
+        raise _output_error(error, "standard error" if err else "standard output") from error
+
+
+def _output_error(error: OSError, name: str) -> OSError:
+    if isinstance(error, BrokenPipeError):
+        return OutputClosed(errno.EPIPE, "nobody reads the output")
+    return OSError(error.errno, error.strerror, name)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if character in _SHORT:
+        return _SHORT[character]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _fold(text: str, columns: int) -> tuple[str, str]:
+    """The part of a line that surely fits into so many columns, and the rest. Beyond ASCII a character is
+    taken as two columns wide, which is never too little.
+    """
+    used = 0
+    for position, character in enumerate(text):
+        used += 1 if character < "\x7f" else 2
+        if used > columns:
+            return text[:position], text[position:]
+    return text, ""
