@@ -12,6 +12,7 @@ from fastapi import FastAPI
 import kontext
 from kontext import __version__
 from kontext.server import answers
+from kontext.server.bodies import Bodies
 from kontext.server.inputs import Inputs
 from kontext.server.keys import Keys, Rates
 from kontext.server.limits import Gate
@@ -57,5 +58,6 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     for routes in (bfl, edits, events, sessions, pictures, openai, huggingface, about):  # the busy ones first
         app.include_router(routes.router)
     app.mount("/", Playground(PLAYGROUND))
+    app.add_middleware(Bodies, limit_bytes=settings.bodies_bytes)
     app.add_middleware(Gate, settings=settings, figures=figures)
     return app
