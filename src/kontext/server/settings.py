@@ -55,6 +55,9 @@ class Settings:
     cost: float = 4.0
     """Credits of one picture, for keys that have a credit limit."""
 
+    storage_bytes: int | None = 10 * 2**30
+    """Pictures of one key: of its sessions, uploads and jobs. None: no limit. Not counted without keys."""
+
     body_bytes: int = 40 * 2**20
     picture_pixels: int = 32 * 2**20
     body_seconds: float = 30.0
