@@ -29,10 +29,18 @@ def blob_of(folder, sha256):
     return folder / "blobs" / sha256[:2] / sha256
 
 
-@pytest.fixture
-def server(start, tmp_path):
-    server = start(tmp_path).ready()
-    server.folder = tmp_path
+@pytest.fixture(scope="module")
+def server(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("storage")
+    server = start(folder).ready()
+    server.folder = folder
+    return server
+
+
+@pytest.fixture(scope="module")
+def guarded(start):
+    server = start(require_keys=True, storage_bytes=300_000).ready()
+    server.keys = Keys(server.service.store)
     return server
 
 
@@ -45,14 +53,14 @@ def test_a_disk_that_cannot_be_written_is_the_servers_error(server, monkeypatch,
         raise OSError(number, os.strerror(number), str(server.folder / "blobs"))
 
     monkeypatch.setattr(blobs, "_private_opener", fail)
-    answer = upload(server, noise())
+    answer = upload(server, noise(seed=100 + number))
     assert (answer.status_code, answer.json()["code"]) == FAULTS[number]
     assert str(server.folder) not in answer.text and os.strerror(number) in answer.text
     told = until(lambda: (found := server.http.get("/readyz")).status_code == 503 and found.json(), 20)
     assert told["state"] == "storage" and str(server.folder) not in told["trouble"]
     monkeypatch.undo()
     server.ready()
-    assert upload(server, noise()).status_code == 201
+    assert upload(server, noise(seed=1)).status_code == 201
 
 
 def test_a_locked_database_is_told_and_passes(server):
@@ -120,10 +128,9 @@ def test_only_the_owner_may_read_what_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired"])
-def test_an_event_stream_ends_with_its_key(start, end):
-    server = start(require_keys=True).ready()
-    keys = Keys(server.service.store)
-    key, text = keys.make("anna")
+def test_an_event_stream_ends_with_its_key(guarded, end):
+    server, keys = guarded, guarded.keys
+    key, text = keys.make(f"anna, {end}")
     made = server.http.post("/api/sessions", files={"picture": png(noise())}, headers=as_(text)).json()
     began, ended = threading.Event(), []
 
@@ -146,10 +153,9 @@ def test_an_event_stream_ends_with_its_key(start, end):
     until(lambda: not server.service.hub.watched(topic), 5)  # nobody makes previews for it any more
 
 
-def test_a_key_fills_no_more_than_its_quota(start):
-    server = start(require_keys=True, storage_bytes=300_000).ready()
-    keys = Keys(server.service.store)
-    (_, anna), (_, bert) = keys.make("anna"), keys.make("bert")
+def test_a_key_fills_no_more_than_its_quota(guarded):
+    server = guarded
+    (_, anna), (_, bert) = server.keys.make("anna"), server.keys.make("bert")
     made = []
     for seed in range(20):
         files = {"picture": png(noise((256, 256), seed))}
@@ -187,9 +193,9 @@ def test_results_are_no_larger_than_inputs_may_be(server):
     assert answer.status_code == 400
 
 
-def test_credits_are_told_as_they_are(start):
-    server = start(require_keys=True).ready()
-    key, text = Keys(server.service.store).make("anna", credits=8)
+def test_credits_are_told_as_they_are(guarded):
+    server = guarded
+    _, text = server.keys.make("carl", credits=8)
     for expected in (8, 4):
         assert server.http.get("/v1/credits", headers=as_(text)).json() == {"credits": expected}
         server.http.post("/v1/flux-kontext-pro", json={"prompt": "x"}, headers=as_(text))

@@ -223,10 +223,10 @@ class Service:
         return task
 
     async def _prefill(self, sha256: str) -> float | None:
-        data = await asyncio.to_thread(self.store.blobs.get, sha256)
         try:
+            data = await asyncio.to_thread(self.store.blobs.get, sha256)
             told = await asyncio.gather(*(worker.prefill(data) for worker in self.workers if worker.alive))
-        except WorkerDied:
+        except (WorkerDied, Unavailable):
             return None
         seconds = [one for one in told if not isinstance(one, Failure)]
         return max(seconds, default=None)
@@ -471,8 +471,8 @@ class Service:
         try:
             session = await asyncio.to_thread(self.store.open, job.session_id or "")
             await self.prefill(session.tree.find(job.id).blobs["picture"][0])
-        except NotFound:
-            pass  # deleted already
+        except (NotFound, Unavailable):
+            pass  # deleted already, or the storage fails: an edit will say so
 
     def moved(self) -> None:
         """The queue has changed: those who wait are told soon, a crowd of changes at once."""

@@ -79,12 +79,18 @@ class Blobs:
         return sha256
 
     def touch(self, sha256: str) -> bool:
-        """Whether a blob is there, made young as if it were put now. False where that cannot be done."""
+        """Whether a blob is there and undamaged, made young as if it were put now. False where that cannot be
+        done. Raises Unavailable.
+        """
         if not self.local:
             return False
+        path = self.path(sha256)
         with storage("a stored picture cannot be reached"):
             try:
-                os.utime(self.path(sha256))
+                with open(path, "rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                        return False
+                os.utime(path)
             except FileNotFoundError:
                 return False
         return True
