@@ -63,7 +63,7 @@ class Limits:
             manifest_bytes=min(MAX_MANIFEST_BYTES, MIB + 4 * sent_bytes),
             inflated_bytes=8 * MIB + 8 * sent_bytes,
             picture_pixels=picture_pixels,
-            pixels=picture_pixels + 64 * sent_bytes,
+            pixels=min(picture_pixels + 64 * sent_bytes, 16 * picture_pixels),
             stored_bytes=3 * MIB + 5 * sent_bytes,
         )
 
