@@ -27,7 +27,7 @@ HEALTH_SECONDS = 1.0
 
 def limited(soft, hard):
     """The beginning of a command that runs the rest with these limits of open files."""
-    return ["sh", "-c", f'ulimit -Hn {hard}; ulimit -Sn {soft}; exec "$@"', "sh"]
+    return ["sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"', "sh"]
 
 
 @pytest.fixture(scope="module")

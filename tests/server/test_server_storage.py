@@ -204,3 +204,55 @@ def test_credits_are_told_as_they_are(guarded):
 def test_other_pages_do_not_see_that_the_server_is_there(server):
     for path in ("/", "/api/capabilities", "/healthz", "/nowhere"):
         assert server.http.get(path).headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_json_of_a_million_small_values_is_refused_unread(guarded):
+    body = b"[" + b"[]," * 10**6 + b"[]]"
+    for path in ("/api/prefill", "/v1/images/generations", "/v1/flux-kontext-pro", "/hf/x"):
+        answer = guarded.http.post(path, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (401, 413) and answer.json()["message"], path
+    answer = guarded.http.post("/api/login", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+
+
+def test_bodies_and_answers_in_memory_are_bounded():
+    import asyncio
+
+    from kontext.server.bodies import Bodies
+
+    sent, gate = [], asyncio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        size = 3 * 2**20
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]}
+        )
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async def ask(bodies, slow):
+        async def receive():
+            return {"type": "http.request", "body": bytes(2**20), "more_body": False}
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                sent.append(message["status"])
+            elif slow:
+                await gate.wait()
+
+        await bodies({"type": "http", "headers": []}, receive, send)
+
+    async def story():
+        bodies = Bodies(app, 7 * 2**20)
+        slow = asyncio.create_task(ask(bodies, True))
+        await asyncio.sleep(0)
+        while not sent:
+            await asyncio.sleep(0)
+        await ask(bodies, False)  # 4 MiB are held, 4 more are too many
+        gate.set()
+        await slow
+        await ask(bodies, False)
+        assert bodies.held == 0
+
+    asyncio.run(story())
+    assert sent == [200, 503, 200]

@@ -1,5 +1,5 @@
 """How many bytes of bodies lie in memory at a time: of requests that still arrive, and of large answers that
-clients still read.
+clients still read; and how many values a JSON body may have.
 
 Plain ASGI, so that streams pass through untouched.
 """
@@ -14,12 +14,13 @@ from kontext.server.answers import answer
 
 LARGE_BYTES = 2**20  # smaller answers are not counted
 PIECE_BYTES = 256 * 2**10  # of an answer, handed on before the client has read the piece before
+JSON_VALUES = 50_000  # of a body that is no form: many small values take twenty times their text in memory
 BUSY = "too many large requests at a time; try again in a moment"
 RETRY = {"retry-after": "2"}
 
 
 class Bodies:
-    """Refuses with 503 what would hold more than `limit_bytes` at a time."""
+    """Refuses with 503 what would hold more than `limit_bytes` at a time, and with 413 too much JSON."""
 
     def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
         self.app, self.limit = app, limit_bytes
@@ -29,7 +30,8 @@ class Bodies:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        mine = 0
+        mine = values = 0
+        form = Headers(scope=scope).get("content-type", "").lower().startswith("multipart/form-data")
         waiting: Message | None = None  # the start of a large answer, until its body shows what is held
 
         def hold(size: int) -> bool:
@@ -41,9 +43,15 @@ class Bodies:
             return True
 
         async def received() -> Message:
+            nonlocal values
             message = await receive()
-            if not hold(len(message.get("body", b""))):
+            body = message.get("body", b"")
+            if not hold(len(body)):
                 raise HTTPException(503, BUSY, RETRY)
+            if not form:
+                values += sum(body.count(mark) for mark in (b"[", b"{", b","))
+                if values > JSON_VALUES:
+                    raise HTTPException(413, f"the body has more than {JSON_VALUES} values")
             return message
 
         async def answered(message: Message) -> None:
