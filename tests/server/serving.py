@@ -128,6 +128,10 @@ class Program:
     def ready(self):
         until(lambda: httpx.get(f"{self.url}/readyz", **LOCAL).status_code == 200, 90)
 
+    def alive(self):
+        """Wait for the server itself; its workers may still load."""
+        until(lambda: httpx.get(f"{self.url}/healthz", **LOCAL).status_code == 200, 180)
+
     def kill(self):
         workers = self.workers()
         self.process.send_signal(signal.SIGKILL)

@@ -35,7 +35,7 @@ def program(tmp_path_factory):
     folder = tmp_path_factory.mktemp("connections")
     program = Program(folder, "--body-seconds", "5", prefix=limited(FILES, FILES))
     program.folder = folder
-    program.ready()
+    program.alive()
     yield program
     program.stop()
 
@@ -82,7 +82,7 @@ def test_the_server_raises_its_own_limit_of_open_files(program, tmp_path):
     if hard < 1024:
         pytest.skip("this machine allows fewer files")
     other = Program(tmp_path, prefix=limited(300, 1024))
-    other.ready()
+    other.alive()
     assert psutil.Process(other.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (1024, 1024)
     assert other.stop() == 0
 

@@ -153,7 +153,7 @@ def program(tmp_path_factory):
     folder = tmp_path_factory.mktemp("imports")
     program = Program(folder)
     program.folder = folder
-    program.ready()
+    program.alive()
     bring(program, of_pictures([png(noise((500, 500)))]))  # what only the first one loads
     yield program
     program.stop()
