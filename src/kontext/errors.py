@@ -43,6 +43,14 @@ class Busy(KontextError):
     """Somebody else holds what is needed now (a session opened twice, a full queue)."""
 
 
+class Unavailable(Busy):
+    """The storage does not do its part now: no permission, a damaged or missing file, a locked database."""
+
+
+class NoSpace(Unavailable):
+    """The storage is full."""
+
+
 class Stale(Busy):
     """What a change builds on has itself been changed in the meantime; nothing was lost."""
 

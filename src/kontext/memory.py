@@ -24,3 +24,11 @@ def _set(parameter: int, value: int) -> None:
         ctypes.CDLL(None).mallopt(parameter, value)
     except (AttributeError, OSError, TypeError):
         pass
+
+
+def give_back() -> None:
+    """Give freed memory back to the system now, where the C library can."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        pass

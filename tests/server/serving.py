@@ -82,11 +82,12 @@ class Running:
 class Program:
     """`kontext serve` as a process of its own on a fixed port."""
 
-    def __init__(self, folder, *options, editor=FAKE):
+    def __init__(self, folder, *options, editor=FAKE, prefix=()):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self.prefix = list(prefix)
         self.log = open(folder / "log", "ab")
         self.options = [
             "--data",
@@ -100,7 +101,14 @@ class Program:
         self.start()
 
     def start(self):
-        command = [sys.executable, "-c", "from kontext.cli import main; main()", "serve", *self.options]
+        command = [
+            *self.prefix,
+            sys.executable,
+            "-c",
+            "from kontext.cli import main; main()",
+            "serve",
+            *self.options,
+        ]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
 
     def workers(self):
@@ -119,6 +127,10 @@ class Program:
 
     def ready(self):
         until(lambda: httpx.get(f"{self.url}/readyz", **LOCAL).status_code == 200, 90)
+
+    def alive(self):
+        """Wait for the server itself; its workers may still load."""
+        until(lambda: httpx.get(f"{self.url}/healthz", **LOCAL).status_code == 200, 180)
 
     def kill(self):
         workers = self.workers()

@@ -285,7 +285,8 @@ def test_a_lost_or_damaged_file_is_told_without_its_place(start, tmp_path):
     for damage in (lambda: blob.write_bytes(b"x"), blob.unlink):
         damage()
         answer = server.http.get(turn["picture"])
-        assert answer.status_code in (400, 404) and str(tmp_path) not in answer.text
+        assert answer.status_code == 503 and answer.json()["code"] == "storage"
+        assert str(tmp_path) not in answer.text
     server.stop()
 
 

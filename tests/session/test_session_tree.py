@@ -286,3 +286,29 @@ def test_walks_over_the_tree_agree_with_a_plain_model(editor, tint):
         phases=[Phase.generate],  # 25 steps are read faster than shrunk
     )
     machine().runTest()
+
+
+def test_a_long_chain_of_turns_can_be_deleted(store):
+    rows = [
+        (
+            dict(
+                number=number,
+                visited=1,
+                created=1.0,
+                parent_id=number - 1 if number else None,
+                name="",
+                kind="edit" if number else "source",
+                prompt="x",
+                seed=1,
+                settings={},
+                pixels="0" * 64,
+                facts={"size": [16, 16]},
+            ),
+            {},
+        )
+        for number in range(1500)  # SQLite lets 1000 deletions follow from one another
+    ]
+    session = store.plant(rows, name="long", owner="", editor=None)
+    assert len(session.delete(1)) == 1499 and len(session.turns) == 1
+    store.delete(store.plant(rows, name="long", owner="", editor=None).id)
+    assert [one.id for one in store.sessions()] == [session.id]

@@ -38,7 +38,9 @@ def make(
     credits: Annotated[
         float | None, typer.Option(help="Credits to spend; default: no limit.", min=0, metavar="C")
     ] = None,
-    days: Annotated[float | None, typer.Option(help="How long it is good.", min=0, metavar="D")] = None,
+    days: Annotated[
+        float | None, typer.Option(help="How long it is good; default: no end.", metavar="D")
+    ] = None,
     data: Data = None,
     database: Database = None,
     as_json: options.Json = False,
@@ -68,15 +70,19 @@ def listing(data: Data = None, database: Database = None, as_json: options.Json 
     for key in found:
         expired = key.expires is not None and key.expires < time.time()
         state = "revoked" if key.revoked else "expired" if expired else "good"
+        until = "no end" if key.expires is None else f"until {_day(key.expires)}"
         credits = "" if key.credits is None else f"  {key.credits:g} credits"
-        say(f"{key.id}  {key.start}...  {state:8}{','.join(key.scopes):10}  {key.name}{credits}")
+        scopes = ",".join(key.scopes)
+        say(f"{key.id}  {key.start}...  {state:8}{scopes:10}  {until:16}  {key.name}{credits}")
 
 
 @app.command()
 def revoke(name: KeyName, data: Data = None, database: Database = None) -> None:
     """Make a key useless; servers notice within seconds."""
     found = _keys(data, database)
-    found.change(found.find(name), revoked=True)
+    key = found.find(name)
+    found.change(key, revoked=True)
+    say(f"{key.name} ({key.id}) is revoked; servers refuse it within 5 seconds")
 
 
 @app.command()
@@ -88,7 +94,13 @@ def credits(
 ) -> None:
     """Set the credits of a key."""
     found = _keys(data, database)
-    found.change(found.find(name), credits=amount)
+    key = found.find(name)
+    found.change(key, credits=amount)
+    say(f"{key.name} ({key.id}) has {amount:g} credits now")
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
 def _keys(data: Path | None, database: str | None):

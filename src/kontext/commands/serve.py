@@ -64,6 +64,12 @@ def serve(
     ] = False,
     sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
     active_jobs: Annotated[int, typer.Option(help="Jobs of one key at a time.", min=1, metavar="N")] = 24,
+    connections: Annotated[
+        int, typer.Option(help="Open connections; fewer where few files may be open.", min=16, metavar="N")
+    ] = 2000,
+    storage: Annotated[
+        float, typer.Option(help="GiB of pictures that one key may keep; 0: no limit.", min=0, metavar="G")
+    ] = 10.0,
     grace: Annotated[
         float, typer.Option(help="Seconds for running jobs when it stops.", min=0, metavar="S")
     ] = 20.0,
@@ -74,6 +80,7 @@ def serve(
     ] = False,
     editor: Annotated[str | None, typer.Option(hidden=True)] = None,
     lease: Annotated[float, typer.Option(hidden=True)] = 10.0,
+    body_seconds: Annotated[float, typer.Option(hidden=True)] = 30.0,
 ) -> None:
     """Start the playground and the HTTP API."""
     from kontext.errors import BadRequest
@@ -105,6 +112,9 @@ def serve(
         nsfw=nsfw,
         sign=sign,
         active_jobs=active_jobs,
+        connections=connections,
+        storage_bytes=int(storage * 2**30) if storage else None,
+        body_seconds=body_seconds,
         grace_seconds=grace,
         log_prompts=log_prompts,
         lease_seconds=lease,

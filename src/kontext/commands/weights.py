@@ -90,14 +90,14 @@ def quantize(
 
 def _show_lora(data: dict[str, Any]) -> None:
     """In words for the terminal what `describe_lora` found."""
-    typer.echo(f"{data['path']}  {data['kind']} for {data['model'] or 'an unknown model'}")
+    say(f"{data['path']}  {data['kind']} for {data['model'] or 'an unknown model'}")
     for part, count in data["modules"].items():
-        typer.echo(f"  {part:<12} {count:>5} modules")
+        say(f"  {part:<12} {count:>5} modules")
     if data["ranks"]:
-        typer.echo(f"  rank         {', '.join(map(str, data['ranks']))}")
-    typer.echo(f"  alpha        {data['alpha'] or 'not given: the rank'}")
+        say(f"  rank         {', '.join(map(str, data['ranks']))}")
+    say(f"  alpha        {data['alpha'] or 'not given: the rank'}")
     for warning in data["warnings"]:
-        typer.echo(f"  note: {warning}")
+        say(f"  note: {warning}")
 
 
 def _show(found: Checkpoint, as_json: bool) -> None:

@@ -40,6 +40,7 @@ def allowed(scope: str) -> Callable:
     ) -> Key:
         state = request.app.state
         if not state.service.settings.keys_needed:
+            request.state.owner = EVERYBODY.id
             return EVERYBODY
         text = header or (bearer.credentials if bearer else None)
         token = request.cookies.get(COOKIE)
@@ -56,6 +57,7 @@ def allowed(scope: str) -> Callable:
                 f"this key does not allow to {SCOPES[scope]}; ask the operator for the scope {scope!r}"
             )
         state.rates.take(key.id, key.rate_per_minute or state.service.settings.rate_per_minute)
+        request.state.owner = key.id
         return key
 
     return caller

@@ -16,19 +16,23 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from kontext.errors import BadPicture, BadRequest, Busy, KontextError, NotFound
+from kontext.errors import BadPicture, BadRequest, Busy, KontextError, NoSpace, NotFound, Unavailable
 from kontext.server.errors import (
     Forbidden,
     NoCredits,
     NoKey,
     NotReady,
     QueueFull,
+    QuotaFull,
     Refused,
     TooLarge,
     TooOften,
 )
+from kontext.session.blobs import FULL
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,9 @@ STATES: dict[type[KontextError], tuple[int, str, str]] = {
     TooLarge: (413, "too_large", "invalid_request_error"),
     NotReady: (503, "not_ready", "server_error"),
     Refused: (400, "moderation_blocked", "image_generation_user_error"),
+    QuotaFull: (507, "quota", "insufficient_quota"),
+    NoSpace: (507, "no_space", "server_error"),
+    Unavailable: (503, "storage", "server_error"),
     NotFound: (404, "not_found", "invalid_request_error"),
     Busy: (409, "busy", "conflict_error"),
     BadPicture: (400, "bad_picture", "invalid_request_error"),
@@ -57,6 +64,7 @@ CODES = {status: code for status, code, _ in STATES.values()} | {
     405: "no_such_method",
     408: "too_slow",
     422: "invalid",
+    503: "not_ready",
 }
 
 
@@ -94,7 +102,7 @@ def first_problem(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> tuple[s
 def explain(error: KontextError) -> JSONResponse:
     status, code, kind = next(state for known, state in STATES.items() if isinstance(error, known))
     headers = None
-    if status == 429:
+    if status in (429, 503):
         wait = error.wait_seconds if isinstance(error, TooOften) else RETRY_SECONDS
         headers = {"retry-after": str(max(1, math.ceil(wait)))}
     return answer(status, str(error), code, kind, headers=headers, param=error.param)
@@ -121,6 +129,22 @@ def install(app: FastAPI) -> None:
         code = CODES.get(error.status_code, "error")
         return answer(error.status_code, str(error.detail), code, headers=dict(error.headers or {}))
 
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return answer(400, "the client went away before its request was whole", "bad_request")
+
+    @app.exception_handler(OSError)
+    async def _system(request: Request, error: OSError) -> JSONResponse:
+        log.error("a request failed: %s", error)
+        full = error.errno in FULL
+        kind = NoSpace if full else Unavailable
+        return explain(kind(f"the server's storage {'is full' if full else 'cannot be used now'}"))
+
+    @app.exception_handler(SQLAlchemyError)
+    async def _database(request: Request, error: SQLAlchemyError) -> JSONResponse:
+        log.error("a request failed", exc_info=error)
+        return explain(Unavailable("the database cannot be used now"))
+
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         return answer(500, "the server failed; its log says why", "failed", "server_error")
@@ -137,6 +161,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
         413: "Too large",
         422: "A field is missing or of the wrong type",
         429: "Too many jobs or requests; see Retry-After",
-        503: "Loading or stopping",
+        503: "Loading, stopping, or the storage cannot be used now",
+        507: "The storage of the server, or of the key, is full",
     }.items()
 }

@@ -13,6 +13,7 @@ import kontext
 from kontext import __version__
 from kontext.server import answers
 from kontext.server.addresses import Addresses
+from kontext.server.bodies import Bodies
 from kontext.server.inputs import Inputs
 from kontext.server.keys import Keys, Rates
 from kontext.server.limits import Gate
@@ -63,5 +64,6 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     for one in routers:
         app.include_router(one.router)
     app.mount("/", Playground(PLAYGROUND, known, settings.base_path))
+    app.add_middleware(Bodies, limit_bytes=settings.bodies_bytes)
     app.add_middleware(Gate, settings=settings, figures=figures)
     return app

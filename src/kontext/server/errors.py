@@ -29,6 +29,10 @@ class NoCredits(KontextError):
     """The credits of a key are spent."""
 
 
+class QuotaFull(KontextError):
+    """The storage that a key may fill is full."""
+
+
 class TooLarge(KontextError):
     """A body or picture above the limits."""
 

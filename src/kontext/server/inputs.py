@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import copy
 import hashlib
 import io
 from collections import OrderedDict
@@ -24,7 +25,6 @@ from kontext.session.pixels import to_png
 
 DATA_HEAD = 1000  # characters of a data URL before its comma, at most
 SCHEME = 32  # characters of the scheme of a URL, at most
-DECODERS = 2  # pictures opened at the same time, for memory's sake
 REMEMBERED = 256
 """Pictures that are known again by their bytes: many prompts for one picture are the usual work."""
 
@@ -43,36 +43,54 @@ class Inputs:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._decoding = asyncio.Semaphore(DECODERS)
+        self.owner = ""
+        self.decoders = service.decoders
         self._known: OrderedDict[tuple, Kept] = OrderedDict()
+
+    def of(self, owner: str) -> Inputs:
+        """The same for a key, whose storage is counted."""
+        bound = copy.copy(self)
+        bound.owner = owner
+        return bound
 
     async def keep(
         self, data: bytes, name: str = "the picture", *, tolerance: int = 2, mask: bool = False
     ) -> Kept:
         """Decode and store. `mask`: a picture whose transparent part means "may change" becomes white there.
 
-        Raises BadPicture, TooLarge, Refused.
+        Raises BadPicture, TooLarge, Refused, QueueFull, QuotaFull.
         """
+        quotas = self.service.quotas
+        await asyncio.to_thread(quotas.check, self.owner)
         digest = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
         key = (digest, name, tolerance, mask)
         kept = self._known.pop(key, None)
         if kept is None or not self.service.store.blobs.touch(kept.sha256):
-            async with self._decoding:
-                kept = await asyncio.to_thread(self._keep, data, name, tolerance, mask)
+            pixels = await asyncio.to_thread(self.pixels, data, name)
+            self.decoders.check_room(pixels)
+            kept = await self.decoders.run(pixels, self._keep, data, name, tolerance, mask)
+            await asyncio.to_thread(quotas.add, self.owner, kept.sha256)
         self._known[key] = kept
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return kept
 
-    def _keep(self, data: bytes, name: str, tolerance: int, mask: bool) -> Kept:
+    def pixels(self, data: bytes, name: str) -> int:
+        """How many pixels a picture has by its head; 0 where the loader has to say what is wrong.
+
+        Raises TooLarge.
+        """
         limit = self.service.settings.picture_pixels
         try:
             with Image.open(io.BytesIO(data), formats=pictures.READABLE) as image:
                 width, height = image.size
         except Exception:
-            width = height = 0  # the loader below says what is wrong
+            return 0
         if width * height > limit:
-            raise TooLarge(f"{name}: {width}x{height} pixels; at most {limit / 1e6:.0f} million are taken")
+            raise TooLarge(f"{name}: {width}x{height} pixels; at most {limit / 1e6:.0f} million are allowed")
+        return width * height
+
+    def _keep(self, data: bytes, name: str, tolerance: int, mask: bool) -> Kept:
         picture = pictures.load(data, name)
         if reason := self.service.moderator.input(picture.flat, tolerance):
             raise Refused(reason)

@@ -17,7 +17,8 @@ from kontext.server.schema import keys
 from kontext.session import Store
 
 SCOPES = {"read": "look at one's own sessions and jobs", "edit": "make pictures", "metrics": "read /metrics"}
-REMEMBER_SECONDS = 5.0  # how soon a revoked key is refused by every server
+MAX_NAME, MAX_DAYS = 200, 36500
+REMEMBER_SECONDS = 4.0  # how soon a revoked key is refused by every server
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,38 @@ class Keys:
         credits: float | None = None,
         days: float | None = None,
     ) -> tuple[Key, str]:
-        """A new key, and its text, which is not kept. Raises BadRequest."""
+        """A new key, and its text, which is not kept.
+
+        Raises BadRequest for an unknown scope, for days or numbers that are not positive, and for a name that
+        is empty, not printable, or that of another good key.
+        """
+        name = name.strip()
+        if not name or len(name) > MAX_NAME or not name.isprintable():
+            raise BadRequest(f"a key needs a name of 1 to {MAX_NAME} printable characters")
+        if days is not None and not 0 < days <= MAX_DAYS:
+            raise BadRequest(
+                f"days must be above 0 and at most {MAX_DAYS}, got {days:g}; leave it out for no end"
+            )
         scopes = list(dict.fromkeys(scopes))
         if unknown := [scope for scope in scopes if scope not in SCOPES]:
             raise BadRequest(f"no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
         text, now = f"kontext_{secrets.token_urlsafe(32)}", time.time()
         row: dict[str, Any] = dict(
             id=secrets.token_hex(8),
-            name=name[:200],
+            name=name,
             start=text[:12],
             scopes=scopes,
             rate_per_minute=rate_per_minute,
             active_jobs=active_jobs,
             credits=credits,
             created=now,
-            expires=now + 86400 * days if days else None,
+            expires=None if days is None else now + 86400 * days,
             revoked=False,
         )
+        good = sql.and_(keys.c.revoked.is_(False), sql.or_(keys.c.expires.is_(None), keys.c.expires > now))
         with self.store.writing() as db:
+            if db.scalar(sql.select(keys.c.id).where(keys.c.name == name, good)):
+                raise BadRequest(f"a key named {name!r} exists; revoke it first or choose another name")
             db.execute(keys.insert().values(**row, hash=_hash(text)))
         return Key(**row), text
 
@@ -119,6 +134,18 @@ class Keys:
             self._known[value] = (time.monotonic(), key)
         good = key is not None and not key.revoked and (key.expires is None or key.expires > time.time())
         return key if good else None
+
+    def is_good(self, key: Key) -> bool:
+        """Whether a key is still good, by the database as it is now."""
+        query = sql.select(keys.c.expires).where(keys.c.id == key.id, keys.c.revoked.is_(False))
+        with self.store.reading() as db:
+            row = db.execute(query).one_or_none()
+        return row is not None and (row.expires is None or row.expires > time.time())
+
+    def credits(self, key: Key) -> float | None:
+        """What a key has left by the database as it is now; None where it is not counted."""
+        with self.store.reading() as db:
+            return db.scalar(sql.select(keys.c.credits).where(keys.c.id == key.id))
 
 
 class Rates:

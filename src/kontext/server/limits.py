@@ -57,6 +57,11 @@ class Gate:
                 headers.setdefault("x-content-type-options", "nosniff")
                 headers.setdefault("referrer-policy", "no-referrer")
                 headers.setdefault("x-frame-options", "DENY")
+                # Signed samples may be shown anywhere; the rest tells no other page even that it is there.
+                sample = scope["path"].startswith("/v1/samples/")
+                headers.setdefault(
+                    "cross-origin-resource-policy", "cross-origin" if sample else "same-origin"
+                )
                 if "content-security-policy" not in headers:
                     headers["content-security-policy"] = "default-src 'none'; frame-ancestors 'none'"
                 route = getattr(scope.get("route"), "path", "other")

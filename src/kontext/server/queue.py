@@ -202,8 +202,14 @@ class Queue:
 
     # For those who run
 
-    def claim(self, count: int, shape_of: Callable[[Any], Any] = attrgetter("shape")) -> list[Job]:
+    def claim(
+        self,
+        count: int,
+        shape_of: Callable[[Any], Any] = attrgetter("shape"),
+        room_of: Callable[[Any], int] | None = None,
+    ) -> list[Job]:
         """The next job, with up to `count` - 1 others that can share its batch, now held by this runner.
+        `room_of` says how many jobs like the first one a batch may have.
 
         A job whose worker died before is run alone, so that it cannot take others with it again.
         """
@@ -219,6 +225,7 @@ class Queue:
             if not first.attempts:
                 alike = (row for row in waiting[1:] if not row.attempts and row.kind == first.kind)
                 shape = shape_of(first)
+                count = min(count, room_of(first)) if room_of else count
                 batch += [row for row in alike if shape_of(row) == shape][: count - 1]
             ids = [row.id for row in batch]
             held = dict(state="running", runner=self.runner, lease=now + self.lease_seconds, started=now)

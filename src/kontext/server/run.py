@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -10,41 +11,47 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import uvicorn
 
 from kontext.errors import BadConfig
 from kontext.server.app import create_app
+from kontext.server.connections import (
+    ACCEPTED_AT_ONCE,
+    Connection,
+    Connections,
+    bounds_of,
+    raise_file_limit,
+)
 from kontext.server.keys import Keys
 from kontext.server.launch import Launched
+from kontext.server.logs import JsonLines, Throttle
 from kontext.server.service import Service
 from kontext.server.settings import Settings
-from kontext.terminal import json_text, log_handler
+from kontext.terminal import log_handler
 
 log = logging.getLogger(__name__)
 
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line, for log collectors."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json_text(line)
+WAITING_CONNECTIONS = 2048  # that the system holds until they are accepted
 
 
 class Program(uvicorn.Server):
     """uvicorn that ends streams at the first signal, and works at the second."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, connections: Connections) -> None:
         super().__init__(config)
-        self.service = service
+        self.service, self.connections = service, connections
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(WAITING_CONNECTIONS)  # asyncio has set it to what it accepts at once
+        self._sweep = asyncio.create_task(self.connections.sweep())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._sweep.cancel()
+        await super().shutdown(sockets)
 
     def handle_exit(self, number: int, frame) -> None:
         self.service.begin_stop()
@@ -63,11 +70,12 @@ def run(
     handler = log_handler("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if log_format == "json":
         handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[Throttle(handler)])
     warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd files are no news for an operator
 
     sys.setswitchinterval(0.0005)  # threads that write results let the one that takes requests pass
 
+    connections = Connections(bounds_of(settings, raise_file_limit()))
     listener = _listen(settings)
     port = listener.getsockname()[1]
     service = Service(settings, launched)
@@ -75,6 +83,9 @@ def run(
         tell("keys are needed on this address and there are none yet: make one with `kontext keys make NAME`")
     config = uvicorn.Config(
         create_app(settings, service),
+        http=partial(Connection, table=connections),  # type: ignore[arg-type]
+        ws="none",
+        backlog=ACCEPTED_AT_ONCE,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -86,7 +97,7 @@ def run(
     shown = "localhost" if settings.loopback or settings.host in ("0.0.0.0", "::") else settings.host
     url = settings.public_url or f"http://{shown}:{port}"
     threading.Thread(target=_announce, args=(service, url, open_page, tell), daemon=True).start()
-    server = Program(config, service)
+    server = Program(config, service, connections)
     signal.signal(signal.SIGTERM, server.handle_exit)
     server.run(sockets=[listener])
     if not server.started:
@@ -100,7 +111,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-        listener.listen(2048)
+        listener.listen(WAITING_CONNECTIONS)
     except OSError as error:
         listener.close()
         words = f"{settings.host} port {settings.port} cannot be used ({error.strerror})"

@@ -22,7 +22,8 @@ from typing import Any
 
 from kontext.engine.requests import Result
 from kontext.engine.sizes import plan_edit, plan_generate
-from kontext.errors import BadRequest, Busy, Cancelled, KontextError, NotFound
+from kontext.errors import BadRequest, Busy, Cancelled, KontextError, NotFound, Unavailable
+from kontext.server.decoders import Decoders
 from kontext.server.errors import CannotLoad, WorkerDied
 from kontext.server.executor import Worker, make_workers
 from kontext.server.hub import Hub
@@ -30,6 +31,7 @@ from kontext.server.launch import Launched
 from kontext.server.moderation import Moderator, make_moderator
 from kontext.server.outputs import encoded, sample_path, server_secret
 from kontext.server.queue import Job, Queue
+from kontext.server.quotas import Quotas
 from kontext.server.settings import Settings
 from kontext.server.views import task_view, turn_view
 from kontext.server.webhooks import deliver
@@ -45,6 +47,10 @@ POSITION_DELAY = 0.02  # before a look: a job that starts at once has no positio
 POLL_SECONDS = 1.0  # how soon work of other servers, or work given back by dead ones, is seen
 PREFILLS_KEPT = 512
 TIDY_SECONDS = 3600.0
+RESULTS_AT_ONCE = 4  # times the largest picture: what one request may ask for
+BATCH_PIXELS = 64 * 2**20  # of results that a worker makes at a time
+STORAGE_SECONDS = 3.0  # between two looks at the storage
+STORAGE_ANSWER_SECONDS = 3.0  # within which the database lets itself be written
 
 
 class Service:
@@ -61,11 +67,14 @@ class Service:
         )
         self.secret = server_secret(self.store)
         self.identity = own_identity(settings.folder / "signing") if settings.sign else None
+        self.decoders = Decoders()
+        self.quotas = Quotas(self.store, settings.storage_bytes)
         self.hub = Hub(self._watch)
         self.moderator: Moderator = make_moderator(settings)
         self.workers: list[Worker] = make_workers(settings, launched)
         self.card: Card | None = None
         self.trouble: str | None = None  # why no model could be loaded; may name files of this machine
+        self.storage_trouble: str | None = None
         self.stopping = False
         self.ended: Counter[str] = Counter()  # jobs by last state, for the metrics
         self.busy_seconds = 0.0
@@ -97,7 +106,8 @@ class Service:
         self.loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="service"))
         self._loops = [asyncio.create_task(self._work(place)) for place in range(len(self.workers))]
         self._loops += [
-            asyncio.create_task(loop()) for loop in (self._beat, self._webhooks, self._tidy, self._positions)
+            asyncio.create_task(loop())
+            for loop in (self._beat, self._webhooks, self._tidy, self._positions, self._watch_storage)
         ]
 
     async def stop(self) -> None:
@@ -115,6 +125,7 @@ class Service:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        self.decoders.close()
         self.store.close()
 
     def begin_stop(self) -> None:
@@ -134,6 +145,8 @@ class Service:
             raise Busy("the server is stopping; try again in a moment")
         if self.card:
             await asyncio.to_thread(self.card.check_prompt, requests[0]["edit"]["prompt"])
+        self._check_output(about["shape"], len(requests))
+        await asyncio.to_thread(self.quotas.check, about["owner"])
         reason = refused or self.moderator.prompt(requests[0]["edit"]["prompt"])
         jobs = await asyncio.to_thread(self.queue.submit, requests, refused=reason, **about)
         if self.settings.log_prompts:
@@ -144,6 +157,21 @@ class Service:
         self._wake()
         self.moved()
         return jobs
+
+    def _check_output(self, shape: str, count: int) -> None:
+        """Raises BadRequest for results that would be larger than inputs may be."""
+        size = output_size(shape, self.card.sizes if self.card else ((256, 256),))
+        if size is None:
+            return  # the editor says what is wrong
+        pixels, most = size[0] * size[1], self.settings.picture_pixels
+        if pixels > most:
+            wrong = f"the result would have {size[0]}x{size[1]} pixels"
+            raise BadRequest(f"{wrong}; at most {most / 1e6:.0f} million are allowed")
+        if pixels * count > RESULTS_AT_ONCE * most:
+            wrong = f"{count} results of {size[0]}x{size[1]} pixels"
+            raise BadRequest(
+                f"{wrong}; at most {RESULTS_AT_ONCE * most / 1e6:.0f} million at a time are allowed"
+            )
 
     async def cancel(self, job: Job) -> Job:
         """The job as it is afterwards; one that has ended stays as it is."""
@@ -199,10 +227,10 @@ class Service:
         return task
 
     async def _prefill(self, sha256: str) -> float | None:
-        data = await asyncio.to_thread(self.store.blobs.get, sha256)
         try:
+            data = await asyncio.to_thread(self.store.blobs.get, sha256)
             told = await asyncio.gather(*(worker.prefill(data) for worker in self.workers if worker.alive))
-        except WorkerDied:
+        except (WorkerDied, Unavailable):
             return None
         seconds = [one for one in told if not isinstance(one, Failure)]
         return max(seconds, default=None)
@@ -261,7 +289,9 @@ class Service:
 
     async def _claim(self, worker: Worker) -> list[tuple[Job, Work]]:
         """The next batch with its pictures; empty when nobody waits."""
-        batch = await asyncio.to_thread(self.queue.claim, self.settings.max_batch, self._shape)
+        batch = await asyncio.to_thread(
+            self.queue.claim, self.settings.max_batch, self._shape, self._batch_room
+        )
         self._running.update({job.id: (worker, job) for job in batch})
         self._left_queue.update(job.id for job in batch)
         loaded = []
@@ -300,6 +330,12 @@ class Service:
 
     def _shape(self, row: Any) -> Any:
         return canvas_shape(row.shape, self.card.sizes) if self.card else row.shape
+
+    def _batch_room(self, row: Any) -> int:
+        """How many jobs like this one fit into a batch, for memory's sake."""
+        size = output_size(row.shape, self.card.sizes) if self.card else None
+        pixels = size[0] * size[1] if size else 1
+        return max(1, BATCH_PIXELS // pixels)
 
     async def _run(self, worker: Worker, loaded: list[tuple[Job, Work]], finishing: asyncio.Event) -> None:
         """One batch on a worker. `finishing` is set after its last step, or when it ends otherwise."""
@@ -358,12 +394,13 @@ class Service:
             return
         try:
             tolerance = job.request.get("output", {}).get("safety_tolerance", 2)
+            pixels = result.size[0] * result.size[1]
             if reason := await asyncio.to_thread(self.moderator.output, result.picture, tolerance):
                 await self._end(job, "refused", reason)
             elif job.session_id:
-                self._tell_end(*await asyncio.to_thread(self._keep_turn, job, result))
+                self._tell_end(*await self.decoders.run(pixels, self._keep_turn, job, result))
             else:
-                kept = await asyncio.to_thread(encoded, self.store, job, result, self.identity)
+                kept = await self.decoders.run(pixels, encoded, self.store, job, result, self.identity)
                 await self._end(job, "done", result=kept)
                 return
         except Cancelled:
@@ -438,8 +475,8 @@ class Service:
         try:
             session = await asyncio.to_thread(self.store.open, job.session_id or "")
             await self.prefill(session.tree.find(job.id).blobs["picture"][0])
-        except NotFound:
-            pass  # deleted already
+        except (NotFound, Unavailable):
+            pass  # deleted already, or the storage fails: an edit will say so
 
     def moved(self) -> None:
         """The queue has changed: those who wait are told soon, a crowd of changes at once."""
@@ -483,6 +520,22 @@ class Service:
             except Exception:
                 log.exception("the heartbeat failed")
             await asyncio.sleep(self.settings.lease_seconds / 4)
+
+    async def _watch_storage(self) -> None:
+        """Keep `storage_trouble` up to date."""
+        while True:
+            probe = asyncio.create_task(asyncio.to_thread(self.store.probe))
+            if not (await asyncio.wait([probe], timeout=STORAGE_ANSWER_SECONDS))[0]:
+                self.storage_trouble = "the database does not answer"
+            try:
+                await probe
+                self.storage_trouble = None
+            except Unavailable as error:
+                self.storage_trouble = str(error)
+            except Exception:
+                log.exception("the storage could not be looked at")
+                self.storage_trouble = "the storage cannot be used now"
+            await asyncio.sleep(STORAGE_SECONDS)
 
     async def _webhooks(self) -> None:
         while True:
@@ -546,6 +599,19 @@ def shape_of(
     own = f"{size[0]}x{size[1]}" if size else ""
     wish = edit.get("size")
     return f"{own}|{wish if wish is not None else ''}|{sizes}|{edit.get('steps')}|{edit.get('guidance')}"
+
+
+@lru_cache(4096)
+def output_size(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int] | None:
+    """(width, height) of the result of a shape (see `shape_of`); None where it cannot be."""
+    own, wish, *_ = shape.split("|")
+    try:
+        width, height = own.split("x") if own else ("0", "0")
+        size = int(width), int(height)
+        plan = plan_edit(size, wish or "match", sizes) if own else plan_generate(wish or None, sizes)
+    except (BadRequest, ValueError):
+        return None
+    return plan.output
 
 
 @lru_cache(4096)

@@ -62,10 +62,25 @@ class Settings:
     cost: float = 4.0
     """Credits of one picture, for keys that have a credit limit."""
 
+    storage_bytes: int | None = 10 * 2**30
+    """Pictures of one key: of its sessions, uploads and jobs. None: no limit. Not counted without keys."""
+
     body_bytes: int = 40 * 2**20
     picture_pixels: int = 32 * 2**20
     body_seconds: float = 30.0
-    """The longest pause within a request body."""
+    """The longest pause within a request body; and the time for the whole of it, beside `body_rate`."""
+    body_rate: int = 16 * 2**10
+    """Bytes a second: what was received of a body at this rate adds to its time."""
+    bodies_bytes: int = 512 * 2**20
+    """Bodies of requests in memory at a time, all together; answers of over 1 MiB likewise."""
+    head_seconds: float = 10.0
+    """The time for a request head, from the first byte or from the start of the connection."""
+    stall_seconds: float = 30.0
+    """An answer of which a client reads less than 64 KiB in this time is given up."""
+    connections: int = 2000
+    """Open connections; fewer where the system allows fewer open files."""
+    connections_per_address: int = 256
+    """Of one address; not counted on loopback and behind a proxy (`public_url`)."""
     sample_seconds: float = 600.0
     """How long a sample URL is good."""
     job_days: float = 7.0

@@ -1,7 +1,8 @@
 """A session as one file: a zip with `manifest.json` and the pictures as `blobs/SHA256`, stored as they are.
 
 Reading trusts nothing: names, sizes, checksums, the manifest to the last key, that the turns form one tree,
-and that every picture is the one its turn describes, are all checked before the first row is written.
+and that every picture is the one its turn describes, are all checked before anything is written. Of a picture
+only its pixels are taken over: it is encoded anew, and stored under the name of the new file.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import json
 import os
 import re
 import secrets
+import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from kontext.errors import BadRequest, KontextError, NotFound
+from kontext.engine.pictures import MAX_PIXELS, check_limits
+from kontext.errors import BadRequest, KontextError, NotFound, Unavailable
 from kontext.session import rules
-from kontext.session.pixels import digest, from_png
+from kontext.session.blobs import storage
+from kontext.session.pixels import HEADER_BYTES, digest, from_png, png_size, to_png
 from kontext.session.provenance import RULES
 from kontext.session.session import FACTS, MAX_NAME, Session
 from kontext.session.store import Store
@@ -29,6 +35,43 @@ FORMAT, VERSION = "kontext-session", 1
 MANIFEST, BLOB = "manifest.json", re.compile(r"blobs/([0-9a-f]{64})")
 MAX_MANIFEST_BYTES, MAX_BLOB_BYTES, MAX_BYTES, MAX_TURNS = 16 << 20, 1 << 28, 1 << 33, 10_000
 ROLES = {"picture": 1, "region": 1, "mask": 1, "markup": 1, "reference": 16}  # at most so many of each
+
+
+MIB = 2**20
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+BLOCK_BYTES = 4096  # a file takes whole blocks of a disk
+ROW_COPIES = 3  # a row lies in its table, in indexes, and for a while in the log of the database
+TURN_BYTES, NAME_BYTES = 500, 200  # of the rows of a turn and of the name of a picture, beside their text
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may cost: bytes and pixels."""
+
+    manifest_bytes: int
+    inflated_bytes: int
+    """Of all entries as they are read."""
+    picture_pixels: int
+    pixels: int
+    """Of all pictures together."""
+    stored_bytes: int
+    """Of the new pictures and rows, with what disk and database add."""
+
+    @classmethod
+    def of_sent(cls, sent_bytes: int, picture_pixels: int) -> Limits:
+        """The limits of a file of `sent_bytes` from a stranger (docs/operations.md)."""
+        return cls(
+            manifest_bytes=min(MAX_MANIFEST_BYTES, MIB + 4 * sent_bytes),
+            inflated_bytes=8 * MIB + 8 * sent_bytes,
+            picture_pixels=picture_pixels,
+            pixels=min(picture_pixels + 64 * sent_bytes, 16 * picture_pixels),
+            stored_bytes=3 * MIB + 5 * sent_bytes,
+        )
+
+    @classmethod
+    def of_own(cls) -> Limits:
+        """The limits of a file that the person at this machine opens."""
+        return cls(MAX_MANIFEST_BYTES, MAX_BYTES, MAX_PIXELS, MAX_BYTES, MAX_BYTES)
 
 
 def _names(limit: int) -> rules.Rule:
@@ -84,41 +127,66 @@ def save(session: Session, path: str | os.PathLike) -> Path:
     return path
 
 
-def load(store: Store, source: str | os.PathLike | bytes, *, owner: str = "", editor: Any = None) -> Session:
+def load(
+    store: Store,
+    source: str | os.PathLike | bytes,
+    *,
+    owner: str = "",
+    editor: Any = None,
+    limits: Limits | None = None,
+) -> Session:
     """Read such a file into a store, as a new session. Raises NotFound, and BadRequest for anything not as it
     should be.
     """
     what = "this session file" if isinstance(source, bytes) else os.fspath(source)
-    try:
-        with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
-            manifest = _manifest(archive)
-            _blobs(archive, manifest["turns"], store)
-    except FileNotFoundError:
-        raise NotFound(f"{what}: there is no such file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
-        raise BadRequest(f"{what}: not a session file, or a damaged one ({error})") from None
-    except KontextError as error:
-        raise BadRequest(f"{what} is refused: {error}") from None
+    limits = limits or Limits.of_own()
+    with tempfile.TemporaryFile(prefix="kontext-import-") as spool:
+        try:
+            with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
+                manifest = _manifest(archive, limits)
+                encoded = _pictures(archive, manifest["turns"], limits, spool)
+        except FileNotFoundError:
+            raise NotFound(f"{what}: there is no such file") from None
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:
+            raise BadRequest(f"{what}: not a session file, or a damaged one ({error})") from None
+        except Unavailable:
+            raise
+        except KontextError as error:
+            raise BadRequest(f"{what} is refused: {error}") from None
+        new_names: dict[str, str] = {}
+        for sha256, (start, size) in encoded.items():
+            spool.seek(start)
+            new_names[sha256] = store.blobs.put(spool.read(size))
     position = {turn["number"]: at for at, turn in enumerate(manifest["turns"])}
-    rows = []
+    rows: list[tuple[dict[str, Any], Mapping[str, list[str]]]] = []
     for turn in manifest["turns"]:
         row = {key: turn[key] for key in TURN if key not in ("parent", "blobs")}
         row["parent_id"] = None if turn["parent"] is None else position[turn["parent"]]
-        rows.append((row, turn["blobs"]))
+        blobs = {role: [new_names[sha256] for sha256 in names] for role, names in turn["blobs"].items()}
+        rows.append((row, blobs))
     return store.plant(rows, name=manifest["name"], owner=owner, editor=editor)
 
 
-def _manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
+def _manifest(archive: zipfile.ZipFile, limits: Limits) -> dict[str, Any]:
     """The entries and the manifest, checked down to the tree."""
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     strange = [name for name in names if name != MANIFEST and not BLOB.fullmatch(name)]
     if strange or len(set(names)) < len(names) or MANIFEST not in names:
         raise BadRequest(f"its entries are not one {MANIFEST} and blobs, each once ({str(strange[:1])[:80]})")
-    if sum(entry.file_size for entry in entries) > MAX_BYTES:
-        raise BadRequest(f"it says it holds more than {MAX_BYTES >> 30} GiB")
+    if any(entry.compress_type not in COMPRESSIONS for entry in entries):
+        raise BadRequest("its entries are compressed in a way that session files do not use")
+    if sum(entry.file_size for entry in entries) > limits.inflated_bytes:
+        raise BadRequest(f"it says it holds more than {_mib(limits.inflated_bytes)}")
     try:
-        manifest = json.loads(_read(archive, MANIFEST, MAX_MANIFEST_BYTES))
+        manifest = json.loads(_read(archive, MANIFEST, limits.manifest_bytes))
     except (ValueError, RecursionError):
         raise BadRequest("its manifest is no JSON") from None
     if type(manifest) is not dict or manifest.get("format") != FORMAT:
@@ -131,40 +199,84 @@ def _manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
     if type(turns) is not list or not 1 <= len(turns) <= MAX_TURNS:
         raise BadRequest(f"it has no turns or more than {MAX_TURNS}")
     seen: set[int] = set()
+    last = -1
     for at, turn in enumerate(turns):
         if type(turn) is not dict or set(turn) != set(TURN):
             raise BadRequest(f"entry {at} of its turns has not exactly the keys {', '.join(TURN)}")
         wrong = [key for key, rule in TURN.items() if not rule(turn[key])]
         if wrong:
             raise BadRequest(f"turn {turn['number']!s:.20} has an impossible {wrong[0]}")
-        in_order = not seen or turn["number"] > max(seen)
+        in_order = turn["number"] > last
         if not in_order or (turn["parent"] is None) != (at == 0) or not (at == 0 or turn["parent"] in seen):
             raise BadRequest(f"turn {turn['number']} does not follow from an earlier turn: no tree")
         if (turn["kind"] == "edit") == (at == 0 and turn["parent"] is None):
             raise BadRequest(f"turn {turn['number']} is of kind {turn['kind']}, which cannot be there")
-        seen.add(turn["number"])
+        last = turn["number"]
+        seen.add(last)
     return manifest
 
 
-def _blobs(archive: zipfile.ZipFile, turns: list[dict[str, Any]], store: Store) -> None:
-    """Keep the pictures, each checked to be what its name and its turn say."""
+def _pictures(
+    archive: zipfile.ZipFile, turns: list[dict[str, Any]], limits: Limits, spool: IO[bytes]
+) -> dict[str, tuple[int, int]]:
+    """The pictures encoded anew in `spool`, each checked to be what its name and its turn say.
+
+    Answers (start, size) in `spool` by the name in the archive.
+    """
     named = _named(turns)
     present = {match[1] for name in archive.namelist() if (match := BLOB.fullmatch(name))}
     if named != present:
         odd = sorted(named ^ present)[0]
         raise BadRequest(f"the picture {odd[:12]}... is {'missing' if odd in named else 'named by no turn'}")
-    described: dict[str, set[str]] = {}
+    described: dict[str, set[tuple[str, int, int]]] = {}
     for turn in turns:
         for sha256 in turn["blobs"].get("picture", ()):
-            described.setdefault(sha256, set()).add(turn["pixels"])
+            described.setdefault(sha256, set()).add((turn["pixels"], *turn["facts"]["size"]))
+    sizes = _sizes(archive, named, limits)
+    names = sum(len(given) for turn in turns for given in turn["blobs"].values())
+    rows = archive.getinfo(MANIFEST).file_size + TURN_BYTES * len(turns) + NAME_BYTES * names
+    stored, inflated = ROW_COPIES * rows, 0
+    encoded: dict[str, tuple[int, int]] = {}
     for sha256 in sorted(named):
-        data = _read(archive, f"blobs/{sha256}", MAX_BLOB_BYTES)
+        if stored > limits.stored_bytes or inflated > limits.inflated_bytes:
+            raise BadRequest(f"it would take more than {_mib(limits.stored_bytes)} of storage")
+        width, height = sizes[sha256]
+        # Four bytes a pixel, uncompressed, and room for what other programs write beside the pixels.
+        data = _read(archive, f"blobs/{sha256}", min(MAX_BLOB_BYTES, 5 * width * height + MIB // 16))
         if hashlib.sha256(data).hexdigest() != sha256:
             raise BadRequest(f"the picture {sha256[:12]}... is damaged")
-        pixels = digest(from_png(data))
-        if described.get(sha256, {pixels}) != {pixels}:
+        inflated += len(data)
+        picture = from_png(data)
+        found = digest(picture), width, height
+        if described.get(sha256, {found}) != {found}:
             raise BadRequest(f"the picture {sha256[:12]}... is not the one its turn describes")
-        store.blobs.put(data)
+        data = to_png(picture)
+        encoded[sha256] = spool.tell(), len(data)
+        with storage("the pictures cannot be unpacked"):
+            spool.write(data)
+        stored += -(-len(data) // BLOCK_BYTES) * BLOCK_BYTES
+    if stored > limits.stored_bytes:
+        raise BadRequest(f"it would take more than {_mib(limits.stored_bytes)} of storage")
+    return encoded
+
+
+def _sizes(archive: zipfile.ZipFile, named: Iterable[str], limits: Limits) -> dict[str, tuple[int, int]]:
+    """(width, height) of every picture by its name, from their heads alone: nothing is decoded yet."""
+    sizes: dict[str, tuple[int, int]] = {}
+    total = 0
+    for sha256 in named:
+        with archive.open(f"blobs/{sha256}") as file:
+            width, height = sizes[sha256] = png_size(file.read(HEADER_BYTES))
+        check_limits((width, height), f"the picture {sha256[:12]}...")
+        if width * height > limits.picture_pixels:
+            most = limits.picture_pixels / 1e6
+            raise BadRequest(
+                f"it has a picture of {width}x{height} pixels; at most {most:.0f} million are allowed"
+            )
+        total += width * height
+        if total > limits.pixels:
+            raise BadRequest(f"its pictures have more than {limits.pixels / 1e6:.0f} million pixels together")
+    return sizes
 
 
 def _named(turns: list[dict[str, Any]]) -> set[str]:
@@ -176,5 +288,9 @@ def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     with archive.open(name) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise BadRequest(f"{name} is larger than {limit >> 20} MiB")
+        raise BadRequest(f"{name} is larger than {_mib(limit)}")
     return data
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.1f}".removesuffix(".0") + " MiB"

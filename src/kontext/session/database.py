@@ -5,6 +5,7 @@ SQLite in a folder, or any database URL; the order of writes that survives a cra
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sql
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from kontext.errors import BadConfig, Busy
-from kontext.session.blobs import Blobs
+from kontext.errors import BadConfig, NoSpace, Unavailable
+from kontext.session.blobs import Blobs, private_file, private_folder, storage
 from kontext.session.schema import migrate
+
+log = logging.getLogger(__name__)
 
 POOL_SIZE = 32  # connections kept open: a service asks from many threads, and to open one costs more
 WAIT_SECONDS = 30.0  # how long a write waits for another process's write before it gives up as Busy
@@ -46,8 +50,12 @@ class Database:
             folder = Path(text)
             if folder.exists() and not folder.is_dir():
                 raise BadConfig(f"{folder} is a file; give a folder for the sessions, or a database URL")
-            folder.mkdir(parents=True, exist_ok=True)
             url = sql.URL.create("sqlite", database=str(folder / "kontext.db"))
+            with storage(f"{folder} cannot be used", quiet=True):
+                ours = not folder.exists() or (folder / "kontext.db").exists() or not any(folder.iterdir())
+                if ours:  # a folder of other things as well keeps its mode
+                    private_folder(folder)
+                _private_database(folder / "kontext.db")
             blobs = blobs or folder / "blobs"
         self.blobs = Blobs(blobs)
         self._turn = threading.Lock()  # this process's threads wait here: SQLite would wait by sleeping
@@ -59,6 +67,8 @@ class Database:
             raise BadConfig(
                 f"{url.render_as_string()} is not a database that can be used: {_first_line(error)}"
             ) from None
+        except Unavailable as error:
+            raise BadConfig(f"{url.render_as_string()} cannot be used: {error}") from None
 
     def close(self) -> None:
         self.database.dispose()
@@ -71,26 +81,60 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sql.Connection]:
-        """One consistent view of the database."""
-        with self.database.connect() as db:
+        """One consistent view of the database. Raises Unavailable."""
+        with _available(), self.database.connect() as db:
             yield db
 
     @contextmanager
     def writing(self) -> Iterator[sql.Connection]:
         """One transaction, after any other that writes; committed at the end, rolled back by an exception.
-        Raises Busy.
+        Raises Unavailable, NoSpace.
         """
-        try:
-            with (
-                self._turn,
-                self.database.connect().execution_options(kontext_writing=True) as db,
-                db.begin(),
-            ):
-                yield db
-        except OperationalError as error:
-            if not any(word in str(error) for word in ("locked", "busy", "lock timeout")):
-                raise
-            raise Busy("another process keeps the session store locked; try again in a moment") from None
+        with (
+            _available(),
+            self._turn,
+            self.database.connect().execution_options(kontext_writing=True) as db,
+            db.begin(),
+        ):
+            yield db
+
+    def probe(self) -> None:
+        """Whether rows and pictures could be written now. Raises Unavailable, NoSpace."""
+        with self.writing():
+            pass
+        self.blobs.probe()
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    """Conditions of the database as errors without its path, which is for the log."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        # A full disk ends the transaction by itself: then the error is that there is none to roll back.
+        chain: list[BaseException] = []
+        found: BaseException | None = error
+        while found is not None and found not in chain:
+            chain.append(found)
+            found = found.__context__
+        words = " ".join(map(str, chain)).lower()
+        if any(word in words for word in ("locked", "lock timeout", "busy")):
+            raise Unavailable(
+                "another process keeps the session store locked; try again in a moment"
+            ) from None
+        log.error("the database failed: %s", _first_line(error))
+        if "full" in words or "no space" in words:
+            raise NoSpace("the database cannot be written (the disk is full)") from None
+        raise Unavailable("the database cannot be used now") from None
+
+
+def _private_database(path: Path) -> None:
+    """Make an empty database file that only its owner may read, or make an existing one so; SQLite gives the
+    files beside it the same mode.
+    """
+    path.touch(mode=0o600)
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        private_file(path.with_name(name))
 
 
 def _connect(url: sql.URL) -> sql.Engine:

@@ -5,6 +5,7 @@ Only pixels pass: text, EXIF (camera, place) and profiles of the file a picture 
 
 import hashlib
 import io
+import struct
 from typing import Any
 
 from PIL import Image
@@ -13,6 +14,8 @@ from kontext.engine.pictures import MAX_PIXELS, load
 from kontext.errors import BadPicture
 
 MODES = ("RGB", "RGBA", "L")
+BAND_BYTES = 4 * 2**20
+HEADER_BYTES = 33  # of a PNG file: signature and IHDR
 
 
 def as_picture(given: Any) -> Image.Image:
@@ -41,12 +44,28 @@ def from_png(data: bytes) -> Image.Image:
     return bare(picture)
 
 
+def png_size(head: bytes) -> tuple[int, int]:
+    """(width, height) from the first `HEADER_BYTES` of a PNG file. Raises BadPicture."""
+    if len(head) < HEADER_BYTES or not head.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
+        raise BadPicture("a damaged PNG (it does not begin with its header)")
+    width, height = struct.unpack(">II", head[16:24])
+    return width, height
+
+
 def bare(picture: Image.Image) -> Image.Image:
     """The same pixels without anything else that came with them."""
-    return Image.frombytes(picture.mode, picture.size, picture.tobytes())
+    if type(picture) is Image.Image and not picture.info:
+        return picture
+    plain = picture.copy()
+    plain.info = {}
+    return plain
 
 
 def digest(picture: Image.Image) -> str:
     """sha256 (hex) of mode, size and raw pixels: the same for every file format that keeps the pixels."""
-    head = f"{picture.mode} {picture.width}x{picture.height}\n".encode()
-    return hashlib.sha256(head + picture.tobytes()).hexdigest()
+    found = hashlib.sha256(f"{picture.mode} {picture.width}x{picture.height}\n".encode())
+    rows = max(1, BAND_BYTES // (4 * picture.width))  # at a time, so that the pixels are not held twice
+    for top in range(0, picture.height, rows):
+        band = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        found.update(band.tobytes())
+    return found.hexdigest()

@@ -365,7 +365,9 @@ class Session:
                 self._visit(
                     db, [step.id for step in self.tree.path(self.tree.turns[turn.parent_id])], revision
                 )
-            db.execute(turns.delete().where(turns.c.id == turn.id))  # the rest follows by foreign key
+            # From the leaves: databases bound how deep deletions may follow from one another by foreign key.
+            one = turns.delete().where(turns.c.id == sql.bindparam("gone"))
+            db.execute(one, [{"gone": leaf.id} for leaf in reversed(gone)])
         return gone
 
     # Inside

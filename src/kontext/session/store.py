@@ -119,6 +119,8 @@ class Store(Database):
     def delete(self, session_id: str) -> None:
         """Forget a session with all its turns; `collect` then frees its pictures. Raises NotFound."""
         with self.writing() as db:
+            # Not each by its parent's: databases bound how deep deletions may follow from one another.
+            db.execute(turns.update().where(turns.c.session_id == session_id).values(parent_id=None))
             if not db.execute(sessions.delete().where(sessions.c.id == session_id)).rowcount:
                 raise NotFound(f"no session {session_id!r}")
 

@@ -155,8 +155,8 @@ class Trees:
     share it; trees are never changed.
     """
 
-    def __init__(self, most: int = 64) -> None:
-        self.most = most
+    def __init__(self, most: int = 64, most_turns: int = 5000) -> None:
+        self.most, self.most_turns = most, most_turns
         self._kept: OrderedDict[str, tuple[Mapping[str, Any], Tree]] = OrderedDict()
         self._turn = threading.Lock()
 
@@ -169,8 +169,10 @@ class Trees:
         with self._turn:
             self._kept[row["id"]] = row, tree
             self._kept.move_to_end(row["id"])
-            while len(self._kept) > self.most:
-                self._kept.popitem(last=False)
+            turns = sum(len(kept.turns) for _, kept in self._kept.values())
+            while len(self._kept) > 1 and (len(self._kept) > self.most or turns > self.most_turns):
+                _, (_, gone) = self._kept.popitem(last=False)
+                turns -= len(gone.turns)
 
 
 def _visited(turn: Turn) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from kontext.server.errors import NoKey
 from kontext.server.metrics import metrics_text
 from kontext.server.routes.common import Body, Text, with_example
 from kontext.server.routes.edits import MAX_VARIANTS
+from kontext.server.service import RESULTS_AT_ONCE
 
 router = APIRouter(responses=FAILURES)
 GUIDANCE = (1.0, 30.0)
@@ -52,6 +53,9 @@ async def capabilities(request: Request) -> dict[str, Any]:
         "limits": {
             "body_bytes": settings.body_bytes,
             "picture_pixels": settings.picture_pixels,
+            "output_pixels": settings.picture_pixels,
+            "output_pixels_together": RESULTS_AT_ONCE * settings.picture_pixels,
+            "storage_bytes": settings.storage_bytes if settings.keys_needed else None,
             "references": MAX_CONTEXTS - 1,
             "variants": MAX_VARIANTS,
             "prompt_characters": 10_000,
@@ -146,16 +150,18 @@ async def healthz() -> str:
 async def readyz(request: Request) -> JSONResponse:
     """Work can be taken and done."""
     service = service_of(request)
-    state = (
-        "ready"
-        if service.ready
-        else "stopping"
-        if service.stopping
-        else "broken"
-        if service.trouble
-        else "loading"
-    )
-    return JSONResponse({"state": state, "trouble": service.told_trouble}, 200 if service.ready else 503)
+    trouble = service.told_trouble
+    if service.ready and service.storage_trouble is None:
+        state = "ready"
+    elif service.stopping:
+        state = "stopping"
+    elif service.trouble:
+        state = "broken"
+    elif service.storage_trouble:
+        state, trouble = "storage", service.storage_trouble
+    else:
+        state = "loading"
+    return JSONResponse({"state": state, "trouble": trouble}, 200 if state == "ready" else 503)
 
 
 @router.get("/metrics", tags=["operation"], response_class=PlainTextResponse)

@@ -247,6 +247,7 @@ def sample(request: Request, name: str, expires: int = 0, signature: str = "") -
 
 
 @router.get("/v1/credits")
-async def credits(key: Reader) -> dict[str, float]:
+async def credits(key: Reader, request: Request) -> dict[str, float]:
     """What is left; a very large number where credits are not counted."""
-    return {"credits": 1e9 if key.credits is None else key.credits}
+    left = await asyncio.to_thread(request.app.state.keys.credits, key)
+    return {"credits": 1e9 if left is None else left}

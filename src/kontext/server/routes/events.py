@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
+from kontext.errors import KontextError
 from kontext.server.access import Reader, service_of
 from kontext.server.answers import FAILURES
+from kontext.server.keys import Key, Keys
 from kontext.server.queue import Job
 from kontext.server.routes.common import find_job, open_session, shown
 from kontext.server.service import Service
@@ -25,6 +27,7 @@ router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
 ALIVE_SECONDS = 15.0
 LOOK_SECONDS = 1.0
+KEY_SECONDS = 2.0  # between two looks whether the key of a stream is still good
 ENDS = ("done", "failed")
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}
@@ -36,7 +39,7 @@ async def of_job(key: Reader, request: Request, job: str) -> StreamingResponse:
     """Events of one job, until its last one."""
     service = service_of(request)
     found = await asyncio.to_thread(find_job, service, key, job)
-    return stream(_job_events(service, found))
+    return stream(_job_events(service, found), request, key)
 
 
 @router.get("/sessions/{session}/events", responses=STREAM, response_class=StreamingResponse)
@@ -44,10 +47,10 @@ async def of_session(key: Reader, request: Request, session: str) -> StreamingRe
     """Events of a session, until the client goes."""
     service = service_of(request)
     found = await asyncio.to_thread(open_session, service, key, session)
-    return stream(_session_events(service, found.id, found.revision))
+    return stream(_session_events(service, found.id, found.revision), request, key)
 
 
-async def _job_events(service: Service, job: Job) -> AsyncIterator[str]:
+async def _job_events(service: Service, job: Job) -> AsyncGenerator[str, None]:
     with service.hub.listen(f"job:{job.id}", previews=True) as news:
         job = await asyncio.to_thread(service.queue.get, job.id)
         for event in await _present(service, [job]):
@@ -76,7 +79,7 @@ async def _job_events(service: Service, job: Job) -> AsyncIterator[str]:
         yield line(*await service.last_word(job))
 
 
-async def _session_events(service: Service, session_id: str, revision: int) -> AsyncIterator[str]:
+async def _session_events(service: Service, session_id: str, revision: int) -> AsyncGenerator[str, None]:
     with service.hub.listen(f"session:{session_id}", previews=True) as news:
         yield ": open\n\n"
         # What the client loaded before it began to listen may be older.
@@ -123,6 +126,36 @@ def line(kind: str, data: dict[str, Any]) -> str:
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 
-def stream(events: AsyncIterator[str]) -> StreamingResponse:
+def stream(events: AsyncGenerator[str, None], request: Request, key: Key) -> StreamingResponse:
+    """Events as an answer, which ends when the key is revoked or expires."""
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    if key.id:
+        events = _while_good(events, request.app.state.keys, key)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _while_good(events: AsyncGenerator[str, None], keys: Keys, key: Key) -> AsyncGenerator[str, None]:
+    checked = time.monotonic()
+    coming: asyncio.Future[str] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(events))
+            await asyncio.wait([coming], timeout=max(0.0, checked + KEY_SECONDS - time.monotonic()))
+            if time.monotonic() - checked >= KEY_SECONDS:
+                if not await asyncio.to_thread(keys.is_good, key):
+                    return
+                checked = time.monotonic()
+            if coming.done():
+                done, coming = coming, None
+                try:
+                    event = done.result()
+                except StopAsyncIteration:
+                    return
+                yield event
+    except KontextError:
+        return  # the database does not say that the key is good
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+        await events.aclose()

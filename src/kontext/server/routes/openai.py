@@ -12,7 +12,7 @@ import base64
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -135,7 +135,7 @@ async def _make(
         cost=service.settings.cost,
     )
     if body.stream:
-        return stream(_streamed(service, jobs, body, kind))
+        return stream(_streamed(service, jobs, body, kind), request, key)
     ended = await ended_jobs(request, jobs)
     data = [await asyncio.to_thread(_datum, service, job, body, origin_of(request)) for job in ended]
     return _answer(ended, data)
@@ -206,7 +206,9 @@ def _answer(jobs: list[Job], data: list[dict[str, Any]]) -> dict[str, Any]:
     return {"created": int(time.time()), "data": data, **_about(jobs[0]), "usage": _usage(jobs)}
 
 
-async def _streamed(service: Service, jobs: list[Job], body: ImageRequest, kind: str) -> AsyncIterator[str]:
+async def _streamed(
+    service: Service, jobs: list[Job], body: ImageRequest, kind: str
+) -> AsyncGenerator[str, None]:
     """Partial images (small previews at even steps), then one completed event for each picture."""
     wanted = body.partial_images or 0
     told = {job.id: 0 for job in jobs}

@@ -63,7 +63,8 @@ class Prefilled(TypedDict):
 
 
 def inputs_of(request: Request) -> Inputs:
-    return request.app.state.inputs
+    """The way in for the pictures of the caller's key."""
+    return request.app.state.inputs.of(request.state.owner)
 
 
 async def form_of(request: Request) -> dict[str, Any]:

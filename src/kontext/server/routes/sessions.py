@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.background import BackgroundTask
 
-from kontext.errors import BadRequest, NotFound, Stale
+from kontext.errors import BadRequest, NotFound, Stale, Unavailable
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.errors import TooLarge
@@ -26,8 +26,11 @@ from kontext.server.routes.pictures import PICTURE_BODY, file_of, form_of, input
 from kontext.server.service import Service
 from kontext.server.views import SessionLine, SessionView, line_view
 from kontext.session import Session, Turn, archive, provenance
+from kontext.session.pixels import HEADER_BYTES, from_png, png_size
 from kontext.session.signing import sign_turns
 
+THUMBNAILS, THUMBNAIL_BYTES = 512, 64 * 2**20  # kept in memory
+WEBP_SIDE = 16383  # pixels, by the format
 CHANGE_TRIES = 5  # of a change that others overtake between our look and our write
 
 router = APIRouter(prefix="/api/sessions", tags=["own"], responses=FAILURES)
@@ -133,17 +136,22 @@ async def bring(key: Maker, request: Request) -> SessionView:
     if not is_form(request):
         raise BadRequest("send the file in the part 'file' of a form")
     data = file_of(await form_of(request), "file")
+    limit = service.settings.picture_pixels
+
+    await asyncio.to_thread(service.quotas.check, key.id)
 
     def make() -> SessionView:
         if data.startswith(b"PK"):
-            session = archive.load(service.store, data, owner=key.id)
+            limits = archive.Limits.of_sent(len(data), limit)
+            session = archive.load(service.store, data, owner=key.id, limits=limits)
         else:
-            _check_pixels(data, service.settings.picture_pixels)
+            _check_pixels(data, limit)
             session = service.store.restore(data, owner=key.id)
+        blobs = {name for turn in session.turns for names in turn.blobs.values() for name in names}
+        service.quotas.add(key.id, *blobs)
         return whole(service, session)
 
-    made = await asyncio.to_thread(make)
-    return made
+    return await service.decoders.run_import(key.id, make)
 
 
 def _check_pixels(data: bytes, limit: int) -> None:
@@ -153,7 +161,7 @@ def _check_pixels(data: bytes, limit: int) -> None:
     except Exception:
         raise BadRequest("this is neither a session file (zip) nor a PNG") from None
     if width * height > limit:
-        raise TooLarge(f"{width}x{height} pixels; at most {limit / 1e6:.0f} million are taken")
+        raise TooLarge(f"{width}x{height} pixels; at most {limit / 1e6:.0f} million are allowed")
 
 
 @router.get("/{session}")
@@ -235,22 +243,18 @@ async def _change(
 
 
 @router.get("/{session}/thumbnail", response_class=Response)
-def thumbnail(key: Reader, request: Request, session: str) -> Response:
+async def thumbnail(key: Reader, request: Request, session: str) -> Response:
     """The session's current picture, 256 pixels wide."""
     service = service_of(request)
-    current = open_session(service, key, session).current
-    response = png(
-        request,
-        _smaller(service, _blob(current, "picture"), 256),
-        current.blobs["picture"][0] + "-256",
-        "image/webp",
-    )
+    current = (await asyncio.to_thread(open_session, service, key, session)).current
+    sha256 = _blob(current, "picture")
+    response = png(request, await _smaller(service, sha256, 256), f"{sha256}-256", "image/webp")
     response.headers["cache-control"] = "private, no-cache"
     return response
 
 
 @router.get("/{session}/turns/{turn}/picture", response_class=Response)
-def picture(
+async def picture(
     key: Reader,
     request: Request,
     session: str,
@@ -262,19 +266,25 @@ def picture(
 ) -> Response:
     """The picture of a turn: lossless, smaller, or as a file with its history inside."""
     service = service_of(request)
-    found = open_session(service, key, session)
+    found = await asyncio.to_thread(open_session, service, key, session)
     made = found.tree.find(turn)
     sha256 = _blob(made, "picture")
     if width is not None and width < made.size[0] and not download:
-        return png(request, _smaller(service, sha256, width), f"{sha256}-{width}", "image/webp")
+        return png(request, await _smaller(service, sha256, width), f"{sha256}-{width}", "image/webp")
+    stored = await asyncio.to_thread(service.store.blobs.get, sha256)
     if format == "png" and not download:
-        return png(request, service.store.blobs.get(sha256), sha256)
+        return png(request, stored, sha256)
+    if format == "webp" and max(made.size) > WEBP_SIDE:
+        raise BadRequest(f"WebP pictures have at most {WEBP_SIDE} pixels a side; ask for png or jpeg")
     history = found.tree.path(made)
-    if service.identity is not None and download and format == "png" and made.kind != "source":
-        data = sign_turns(history, service.identity, strip=not metadata)
-    else:
+
+    def encode() -> bytes:
+        if service.identity is not None and download and format == "png" and made.kind != "source":
+            return sign_turns(history, service.identity, strip=not metadata)
         chain = provenance.chain_of(history) if metadata else ()
-        data = provenance.encode(made.picture, chain, FORMATS[format])
+        return provenance.encode(made.picture, chain, FORMATS[format])
+
+    data = await service.decoders.run(_pixels(stored), encode)
     response = Response(data, media_type=TYPES[format], headers={"cache-control": "private, no-cache"})
     if download:
         name = (made.name or made.prompt or found.name).lower()
@@ -308,8 +318,10 @@ def export(key: Reader, request: Request, session: str) -> Response:
     folder = tempfile.TemporaryDirectory(prefix="kontext-export-")
     try:
         path = archive.save(found, Path(folder.name) / "session.zip")
-    except BaseException:
+    except BaseException as error:
         folder.cleanup()
+        if isinstance(error.__context__, OSError):  # its words name the folder
+            raise Unavailable("the export cannot be written on the server now") from error
         raise
     headers = {"content-disposition": disposition(found.name, "zip", "session")}
     return FileResponse(
@@ -324,21 +336,28 @@ def _blob(turn: Turn, role: str, place: int = 0) -> str:
     return names[place]
 
 
-def _smaller(service: Service, sha256: str, width: int) -> bytes:
+def _pixels(data: bytes) -> int:
+    width, height = png_size(data[:HEADER_BYTES])
+    return width * height
+
+
+async def _smaller(service: Service, sha256: str, width: int) -> bytes:
     """A WebP of this width; kept in memory while it is among those asked for last."""
     cache = service.thumbnails
     if (sha256, width) not in cache:
-        with Image.open(io.BytesIO(service.store.blobs.get(sha256))) as image:
-            image.load()
-            small = image.resize(
-                (width, max(1, round(image.height * width / image.width))),
-                Image.Resampling.LANCZOS,
-                reducing_gap=2.0,
-            )
-        file = io.BytesIO()
-        small.save(file, "WEBP", quality=85)
-        cache[sha256, width] = file.getvalue()
+        stored = await asyncio.to_thread(service.store.blobs.get, sha256)
+
+        def encode() -> bytes:
+            image = from_png(stored)
+            size = width, max(1, round(image.height * width / image.width))
+            small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+            file = io.BytesIO()
+            small.save(file, "WEBP", quality=85)
+            return file.getvalue()
+
+        cache[sha256, width] = await service.decoders.run(_pixels(stored), encode)
     data = cache[sha256, width]
-    while len(cache) > 512:
-        cache.pop(next(iter(cache)), None)
+    held = sum(map(len, cache.values()))
+    while len(cache) > 1 and (len(cache) > THUMBNAILS or held > THUMBNAIL_BYTES):
+        held -= len(cache.pop(next(iter(cache))))
     return data

@@ -1,0 +1,84 @@
+"""How many bytes of bodies lie in memory at a time: of requests that still arrive, and of large answers that
+clients still read; and how many values a JSON body may have.
+
+Plain ASGI, so that streams pass through untouched.
+"""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kontext.server.answers import answer
+
+LARGE_BYTES = 2**20  # smaller answers are not counted
+PIECE_BYTES = 256 * 2**10  # of an answer, handed on before the client has read the piece before
+JSON_VALUES = 50_000  # of a body that is no form: many small values take twenty times their text in memory
+BUSY = "too many large requests at a time; try again in a moment"
+RETRY = {"retry-after": "2"}
+
+
+class Bodies:
+    """Refuses with 503 what would hold more than `limit_bytes` at a time, and with 413 too much JSON."""
+
+    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+        self.app, self.limit = app, limit_bytes
+        self.held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        mine = values = 0
+        form = Headers(scope=scope).get("content-type", "").lower().startswith("multipart/form-data")
+        waiting: Message | None = None  # the start of a large answer, until its body shows what is held
+
+        def hold(size: int) -> bool:
+            nonlocal mine
+            if self.held + size > self.limit:
+                return False
+            self.held += size
+            mine += size
+            return True
+
+        async def received() -> Message:
+            nonlocal values
+            message = await receive()
+            body = message.get("body", b"")
+            if not hold(len(body)):
+                raise HTTPException(503, BUSY, RETRY)
+            if not form:
+                values += sum(body.count(mark) for mark in (b"[", b"{", b","))
+                if values > JSON_VALUES:
+                    raise HTTPException(413, f"the body has more than {JSON_VALUES} values")
+            return message
+
+        async def answered(message: Message) -> None:
+            nonlocal waiting
+            if message["type"] == "http.response.start":
+                if int(Headers(raw=message["headers"]).get("content-length", "0")) > LARGE_BYTES:
+                    waiting = message
+                else:
+                    await send(message)
+                return
+            body, more = message.get("body", b""), message.get("more_body", False)
+            if waiting is not None:
+                start, waiting = waiting, None
+                if not more and not hold(len(body)):
+                    busy = answer(503, BUSY, "busy", "server_error", headers=dict(RETRY))
+                    await busy(scope, receive, send)
+                    return
+                await send(start)
+            if message["type"] != "http.response.body" or len(body) <= PIECE_BYTES:
+                await send(message)
+                return
+            for at in range(0, len(body), PIECE_BYTES):
+                last = at + PIECE_BYTES >= len(body)
+                piece = body[at : at + PIECE_BYTES]
+                await send({"type": "http.response.body", "body": piece, "more_body": more or not last})
+
+        try:
+            await self.app(scope, received, answered)
+        finally:
+            self.held -= mine

@@ -1,0 +1,71 @@
+"""Keys: what a name and an end may be, and what the commands say."""
+
+import json
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from kontext.commands.keys import app
+from kontext.errors import BadRequest
+from kontext.server.keys import Keys
+from kontext.server.queue import Queue
+from kontext.session import Store
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    with Store(tmp_path_factory.mktemp("keys")) as store:
+        Queue(store)  # makes the tables
+        yield Keys(store)
+
+
+@pytest.mark.parametrize("days", [0, -1, float("nan"), 1e9])
+def test_days_that_no_key_can_have_are_refused(keys, days):
+    with pytest.raises(BadRequest, match="days must be above 0"):
+        keys.make("days", days=days)
+    assert not [key for key in keys.all() if key.name == "days"]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\x1b[31m", "x" * 201])
+def test_names_that_cannot_be_shown_are_refused(keys, name):
+    with pytest.raises(BadRequest, match="needs a name"):
+        keys.make(name)
+
+
+def test_a_name_belongs_to_one_good_key(keys):
+    first, _ = keys.make("anna")
+    with pytest.raises(BadRequest, match="a key named 'anna' exists"):
+        keys.make("anna")
+    keys.change(first, revoked=True)
+    second, _ = keys.make(" anna ")
+    assert keys.find("anna") == second
+    keys.change(second, expires=time.time() - 1)
+    assert keys.make("anna")[0].name == "anna"
+
+
+def test_whether_a_key_is_good_is_read_anew(keys):
+    key, text = keys.make("bert", credits=5)
+    assert keys.look_up(text) and keys.is_good(key) and keys.credits(key) == 5
+    keys.change(key, credits=1.0)
+    assert keys.credits(key) == 1
+    keys.change(key, expires=time.time() - 1)
+    assert not keys.is_good(key)
+    keys.change(key, expires=None, revoked=True)
+    assert not keys.is_good(key)
+
+
+def test_the_commands_say_what_they_did(tmp_path):
+    def call(*arguments):
+        result = CliRunner().invoke(app, [*arguments, "--data", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    made = json.loads(call("make", "anna", "--days", "2", "--json"))
+    call("make", "bert")
+    lines = {line.split()[-1]: line for line in call("list").splitlines()}
+    day = time.strftime("%Y-%m-%d", time.localtime(made["expires"]))
+    assert f"until {day}" in lines["anna"] and "no end" in lines["bert"]
+    assert call("credits", "anna", "7") == f"anna ({made['id']}) has 7 credits now\n"
+    assert call("revoke", "anna") == f"anna ({made['id']}) is revoked; servers refuse it within 5 seconds\n"
+    assert "revoked" in call("list")
