@@ -27,7 +27,7 @@ def emulated() -> Kernels | None:
         return None
     folder = tempfile.TemporaryDirectory()
     library = Path(folder.name) / "emulated.so"
-    command = [compiler, "-O2", "-fPIC", "-shared", "-include", str(Path(__file__).with_name("tiles.h"))]
+    command = [compiler, "-O3", "-fPIC", "-shared", "-include", str(Path(__file__).with_name("tiles.h"))]
     command += [*map(str, sorted(SOURCES.glob("*.c"))), "-o", str(library)]
     if subprocess.run(command, capture_output=True).returncode:
         return None

@@ -303,7 +303,7 @@ def decoder():
     return load_model("nano").autoencoder.decoder.float()
 
 
-@pytest.mark.parametrize("size", [(16, 16), (2, 2), (6, 22), (32, 20)])
+@pytest.mark.parametrize("size", [(16, 16), (2, 2), (6, 22), (20, 12)])
 @torch.inference_mode()
 def test_the_decoder_is_the_same(chosen, decoder, size):
     z = torch.randn(2, 16, *size, generator=torch.Generator().manual_seed(0))

@@ -15,20 +15,26 @@ static inline void store_tile(int tile, void *to, long stride) {
   for (int i = 0; i < 16; i++) memcpy((char *)to + i * stride, tiles[tile][i], 64);
 }
 
-static inline float widened(const void *tile, int row, int column) {
-  uint16_t half;
-  memcpy(&half, (const char *)tile + row * 64 + column * 2, 2);
-  uint32_t bits = (uint32_t)half << 16;
+static inline float widened(const uint16_t half) {
+  const uint32_t bits = (uint32_t)half << 16;
   float value;
   memcpy(&value, &bits, 4);
   return value;
 }
 
+/* out[i][j] += the sum over k of left[i][k] right[k / 2][2 j + k % 2]. */
 static inline void multiply_tiles(int out, int left, int right) {
+  uint16_t halves[2][16][32];
+  float rights[32][16];
+  memcpy(halves[0], tiles[left], sizeof halves[0]);
+  memcpy(halves[1], tiles[right], sizeof halves[1]);
+  for (int k = 0; k < 32; k++)
+    for (int j = 0; j < 16; j++) rights[k][j] = widened(halves[1][k / 2][2 * j + k % 2]);
   for (int i = 0; i < 16; i++)
-    for (int j = 0; j < 16; j++)
-      for (int k = 0; k < 32; k++)
-        tiles[out][i][j] += widened(tiles[left], i, k) * widened(tiles[right], k / 2, 2 * j + k % 2);
+    for (int k = 0; k < 32; k++) {
+      const float x = widened(halves[0][i][k]);
+      for (int j = 0; j < 16; j++) tiles[out][i][j] += x * rights[k][j];
+    }
 }
 
 #undef _tile_loadconfig
