@@ -16,6 +16,7 @@ import kontext.engine.context as engine_context
 import kontext.tiles
 from kontext.checkpoint import load_model
 from kontext.engine.context import quicken
+from kontext.errors import BadConfig
 from kontext.model.blocks import KeysValues, Modulated, gelu
 from kontext.model.presets import NANO_128, TINY
 from kontext.model.rope import apply_rotary, rotary_table
@@ -263,7 +264,7 @@ def test_the_environment_chooses_the_kernels(monkeypatch, setting):
 
 def test_an_unknown_setting_is_refused(monkeypatch):
     monkeypatch.setenv(SETTING, "sse9")
-    with pytest.raises(ValueError, match="KONTEXT_KERNELS must be auto, off or one of amx, .* got 'sse9'"):
+    with pytest.raises(BadConfig, match="KONTEXT_KERNELS must be auto, off or one of amx, .* got 'sse9'"):
         kernels()
 
 

@@ -160,9 +160,9 @@ def quicken(model) -> None:
     instruction sets.
 
     With AMX their products are bfloat16's: some tenths of a level of 255 from float32's, where a round trip
-    through the autoencoder costs some ten levels. With AMX, but without the kernels, or where a second copy of
-    the weights is too much, the decoder and a wide transformer are put into bfloat16; a narrow one gains too
-    little.
+    through the autoencoder costs some ten levels. With AMX, but without the kernels, or where a second copy
+    of the weights is too much, the decoder and a wide transformer are put into bfloat16; a narrow one gains
+    too little.
     """
     if device_of(model).type != "cpu":
         return

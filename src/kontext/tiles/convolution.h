@@ -88,7 +88,7 @@ TARGET static int convolution_share(const void *job, long share, long shares) {
       const number *right = (const number *)p->weights + column / COLUMNS * panel;
       for (long block = 0; block < (bottom - top) * blocks; block += GROUPS) {
         const long groups = least(GROUPS, (bottom - top) * blocks - block);
-        const number *left[GROUPS];
+        const number *left[GROUPS] = {0};
         for (long i = 0; i < groups; i++)
           left[i] = ready + (block + i) / blocks * row + (block + i) % blocks * GROUP * c;
         const long rows = least(GROUP, p->width - block % blocks * GROUP);

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kontext.errors import BadConfig
 from kontext.model.blocks import KeysValues, Modulated
 
 POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
@@ -285,11 +286,11 @@ class Kernels:
 
 def kernels() -> Kernels | None:
     """The kernels that `KONTEXT_KERNELS` asks for, by default the fastest; None where they cannot run, and
-    PyTorch does the work. Raises ValueError for an unknown setting.
+    PyTorch does the work. Raises BadConfig for an unknown setting.
     """
     setting = os.environ.get(SETTING, "").strip().lower() or "auto"
     if setting not in ("auto", "off", *BACKENDS):
-        raise ValueError(f"{SETTING} must be auto, off or one of {', '.join(BACKENDS)}, got {setting!r}")
+        raise BadConfig(f"{SETTING} must be auto, off or one of {', '.join(BACKENDS)}, got {setting!r}")
     if setting == "off":
         return None
     if setting != "auto":
