@@ -2,14 +2,19 @@
 PyTorch does the work.
 """
 
+from pathlib import Path
+
 from setuptools import Extension, setup
+
+KERNELS = Path("src/kontext/tiles")
 
 setup(
     ext_modules=[
         Extension(
             "kontext.tiles._kernels",
-            ["src/kontext/tiles/kernels.c"],
-            extra_compile_args=["-O3"],
+            sorted(path.as_posix() for path in KERNELS.glob("*.c")),
+            depends=sorted(path.as_posix() for path in KERNELS.glob("*.h")),
+            extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,
         )
     ]

@@ -1,4 +1,6 @@
-"""The tile kernels give what PyTorch gives: each alone, and the transformer on them."""
+"""The kernels give what PyTorch gives, on every instruction set of this processor: each alone, and the
+transformer and the decoder on them.
+"""
 
 import copy
 import dataclasses
@@ -7,13 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import kontext.engine.context as engine_context
 import kontext.tiles
 from kontext.checkpoint import load_model
 from kontext.engine.context import quicken
+from kontext.errors import BadConfig
 from kontext.model.blocks import KeysValues, Modulated, gelu
 from kontext.model.presets import NANO_128, TINY
 from kontext.model.rope import apply_rotary, rotary_table
@@ -22,17 +25,28 @@ from kontext.model.transformer import Transformer, _rows
 from kontext.model.window import Window
 from kontext.tiles import decode_on_tiles, put_on_tiles
 from kontext.tiles.decoder import TiledDecoder, _Pass, _Picture
-from kontext.tiles.library import Kernels, TiledLinear, attention, kernels
-
-needs_tiles = pytest.mark.skipif(kernels() is None, reason="no AMX, or no compiler at installation")
+from kontext.tiles.library import (
+    BACKENDS,
+    SETTING,
+    TiledLinear,
+    attention,
+    kernels,
+    kernels_for,
+    same_version,
+)
 
 CLOSE = {3: 2e-5, 2: 2e-5, 1: 2e-2}
-"""Allowed difference from float32 for results of size 1, by how many terms of the product are taken."""
+"""Allowed difference from float32 for results of size 1, by how many terms of bfloat16 products are taken: a
+number keeps 16 bits, or 8.
+"""
+CLOSE_FLOAT = 1e-5
+"""The same for float32 products: some hundred numbers of 24 bits are summed in another order."""
 
 
-def near(made, expected, parts):
-    """Within what `parts` allow, of the size that the numbers have."""
-    return float((made - expected).abs().max()) <= CLOSE[parts] * max(1, float(expected.abs().max()))
+def near(made, expected, parts, compiled):
+    """Within what the products allow, of the size that the numbers have."""
+    allowed = CLOSE[parts] if compiled.name == "amx" else CLOSE_FLOAT
+    return float((made - expected).abs().max()) <= allowed * max(1, float(expected.abs().max()))
 
 
 def random_linear(inner, columns, bfloat16=False):
@@ -50,7 +64,6 @@ def threads():
     torch.set_num_threads(before)
 
 
-@needs_tiles
 @settings(max_examples=60, deadline=None)
 @given(
     items=st.integers(1, 3),
@@ -60,42 +73,41 @@ def threads():
     parts=st.sampled_from((1, 2, 3)),
     seed=st.integers(0, 99),
 )
-def test_a_linear_layer_of_any_size(items, rows, inner, columns, parts, seed):
+def test_a_linear_layer_of_any_size(compiled, items, rows, inner, columns, parts, seed):
     torch.manual_seed(seed)
     layer = random_linear(inner, columns, bfloat16=parts == 2)
     x, out = torch.randn(items, rows, inner), torch.full((items, rows, columns), torch.nan)
-    tiled = TiledLinear(kernels(), layer, 1 if parts == 1 else 3)
+    tiled = TiledLinear(compiled, layer, 1 if parts == 1 else 3)
     assert tiled.parts == parts or columns * inner < 9  # few numbers may be bfloat16 by chance
-    kernels().run([tiled.job(x, out)])
-    assert near(out, layer(x), parts)
+    compiled.run([tiled.job(x, out)])
+    assert near(out, layer(x), parts, compiled)
 
 
-@needs_tiles
 @pytest.mark.parametrize("rows", [1, 40, 250])
-def test_what_surrounds_a_product_happens_in_it(rows):
+def test_what_surrounds_a_product_happens_in_it(compiled, rows):
     torch.manual_seed(0)
     heads, width, hidden = 2, 32, 80
     layer = random_linear(70, 3 * heads * width + hidden)
-    tiled = TiledLinear(kernels(), layer, 3)
+    tiled = TiledLinear(compiled, layer, 3)
     x = torch.randn(2, rows, 70)
     before = Modulated(torch.randn(2, 1, 70), 1 + torch.randn(2, 1, 70), torch.ones(()))
     qkv, mlp = torch.empty(2, 3 * heads, rows, width), torch.empty(2, rows, hidden)
-    kernels().run([tiled.job(x, mlp, heads=qkv, before=before, gelu=True)])
+    compiled.run([tiled.job(x, mlp, heads=qkv, before=before, gelu=True)])
     left, right = layer(before.before(x)).split((3 * heads * width, hidden), dim=-1)
-    assert near(qkv.transpose(1, 2).flatten(2), left, 3) and near(mlp, gelu(right), 3)
+    assert near(qkv.transpose(1, 2).flatten(2), left, 3, compiled) and near(mlp, gelu(right), 3, compiled)
 
     some = torch.empty(2, 2 * heads, rows, width)
     columns = slice(heads * width, 3 * heads * width)
-    kernels().run([tiled.job(x, heads=some, before=before, columns=columns)])
+    compiled.run([tiled.job(x, heads=some, before=before, columns=columns)])
     assert torch.equal(some, qkv[:, heads:])
 
     layer = random_linear(70, 50)
     gate, out = torch.randn(1, 1, 50), torch.randn(2, rows + 3, 50)
     expected = out.clone()
     expected[:, 2:-1] += gate * layer(x)
-    tiled = TiledLinear(kernels(), layer, 3)
-    kernels().run([tiled.job(x, out[:, 2:-1], gate=gate)])
-    assert near(out, expected, 3)
+    tiled = TiledLinear(compiled, layer, 3)
+    compiled.run([tiled.job(x, out[:, 2:-1], gate=gate)])
+    assert near(out, expected, 3, compiled)
     assert torch.equal(out[:, :2], expected[:, :2]) and torch.equal(out[:, -1], expected[:, -1])
 
 
@@ -115,7 +127,6 @@ def exact_attention(qkv, scales, change, rotary, seen, asked):
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)[:, asked].float()
 
 
-@needs_tiles
 @settings(max_examples=40, deadline=None)
 @given(
     items=st.integers(1, 2),
@@ -126,7 +137,7 @@ def exact_attention(qkv, scales, change, rotary, seen, asked):
     parts=st.sampled_from((1, 3)),
     data=st.data(),
 )
-def test_attention_of_any_size(items, heads, width, rows, seen, parts, data):
+def test_attention_of_any_size(compiled, items, heads, width, rows, seen, parts, data):
     torch.manual_seed(rows)
     start = data.draw(st.integers(0, rows - 1))
     asked = slice(start, data.draw(st.integers(start + 1, rows)))
@@ -137,20 +148,19 @@ def test_attention_of_any_size(items, heads, width, rows, seen, parts, data):
     rotary = torch.stack((angles.cos(), angles.sin()), -1)
     prefix = KeysValues(*torch.randn(2, 1, heads, seen, width)) if seen else None
     out = torch.full((items, rows, heads * width), torch.nan)
-    kernels().run([attention(qkv, scales, change, rotary, prefix, out, asked, parts)])
-    assert near(out[:, asked], exact_attention(qkv, scales, change, rotary, prefix, asked), parts)
+    compiled.run([attention(qkv, scales, change, rotary, prefix, out, asked, parts)])
+    assert near(out[:, asked], exact_attention(qkv, scales, change, rotary, prefix, asked), parts, compiled)
     assert out.isfinite().sum() == out[:, asked].numel()
 
 
-@needs_tiles
-def test_large_scores_do_not_overflow():
+def test_large_scores_do_not_overflow(compiled):
     torch.manual_seed(0)
     qkv = torch.randn(1, 3, 40, 32)
     scales = torch.full((2, 32), 30.0), torch.full((2, 32), 30.0)
     rotary = rotary_table(torch.zeros(40, 3), (8, 12, 12), 10_000)
     out = torch.empty(1, 40, 32)
-    kernels().run([attention(qkv, scales, 0, rotary, None, out, slice(0, 40), 3)])
-    assert near(out, exact_attention(qkv, scales, 0, rotary, None, slice(0, 40)), 1)
+    compiled.run([attention(qkv, scales, 0, rotary, None, out, slice(0, 40), 3)])
+    assert near(out, exact_attention(qkv, scales, 0, rotary, None, slice(0, 40)), 1, compiled)
 
 
 def random_transformer(preset=TINY, **changes):
@@ -174,13 +184,12 @@ def inputs(model, batch, contexts, side=5):
     return target, (text, ids, context), mod
 
 
-@needs_tiles
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("contexts", [0, 1, 2])
 @pytest.mark.parametrize("sees", ["full", "prefix"])
 @pytest.mark.parametrize("preset", [TINY, NANO_128], ids=lambda preset: preset.name)
 @torch.inference_mode()
-def test_the_transformer_is_the_same(preset, sees, contexts, batch):
+def test_the_transformer_is_the_same(chosen, preset, sees, contexts, batch):
     model = random_transformer(preset, context_attention=sees)
     target, given, mod = inputs(model, batch, contexts)
     expected = model.evaluate(target, model.prepare(*given), mod)
@@ -189,12 +198,12 @@ def test_the_transformer_is_the_same(preset, sees, contexts, batch):
     assert float((made - expected).abs().max() / expected.abs().max()) < 5e-5
     assert put_on_tiles(model, exact=False)
     rough = model.evaluate(target, model.prepare(*given), mod)
-    assert 1e-4 < float((rough - expected).abs().max() / expected.abs().max()) < 3e-2
+    difference = float((rough - expected).abs().max() / expected.abs().max())
+    assert 1e-4 < difference < 3e-2 if chosen.name == "amx" else torch.equal(rough, made)
 
 
-@needs_tiles
 @torch.inference_mode()
-def test_what_is_kept_for_later_steps_is_the_same():
+def test_what_is_kept_for_later_steps_is_the_same(chosen):
     model = random_transformer(context_attention="full")
     target, given, mod = inputs(model, 2, 1)
     prepared = model.prepare(*given)
@@ -207,9 +216,8 @@ def test_what_is_kept_for_later_steps_is_the_same():
         assert torch.allclose(ours.values, theirs.values, atol=2e-4)
 
 
-@needs_tiles
 @torch.inference_mode()
-def test_results_do_not_depend_on_threads_or_company(threads):
+def test_results_do_not_depend_on_threads_or_company(chosen, threads):
     model = random_transformer(NANO_128)
     target, (text, ids, context), mod = inputs(model, 4, 1, side=8)
     assert put_on_tiles(model)
@@ -224,26 +232,57 @@ def test_results_do_not_depend_on_threads_or_company(threads):
         assert torch.equal(model.evaluate(target[one], alone, _rows(mod, one)), made[0][one])
 
 
-@needs_tiles
-def test_published_weights_need_two_terms():
+def test_published_weights_need_two_terms(compiled):
     layer = random_linear(64, 64, bfloat16=True)
-    assert TiledLinear(kernels(), layer, 3).parts == 2
+    assert TiledLinear(compiled, layer, 3).parts == 2
     layer.weight[0, 0] += 1e-5
-    assert TiledLinear(kernels(), layer, 3).parts == 3
+    assert TiledLinear(compiled, layer, 3).parts == 3
 
 
-@needs_tiles
-def test_only_what_the_kernels_can_do_is_put_on_them():
+def test_only_what_the_kernels_can_do_is_put_on_them(chosen):
     assert not put_on_tiles(random_transformer().bfloat16())
     assert not put_on_tiles(random_transformer(width=48, heads=3, axes=(4, 6, 6)))
 
 
-@needs_tiles
-def test_kernels_of_another_version_are_not_used():
-    compiled = kernels()
-    assert compiled.current
-    for other in (SimpleNamespace(), SimpleNamespace(job_bytes=lambda kind: 8)):
-        assert not Kernels.current.fget(SimpleNamespace(library=other))
+def test_kernels_of_another_version_are_not_used(compiled):
+    assert same_version(compiled.library)
+    for other in (SimpleNamespace(), SimpleNamespace(kontext_job_bytes=lambda kind: 8)):
+        assert not same_version(other)
+
+
+@pytest.mark.parametrize("setting", ["auto", "off", "", *BACKENDS])
+def test_the_environment_chooses_the_kernels(monkeypatch, setting):
+    monkeypatch.setenv(SETTING, setting)
+    automatic = [found for name in BACKENDS[:3] if (found := kernels_for(name)) is not None]
+    if setting == "off":
+        assert kernels() is None
+    elif setting in BACKENDS:
+        assert kernels() is kernels_for(setting)
+    else:
+        assert kernels() is (automatic[0] if automatic else None)
+
+
+def test_an_unknown_setting_is_refused(monkeypatch):
+    monkeypatch.setenv(SETTING, "sse9")
+    with pytest.raises(BadConfig, match="KONTEXT_KERNELS must be auto, off or one of amx, .* got 'sse9'"):
+        kernels()
+
+
+def test_the_same_machine_makes_the_same_bits(chosen):
+    model = random_transformer(NANO_128)
+    target, given, mod = inputs(model, 1, 1, side=8)
+    assert put_on_tiles(model, exact=False)
+    first = model.evaluate(target, model.prepare(*given), mod)
+    other = random_transformer(NANO_128)
+    assert put_on_tiles(other, exact=False)
+    assert torch.equal(other.evaluate(target, other.prepare(*given), mod), first)
+
+
+def test_models_are_loaded_onto_the_kernels(chosen):
+    model = load_model("tiny-random")
+    quicken(model)
+    assert model.transformer.instead is not None
+    assert all(parameter.dtype == torch.float32 for parameter in model.transformer.parameters())
 
 
 def test_without_the_kernels_pytorch_does_the_work(monkeypatch):
@@ -265,16 +304,16 @@ def decoder():
     return load_model("nano").autoencoder.decoder.float()
 
 
-@needs_tiles
-@pytest.mark.parametrize("size", [(16, 16), (2, 2), (6, 22), (32, 20)])
+@pytest.mark.parametrize("size", [(16, 16), (2, 2), (6, 22), (20, 12)])
 @torch.inference_mode()
-def test_the_decoder_is_the_same(decoder, size):
+def test_the_decoder_is_the_same(chosen, decoder, size):
     z = torch.randn(2, 16, *size, generator=torch.Generator().manual_seed(0))
     plain, tiled = copy.deepcopy(decoder), copy.deepcopy(decoder)
     assert decode_on_tiles(tiled) and tiled.instead is not None
     expected, made = plain(z), tiled(z)
-    assert float((made - expected).abs().mean()) * 127.5 < 0.3
-    assert float((made - expected).abs().max()) * 127.5 < 6
+    mean, largest = (0.3, 6) if chosen.name == "amx" else (0.002, 0.05)  # levels of 255: 8 bits, or 24
+    assert float((made - expected).abs().mean()) * 127.5 < mean
+    assert float((made - expected).abs().max()) * 127.5 < largest
     assert torch.equal(tiled(z[1:]), made[1:])
 
     expected, norms = plain.noting(z[:1])
@@ -282,24 +321,25 @@ def test_the_decoder_is_the_same(decoder, size):
     assert torch.equal(made, tiled(z[:1]))
     for ours, theirs in zip(noted, norms, strict=True):
         for a, b in zip(ours, theirs):
-            assert torch.allclose(a, b, rtol=0.02, atol=0.02)
+            allowed = 0.02 if chosen.name == "amx" else 1e-4
+            assert torch.allclose(a, b, rtol=allowed, atol=allowed)
     window = Window(4, 8 * size[0] - 4, 0, 8 * size[1] // 2)
     part, exact = tiled.window(z, noted, window), plain.window(z, norms, window)
     assert part.shape == exact.shape
-    assert float((part - exact).abs().mean()) * 127.5 < 0.4
+    assert float((part - exact).abs().mean()) * 127.5 < mean * 4 / 3
 
 
-@needs_tiles
 @settings(max_examples=25, deadline=None)
 @given(
     channels=st.sampled_from((16, 32, 48, 64)),
-    columns=st.sampled_from((3, 16, 32, 48, 80)),
+    columns=st.sampled_from((3, 12, 16, 32, 48, 80)),
     height=st.integers(1, 40),
     width=st.integers(1, 40),
     groups=st.sampled_from((0, 1, 4, 16)),
     enlarge=st.booleans(),
 )
-def test_a_convolution_of_any_size(channels, columns, height, width, groups, enlarge):
+def test_a_convolution_of_any_size(compiled, channels, columns, height, width, groups, enlarge):
+    assume(enlarge or groups == 0 or height * width * channels > groups)  # else PyTorch refuses the norm
     torch.manual_seed(height)
     layer = torch.nn.Conv2d(channels, columns, 3, padding=1).requires_grad_(False)
     norm = torch.nn.GroupNorm(groups, channels, eps=1e-6).requires_grad_(False) if groups else None
@@ -308,7 +348,7 @@ def test_a_convolution_of_any_size(channels, columns, height, width, groups, enl
         norm.bias.normal_()
     x = torch.randn(height, width, channels)
     residual = torch.randn(height << enlarge, width << enlarge, columns)
-    owner = TiledDecoder(torch.nn.Sequential(layer), kernels())
+    owner = TiledDecoder(torch.nn.Sequential(layer), compiled)
     work = _Pass(owner)
     double = x.flatten(0, 1).double()
     sums = torch.zeros(torch.get_num_threads(), channels, 2, dtype=torch.float64)
@@ -322,6 +362,6 @@ def test_a_convolution_of_any_size(channels, columns, height, width, groups, enl
     elif norm is not None:
         picture = F.silu(norm(picture))
     expected = layer(picture)[0].permute(1, 2, 0) + residual
-    assert near(made.values, expected, 1)
+    assert near(made.values, expected, 1, compiled)
     flat = made.values.flatten(0, 1).double()
     assert torch.allclose(made.sums.sum(0), torch.stack((flat.sum(0), flat.square().sum(0)), -1), atol=1e-3)

@@ -149,19 +149,22 @@ def _bytes(pixels: Tensor) -> np.ndarray:
 
 
 def quicken(model) -> None:
-    """Use what the processor has to multiply in tiles (AMX); elsewhere nothing is done.
+    """Use the kernels of `kontext.tiles` for transformer and decoder, where the processor has one of their
+    instruction sets.
 
-    Transformer and decoder run on `kontext.tiles` with bfloat16's products: some tenths of a level of 255
-    from float32's, where a round trip through the autoencoder costs some ten levels. Without the kernels, or
-    where a second copy of the weights is too much, the decoder and a wide transformer are put into bfloat16;
-    a narrow one gains too little.
+    With AMX their products are bfloat16's: some tenths of a level of 255 from float32's, where a round trip
+    through the autoencoder costs some ten levels. With AMX, but without the kernels, or where a second copy
+    of the weights is too much, the decoder and a wide transformer are put into bfloat16; a narrow one gains
+    too little.
     """
-    if device_of(model).type != "cpu" or not torch.cpu._is_amx_tile_supported():
+    if device_of(model).type != "cpu":
         return
     transformer, decoder = model.transformer, model.autoencoder.decoder
     slow = [] if decode_on_tiles(decoder) else [decoder]
     if not put_on_tiles(transformer, exact=False) and transformer.config.width >= WIDE:
         slow.append(transformer)
+    if not torch.cpu._is_amx_tile_supported():
+        return
     for network in slow:
         if parameter_type(network) == torch.float32:
             network.to(torch.bfloat16)

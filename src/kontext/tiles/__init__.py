@@ -1,8 +1,7 @@
-"""The networks on processors that multiply in tiles (Intel AMX): kernels in C, and the transformer and the
-decoder on them.
+"""The networks on kernels in C, for processors with AMX, AVX-512 or AVX2: the transformer and the decoder.
 
 PyTorch uses a fraction of such a processor, and a step of a small model spends half its time between
-products.
+products. `KONTEXT_KERNELS` in the environment chooses the kernels, or none (`library.kernels`).
 """
 
 from __future__ import annotations
@@ -16,37 +15,44 @@ from kontext.tiles.decoder import TiledDecoder
 from kontext.tiles.library import Kernels, kernels
 from kontext.tiles.transformer import TiledTransformer
 
-LARGEST = 2**28  # parameters of a transformer: the tiles are a second copy of them
-LARGEST_DECODER = 2**23  # of wider ones PyTorch makes as much
+LARGEST_BYTES = 2**29  # of a transformer's packed weights, which are a second copy of them
+LARGEST_DECODER = 2**23  # parameters: of wider ones PyTorch makes as much
 
 __all__ = ["decode_on_tiles", "put_on_tiles"]
 
 
 def put_on_tiles(transformer: Transformer, exact: bool = True) -> bool:
-    """Have the transformer evaluated in tiles from now on; its weights must not change afterwards.
+    """Have the transformer evaluated by the kernels from now on; its weights must not change afterwards.
 
-    exact: products as float32's to some 1e-5 of their size; else as bfloat16's. False, and nothing is done,
-    where the kernels cannot run, the weights are not float32 or too many.
+    exact: products as float32's to some 1e-5 of their size; else as bfloat16's, where that is faster (AMX).
+    False, and nothing is done, where the kernels cannot run, the weights are not float32 or too many.
     """
-    compiled, config = _kernels_for(transformer, LARGEST), transformer.config
+    compiled, config = _kernels_for(transformer), transformer.config
     if compiled is None or config.head_width % 32 or config.width % 32:
+        return False
+    if _parameters(transformer) * compiled.weight_bytes > LARGEST_BYTES:
         return False
     transformer.instead = TiledTransformer(transformer, compiled, parts=3 if exact else 1)
     return True
 
 
 def decode_on_tiles(decoder: Decoder) -> bool:
-    """The same for a decoder, with bfloat16's products and everything else in float32."""
-    compiled = _kernels_for(decoder, LARGEST_DECODER)
+    """The same for a decoder, with the fastest products and everything else in float32."""
+    compiled = _kernels_for(decoder)
     convolutions = [layer for layer in decoder.modules() if isinstance(layer, nn.Conv2d)]
     if compiled is None or any(layer.in_channels % 16 for layer in convolutions):
+        return False
+    if _parameters(decoder) > LARGEST_DECODER:
         return False
     decoder.instead = TiledDecoder(decoder, compiled)
     return True
 
 
-def _kernels_for(network: nn.Module, largest: int) -> Kernels | None:
-    parameters = list(network.parameters())
-    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in parameters):
+def _kernels_for(network: nn.Module) -> Kernels | None:
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in network.parameters()):
         return None
-    return kernels() if sum(p.numel() for p in parameters) <= largest else None
+    return kernels()
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())

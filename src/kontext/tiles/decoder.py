@@ -1,4 +1,4 @@
-"""The autoencoder's decoder on the tile kernels: each group norm and swish happens inside of the convolution
+"""The autoencoder's decoder on the kernels: each group norm and swish happens inside of the convolution
 that follows, and the sums for the next norm inside of the one before.
 """
 
@@ -25,15 +25,17 @@ class _Picture:
 
 
 class TiledDecoder:
-    """Decodes as a decoder of float32 does, with bfloat16's products."""
+    """Decodes as a decoder of float32 does, with the products that are fastest here: float32's, or bfloat16's
+    (AMX).
+    """
 
     def __init__(self, decoder: Decoder, kernels: Kernels):
         self.decoder, self.kernels = decoder, kernels
-        self.tiles: dict[nn.Module, Tensor] = {}
+        self.panels: dict[nn.Module, Tensor] = {}
         self.narrow: dict[nn.Module, TiledLinear] = {}
         for layer in decoder.modules():
             if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
-                self.tiles[layer] = kernels.tiles_of(_thirds(layer.weight), parts=1)
+                self.panels[layer] = kernels.pack(_thirds(layer.weight, kernels.inner_step), parts=1)
             if isinstance(layer, ResnetBlock) and hasattr(layer, "nin_shortcut"):
                 shortcut = layer.nin_shortcut
                 flat = nn.Linear(shortcut.in_channels, shortcut.out_channels)
@@ -41,7 +43,9 @@ class TiledDecoder:
                 self.narrow[shortcut] = TiledLinear(kernels, flat, parts=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """As `Decoder.forward`: z (b, channels, rows, columns) -> pixels (b, 3, 8 rows, 8 columns)."""
+        """As `Decoder.forward`: z (b, channels, rows, columns) -> (b, channels of conv_out, 8 rows, 8
+        columns).
+        """
         return torch.cat([_Pass(self).whole(one) for one in z.split(1)])
 
     def noting(self, z: Tensor) -> tuple[Tensor, Norms]:
@@ -161,7 +165,7 @@ class _Pass:
             width=width,
             channels=channels,
             enlarge=enlarge,
-            weights=self.tiled.tiles[layer].data_ptr(),
+            weights=self.tiled.panels[layer].data_ptr(),
             bias=bias.data_ptr(),
             residual=None if residual is None else residual.data_ptr(),
             out=out.data_ptr(),
@@ -194,7 +198,7 @@ class _Pass:
         self.alive.clear()
 
 
-def _thirds(weight: Tensor) -> Tensor:
-    """Weights (out, in, 3, 3) of a convolution as (out, 3 thirds), each a row of it, filled up to 32."""
+def _thirds(weight: Tensor, multiple: int) -> Tensor:
+    """Weights (out, in, 3, 3) of a convolution as (out, 3 thirds), each a row of it, padded to a multiple."""
     rows = weight.detach().float().permute(0, 2, 3, 1).flatten(2)
-    return F.pad(rows, (0, -rows.shape[2] % 32)).flatten(1).contiguous()
+    return F.pad(rows, (0, -rows.shape[2] % multiple)).flatten(1).contiguous()

@@ -1,5 +1,5 @@
-"""The compiled kernels (`kernels.c`), where they can run: on a processor with AMX, if a C compiler was there
-at installation.
+"""The compiled kernels (`kernels.c`), if a C compiler was there at installation, for the instruction sets of
+this processor.
 """
 
 from __future__ import annotations
@@ -7,16 +7,26 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.machinery
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from kontext.errors import BadConfig
 from kontext.model.blocks import KeysValues, Modulated
 
 POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+SETTING = "KONTEXT_KERNELS"
+"""Environment variable: `auto` (as without it), one of `BACKENDS`, or `off`."""
+BACKENDS = ("amx", "avx512", "avx2", "neon")
+"""Best first."""
+AUTOMATIC = BACKENDS[:3]
+"""Used where the processor has them: those measured to be faster than PyTorch."""
 
+logger = logging.getLogger(__name__)
 
 PRODUCT, ATTENTION, CONVOLUTION = 0, 1, 2
 _JOB = [("kind", INT), ("shares", INT), ("taken", INT), ("done", INT), ("failed", INT), ("parts", INT)]
@@ -68,8 +78,8 @@ class Attention(ctypes.Structure):
         ("rotary", POINTER),
         ("keys", POINTER),
         ("values", POINTER),
-        ("seen_row", LONG),
-        ("seen_head", LONG),
+        ("prefix_row", LONG),
+        ("prefix_head", LONG),
         ("keys_item", LONG),
         ("values_item", LONG),
         ("out", POINTER),
@@ -79,7 +89,7 @@ class Attention(ctypes.Structure):
         ("heads", LONG),
         ("width", LONG),
         ("rows", LONG),
-        ("seen", LONG),
+        ("prefix", LONG),
         ("start", LONG),
         ("stop", LONG),
     ]
@@ -116,9 +126,10 @@ Job = Product | Attention | Convolution
 
 
 class TiledLinear:
-    """Weights and bias of a linear layer, the weights in tiles.
+    """Weights and bias of a linear layer, the weights packed for the kernels.
 
-    parts: 3 for float32's product, 1 for bfloat16's. Weights that are bfloat16 already need 2 for float32's.
+    parts: 3 for float32's product, 1 for bfloat16's where that is faster (AMX). Weights that are bfloat16
+    already need 2 for float32's.
     """
 
     def __init__(self, kernels: Kernels, layer: torch.nn.Linear, parts: int):
@@ -128,7 +139,7 @@ class TiledLinear:
         self.parts = parts
         self.columns, self.inner = weights.shape
         self.bias = None if layer.bias is None else layer.bias.detach().contiguous()
-        self.tiles = kernels.tiles_of(weights, parts)
+        self.panels = kernels.pack(weights, parts)
 
     def job(
         self,
@@ -155,7 +166,7 @@ class TiledLinear:
             x=x.data_ptr(),
             x_row=x.stride(1),
             x_item=_step(x),
-            weights=self.tiles.data_ptr() + start * (self.tiles.numel() // _up(self.columns)),
+            weights=self.panels.data_ptr() + start * (self.panels.numel() // _up(self.columns)),
             bias=None if self.bias is None else self.bias[start:].data_ptr(),
             gelu=gelu,
             items=x.shape[0],
@@ -181,13 +192,13 @@ def attention(
     scales: tuple[Tensor, Tensor],
     change: int,
     rotary: Tensor,
-    seen: KeysValues | None,
+    prefix: KeysValues | None,
     out: Tensor,
     asked: slice,
     parts: int,
 ) -> Attention:
     """Softmax attention of qkv (b, 3 heads, n, head_width), queries, keys and values as they leave a
-    linear layer, and of the keys and values `seen` besides; rows `asked` of out (b, n, heads head_width)
+    linear layer, and of the keys and values of a `prefix`; rows `asked` of out (b, n, heads head_width)
     are filled.
 
     `scales`, each (2, head_width), are those of the norms of queries and keys for the rows before
@@ -214,58 +225,131 @@ def attention(
         start=asked.start,
         stop=asked.stop,
     )
-    if seen is not None:
-        keys, values = seen.keys, seen.values
-        job.keys, job.values, job.seen = keys.data_ptr(), values.data_ptr(), keys.shape[2]
-        job.seen_row, job.seen_head = keys.stride(2), keys.stride(1)
+    if prefix is not None:
+        keys, values = prefix.keys, prefix.values
+        job.keys, job.values, job.prefix = keys.data_ptr(), values.data_ptr(), keys.shape[2]
+        job.prefix_row, job.prefix_head = keys.stride(2), keys.stride(1)
         job.keys_item, job.values_item = _step(keys), _step(values)
     return job
 
 
 class Kernels:
-    def __init__(self, library: ctypes.CDLL, parallel: int):
-        self.library, self.parallel = library, parallel
-        library.tiles_bytes.restype = LONG
-        library.tiles_bytes.argtypes = [LONG, LONG, INT]
-        library.tiles_of.argtypes = [POINTER, LONG, LONG, INT, POINTER]
-        library.run.argtypes = [POINTER, LONG, INT, POINTER]
+    """The kernels for one instruction set.
+
+    Raises KeyError where this library was compiled without it.
+    """
+
+    def __init__(self, library: ctypes.CDLL, parallel: int | None, name: str):
+        for function in (library.kontext_supported, library.kontext_inner_step, library.kontext_weight_bytes):
+            function.argtypes = [POINTER]
+        library.kontext_panel_bytes.restype = LONG
+        library.kontext_panel_bytes.argtypes = [POINTER, LONG, LONG, INT]
+        library.kontext_pack.argtypes = [POINTER, POINTER, LONG, LONG, INT, POINTER]
+        library.kontext_run.argtypes = [POINTER, POINTER, LONG, INT, POINTER]
+        self.library, self.parallel, self.name = library, parallel, name
+        self._backend = _backends(library)[name]
 
     @property
-    def current(self) -> bool:
-        """Whether they were compiled from this version."""
-        kinds = {PRODUCT: Product, ATTENTION: Attention, CONVOLUTION: Convolution}
-        size = getattr(self.library, "job_bytes", lambda kind: 0)
-        return all(size(kind) == ctypes.sizeof(job) for kind, job in kinds.items())
+    def supported(self) -> bool:
+        """Whether this processor can run them."""
+        return bool(self.library.kontext_supported(self._backend))
 
-    def tiles_of(self, weights: Tensor, parts: int) -> Tensor:
+    @property
+    def inner_step(self) -> int:
+        """The thirds of a convolution's weights are padded to a multiple of this."""
+        return self.library.kontext_inner_step(self._backend)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of a packed weight, with one part."""
+        return self.library.kontext_weight_bytes(self._backend)
+
+    def pack(self, weights: Tensor, parts: int) -> Tensor:
         """Weights (columns, inner), float32 and contiguous, as the right factor of a product."""
-        size = self.library.tiles_bytes(*weights.shape, parts)
-        tiles = torch.empty(size, dtype=torch.uint8)
-        if self.library.tiles_of(weights.data_ptr(), *weights.shape, parts, tiles.data_ptr()):
-            raise MemoryError("no memory to lay out the weights of a layer")
-        return tiles
+        panels = torch.empty(
+            self.library.kontext_panel_bytes(self._backend, *weights.shape, parts), dtype=torch.uint8
+        )
+        if self.library.kontext_pack(
+            self._backend, weights.data_ptr(), *weights.shape, parts, panels.data_ptr()
+        ):
+            raise MemoryError("no memory to pack the weights of a layer")
+        return panels
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Do them, one after the other, in as many threads as PyTorch has. Raises MemoryError."""
+        """Run them in order, in as many threads as PyTorch has. Raises MemoryError."""
         addresses = (POINTER * len(jobs))(*(ctypes.addressof(job) for job in jobs))
-        if self.library.run(addresses, len(jobs), torch.get_num_threads(), self.parallel):
+        if self.library.kontext_run(
+            self._backend, addresses, len(jobs), torch.get_num_threads(), self.parallel
+        ):
             raise MemoryError("no memory for the numbers of one layer")
 
 
-@functools.cache
 def kernels() -> Kernels | None:
-    """The kernels, or None where they cannot run."""
-    parallel = _openmp()
-    if parallel is None or not torch.cpu._is_amx_tile_supported() or not torch.cpu._init_amx():
+    """The kernels that `KONTEXT_KERNELS` asks for, by default the fastest; None where they cannot run, and
+    PyTorch does the work. Raises BadConfig for an unknown setting.
+    """
+    setting = os.environ.get(SETTING, "").strip().lower() or "auto"
+    if setting not in ("auto", "off", *BACKENDS):
+        raise BadConfig(f"{SETTING} must be auto, off or one of {', '.join(BACKENDS)}, got {setting!r}")
+    if setting == "off":
         return None
+    if setting != "auto":
+        return _with_warning(setting)
+    return next((found for name in AUTOMATIC if (found := kernels_for(name)) is not None), None)
+
+
+@functools.cache
+def kernels_for(name: str) -> Kernels | None:
+    """The kernels of one of `BACKENDS`, or None where they cannot run."""
+    library, parallel = _library(), _openmp()
+    if library is None or parallel is None or name not in _backends(library):
+        return None
+    found = Kernels(library, parallel, name)
+    if not found.supported:
+        return None
+    if name == "amx" and not (torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx()):
+        return None
+    return found
+
+
+@functools.cache
+def _with_warning(name: str) -> Kernels | None:
+    found = kernels_for(name)
+    if found is None:
+        logger.warning("%s=%s cannot run here: PyTorch is used", SETTING, name)
+    return found
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """The compiled file, if there is one of this version."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name("_kernels" + suffix)
         if path.exists():
-            found = Kernels(ctypes.CDLL(str(path)), parallel)
-            return found if found.current else None
+            library = ctypes.CDLL(str(path))
+            return library if same_version(library) else None
     return None
 
 
+def same_version(library: ctypes.CDLL) -> bool:
+    """Whether a library was compiled from this version of the kernels."""
+    kinds = {PRODUCT: Product, ATTENTION: Attention, CONVOLUTION: Convolution}
+    size = getattr(library, "kontext_job_bytes", lambda kind: 0)
+    return all(size(kind) == ctypes.sizeof(job) for kind, job in kinds.items())
+
+
+def _backends(library: ctypes.CDLL) -> dict[str, int]:
+    """Addresses of the backends that were compiled, by name."""
+    library.kontext_backend.restype = POINTER
+    library.kontext_name.restype, library.kontext_name.argtypes = ctypes.c_char_p, [POINTER]
+    found, index = {}, 0
+    while address := library.kontext_backend(index):
+        found[library.kontext_name(address).decode()] = address
+        index += 1
+    return found
+
+
+@functools.cache
 def _openmp() -> int | None:
     """Address of GOMP_parallel in the library that torch's own threads come from."""
     try:

@@ -1,4 +1,4 @@
-"""The transformer's evaluation on the tile kernels: the network of `kontext.model`, number for number, with
+"""The transformer's evaluation on the kernels: the network of `kontext.model`, number for number, with
 what surrounds each product done inside of it.
 
 A step of the shipped model is some 500 small operations in PyTorch and 26 here.
