@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
@@ -72,6 +72,9 @@ class Card:
     steps: int
     guidance: float
     warnings: tuple[str, ...]
+    skills: Mapping[str, Any] | None = None
+    """Prompts that are known to work: `kontext.checkpoint.skills.Skills` as plain data, so that the service
+    does not import it (and torch)."""
 
 
 Tell = Callable[[str, int, int, bytes | None], None]  # job id, step, steps, preview as JPEG
@@ -113,6 +116,7 @@ class Station:
             steps=sampling.steps,
             guidance=sampling.guidance,
             warnings=tuple(model.warnings),
+            skills=asdict(model.skills) if getattr(model, "skills", None) else None,
         )
 
     def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:

@@ -43,6 +43,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
         "steps": card.steps,
         "guidance": card.guidance,
         "warnings": list(card.warnings),
+        "suggestions": card.skills["suggestions"] if card.skills else None,
     }
     return {
         "version": __version__,
@@ -106,12 +107,19 @@ def example_bytes(name: str) -> bytes:
 
 
 @router.get("/api/examples", tags=["own"])
-async def examples(key: Reader) -> dict[str, list[dict[str, Any]]]:
-    """Pictures to begin with, and what to say to them."""
-    table = example_table().values()
+async def examples(key: Reader, request: Request) -> dict[str, list[dict[str, Any]]]:
+    """Pictures to begin with, and what to say to them: what the loaded model is known to do, if that is known.
+
+    While the model loads the prompts are empty.
+    """
+    card, table = service_of(request).card, example_table()
+    prompts = {name: list(one["prompts"]) if card else [] for name, one in table.items()}
+    if card and card.skills:
+        prompts = {one["picture"]: list(one["prompt"].values()) for one in card.skills["examples"]}
     shown = [
-        {key: one[key] for key in ("name", "title", "prompts")} | {"picture": f"/api/examples/{one['name']}"}
-        for one in table
+        {"name": name, "title": table[name]["title"], "prompts": said, "picture": f"/api/examples/{name}"}
+        for name, said in prompts.items()
+        if name in table
     ]
     return {"examples": shown}
 
