@@ -153,7 +153,7 @@ def test_story_by_keyboard_alone(hand, tmp_path):
     page.locator(".doings").wait_for()
     page.keyboard.press("Escape")
     page.keyboard.press("?")
-    page.get_by_role("heading", name="Keys").wait_for()
+    page.get_by_role("heading", name="Shortcuts").wait_for()
     page.keyboard.press("Escape")
     page.keyboard.press("h")
     page.get_by_role("heading", name="Gallery").wait_for()
@@ -180,7 +180,7 @@ def test_keys_are_listed_and_single_ones_can_be_switched_off(hand):
     assert all(
         words and not words.startswith("key.") for words in page.locator(".keys dd").all_text_contents()
     )
-    page.get_by_label("Single-letter keys").uncheck()
+    page.get_by_label("Single-letter shortcuts").uncheck()
     page.keyboard.press("Escape")
     hand.key("h")
     assert page.locator("dialog[open]").count() == 0
