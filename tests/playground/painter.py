@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
+from kontext.checkpoint.skills import Example, Skills, Suggestion
 from kontext.engine import pictures
 from kontext.engine.pointing import inside_of, overlay_of
 from kontext.engine.requests import EditRequest, Result, StepInfo
@@ -29,6 +30,16 @@ STEP_SECONDS = 0.02
 HELD_STEP, LONGEST_HOLD = 2, 300  # seconds
 SIZES = ((256, 256), (320, 208), (208, 320))
 COLOURS = "red green blue yellow orange purple pink black white gray".split()
+
+
+SKILLS = Skills(
+    (Example("library", {"en": "Paint it purple", "zh": "变成紫色"}),),
+    (
+        Suggestion("edit", {"en": "Color", "zh": "颜色"}, {"en": "Paint it [purple]", "zh": "变成[紫色]"}),
+        Suggestion("generate", {"en": "Ball"}, {"en": "A [purple] ball"}),
+    ),
+)
+"""Of the model "skilled"."""
 
 
 class Painter:
@@ -89,7 +100,10 @@ class Painter:
 
 
 def load(model: str, device: str | None) -> Painter:
-    return Painter()
+    painter = Painter()
+    if model == "skilled":
+        painter.model = SimpleNamespace(**vars(Painter.model), skills=SKILLS)
+    return painter
 
 
 def wait_at_gate(cancel) -> None:

@@ -3,8 +3,8 @@
     {"examples": [{"picture": "library", "prompt": {"en": "Make the hair blue", "zh": "..."}}],
      "suggestions": [{"use": "edit", "label": {"en": "Hair"}, "prompt": {"en": "Make the hair [green]"}}]}
 
-`picture` names one of `kontext/examples`. `use` is `edit`, `box` (something is marked by a box) or `generate`.
-Texts are by language code, English always there; brackets in a prompt mark the part to replace.
+`picture` names one of `kontext/examples`. `use` is `edit`, `box` (a box marks something) or `generate`. Texts
+are by language code, English always there; brackets in a prompt mark the part to replace.
 """
 
 from __future__ import annotations

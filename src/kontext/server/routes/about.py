@@ -108,9 +108,9 @@ def example_bytes(name: str) -> bytes:
 
 @router.get("/api/examples", tags=["own"])
 async def examples(key: Reader, request: Request) -> dict[str, list[dict[str, Any]]]:
-    """Pictures to begin with, and what to say to them: what the loaded model is known to do, if that is known.
+    """Pictures to begin with, and prompts for them that the loaded model is known to do, where that is known.
 
-    While the model loads the prompts are empty.
+    The prompts are empty while the model loads.
     """
     card, table = service_of(request).card, example_table()
     prompts = {name: list(one["prompts"]) if card else [] for name, one in table.items()}
