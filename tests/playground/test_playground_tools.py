@@ -205,14 +205,14 @@ def test_the_call_is_shown_and_runs(hand, tmp_path):
     page = hand.start().page
     page.locator("#prompt").fill('Make the kid\'s shirt "red" $HOME 红')
     hand.key("s")
-    code = page.locator("pre.code")
+    code = page.locator("pre.program")
     command = code.text_content()
     assert command.startswith("curl ")
     if shutil.which("curl") and shutil.which("sh"):
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
         assert '"jobs"' in done.stdout
-    page.get_by_role("button", name="Python").click()
+    page.get_by_role("button", name="Python", exact=True).click()
     program = code.text_content()
     ast.parse(program)
     done = subprocess.run(
@@ -231,8 +231,8 @@ def test_the_call_of_an_edit_gives_the_same_picture(hand, tmp_path):
     hand.say("Make the shirt red")
     turn = hand.session()["turns"][1]
     hand.key("s")
-    page.get_by_role("button", name="Python").click()
-    program = page.locator("pre.code").text_content()
+    page.get_by_role("button", name="Python", exact=True).click()
+    program = page.locator("pre.program").text_content()
     subprocess.run([sys.executable, "-"], input=program, cwd=tmp_path, text=True, timeout=120, check=True)
     (made,) = tmp_path.glob("*.png")
     first = Image.open(io.BytesIO(httpx.get(hand.url + turn["picture"]).content)).convert("RGB")

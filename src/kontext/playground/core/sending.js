@@ -62,7 +62,7 @@ export async function cancel(id = store.state.here) {
 /** The edits of this session that are waiting or being made, in the order of their making. */
 export function waiting(state) {
   return Object.values(state.jobs)
-    .filter((job) => isActive(job) && job.prompt !== undefined && job.session === state.session?.id)
+    .filter((job) => isActive(job) && job.prompt !== undefined && job.session === state.session?.id && !state.session.turns[job.id])
     .sort((a, b) => (a.position ?? 0) - (b.position ?? 0) || a.created - b.created);
 }
 
@@ -75,7 +75,8 @@ export async function variants(count = Math.max(3, store.state.settings.count)) 
   const { session } = store.state;
   const turn = base(store.state);
   if (turn?.kind !== 'edit') return notify({ title: t('variants.first') });
-  const most = Math.min(count, store.state.capabilities?.limits.variants ?? 4);
+  const { variants: highest = 4, active_jobs: active = highest } = store.state.capabilities?.limits ?? {};
+  const most = Math.min(count, highest, active);
   const told = await attempt(() => api.variants(session.id, turn.id, most));
   if (told) store.set((state) => withJobs(state, told.jobs));
 }

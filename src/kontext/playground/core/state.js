@@ -51,7 +51,7 @@ export function withSession(state, told) {
   const turns = Object.fromEntries([...told.turns, ...later].map((turn) => [turn.id, turn]));
   const kept = same ? Object.values(state.jobs).filter((job) => job.state !== 'done') : []; // one being sent, too
   const jobs = Object.fromEntries(kept.map((job) => [job.id, job]));
-  for (const job of told.jobs) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step', 'since', 'left']) };
+  for (const job of told.jobs) if (!turns[job.id]) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step', 'since', 'left']) };
   const { id, name, revision } = told;
   const next = { ...state, session: { id, name, revision, turns }, jobs, arriving: null };
   if (same && node(next, state.here)) return next;

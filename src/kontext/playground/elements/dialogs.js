@@ -45,8 +45,8 @@ class Details extends Dialog {
     const parent = this.state.session.turns[turn.parent];
     return {
       prompt: turn.prompt || null,
-      turn: turn.number,
       from: parent ? `${parent.number} · ${parent.name || parent.prompt || t('original')}` : null,
+      turn: turn.number,
       seed: turn.seed,
       size: turn.size.join(' × '),
       steps: facts.steps,

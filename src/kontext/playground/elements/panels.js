@@ -91,7 +91,7 @@ class Code extends Dialog {
           (name) => html`<button type="button" aria-pressed=${String(this.language === name)} @click=${() => (this.language = name)}>${t(`code.${name}`)}</button>`,
         )}
       </div>
-      <pre class="code" tabindex="0" aria-label=${t(`code.${this.language}`)}>${text}</pre>
+      <pre class="program" tabindex="0" aria-label=${t(`code.${this.language}`)}>${text}</pre>
       ${this.partial ? html`<p class="note">${t('code.partial')}</p>` : nothing}
       ${call.key ? html`<p class="note">${t('code.key')}</p>` : nothing}
       <div class="choices"><button type="button" class="quiet" @click=${() => copyText(text)}>${icon('copy')}${t('code.copy')}</button></div>`;
