@@ -40,7 +40,7 @@ export function drawingBar(state) {
   const pointing = turn && state.pointing[turn.id];
   const wide = WIDTHS[state.tool];
   const small = (name, run, disabled) =>
-    html`<button type="button" class="quiet small ${name}" ?disabled=${disabled} @click=${run}>${icon(name)}<span>${t(`draw.${name}`)}</span></button>`;
+    html`<button type="button" class="quiet small do-${name}" ?disabled=${disabled} @click=${run}>${icon(name)}<span>${t(`draw.${name}`)}</span></button>`;
   return html`<div class="above drawing" role="group" aria-label=${t('draw')}>
     ${wide
       ? html`<label class="width"><span>${t('draw.width')}</span><input type="range" min=${wide[0]} max=${wide[1]} step="0.002"
