@@ -115,6 +115,7 @@ export function withoutJob(state, id) {
 
 /** From a job that came to nothing: to a sibling still in work, else back to the turn it started from. */
 function leave(state, job) {
+  if (job.state === 'sending') return select(state, job.parent ?? null); // refused: where it was written
   const other = children(state, job.parent).find((one) => one.job && isActive(one.job));
   return select(state, other?.id ?? job.parent ?? null);
 }
