@@ -118,13 +118,21 @@ class Composer extends Part {
     });
   }
 
+  #button(running, sending) {
+    if (sending) return html`<span class="send waiting" role="img" aria-label=${t('state.sending')}></span>`;
+    const button = (name, key, kind, label, run, disabled = false) => html`<button type="button" class="send ${kind}"
+      aria-label=${label} data-tip="${label}  ${key}" data-side="top-end" ?disabled=${disabled} @click=${run}>${icon(name)}</button>`;
+    if (running) return button('stop', 'ESC', 'stopping', t('stop'), () => cancel());
+    const { draft, session } = this.state;
+    return button('send', 'ENTER', '', t(session ? 'send' : 'create'), () => submit(), !draft.prompt.trim());
+  }
+
   render() {
     const { state } = this;
     const job = node(state, state.here)?.job;
     const running = job && isActive(job);
     const sending = state.sending || job?.state === 'sending';
     const turn = base(state);
-    const action = t(state.session ? 'send' : 'create');
     return html`${this.#above(running && !sending)}
       <form class="composer" @submit=${(event) => event.preventDefault()}>
         <div class="say">
@@ -140,11 +148,7 @@ class Composer extends Part {
             @input=${this.#input}
             @keydown=${this.#key}
           ></textarea>
-          ${sending
-            ? html`<span class="send waiting" role="img" aria-label=${t('state.sending')}></span>`
-            : running
-            ? html`<button type="button" class="send stopping" aria-label=${t('stop')} data-tip="${t('stop')}  ESC" data-side="top-end" @click=${() => cancel()}>${icon('stop')}</button>`
-            : html`<button type="button" class="send" aria-label=${action} data-tip="${action}  ENTER" data-side="top-end" ?disabled=${!state.draft.prompt.trim()} @click=${() => submit()}>${icon('send')}</button>`}
+          ${this.#button(running, sending)}
         </div>
         <kx-settings></kx-settings>
       </form>`;

@@ -47,6 +47,7 @@ export function drawingBar(state) {
           .value=${String(widthOf(state, state.tool))} aria-valuetext=${t('draw.pixels', { n: Math.round(widthOf(state, state.tool) * Math.min(...turn.size)) })}
           @input=${(event) => setWidth(state.tool, Number(event.target.value))} /></label>`
       : nothing}
+    ${isEmpty(pointing) ? html`<span class="note">${t(`tool.${state.tool}.help`)}</span>` : nothing}
     ${small('undo', () => strokesBack(-1), !canStep(state, -1))}
     ${small('redo', () => strokesBack(1), !canStep(state, 1))}
     ${small('trash', clearDrawing, isEmpty(pointing))}
