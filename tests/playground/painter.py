@@ -18,7 +18,6 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
-from kontext.checkpoint.skills import Example, Skills, Suggestion
 from kontext.engine import pictures
 from kontext.engine.pointing import inside_of, overlay_of
 from kontext.engine.requests import EditRequest, Result, StepInfo
@@ -30,16 +29,6 @@ STEP_SECONDS = 0.02
 HELD_STEP, LONGEST_HOLD = 2, 300  # seconds
 SIZES = ((256, 256), (320, 208), (208, 320))
 COLOURS = "red green blue yellow orange purple pink black white gray".split()
-
-
-SKILLS = Skills(
-    (Example("library", {"en": "Paint it purple", "zh": "变成紫色"}),),
-    (
-        Suggestion("edit", {"en": "Color", "zh": "颜色"}, {"en": "Paint it [purple]", "zh": "变成[紫色]"}),
-        Suggestion("generate", {"en": "Ball"}, {"en": "A [purple] ball"}),
-    ),
-)
-"""Of the model "skilled"."""
 
 
 class Painter:
@@ -102,8 +91,23 @@ class Painter:
 def load(model: str, device: str | None) -> Painter:
     painter = Painter()
     if model == "skilled":
-        painter.model = SimpleNamespace(**vars(Painter.model), skills=SKILLS)
+        painter.model = SimpleNamespace(**vars(Painter.model), skills=skills())
     return painter
+
+
+def skills():
+    """What the model "skilled" is known to do. Imported here, since the package brings torch with it."""
+    from kontext.checkpoint.skills import Example, Skills, Suggestion
+
+    return Skills(
+        (Example("library", {"en": "Paint it purple", "zh": "变成紫色"}),),
+        (
+            Suggestion(
+                "edit", {"en": "Color", "zh": "颜色"}, {"en": "Paint it [purple]", "zh": "变成[紫色]"}
+            ),
+            Suggestion("generate", {"en": "Ball"}, {"en": "A [purple] ball"}),
+        ),
+    )
 
 
 def wait_at_gate(cancel) -> None:
