@@ -89,7 +89,25 @@ class Painter:
 
 
 def load(model: str, device: str | None) -> Painter:
-    return Painter()
+    painter = Painter()
+    if model == "skilled":
+        painter.model = SimpleNamespace(**vars(Painter.model), skills=skills())
+    return painter
+
+
+def skills():
+    """What the model "skilled" is known to do. Imported here, since the package brings torch with it."""
+    from kontext.checkpoint.skills import Example, Skills, Suggestion
+
+    return Skills(
+        (Example("library", {"en": "Paint it purple", "zh": "变成紫色"}),),
+        (
+            Suggestion(
+                "edit", {"en": "Color", "zh": "颜色"}, {"en": "Paint it [purple]", "zh": "变成[紫色]"}
+            ),
+            Suggestion("generate", {"en": "Ball"}, {"en": "A [purple] ball"}),
+        ),
+    )
 
 
 def wait_at_gate(cancel) -> None:

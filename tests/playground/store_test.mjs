@@ -11,6 +11,10 @@ const pointing = await at('core/pointing.js');
 const { carriesHistory } = await at('core/png.js');
 const { differencePixels } = await at('elements/difference.js');
 const { veilPixels } = await at('elements/region.js');
+const { curl, literal, python, quoted } = await at('core/calls.js');
+const { sharedPage } = await at('core/share.js');
+const { suggestions } = await at('core/suggestions.js');
+const { located } = await at('core/api.js');
 
 const turn = (id, parent, prompt, number) => ({ id, parent, prompt, number, kind: parent ? 'edit' : 'source', name: '', settings: {}, facts: {}, references: [] });
 const TURNS = [turn('a', null, '', 0), turn('b', 'a', 'blue', 1), turn('c', 'b', 'hat', 2), turn('d', 'a', 'red', 3)];
@@ -193,4 +197,90 @@ test('difference and veil count and colour every pixel', () => {
   const grey = new Uint8ClampedArray(5 * 1 * 4);
   grey.fill(255, 8, 12); // the middle one of five
   assert.deepEqual([...veilPixels(grey, 5, 1)].filter((_, index) => index % 4 === 3), [150, 255, 0, 255, 150]);
+});
+
+test('an edit is a node of the tree while it is sent, and its jobs take its place', () => {
+  const sending = state.withSending(opened(), { id: 'sending-1', parent: 'c', prompt: 'green', created: 5 });
+  assert.equal(sending.here, 'sending-1');
+  assert.equal(tree.node(sending, 'sending-1').job.state, 'sending');
+  assert.equal(tree.base(sending).id, 'c');
+  const taken = state.withJobs(sending, [job('j', 'c')], 'sending-1');
+  assert.equal(taken.here, 'j');
+  assert.equal(tree.node(taken, 'sending-1'), null);
+  assert.equal(state.withJobs(state.select(sending, 'a'), [job('j', 'c')], 'sending-1').here, 'a', 'whoever looks elsewhere stays there');
+  assert.equal(state.withoutJob(sending, 'sending-1').here, 'c');
+  assert.ok(state.withSession(sending, told()).jobs['sending-1'], 'it outlives a reload of the session');
+});
+
+test('an edit that is done before the answer to its request is shown', () => {
+  let now = state.withSending(opened(), { id: 'sending-1', parent: 'c', prompt: 'green', created: 5 });
+  now = state.withEvent(now, 'done', { job: 'j', turn: turn('j', 'c', 'green', 4), revision: 2 });
+  now = state.withJobs(now, [job('j', 'c')], 'sending-1');
+  assert.equal(now.here, 'j');
+  assert.equal(tree.node(now, 'j').job, undefined);
+});
+
+test('what is drawn goes back and forth step by step', () => {
+  const stroke = (x) => ({ width: 9, points: [[x, 5]] });
+  let now = state.withPointing(opened(), 'c', { mask: [stroke(1)] });
+  now = state.withPointing(now, 'c', { mask: [stroke(1), stroke(2)] });
+  now = state.withPointing(now, 'c', { mask: [stroke(1), stroke(3)] }, false); // the same stroke goes on
+  now = state.withStrokesBack(now, 'c', -1);
+  assert.deepEqual(now.pointing.c.mask, [stroke(1)]);
+  now = state.withStrokesBack(now, 'c', 1);
+  assert.deepEqual(now.pointing.c.mask, [stroke(1), stroke(3)]);
+  now = state.withStrokesBack(state.withStrokesBack(state.withStrokesBack(now, 'c', -1), 'c', -1), 'c', -1);
+  assert.equal(now.pointing.c, undefined);
+  assert.equal(state.withStrokesBack(state.withPointing(now, 'c', { box: [1, 2, 3, 4] }), 'c', 1).pointing.c.box[0], 1, 'a new step ends what could be done again');
+});
+
+test('an eraser works on what is there', () => {
+  const stroke = { width: 9, points: [[1, 5]], erase: true };
+  assert.deepEqual(pointing.withStroke(pointing.EMPTY, 'eraser', stroke), {});
+  assert.deepEqual(pointing.withStroke({ ...pointing.EMPTY, box: [1, 2, 3, 4] }, 'eraser', stroke), { mask: [stroke] });
+  assert.ok(pointing.isEmpty({ ...pointing.EMPTY, mask: [stroke] }));
+});
+
+test('calls are quoted for a shell and for Python', () => {
+  assert.equal(quoted("the kid's $HOME"), `'the kid'\\''s $HOME'`);
+  assert.equal(literal({ a: [1, null, true, 'x"\n'], b: false }), '{"a": [1, None, True, "x\\"\\n"], "b": False}');
+  const call = { root: 'http://host/kontext/', session: 's', body: { prompt: 'red', lock: true }, key: true };
+  assert.match(curl(call), /^curl .*'http:\/\/host\/kontext\/api\/sessions\/s\/edits'/);
+  assert.match(curl(call), /x-key: \$KONTEXT_KEY/);
+  assert.match(python(call), /"lock": True,/);
+  assert.ok(!curl({ ...call, key: false }).includes('KEY') && !python({ ...call, key: false }).includes('KEY'));
+});
+
+test('a shared page holds its words as text', () => {
+  const page = sharedPage({ title: '<script>"&\'', note: 'n', language: 'en', steps: [{ picture: 'data:x"onload=', size: [1, 2], words: '<b>' }] });
+  assert.ok(!/<script|<b>|"onload/.test(page));
+  assert.match(page, /&lt;script&gt;&quot;&amp;&#39;/);
+});
+
+test('words that ask for a change are told from those that describe', () => {
+  const asks = ['Make the hair blue', 'please remove the whale', '把头发染成蓝色', 'Change it', '去掉鲸鱼'];
+  const describes = ['A pink monster', 'Makeup on a face', 'Turning wheels', '一只猫', 'Addis Ababa at night'];
+  assert.deepEqual([...asks, ...describes].filter(words.looksLikeEdit), asks);
+});
+
+
+test('that a picture is a photograph is said of the first one only, without figures', () => {
+  const told = ['this looks like a photograph, and nano knows illustrations (it sees this one at 26 dB); expect little', 'other'];
+  assert.deepEqual(words.warningsFor(told, false), ['other']);
+  assert.deepEqual(words.warningsFor(told), ['this looks like a photograph, and nano knows illustrations; expect little', 'other']);
+});
+
+test('what is offered comes from the model, and from the page where nothing is known', () => {
+  const one = (use) => ({ use, label: { en: use }, prompt: { en: `${use} [it]`, zh: '它' } });
+  const known = { model: { suggestions: [one('edit'), one('generate')] } };
+  assert.deepEqual(suggestions(known, 'generate'), [{ label: 'generate', prompt: 'generate [it]' }]);
+  assert.deepEqual(suggestions(known, 'box'), [{ label: 'edit', prompt: 'edit [it]' }]);
+  assert.equal(suggestions({ model: { suggestions: null } }, 'edit').length, 6);
+  assert.deepEqual(suggestions({ model: null }, 'edit'), []);
+  assert.deepEqual(suggestions({ model: { suggestions: [] } }, 'edit'), []);
+});
+
+test('addresses of the API lie below the page', () => {
+  assert.ok(located('/api/x').endsWith('/playground/api/x'));
+  assert.equal(located('https://host/api/x'), 'https://host/api/x');
 });

@@ -8,6 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
+SIDEWAYS = {"viewport": {"width": 844, "height": 390}, "has_touch": True, "is_mobile": True}
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
 
@@ -21,7 +22,9 @@ RUN_AXE = "axe.run(document, { resultTypes: ['violations'] }).then((result) => r
 
 
 @pytest.mark.parametrize(
-    "size, all_colours", [({}, ("light", "dark")), (PHONE, ("light",))], ids=["desk", "phone"]
+    "size, all_colours",
+    [({}, ("light", "dark")), (PHONE, ("light",)), (SIDEWAYS, ("light",))],
+    ids=["desk", "phone", "sideways"],
 )
 def test_axe_finds_nothing(make_hand, server, axe, size, all_colours):
     """In every state of the page."""
@@ -39,10 +42,18 @@ def test_axe_finds_nothing(make_hand, server, axe, size, all_colours):
                 found.append(f"{place}, {colours}: {one['id']}: {one['help']}: {where}")
 
     check("start")
+    page.locator("#prompt").fill("Make the hair blue")
+    page.locator("#prompt").press("Enter")
+    page.get_by_text("no picture is open").wait_for()
+    check("asked for a picture")
     hand.start()
     hand.say("Make the shirt slowly red", wait=False)
     page.get_by_text("step 2 of 8").wait_for()
     check("running")
+    hand.key("q")
+    page.locator("dialog.queue[open] h2").wait_for()
+    check("queue")
+    page.keyboard.press("Escape")
     hand.release()
     hand.idle()
     hand.key("v")
@@ -52,13 +63,19 @@ def test_axe_finds_nothing(make_hand, server, axe, size, all_colours):
     hand.key("b")
     hand.drag((0.2, 0.2), (0.6, 0.6))
     check("box")
+    hand.key("p")
+    hand.drag((0.2, 0.7), (0.6, 0.7))
+    check("brush")
+    hand.key("e")
+    hand.drag((0.0, 0.4), (1.0, 0.4))
+    check("eraser")
     hand.key("Escape", "c")
     check("compare")
     hand.key("Escape")
     page.locator("summary.setting").first.click()
     check("sizes")
     page.keyboard.press("Escape")
-    for key, name in (("i", "details"), ("?", "help"), ("h", "gallery")):
+    for key, name in (("i", "details"), ("?", "help"), ("h", "gallery"), ("s", "code")):
         hand.key(key)
         page.locator(f"dialog.{name}[open] h2").wait_for()
         check(name)
@@ -153,7 +170,7 @@ def test_story_by_keyboard_alone(hand, tmp_path):
     page.locator(".doings").wait_for()
     page.keyboard.press("Escape")
     page.keyboard.press("?")
-    page.get_by_role("heading", name="Keys").wait_for()
+    page.get_by_role("heading", name="Shortcuts").wait_for()
     page.keyboard.press("Escape")
     page.keyboard.press("h")
     page.get_by_role("heading", name="Gallery").wait_for()
@@ -180,7 +197,7 @@ def test_keys_are_listed_and_single_ones_can_be_switched_off(hand):
     assert all(
         words and not words.startswith("key.") for words in page.locator(".keys dd").all_text_contents()
     )
-    page.get_by_label("Single-letter keys").uncheck()
+    page.get_by_label("Single-letter shortcuts").uncheck()
     page.keyboard.press("Escape")
     hand.key("h")
     assert page.locator("dialog[open]").count() == 0

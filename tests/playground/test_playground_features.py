@@ -23,7 +23,7 @@ def test_first_picture_is_one_click_away_and_its_prompt_is_ready(hand):
     page.get_by_role("button", name="Start with: A reader in the library").click()
     page.locator(".doings").wait_for()
     assert page.locator("#prompt").input_value() == "Make the hair blue"
-    page.get_by_text(re.compile(r"Read ahead in \d+ ms")).wait_for()
+    page.get_by_text(re.compile(r"Ready · \d+ ms")).wait_for()
 
 
 def test_pictures_come_by_button_by_drop_and_by_paste(hand, drawing, tmp_path):
@@ -204,7 +204,9 @@ def test_drawings_survive_tool_changes_resizes_and_reloads(hand):
     stored = hand.state("Object.values(state.pointing)[0]")
     assert len(stored["mask"]) == 1 and stored["box"][2] > 90
     assert page.locator("#prompt").input_value() == "Half a sentence"
-    page.get_by_role("button", name="Remove what is drawn").click()
+    hand.key("b")
+    page.get_by_role("button", name="Clear").click()
+    hand.key("Escape")
     page.locator("kx-pointer canvas").wait_for(state="detached")
 
 
@@ -513,7 +515,7 @@ def test_colours_follow_the_system_until_chosen(make_hand, server):
     hand = make_hand(server.url, color_scheme="dark").open()
     colour = "getComputedStyle(document.body).backgroundColor"
     dark = hand.page.evaluate(colour)
-    hand.page.get_by_role("button", name="Colours: as the system").click()
+    hand.page.get_by_role("button", name="Theme: system").click()
     light = hand.page.evaluate(colour)
     assert dark != light
     hand.page.reload()

@@ -19,7 +19,7 @@ def test_whole_story(hand, drawing, tmp_path):
 
     hand.drop(drawing(), "my house.png")
     page.locator(".doings").wait_for()
-    page.get_by_text("Read ahead in").wait_for()
+    page.get_by_text("Ready · ").first.wait_for()
     assert page.locator(".session-name").first.input_value() == "my house"
     hand.picture("story-02-opened")
 
@@ -47,7 +47,7 @@ def test_whole_story(hand, drawing, tmp_path):
     hand.idle()
     page.get_by_role("treeitem", name="Variant 3 of 3").locator("progress").wait_for(state="detached")
     hand.picture("story-05-branch-with-variants")
-    assert len({page.locator(f".sibling >> nth={n} >> img").get_attribute("src") for n in range(3)}) == 3
+    assert len({page.locator(f".row.many .thumb img >> nth={n}").get_attribute("src") for n in range(3)}) == 3
 
     # compare the last edit of the first line with the original
     page.get_by_role("treeitem", name="Add a yellow sun").click()

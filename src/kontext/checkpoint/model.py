@@ -17,6 +17,7 @@ from torch import Tensor
 from kontext.checkpoint import names, save
 from kontext.checkpoint.layouts import MODULES, TOKENIZERS, empty_module, open_checkpoint
 from kontext.checkpoint.lora import merged
+from kontext.checkpoint.skills import Skills, read_skills
 from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, is_there, raw_bytes, stored
 from kontext.checkpoint.tokenizer import byte_tokenizer, fitted
 from kontext.errors import BadCheckpoint, NotFound
@@ -51,6 +52,8 @@ class Model:
     """What was assumed about the files, in plain words."""
     source: Mapping[str, Weights] | None = None
     """The tensors as stored, by part; None for a model made in memory."""
+    skills: Skills | None = None
+    """Prompts that are known to work; None where nothing is known."""
 
     def __post_init__(self) -> None:
         self.tokenizer = fitted(self.tokenizer, self.preset.text_length)
@@ -169,7 +172,9 @@ def load_model(
         for name in source
     }
     own_name = path.stem if path.is_file() else path.name
-    return _model(found.preset, modules, found.tokenizers, own_name, found.warnings, source)
+    model = _model(found.preset, modules, found.tokenizers, own_name, found.warnings, source)
+    model.skills = read_skills(path)
+    return model
 
 
 def _dtype(part: str, dtype: torch.dtype | None) -> torch.dtype | None:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -80,6 +80,10 @@ class Card:
     prompt_tokens: int | None = None
     """The longest prompt that the model reads, as `tokenizer` (JSON of the tokenizers library) counts it."""
     tokenizer: str | None = None
+    skills: Mapping[str, Any] | None = None
+    """Prompts that are known to work: `kontext.checkpoint.skills.Skills` as plain data, so that the service
+    does not import it (and torch).
+    """
 
     def check_prompt(self, prompt: str) -> None:
         """Raises BadRequest for a prompt that is longer than the model reads."""
@@ -165,6 +169,7 @@ class Station:
             warnings=tuple(model.warnings),
             prompt_tokens=preset.text_length if tokenizer else None,
             tokenizer=tokenizer.to_str() if tokenizer else None,
+            skills=asdict(model.skills) if getattr(model, "skills", None) else None,
         )
 
     def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:

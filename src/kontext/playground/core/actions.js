@@ -1,18 +1,16 @@
 // What a person can do with an open session; each is bound to a button and, in `keys.js`, to a key.
+// Sending is in `sending.js`, pointing in `drawing.js`, what leaves the page in `saving.js`.
 import { api } from './api.js';
 import { openFile } from './files.js';
 import { keep, recall } from './memory.js';
 import { attempt, notify, say } from './notices.js';
-import { EMPTY, isEmpty, toPng } from './pointing.js';
 import { fetchReference } from './references.js';
-import { leave, prefill, restorePrompt, startEmpty } from './sessions.js';
-import { DRAFT, editBody, isActive, select, withJobs, withoutJob, withoutTurn, withSession } from './state.js';
+import { leave, prefill, restorePrompt } from './sessions.js';
+import { select, withoutTurn, withSession } from './state.js';
 import { store } from './store.js';
 import { t } from './text.js';
 import { base, neighbour, node, redoTarget, undoTarget } from './tree.js';
-import { fileName, namesBox, remember } from './words.js';
 
-let sending = false;
 let settling;
 
 /** Look at a turn and go on from there; the server is told after a moment. */
@@ -34,73 +32,6 @@ export function goTo(id) {
 export const undo = () => goTo(undoTarget(store.state));
 export const redo = () => goTo(redoTarget(store.state));
 export const flip = (by) => goTo(neighbour(store.state, by));
-
-/** Send the prompt. What was typed stays until the server has accepted it. */
-export async function submit() {
-  const { draft, here, jobs } = store.state;
-  if (sending || (jobs[here] && isActive(jobs[here]))) return;
-  if (!draft.prompt.trim()) {
-    say(t('say.something'));
-    return document.querySelector('#prompt')?.focus();
-  }
-  sending = true;
-  performance.mark('kontext:send');
-  keep('prompts', remember(recall('prompts', []), draft.prompt));
-  await attempt(async () => {
-    if (!store.state.session) await startEmpty(draft.prompt);
-    const parent = base(store.state);
-    const body = editBody(store.state, parent?.id, parent ? await pointers(parent) : {});
-    const told = await api.edit(store.state.session.id, body);
-    store.set((state) => withJobs({ ...state, draft: DRAFT, tool: 'move', compare: null, region: false }, told.jobs));
-  }, submit);
-  sending = false;
-}
-
-/** Box, mask and markup of a turn for the request; drawings go up as pictures first. */
-async function pointers(turn) {
-  const pointing = store.state.pointing[turn.id];
-  const given = {};
-  if (isEmpty(pointing)) return given;
-  if (pointing.box) given.box = pointing.box;
-  const seen = namesBox(store.state.draft.prompt) ? pointing.box : null;
-  for (const [kind, box] of [['mask', null], ['markup', seen]]) {
-    if (!pointing[kind].length && !box) continue;
-    const file = await toPng(kind, pointing[kind], turn.size, box);
-    given[kind] = (await api.picture(file, `${kind}.png`)).picture;
-  }
-  return given;
-}
-
-export async function cancel(id = store.state.here) {
-  if (store.state.jobs[id] && (await attempt(() => api.cancel(id)))) store.set((state) => withoutJob(state, id));
-}
-
-/** More siblings of the shown edit, with other seeds. */
-export async function variants(count = Math.max(3, store.state.settings.count)) {
-  const { session } = store.state;
-  const turn = base(store.state);
-  if (turn?.kind !== 'edit') return notify({ title: t('variants.first') });
-  const most = Math.min(count, store.state.capabilities?.limits.variants ?? 4);
-  const told = await attempt(() => api.variants(session.id, turn.id, most));
-  if (told) store.set((state) => withJobs(state, told.jobs));
-}
-
-export function point(change) {
-  const turn = base(store.state);
-  if (!turn) return;
-  store.set((state) => {
-    const next = { ...EMPTY, ...state.pointing[turn.id], ...change };
-    const { [turn.id]: _, ...others } = state.pointing;
-    return { ...state, pointing: isEmpty(next) ? others : { ...others, [turn.id]: next } };
-  });
-}
-
-export function setTool(tool) {
-  if (!base(store.state)?.picture) return;
-  store.set({ tool, compare: null, region: false });
-  say(t(`tool.${tool}.help`));
-  if (tool !== 'move') focusSoon('kx-pointer canvas');
-}
 
 export function toggleRegion() {
   const turn = base(store.state);
@@ -129,25 +60,6 @@ export function toggleCompare() {
 export function setMode(mode) {
   keep('compare', mode);
   store.set((state) => ({ ...state, compare: { ...state.compare, mode } }));
-}
-
-/** Give the file of a turn to the browser; with its history inside unless `bare`. */
-export function download(turn = base(store.state), bare = false) {
-  if (!turn?.picture) return;
-  const address = new URL(turn.picture, location.href);
-  address.searchParams.set('download', 'true');
-  if (bare) address.searchParams.set('metadata', 'false');
-  save(address, `${fileName(turn.name || turn.prompt || store.state.session.name)}.png`);
-}
-
-export const downloadSession = () =>
-  save(api.exportAddress(store.state.session.id), `${fileName(store.state.session.name, 'session')}.zip`);
-
-function save(address, name) {
-  const link = Object.assign(document.createElement('a'), { href: address, download: name });
-  document.body.append(link);
-  link.click();
-  link.remove();
 }
 
 /** The prompt of a turn again; with `all`, its seed, settings and references too. */
@@ -206,7 +118,7 @@ export function choose(then = openFile, camera = false) {
 }
 
 /** Focus what the next frames will draw. */
-function focusSoon(selector, frames = 60) {
+export function focusSoon(selector, frames = 60) {
   requestAnimationFrame(() => {
     const found = document.querySelector(selector);
     if (found) found.focus();

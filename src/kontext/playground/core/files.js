@@ -3,8 +3,11 @@ import { api } from './api.js';
 import { attempt, notify, say } from './notices.js';
 import { carriesHistory } from './png.js';
 import { enter, prefill } from './sessions.js';
+import { withSession } from './state.js';
 import { store } from './store.js';
 import { t } from './text.js';
+
+const FORM_BYTES = 2048; // what an upload adds to the file
 
 /** A dropped, pasted or chosen file: a picture starts a session, a file of ours brings its history back. */
 export async function openFile(file) {
@@ -23,6 +26,7 @@ export async function openFile(file) {
       prefill();
     },
     () => openFile(file),
+    'open',
   );
   store.set({ arriving: null });
   URL.revokeObjectURL(url);
@@ -32,7 +36,7 @@ export async function openFile(file) {
 /** False (and words) for what is no picture or too large; the latter can be made smaller here. */
 export async function isPicture(file, then = openFile) {
   if (file.type && !file.type.startsWith('image/')) {
-    notify({ kind: 'error', title: t('error.no_picture', { name: file.name }), text: t('error.no_picture.step') });
+    notify({ kind: 'error', about: 'open', cause: 'no_picture', title: t('error.no_picture', { name: file.name }), text: t('error.no_picture.step') });
     return false;
   }
   const limits = store.state.capabilities?.limits;
@@ -44,23 +48,37 @@ export async function isPicture(file, then = openFile) {
   const text = t('error.too_large.text', {
     mb: (file.size / 2 ** 20).toFixed(1),
     mp: (pixels / 1e6).toFixed(1),
-    limit_mb: (limits.body_bytes / 2 ** 20).toFixed(0),
-    limit_mp: (limits.picture_pixels / 1e6).toFixed(0),
+    limit_mb: rounded(limits.body_bytes / 2 ** 20),
+    limit_mp: rounded(limits.picture_pixels / 1e6),
   });
   const actions = bitmap ? [{ label: t('make.smaller'), run: async () => then(await smaller(file, limits)) }] : [];
-  notify({ kind: 'error', title: t('error.too_large'), text, actions });
+  notify({ kind: 'error', about: 'open', cause: 'too_large', title: t('error.too_large'), text, actions });
   return false;
 }
 
+/** A limit for people: never more than it is. */
+const rounded = (limit) => (limit < 10 ? Math.floor(limit * 10) / 10 : Math.floor(limit));
+
+/** The picture as large as the server accepts it, as PNG; says how large that is. */
 async function smaller(file, limits) {
   const bitmap = await createImageBitmap(file);
-  const most = Math.min(limits.picture_pixels, limits.body_bytes / 4, 4_000_000);
-  const scale = Math.min(1, Math.sqrt(most / (bitmap.width * bitmap.height)));
-  const canvas = new OffscreenCanvas(Math.max(16, bitmap.width * scale), Math.max(16, bitmap.height * scale));
-  const context = canvas.getContext('2d');
-  context.imageSmoothingQuality = 'high';
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  return new File([await canvas.convertToBlob({ type: 'image/png' })], file.name, { type: 'image/png' });
+  let pixels = Math.min(limits.picture_pixels, bitmap.width * bitmap.height);
+  for (;;) {
+    const scale = Math.sqrt(pixels / (bitmap.width * bitmap.height));
+    const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(16, Math.floor(side * scale)));
+    const canvas = new OffscreenCanvas(width, height);
+    const context = canvas.getContext('2d');
+    context.imageSmoothingQuality = 'high';
+    context.drawImage(bitmap, 0, 0, width, height);
+    const made = await canvas.convertToBlob({ type: 'image/png' });
+    const room = limits.body_bytes - FORM_BYTES;
+    if (made.size > room && pixels > 4096) {
+      pixels *= Math.min(0.9, (0.95 * room) / made.size);
+      continue;
+    }
+    notify({ title: t('made.smaller', { w: width, h: height }) });
+    return new File([made], file.name, { type: 'image/png' });
+  }
 }
 
 export function openAddress(url) {
@@ -71,9 +89,13 @@ export function openAddress(url) {
   });
 }
 
+const renamed = (told) => store.set((state) => (state.session?.id === told.id ? withSession(state, told) : state));
+
 function restore(file) {
   return attempt(async () => {
     enter(await api.restore(file));
+    const { session } = store.state;
+    if (!session.name) await api.renameSession(session.id, file.name.replace(/\.\w+$/, '').slice(0, 200)).then(renamed, () => null);
     notify({ title: t('restored', { n: Object.keys(store.state.session.turns).length }) });
     prefill();
   });

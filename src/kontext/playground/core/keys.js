@@ -1,7 +1,10 @@
 // Every key in one table; the help page and the buttons' titles are made from it.
 import * as act from './actions.js';
+import { setTool, strokesBack, canStep, widen } from './drawing.js';
 import { referenceFile } from './references.js';
 import { keep, recall } from './memory.js';
+import { copy, download } from './saving.js';
+import { cancel, variants } from './sending.js';
 import { leave } from './sessions.js';
 import { store } from './store.js';
 
@@ -17,23 +20,29 @@ export const KEYS = [
   { key: '[', name: 'previous', run: () => act.flip(-1) },
   { key: ']', name: 'next', run: () => act.flip(1) },
   { key: 't', name: 'turns', run: () => document.querySelector('kx-turns [tabindex="0"]')?.focus() },
-  { key: 'v', name: 'variants', run: () => act.variants() },
+  { key: 'v', name: 'variants', run: () => variants() },
   { key: ' ', name: 'before', run: () => act.showBefore(true) },
   { key: 'c', name: 'compare', run: act.toggleCompare },
   { key: 'g', name: 'region', run: act.toggleRegion },
-  { key: 'm', name: 'move', run: () => act.setTool('move') },
-  { key: 'b', name: 'box', run: () => act.setTool('box') },
-  { key: 'p', name: 'brush', run: () => act.setTool('brush') },
-  { key: 'k', name: 'pen', run: () => act.setTool('pen') },
+  { key: 'm', name: 'move', run: () => setTool('move') },
+  { key: 'b', name: 'box', run: () => setTool('box') },
+  { key: 'p', name: 'brush', run: () => setTool('brush') },
+  { key: 'e', name: 'eraser', run: () => setTool('eraser') },
+  { key: 'k', name: 'pen', run: () => setTool('pen') },
+  { key: ',', name: 'narrower', run: () => widen(1 / 1.25) },
+  { key: '.', name: 'wider', run: () => widen(1.25) },
   { key: 'l', name: 'seed', run: act.toggleSeed },
   { key: '+', name: 'zoom.in', run: () => act.zoom(1.5) },
   { key: '-', name: 'zoom.out', run: () => act.zoom(1 / 1.5) },
   { key: '0', name: 'fit', run: act.fit },
-  { key: 'd', name: 'download', run: () => act.download() },
+  { key: 'd', name: 'download', run: () => download() },
+  { key: 'y', name: 'copy', run: () => copy() },
+  { key: 's', name: 'code', run: () => store.state.session && act.openPanel('code') },
   { key: 'i', name: 'details', run: () => store.state.session && act.openPanel('details') },
   { key: 'o', name: 'open', run: () => act.choose() },
   { key: 'a', name: 'add', run: () => store.state.session && act.choose(referenceFile) },
   { key: 'n', name: 'new', run: leave },
+  { key: 'q', name: 'queue', run: () => store.state.session && act.openPanel('queue') },
   { key: 'h', name: 'gallery', run: () => act.openPanel('gallery') },
   { key: '?', name: 'help', run: () => act.openPanel('help') },
 ];
@@ -48,9 +57,9 @@ export const setSingleKeys = (on) => keep('keys', on);
 function escape() {
   const { compare, tool, region, here, jobs, view } = store.state;
   if (compare) return store.set({ compare: null });
-  if (tool !== 'move') return act.setTool('move');
+  if (tool !== 'move') return setTool('move');
   if (region) return store.set({ region: false });
-  if (jobs[here]) return act.cancel(here);
+  if (jobs[here]) return cancel(here);
   if (view.scale > 1) return act.fit();
 }
 
@@ -64,6 +73,8 @@ export function onKey(event) {
   const command = event.ctrlKey || event.metaKey;
   if (command && !typing && event.key.toLowerCase() === 'z') {
     event.preventDefault();
+    const by = event.shiftKey ? 1 : -1;
+    if (store.state.tool !== 'move' && canStep(store.state, by)) return strokesBack(by); // first what is being drawn
     return event.shiftKey ? act.redo() : act.undo();
   }
   if (command || event.altKey || (typing && event.key !== 'Escape')) return;

@@ -1,18 +1,25 @@
-// Errors and news in words, each with a next step.
+// Errors and news in words, each with a next step. An error goes when its cause has gone.
 import { ApiError } from './api.js';
 import { store } from './store.js';
 import { has, t } from './text.js';
 import { sentences } from './words.js';
 
-const SHOWN_MILLISECONDS = 10_000; // news and warnings; errors stay until they are read
+const SHOWN_MILLISECONDS = 10_000; // news and warnings; errors stay until they are read or over
+/** What can succeed when it is done again as it is. */
+const PASSING = new Set(['offline', 'queue_full', 'rate', 'busy', 'not_ready', 'unknown']);
 let last = 0;
 
-/** Show a notice: {kind, title, text, actions: [{label, run}]}; one of the same title replaces the older. */
+/**
+ * @typedef {{kind?: 'news' | 'warning' | 'error', title: string, text?: string, about?: string, cause?: string,
+ *   actions?: {label: string, run: () => void}[]}} Notice `about`: what was tried; `cause`: the code of the error
+ */
+
+/** Show a notice. One of the same title is replaced, and an error replaces the error before it. */
 export function notify(notice) {
   const id = ++last;
   store.set((state) => {
-    const others = state.notices.filter((one) => one.title !== notice.title).slice(-2);
-    return { ...state, notices: [...others, { id, kind: 'news', actions: [], ...notice }] };
+    const others = state.notices.filter((one) => one.title !== notice.title && !(one.kind === 'error' && notice.kind === 'error'));
+    return { ...state, notices: [...others.slice(-1), { id, kind: 'news', actions: [], ...notice }] };
   });
   say(sentences(notice.title, notice.text));
   if (notice.kind !== 'error') setTimeout(() => dismiss(id), SHOWN_MILLISECONDS);
@@ -20,7 +27,12 @@ export function notify(notice) {
 }
 
 export function dismiss(id) {
-  store.set((state) => ({ ...state, notices: state.notices.filter((one) => one.id !== id) }));
+  dismissWhere((notice) => notice.id === id);
+}
+
+/** Take away the notices of which `test` is true. */
+export function dismissWhere(test) {
+  if (store.state.notices.some(test)) store.set((state) => ({ ...state, notices: state.notices.filter((one) => !test(one)) }));
 }
 
 /** Words for screen readers. */
@@ -28,24 +40,34 @@ export function say(text) {
   store.set({ said: text });
 }
 
-/** An error as title, what the server said, what to do, and a button that does it again. */
-export function fail(error, again) {
+/** An error in words: what the server said and what to do. */
+export function explained(error) {
   if (!(error instanceof ApiError)) console.error(error);
   const code = error instanceof ApiError ? error.code : 'unknown';
-  if (code === 'no_key' && store.state.capabilities?.features.login) store.set({ login: true });
   const known = has(`error.${code}`) ? code : 'unknown';
-  const said = code === 'offline' ? '' : error.message;
-  const step = t(`error.${known}.step`, { n: error.retryAfter ?? 5 });
-  const actions = again ? [{ label: t('again'), run: again }] : [];
-  return notify({ kind: 'error', title: t(`error.${known}`), text: sentences(said, step), actions });
+  const said = code === 'offline' || !(error instanceof ApiError) ? '' : error.message;
+  return { code, title: t(`error.${known}`), text: sentences(said, t(`error.${known}.step`, { n: error.retryAfter ?? 5 })) };
+}
+
+/** Show an error; a button does it again where that can help. */
+export function fail(error, again, about = '') {
+  const { code, title, text } = explained(error);
+  if (code === 'no_key' && store.state.capabilities?.features.login) return store.set({ login: true });
+  const passing = PASSING.has(code) || error.status >= 500 || !has(`error.${code}`);
+  const actions = again && passing ? [{ label: t('again'), run: again }] : [];
+  const id = notify({ kind: 'error', about, cause: code, title, text, actions });
+  if (code === 'rate') setTimeout(() => dismiss(id), 1000 * (error.retryAfter ?? 5));
+  return id;
 }
 
 /** Run `work`; tell what goes wrong and offer to run it again. Returns its value, or null. */
-export async function attempt(work, again = () => attempt(work)) {
+export async function attempt(work, again = () => attempt(work), about = '') {
   try {
-    return await work();
+    const value = await work();
+    dismissWhere((one) => one.kind === 'error' && one.cause && (PASSING.has(one.cause) || one.about === about));
+    return value;
   } catch (error) {
-    fail(error, again);
+    fail(error, again, about);
     return null;
   }
 }

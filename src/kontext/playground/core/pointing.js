@@ -1,12 +1,29 @@
-// Pointing at a place: a box, a brush that limits the edit (mask) and a red pen that the model sees (markup).
-// Everything is kept as numbers in pixels of the picture, so that nothing is lost on a resize or a reload.
+// Pointing at a place: a box and a brush mark what may change (both together: either), an eraser takes some of it
+// back, a red pen draws a hint that the model sees. All in pixels of the picture: nothing is lost on a resize or reload.
+
+/**
+ * @typedef {{width: number, points: number[][], erase?: boolean}} Stroke
+ * @typedef {{box: ?number[], mask: Stroke[], markup: Stroke[]}} Pointing
+ */
 
 export const EMPTY = { box: null, mask: [], markup: [] };
-export const TOOLS = { box: 'box', brush: 'mask', pen: 'markup' };
+export const TOOLS = { box: ['box'], brush: ['mask'], pen: ['markup'], eraser: ['mask', 'markup'] };
+/** Width of a stroke as a share of the shorter side: least, most, and where it starts. */
+export const WIDTHS = { brush: [0.02, 0.4, 0.11], eraser: [0.02, 0.4, 0.11], pen: [0.008, 0.06, 0.016] };
 const RED = '#ff0000';
+const YELLOW = '#ffd42e';
+
+const paints = (strokes) => strokes.some((stroke) => !stroke.erase);
 
 export function isEmpty(pointing) {
-  return !pointing || (!pointing.box && !pointing.mask.length && !pointing.markup.length);
+  return !pointing || (!pointing.box && !paints(pointing.mask) && !paints(pointing.markup));
+}
+
+/** With a stroke added; an eraser works on everything that is there, and on nothing else. */
+export function withStroke(pointing, tool, stroke) {
+  const there = { mask: pointing.box || pointing.mask.length, markup: pointing.markup.length };
+  const kinds = TOOLS[tool].filter((kind) => tool !== 'eraser' || there[kind]);
+  return Object.fromEntries(kinds.map((kind) => [kind, [...pointing[kind], stroke]]));
 }
 
 /** A box from two corners, in whole pixels inside the picture; null when there is nothing in it. */
@@ -25,15 +42,29 @@ export function nudge([x, y, w, h], dx, dy, grow, [width, height]) {
   return [Math.min(Math.max(x + dx, 0), width - w), Math.min(Math.max(y + dy, 0), height - h), w, h];
 }
 
+/** Strokes in order, erasing ones cut away what is below. */
 function trace(context, strokes, scale) {
+  context.save();
   context.lineCap = context.lineJoin = 'round';
-  for (const { width, points } of strokes) {
+  for (const { width, points, erase } of strokes) {
+    context.globalCompositeOperation = erase ? 'destination-out' : 'source-over';
     context.lineWidth = width * scale;
     context.beginPath();
     points.forEach(([x, y], index) => context[index ? 'lineTo' : 'moveTo'](x * scale, y * scale));
     if (points.length === 1) context.lineTo(points[0][0] * scale + 0.01, points[0][1] * scale);
     context.stroke();
   }
+  context.restore();
+}
+
+/** A transparent canvas with everything that may change painted in one color: the box, the strokes, less what is erased. */
+function marked(pointing, [width, height], scale, color, box = pointing.box) {
+  const canvas = new OffscreenCanvas(Math.max(1, width), Math.max(1, height));
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  context.fillStyle = context.strokeStyle = color;
+  if (box) context.fillRect(...box.map((value) => value * scale));
+  trace(context, pointing.mask, scale);
+  return canvas;
 }
 
 /** The red frame as the model sees it. */
@@ -44,50 +75,100 @@ function frame(context, box, size, scale) {
   context.strokeRect(x + line / 2, y + line / 2, Math.max(w - line, 1), Math.max(h - line, 1));
 }
 
-/** What a box leaves as it is goes dim. */
-function dim(context, box, scale) {
-  const [x, y, w, h] = box.map((value) => value * scale);
-  context.fillStyle = '#10111466';
-  context.beginPath();
-  context.rect(0, 0, context.canvas.width, context.canvas.height);
-  context.rect(x, y, w, h);
-  context.fill('evenodd');
-}
-
-/** Draw on the canvas over the picture; `scale` is canvas pixels a picture pixel; `seen`: the model is shown the box. */
-export function draw(canvas, pointing, size, scale, seen) {
+/**
+ * Draw on the canvas over the picture.
+ * @param {HTMLCanvasElement} canvas
+ * @param {Pointing} pointing
+ * @param {number[]} size of the picture
+ * @param {number} scale canvas pixels a picture pixel
+ * @param {{shown: boolean, active: boolean}} how `shown`: the model is shown the box; `active`: a pointing tool is in hand
+ */
+export function draw(canvas, pointing, size, scale, { shown, active }) {
   const context = canvas.getContext('2d');
-  context.clearRect(0, 0, canvas.width, canvas.height);
-  if (pointing.mask.length) {
-    context.save();
-    context.globalAlpha = 0.5;
-    const layer = new OffscreenCanvas(canvas.width, canvas.height);
-    const paint = layer.getContext('2d');
-    paint.strokeStyle = '#ffd42e';
-    trace(paint, pointing.mask, scale);
-    context.drawImage(layer, 0, 0);
-    context.restore();
+  const whole = [canvas.width, canvas.height];
+  context.clearRect(0, 0, ...whole);
+  if (pointing.box && active) {
+    context.fillStyle = '#10111466';
+    context.fillRect(0, 0, ...whole);
+    context.globalCompositeOperation = 'destination-out';
+    context.drawImage(marked(pointing, whole, scale, '#000'), 0, 0);
+    context.globalCompositeOperation = 'source-over';
   }
-  if (pointing.box) dim(context, pointing.box, scale);
+  if (pointing.mask.length) {
+    context.globalAlpha = active ? 0.5 : 0.3;
+    context.drawImage(marked(pointing, whole, scale, YELLOW, null), 0, 0);
+    context.globalAlpha = 1;
+  }
+  if (pointing.markup.length) {
+    const layer = new OffscreenCanvas(...whole);
+    const paint = layer.getContext('2d');
+    paint.strokeStyle = RED;
+    trace(paint, pointing.markup, scale);
+    context.drawImage(layer, 0, 0);
+  }
   context.strokeStyle = RED;
-  trace(context, pointing.markup, scale);
-  if (pointing.box && seen) frame(context, pointing.box, size, scale);
+  if (pointing.box && shown) frame(context, pointing.box, size, scale);
   else if (pointing.box) {
     context.lineWidth = 2 * (window.devicePixelRatio || 1);
     context.strokeRect(...pointing.box.map((value) => value * scale));
   }
 }
 
-/** The mask (white on black) or the markup (red on nothing, the box with it) as a PNG as large as the picture. */
-export function toPng(kind, strokes, [width, height], box = null) {
-  const canvas = new OffscreenCanvas(width, height);
+/** White where the picture may change, black elsewhere, as a PNG as large as the picture. */
+export function maskPng(pointing, size) {
+  const canvas = new OffscreenCanvas(...size);
   const context = canvas.getContext('2d');
-  if (kind === 'mask') {
-    context.fillStyle = '#000';
-    context.fillRect(0, 0, width, height);
-  }
-  context.strokeStyle = kind === 'mask' ? '#fff' : RED;
-  trace(context, strokes, 1);
-  if (box) frame(context, box, [width, height], 1);
+  context.fillStyle = '#000';
+  context.fillRect(0, 0, ...size);
+  context.drawImage(marked(pointing, size, 1, '#fff'), 0, 0);
   return canvas.convertToBlob({ type: 'image/png' });
+}
+
+/** The red strokes (and the box, where the model is shown it) on nothing, as a PNG as large as the picture. */
+export function markupPng(strokes, size, box = null) {
+  return markupCanvas(strokes, size, box).convertToBlob({ type: 'image/png' });
+}
+
+function markupCanvas(strokes, size, box) {
+  const canvas = new OffscreenCanvas(...size);
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  context.strokeStyle = RED;
+  trace(context, strokes, 1);
+  if (box) frame(context, box, size, 1);
+  return canvas;
+}
+
+/** The box around everything that is painted on a canvas, as [left, top, right, bottom]; null when nothing is. */
+function bounds(canvas) {
+  const { width, height } = canvas;
+  const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);
+  let found = null;
+  for (let at = 3; at < data.length; at += 4) {
+    if (data[at] < 128) continue;
+    const [x, y] = [((at - 3) / 4) % width, Math.floor((at - 3) / 4 / width)];
+    found ??= [x, y, x + 1, y + 1];
+    found = [Math.min(found[0], x), found[1], Math.max(found[2], x + 1), y + 1];
+  }
+  return found;
+}
+
+/**
+ * What keeps the server from using a drawing, as a key of the locales: nothing marked is left, or the hint lies outside
+ * of what may change. Null when all is well.
+ * @param {Pointing} pointing
+ * @param {number[]} size
+ * @param {?number[]} shownBox the box, where the model is shown it
+ */
+export function problem(pointing, size, shownBox = null) {
+  const limited = pointing.box || pointing.mask.length;
+  const inside = limited ? marked(pointing, size, 1, '#fff') : null;
+  if (inside && !bounds(inside)) return 'point.nothing';
+  if (!pointing.markup.length && !shownBox) return null;
+  const hint = bounds(markupCanvas(pointing.markup, size, shownBox));
+  if (!hint) return 'point.nothing';
+  if (!inside) return null;
+  const [left, top, right, bottom] = hint;
+  const part = new OffscreenCanvas(right - left, bottom - top);
+  part.getContext('2d', { willReadFrequently: true }).drawImage(inside, -left, -top);
+  return bounds(part) ? null : 'point.apart';
 }

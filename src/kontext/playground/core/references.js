@@ -7,7 +7,7 @@ import { store } from './store.js';
 import { t } from './text.js';
 
 export async function fetchReference(url) {
-  const file = await (await fetch(url)).blob();
+  const file = await api.file(url);
   return { picture: (await api.picture(file, 'reference.png')).picture, url, role: null };
 }
 

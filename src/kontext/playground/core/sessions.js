@@ -1,12 +1,12 @@
 // Opening, following and leaving sessions: everything between a dropped file and a picture on the stage.
 import { api, follow } from './api.js';
 import { keep, recall } from './memory.js';
-import { attempt, dismiss, fail, notify, say } from './notices.js';
+import { attempt, dismissWhere, fail, notify, say } from './notices.js';
 import { DRAFT, initial, isActive, withEvent, withJobs, withoutJob, withSession } from './state.js';
 import { store } from './store.js';
 import { duration, language, percent, t } from './text.js';
 import { base } from './tree.js';
-import { sentences } from './words.js';
+import { sentences, warningsFor } from './words.js';
 
 const DRAFTS_KEPT = 12;
 let stop = () => {};
@@ -38,12 +38,15 @@ async function waitForModel() {
     const capabilities = await api.capabilities().catch(() => null);
     if (capabilities) store.set({ capabilities });
   }
+  const told = await api.examples().catch(() => null); // what to say to them is known with the model
+  if (told) store.set({ examples: told.examples });
   return null;
 }
 
 /** Show a session and follow it. */
 export function enter(told) {
   leaveQuietly();
+  if (store.state.session?.id !== told.id) dismissWhere((one) => one.kind === 'error');
   const kept = recall('drafts', {})[told.id] ?? {};
   store.set((state) => ({
     ...withSession(state, told),
@@ -67,8 +70,9 @@ function leaveQuietly() {
 /** Back to the first page; everything made stays in the gallery. */
 export function leave() {
   leaveQuietly();
-  const { capabilities, examples, settings, notices, panel, sessions } = store.state;
-  store.set({ ...initial(), ready: true, capabilities, examples, settings, notices, panel, sessions });
+  dismissWhere((one) => one.kind === 'error' && !one.offline);
+  const { capabilities, examples, settings, notices, panel, sessions, online, login } = store.state;
+  store.set({ ...initial(), ready: true, capabilities, examples, settings, notices, panel, sessions, online, login });
   history.replaceState(null, '', location.pathname);
 }
 
@@ -93,7 +97,7 @@ export async function reload(revision = 0) {
   if (!told || store.state.session?.id !== id) return;
   store.set((state) => withSession(state, told));
   const known = new Set([...told.jobs, ...told.turns].map((one) => one.id));
-  Object.values(store.state.jobs).filter((job) => isActive(job) && !known.has(job.id)).forEach(lookUp);
+  Object.values(store.state.jobs).filter((job) => isActive(job) && job.state !== 'sending' && !known.has(job.id)).forEach(lookUp);
 }
 
 /** How a job ended whose last event was not heard. */
@@ -104,14 +108,15 @@ async function lookUp({ id }) {
 
 function hear(name, data) {
   if (name === 'gone') {
-    notify({ kind: 'error', title: t('error.gone'), text: t('error.gone.step') });
-    return leave();
+    leave();
+    return notify({ kind: 'error', title: t('error.gone'), text: t('error.gone.step') });
   }
   const { session, jobs } = store.state;
   if (name === 'changed') return data.revision > session.revision ? reload(data.revision) : null;
   if (name === 'queued' && !jobs[data.job]) setTimeout(() => store.state.jobs[data.job]?.prompt ?? reload(), 400);
   if (name === 'done' && data.turn.picture) new Image().src = data.turn.picture; // before all thumbnails
   store.set((state) => withEvent(state, name, data, performance.now()));
+  if (name === 'done' || name === 'failed') dismissWhere((one) => one.cause === 'queue_full'); // there is room again
   if (name === 'done') finished(data);
   else if (name === 'failed' && data.state !== 'cancelled') failed(data);
   else if (name === 'failed') say(t('said.cancelled'));
@@ -127,7 +132,8 @@ function finished({ turn }) {
     total ? duration(total) : '',
     turn.region && changed !== undefined ? t('changed', { share: percent(changed) }) : '',
   ].join(' '));
-  for (const warning of turn.facts.warnings ?? []) {
+  const first = store.state.session.turns[turn.parent]?.kind === 'source';
+  for (const warning of warningsFor(turn.facts.warnings, first)) {
     const key = `${store.state.session.id} ${warning}`;
     if (!warned.has(key)) notify({ kind: 'warning', title: t('warning'), text: sentences(warning) });
     warned.add(key);
@@ -141,7 +147,7 @@ function failed(data) {
   const actions = [{ label: t('edit.words'), run: () => restorePrompt(words()) }];
   if (!refused) actions.unshift({ label: t('again'), run: () => retry(data.job) });
   const key = refused ? 'error.refused' : 'error.failed';
-  notify({ kind: 'error', title: t(key), text: sentences(data.message, t(`${key}.step`)), actions });
+  notify({ kind: 'error', about: `job ${data.job}`, title: t(key), text: sentences(data.message, t(`${key}.step`)), actions });
 }
 
 export function restorePrompt(prompt) {
@@ -151,6 +157,7 @@ export function restorePrompt(prompt) {
 
 export async function retry(job) {
   const told = await attempt(() => api.retry(job));
+  dismissWhere((one) => one.about === `job ${job}`);
   if (told) store.set((state) => withJobs(withoutJob(state, job), told.jobs));
 }
 
@@ -159,7 +166,7 @@ function line(open) {
   clearTimeout(offlineNotice);
   if (open) {
     const lost = !store.state.online;
-    for (const one of store.state.notices) if (one.offline) dismiss(one.id);
+    dismissWhere((one) => one.offline || one.cause === 'offline');
     store.set({ online: true });
     if (lost || Object.values(store.state.jobs).some(isActive)) reload();
     if (lost) notify({ title: t('back.online') });
@@ -167,8 +174,7 @@ function line(open) {
   }
   offlineNotice = setTimeout(() => {
     store.set({ online: false });
-    const actions = [{ label: t('again'), run: () => reload() }];
-    notify({ kind: 'error', offline: true, title: t('error.offline'), text: t('error.offline.step'), actions });
+    notify({ kind: 'error', offline: true, title: t('error.offline'), text: t('error.offline.step') });
   }, 1500);
 }
 
@@ -186,6 +192,13 @@ export function openExample(example) {
     store.set((state) => ({ ...state, draft: { ...state.draft, prompt } }));
     prefill();
   }).finally(() => store.set({ arriving: null }));
+}
+
+/** Forget the key of this browser. */
+export async function logOut() {
+  if ((await attempt(async () => (await api.logout(), true))) === null) return;
+  leave();
+  store.set({ sessions: null, examples: [], panel: null, login: true });
 }
 
 /** An empty session, for a picture from words alone. */

@@ -1,9 +1,11 @@
 // What the page knows, as plain data, and every way in which it changes: pure functions from state to state.
+import { EMPTY, isEmpty } from './pointing.js';
 import { children, isActive, node, path, subtree } from './tree.js';
 
 export { isActive };
 
 export const SETTINGS = { size: 'match', seed: null, count: 1, steps: null, guidance: null, lock: true };
+const STROKES_KEPT = 60; // steps that can be taken back, per turn
 export const DRAFT = { prompt: '', references: [] };
 
 export function initial() {
@@ -13,6 +15,8 @@ export function initial() {
     examples: [],
     online: true,
     login: false,
+    sending: false, // a request for an edit is on its way
+    doubt: null, // words without a picture that sound like a change of one
     session: null, // {id, name, revision, turns: {id: turn}}; `heard`: the revision of a turn that an event told of
     here: null, // the turn or job that is looked at; the next edit starts from it
     ahead: {}, // turn -> the child visited last, for redo
@@ -21,6 +25,8 @@ export function initial() {
     prefill: null, // milliseconds
     draft: DRAFT,
     pointing: {}, // turn -> {box, mask, markup}, in pixels of its picture
+    strokes: {}, // turn -> {past, future}: what its pointing was before, and what was taken back
+    widths: {}, // tool -> width of its strokes, as a share of the shorter side
     settings: SETTINGS,
     tool: 'move',
     view: { scale: 1, x: 0, y: 0 },
@@ -43,9 +49,9 @@ export function withSession(state, told) {
   if (same && told.revision < state.session.revision) return state;
   const later = same ? Object.values(state.session.turns).filter((turn) => turn.heard > told.revision) : [];
   const turns = Object.fromEntries([...told.turns, ...later].map((turn) => [turn.id, turn]));
-  const kept = same ? Object.values(state.jobs).filter((job) => job.state !== 'done') : [];
+  const kept = same ? Object.values(state.jobs).filter((job) => job.state !== 'done') : []; // one being sent, too
   const jobs = Object.fromEntries(kept.map((job) => [job.id, job]));
-  for (const job of told.jobs) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step', 'since', 'left']) };
+  for (const job of told.jobs) if (!turns[job.id]) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step', 'since', 'left']) };
   const { id, name, revision } = told;
   const next = { ...state, session: { id, name, revision, turns }, jobs, arriving: null };
   if (same && node(next, state.here)) return next;
@@ -54,15 +60,22 @@ export function withSession(state, told) {
   return select({ ...next, ahead: {}, compare: null, view: initial().view, tool: 'move' }, head);
 }
 
-/** Jobs just accepted; events about them may have come before. */
-export function withJobs(state, jobs) {
-  const merged = { ...state.jobs };
+/** An edit that is on its way to the server: shown at once, as a job of the page's own. */
+export function withSending(state, { id, parent, prompt, created }) {
+  const job = { id, parent, prompt, created, session: state.session.id, state: 'sending', step: 0, seed: null };
+  return select({ ...state, jobs: { ...state.jobs, [id]: job }, tool: 'move', compare: null, region: false }, id);
+}
+
+/** Jobs just accepted, in the place of `sending` if given; events about them may have come before. */
+export function withJobs(state, jobs, sending = null) {
+  const { [sending]: sent, ...merged } = state.jobs;
   for (const job of jobs) {
     if (!state.session.turns[job.id]) merged[job.id] = { ...job, ...merged[job.id] };
   }
   const next = { ...state, jobs: merged };
+  if (sent && state.here !== sending) return next; // looked elsewhere meanwhile
   const first = jobs.find((job) => !merged[job.id] || isActive(merged[job.id]));
-  return first ? select(next, first.id) : next;
+  return first ? select(next, first.id) : sent ? select(next, jobs[0]?.id ?? sent.parent) : next;
 }
 
 /** One server-sent event, heard at `now` (ms); `changed` and `gone` need the network and are not for here. */
@@ -102,6 +115,7 @@ export function withoutJob(state, id) {
 
 /** From a job that came to nothing: to a sibling still in work, else back to the turn it started from. */
 function leave(state, job) {
+  if (job.state === 'sending') return select(state, job.parent ?? null); // refused: where it was written
   const other = children(state, job.parent).find((one) => one.job && isActive(one.job));
   return select(state, other?.id ?? job.parent ?? null);
 }
@@ -120,6 +134,29 @@ export function withoutTurn(state, id) {
   const turns = Object.fromEntries(Object.entries(state.session.turns).filter(([key]) => !gone.has(key)));
   const next = { ...state, session: { ...state.session, turns } };
   return gone.has(state.here) ? select(next, parent) : next;
+}
+
+/** The pointing of a turn changed; with `step`, the former one can be brought back by `withStrokesBack`. */
+export function withPointing(state, turn, change, step = true) {
+  const before = { ...EMPTY, ...state.pointing[turn] };
+  const { past = [] } = state.strokes[turn] ?? {};
+  const strokes = step ? { ...state.strokes, [turn]: { past: [...past, before].slice(-STROKES_KEPT), future: [] } } : state.strokes;
+  return { ...state, strokes, pointing: replaced(state.pointing, turn, { ...before, ...change }) };
+}
+
+/** The pointing of a turn one step back (`by` -1) or forward again (1). */
+export function withStrokesBack(state, turn, by) {
+  const { past = [], future = [] } = state.strokes[turn] ?? {};
+  const next = by < 0 ? past.at(-1) : future.at(-1);
+  if (!next) return state;
+  const now = { ...EMPTY, ...state.pointing[turn] };
+  const moved = by < 0 ? { past: past.slice(0, -1), future: [...future, now] } : { past: [...past, now], future: future.slice(0, -1) };
+  return { ...state, strokes: { ...state.strokes, [turn]: moved }, pointing: replaced(state.pointing, turn, next) };
+}
+
+function replaced(all, turn, pointing) {
+  const { [turn]: _, ...others } = all;
+  return isEmpty(pointing) ? others : { ...others, [turn]: pointing };
 }
 
 export const ROLES = ['person', 'style', 'garment'];

@@ -33,5 +33,6 @@ export function roughly(seconds) {
 
 export function percent(share) {
   const value = share * 100;
+  if (value > 0 && value < 0.1) return '< 0.1 %';
   return `${value > 0 && value < 10 ? value.toFixed(1) : Math.round(value)} %`;
 }

@@ -11,8 +11,8 @@ export function nodes(state) {
   return [...turns, ...jobs.map((job) => ({ ...job, name: '', job }))];
 }
 
-/** Whether a job is still waiting or being made. */
-export const isActive = (job) => ['queued', 'running'].includes(job.state);
+/** Whether a job is on its way, waiting or being made. */
+export const isActive = (job) => ['sending', 'queued', 'running'].includes(job.state);
 
 export function node(state, id) {
   return nodes(state).find((one) => one.id === id) ?? null;

@@ -36,6 +36,19 @@ export function addPhrase(prompt, phrase) {
   return prompt.trim() ? `${prompt.trimEnd()} ${phrase}` : phrase;
 }
 
+/** Whether words ask for a change of a picture that is there, rather than describe a new one. */
+export const looksLikeEdit = (prompt) => EDIT_WORDS.test(prompt.trim());
+const EDIT_WORDS =
+  /^(?:please\s+)?(?:make (?:it|him|her|them|the|his|its|their)|change|turn (?:it|him|her|the)|remove|delete|replace|add|put|give (?:him|her|them|it|the)|erase|restyle|recolou?r|dye)\b|^(?:请)?(?:把|将|给|去掉|删除|移除|换成|改成|变成|添加|加上|戴上|摘掉|替换)/i;
+
+/** Warnings of an edit that are worth words: that a picture is a photograph is said of the first one, without figures. */
+export function warningsFor(warnings = [], first = true) {
+  const isPhotograph = (text) => /looks like a photograph/i.test(text);
+  return warnings
+    .filter((text) => first || !isPhotograph(text))
+    .map((text) => (isPhotograph(text) ? text.replace(/\s*\([^()]*\bdB\)/, '') : text));
+}
+
 /** Parts of a message as sentences: each begins large and ends with a mark. */
 export function sentences(...parts) {
   const closed = (text) => (/[\p{P}]$/u.test(text) ? text : `${text}.`);

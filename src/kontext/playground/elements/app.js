@@ -4,7 +4,8 @@ import { referenceFile } from '../core/references.js';
 import { onKey, onKeyUp } from '../core/keys.js';
 import { keep } from '../core/memory.js';
 import { openAddress, openFile } from '../core/files.js';
-import { leave } from '../core/sessions.js';
+import { waiting } from '../core/sending.js';
+import { leave, logOut } from '../core/sessions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { language, LANGUAGES, loadWords, t } from '../core/text.js';
 import { nextTheme, theme } from '../core/theme.js';
@@ -68,6 +69,9 @@ class App extends Part {
   #header() {
     const { session, capabilities } = this.state;
     const other = Object.keys(LANGUAGES).find((one) => one !== language);
+    const jobs = waiting(this.state);
+    const button = (name, key, run, label, kind = '', tip = 'below') =>
+      tool({ name, key, run, kind, tip, label: t(`key.${label}`), short: t(`short.${label}`) });
     return html`<header class="top">
       <button type="button" class="brand" @click=${leave} aria-label=${t('home')}>
         <svg class="mark" viewBox="0 0 32 32" aria-hidden="true">
@@ -91,16 +95,24 @@ class App extends Part {
         ${capabilities?.model
           ? html`<span class="model" title=${capabilities.model.description}>${capabilities.model.name}</span>`
           : html`<span class="model waiting">${capabilities ? t('model.loading') : ''}</span>`}
-        ${session ? tool({ name: 'plus', label: t('key.new'), key: 'n', run: leave, tip: 'below' }) : nothing}
-        ${tool({ name: 'gallery', label: t('key.gallery'), key: 'h', run: () => act.openPanel('gallery'), tip: 'below' })}
+        ${jobs.length
+          ? html`<span class="busy-count">${tool({
+              name: 'queue', label: t('queue.count', { n: jobs.length }), short: String(jobs.length), key: 'q', run: () => act.openPanel('queue'), tip: 'below',
+            })}</span>`
+          : nothing}
+        ${session ? button('plus', 'n', leave, 'new') : nothing}
+        ${button('gallery', 'h', () => act.openPanel('gallery'), 'gallery')}
+        ${session ? button('code', 's', () => act.openPanel('code'), 'code', 'second') : nothing}
         <button type="button" class="tool text" lang=${other} @click=${this.#speak}>${LANGUAGES[other]}</button>
         ${tool({
           name: 'theme',
           label: t(`theme.${theme()}`),
+          short: t(`theme.${theme()}`),
           run: () => (nextTheme(), this.requestUpdate()),
           tip: 'below',
         })}
-        ${tool({ name: 'help', label: t('key.help'), key: '?', run: () => act.openPanel('help'), tip: 'below-end' })}
+        ${button('help', '?', () => act.openPanel('help'), 'help', 'second', 'below-end')}
+        ${capabilities?.features.login && !this.state.login ? tool({ name: 'leave', label: t('logout'), short: t('logout'), run: logOut, tip: 'below-end' }) : nothing}
       </nav>
     </header>`;
   }
@@ -138,6 +150,8 @@ class App extends Part {
       <kx-gallery></kx-gallery>
       <kx-help></kx-help>
       <kx-details></kx-details>
+      <kx-queue></kx-queue>
+      <kx-code></kx-code>
       <kx-login></kx-login>
       ${this.#dropZones()}
       <div class="spoken" role="status" aria-live="polite">${said}</div>

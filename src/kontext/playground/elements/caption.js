@@ -1,27 +1,33 @@
 // The line under the picture: what is being edited, what the edit did, how far the running one is.
 import * as act from '../core/actions.js';
+import { setTool } from '../core/drawing.js';
+import { canCopy, copy, download } from '../core/saving.js';
+import { cancel, variants } from '../core/sending.js';
 import { restorePrompt, retry } from '../core/sessions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { duration, percent, roughly, t } from '../core/text.js';
-import { base, isActive, node } from '../core/tree.js';
+import { base, isActive, node, siblings } from '../core/tree.js';
 import { icon, title, tool } from './icons.js';
 
 const WORTH_SAYING = 2; // seconds
+const LITTLE = 0.25; // share of a picture: what an edit of one thing touches at most
 
 class Caption extends Part {
   #running(job) {
-    const where =
-      job.state === 'queued'
-        ? t(job.position > 1 ? 'queue.place' : 'queue.next', { n: job.position })
-        : t('step.of', { i: job.step || 0, n: job.steps });
+    const where = {
+      sending: () => '',
+      queued: () => t(job.position > 1 ? 'queue.place' : 'queue.next', { n: job.position }),
+      running: () => t('step.of', { i: job.step || 0, n: job.steps }),
+    }[job.state]();
     const left = job.state === 'running' && job.left >= WORTH_SAYING ? t('time.left', { time: roughly(job.left) }) : '';
     return html`<div class="caption">
       <div class="now">
-        <span class="label">${job.state === 'queued' ? t('state.queued') : t('state.running')}</span>
+        <span class="label">${t(`state.${job.state}`)}</span>
         <b dir="auto">${job.prompt}</b>
         <span class="facts">${where}${left ? html`<span>${left}</span>` : nothing}</span>
       </div>
-      <button type="button" class="quiet stop" @click=${() => act.cancel(job.id)}>${icon('stop')}${t('stop')}</button>
+      ${this.#stepper()}
+      ${job.state === 'sending' ? nothing : html`<button type="button" class="quiet stop" @click=${() => cancel(job.id)}>${icon('stop')}${t('stop')}</button>`}
     </div>`;
   }
 
@@ -36,7 +42,7 @@ class Caption extends Part {
       <div class="choices">
         ${job.state === 'failed' ? html`<button type="button" class="quiet" @click=${() => retry(job.id)}>${t('again')}</button>` : nothing}
         <button type="button" class="quiet" @click=${() => restorePrompt(job.prompt)}>${t('edit.words')}</button>
-        <button type="button" class="quiet" @click=${() => act.cancel(job.id)}>${t('dismiss')}</button>
+        <button type="button" class="quiet" @click=${() => cancel(job.id)}>${t('dismiss')}</button>
       </div>
     </div>`;
   }
@@ -44,10 +50,31 @@ class Caption extends Part {
   /** The share that changed, and whether the lock kept the rest. */
   #share(turn) {
     const { changed_fraction: share } = turn.facts;
-    if (share === undefined || turn.kind === 'source') return nothing;
+    if (share === undefined || turn.kind !== 'edit') return nothing;
     if (!share) return html`<span class="kept">${t('unchanged')}</span>`;
     const kept = turn.region && share < 1 && turn.settings.lock !== false;
-    return html`<span class="kept">${kept ? icon('lock') : nothing}${t('changed', { share: percent(share) })}${kept ? html`<span class="rest">${t('kept')}</span>` : nothing}</span>`;
+    const much = kept && share > LITTLE && !turn.settings.box && !turn.mask;
+    return html`<span class="kept">${kept ? icon('lock') : nothing}${t('changed', { share: percent(share) })}${kept && !much ? html`<span class="rest">${t('kept')}</span>` : nothing}</span>
+      ${much ? html`<button type="button" class="link" @click=${() => this.#limit(turn)}>${t('limit')}</button>` : nothing}`;
+  }
+
+  /** The same words once more, in a box on the picture before. */
+  #limit(turn) {
+    act.goTo(turn.parent);
+    restorePrompt(turn.prompt);
+    setTool('box');
+  }
+
+  /** Which of the variants is shown, with a way to its neighbours. */
+  #stepper() {
+    const all = siblings(this.state, this.state.here);
+    if (all.length < 2) return nothing;
+    const n = all.findIndex((one) => one.id === this.state.here) + 1;
+    return html`<div class="stepper" role="group" aria-label=${t('siblings')}>
+      ${tool({ name: 'left', label: t('key.previous'), key: '[', run: () => act.flip(-1) })}
+      <span>${n} / ${all.length}</span>
+      ${tool({ name: 'right', label: t('key.next'), key: ']', run: () => act.flip(1) })}
+    </div>`;
   }
 
   /** What was measured: what changed, the time, the seed, and the size where it is another. */
@@ -57,7 +84,7 @@ class Caption extends Part {
     const before = this.state.session.turns[turn.parent];
     return [
       this.#share(turn),
-      seconds?.total ? html`<span>${duration(seconds.total)}</span>` : nothing,
+      seconds?.total && turn.kind !== 'source' ? html`<span>${duration(seconds.total)}</span>` : nothing,
       turn.seed === null ? nothing : html`<span>${t('seed.was', { seed: turn.seed })}</span>`,
       before?.size.join(' × ') === size ? nothing : html`<span>${size}</span>`,
     ];
@@ -70,18 +97,20 @@ class Caption extends Part {
     if (at.job) return isActive(at.job) ? this.#running(at.job) : this.#ended(at.job);
     const turn = base(state);
     if (!turn) return nothing;
-    const button = (name, key, run, more = {}) => tool({ name, key, run, ...more, label: t(`key.${more.label ?? name}`) });
+    const button = (name, key, run, more = {}) => tool({ name, key, run, ...more, label: t(`key.${more.label ?? name}`), short: t(`short.${more.label ?? name}`) });
     return html`<div class="caption">
       <div class="now">
         <span class="label">${t('editing')}</span>
         <b dir="auto">${title(turn)}</b>
         <span class="facts">${this.#facts(turn)}</span>
       </div>
+      ${this.#stepper()}
       <div class="doings">
-        ${turn.kind === 'edit' ? button('variants', 'v', () => act.variants()) : nothing}
+        ${turn.kind === 'edit' ? button('variants', 'v', () => variants()) : nothing}
         ${turn.parent ? button('compare', 'c', act.toggleCompare) : nothing}
         ${turn.region && turn.facts.changed_fraction ? button('region', 'g', act.toggleRegion, { pressed: state.region, kind: 'marks' }) : nothing}
-        ${button('download', 'd', () => act.download())}
+        ${canCopy() ? button('copy', 'y', () => copy(), { kind: 'second' }) : nothing}
+        ${button('download', 'd', () => download())}
         ${button('info', 'i', () => act.openPanel('details'), { label: 'details', tip: 'top-end' })}
       </div>
     </div>`;

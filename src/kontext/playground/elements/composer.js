@@ -1,6 +1,9 @@
 // Where one talks: the prompt, what goes with it, and suggestions while it is empty.
-import * as act from '../core/actions.js';
+import { choose } from '../core/actions.js';
+import { openFile } from '../core/files.js';
 import { recall } from '../core/memory.js';
+import { cancel, submit } from '../core/sending.js';
+import { suggestions } from '../core/suggestions.js';
 import { html, nothing, Part, store } from '../core/store.js';
 import { t } from '../core/text.js';
 import { base, isActive, node } from '../core/tree.js';
@@ -9,10 +12,7 @@ import { live } from '../vendor/lit/lit.js';
 import { icon } from './icons.js';
 import './references.js';
 import './settings.js';
-
-const JOBS = ['clothes', 'poster', 'views', 'background', 'style', 'add'];
-const POINTED = ['box.replace', 'box.remove'];
-const FROM_WORDS = ['words.character', 'words.scene', 'words.sticker'];
+import { drawingBar } from './tools.js';
 
 class Composer extends Part {
   #past = -1; // how far back in the history of prompts; -1: what is being typed
@@ -35,7 +35,7 @@ class Composer extends Part {
     if (event.isComposing) return;
     if (event.key === 'Enter' && !event.shiftKey) {
       event.preventDefault();
-      act.submit();
+      submit();
     } else if (event.key === 'ArrowUp' && (event.altKey || this.field.selectionEnd === 0 || this.#past >= 0)) {
       this.#recall(1, event);
     } else if (event.key === 'ArrowDown' && (event.altKey || this.#past >= 0)) {
@@ -67,19 +67,28 @@ class Composer extends Part {
 
   /** The line above the prompt: suggestions while it is empty, else what the tool or the keys do. */
   #above(running) {
-    const { draft, session, pointing, tool, compare } = this.state;
+    const { draft, session, pointing, tool, compare, doubt } = this.state;
     const turn = base(this.state);
     const drawn = turn && pointing[turn.id];
+    if (!session && doubt !== null && doubt === draft.prompt) return this.#doubt();
     if (running) return this.#aside(t('hint.running'));
     if (session && !turn) return this.#aside('');
     if (compare) return this.#aside(t(compare.mode === 'slider' ? 'hint.slider' : 'hint.compare'));
-    if (tool !== 'move' && !drawn) return this.#aside(t(`tool.${tool}.help`));
+    if (tool !== 'move') return drawingBar(this.state);
     if (draft.prompt) return this.#aside(session ? t('hint.typing') : '');
-    const names = !session ? FROM_WORDS : drawn?.box ? POINTED : JOBS;
+    const offered = suggestions(this.state.capabilities, !session ? 'generate' : drawn?.box ? 'box' : 'edit');
+    if (!offered.length) return this.#aside('');
     return html`<div class="above suggestions" role="group" aria-label=${t('suggestions')}>
-      ${names.map(
-        (name) => html`<button type="button" class="chip" @click=${() => this.#fill(t(`preset.${name}.prompt`))}>${t(`preset.${name}`)}</button>`,
-      )}
+      ${offered.map(({ label, prompt }) => html`<button type="button" class="chip" @click=${() => this.#fill(prompt)}>${label}</button>`)}
+    </div>`;
+  }
+
+  /** Words that change something, and no picture is open. */
+  #doubt() {
+    return html`<div class="above doubt" role="alert">
+      <span>${t('doubt')}</span>
+      <button type="button" class="quiet" @click=${() => choose(openFile)}>${t('open.picture')}</button>
+      <button type="button" class="quiet" @click=${() => submit(true)}>${t('doubt.create')}</button>
     </div>`;
   }
 
@@ -89,26 +98,46 @@ class Composer extends Part {
 
   updated() {
     const { field } = this;
-    if (field.value === this.fitted) return;
-    this.fitted = field.value;
-    field.style.height = 'auto';
-    field.style.height = `${field.scrollHeight}px`;
-    if (this.state.session && !this.focused && matchMedia('(hover: hover)').matches) {
-      this.focused = true; // on a phone the keyboard would cover the picture
-      field.focus();
+    if (field.value !== this.fitted) {
+      this.fitted = field.value;
+      field.style.height = 'auto';
+      field.style.height = `${field.scrollHeight}px`;
     }
+    const { session, arriving } = this.state;
+    const opened = session?.id ?? (arriving ? 'arriving' : null);
+    if (opened !== this.opened) this.#take();
+    this.opened = opened;
+  }
+
+  /** Typing goes to the prompt as soon as a picture opens: not on phones, whose keyboard would cover it. */
+  #take() {
+    if (this.closest('.opening') || !matchMedia('(hover: hover)').matches) return;
+    setTimeout(() => {
+      const other = document.activeElement?.matches('input, textarea, select');
+      if (!other && !document.querySelector('dialog[open]')) this.field?.focus();
+    });
+  }
+
+  #button(running, sending) {
+    if (sending) return html`<span class="send waiting" role="img" aria-label=${t('state.sending')}></span>`;
+    const button = (name, key, kind, label, run, disabled = false) => html`<button type="button" class="send ${kind}"
+      aria-label=${label} data-tip="${label}  ${key}" data-side="top-end" ?disabled=${disabled} @click=${run}>${icon(name)}</button>`;
+    if (running) return button('stop', 'ESC', 'stopping', t('stop'), () => cancel());
+    const { draft, session } = this.state;
+    return button('send', 'ENTER', '', t(session ? 'send' : 'create'), () => submit(), !draft.prompt.trim());
   }
 
   render() {
     const { state } = this;
     const job = node(state, state.here)?.job;
     const running = job && isActive(job);
+    const sending = state.sending || job?.state === 'sending';
     const turn = base(state);
-    return html`${this.#above(running)}
+    return html`${this.#above(running && !sending)}
       <form class="composer" @submit=${(event) => event.preventDefault()}>
         <div class="say">
           ${turn ? html`<kx-references></kx-references>` : nothing}
-          <label class="spoken" for="prompt">${t('prompt')}</label>
+          <label class="spoken" for="prompt">${t(state.session ? 'prompt' : 'prompt.new')}</label>
           <textarea
             id="prompt"
             rows="1"
@@ -119,9 +148,7 @@ class Composer extends Part {
             @input=${this.#input}
             @keydown=${this.#key}
           ></textarea>
-          ${running
-            ? html`<button type="button" class="send stopping" aria-label=${t('stop')} data-tip="${t('stop')}  ESC" data-side="top-end" @click=${() => act.cancel()}>${icon('stop')}</button>`
-            : html`<button type="button" class="send" aria-label=${t('send')} data-tip="${t('send')}  ENTER" data-side="top-end" ?disabled=${!state.draft.prompt.trim()} @click=${act.submit}>${icon('send')}</button>`}
+          ${this.#button(running, sending)}
         </div>
         <kx-settings></kx-settings>
       </form>`;

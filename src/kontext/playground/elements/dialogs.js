@@ -1,10 +1,11 @@
-// Three small dialogs: the keys, how a turn was made, and the key of the server.
+// Three small dialogs: the shortcuts, how a turn was made, and the key of the server.
 import * as act from '../core/actions.js';
 import { repeatOn, reuseOnFirst } from '../core/again.js';
 import { referenceTurn } from '../core/references.js';
 import { api } from '../core/api.js';
 import { KEYS, setSingleKeys, singleKeys } from '../core/keys.js';
-import { attempt } from '../core/notices.js';
+import { explained } from '../core/notices.js';
+import { download, downloadSession, share } from '../core/saving.js';
 import { boot } from '../core/sessions.js';
 import { html, nothing, store } from '../core/store.js';
 import { duration, percent, t } from '../core/text.js';
@@ -44,14 +45,14 @@ class Details extends Dialog {
     const parent = this.state.session.turns[turn.parent];
     return {
       prompt: turn.prompt || null,
-      turn: turn.number,
       from: parent ? `${parent.number} · ${parent.name || parent.prompt || t('original')}` : null,
+      turn: turn.number,
       seed: turn.seed,
       size: turn.size.join(' × '),
       steps: facts.steps,
       guidance: facts.guidance,
       model: facts.model,
-      changed: facts.changed_fraction === undefined ? null : percent(facts.changed_fraction),
+      changed: facts.changed_fraction === undefined || turn.kind !== 'edit' ? null : percent(facts.changed_fraction),
       evaluations: facts.evaluations,
       time: facts.seconds?.total ? duration(facts.seconds.total) : null,
       box: settings.box?.join(', '),
@@ -70,7 +71,7 @@ class Details extends Dialog {
       </div>
       <dl class="facts">
         ${Object.entries(this.#rows(turn)).filter(([, value]) => value !== null && value !== undefined)
-          .map(([name, value]) => html`<div class=${name === 'prompt' ? 'wide' : ''}><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`)}
+          .map(([name, value]) => html`<div class=${['prompt', 'from'].includes(name) ? 'wide' : ''}><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`)}
       </dl>
       ${(turn.facts.warnings ?? []).map((one) => html`<p class="note">${sentences(one)}</p>`)}
       ${this.#group('again', [
@@ -81,9 +82,10 @@ class Details extends Dialog {
         turn.picture && button('reuse.reference', then(() => referenceTurn(turn))),
       ])}
       ${this.#group('keep', [
-        turn.picture && button('download.chain', () => act.download(turn)),
-        turn.picture && button('download.bare', () => act.download(turn, true)),
-        button('download.session', act.downloadSession),
+        turn.picture && button('download.chain', () => download(turn)),
+        turn.picture && button('download.bare', () => download(turn, true)),
+        turn.picture && button('share', () => share(turn)),
+        button('download.session', downloadSession),
         turn.parent && button(this.sure ? 'delete.sure' : 'delete.turn', () => (this.sure ? (this.close(), act.deleteTurn(turn)) : (this.sure = true)), 'danger'),
       ])}`;
   }
@@ -96,6 +98,7 @@ class Details extends Dialog {
 
 class Login extends Dialog {
   panel = 'login';
+  static properties = { wrong: { state: true } };
 
   get open() {
     return this.state.login;
@@ -108,7 +111,15 @@ class Login extends Dialog {
   async #enter(event) {
     event.preventDefault();
     const key = this.querySelector('input').value;
-    if ((await attempt(() => api.login(key).then(() => true))) === null) return;
+    try {
+      await api.login(key);
+    } catch (error) {
+      const { code, title, text } = explained(error);
+      this.wrong = code === 'no_key' ? t('login.wrong') : `${title}. ${text}`;
+      this.querySelector('input').select();
+      return;
+    }
+    this.wrong = '';
     this.close();
     boot();
   }
@@ -116,7 +127,9 @@ class Login extends Dialog {
   content() {
     return html`<form @submit=${this.#enter}>
       <p class="note">${t('login.note')}</p>
-      <label class="field">${t('login.key')}<input type="password" autocomplete="current-password" required /></label>
+      <label class="field">${t('login.key')}<input type="password" autocomplete="current-password" required
+        aria-invalid=${String(Boolean(this.wrong))} aria-describedby="login-wrong" /></label>
+      <p class="wrong" id="login-wrong" role="alert">${this.wrong ?? ''}</p>
       <div class="choices"><button class="primary">${t('login.enter')}</button></div>
     </form>`;
   }

@@ -1,6 +1,6 @@
 // Everything made so far, from the server: open, search, rename, save, delete; or bring a file back.
 import * as act from '../core/actions.js';
-import { api } from '../core/api.js';
+import { api, located } from '../core/api.js';
 import { openFile } from '../core/files.js';
 import { openSession } from '../core/sessions.js';
 import { html, nothing } from '../core/store.js';
@@ -41,7 +41,7 @@ class Gallery extends Dialog {
         @change=${(event) => this.#rename(session, event.target)} />
       <div class="card-foot">
         <span>${t('turns.count', { n: session.turns })} · ${ago(session.updated)}</span>
-        <a class="tool" href=${api.exportAddress(session.id)} download aria-label=${t('download.session')}>${icon('download')}</a>
+        <a class="tool" href=${located(api.exportAddress(session.id))} download aria-label=${t('download.session')}>${icon('download')}</a>
         ${sure
           ? html`<button type="button" class="quiet danger" @click=${() => act.deleteSession(session.id)}>${t('delete.sure')}</button>`
           : tool({ name: 'trash', label: t('delete'), run: () => (this.doomed = session.id), tip: 'top-end' })}

@@ -35,14 +35,19 @@ const PATHS = {
   eraser: 'M9 20h11M4.5 14.5l9-9a2 2 0 0 1 2.8 0l3.2 3.2a2 2 0 0 1 0 2.8L11 20H8.5l-4-4a1 1 0 0 1 0-1.5zM9 10l6 6',
   left: 'm14 6-6 6 6 6',
   right: 'm10 6 6 6-6 6',
+  crop: 'M7 3v13a1 1 0 0 0 1 1h13M3 7h13a1 1 0 0 1 1 1v13',
+  copy: 'M9.5 8h9A1.5 1.5 0 0 1 20 9.500v9a1.5 1.5 0 0 1-1.5 1.5h-9A1.5 1.5 0 0 1 8 18.500v-9A1.5 1.5 0 0 1 9.5 8zM16 8V5.500A1.5 1.5 0 0 0 14.5 4h-9A1.5 1.5 0 0 0 4 5.500v9A1.5 1.5 0 0 0 5.500 16H8',
+  code: 'm8.500 7-5 5 5 5M15.500 7l5 5-5 5M13.500 5l-3 14',
+  queue: 'M4 6.500h16M4 12h16M4 17.500h9M16.500 15.500l4 2-4 2z',
+  leave: 'M14 4h4.500A1.5 1.5 0 0 1 20 5.500v13a1.5 1.5 0 0 1-1.5 1.5H14M10 16l-4-4 4-4M6 12h9',
   search: 'M11 18a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM20 20l-4-4',
 };
 
 export const icon = (name) =>
   html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d=${PATHS[name]} /></svg>`;
 
-/** A button with an icon; its name and key show on hover and focus. */
-export function tool({ name, label, key, run, pressed, disabled = false, kind = '', tip = 'top' }) {
+/** A button with an icon; its name and key show on hover and focus, and `short` beside it where there is room. */
+export function tool({ name, label, short, key, run, pressed, disabled = false, kind = '', tip = 'top' }) {
   const hint = key ? `${label}  ${key.toUpperCase()}` : label;
   return html`<button
     type="button"
@@ -55,7 +60,7 @@ export function tool({ name, label, key, run, pressed, disabled = false, kind = 
     ?disabled=${disabled}
     @click=${run}
   >
-    ${icon(name)}
+    ${icon(name)}${short ? html`<span class="short">${short}</span>` : nothing}
   </button>`;
 }
 

@@ -2,6 +2,7 @@
 import './caption.js';
 import './dialogs.js';
 import './gallery.js';
+import './panels.js';
 import './stage.js';
 import './tools.js';
 import './turns.js';

@@ -1,7 +1,7 @@
-// The layer over the picture on which one points: a box, a brush, a pen; by mouse, finger, pencil or keys.
-import { point } from '../core/actions.js';
+// The layer over the picture on which one points: a box, a brush, an eraser, a pen; by mouse, finger, pencil or keys.
+import { point, stroke, strokesBack, widthOf } from '../core/drawing.js';
 import { say } from '../core/notices.js';
-import { boxFrom, draw, EMPTY, nudge, TOOLS } from '../core/pointing.js';
+import { boxFrom, draw, EMPTY, nudge } from '../core/pointing.js';
 import { html, Part } from '../core/store.js';
 import { t } from '../core/text.js';
 import { base } from '../core/tree.js';
@@ -12,7 +12,8 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 class Pointer extends Part {
   #from = null; // where a box began
   #stroke = null; // the stroke in the making
-  #cursor = null; // where the keyboard paints
+  #cursor = null; // where the keyboard paints, or the mouse is
+  #fresh = false; // nothing of the box in the making is drawn yet
 
   connectedCallback() {
     super.connectedCallback();
@@ -33,9 +34,9 @@ class Pointer extends Part {
     return this.state.pointing[this.turn.id] ?? EMPTY;
   }
 
+  /** Width of the stroke of the tool in hand, in pixels of the picture. */
   get brush() {
-    const [width, height] = this.turn.size;
-    return Math.max(2, Math.round(Math.min(width, height) / (this.state.tool === 'brush' ? 9 : 64)));
+    return Math.max(1, Math.round(Math.min(...this.turn.size) * widthOf(this.state, this.state.tool)));
   }
 
   /** A pointer event in pixels of the picture. */
@@ -50,39 +51,54 @@ class Pointer extends Part {
     event.stopPropagation();
     event.currentTarget.setPointerCapture(event.pointerId);
     const place = this.#place(event);
+    this.#fresh = true;
     if (this.state.tool === 'box') this.#from = place;
     else this.#begin(place);
   }
 
   #move(event) {
-    if (this.#from) point({ box: boxFrom(this.#from, this.#place(event), this.turn.size) });
-    else if (this.#stroke) this.#extend(event.getCoalescedEvents?.().map((one) => this.#place(one)) ?? [this.#place(event)]);
+    const place = this.#place(event);
+    if (this.#from) {
+      point({ box: boxFrom(this.#from, place, this.turn.size) }, this.#fresh);
+      this.#fresh = false;
+    } else if (this.#stroke) {
+      this.#extend(event.getCoalescedEvents?.().map((one) => this.#place(one)) ?? [place]);
+    }
+    if (this.state.tool === 'box' || event.pointerType === 'touch') return;
+    this.#cursor = place;
+    if (!this.#stroke) this.requestUpdate();
   }
 
   #up() {
     this.#from = this.#stroke = null;
   }
 
+  #leave(event) {
+    if (event.pointerType !== 'mouse' || this.#stroke) return;
+    this.#cursor = null;
+    this.requestUpdate();
+  }
+
   #begin(place) {
-    const kind = TOOLS[this.state.tool];
-    this.#stroke = { width: this.brush, points: [place.map(Math.round)] };
-    point({ [kind]: [...this.pointing[kind], this.#stroke] });
+    const erase = this.state.tool === 'eraser' ? { erase: true } : {};
+    this.#stroke = { width: this.brush, points: [place.map(Math.round)], ...erase };
+    stroke(this.#stroke, true);
   }
 
   #extend(places) {
-    const kind = TOOLS[this.state.tool];
     this.#stroke = { ...this.#stroke, points: [...this.#stroke.points, ...places.map((place) => place.map(Math.round))] };
-    point({ [kind]: [...this.pointing[kind].slice(0, -1), this.#stroke] });
+    stroke(this.#stroke, false);
   }
 
-  /** Arrows move the box (with Shift: resize) or the cursor; Space paints; Backspace takes the last stroke back. */
+  /** Arrows move the box (with Shift: resize) or the cursor; Space paints; Backspace takes back what was done last. */
   #key(event) {
     const { tool } = this.state;
     const [width, height] = this.turn.size;
     const arrow = ARROWS[event.key];
     const by = arrow?.map((one) => Math.round((one * Math.min(width, height)) / 32) || one);
     if (event.key === 'Backspace' || event.key === 'Delete') {
-      point(tool === 'box' ? { box: null } : { [TOOLS[tool]]: this.pointing[TOOLS[tool]].slice(0, -1) });
+      if (tool === 'box') point({ box: null });
+      else strokesBack(-1);
     } else if (arrow && tool === 'box') {
       const third = [width, height].map((side) => Math.round(side / 3));
       const box = this.pointing.box ? nudge(this.pointing.box, ...by, event.shiftKey, this.turn.size) : [...third, ...third];
@@ -108,17 +124,21 @@ class Pointer extends Part {
     const [width, height] = this.turn.size.map((side) => Math.max(1, Math.round(side * scale)));
     if (canvas.width !== width) canvas.width = width;
     if (canvas.height !== height) canvas.height = height;
-    draw(canvas, this.pointing, this.turn.size, scale, namesBox(this.state.draft.prompt));
-    if (this.#cursor && document.activeElement === canvas) this.#drawCursor(canvas, scale);
+    const { tool, draft } = this.state;
+    draw(canvas, this.pointing, this.turn.size, scale, { shown: namesBox(draft.prompt), active: tool !== 'move' });
+    if (this.#cursor && tool !== 'move' && tool !== 'box') this.#drawCursor(canvas, scale);
   }
 
   #drawCursor(canvas, scale) {
     const context = canvas.getContext('2d');
-    context.strokeStyle = '#16171a';
-    context.lineWidth = 2;
-    context.beginPath();
-    context.arc(this.#cursor[0] * scale, this.#cursor[1] * scale, (this.brush * scale) / 2, 0, 7);
-    context.stroke();
+    const dot = window.devicePixelRatio || 1;
+    for (const [color, width] of [['#ffffff', 3.5 * dot], ['#16171a', 1.5 * dot]]) {
+      context.strokeStyle = color;
+      context.lineWidth = width;
+      context.beginPath();
+      context.arc(this.#cursor[0] * scale, this.#cursor[1] * scale, Math.max((this.brush * scale) / 2, 2), 0, 7);
+      context.stroke();
+    }
   }
 
   render() {
@@ -132,6 +152,7 @@ class Pointer extends Part {
       @pointermove=${this.#move}
       @pointerup=${this.#up}
       @pointercancel=${this.#up}
+      @pointerleave=${this.#leave}
       @keydown=${this.#key}
     ></canvas>`;
   }

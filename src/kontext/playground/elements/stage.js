@@ -4,13 +4,13 @@ import { html, nothing, Part } from '../core/store.js';
 import { t } from '../core/text.js';
 import { isEmpty } from '../core/pointing.js';
 import { outputSize } from '../core/sizes.js';
-import { base, isActive, node, siblings } from '../core/tree.js';
+import { base, isActive, node } from '../core/tree.js';
 import { look } from '../core/look.js';
 import './compare.js';
 import { Pannable } from './pannable.js';
 import './pointer.js';
 import { veil } from './region.js';
-import { icon, title, tool } from './icons.js';
+import { icon, title } from './icons.js';
 
 const HOLD_MILLISECONDS = 220; // a press this long shows the picture before
 
@@ -75,28 +75,6 @@ class Stage extends Part {
     this.#hands.up(event);
   }
 
-  #siblings() {
-    const all = siblings(this.state, this.state.here);
-    if (all.length < 2) return nothing;
-    return html`<div class="siblings" role="group" aria-label=${t('siblings')}>
-      ${tool({ name: 'left', label: t('key.previous'), key: '[', run: () => act.flip(-1) })}
-      ${all.map(
-        (turn, index) => html`<button
-          type="button"
-          class="sibling"
-          aria-label=${t('variant.of', { i: index + 1, n: all.length, turn: title(turn) })}
-          aria-pressed=${String(turn.id === this.state.here)}
-          @click=${() => act.goTo(turn.id)}
-        >
-          ${(turn.job?.preview ?? turn.thumbnail)
-            ? html`<img src=${turn.job?.preview ?? turn.thumbnail} alt="" />`
-            : html`<span class="empty"></span>`}
-        </button>`,
-      )}
-      ${tool({ name: 'right', label: t('key.next'), key: ']', run: () => act.flip(1) })}
-    </div>`;
-  }
-
   #picture() {
     const { state, shown } = this;
     const found = node(state, state.here)?.job;
@@ -155,8 +133,7 @@ class Stage extends Part {
         @dblclick=${() => state.tool === 'move' && (state.view.scale > 1 ? act.fit() : act.zoom(2))}
       >
         ${this.#picture()}
-      </div>
-      ${this.#siblings()}`;
+      </div>`;
   }
 }
 

@@ -34,6 +34,7 @@ class Start extends Part {
           </button>
           <span class="or">${t('open.or')}</span>
         </div>
+        <h2 class="alone">${t('words.alone')}</h2>
         <kx-composer></kx-composer>
       </section>
       ${examples.length

@@ -44,6 +44,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
         "steps": card.steps,
         "guidance": card.guidance,
         "warnings": list(card.warnings),
+        "suggestions": card.skills["suggestions"] if card.skills else None,
     }
     return {
         "version": __version__,
@@ -123,11 +124,19 @@ def example_bytes(name: str) -> bytes:
 
 @router.get("/api/examples", tags=["own"])
 async def examples(key: Reader, request: Request) -> dict[str, list[dict[str, Any]]]:
-    """Pictures to begin with, and what to say to them."""
-    base = f"{service_of(request).settings.base_path}/api/examples"
+    """Pictures to begin with, and prompts for them that the loaded model is known to do, where that is known.
+
+    The prompts are empty while the model loads.
+    """
+    service, table = service_of(request), example_table()
+    card, base = service.card, f"{service.settings.base_path}/api/examples"
+    prompts = {name: list(one["prompts"]) if card else [] for name, one in table.items()}
+    if card and card.skills:
+        prompts = {one["picture"]: list(one["prompt"].values()) for one in card.skills["examples"]}
     shown = [
-        {field: one[field] for field in ("name", "title", "prompts")} | {"picture": f"{base}/{one['name']}"}
-        for one in example_table().values()
+        {"name": name, "title": table[name]["title"], "prompts": said, "picture": f"{base}/{name}"}
+        for name, said in prompts.items()
+        if name in table
     ]
     return {"examples": shown}
 
