@@ -193,6 +193,7 @@ def against_diffusers(
     worst = far = 0.0
     ratios: dict[str, list[float]] = {way: [] for way in ways}
     text, pooled = editor.prompts.states(PROMPT)
+    codec = editor.model.preset.autoencoder
     for i in progress(range(-1, pairs), pairs + 1, "against diffusers"):
         given = Pieces(
             torch.from_numpy(_picture(f"pair {i}", size).copy())
@@ -202,7 +203,13 @@ def against_diffusers(
             .to(device_of(editor.model)),
             text,
             pooled,
-            torch.randn(1, 16, size // 8, size // 8, generator=torch.Generator().manual_seed(i + 1)),
+            torch.randn(
+                1,
+                codec.latent_channels,
+                size // codec.cell,
+                size // codec.cell,
+                generator=torch.Generator().manual_seed(i + 1),
+            ),
             steps,
             max(1.0, editor.model.preset.sampling.guidance),
         )
@@ -258,7 +265,8 @@ def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None, refres
     from kontext.model.tokens import pack, picture_ids, unpack
 
     height, width = given.picture.shape[-2:]
-    rows, columns = height // 16, width // 16
+    token = model.preset.token_pixels
+    rows, columns = height // token, width // token
     key = hash(given.picture.cpu().numpy().tobytes())
     if cached is None or key not in cached:
         tokens = pack(model.autoencoder.encode(given.picture.to(parameter_type(model.autoencoder)) * 2 - 1))

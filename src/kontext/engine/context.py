@@ -31,12 +31,11 @@ from kontext.model.window import Window
 from kontext.tiles import decode_on_tiles, put_on_tiles
 
 WIDE = 384  # of a transformer: from here on its products outweigh all else
-PATCH = 16  # pixels along the side of one token
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture as it lies before the model: RGB, sides multiples of 16."""
+    """A picture as it lies before the model: RGB, sides multiples of a token's."""
 
     image: Image.Image
 
@@ -45,10 +44,9 @@ class Canvas:
         header = f"{self.image.size}:".encode()
         return hashlib.sha256(header + self.image.tobytes()).hexdigest()
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of tokens."""
-        return self.image.height // PATCH, self.image.width // PATCH
+    def grid(self, token_pixels: int) -> tuple[int, int]:
+        """(rows, columns) of tokens of that many pixels a side."""
+        return self.image.height // token_pixels, self.image.width // token_pixels
 
 
 class ContextStore:
@@ -65,7 +63,7 @@ class ContextStore:
         return self._cache.bytes
 
     def latents(self, canvas: Canvas) -> Tensor:
-        """(1, 16, height/8, width/8) in float32."""
+        """(1, channels, height/cell, width/cell) in float32."""
         return self._cache.get(
             ("latents", self.model.fingerprint, canvas.digest), lambda: self._encode(canvas), _tensor_bytes
         )
@@ -75,12 +73,16 @@ class ContextStore:
         return self._view(canvas)[0]
 
     def paint(self, latents: Tensor, sources: Sequence[Canvas]) -> tuple[np.ndarray, Window | None]:
-        """Edits of as many pictures, latents (b, 16, h, w), as uint8 pictures (b, 8h, 8w, 3).
+        """Edits of as many pictures, latents (b, channels, h, w), as uint8 pictures (b, height, width, 3).
 
         Where the latents are those of the sources outside of a window, only that is decoded, and the rest is
         the source's own view.
         """
-        window = window_of(latents, torch.cat([self.latents(source) for source in sources]))
+        window = window_of(
+            latents,
+            torch.cat([self.latents(source) for source in sources]),
+            self.model.preset.autoencoder.cell,
+        )
         if window is None:
             return decode(self.model, latents), None
         views = [self._view(source) for source in sources]
@@ -113,8 +115,8 @@ class ContextStore:
         )
 
     def tokens(self, canvas: Canvas, index: int) -> tuple[Tensor, Tensor]:
-        """Tokens (1, n, 64) and positions (n, 3) of the picture as context number `index`."""
-        ids = picture_ids(index, *canvas.grid, device=device_of(self.model))
+        """Tokens (1, n, in_channels) and positions (n, 3) of the picture as context number `index`."""
+        ids = picture_ids(index, *canvas.grid(self.model.preset.token_pixels), device=device_of(self.model))
         return pack(self.latents(canvas)).to(parameter_type(self.model.transformer)), ids
 
     def looks(self, canvas: Canvas) -> tuple[float, float]:
@@ -137,7 +139,7 @@ class ContextStore:
 
 
 def decode(model, latents: Tensor) -> np.ndarray:
-    """latents (b, 16, h, w) -> uint8 pictures (b, 8h, 8w, 3)."""
+    """latents (b, channels, h, w) -> uint8 pictures (b, height, width, 3)."""
     return _bytes(model.autoencoder.decode(latents.to(parameter_type(model.autoencoder))))
 
 

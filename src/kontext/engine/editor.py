@@ -19,7 +19,6 @@ from PIL import Image, ImageChops
 
 from kontext.engine import pictures
 from kontext.engine.context import (
-    PATCH,
     Canvas,
     ContextStore,
     decode,
@@ -325,7 +324,8 @@ class Editor:
         model, clock = self.model, _Clock()
         first = jobs[0]
         width, height = first.plan.canvas
-        rows, columns = height // PATCH, width // PATCH
+        token, channels = model.preset.token_pixels, model.preset.autoencoder.latent_channels
+        rows, columns = height // token, width // token
 
         # 1. Pictures to latents, and to what the transformer sees of them.
         sources = None
@@ -351,7 +351,7 @@ class Editor:
         clock.lap("text")
 
         # 3. Noise to the target's tokens.
-        noise = pack(torch.cat([seeded_noise(job.seed, 2 * rows, 2 * columns) for job in jobs]))
+        noise = pack(torch.cat([seeded_noise(job.seed, 2 * rows, 2 * columns, channels) for job in jobs]))
         batch = Batch(
             noise=noise.to(device_of(model)),
             ids=picture_ids(0, rows, columns, device=device_of(model)),
@@ -403,7 +403,10 @@ class Editor:
         """
         if sources is None or not all(job.request.lock and job.request.regions for job in jobs):
             return None, None
-        masks = [job.inside and token_mask(job.plan.place(job.inside)) for job in jobs]
+        masks = [
+            job.inside and token_mask(job.plan.place(job.inside), job.plan.canvas[0] // grid[1])
+            for job in jobs
+        ]
         limited = all(mask is not None for mask in masks)
         inside = torch.stack(masks).any(0).to(sources.device) if limited else None
         known = None if inside is None else worth(inside)

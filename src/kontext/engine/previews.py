@@ -17,10 +17,11 @@ STRENGTH = 1e-3  # of the ridge that keeps unused latent channels at rest
 
 
 def fit_projection(autoencoder: torch.nn.Module) -> Tensor:
-    """(channels + 1, 3): colours in [-1, 1] of an 8x8 block from its latents and a constant."""
+    """(channels + 1, 3): colors in [-1, 1] of the block of pixels of a latent from it and a constant."""
     pixels = _chart().to(next(autoencoder.parameters()).device, parameter_type(autoencoder))
     latents = autoencoder.encode(pixels).cpu().double()  # MPS has no float64
-    colours = torch.nn.functional.avg_pool2d(pixels.cpu().double(), 8)
+    cell = CHART_SIDE // latents.shape[-1]
+    colours = torch.nn.functional.avg_pool2d(pixels.cpu().double(), cell)
     x = torch.cat((latents, torch.ones_like(latents[:, :1])), dim=1).flatten(2)[0].T  # (blocks, channels + 1)
     y = colours.flatten(2)[0].T
     ridge = STRENGTH * len(x) * torch.eye(x.shape[1], dtype=x.dtype)

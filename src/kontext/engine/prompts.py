@@ -27,7 +27,7 @@ class PromptStore:
         check_length(model.tokenizer, prompt, model.preset.text_length, model.name)
 
     def states(self, prompt: str) -> tuple[Tensor, Tensor]:
-        """T5 states (1, text_length, width) and the pooled CLIP vector (1, width), in the transformer's
+        """T5 states (1, length, width) and the pooled CLIP vector (1, width), in the transformer's
         type.
         """
         return self._cache.get(
@@ -39,7 +39,8 @@ class PromptStore:
     def _encode(self, prompt: str) -> tuple[Tensor, Tensor]:
         model = self.model
         device, kind = device_of(model), parameter_type(model.transformer)
-        ids, short = model.tokenizer.encode(prompt).ids, model.tokenizer_clip.encode(prompt).ids
+        encoding, short = model.tokenizer.encode(prompt), model.tokenizer_clip.encode(prompt).ids
+        ids = encoding.ids[: model.preset.padded_length(sum(encoding.attention_mask))]
         states = model.t5(torch.tensor([ids], device=device))
         # CLIP gives the gist: what is longer than its window is cut off, as in FLUX. The T5 states carry
         # every word.

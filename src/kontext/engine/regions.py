@@ -51,18 +51,18 @@ class Region:
         return self.soft is not None and not self.soft.any()
 
 
-def window_of(latents: Tensor, before: Tensor) -> Window | None:
+def window_of(latents: Tensor, before: Tensor, cell: int = 8) -> Window | None:
     """Where pictures (b, channels, rows, columns) differ from others, with what a latent reaches around it;
-    None where that is nearly all.
+    None where that is nearly all. A latent stands for `cell` x `cell` pixels.
     """
     rows, columns = latents.shape[2:]
     differs = ((latents - before).abs() > SAME_LATENT).any(0).any(0).cpu()
     down, across = differs.any(1).nonzero(), differs.any(0).nonzero()
     if not len(down):
         return Window(0, 0, 0, 0)
-    tight = Window(8 * int(down[0]), 8 * int(down[-1]) + 8, 8 * int(across[0]), 8 * int(across[-1]) + 8)
-    window = tight.grown(DECODED_MARGIN, 8 * rows, 8 * columns)
-    return window if window.area <= WINDOW_WORTH * 64 * rows * columns else None
+    tight = Window(int(down[0]), int(down[-1]) + 1, int(across[0]), int(across[-1]) + 1).multiplied(cell)
+    window = tight.grown(DECODED_MARGIN, cell * rows, cell * columns)
+    return window if window.area <= WINDOW_WORTH * cell**2 * rows * columns else None
 
 
 def coarseness(canvas: Size) -> int:

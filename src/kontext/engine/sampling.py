@@ -25,7 +25,7 @@ class Batch:
     """Pictures of equal shape that are sampled together."""
 
     noise: Tensor
-    """(b, n, 64) float32."""
+    """(b, n, in_channels) float32."""
     ids: Tensor
     """Positions of the target's tokens, (n, 3)."""
     text: Tensor
@@ -35,11 +35,11 @@ class Batch:
     prefixes: Sequence[Prefix] = ()
     """"prefix" attention: one for each context picture, of batch 1 or b."""
     context: Sequence[tuple[Tensor, Tensor]] = ()
-    """"full" attention: tokens (1 or b, k, 64) and positions (k, 3) of each context picture."""
+    """"full" attention: tokens (1 or b, k, in_channels) and positions (k, 3) of each context."""
     without_prompt: tuple[Tensor, Tensor] | None = None
     """Text states and pooled vector of the empty prompt, (1, ...): with them every step is guided."""
     source: Tensor | None = None
-    """Tokens of the pictures being edited, (1 or b, n, 64) float32: where tokens left out of the work go."""
+    """Tokens of the pictures being edited, (1 or b, n, in_channels) float32: where tokens left out of the work go."""
 
 
 def seeded_noise(seed: int, height: int, width: int, channels: int = 16) -> Tensor:
@@ -62,7 +62,7 @@ def sample(
     cancelled: Callable[[], bool] = lambda: False,
     refresh: int = 1,
 ) -> Tensor:
-    """Tokens (b, n, 64) float32 at time 0.
+    """Tokens (b, n, in_channels) float32 at time 0.
 
     `narrow(estimate)` hears after the first step where the sampling is heading and answers which tokens, (n,)
     bool, may stay alone in the work (None: no fewer); the others then go straight to the source. `inside`,
@@ -140,7 +140,7 @@ class _Field:
         else:
             v = self.transformer.evaluate(target, self.later, self.modulation[t])
         self.evaluations += 1
-        v = v.float()
+        v = self.transformer.to_velocity(v.float(), z.repeat(self.copies, 1, 1), t)
         if self.copies == 1:
             return v
         with_prompt, without_prompt = v.chunk(2)

@@ -36,6 +36,10 @@ class Window:
         """The same part counted in squares of `by` pixels a side; its edges must be multiples of it."""
         return Window(self.top // by, self.bottom // by, self.left // by, self.right // by)
 
+    def multiplied(self, by: int) -> Window:
+        """The same part counted in pixels, where it was counted in squares of `by` pixels a side."""
+        return Window(self.top * by, self.bottom * by, self.left * by, self.right * by)
+
     def of(self, picture):
         """That part of an array (rows, columns, ...)."""
         return picture[self.top : self.bottom, self.left : self.right]

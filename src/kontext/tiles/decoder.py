@@ -75,8 +75,8 @@ class _Pass:
 
     def window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
         known = iter(norms)
-        needs = self.decoder.needs(window, *z.shape[2:])
-        x, has = self._coarse(z), Window(0, 8 * z.shape[2], 0, 8 * z.shape[3])
+        needs, levels = self.decoder.needs(window, *z.shape[2:]), self.decoder.levels
+        x, has = self._coarse(z), Window(0, levels * z.shape[2], 0, levels * z.shape[3])
         for i in reversed(range(len(needs))):
             x, has = self._cut(x, has, needs[i], 1 << i), needs[i]
             x = self._level(self.decoder.up[i], x, known)
