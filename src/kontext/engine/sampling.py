@@ -39,7 +39,9 @@ class Batch:
     without_prompt: tuple[Tensor, Tensor] | None = None
     """Text states and pooled vector of the empty prompt, (1, ...): with them every step is guided."""
     source: Tensor | None = None
-    """Tokens of the pictures being edited, (1 or b, n, in_channels) float32: where tokens left out of the work go."""
+    """Tokens of the pictures being edited, (1 or b, n, in_channels) float32: where tokens go that are not
+    computed.
+    """
 
 
 def seeded_noise(seed: int, height: int, width: int, channels: int = 16) -> Tensor:
