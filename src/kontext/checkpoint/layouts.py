@@ -242,8 +242,9 @@ def _is_companion(path: Path) -> bool:
 
 def _read(path: Path) -> tuple[Weights, dict[str, str]]:
     """Tensors, plain and checked for NaN when they are read, and metadata."""
+    metadata: dict[str, str] = {}
     if is_index(path):
-        weights, metadata = read_sharded(path), {}
+        weights = read_sharded(path)
     elif path.suffix.lower() == ".gguf":
         weights, metadata = read_gguf(path)
     else:

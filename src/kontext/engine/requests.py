@@ -189,9 +189,9 @@ def picture_list(given: Any) -> tuple[PictureLike, ...]:
     """One picture, several or None as a tuple. Raises BadRequest."""
     if given is None:
         return ()
-    if isinstance(
-        given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | Picture
-    ):
+    if isinstance(given, bytearray | memoryview):
+        return (bytes(given),)
+    if isinstance(given, str | os.PathLike | bytes | Image.Image | np.ndarray | Picture):
         return (given,)
     if isinstance(given, Mapping) or not hasattr(given, "__iter__"):
         raise BadRequest(f"references must be a picture or a list of pictures, got {type(given).__name__}")

@@ -55,7 +55,7 @@ class Orbits:
         if len(edits) > EDITS:
             edits = [edits[i] for i in sorted(random.choice(len(edits), EDITS, replace=False))]
         tokens, length = self.size // self.token_pixels, self.text_length
-        example = {
+        example: dict[str, np.ndarray] = {
             "pictures": np.zeros((PICTURES, self.size, self.size, 3), np.uint8),
             "caption": np.zeros((PICTURES, length), np.int32),
             "captioned": np.zeros(PICTURES, np.float32),
