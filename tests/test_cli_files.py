@@ -190,7 +190,7 @@ def test_a_full_or_read_only_disk_is_told_in_words(folder, monkeypatch):
     monkeypatch.setattr(pictures.os, "fsync", full)
     assert "No space left" in refused("edit", "kid.png", "red", "-o", "a.png")
     monkeypatch.setattr(pictures.Path, "unlink", gone)  # a read-only disk refuses the tidying too
-    assert "No space left" in call("edit", "kid.png", "red", "-o", "b.png", *TINY).stderr
+    assert "b.png: cannot be written" in call("edit", "kid.png", "red", "-o", "b.png", *TINY).stderr
 
 
 def test_arguments_are_checked_before_torch_is_imported(folder):
@@ -293,7 +293,7 @@ def test_model_device_and_home_come_from_the_environment(folder):
     done = call("edit", "kid.png", "red", env={"KONTEXT_MODEL": "none-of-this-name"})
     assert "no model 'none-of-this-name'" in done.stderr
     done = call("edit", "kid.png", "red", *TINY, env={"KONTEXT_DEVICE": "quantum"})
-    assert "device 'quantum' is not available" in done.stderr
+    assert "device 'quantum' is not known" in done.stderr
     for command in ("edit", "generate", "chat", "batch", "serve", "mcp", "bench quality"):
         shown = call(*command.split(), "--help").stdout
         assert "KONTEXT_MODEL" in shown and "KONTEXT_DEVICE" in shown, command

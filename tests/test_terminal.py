@@ -73,7 +73,7 @@ def test_no_width_lets_a_long_text_begin_a_row(filler, width, monkeypatch):
     """Whatever the padding, "signature" never stands at column 0 of a row as the terminal draws it."""
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(terminal.shutil, "get_terminal_size", lambda: os.terminal_size((width, 24)))
+    monkeypatch.setattr(terminal.shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((width, 24)))
     for padding in range(2 * width):
         terminal.say_wrapped(f"   1  {filler * padding}signature: valid")
     for row in out.getvalue().splitlines():

@@ -69,6 +69,9 @@ class Painter(nn.Module):
     def prepare(self, text, ids, context, prefixes):
         return ids, context
 
+    def to_velocity(self, predicted, z, t):
+        return predicted
+
     def modulations(self, times, pooled, guidance):
         return times
 
@@ -99,6 +102,9 @@ def painting_editor(random_model):
         sizes=((128, 128),),
         clip=random_model.preset.clip,
         sampling=random_model.preset.sampling,
+        autoencoder=random_model.preset.autoencoder,
+        token_pixels=16,
+        padded_length=lambda tokens: 64,
     )
     model.autoencoder, model.transformer = codec, Painter(codec, noise=0.02)
     return Editor(model)

@@ -112,10 +112,19 @@ def test_a_call_on_a_device_gives_what_the_cpu_gives(on_device, call):
     if made is None:
         return
     assert made.size == expected.size
-    difference = np.abs(np.asarray(made).astype(int) - np.asarray(expected))
-    # A device has another GELU, equal to rounding, which moves a level of 255 by one at most. Where the
-    # autoencoder rounds to bfloat16 (2^-8 of up to 127.5 levels) such a difference can flip its roundings.
-    assert difference.max() <= 1 if dtype == "float32" else difference.mean() <= 127.5 * 2**-8
+    distance = _levels(made, expected)
+    if dtype == "float32":
+        # a device has another GELU, equal to rounding, which moves a level of 255 by one at most
+        assert distance.max() <= 1
+    else:
+        # bfloat16 has 8 bits, and flipped roundings spread through random weights: as near to float32's
+        # picture as the CPU's bfloat16 comes, within a half
+        exact = on_the_cpu("float32", call)
+        assert _levels(made, exact).mean() <= 1.5 * _levels(expected, exact).mean() + 0.5
+
+
+def _levels(a, b):
+    return np.abs(np.asarray(a).astype(int) - np.asarray(b))
 
 
 @pytest.mark.parametrize("boxed", [None, (4, 4, 20, 20)])

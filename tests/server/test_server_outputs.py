@@ -75,7 +75,7 @@ def test_downloads_carry_the_names_of_sessions_and_turns(server, name):
         header = download(source, download=True, format=form).headers["content-disposition"]
         assert header == disposition(name, form, "picture", "00-")
     assert download(source, download=True, width=32).headers["content-disposition"]
-    server.ended(server.edit(session, name)[0])
+    server.ended(server.edit(session, name.replace("\u202e", ""))[0])
     made = server.load(session)["turns"][1]
     header = download(made["picture"], download=True, metadata=False).headers["content-disposition"]
     assert header == disposition(name.lower(), "png", "picture", "01-")
