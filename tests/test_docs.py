@@ -24,7 +24,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/*.md"), *ROOT.glob("src/kontext/**/*.md")]
 )
 GENERATED = ("docs/cli.md", "docs/python.md")
-CONTRIBUTOR_PAGES = ("README.md",)
+CONTRIBUTOR_PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md", "tests/README.md")
 
 _FENCE = re.compile(r"^(`{3,})(\S*)[^\n]*\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -92,15 +92,45 @@ def test_relative_links_resolve(page: Path) -> None:
 
 @pytest.mark.parametrize("name", CONTRIBUTOR_PAGES)
 def test_files_named_in_contributor_pages_exist(name: str) -> None:
-    """Paths in backticks exist, below the repository, the package or the page itself."""
+    """Paths in backticks exist below the repository, the package or the page; bare file names somewhere."""
     page = ROOT / name
     places = (ROOT, ROOT / "src" / "kontext", page.parent)
-    missing = [
-        path
-        for path in _INLINE.findall(prose(page))
-        if re.fullmatch(r"[\w.-]+(/[\w.*-]+)+/?|[\w-]+\.(py|md|toml|c|h|js)", path)
-        and not any(any(place.glob(path.rstrip("/"))) for place in places)
-    ]
+    files = {
+        path.name
+        for folder in ("src", "tests", "docs", "scripts", "examples")
+        for path in (ROOT / folder).rglob("*.*")
+    }
+    text = re.sub(
+        r"^\| `[\w/]+\.py`:[^|]*\|", "|", prose(page), flags=re.MULTILINE
+    )  # files of other projects
+    missing = []
+    for path in _INLINE.findall(text):
+        if re.fullmatch(r"[\w.-]+(/[\w.*-]+)+/?|\w+/", path):
+            if not any(any(place.glob(path.rstrip("/"))) for place in places):
+                missing.append(path)
+        elif re.fullmatch(r"[\w-]+\.(py|md|toml|c|h|js)", path) and path not in files:
+            missing.append(path)
+    assert not missing, missing
+
+
+@pytest.mark.parametrize("section", ["How an edit travels", "Reading the model next to BFL's code"])
+def test_functions_named_in_the_architecture_exist(section: str) -> None:
+    """In a row of these tables, each function or class is defined in one of the files named with it."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = text.split(f"## {section}\n")[1].split("\n## ")[0]
+    missing, found = [], 0
+    for row in re.findall(r"^\| (?!---)(.*) \|$", rows, re.MULTILINE):
+        cells = row.split(" | ")
+        ours = _INLINE.findall(" ".join(cells[1:3] if section.startswith("How") else cells[1:2]))
+        files = [ROOT / "src" / "kontext" / name for name in ours if name.endswith(".py")]
+        source = "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+        for name in ours:
+            if re.fullmatch(r"[A-Za-z_]+(\.[A-Za-z_]+)?", name) and not name.endswith(".py"):
+                last = name.split(".")[-1]
+                found += 1
+                if not re.search(rf"^ *(def|class) {last}\b|^{last}\b.*=", source, re.MULTILINE):
+                    missing.append(name)
+    assert found > 15
     assert not missing, missing
 
 
