@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo serve test check bench clean help
+.PHONY: demo serve test check bench docs clean help
 
 help:
 	@echo "make demo    edit the example pictures over several turns"
 	@echo "make serve   start the playground on http://127.0.0.1:8000"
 	@echo "make test    run all tests"
+	@echo "make check   run the linter, the formatter and the type checker"
 	@echo "make bench   print the headline figures of the shipped weights"
+	@echo "make docs    generate docs/cli.md and docs/python.md from the code"
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py demo
@@ -29,6 +31,9 @@ check: .venv/installed-test
 
 bench: .venv/installed-test
 	$(BIN)/kontext bench headline
+
+docs: .venv/installed-test
+	$(BIN)/python scripts/generate_docs.py
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,178 @@
+"""The layers of README, "Architecture": a package imports only from the floors below its own."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src" / "kontext"
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("failures", "home", "memory", "terminal", "threads"),
+    ("model", "flow", "world"),
+    ("checkpoint", "tiles"),
+    ("engine",),
+    ("session", "bench"),
+    ("server", "train"),
+    ("commands",),
+    ("cli",),
+    ("__main__",),
+)
+"""Top-level packages and modules, lowest first. Neighbors on one floor do not import each other."""
+
+PRODUCT = {"model", "flow", "checkpoint", "tiles", "engine", "session", "server"}
+RESEARCH = {"world", "bench", "train"}
+
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("kontext.engine.editor", "session"): "Editor.open() is a shortcut to Store.temporary().create()",
+}
+"""(module, package it may import against the rules): reason. This table may only shrink."""
+
+
+def _modules() -> dict[str, Path]:
+    """Dotted name of every module of the package, and its file."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = ("kontext", *path.relative_to(ROOT).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = _modules()
+
+
+def imports_of(module: str, path: Path, known: dict[str, Path] = MODULES) -> list[tuple[str, int]]:
+    """Modules of the package that a file imports, with line numbers; lazy and typing-only ones as well."""
+    found = []
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = [node.module] if node.module else []
+            if node.level:
+                base = [*package[: len(package) - node.level + 1], *base]
+            source = ".".join(base)
+            names = [
+                f"{source}.{alias.name}" if f"{source}.{alias.name}" in known else source
+                for alias in node.names
+            ]
+        else:
+            continue
+        found += [(name, node.lineno) for name in names if name.split(".")[0] == "kontext"]
+    return found
+
+
+def top(module: str) -> str:
+    """The top-level package of a module: `kontext.engine.editor` is in `engine`; `kontext` itself is ""."""
+    return (module.split(".") + [""])[1]
+
+
+FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+IMPORTS = [
+    (module, imported, line)
+    for module, path in MODULES.items()
+    for imported, line in imports_of(module, path)
+]
+
+
+def _crossing() -> list[tuple[str, str, int]]:
+    """Imports that leave their package: (module, package imported, line). `kontext` itself is the public
+    face: it may import everything, and only its version is imported back (tested below).
+    """
+    return [
+        (module, top(imported), line)
+        for module, imported, line in IMPORTS
+        if top(module) and top(imported) and top(module) != top(imported)
+    ]
+
+
+def test_every_package_has_a_floor() -> None:
+    packages = {top(module) for module in MODULES} - {""}
+    assert packages == set(FLOOR_OF), "add new packages to FLOORS and to the table of README"
+
+
+def test_imports_point_down() -> None:
+    wrong = [
+        f"{module}:{line} imports {package}"
+        for module, package, line in _crossing()
+        if FLOOR_OF[package] >= FLOOR_OF[top(module)] and (module, package) not in EXCEPTIONS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_product_does_not_import_research() -> None:
+    wrong = [
+        f"{module}:{line} imports {package}"
+        for module, package, line in _crossing()
+        if top(module) in PRODUCT and package in RESEARCH
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_research_does_not_import_the_service() -> None:
+    wrong = [
+        f"{module}:{line} imports {package}"
+        for module, package, line in _crossing()
+        if top(module) in RESEARCH and package in {"session", "server"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_packages_form_no_circle() -> None:
+    arrows: dict[str, set[str]] = defaultdict(set)
+    for module, package, _ in _crossing():
+        if (module, package) not in EXCEPTIONS:
+            arrows[top(module)].add(package)
+
+    def reachable(start: str) -> set[str]:
+        seen: set[str] = set()
+        ahead = list(arrows[start])
+        while ahead:
+            package = ahead.pop()
+            if package not in seen:
+                seen.add(package)
+                ahead += arrows[package]
+        return seen
+
+    circles = [package for package in FLOOR_OF if package in reachable(package)]
+    assert not circles
+
+
+def test_only_the_version_is_imported_from_the_public_face() -> None:
+    wrong = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "kontext" and not node.level:
+                wrong += [
+                    f"{module}:{node.lineno} imports {alias.name}"
+                    for alias in node.names
+                    if alias.name != "__version__" and f"kontext.{alias.name}" not in MODULES
+                ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_exceptions_are_still_needed() -> None:
+    used = {(module, package) for module, package, _ in _crossing()}
+    assert set(EXCEPTIONS) <= used, "remove from EXCEPTIONS what is no longer there"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("import kontext.engine.editor", "kontext.engine.editor"),
+        ("from kontext.engine import editor", "kontext.engine.editor"),
+        ("from kontext.engine import Editor", "kontext.engine"),
+        ("from ..engine.editor import Editor", "kontext.engine.editor"),
+        ("from .. import engine", "kontext.engine"),
+        ("def later():\n    from kontext.engine import Editor", "kontext.engine"),
+    ],
+)
+def test_every_form_of_import_is_found(tmp_path: Path, line: str, expected: str) -> None:
+    file = tmp_path / "example.py"
+    file.write_text(line)
+    assert [name for name, _ in imports_of("kontext.model.example", file)] == [expected]
