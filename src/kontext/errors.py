@@ -51,7 +51,7 @@ class NoSpace(Unavailable):
     """The storage is full."""
 
 
-class Stale(Busy):
+class Conflict(Busy):
     """What a change builds on has itself been changed in the meantime; nothing was lost."""
 
 

@@ -130,8 +130,8 @@ def serve(
     try:
         from kontext.server.run import run
 
-        tell = partial(say, err=True)
-        run(settings, launched=ahead, log_format=log_format, open_page=open_page, tell=tell)
+        echo = partial(say, err=True)
+        run(settings, launched=ahead, log_format=log_format, open_page=open_page, echo=echo)
     finally:
         for one in ahead:
             one.process.kill()

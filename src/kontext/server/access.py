@@ -15,7 +15,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
-from kontext.server.errors import Forbidden, NoKey
+from kontext.server.errors import Forbidden, Unauthorized
 from kontext.server.keys import EVERYBODY, SCOPES, Key
 from kontext.server.service import Service
 
@@ -31,7 +31,7 @@ _bearer = HTTPBearer(auto_error=False)
 
 
 def allowed(scope: str) -> Callable:
-    """A dependency: the caller's key, if it has this scope. Raises NoKey, Forbidden, TooOften."""
+    """A dependency: the caller's key, if it has this scope. Raises Unauthorized, Forbidden, RateLimited."""
 
     async def caller(
         request: Request,
@@ -49,9 +49,9 @@ def allowed(scope: str) -> Callable:
         elif token:
             key = await asyncio.to_thread(state.logins.key, token)
         else:
-            raise NoKey("Not authenticated: send a key as header x-key or Authorization: Bearer")
+            raise Unauthorized("Not authenticated: send a key as header x-key or Authorization: Bearer")
         if key is None:
-            raise NoKey("this key is not known, has expired or was revoked; ask the operator for one")
+            raise Unauthorized("this key is not known, has expired or was revoked; ask the operator for one")
         if scope not in key.scopes:
             raise Forbidden(
                 f"this key does not allow to {SCOPES[scope]}; ask the operator for the scope {scope!r}"

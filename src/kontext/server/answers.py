@@ -23,14 +23,14 @@ from starlette.requests import ClientDisconnect
 from kontext.errors import BadPicture, BadRequest, Busy, KontextError, NoSpace, NotFound, Unavailable
 from kontext.server.errors import (
     Forbidden,
+    ModerationBlocked,
     NoCredits,
-    NoKey,
     NotReady,
     QueueFull,
     QuotaFull,
-    Refused,
+    RateLimited,
     TooLarge,
-    TooOften,
+    Unauthorized,
 )
 from kontext.session.blobs import FULL
 
@@ -42,14 +42,14 @@ OPENAI_PATHS = ("/v1/images/", "/v1/models")
 
 # Most special first: class -> status, code, type in the OpenAI dialect.
 STATES: dict[type[KontextError], tuple[int, str, str]] = {
-    TooOften: (429, "rate", "rate_limit_error"),
+    RateLimited: (429, "rate", "rate_limit_error"),
     QueueFull: (429, "queue_full", "rate_limit_error"),
     NoCredits: (402, "no_credits", "insufficient_quota"),
-    NoKey: (401, "no_key", "authentication_error"),
+    Unauthorized: (401, "no_key", "authentication_error"),
     Forbidden: (403, "forbidden", "permission_error"),
     TooLarge: (413, "too_large", "invalid_request_error"),
     NotReady: (503, "not_ready", "server_error"),
-    Refused: (400, "moderation_blocked", "image_generation_user_error"),
+    ModerationBlocked: (400, "moderation_blocked", "image_generation_user_error"),
     QuotaFull: (507, "quota", "insufficient_quota"),
     NoSpace: (507, "no_space", "server_error"),
     Unavailable: (503, "storage", "server_error"),
@@ -103,7 +103,7 @@ def explain(error: KontextError) -> JSONResponse:
     status, code, kind = next(state for known, state in STATES.items() if isinstance(error, known))
     headers = None
     if status in (429, 503):
-        wait = error.wait_seconds if isinstance(error, TooOften) else RETRY_SECONDS
+        wait = error.wait_seconds if isinstance(error, RateLimited) else RETRY_SECONDS
         headers = {"retry-after": str(max(1, math.ceil(wait)))}
     return answer(status, str(error), code, kind, headers=headers, param=error.param)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kontext.errors import Busy, KontextError
 
 
-class NoKey(KontextError):
+class Unauthorized(KontextError):
     """A key is needed, or the one given is not (or no longer) good."""
 
 
@@ -13,7 +13,7 @@ class Forbidden(KontextError):
     """The key does not allow this, or a foreign page asked."""
 
 
-class TooOften(KontextError):
+class RateLimited(KontextError):
     """The rate of a key is used up."""
 
     def __init__(self, message: str, wait_seconds: float) -> None:
@@ -41,7 +41,7 @@ class NotReady(KontextError):
     """The server stops, or has no model."""
 
 
-class Refused(KontextError):
+class ModerationBlocked(KontextError):
     """Moderated: the prompt, a picture given, or the result."""
 
 

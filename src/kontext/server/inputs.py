@@ -19,7 +19,7 @@ from PIL import Image
 from kontext.engine import pictures
 from kontext.errors import BadPicture
 from kontext.server import fetching
-from kontext.server.errors import Refused, TooLarge
+from kontext.server.errors import ModerationBlocked, TooLarge
 from kontext.server.service import Service
 from kontext.session.pixels import to_png
 
@@ -58,7 +58,7 @@ class Inputs:
     ) -> Kept:
         """Decode and store. `mask`: a picture whose transparent part means "may change" becomes white there.
 
-        Raises BadPicture, TooLarge, Refused, QueueFull, QuotaFull.
+        Raises BadPicture, TooLarge, ModerationBlocked, QueueFull, QuotaFull.
         """
         quotas = self.service.quotas
         await asyncio.to_thread(quotas.check, self.owner)
@@ -93,7 +93,7 @@ class Inputs:
     def _keep(self, data: bytes, name: str, tolerance: int, mask: bool) -> Kept:
         picture = pictures.load(data, name)
         if reason := self.service.moderator.input(picture.flat, tolerance):
-            raise Refused(reason)
+            raise ModerationBlocked(reason)
         whole = picture.whole
         if mask:
             whole = (

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sql
 
 from kontext.errors import BadRequest, NotFound
-from kontext.server.errors import TooOften
+from kontext.server.errors import RateLimited
 from kontext.server.schema import keys
 from kontext.session import Store
 
@@ -155,13 +155,13 @@ class Rates:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def take(self, owner: str, per_minute: int) -> None:
-        """Raises TooOften with the seconds to wait."""
+        """Raises RateLimited with the seconds to wait."""
         now = time.monotonic()
         level, then = self._buckets.get(owner, (float(per_minute), now))
         level = min(per_minute, level + (now - then) * per_minute / 60)
         if level < 1:
             wait = (1 - level) * 60 / per_minute
-            raise TooOften(f"more than {per_minute} requests a minute; wait {wait:.0f} seconds", wait)
+            raise RateLimited(f"more than {per_minute} requests a minute; wait {wait:.0f} seconds", wait)
         self._buckets[owner] = (level - 1, now)
 
 

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kontext.server.answers import answer
-from kontext.server.metrics import Figures
+from kontext.server.metrics import Metrics
 from kontext.server.settings import Settings
 
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -27,11 +27,11 @@ LENGTH_DIGITS = 20  # of a Content-Length: more is no size of anything
 PROBES = ("/healthz", "/readyz")  # asked for by the address of a container, whatever its public name
 
 
-class Gate:
+class RequestGuard:
     """Refuses foreign hosts and pages, bodies that are too large or too slow; counts; sets safe headers."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, figures: Figures) -> None:
-        self.app, self.settings, self.figures = app, settings, figures
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self.app, self.settings, self.metrics = app, settings, metrics
         self.too_large = f"the body is larger than {settings.body_bytes // 2**20} MiB"
         self.hosts = set(settings.allowed_hosts)
         self.base_path = settings.base_path
@@ -65,7 +65,7 @@ class Gate:
                 if "content-security-policy" not in headers:
                     headers["content-security-policy"] = "default-src 'none'; frame-ancestors 'none'"
                 route = getattr(scope.get("route"), "path", "other")
-                self.figures.add(scope["method"], route, status, time.perf_counter() - started)
+                self.metrics.add(scope["method"], route, status, time.perf_counter() - started)
             await send(message)
 
         refusal = self._refusal(scope)
@@ -76,18 +76,18 @@ class Gate:
         if refusal:
             await refusal(scope, receive, answered)
             return
-        seen, whole = 0, False
+        received_bytes, complete = 0, False
 
         async def received() -> Message:
-            nonlocal seen, whole
+            nonlocal received_bytes, complete
             try:
-                async with asyncio.timeout(None if whole else self.settings.body_seconds):
+                async with asyncio.timeout(None if complete else self.settings.body_seconds):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "the body came too slowly; send it again") from None
-            seen += len(message.get("body", b""))
-            whole = not message.get("more_body", False)  # from now on this waits for the client to leave
-            if seen > self.settings.body_bytes:
+            received_bytes += len(message.get("body", b""))
+            complete = not message.get("more_body", False)  # from now on this waits for the client to leave
+            if received_bytes > self.settings.body_bytes:
                 raise HTTPException(413, self.too_large)
             return message
 

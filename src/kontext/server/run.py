@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 WAITING_CONNECTIONS = 2048  # that the system holds until they are accepted
 
 
-class Program(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn that ends streams at the first signal, and works at the second."""
 
     def __init__(self, config: uvicorn.Config, service: Service, connections: Connections) -> None:
@@ -64,7 +64,7 @@ def run(
     launched: Sequence[Launched] = (),
     log_format: str = "text",
     open_page: bool = False,
-    tell: Callable[[str], None],
+    echo: Callable[[str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM, with workers `launched` ahead. Raises BadConfig."""
     handler = log_handler("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -80,7 +80,7 @@ def run(
     port = listener.getsockname()[1]
     service = Service(settings, launched)
     if settings.keys_needed and not Keys(service.store).all():
-        tell("keys are needed on this address and there are none yet: make one with `kontext keys make NAME`")
+        echo("keys are needed on this address and there are none yet: make one with `kontext keys make NAME`")
     config = uvicorn.Config(
         create_app(settings, service),
         http=partial(Connection, table=connections),  # type: ignore[arg-type]
@@ -96,8 +96,8 @@ def run(
     )
     shown = "localhost" if settings.loopback or settings.host in ("0.0.0.0", "::") else settings.host
     url = settings.public_url or f"http://{shown}:{port}"
-    threading.Thread(target=_announce, args=(service, url, open_page, tell), daemon=True).start()
-    server = Program(config, service, connections)
+    threading.Thread(target=_announce, args=(service, url, open_page, echo), daemon=True).start()
+    server = Server(config, service, connections)
     signal.signal(signal.SIGTERM, server.handle_exit)
     server.run(sockets=[listener])
     if not server.started:
@@ -119,16 +119,16 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _announce(service: Service, url: str, open_page: bool, tell: Callable[[str], None]) -> None:
+def _announce(service: Service, url: str, open_page: bool, echo: Callable[[str], None]) -> None:
     """Say when the first edit can be asked for."""
     started = time.monotonic()
-    while not service.ready and not service.trouble and not service.stopping:
+    while not service.ready and not service.load_error and not service.stopping:
         time.sleep(0.02)
-    if service.trouble:
-        tell(f"the model cannot be loaded: {service.trouble}")
-    elif service.ready and service.card:
+    if service.load_error:
+        echo(f"the model cannot be loaded: {service.load_error}")
+    elif service.ready and service.model_info:
         seconds = time.monotonic() - started
-        tell(f"Kontext is ready at {url}  ({service.card.name}, {seconds:.1f} s; Ctrl-C stops)")
+        echo(f"Kontext is ready at {url}  ({service.model_info.name}, {seconds:.1f} s; Ctrl-C stops)")
         if open_page:
             import webbrowser
 

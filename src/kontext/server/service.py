@@ -25,8 +25,8 @@ from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest, Busy, Cancelled, KontextError, NotFound, Unavailable
 from kontext.server.decoders import Decoders
 from kontext.server.errors import CannotLoad, WorkerDied
+from kontext.server.event_bus import EventBus
 from kontext.server.executor import Worker, make_workers
-from kontext.server.hub import Hub
 from kontext.server.launch import Launched
 from kontext.server.moderation import Moderator, make_moderator
 from kontext.server.outputs import encoded, sample_path, server_secret
@@ -35,7 +35,7 @@ from kontext.server.quotas import Quotas
 from kontext.server.settings import Settings
 from kontext.server.views import task_view, turn_view
 from kontext.server.webhooks import deliver
-from kontext.server.worker import Card, Failure, Work
+from kontext.server.worker import Failure, JobPayload, ModelInfo
 from kontext.session import Session, Store, Turn
 from kontext.session.signing import own_identity
 
@@ -69,12 +69,12 @@ class Service:
         self.identity = own_identity(settings.folder / "signing") if settings.sign else None
         self.decoders = Decoders()
         self.quotas = Quotas(self.store, settings.storage_bytes)
-        self.hub = Hub(self._watch)
+        self.event_bus = EventBus(self._watch)
         self.moderator: Moderator = make_moderator(settings)
         self.workers: list[Worker] = make_workers(settings, launched)
-        self.card: Card | None = None
-        self.trouble: str | None = None  # why no model could be loaded; may name files of this machine
-        self.storage_trouble: str | None = None
+        self.model_info: ModelInfo | None = None
+        self.load_error: str | None = None  # why no model could be loaded; may name files of this machine
+        self.storage_error: str | None = None
         self.stopping = False
         self.ended: Counter[str] = Counter()  # jobs by last state, for the metrics
         self.busy_seconds = 0.0
@@ -85,21 +85,23 @@ class Service:
         self._loops: list[asyncio.Task] = []
         self._tasks: set[asyncio.Task] = set()
         self._prefills: OrderedDict[str, asyncio.Task] = OrderedDict()
-        self.places: dict[str, int] = {}  # in the queue, by job; 1 is next
+        self.queue_positions: dict[str, int] = {}  # in the queue, by job; 1 is next
         self._queued: dict[str, Any] = {}  # the same jobs
-        self._queue_moved = asyncio.Event()
+        self._queue_changed = asyncio.Event()
         self.thumbnails: dict[tuple[str, int], bytes] = {}
 
     @property
     def ready(self) -> bool:
-        return not self.stopping and self.card is not None and any(worker.alive for worker in self.workers)
+        return (
+            not self.stopping and self.model_info is not None and any(worker.alive for worker in self.workers)
+        )
 
     @property
-    def told_trouble(self) -> str | None:
-        """`trouble` as strangers may read it."""
-        if self.trouble and self.settings.keys_needed:
+    def public_load_error(self) -> str | None:
+        """`load_error` as callers without access to this machine may read it."""
+        if self.load_error and self.settings.keys_needed:
             return "the model cannot be loaded; the server's log says why"
-        return self.trouble
+        return self.load_error
 
     async def start(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -107,7 +109,13 @@ class Service:
         self._loops = [asyncio.create_task(self._work(place)) for place in range(len(self.workers))]
         self._loops += [
             asyncio.create_task(loop())
-            for loop in (self._beat, self._webhooks, self._tidy, self._positions, self._watch_storage)
+            for loop in (
+                self._heartbeat,
+                self._webhooks,
+                self._tidy,
+                self._publish_positions,
+                self._watch_storage,
+            )
         ]
 
     async def stop(self) -> None:
@@ -130,7 +138,7 @@ class Service:
 
     def begin_stop(self) -> None:
         self.stopping = True
-        self.hub.close()
+        self.event_bus.close()
         self._wake()
 
     # For the routes
@@ -143,8 +151,8 @@ class Service:
         """
         if self.stopping:
             raise Busy("the server is stopping; try again in a moment")
-        if self.card:
-            await asyncio.to_thread(self.card.check_prompt, requests[0]["edit"]["prompt"])
+        if self.model_info:
+            await asyncio.to_thread(self.model_info.check_prompt, requests[0]["edit"]["prompt"])
         self._check_output(about["shape"], len(requests))
         await asyncio.to_thread(self.quotas.check, about["owner"])
         reason = refused or self.moderator.prompt(requests[0]["edit"]["prompt"])
@@ -153,14 +161,14 @@ class Service:
             log.info("job %s: %s", jobs[0].id, requests[0]["edit"]["prompt"])
         for job in jobs:
             if reason:
-                self._tell_end(job)
+                self._publish_end(job)
         self._wake()
-        self.moved()
+        self.notify_queue_changed()
         return jobs
 
     def _check_output(self, shape: str, count: int) -> None:
         """Raises BadRequest for results that would be larger than inputs may be."""
-        size = output_size(shape, self.card.sizes if self.card else ((256, 256),))
+        size = output_size(shape, self.model_info.sizes if self.model_info else ((256, 256),))
         if size is None:
             return  # the editor says what is wrong
         pixels, most = size[0] * size[1], self.settings.picture_pixels
@@ -180,36 +188,36 @@ class Service:
             self._queued.pop(job.id, None)
             self._stop_running(job.id)
             job = await asyncio.to_thread(self.queue.get, job.id)
-            self._tell_end(job)
-            self.moved()
+            self._publish_end(job)
+            self.notify_queue_changed()
         return job
 
     def _stop_running(self, job_id: str) -> None:
         if held := self._running.pop(job_id, None):
             held[0].cancel(job_id)
 
-    def _watch(self, heard: set[str]) -> None:
+    def _watch(self, subscribed: set[str]) -> None:
         for worker, job in self._running.values():
-            if heard.intersection(topics(job)):
+            if subscribed.intersection(topics(job)):
                 worker.watch(job.id)
 
     def active_here(self, job_id: str) -> Any:
         """A job that waits or runs here, as far as `task_view` needs it, without a look into the database:
-        its end will be told. None for every other one.
+        its end will be published. None for every other job.
         """
         return self._running[job_id][1] if job_id in self._running else self._queued.get(job_id)
 
     async def wait(self, job_id: str, seconds: float) -> Job:
         """The job when it has ended, or as it is when the time is up."""
         end = time.monotonic() + seconds
-        with self.hub.listen(f"job:{job_id}") as news:
+        with self.event_bus.subscribe(f"job:{job_id}") as inbox:
             while True:
                 job = await asyncio.to_thread(self.queue.get, job_id)
-                if not job.active or self.hub.closed or time.monotonic() >= end:
+                if not job.active or self.event_bus.closed or time.monotonic() >= end:
                     return job
                 while (left := end - time.monotonic()) > 0:
                     try:
-                        event = await asyncio.wait_for(news.get(), min(left, POLL_SECONDS))
+                        event = await asyncio.wait_for(inbox.get(), min(left, POLL_SECONDS))
                     except TimeoutError:
                         if self.active_here(job_id):
                             continue
@@ -229,10 +237,10 @@ class Service:
     async def _prefill(self, sha256: str) -> float | None:
         try:
             data = await asyncio.to_thread(self.store.blobs.get, sha256)
-            told = await asyncio.gather(*(worker.prefill(data) for worker in self.workers if worker.alive))
+            replies = await asyncio.gather(*(worker.prefill(data) for worker in self.workers if worker.alive))
         except (WorkerDied, Unavailable):
             return None
-        seconds = [one for one in told if not isinstance(one, Failure)]
+        seconds = [one for one in replies if not isinstance(one, Failure)]
         return max(seconds, default=None)
 
     def sample_url(self, job: Job, origin: str) -> str:
@@ -246,13 +254,13 @@ class Service:
         worker, pause = self.workers[place], 0.1
         while not self.stopping:
             try:
-                self.card = await worker.start()
+                self.model_info = await worker.start()
                 self._prefills.clear()
-                log.info("worker %d is ready with %s", place, self.card.name)
+                log.info("worker %d is ready with %s", place, self.model_info.name)
                 pause = 0.1
                 await self._work_off(place)
             except CannotLoad as error:
-                self.trouble = str(error)
+                self.load_error = str(error)
                 log.error("the model cannot be loaded: %s", error)
                 return
             except WorkerDied as error:
@@ -267,7 +275,7 @@ class Service:
     async def _work_off(self, place: int) -> None:
         """Batch after batch; while the worker decodes one, the next is claimed and its pictures are read."""
         worker = self.workers[place]
-        ahead: list[tuple[Job, Work]] = []
+        ahead: list[tuple[Job, JobPayload]] = []
         try:
             while not self.stopping:
                 if not worker.alive:
@@ -285,9 +293,9 @@ class Service:
                 finally:
                     await running
         finally:
-            await self._give_back([job for job, _ in ahead], blame=False)
+            await self._requeue([job for job, _ in ahead], count_attempt=False)
 
-    async def _claim(self, worker: Worker) -> list[tuple[Job, Work]]:
+    async def _claim(self, worker: Worker) -> list[tuple[Job, JobPayload]]:
         """The next batch with its pictures; empty when nobody waits."""
         batch = await asyncio.to_thread(
             self.queue.claim, self.settings.max_batch, self._shape, self._batch_room
@@ -303,19 +311,19 @@ class Service:
                     self._running.pop(job.id, None)
                     await self._end(job, "failed", str(error))
         except BaseException:
-            await self._give_back(batch, blame=True)
+            await self._requeue(batch, count_attempt=True)
             raise
         if batch:
-            self.moved()
+            self.notify_queue_changed()
         return loaded
 
-    async def _give_back(self, batch: list[Job], *, blame: bool) -> None:
-        """Return claimed jobs to the queue; with `blame` those begun too often fail."""
+    async def _requeue(self, batch: list[Job], *, count_attempt: bool) -> None:
+        """Return claimed jobs to the queue; with `count_attempt` those begun too often fail."""
         for job in batch:
             self._running.pop(job.id, None)
         if batch:
-            for job in await asyncio.to_thread(self.queue.release, batch, blame=blame):
-                self._tell_end(await asyncio.to_thread(self.queue.get, job.id))
+            for job in await asyncio.to_thread(self.queue.requeue, batch, count_attempt=count_attempt):
+                self._publish_end(await asyncio.to_thread(self.queue.get, job.id))
 
     async def _rest(self, place: int) -> None:
         try:
@@ -329,34 +337,36 @@ class Service:
             waker.set()
 
     def _shape(self, row: Any) -> Any:
-        return canvas_shape(row.shape, self.card.sizes) if self.card else row.shape
+        return canvas_shape(row.shape, self.model_info.sizes) if self.model_info else row.shape
 
     def _batch_room(self, row: Any) -> int:
         """How many jobs like this one fit into a batch, for memory's sake."""
-        size = output_size(row.shape, self.card.sizes) if self.card else None
+        size = output_size(row.shape, self.model_info.sizes) if self.model_info else None
         pixels = size[0] * size[1] if size else 1
         return max(1, BATCH_PIXELS // pixels)
 
-    async def _run(self, worker: Worker, loaded: list[tuple[Job, Work]], finishing: asyncio.Event) -> None:
+    async def _run(
+        self, worker: Worker, loaded: list[tuple[Job, JobPayload]], finishing: asyncio.Event
+    ) -> None:
         """One batch on a worker. `finishing` is set after its last step, or when it ends otherwise."""
-        loaded = [(job, work) for job, work in loaded if job.id in self._running]  # the rest was cancelled
+        loaded = [pair for pair in loaded if pair[0].id in self._running]  # the others were cancelled
         batch = [job for job, _ in loaded]
         of_job = {job.id: topics(job) for job in batch}
 
-        def tell(job_id: str, step: int, steps: int, preview: bytes | None) -> None:
+        def on_progress(job_id: str, step: int, steps: int, preview: bytes | None) -> None:
             if step == steps:
                 finishing.set()
-            self.hub.steps[job_id] = step, steps
+            self.event_bus.steps[job_id] = step, steps
             image = "data:image/jpeg;base64," + base64.b64encode(preview).decode() if preview else None
             for topic in of_job.get(job_id, ()):
-                self.hub.tell(topic, "step", job=job_id, step=step, steps=steps, preview=image)
+                self.event_bus.publish(topic, "step", job=job_id, step=step, steps=steps, preview=image)
 
         started = time.monotonic()
         try:
             results = []
             if batch:
-                works = [work for _, work in loaded]
-                results = await asyncio.wait_for(worker.run(works, tell), self.settings.job_seconds)
+                payloads = [payload for _, payload in loaded]
+                results = await asyncio.wait_for(worker.run(payloads, on_progress), self.settings.job_seconds)
             self._concluding.update(job.id for job in batch)
         except TimeoutError:
             await worker.kill()
@@ -364,22 +374,22 @@ class Service:
                 await self._end(job, "failed", f"it took longer than {self.settings.job_seconds:g} seconds")
             raise WorkerDied("a batch took too long") from None
         except BaseException:
-            await self._give_back(batch, blame=not self.stopping)
+            await self._requeue(batch, count_attempt=not self.stopping)
             raise
         finally:
             finishing.set()
             self.busy_seconds += time.monotonic() - started
             for job in batch:
                 self._running.pop(job.id, None)
-                self.hub.steps.pop(job.id, None)
+                self.event_bus.steps.pop(job.id, None)
         self._keep(self._conclude_all(batch, results))  # while the worker goes on with the next batch
 
-    def _load(self, job: Job) -> Work:
+    def _load(self, job: Job) -> JobPayload:
         get = self.store.blobs.get
         pictures = {
             role: [get(sha256) for sha256 in given] for role, given in job.request["pictures"].items()
         }
-        return Work(job.id, job.request, pictures, any(map(self.hub.watched, topics(job))))
+        return JobPayload(job.id, job.request, pictures, any(map(self.event_bus.watched, topics(job))))
 
     async def _conclude_all(self, batch: list[Job], results: list[Result | Failure]) -> None:
         for job, result in zip(batch, results, strict=True):
@@ -398,7 +408,7 @@ class Service:
             if reason := await asyncio.to_thread(self.moderator.output, result.picture, tolerance):
                 await self._end(job, "refused", reason)
             elif job.session_id:
-                self._tell_end(*await self.decoders.run(pixels, self._keep_turn, job, result))
+                self._publish_end(*await self.decoders.run(pixels, self._keep_turn, job, result))
             else:
                 kept = await self.decoders.run(pixels, encoded, self.store, job, result, self.identity)
                 await self._end(job, "done", result=kept)
@@ -414,7 +424,7 @@ class Service:
     def _keep_turn(self, job: Job, result: Result) -> tuple[Job, dict[str, Any]]:
         """The job as done, and what it has brought to its session."""
         editor = SimpleNamespace(
-            model=SimpleNamespace(fingerprint=self.card.fingerprint if self.card else None)
+            model=SimpleNamespace(fingerprint=self.model_info.fingerprint if self.model_info else None)
         )
         session = self.store.open(job.session_id or "", editor=editor)
         given = job.request["pictures"]
@@ -435,24 +445,24 @@ class Service:
             current=head is None or head.id == job.parent_id,
             also=lambda db: self.queue.done_within(db, job, {"seed": str(result.seed)}),
         )
-        return replace(job, state="done"), made_view(session, turn, self.settings.base_path)
+        return replace(job, state="done"), turn_payload(session, turn, self.settings.base_path)
 
     async def _end(self, job: Job, state: str, error: str | None = None, result: dict | None = None) -> None:
         if await asyncio.to_thread(self.queue.finish, job, state, error=error, result=result):
-            await self._told_end(job.id)
+            await self._publish_stored_end(job.id)
 
-    async def _told_end(self, job_id: str) -> None:
-        def look() -> tuple[Job, dict[str, Any]]:
+    async def _publish_stored_end(self, job_id: str) -> None:
+        def load() -> tuple[Job, dict[str, Any]]:
             job = self.queue.get(job_id)
-            return job, self._made(job)
+            return job, self._created_turn(job)
 
-        self._tell_end(*await asyncio.to_thread(look))
+        self._publish_end(*await asyncio.to_thread(load))
 
-    async def last_word(self, job: Job) -> tuple[str, dict[str, Any]]:
-        """The event that ends the news of a job that has ended."""
-        return last_event(job, await asyncio.to_thread(self._made, job))
+    async def terminal_event(self, job: Job) -> tuple[str, dict[str, Any]]:
+        """The last event of a job that has ended."""
+        return terminal_event(job, await asyncio.to_thread(self._created_turn, job))
 
-    def _made(self, job: Job) -> dict[str, Any]:
+    def _created_turn(self, job: Job) -> dict[str, Any]:
         """What a finished job has brought to its session; empty when that is gone again."""
         if job.state != "done" or not job.session_id:
             return {}
@@ -461,15 +471,16 @@ class Service:
             turn = session.tree.find(job.id)
         except NotFound:
             return {}
-        return made_view(session, turn, self.settings.base_path)
+        return turn_payload(session, turn, self.settings.base_path)
 
-    def _tell_end(self, job: Job, made: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def _publish_end(self, job: Job, created: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.ended[job.state] += 1
-        kind, data = last_event(job, made)
+        kind, data = terminal_event(job, created)
         for topic in topics(job):
-            self.hub.tell(topic, kind, **data)
-        if made and made["head"] == job.id and not self.places:  # unless others wait for the worker
-            self._keep(self._prefill_turn(job))  # the next edit most likely starts here
+            self.event_bus.publish(topic, kind, **data)
+        # The next edit most likely starts here; other jobs that wait for the worker go first.
+        if created and created["head"] == job.id and not self.queue_positions:
+            self._keep(self._prefill_turn(job))
 
     async def _prefill_turn(self, job: Job) -> None:
         try:
@@ -478,75 +489,75 @@ class Service:
         except (NotFound, Unavailable):
             pass  # deleted already, or the storage fails: an edit will say so
 
-    def moved(self) -> None:
-        """The queue has changed: those who wait are told soon, a crowd of changes at once."""
-        self._queue_moved.set()
+    def notify_queue_changed(self) -> None:
+        """Publish new queue positions soon; many changes are published together."""
+        self._queue_changed.set()
 
-    async def _positions(self) -> None:
+    async def _publish_positions(self) -> None:
         while True:
             with suppress(TimeoutError):  # other servers move it too
-                async with asyncio.timeout(POLL_SECONDS if self.places else None):
-                    await self._queue_moved.wait()
+                async with asyncio.timeout(POLL_SECONDS if self.queue_positions else None):
+                    await self._queue_changed.wait()
             await asyncio.sleep(POSITION_DELAY)
-            self._queue_moved.clear()
+            self._queue_changed.clear()
             self._left_queue.clear()
             try:
                 waiting = await asyncio.to_thread(self.queue.waiting)
             except Exception:
                 log.exception("the queue could not be read")
                 waiting = []
-            # Of those that have left meanwhile nothing is told after their last word.
+            # A job that has left the queue in the meantime gets no event after its terminal one.
             waiting = [row for row in waiting if row.id not in self._left_queue]
-            places = {row.id: place for place, row in enumerate(waiting, start=1)}
-            before, self.places = self.places, places
+            positions = {row.id: position for position, row in enumerate(waiting, start=1)}
+            before, self.queue_positions = self.queue_positions, positions
             self._queued = {row.id: row for row in waiting}
             for row in waiting:
-                if before.get(row.id) != places[row.id]:
+                if before.get(row.id) != positions[row.id]:
                     for topic in topics(row):
-                        self.hub.tell(topic, "queued", job=row.id, position=places[row.id])
+                        self.event_bus.publish(topic, "queued", job=row.id, position=positions[row.id])
             await asyncio.sleep(POSITION_SECONDS)
 
     # Care
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         while True:
             try:
                 before = set(self._running)
-                failed, held = await asyncio.to_thread(self.queue.beat, before | self._concluding)
+                failed, held = await asyncio.to_thread(self.queue.heartbeat, before | self._concluding)
                 for job_id in before - held:
                     self._stop_running(job_id)  # cancelled at another server
                 for job_id in failed:
-                    await self._told_end(job_id)
+                    await self._publish_stored_end(job_id)
             except Exception:
                 log.exception("the heartbeat failed")
             await asyncio.sleep(self.settings.lease_seconds / 4)
 
     async def _watch_storage(self) -> None:
-        """Keep `storage_trouble` up to date."""
+        """Keep `storage_error` up to date."""
         while True:
             probe = asyncio.create_task(asyncio.to_thread(self.store.probe))
             if not (await asyncio.wait([probe], timeout=STORAGE_ANSWER_SECONDS))[0]:
-                self.storage_trouble = "the database does not answer"
+                self.storage_error = "the database does not answer"
             try:
                 await probe
-                self.storage_trouble = None
+                self.storage_error = None
             except Unavailable as error:
-                self.storage_trouble = str(error)
+                self.storage_error = str(error)
             except Exception:
                 log.exception("the storage could not be looked at")
-                self.storage_trouble = "the storage cannot be used now"
+                self.storage_error = "the storage cannot be used now"
             await asyncio.sleep(STORAGE_SECONDS)
 
     async def _webhooks(self) -> None:
         while True:
             try:
                 due = await asyncio.to_thread(self.queue.due_webhooks)
-                await asyncio.gather(*(self._tell_webhook(job) for job in due))
+                await asyncio.gather(*(self._deliver_webhook(job) for job in due))
             except Exception:
                 log.exception("webhooks failed")
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _tell_webhook(self, job: Job) -> None:
+    async def _deliver_webhook(self, job: Job) -> None:
         origin = self.settings.public_base or job.request["output"].get("origin") or ""
         if await deliver(job, task_view(job, self.sample_url(job, origin)), self.settings):
             await asyncio.to_thread(self.queue.delivered, job)
@@ -574,41 +585,41 @@ def open_store(settings: Settings) -> Store:
     return Store(settings.folder, settings.blobs)
 
 
-def made_view(session: Session, turn: Turn, base_path: str) -> dict[str, Any]:
+def turn_payload(session: Session, turn: Turn, base_path: str) -> dict[str, Any]:
     return {"turn": turn_view(turn, base_path), "head": session.current.id, "revision": session.revision}
 
 
-def last_event(job: Job, made: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def terminal_event(job: Job, created: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if job.state == "done":
-        return "done", {"job": job.id, **made}
+        return "done", {"job": job.id, **created}
     return "failed", {"job": job.id, "state": job.state, "message": job.error}
 
 
 def topics(job: Any) -> list[str]:
-    """Where news of a job (or of a row with its `id` and `session_id`) is told."""
+    """The topics on which events of a job (or of a row with its `id` and `session_id`) are published."""
     return [f"job:{job.id}"] + ([f"session:{job.session_id}"] if job.session_id else [])
 
 
 def shape_of(
     edit: dict[str, Any], size: tuple[int, int] | None, references: Sequence[tuple[int, int]]
 ) -> str:
-    """What decides which jobs can share a batch, as text: picture size, wish, references' sizes, steps,
-    guidance.
-    """
+    """The batching key of a request as text: picture size, size spec, reference sizes, steps, guidance."""
     sizes = ",".join(f"{width}x{height}" for width, height in references)
     own = f"{size[0]}x{size[1]}" if size else ""
-    wish = edit.get("size")
-    return f"{own}|{wish if wish is not None else ''}|{sizes}|{edit.get('steps')}|{edit.get('guidance')}"
+    size_spec = "" if edit.get("size") is None else edit["size"]
+    return f"{own}|{size_spec}|{sizes}|{edit.get('steps')}|{edit.get('guidance')}"
 
 
 @lru_cache(4096)
 def output_size(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int] | None:
     """(width, height) of the result of a shape (see `shape_of`); None where it cannot be."""
-    own, wish, *_ = shape.split("|")
+    own, size_spec, *_ = shape.split("|")
     try:
         width, height = own.split("x") if own else ("0", "0")
         size = int(width), int(height)
-        plan = plan_edit(size, wish or "match", sizes) if own else plan_generate(wish or None, sizes)
+        plan = (
+            plan_edit(size, size_spec or "match", sizes) if own else plan_generate(size_spec or None, sizes)
+        )
     except (BadRequest, ValueError):
         return None
     return plan.output
@@ -617,14 +628,18 @@ def output_size(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple[int, in
 @lru_cache(4096)
 def canvas_shape(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple:
     """A shape with every size replaced by the canvas on which this model works; see `Editor`."""
-    own, wish, references, steps, guidance = shape.split("|")
+    own, size_spec, references, steps, guidance = shape.split("|")
 
     def size(text: str) -> tuple[int, int]:
         width, height = text.split("x")
         return int(width), int(height)
 
     try:
-        plan = plan_edit(size(own), wish or "match", sizes) if own else plan_generate(wish or None, sizes)
+        plan = (
+            plan_edit(size(own), size_spec or "match", sizes)
+            if own
+            else plan_generate(size_spec or None, sizes)
+        )
         shown = tuple(plan_edit(size(text), "match", sizes).canvas for text in references.split(",") if text)
     except (BadRequest, ValueError):
         return (shape,)  # the editor will refuse it, alone

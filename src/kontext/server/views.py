@@ -131,7 +131,7 @@ def line_view(info: SessionInfo, base_path: str = "") -> SessionLine:
 
 
 def job_view(job: Job, position: int, step: tuple[int, int] | None) -> JobView:
-    """`position` 1 is next in the queue, 0 is out of it; `step` as the hub knows it."""
+    """`position` 1 is next in the queue, 0 is out of it; `step` as the event bus knows it."""
     edit: Mapping[str, Any] = job.request["edit"]
     step_now, steps = step or (0, edit.get("steps"))
     return {

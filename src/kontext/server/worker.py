@@ -1,6 +1,6 @@
 """What runs beside the service: an editor that takes batches of work and tells of every step.
 
-`Station` is the inside, the same under every executor. `main` is a local worker process: it talks over one
+`ModelHost` is the inside, the same under every executor. `main` is a local worker process: it talks over one
 socket with the service that started it, and ends when that service does.
 """
 
@@ -40,7 +40,7 @@ PREVIEW_ENLARGED = 8  # times: a preview has one pixel for each of the autoencod
 
 
 @dataclass(frozen=True)
-class Work:
+class JobPayload:
     """A job as a worker gets it. `pictures`: encoded files by role (picture, references, mask, markup)."""
 
     id: str
@@ -67,7 +67,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelInfo:
     """The loaded model, as the service shows it."""
 
     name: str
@@ -99,7 +99,7 @@ class Card:
         return Tokenizer.from_str(self.tokenizer) if self.tokenizer else None
 
 
-Tell = Callable[[str, int, int, bytes | None], None]  # job id, step, steps, preview as JPEG
+OnProgress = Callable[[str, int, int, bytes | None], None]  # job id, step, steps, preview as JPEG
 
 
 def load_editor(model: str, device: str | None) -> Any:
@@ -142,7 +142,7 @@ def worker_device(device: str | None, index: int, workers: int) -> str | None:
     return own
 
 
-class Station:
+class ModelHost:
     """An editor and the batch on it, as worker `index` (from 0) of `workers` on this machine."""
 
     def __init__(
@@ -154,12 +154,12 @@ class Station:
         self._watched: set[str] = set()
 
     @property
-    def card(self) -> Card:
+    def model_info(self) -> ModelInfo:
         model = self.editor.model
         preset = model.preset
         sampling = preset.sampling
         tokenizer = getattr(model, "tokenizer", None)
-        return Card(
+        return ModelInfo(
             name=model.name,
             fingerprint=model.fingerprint,
             description=getattr(preset, "description", ""),
@@ -172,30 +172,30 @@ class Station:
             skills=asdict(model.skills) if getattr(model, "skills", None) else None,
         )
 
-    def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:
-        """Results or failures in the order of the works. One bad request does not harm the others."""
-        self._flags = {work.id: threading.Event() for work in works}
-        self._watched |= {work.id for work in works if work.watched}
+    def run(self, payloads: Sequence[JobPayload], on_progress: OnProgress) -> list[Result | Failure]:
+        """Results or failures in the order of the payloads. One bad request does not harm the others."""
+        self._flags = {payload.id: threading.Event() for payload in payloads}
+        self._watched |= {payload.id for payload in payloads if payload.watched}
         try:
-            return list(self._edit(works, tell))
+            return list(self._edit(payloads, on_progress))
         except Cancelled as error:
-            return [Failure(str(error) or "cancelled", cancelled=True) for _ in works]
+            return [Failure(str(error) or "cancelled", cancelled=True) for _ in payloads]
         except DeviceUnavailable as error:
             # A GPU that failed stays unusable in this process; the service starts another and tries again.
             log.error("%s", error)
             raise SystemExit(1) from error
         except Exception as error:
-            if len(works) > 1:
-                return [self.run([work], tell)[0] for work in works]
+            if len(payloads) > 1:
+                return [self.run([payload], on_progress)[0] for payload in payloads]
             return [_explained(error)]
 
-    def _edit(self, works: Sequence[Work], tell: Tell) -> list[Result]:
+    def _edit(self, payloads: Sequence[JobPayload], on_progress: OnProgress) -> list[Result]:
         def on_step(info: Any) -> None:
-            for place, work in enumerate(works):
-                preview = _jpeg(info.preview(place)) if work.id in self._watched else None
-                tell(work.id, info.index, info.steps, preview)
+            for place, payload in enumerate(payloads):
+                preview = _jpeg(info.preview(place)) if payload.id in self._watched else None
+                on_progress(payload.id, info.index, info.steps, preview)
 
-        requests = [work.edit_request() for work in works]
+        requests = [payload.edit_request() for payload in payloads]
         return self.editor.edit_batch(requests, on_step=on_step, cancel=self)
 
     def is_set(self) -> bool:
@@ -243,14 +243,14 @@ def serve(
 ) -> None:
     """Answer messages until the other side is gone."""
     inbox: queue.Queue[tuple] = queue.Queue()
-    station: list[Station] = []
+    host: list[ModelHost] = []
 
-    def listen() -> None:
+    def receive() -> None:
         try:
             while True:
                 message = connection.recv()
                 if message[0] in ("cancel", "watch"):
-                    for one in station:
+                    for one in host:
                         getattr(one, message[0])(message[1])
                 else:
                     inbox.put(message)
@@ -263,20 +263,20 @@ def serve(
         with sending:
             connection.send(message)
 
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=receive, daemon=True).start()
     try:
-        station.append(Station(factory, model, device, index, workers))
+        host.append(ModelHost(factory, model, device, index, workers))
     except Exception as error:
         send("failed", _explained(error).message)
         raise SystemExit(1) from error
-    send("ready", station[0].card)
+    send("ready", host[0].model_info)
     while True:
         kind, *given = inbox.get()
         if kind == "run":
-            send("results", station[0].run(given[0], lambda *told: send("step", *told)))
+            send("results", host[0].run(given[0], lambda *step: send("step", *step)))
         elif kind == "prefill":
             try:
-                send("prefilled", station[0].prefill(given[0]))
+                send("prefilled", host[0].prefill(given[0]))
             except Exception as error:
                 send("prefilled", _explained(error))
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from kontext.engine import pictures
 from kontext.engine.domain import PhotoWarning
-from kontext.errors import BadRequest, Busy, NotFound, Stale
+from kontext.errors import BadRequest, Busy, Conflict, NotFound
 from kontext.session.blobs import sha256_of
 from kontext.session.pixels import as_picture, digest, to_png
 from kontext.session.provenance import SETTINGS, chain_of, encode
@@ -401,7 +401,7 @@ class Session:
         if found is None:
             raise NotFound(f"session {self.id} was deleted by another process")
         if found != self.revision and not stale:
-            raise Stale(
+            raise Conflict(
                 f"session {self.id} was changed by another process (revision {found}, here {self.revision}); "
                 "nothing was lost: reload it and try again"
             )

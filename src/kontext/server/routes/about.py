@@ -16,7 +16,7 @@ from kontext.engine.requests import MAX_CONTEXTS, MAX_STEPS
 from kontext.errors import NotFound
 from kontext.server.access import COOKIE, Reader, Watcher, service_of
 from kontext.server.answers import FAILURES
-from kontext.server.errors import NoKey
+from kontext.server.errors import Unauthorized
 from kontext.server.metrics import metrics_text
 from kontext.server.routes.common import Body, Text, with_example
 from kontext.server.routes.edits import MAX_VARIANTS
@@ -35,21 +35,21 @@ class Login(Body):
 async def capabilities(request: Request) -> dict[str, Any]:
     """The loaded model, the limits and what is switched on. Needs no key."""
     service = service_of(request)
-    settings, card = service.settings, service.card
-    model = card and {
-        "name": card.name,
-        "description": card.description,
-        "fingerprint": card.fingerprint,
-        "native_sizes": [list(size) for size in card.sizes],
-        "steps": card.steps,
-        "guidance": card.guidance,
-        "warnings": list(card.warnings),
-        "suggestions": card.skills["suggestions"] if card.skills else None,
+    settings, model_info = service.settings, service.model_info
+    model = model_info and {
+        "name": model_info.name,
+        "description": model_info.description,
+        "fingerprint": model_info.fingerprint,
+        "native_sizes": [list(size) for size in model_info.sizes],
+        "steps": model_info.steps,
+        "guidance": model_info.guidance,
+        "warnings": list(model_info.warnings),
+        "suggestions": model_info.skills["suggestions"] if model_info.skills else None,
     }
     return {
         "version": __version__,
         "ready": service.ready,
-        "trouble": service.told_trouble,
+        "trouble": service.public_load_error,
         "model": model,
         "limits": {
             "body_bytes": settings.body_bytes,
@@ -60,7 +60,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "references": MAX_CONTEXTS - 1,
             "variants": MAX_VARIANTS,
             "prompt_characters": 10_000,
-            "prompt_tokens": card.prompt_tokens if card else None,
+            "prompt_tokens": model_info.prompt_tokens if model_info else None,
             "steps": [1, MAX_STEPS],
             "guidance": list(GUIDANCE),
             "active_jobs": settings.active_jobs,
@@ -84,7 +84,7 @@ async def login(request: Request, body: Login, response: Response) -> None:
     if settings.keys_needed:
         key = await asyncio.to_thread(state.keys.look_up, body.key)
         if key is None:
-            raise NoKey("this key is not known, has expired or was revoked; ask the operator for one")
+            raise Unauthorized("this key is not known, has expired or was revoked; ask the operator for one")
         token, seconds = state.logins.token(key)
         secure = (settings.public_url or str(request.url)).startswith("https:")
         response.set_cookie(
@@ -129,10 +129,10 @@ async def examples(key: Reader, request: Request) -> dict[str, list[dict[str, An
     The prompts are empty while the model loads.
     """
     service, table = service_of(request), example_table()
-    card, base = service.card, f"{service.settings.base_path}/api/examples"
-    prompts = {name: list(one["prompts"]) if card else [] for name, one in table.items()}
-    if card and card.skills:
-        prompts = {one["picture"]: list(one["prompt"].values()) for one in card.skills["examples"]}
+    model_info, base = service.model_info, f"{service.settings.base_path}/api/examples"
+    prompts = {name: list(one["prompts"]) if model_info else [] for name, one in table.items()}
+    if model_info and model_info.skills:
+        prompts = {one["picture"]: list(one["prompt"].values()) for one in model_info.skills["examples"]}
     shown = [
         {"name": name, "title": table[name]["title"], "prompts": said, "picture": f"{base}/{name}"}
         for name, said in prompts.items()
@@ -159,15 +159,15 @@ async def healthz() -> str:
 async def readyz(request: Request) -> JSONResponse:
     """Work can be taken and done."""
     service = service_of(request)
-    trouble = service.told_trouble
-    if service.ready and service.storage_trouble is None:
+    trouble = service.public_load_error
+    if service.ready and service.storage_error is None:
         state = "ready"
     elif service.stopping:
         state = "stopping"
-    elif service.trouble:
+    elif service.load_error:
         state = "broken"
-    elif service.storage_trouble:
-        state, trouble = "storage", service.storage_trouble
+    elif service.storage_error:
+        state, trouble = "storage", service.storage_error
     else:
         state = "loading"
     return JSONResponse({"state": state, "trouble": trouble}, 200 if state == "ready" else 503)
@@ -176,4 +176,4 @@ async def readyz(request: Request) -> JSONResponse:
 @router.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
 async def metrics(key: Watcher, request: Request) -> str:
     """Figures for Prometheus."""
-    return await metrics_text(request.app.state.figures, service_of(request))
+    return await metrics_text(request.app.state.metrics, service_of(request))

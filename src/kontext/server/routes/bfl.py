@@ -21,10 +21,10 @@ from kontext.errors import BadRequest, NotFound
 from kontext.server import fetching
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
-from kontext.server.errors import Refused
+from kontext.server.errors import ModerationBlocked
 from kontext.server.keys import Key
 from kontext.server.outputs import TYPES, check_sample
-from kontext.server.routes.common import ID, spoken, storable
+from kontext.server.routes.common import ID, db_safe_text, non_blank
 from kontext.server.routes.pictures import inputs_of
 from kontext.server.service import shape_of
 from kontext.server.views import task_view
@@ -55,7 +55,7 @@ def aspect(text: str | None) -> str | None:
 Url = Annotated[
     str,
     Field(min_length=1, max_length=2083, json_schema_extra={"format": "uri"}),
-    AfterValidator(storable),
+    AfterValidator(db_safe_text),
 ]
 
 
@@ -68,7 +68,7 @@ class KontextInputs(BaseModel):
             "examples": [{"prompt": "Make the hair blue", "input_image": "iVBORw0KGgo...", "seed": 42}]
         },
     )
-    prompt: Annotated[str, Field(max_length=10_000), AfterValidator(spoken)]
+    prompt: Annotated[str, Field(max_length=10_000), AfterValidator(non_blank)]
     input_image: str | None = None
     input_image_2: str | None = None
     input_image_3: str | None = None
@@ -78,7 +78,7 @@ class KontextInputs(BaseModel):
     output_format: Format | None = "png"
     webhook_url: Url | None = None
     webhook_secret: Annotated[
-        str | None, Field(max_length=1000), AfterValidator(lambda text: text and storable(text))
+        str | None, Field(max_length=1000), AfterValidator(lambda text: text and db_safe_text(text))
     ] = None
     prompt_upsampling: bool = False
     safety_tolerance: int = Field(2, ge=0, le=6)
@@ -130,7 +130,7 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
                 if text
                 else None
             )
-    except Refused as error:
+    except ModerationBlocked as error:
         reason = str(error)
     picture = kept[0] if kept else None
     references = [one for one in kept[1:] if one]
@@ -155,13 +155,13 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
         "origin": origin_of(request),
         "safety_tolerance": body.safety_tolerance,
     }
-    wish = {
+    payload = {
         "edit": edit,
         "pictures": {role: names for role, names in pictures.items() if names},
         "output": output,
     }
     jobs = await service.submit(
-        [wish],
+        [payload],
         owner=key.id,
         origin="bfl",
         kind="edit" if picture else "generate",
@@ -225,7 +225,7 @@ async def get_result(request: Request, id: str) -> Any:
         }
         return JSONResponse({**unknown, "detail": words, "message": words, "code": "not_found"}, 404)
     sample = service.sample_url(job, origin_of(request)) if job.state == "done" else ""
-    return JSONResponse(task_view(job, sample, service.hub.steps.get(job.id)))
+    return JSONResponse(task_view(job, sample, service.event_bus.steps.get(job.id)))
 
 
 @router.get("/v1/samples/{name}", response_class=Response)

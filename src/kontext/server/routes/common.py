@@ -20,23 +20,25 @@ from kontext.session import Session
 ID = re.compile(r"[0-9a-f]{1,64}")
 
 
-def storable(text: str) -> str:
+def db_safe_text(text: str) -> str:
     """Refuses what PostgreSQL cannot hold."""
     if "\x00" in text:
         raise ValueError("the text contains letters that cannot be kept (code 0)")
     return text
 
 
-def spoken(text: str) -> str:
+def non_blank(text: str) -> str:
     try:
         return check_prompt(text)
     except BadRequest as error:
         raise ValueError(str(error)) from None
 
 
-Text = Annotated[str, AfterValidator(storable)]
-Name = Annotated[str, Field(max_length=200), AfterValidator(storable)]
-Prompt = Annotated[str, Field(max_length=10_000, json_schema_extra={"minLength": 1}), AfterValidator(spoken)]
+Text = Annotated[str, AfterValidator(db_safe_text)]
+Name = Annotated[str, Field(max_length=200), AfterValidator(db_safe_text)]
+Prompt = Annotated[
+    str, Field(max_length=10_000, json_schema_extra={"minLength": 1}), AfterValidator(non_blank)
+]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -69,18 +71,21 @@ def find_job(service: Service, key: Key, job_id: str) -> Job:
 
 def shown(service: Service, jobs: Iterable[Job]) -> list[JobView]:
     """Jobs with their places in the queue and their steps."""
-    last = len(service.places) + 1  # of one that was just submitted
-    return [job_view(job, service.places.get(job.id, last), service.hub.steps.get(job.id)) for job in jobs]
+    last = len(service.queue_positions) + 1  # of one that was just submitted
+    return [
+        job_view(job, service.queue_positions.get(job.id, last), service.event_bus.steps.get(job.id))
+        for job in jobs
+    ]
 
 
 def check_size(service: Service, size: str | None, picture: tuple[int, int] | None) -> None:
     """Refuse now a size (None: the usual one) that the editor would refuse later. Raises BadRequest."""
-    if service.card is None:
+    if service.model_info is None:
         return  # the model still loads
     if picture is None:
-        plan_generate(size, service.card.sizes)
+        plan_generate(size, service.model_info.sizes)
     else:
-        plan_edit(picture, size or "match", service.card.sizes)
+        plan_edit(picture, size or "match", service.model_info.sizes)
 
 
 def whole(service: Service, session: Session) -> SessionView:
@@ -89,5 +94,7 @@ def whole(service: Service, session: Session) -> SessionView:
 
 
 def changed(service: Service, session: Session) -> None:
-    """Tell other tabs (on the event loop)."""
-    service.hub.tell(f"session:{session.id}", "changed", session=session.id, revision=session.revision)
+    """Notify other tabs (on the event loop)."""
+    service.event_bus.publish(
+        f"session:{session.id}", "changed", session=session.id, revision=session.revision
+    )

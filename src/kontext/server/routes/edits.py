@@ -78,11 +78,11 @@ async def edit(key: Maker, request: Request, session: str, body: Edit) -> Jobs:
     def prepare() -> tuple[Session, Turn | None, dict[str, Any], str]:
         found = open_session(service, key, session)
         parent = found.tree.find(body.parent) if body.parent else found.tree.current
-        wish, shape = _wish(service, key, body, parent)
-        return found, parent, wish, shape
+        payload, shape = _edit_payload(service, key, body, parent)
+        return found, parent, payload, shape
 
-    found, parent, wish, shape = await asyncio.to_thread(prepare)
-    return await _submit(service, key, found, parent, wish, shape, body.count, body.seed)
+    found, parent, payload, shape = await asyncio.to_thread(prepare)
+    return await _submit(service, key, found, parent, payload, shape, body.count, body.seed)
 
 
 @router.post("/sessions/{session}/turns/{turn}/variants", status_code=202)
@@ -92,26 +92,30 @@ async def variants(key: Maker, request: Request, session: str, turn: str, body: 
 
     def prepare() -> tuple[Session, Turn, dict[str, Any], str]:
         found = open_session(service, key, session)
-        made = found.tree.find(turn)
-        if made.kind != "edit" or made.parent_id is None:
+        original = found.tree.find(turn)
+        if original.kind != "edit" or original.parent_id is None:
             raise BadRequest("this turn is no edit, so it has no variants; ask for an edit of it")
-        parent = found.tree.turns[made.parent_id]
-        settings = {name: made.settings[name] for name in SETTINGS if made.settings.get(name) is not None}
+        parent = found.tree.turns[original.parent_id]
+        settings = {
+            name: original.settings[name] for name in SETTINGS if original.settings.get(name) is not None
+        }
         roles = {"references": "reference", "mask": "mask", "markup": "markup"}
-        pictures = {name: list(made.blobs[role]) for name, role in roles.items() if made.blobs.get(role)}
-        wish = {
-            "edit": {"prompt": made.prompt, **settings},
+        pictures = {
+            name: list(original.blobs[role]) for name, role in roles.items() if original.blobs.get(role)
+        }
+        payload = {
+            "edit": {"prompt": original.prompt, **settings},
             "pictures": {"picture": [_picture(parent)], **pictures},
         }
         return (
             found,
             parent,
-            wish,
-            shape_of(wish["edit"], parent.size, [made_by.size for made_by in made.references]),
+            payload,
+            shape_of(payload["edit"], parent.size, [reference.size for reference in original.references]),
         )
 
-    found, parent, wish, shape = await asyncio.to_thread(prepare)
-    return await _submit(service, key, found, parent, wish, shape, body.count, body.seed)
+    found, parent, payload, shape = await asyncio.to_thread(prepare)
+    return await _submit(service, key, found, parent, payload, shape, body.count, body.seed)
 
 
 @router.get("/jobs/{job}")
@@ -143,13 +147,13 @@ async def retry(key: Maker, request: Request, job: str) -> Jobs:
     return await _shown(service, await service.submit([dict(found.request)], **about))
 
 
-def _wish(service: Service, key: Key, body: Edit, parent: Turn | None) -> tuple[dict[str, Any], str]:
+def _edit_payload(service: Service, key: Key, body: Edit, parent: Turn | None) -> tuple[dict[str, Any], str]:
     """The request to keep, and its shape; refuses now what the editor would refuse later."""
     edit = {name: getattr(body, name) for name in SETTINGS if getattr(body, name) is not None}
     edit["prompt"] = body.prompt
     pictures: dict[str, list[str]] = {}
     references = [service.queue.upload(key.id, sha256) for sha256 in body.references]
-    sizes = service.card.sizes if service.card else ((256, 256),)
+    sizes = service.model_info.sizes if service.model_info else ((256, 256),)
     if parent is None:
         if body.box or body.mask or body.markup:
             raise BadRequest("this session has no picture yet; box, mask and markup point into a picture")
@@ -187,7 +191,7 @@ async def _submit(
     key: Key,
     session: Session,
     parent: Turn | None,
-    wish: dict[str, Any],
+    payload: dict[str, Any],
     shape: str,
     count: int,
     seed: int | None,
@@ -195,7 +199,7 @@ async def _submit(
     first = (
         secrets.randbelow(2**32) if seed is None else seed
     )  # drawn here: begun again, it gives the same picture
-    requests = [{**wish, "edit": {**wish["edit"], "seed": first + place}} for place in range(count)]
+    requests = [{**payload, "edit": {**payload["edit"], "seed": first + place}} for place in range(count)]
     kind = "generate" if parent is None else "edit"
     about = _about(service, key, session.id, parent.id if parent else None, kind, shape)
     return await _shown(service, await service.submit(requests, **about))

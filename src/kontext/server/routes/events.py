@@ -51,19 +51,19 @@ async def of_session(key: Reader, request: Request, session: str) -> StreamingRe
 
 
 async def _job_events(service: Service, job: Job) -> AsyncGenerator[str, None]:
-    with service.hub.listen(f"job:{job.id}", previews=True) as news:
+    with service.event_bus.subscribe(f"job:{job.id}", previews=True) as inbox:
         job = await asyncio.to_thread(service.queue.get, job.id)
-        for event in await _present(service, [job]):
-            yield event
+        for text in await _present(service, [job]):
+            yield text
         quiet = time.monotonic()
         while job.active:
             try:
-                told = await asyncio.wait_for(news.get(), LOOK_SECONDS)
-                if told is None:
+                event = await asyncio.wait_for(inbox.get(), LOOK_SECONDS)
+                if event is None:
                     return
-                yield line(told.kind, told.data)
+                yield sse_message(event.kind, event.data)
                 quiet = time.monotonic()
-                if told.kind in ENDS:
+                if event.kind in ENDS:
                     return
             except TimeoutError:
                 if not service.active_here(job.id):
@@ -72,39 +72,39 @@ async def _job_events(service: Service, job: Job) -> AsyncGenerator[str, None]:
                     quiet = time.monotonic()
                     yield ": alive\n\n"
         await asyncio.sleep(0.1)  # its own last word may be on the way
-        while not news.empty() and (told := news.get_nowait()) is not None:
-            yield line(told.kind, told.data)
-            if told.kind in ENDS:
+        while not inbox.empty() and (event := inbox.get_nowait()) is not None:
+            yield sse_message(event.kind, event.data)
+            if event.kind in ENDS:
                 return
-        yield line(*await service.last_word(job))
+        yield sse_message(*await service.terminal_event(job))
 
 
 async def _session_events(service: Service, session_id: str, revision: int) -> AsyncGenerator[str, None]:
-    with service.hub.listen(f"session:{session_id}", previews=True) as news:
+    with service.event_bus.subscribe(f"session:{session_id}", previews=True) as inbox:
         yield ": open\n\n"
         # What the client loaded before it began to listen may be older.
-        yield line("changed", {"session": session_id, "revision": revision})
-        for event in await _present(service, await asyncio.to_thread(service.queue.active, session_id)):
-            yield event
+        yield sse_message("changed", {"session": session_id, "revision": revision})
+        for text in await _present(service, await asyncio.to_thread(service.queue.active, session_id)):
+            yield text
         quiet = time.monotonic()
         while True:
             try:
-                told = await asyncio.wait_for(news.get(), LOOK_SECONDS)
-                if told is None:
+                event = await asyncio.wait_for(inbox.get(), LOOK_SECONDS)
+                if event is None:
                     return
-                revision = max(revision, told.data.get("revision", 0))
-                yield line(told.kind, told.data)
+                revision = max(revision, event.data.get("revision", 0))
+                yield sse_message(event.kind, event.data)
                 quiet = time.monotonic()
-                if told.kind == "gone":
+                if event.kind == "gone":
                     return
             except TimeoutError:
                 newer = await asyncio.to_thread(service.store.revision, session_id)
                 if newer is None:
-                    yield line("gone", {"session": session_id})
+                    yield sse_message("gone", {"session": session_id})
                     return
                 if newer > revision:
                     revision = newer
-                    yield line("changed", {"session": session_id, "revision": revision})
+                    yield sse_message("changed", {"session": session_id, "revision": revision})
                 elif time.monotonic() - quiet > ALIVE_SECONDS:
                     quiet = time.monotonic()
                     yield ": alive\n\n"
@@ -114,15 +114,17 @@ async def _present(service: Service, jobs: list[Job]) -> list[str]:
     events = []
     for job in await asyncio.to_thread(shown, service, [job for job in jobs if job.active]):
         if job["state"] == "queued":
-            events.append(line("queued", {"job": job["id"], "position": job["position"]}))
+            events.append(sse_message("queued", {"job": job["id"], "position": job["position"]}))
         else:
             events.append(
-                line("step", {"job": job["id"], "step": job["step"], "steps": job["steps"], "preview": None})
+                sse_message(
+                    "step", {"job": job["id"], "step": job["step"], "steps": job["steps"], "preview": None}
+                )
             )
     return events
 
 
-def line(kind: str, data: dict[str, Any]) -> str:
+def sse_message(kind: str, data: dict[str, Any]) -> str:
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 

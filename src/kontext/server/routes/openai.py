@@ -21,7 +21,7 @@ from fastapi.responses import StreamingResponse
 from kontext.errors import BadRequest
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
-from kontext.server.errors import NotReady, Refused
+from kontext.server.errors import ModerationBlocked, NotReady
 from kontext.server.inputs import Inputs, Kept
 from kontext.server.keys import Key
 from kontext.server.queue import Job
@@ -88,8 +88,8 @@ async def generations(key: Maker, request: Request, body: ImageRequest) -> dict[
 @router.get("/models")
 async def models(key: Reader, request: Request) -> dict[str, Any]:
     """The loaded model, under every name that a client may use."""
-    card = service_of(request).card
-    name = card.name if card else service_of(request).settings.model
+    model_info = service_of(request).model_info
+    name = model_info.name if model_info else service_of(request).settings.model
     names = list(dict.fromkeys((name, "flux-kontext")))
     return {
         "object": "list",
@@ -120,11 +120,11 @@ async def _make(
     with naming("size"):
         check_size(service, body.size, picture.size if picture else None)
     named = {role: [one.sha256 for one in given] for role, given in pictures.items() if given}
-    wishes = [
+    requests = [
         {"edit": {**edit, "seed": first + i}, "pictures": named, "output": output} for i in range(body.n or 1)
     ]
     jobs = await service.submit(
-        wishes,
+        requests,
         owner=key.id,
         origin="openai",
         kind="edit" if picture else "generate",
@@ -143,7 +143,7 @@ async def _make(
 
 async def ended_jobs(request: Request, jobs: list[Job]) -> list[Job]:
     """The jobs when all are done. When one is not, or when the client goes away, the others are cancelled.
-    Raises Refused, NotReady, BadRequest.
+    Raises ModerationBlocked, NotReady, BadRequest.
     """
     service = service_of(request)
     waiting = asyncio.gather(*(ended_job(service, job) for job in jobs))
@@ -164,7 +164,7 @@ async def ended_job(service: Service, job: Job) -> Job:
     """The job when it is done. Raises what became of it otherwise."""
     job = await service.wait(job.id, service.settings.job_seconds * 2)
     if job.state == "refused":
-        raise Refused(job.error or "refused")
+        raise ModerationBlocked(job.error or "refused")
     if job.active:
         raise NotReady("the server is stopping; try again in a moment")
     if job.state != "done":
@@ -184,7 +184,7 @@ def sample_bytes(service: Service, job: Job) -> bytes:
 
 def _usage(jobs: list[Job]) -> dict[str, Any]:
     """Tokens as the model counts them: a picture has one for each 16x16 pixels of the result."""
-    made = sum(
+    image_tokens = sum(
         -(-job.result["size"][0] // 16) * -(-job.result["size"][1] // 16) for job in jobs if job.result
     )
     text = sum(len(job.request["edit"]["prompt"].split()) for job in jobs)
@@ -192,8 +192,8 @@ def _usage(jobs: list[Job]) -> dict[str, Any]:
     return {
         "input_tokens": text,
         "input_tokens_details": details,
-        "output_tokens": made,
-        "total_tokens": text + made,
+        "output_tokens": image_tokens,
+        "total_tokens": text + image_tokens,
     }
 
 
@@ -211,35 +211,35 @@ async def _streamed(
 ) -> AsyncGenerator[str, None]:
     """Partial images (small previews at even steps), then one completed event for each picture."""
     wanted = body.partial_images or 0
-    told = {job.id: 0 for job in jobs}
+    sent_partials = {job.id: 0 for job in jobs}
     waiting = {job.id: asyncio.ensure_future(ended_job(service, job)) for job in jobs}
     try:
-        with service.hub.listen(*(f"job:{job.id}" for job in jobs), previews=wanted > 0) as news:
+        with service.event_bus.subscribe(*(f"job:{job.id}" for job in jobs), previews=wanted > 0) as inbox:
             while waiting:
-                getting = asyncio.ensure_future(news.get())
+                getting = asyncio.ensure_future(inbox.get())
                 await asyncio.wait([getting, *waiting.values()], return_when=asyncio.FIRST_COMPLETED)
                 if getting.done() and (event := getting.result()) is not None:
                     if event.kind == "step" and event.data["preview"] and event.data["job"] in waiting:
                         job_id, step, steps = event.data["job"], event.data["step"], event.data["steps"]
                         if (
-                            told[job_id] < wanted
+                            sent_partials[job_id] < wanted
                             and step < steps
-                            and step * (wanted + 1) >= (told[job_id] + 1) * steps
+                            and step * (wanted + 1) >= (sent_partials[job_id] + 1) * steps
                         ):
                             image = event.data["preview"].partition(",")[2]
                             yield _event(
                                 f"{kind}.partial_image",
                                 image,
                                 jobs[0],
-                                partial_image_index=told[job_id],
+                                partial_image_index=sent_partials[job_id],
                                 output_format="jpeg",
                             )
-                            told[job_id] += 1
+                            sent_partials[job_id] += 1
                 getting.cancel()
                 for job_id in [job_id for job_id, task in waiting.items() if task.done()]:
                     try:
                         job = waiting.pop(job_id).result()
-                    except (Refused, NotReady, BadRequest) as error:
+                    except (ModerationBlocked, NotReady, BadRequest) as error:
                         words = {
                             "message": str(error),
                             "type": "image_generation_error",

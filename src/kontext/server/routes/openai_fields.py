@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from kontext.engine.requests import MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest, KontextError
 from kontext.server.answers import first_problem
-from kontext.server.routes.common import Prompt, storable
+from kontext.server.routes.common import Prompt, db_safe_text
 
 IMAGE_PART = re.compile(r"image(\[\d*\])?")  # image, image[], image[0]
 ROLES = ("mask", "markup")  # pictures beside the images; not both
@@ -45,7 +45,7 @@ def no_boolean(value: Any) -> Any:
 
 Integer = Annotated[int, BeforeValidator(no_boolean)]
 Number = Annotated[float, BeforeValidator(no_boolean)]
-Model = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(storable)]
+Model = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(db_safe_text)]
 
 
 class ImageRequest(BaseModel):

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.background import BackgroundTask
 
-from kontext.errors import BadRequest, NotFound, Stale, Unavailable
+from kontext.errors import BadRequest, Conflict, NotFound, Unavailable
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.errors import TooLarge
@@ -91,14 +91,16 @@ async def create(key: Maker, request: Request) -> SessionView:
     kept = None
     if is_form(request):
         form = await form_of(request)
-        wish = _checked({"name": next((text for text in form.get("name", []) if isinstance(text, str)), "")})
+        fields = _checked(
+            {"name": next((text for text in form.get("name", []) if isinstance(text, str)), "")}
+        )
         kept = await inputs.keep(file_of(form, "picture"))
         sha256: str | None = kept.sha256
     else:
-        wish = _checked(await json_of(request))
-        sha256 = wish.picture
-        if wish.example:
-            kept = await inputs.keep(await asyncio.to_thread(example_bytes, wish.example))
+        fields = _checked(await json_of(request))
+        sha256 = fields.picture
+        if fields.example:
+            kept = await inputs.keep(await asyncio.to_thread(example_bytes, fields.example))
             sha256 = kept.sha256
         elif sha256:
             await asyncio.to_thread(service.queue.upload, key.id, sha256)
@@ -107,7 +109,7 @@ async def create(key: Maker, request: Request) -> SessionView:
 
     def make() -> SessionView:
         picture = service.store.blobs.get(sha256) if sha256 else None
-        session = service.store.create(picture, name=wish.name or (wish.example or ""), owner=key.id)
+        session = service.store.create(picture, name=fields.name or (fields.example or ""), owner=key.id)
         return whole(service, session)
 
     return await asyncio.to_thread(make)
@@ -185,7 +187,7 @@ async def delete(key: Maker, request: Request, session: str) -> None:
     for job in await asyncio.to_thread(service.queue.active, found.id):
         await service.cancel(job)
     await asyncio.to_thread(service.store.delete, found.id)
-    service.hub.tell(f"session:{found.id}", "gone", session=found.id)
+    service.event_bus.publish(f"session:{found.id}", "gone", session=found.id)
 
 
 @router.post("/{session}/head")
@@ -229,7 +231,7 @@ async def _change(
             try:
                 change(session)
                 break
-            except Stale:
+            except Conflict:
                 if not tries_left:
                     raise
         return session, whole(service, session)
@@ -267,28 +269,28 @@ async def picture(
     """The picture of a turn: lossless, smaller, or as a file with its history inside."""
     service = service_of(request)
     found = await asyncio.to_thread(open_session, service, key, session)
-    made = found.tree.find(turn)
-    sha256 = _blob(made, "picture")
-    if width is not None and width < made.size[0] and not download:
+    selected = found.tree.find(turn)
+    sha256 = _blob(selected, "picture")
+    if width is not None and width < selected.size[0] and not download:
         return png(request, await _smaller(service, sha256, width), f"{sha256}-{width}", "image/webp")
     stored = await asyncio.to_thread(service.store.blobs.get, sha256)
     if format == "png" and not download:
         return png(request, stored, sha256)
-    if format == "webp" and max(made.size) > WEBP_SIDE:
+    if format == "webp" and max(selected.size) > WEBP_SIDE:
         raise BadRequest(f"WebP pictures have at most {WEBP_SIDE} pixels a side; ask for png or jpeg")
-    history = found.tree.path(made)
+    history = found.tree.path(selected)
 
     def encode() -> bytes:
-        if service.identity is not None and download and format == "png" and made.kind != "source":
+        if service.identity is not None and download and format == "png" and selected.kind != "source":
             return sign_turns(history, service.identity, strip=not metadata)
         chain = provenance.chain_of(history) if metadata else ()
-        return provenance.encode(made.picture, chain, FORMATS[format])
+        return provenance.encode(selected.picture, chain, FORMATS[format])
 
     data = await service.decoders.run(_pixels(stored), encode)
     response = Response(data, media_type=TYPES[format], headers={"cache-control": "private, no-cache"})
     if download:
-        name = (made.name or made.prompt or found.name).lower()
-        number = f"{made.number:02d}-"
+        name = (selected.name or selected.prompt or found.name).lower()
+        number = f"{selected.number:02d}-"
         response.headers["content-disposition"] = disposition(name, format, "picture", number)
     return response
 

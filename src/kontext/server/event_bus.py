@@ -20,23 +20,23 @@ class Event(NamedTuple):
     data: dict[str, Any]
 
 
-class Hub:
-    """Topics ("job:ID", "session:ID") and their listeners. To be used on the event loop."""
+class EventBus:
+    """Topics ("job:ID", "session:ID") and their subscribers. To be used on the event loop."""
 
     def __init__(self, watch: Callable[[set[str]], None] = lambda topics: None) -> None:
         """`watch` is called with the topics of whoever begins to listen for previews."""
         self._watch = watch
         self._watchers: Counter[str] = Counter()
-        self._listeners: dict[str, set[asyncio.Queue[Event | None]]] = defaultdict(set)
+        self._subscribers: dict[str, set[asyncio.Queue[Event | None]]] = defaultdict(set)
         self.steps: dict[str, tuple[int, int]] = {}  # of running jobs: (step, steps)
         self.closed = False
 
     @contextmanager
-    def listen(self, *topics: str, previews: bool = False) -> Iterator[asyncio.Queue[Event | None]]:
+    def subscribe(self, *topics: str, previews: bool = False) -> Iterator[asyncio.Queue[Event | None]]:
         """A queue of events; None in it means that the service stops. Previews cost the worker time."""
         inbox: asyncio.Queue[Event | None] = asyncio.Queue(WAITING)
         for topic in topics:
-            self._listeners[topic].add(inbox)
+            self._subscribers[topic].add(inbox)
         if previews:
             self._watchers.update(topics)
             self._watch(set(topics))
@@ -46,23 +46,23 @@ class Hub:
             if previews:
                 self._watchers -= Counter(topics)
             for topic in topics:
-                self._listeners[topic].discard(inbox)
-                if not self._listeners[topic]:
-                    del self._listeners[topic]
+                self._subscribers[topic].discard(inbox)
+                if not self._subscribers[topic]:
+                    del self._subscribers[topic]
 
     def watched(self, topic: str) -> bool:
         """Whether somebody wants previews."""
         return topic in self._watchers
 
-    def tell(self, topic: str, kind: str, **data: Any) -> None:
-        for inbox in self._listeners.get(topic, ()):
+    def publish(self, topic: str, kind: str, **data: Any) -> None:
+        for inbox in self._subscribers.get(topic, ()):
             if not inbox.full():
                 inbox.put_nowait(Event(kind, data))
 
     def close(self) -> None:
         """End all streams."""
         self.closed = True
-        for inbox in {inbox for listeners in self._listeners.values() for inbox in listeners}:
+        for inbox in {inbox for subscribers in self._subscribers.values() for inbox in subscribers}:
             if inbox.full():
                 inbox.get_nowait()
             inbox.put_nowait(None)
