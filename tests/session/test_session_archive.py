@@ -36,7 +36,7 @@ def plain(session):
         "prompt",
         "seed",
         "settings",
-        "facts",
+        "result_info",
         "pixels",
         "created",
         "visited",

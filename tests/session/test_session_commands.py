@@ -199,7 +199,7 @@ def test_a_session_goes_on_by_id_or_name_and_a_saved_png_with_its_turns(kontext_
     code, out, _ = kontext_command("chat", "--list")
     assert code == 0 and session in out and len(out.splitlines()) == 2
     for arguments, says in (
-        (["--session", "nobody"], "no session is called"),
+        (["--session", "nobody"], "no session matches"),
         ([], "give a PICTURE"),
         (["no.png"], "there is no such file"),
     ):

@@ -83,7 +83,7 @@ class Outputs:
         """Write everything; returns the names of the pictures, or [-] for standard output."""
         from kontext.session import provenance
 
-        texts = [provenance.texts(provenance.continued(self.source, result)) for result in results]
+        texts = [provenance.texts(provenance.extend_history(self.source, result)) for result in results]
         first = results[0]
         region = first.region or Image.new("L", first.size, 255)
         for path, picture in (
@@ -121,11 +121,11 @@ def show(
     if quiet:
         return
     for result, name in zip(results, names):
-        facts = [name, f"{result.size[0]}x{result.size[1]}", f"seed {result.seed}"]
+        columns = [name, f"{result.size[0]}x{result.size[1]}", f"seed {result.seed}"]
         if not generated:
-            facts.append(f"{result.changed_fraction:.0%} changed")
-        facts.append(f"{result.seconds['total']:.1f} s")
-        say("  ".join(facts), err=name == STDOUT)
+            columns.append(f"{result.changed_fraction:.0%} changed")
+        columns.append(f"{result.seconds['total']:.1f} s")
+        say("  ".join(columns), err=name == STDOUT)
 
 
 def describe(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from kontext.commands import options
 from kontext.terminal import say, say_json, say_wrapped
 
 if TYPE_CHECKING:
-    from kontext.session.provenance import Link
+    from kontext.session.provenance import HistoryEntry
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -63,12 +63,12 @@ def verify(
     good = told and not problems and matches is not False and signature.state != "invalid"
     if as_json:
         answer = {"picture": str(picture), "good": good, "size": list(whole.size) if whole else None}
-        answer |= {"pixels_match": matches, "problems": problems, "turns": [asdict(link) for link in chain]}
+        answer |= {"pixels_match": matches, "problems": problems, "turns": [asdict(entry) for entry in chain]}
         answer |= {"signature": {**asdict(signature), "self_issued": signature.self_issued}}
         say_json(answer)
         raise typer.Exit(0 if good else 1)
-    for number, link in enumerate(chain):
-        say_wrapped(f"{number:4}  " + _line(link))
+    for number, entry in enumerate(chain):
+        say_wrapped(f"{number:4}  " + _line(entry))
     if matches is not None:
         say_wrapped("pixels: " + ("those of the last turn" if matches else "NOT those of the last turn"))
     for problem in problems:
@@ -82,10 +82,10 @@ def verify(
     raise typer.Exit(0 if good else 1)
 
 
-def _line(link: Link) -> str:
-    size = f"{link.size[0]}x{link.size[1]}"
-    if link.kind == "source":
+def _line(entry: HistoryEntry) -> str:
+    size = f"{entry.size[0]}x{entry.size[1]}"
+    if entry.kind == "source":
         return f"a given picture, {size}"
-    facts = {"seed": link.seed, "steps": link.steps, "guidance": link.guidance, "model": link.model}
-    told = ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None)
-    return f"{link.prompt}  [{size}, {told}]"
+    values = {"seed": entry.seed, "steps": entry.steps, "guidance": entry.guidance, "model": entry.model}
+    settings = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
+    return f"{entry.prompt}  [{size}, {settings}]"

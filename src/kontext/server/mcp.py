@@ -238,7 +238,7 @@ def _described(session: Session, turn: Turn) -> dict[str, Any]:
         "prompt": turn.prompt,
         "seed": turn.seed,
         "size": list(turn.size),
-        "warnings": list(turn.facts.get("warnings", ())),
+        "warnings": list(turn.result_info.get("warnings", ())),
     }
 
 

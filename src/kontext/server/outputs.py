@@ -41,7 +41,7 @@ def encoded(store: Store, job: Job, result: Result, identity: Identity | None = 
     if identity is not None and form == "PNG":
         data = sign_result(result, source, identity)
     else:
-        data = provenance.encode(result.picture, provenance.continued(source, result), form)
+        data = provenance.encode(result.picture, provenance.extend_history(source, result), form)
     return {
         "picture": store.blobs.put(data),
         "seed": str(

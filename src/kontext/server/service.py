@@ -443,7 +443,7 @@ class Service:
             settings=settings,
             turn_id=job.id,
             current=head is None or head.id == job.parent_id,
-            also=lambda db: self.queue.done_within(db, job, {"seed": str(result.seed)}),
+            in_transaction=lambda db: self.queue.done_within(db, job, {"seed": str(result.seed)}),
         )
         return replace(job, state="done"), turn_payload(session, turn, self.settings.base_path)
 

@@ -91,7 +91,7 @@ def turn_view(turn: Turn, base_path: str = "") -> TurnView:
         "seed": turn.seed,
         "size": list(turn.size),
         "settings": dict(turn.settings),
-        "facts": {key: value for key, value in turn.facts.items() if key != "size"},
+        "facts": {key: value for key, value in turn.result_info.items() if key != "size"},
         "created": turn.created,
         "picture": picture,
         "thumbnail": picture if small or not picture else f"{picture}?width={THUMBNAIL_WIDTH}",

@@ -28,7 +28,7 @@ from kontext.session import rules
 from kontext.session.blobs import storage
 from kontext.session.pixels import HEADER_BYTES, digest, from_png, png_size, to_png
 from kontext.session.provenance import RULES
-from kontext.session.session import FACTS, MAX_NAME, Session
+from kontext.session.session import MAX_NAME, RESULT_INFO, Session
 from kontext.session.store import Store
 
 FORMAT, VERSION = "kontext-session", 1
@@ -78,7 +78,7 @@ def _names(limit: int) -> rules.Rule:
     return lambda value: type(value) is list and 1 <= len(value) <= limit and all(map(rules.SHA256, value))
 
 
-FACT_RULE = rules.only({key: RULES.get(key, rules.plain(100_000)) for key in ("size", *FACTS)})
+RESULT_INFO_RULE = rules.only({key: RULES.get(key, rules.plain(100_000)) for key in ("size", *RESULT_INFO)})
 
 TURN: dict[str, rules.Rule] = {
     "number": rules.whole(0, 2**31 - 2),
@@ -87,7 +87,7 @@ TURN: dict[str, rules.Rule] = {
     "name": rules.text(MAX_NAME),
     "created": rules.number,
     **{key: RULES[key] for key in ("kind", "prompt", "seed", "settings", "pixels")},
-    "facts": lambda value: FACT_RULE(value) and "size" in value,
+    "facts": lambda value: RESULT_INFO_RULE(value) and "size" in value,
     "blobs": rules.only({role: _names(limit) for role, limit in ROLES.items()}),
 }
 
@@ -100,7 +100,8 @@ def save(session: Session, path: str | os.PathLike) -> Path:
             "number": turn.number,
             "parent": session.tree.turns[turn.parent_id].number if turn.parent_id else None,
             "blobs": {role: list(names) for role, names in turn.blobs.items()},
-            **{key: getattr(turn, key) for key in TURN if key not in ("number", "parent", "blobs")},
+            "facts": turn.result_info,
+            **{key: getattr(turn, key) for key in TURN if key not in ("number", "parent", "blobs", "facts")},
         }
         for turn in session.turns
     ]
@@ -171,7 +172,7 @@ def load(
         row["parent_id"] = None if turn["parent"] is None else position[turn["parent"]]
         blobs = {role: [new_names[sha256] for sha256 in names] for role, names in turn["blobs"].items()}
         rows.append((row, blobs))
-    return store.plant(rows, name=manifest["name"], owner=owner, editor=editor)
+    return store.insert_tree(rows, name=manifest["name"], owner=owner, editor=editor)
 
 
 def _manifest(archive: zipfile.ZipFile, limits: Limits) -> dict[str, Any]:
@@ -198,7 +199,7 @@ def _manifest(archive: zipfile.ZipFile, limits: Limits) -> dict[str, Any]:
         raise BadRequest("its manifest has not exactly the keys of version 1")
     if type(turns) is not list or not 1 <= len(turns) <= MAX_TURNS:
         raise BadRequest(f"it has no turns or more than {MAX_TURNS}")
-    seen: set[int] = set()
+    earlier: set[int] = set()
     last = -1
     for at, turn in enumerate(turns):
         if type(turn) is not dict or set(turn) != set(TURN):
@@ -207,12 +208,16 @@ def _manifest(archive: zipfile.ZipFile, limits: Limits) -> dict[str, Any]:
         if wrong:
             raise BadRequest(f"turn {turn['number']!s:.20} has an impossible {wrong[0]}")
         in_order = turn["number"] > last
-        if not in_order or (turn["parent"] is None) != (at == 0) or not (at == 0 or turn["parent"] in seen):
+        if (
+            not in_order
+            or (turn["parent"] is None) != (at == 0)
+            or not (at == 0 or turn["parent"] in earlier)
+        ):
             raise BadRequest(f"turn {turn['number']} does not follow from an earlier turn: no tree")
         if (turn["kind"] == "edit") == (at == 0 and turn["parent"] is None):
             raise BadRequest(f"turn {turn['number']} is of kind {turn['kind']}, which cannot be there")
         last = turn["number"]
-        seen.add(last)
+        earlier.add(last)
     return manifest
 
 

@@ -304,11 +304,11 @@ def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _file(task: Task, result: Any) -> bytes:
-    from kontext.session.provenance import continued, encode
+    from kontext.session.provenance import encode, extend_history
 
     format = pictures.format_for(task.output)
     if _own["sign"] and format == "PNG":
         from kontext.session.signing import own_identity, sign_result
 
         return sign_result(result, task.picture, own_identity())
-    return encode(result.picture, continued(task.picture, result), format)
+    return encode(result.picture, extend_history(task.picture, result), format)

@@ -62,7 +62,7 @@ RULES: dict[str, rules.Rule] = {
 
 
 @dataclass(frozen=True)
-class Link:
+class HistoryEntry:
     """One turn of a chain, as it travels in a file."""
 
     id: str
@@ -83,16 +83,16 @@ class Link:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def chain_of(turns: Iterable[Turn]) -> list[Link]:
-    """The way from the first picture to a turn (`Session.history`, `Tree.path`) as links."""
+def chain_of(turns: Iterable[Turn]) -> list[HistoryEntry]:
+    """The way from the first picture to a turn (`Session.history`, `Tree.path`) as entries."""
     return [
-        Link(
+        HistoryEntry(
             id=turn.id,
             parent=turn.parent_id,
             kind=turn.kind,
             prompt=turn.prompt,
             seed=turn.seed,
-            **{key: turn.facts.get(key) for key in ("steps", "guidance", "model", "fingerprint")},
+            **{key: turn.result_info.get(key) for key in ("steps", "guidance", "model", "fingerprint")},
             size=list(turn.size),
             pixels=turn.pixels,
             settings=_kept(turn.settings),
@@ -101,7 +101,7 @@ def chain_of(turns: Iterable[Turn]) -> list[Link]:
     ]
 
 
-def continued(source: str | Path | bytes | None, result: Any) -> list[Link]:
+def extend_history(source: str | Path | bytes | None, result: Any) -> list[HistoryEntry]:
     """The chain of a Result that was made outside a session.
 
     `source` is the file that was edited (path or bytes), None for a generated picture. Where it is a PNG of
@@ -110,25 +110,25 @@ def continued(source: str | Path | bytes | None, result: Any) -> list[Link]:
     chain = []
     if source is not None:
         picture = pictures.load(source).whole
-        chain = _valid_chain(source, picture) or [_link("0", None, "source", picture)]
-    facts = {key: getattr(result, key) for key in ("prompt", "seed", "steps", "guidance", "model")}
-    facts["fingerprint"] = result.settings.get("fingerprint")
-    facts["settings"] = _kept(result.settings)
-    name = hashlib.sha256("".join(link.id for link in chain).encode()).hexdigest()[:16]
+        chain = _valid_chain(source, picture) or [_entry("0", None, "source", picture)]
+    values = {key: getattr(result, key) for key in ("prompt", "seed", "steps", "guidance", "model")}
+    values["fingerprint"] = result.settings.get("fingerprint")
+    values["settings"] = _kept(result.settings)
+    name = hashlib.sha256("".join(entry.id for entry in chain).encode()).hexdigest()[:16]
     kind = "edit" if chain else "generate"
-    return [*chain, _link(name, chain[-1].id if chain else None, kind, result.picture, **facts)]
+    return [*chain, _entry(name, chain[-1].id if chain else None, kind, result.picture, **values)]
 
 
-def _link(name: str, parent: str | None, kind: str, picture: Image.Image, **facts: Any) -> Link:
+def _entry(name: str, parent: str | None, kind: str, picture: Image.Image, **values: Any) -> HistoryEntry:
     picture = pictures.load(picture).whole
     empty: dict[str, Any] = dict(
         prompt="", seed=None, steps=None, guidance=None, model=None, fingerprint=None
     )
     own: dict[str, Any] = dict(size=list(picture.size), pixels=digest(picture))
-    return Link(id=name, parent=parent, kind=kind, **{**empty, **facts}, **own)
+    return HistoryEntry(id=name, parent=parent, kind=kind, **{**empty, **values}, **own)
 
 
-def _valid_chain(source: str | Path | bytes, picture: Image.Image) -> list[Link]:
+def _valid_chain(source: str | Path | bytes, picture: Image.Image) -> list[HistoryEntry]:
     try:
         chain = read_chain(source)
     except BadPicture:  # somebody else's text under our key: the picture itself is as good as any
@@ -144,7 +144,7 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
 # Writing
 
 
-def texts(chain: Sequence[Link]) -> dict[str, str]:
+def texts(chain: Sequence[HistoryEntry]) -> dict[str, str]:
     """The texts that go into a file, by their PNG keyword."""
     found = {KEY: _document(chain)}
     if chain[-1].kind != "source":
@@ -152,10 +152,10 @@ def texts(chain: Sequence[Link]) -> dict[str, str]:
     return found
 
 
-def _document(chain: Sequence[Link]) -> str:
+def _document(chain: Sequence[HistoryEntry]) -> str:
     """The chain as JSON; of one that is longer than a reader takes, the newest turns."""
     document = {"format": "kontext-chain", "version": VERSION, "software": f"openkontext {__version__}"}
-    turns = [asdict(link) for link in chain]
+    turns = [asdict(entry) for entry in chain]
     while True:
         text = json.dumps(
             {**document, "turns": turns}, ensure_ascii=False, separators=(",", ":"), allow_nan=False
@@ -166,24 +166,27 @@ def _document(chain: Sequence[Link]) -> str:
         turns[0] = {**turns[0], "kind": "source", "parent": None, "prompt": ""}
 
 
-def encode(picture: Image.Image, chain: Sequence[Link] = (), format: str = "PNG") -> bytes:
+def encode(picture: Image.Image, chain: Sequence[HistoryEntry] = (), format: str = "PNG") -> bytes:
     """A picture as file bytes with its provenance; an empty chain writes pixels alone."""
     return pictures.encode(picture, format, texts(chain) if chain else None)
 
 
-def parameters(link: Link) -> str:
+def parameters(entry: HistoryEntry) -> str:
     """A turn as AUTOMATIC1111 writes it: the prompt, then one line of settings."""
-    facts = {"Steps": link.steps, "Sampler": "Euler", "CFG scale": link.guidance, "Seed": link.seed}
-    facts |= {"Size": f"{link.size[0]}x{link.size[1]}", "Model hash": (link.fingerprint or "")[:10] or None}
-    facts |= {
-        "Model": re.sub(r"[,:\n]", " ", link.model) if link.model else None,
+    values = {"Steps": entry.steps, "Sampler": "Euler", "CFG scale": entry.guidance, "Seed": entry.seed}
+    values |= {
+        "Size": f"{entry.size[0]}x{entry.size[1]}",
+        "Model hash": (entry.fingerprint or "")[:10] or None,
+    }
+    values |= {
+        "Model": re.sub(r"[,:\n]", " ", entry.model) if entry.model else None,
         "Version": f"openkontext {__version__}",
     }
-    line = ", ".join(f"{key}: {value}" for key, value in facts.items() if value is not None)
-    return " ".join(link.prompt.split()) + "\n" + line
+    line = ", ".join(f"{key}: {value}" for key, value in values.items() if value is not None)
+    return " ".join(entry.prompt.split()) + "\n" + line
 
 
-def source_type(chain: Sequence[Link]) -> str:
+def source_type(chain: Sequence[HistoryEntry]) -> str:
     """The IPTC digital source type: made by a model alone, or a given picture changed by one."""
     kind = (
         "trainedAlgorithmicMedia" if chain[0].kind == "generate" else "compositeWithTrainedAlgorithmicMedia"
@@ -191,7 +194,7 @@ def source_type(chain: Sequence[Link]) -> str:
     return SOURCE_TYPE + kind
 
 
-def xmp(chain: Sequence[Link]) -> str:
+def xmp(chain: Sequence[HistoryEntry]) -> str:
     """An XMP packet with the digital source type and the program's name."""
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -206,7 +209,7 @@ def xmp(chain: Sequence[Link]) -> str:
 # Reading
 
 
-def read_chain(source: str | Path | bytes) -> list[Link]:
+def read_chain(source: str | Path | bytes) -> list[HistoryEntry]:
     """The chain of turns in a PNG of ours; empty for a file that carries none. Raises NotFound, BadPicture.
 
     It says what the file claims; compare `chain[-1].pixels` with `pixels.digest` of the picture to see
@@ -225,8 +228,8 @@ def read_chain(source: str | Path | bytes) -> list[Link]:
     return parse_chain(found[0]) if found else []
 
 
-def parse_chain(text: bytes | str) -> list[Link]:
-    """JSON of version 1 -> links. Raises BadPicture for anything that `texts` would not have written."""
+def parse_chain(text: bytes | str) -> list[HistoryEntry]:
+    """JSON of version 1 -> entries. Raises BadPicture for anything that `texts` would not have written."""
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -244,18 +247,18 @@ def parse_chain(text: bytes | str) -> list[Link]:
         raise BadPicture("a history with keys that version 1 does not have")
     if type(turns) is not list or not 1 <= len(turns) <= MAX_TURNS:
         raise BadPicture(f"a history without turns or with more than {MAX_TURNS}")
-    chain = [_parse_link(number, turn) for number, turn in enumerate(turns)]
-    if len({link.id for link in chain}) < len(chain):
+    chain = [_parse_entry(number, turn) for number, turn in enumerate(turns)]
+    if len({entry.id for entry in chain}) < len(chain):
         raise BadPicture("a history in which two turns have the same id")
-    for number, link in enumerate(chain):
+    for number, entry in enumerate(chain):
         expected = chain[number - 1].id if number else None
-        if link.parent != expected or (link.kind == "edit") != bool(number):
+        if entry.parent != expected or (entry.kind == "edit") != bool(number):
             raise BadPicture(f"a history whose turn {number} does not follow from the turn before")
     return chain
 
 
-def _parse_link(number: int, turn: Any) -> Link:
-    keys = {one.name for one in fields(Link)}
+def _parse_entry(number: int, turn: Any) -> HistoryEntry:
+    keys = {one.name for one in fields(HistoryEntry)}
     if type(turn) is not dict or set(turn) != keys:
         raise BadPicture(f"turn {number} of a history has not exactly the keys {', '.join(sorted(keys))}")
     wrong = [key for key, rule in RULES.items() if not rule(turn[key])]
@@ -263,7 +266,7 @@ def _parse_link(number: int, turn: Any) -> Link:
         raise BadPicture(
             f"turn {number} of a history has an impossible {wrong[0]}: {str(turn[wrong[0]])[:60]!r}"
         )
-    return Link(**turn)
+    return HistoryEntry(**turn)
 
 
 def _refuse_constant(name: str) -> None:

@@ -49,6 +49,9 @@ turns = sql.Table(
     sql.UniqueConstraint("session_id", "number"),
 )
 
+TURN_COLUMNS = [column.label("result_info") if column.name == "facts" else column for column in turns.c]
+"""The columns of a turn under the names of `Turn`."""
+
 turn_blobs = sql.Table(
     "turn_blob",
     metadata,

@@ -26,7 +26,7 @@ from kontext.engine.pictures import write
 from kontext.errors import BadConfig, BadRequest
 from kontext.session.home import default_folder
 from kontext.session.pixels import as_picture, to_png
-from kontext.session.provenance import Link, chain_of, continued, encode, source_type
+from kontext.session.provenance import HistoryEntry, chain_of, encode, extend_history, source_type
 from kontext.session.tree import Turn
 
 ISSUER = "Kontext self-issued certificate (identity not verified)"
@@ -83,7 +83,9 @@ def _keep(identity: Identity, folder: Path) -> None:
             log.info("another process made %s first", folder)
 
 
-def sign(data: bytes, identity: Identity, chain: Sequence[Link], parent: bytes | None = None) -> bytes:
+def sign(
+    data: bytes, identity: Identity, chain: Sequence[HistoryEntry], parent: bytes | None = None
+) -> bytes:
     """PNG bytes -> signed PNG bytes. `chain` ends with the picture's own turn; `parent` is the file of the
     turn before, kept with its own signatures as an ingredient.
 
@@ -145,7 +147,7 @@ def sign_turns(turns: Sequence[Turn], identity: Identity, *, strip: bool = False
 
 
 def sign_result(result: Any, source: str | Path | bytes | None, identity: Identity) -> bytes:
-    """A Result made outside a session as a signed PNG with its chain; see `continued` for `source`.
+    """A Result made outside a session as a signed PNG with its chain; see `extend_history` for `source`.
 
     A source that carries a signature of this identity goes in with it, any other as pixels alone, so that
     nothing of a stranger's file (its camera, its place) travels on.
@@ -155,7 +157,7 @@ def sign_result(result: Any, source: str | Path | bytes | None, identity: Identi
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         ours = read_signature(data, [identity.anchor]).state == "trusted"
         parent = data if ours else to_png(as_picture(data))
-    chain = continued(source, result)
+    chain = extend_history(source, result)
     return sign(encode(result.picture, chain), identity, chain, parent)
 
 

@@ -40,8 +40,8 @@ class Task:
         return self._hash(model, {})
 
     def _hash(self, model: str, more: Mapping[str, str]) -> str:
-        facts = {"picture": self.picture, "prompt": self.prompt, "settings": dict(self.settings), **more}
-        return hashlib.sha256(json.dumps([facts, model], sort_keys=True).encode()).hexdigest()
+        parts = {"picture": self.picture, "prompt": self.prompt, "settings": dict(self.settings), **more}
+        return hashlib.sha256(json.dumps([parts, model], sort_keys=True).encode()).hexdigest()
 
 
 def from_folder(
@@ -168,8 +168,8 @@ def _folded(name: str) -> str:
 
 
 def _check_distinct(path: Path, outputs: Sequence[str]) -> None:
-    seen: set[str] = set()
+    used: set[str] = set()
     for output in outputs:
-        if _folded(output) in seen:
+        if _folded(output) in used:
             raise BadRequest(f"{path}: two rows have the output {output!r}; give each its own")
-        seen.add(_folded(output))
+        used.add(_folded(output))
