@@ -171,7 +171,7 @@ def test_an_output_folder_holds_one_batch_and_one_process(folder, tmp_path):
     others = [(from_folder(folder, "red", {}, ".png", tmp_path), "nano"), (tasks, "dev")]
     others += [(from_folder(folder, "blue", {"seed": 1}, ".png", tmp_path), "nano")]
     for other, model in others:
-        with pytest.raises(BadRequest, match="made in another way"):
+        with pytest.raises(BadRequest, match="made with another"):
             run(other, tmp_path / "out", TintEditor.load, model=model)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "p0.png").write_bytes(b"precious")
@@ -180,7 +180,7 @@ def test_an_output_folder_holds_one_batch_and_one_process(folder, tmp_path):
     assert (tmp_path / "mine" / "p0.png").read_bytes() == b"precious"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / JOURNAL).write_bytes(b"no database at all, but long enough to be looked at" * 40)
-    with pytest.raises(BadRequest, match="no journal"):
+    with pytest.raises(BadRequest, match="not a batch journal"):
         run(tasks, tmp_path / "other", TintEditor.load)
 
 
@@ -207,7 +207,7 @@ def test_names_of_outputs_are_distinct_and_stay_inside(tmp_path):
         "b.png",
         "sub/a.png",
     ]
-    with pytest.raises(BadRequest, match="cannot go among the pictures"):
+    with pytest.raises(BadRequest, match="cannot be written among the source pictures"):
         from_folder(tmp_path, "blue", {}, ".png", tmp_path / "sub" / "..")
     with pytest.raises(BadRequest, match="PROMPT"):
         from_folder(tmp_path, "", {}, ".png", tmp_path / "out")

@@ -213,7 +213,7 @@ def test_a_session_moves_as_one_file_and_can_be_deleted(kontext_command, kid, tm
     assert [row["prompt"] for row in other[-1]["turns"]] == ["", "one", "two"] and other[-1]["current"] == 2
     (tmp_path / "bad.zip").write_bytes((tmp_path / "all.zip").read_bytes().replace(b"blobs/", b"../../"))
     code, _, errors = kontext_command("chat", tmp_path / "bad.zip")
-    assert code == 1 and "bad.zip is refused: its entries are not" in errors
+    assert code == 1 and "bad.zip is invalid: its entries must be" in errors
     assert kontext_command("chat", "--delete", begun[0]["session"])[0] == 0
     assert kontext_command("chat", "--list")[1] == ""
 

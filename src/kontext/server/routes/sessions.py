@@ -144,7 +144,7 @@ async def bring(key: Maker, request: Request) -> SessionView:
 
     def make() -> SessionView:
         if data.startswith(b"PK"):
-            limits = archive.Limits.of_sent(len(data), limit)
+            limits = archive.Limits.for_upload(len(data), limit)
             session = archive.load(service.store, data, owner=key.id, limits=limits)
         else:
             _check_pixels(data, limit)
