@@ -29,7 +29,7 @@ def test_days_that_no_key_can_have_are_refused(keys, days):
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\x1b[31m", "x" * 201])
 def test_names_that_cannot_be_shown_are_refused(keys, name):
-    with pytest.raises(BadRequest, match="needs a name"):
+    with pytest.raises(BadRequest, match="name must be"):
         keys.make(name)
 
 

@@ -1,4 +1,4 @@
-"""The FastAPI application: the service, its routes, the playground at `/`, and what every answer carries."""
+"""The FastAPI application: the service, its routes, middleware, and the playground at `/`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAYGROUND = Path(kontext.__file__).parent / "playground"
 
 
 def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
-    """An application of its own; `service` when it was made before (so that workers load meanwhile)."""
+    """Create the application; pass `service` if it already exists, so that workers load meanwhile."""
     settings = settings or Settings()
     metrics = Metrics()
 
@@ -42,14 +42,14 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         app.state.inputs, app.state.metrics = Inputs(found), metrics
         await found.start()
         nothing = {"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []}
-        for route in app.routes:  # FastAPI makes a route ready at the first look: now, while the model loads
+        for route in app.routes:  # FastAPI initializes a route on first use: do it now, while the model loads
             route.matches(nothing)
         try:
             yield
         finally:
             await found.stop()
 
-    routers = (bfl, edits, events, sessions, pictures, openai, huggingface, about)  # the busy ones first
+    routers = (bfl, edits, events, sessions, pictures, openai, huggingface, about)  # the most used ones first
     app = FastAPI(
         title="Kontext",
         version=__version__,

@@ -1,7 +1,7 @@
-"""Who listens to what: events of jobs and sessions, from the service to the streams of this process.
+"""In-process publish/subscribe of job and session events, from the service to event streams.
 
-Only news travels here; what counts is in the database. A listener that is too slow loses steps, never its
-last word, because streams look into the database when nothing comes.
+Events are notifications only; the database is authoritative. A slow subscriber can miss steps but never the
+terminal event, because streams poll the database when no event arrives.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-WAITING = 256  # events a slow listener may fall behind
+WAITING = 256  # events that a slow subscriber may lag behind
 
 
 class Event(NamedTuple):
@@ -21,10 +21,10 @@ class Event(NamedTuple):
 
 
 class EventBus:
-    """Topics ("job:ID", "session:ID") and their subscribers. To be used on the event loop."""
+    """Topics ("job:ID", "session:ID") and their subscribers. Use it on the event loop only."""
 
     def __init__(self, watch: Callable[[set[str]], None] = lambda topics: None) -> None:
-        """`watch` is called with the topics of whoever begins to listen for previews."""
+        """`watch` is called with the topics of every new preview subscriber."""
         self._watch = watch
         self._watchers: Counter[str] = Counter()
         self._subscribers: dict[str, set[asyncio.Queue[Event | None]]] = defaultdict(set)
@@ -33,7 +33,7 @@ class EventBus:
 
     @contextmanager
     def subscribe(self, *topics: str, previews: bool = False) -> Iterator[asyncio.Queue[Event | None]]:
-        """A queue of events; None in it means that the service stops. Previews cost the worker time."""
+        """A queue of events; None means that the service is stopping. Previews cost worker time."""
         inbox: asyncio.Queue[Event | None] = asyncio.Queue(WAITING)
         for topic in topics:
             self._subscribers[topic].add(inbox)
@@ -51,10 +51,11 @@ class EventBus:
                     del self._subscribers[topic]
 
     def watched(self, topic: str) -> bool:
-        """Whether somebody wants previews."""
+        """Whether a subscriber of this topic wants previews."""
         return topic in self._watchers
 
     def publish(self, topic: str, kind: str, **data: Any) -> None:
+        """Queue an event for all subscribers of a topic; dropped for subscribers that lag behind."""
         for inbox in self._subscribers.get(topic, ()):
             if not inbox.full():
                 inbox.put_nowait(Event(kind, data))

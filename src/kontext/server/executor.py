@@ -1,7 +1,6 @@
-"""Where batches run. `Worker` is the interface; `LocalWorker` is a process of this machine that may be
-killed.
+"""Executors of batches. `Worker` is the interface; `LocalWorker` is a process on this machine.
 
-A worker runs one batch at a time. When it dies, `run` raises WorkerDied and `start` makes a new one.
+A worker runs one batch at a time. When it dies, `run` raises WorkerDied and `start` launches a new one.
 """
 
 from __future__ import annotations
@@ -25,30 +24,30 @@ log = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
-    """One place that runs batches; all methods are called on the event loop."""
+    """Runs batches; all methods are called on the event loop."""
 
     alive: bool
 
     async def start(self) -> ModelInfo:
-        """Load the model; again after a death. Raises WorkerDied, CannotLoad."""
+        """Load the model, also after the worker died. Raises WorkerDied, CannotLoad."""
 
     async def run(self, payloads: Sequence[JobPayload], on_progress: OnProgress) -> list[Result | Failure]:
-        """Raises WorkerDied."""
+        """Run one batch; results in the order of the payloads. Raises WorkerDied."""
 
     async def prefill(self, picture: bytes) -> float | Failure:
-        """Raises WorkerDied."""
+        """Precompute the context of a picture; returns the seconds it took. Raises WorkerDied."""
 
     def cancel(self, job_id: str) -> None: ...
 
     def watch(self, job_id: str) -> None:
-        """Make previews of this job from now on."""
+        """Send previews of this job from now on."""
 
     async def kill(self) -> None:
-        """End it now, whatever it does."""
+        """Kill the worker immediately."""
 
 
 class LocalWorker:
-    """`kontext.server.worker` as a process, at the other end of a socket."""
+    """A `kontext.server.worker` process, connected by a socket."""
 
     def __init__(self, settings: Settings, launched: Launched | None = None, index: int = 0) -> None:
         self.settings, self._launched, self._index = settings, launched, index
@@ -80,7 +79,7 @@ class LocalWorker:
         return await results
 
     async def prefill(self, picture: bytes) -> float | Failure:
-        async with self._prefilling:  # answers carry no number: one question at a time
+        async with self._prefilling:  # replies have no id, so only one request may be pending
             seconds = self._await_reply("prefilled")
             await self._send("prefill", picture)
             return await seconds
@@ -111,10 +110,10 @@ class LocalWorker:
         try:
             await asyncio.to_thread(send)
         except (OSError, ValueError):
-            pass  # dead: the listener tells those who wait
+            pass  # the worker died; the listener thread fails the pending replies
 
     def _listen(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        """Runs in a thread of its own until the process is gone."""
+        """Receive messages in a separate thread until the process exits."""
         try:
             while True:
                 loop.call_soon_threadsafe(self._on_message, connection.recv())
@@ -148,7 +147,7 @@ class LocalWorker:
 
 
 def make_workers(settings: Settings, launched: Sequence[Launched] = ()) -> list[Worker]:
-    """The workers of the settings; `launched` are processes that were started ahead."""
+    """Create the configured workers; `launched` are processes that were started in advance."""
     if settings.executor == "ray":
         try:
             from kontext.server.ray_executor import RayWorker

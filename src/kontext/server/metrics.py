@@ -1,4 +1,4 @@
-"""Figures of the running service in the text format of Prometheus (version 0.0.4)."""
+"""Metrics of the running service in the Prometheus text format (version 0.0.4)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seco
 
 
 class Metrics:
-    """Requests by route and status, and how long they took until the first byte."""
+    """Request counts by route and status, and histograms of the time to the first byte."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, str, int]] = Counter()

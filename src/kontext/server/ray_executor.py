@@ -1,8 +1,8 @@
-"""Workers as Ray actors, on one machine or many: Ray places them and tells when one is gone.
+"""Workers as Ray actors on one or more machines: Ray places them and detects failures.
 
-The queue stays with the service: an idle actor is given the next batch, so position, cancel, fair share and
-retries are the same as with local processes. Connects to the cluster of RAY_ADDRESS, or starts one on this
-machine.
+The queue stays in the service, which assigns the next batch to an idle actor; positions, cancellation, fair
+scheduling and retries work as with local processes. Connects to the cluster of RAY_ADDRESS, or starts one
+on this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _connecting = threading.Lock()
 
 
 class ModelHostActor:
-    """A `ModelHost` in a process of Ray's; a batch is a stream of steps that ends with its results."""
+    """A `ModelHost` in a Ray actor; a batch is a stream of steps that ends with its results."""
 
     def __init__(self, factory: str, model: str, device: str | None) -> None:
         self.host = ModelHost(factory, model, device)
@@ -66,7 +66,7 @@ class ModelHostActor:
 
 
 class RayWorker:
-    """The `Worker` whose place Ray has chosen."""
+    """A `Worker` placed by Ray."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.alive = settings, False
@@ -130,7 +130,7 @@ class RayWorker:
 
 
 def connect() -> None:
-    """Join the cluster, once. Raises CannotLoad."""
+    """Connect to the cluster once per process. Raises CannotLoad."""
     with _connecting:
         if ray.is_initialized():
             return
@@ -138,12 +138,12 @@ def connect() -> None:
         threading.Thread(target=_hold, args=(joined,), daemon=True).start()
         try:
             joined.result()
-        except Exception as error:  # Ray raises bare ones when its parts do not start
-            raise CannotLoad(f"no Ray cluster can be joined or started: {last_line(str(error))}") from None
+        except Exception as error:  # Ray raises plain exceptions when its services do not start
+            raise CannotLoad(f"cannot connect to or start a Ray cluster: {last_line(str(error))}") from None
 
 
 def _hold(joined: Future[None]) -> None:
-    """What Ray starts on this machine ends with the thread that has started it: one that stays."""
+    """Initialize Ray in a thread that never ends, since a local cluster stops with its starting thread."""
     try:
         ray.init(logging_level=logging.WARNING, include_dashboard=False, log_to_driver=False)
     except Exception as error:
@@ -154,6 +154,6 @@ def _hold(joined: Future[None]) -> None:
 
 
 def last_line(text: str) -> str:
-    """What an error of Ray says in the end; the rest is for the log."""
+    """The last line of a Ray error, which has the cause."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no reason was given"
+    return lines[-1][:300] if lines else "no reason given"

@@ -1,8 +1,7 @@
-"""The service behind all routes: takes jobs, keeps the workers busy, keeps results, tells those who listen.
+"""The service behind all routes: accepts jobs, schedules workers, stores results, publishes events.
 
-One asyncio loop; what blocks (database, files, encoding) runs in threads. Nothing is known here that would
-be lost by a crash: the queue is in the database, and every step from there to a kept result is one
-transaction.
+One asyncio loop; blocking work (database, files, encoding) runs in threads. A crash loses nothing: the queue
+is in the database, and every step from there to a stored result is one transaction.
 """
 
 from __future__ import annotations
@@ -41,16 +40,16 @@ from kontext.session.signing import own_identity
 
 log = logging.getLogger(__name__)
 
-THREADS = 24  # mostly waiting for the disk
-POSITION_SECONDS = 0.1  # between two looks at the queue for its positions
-POSITION_DELAY = 0.02  # before a look: a job that starts at once has no position
-POLL_SECONDS = 1.0  # how soon work of other servers, or work given back by dead ones, is seen
+THREADS = 24  # mostly I/O bound
+POSITION_SECONDS = 0.1  # between two updates of the queue positions
+POSITION_DELAY = 0.02  # before an update: a job that starts immediately needs no position
+POLL_SECONDS = 1.0  # between polls for jobs submitted or requeued by other servers
 PREFILLS_KEPT = 512
 TIDY_SECONDS = 3600.0
-RESULTS_AT_ONCE = 4  # times the largest picture: what one request may ask for
-BATCH_PIXELS = 64 * 2**20  # of results that a worker makes at a time
-STORAGE_SECONDS = 3.0  # between two looks at the storage
-STORAGE_ANSWER_SECONDS = 3.0  # within which the database lets itself be written
+RESULTS_AT_ONCE = 4  # times the largest picture: maximum output of one request
+BATCH_PIXELS = 64 * 2**20  # maximum output pixels of a batch
+STORAGE_SECONDS = 3.0  # between two storage checks
+STORAGE_ANSWER_SECONDS = 3.0  # timeout of a storage check
 
 
 class Service:
@@ -73,20 +72,20 @@ class Service:
         self.moderator: Moderator = make_moderator(settings)
         self.workers: list[Worker] = make_workers(settings, launched)
         self.model_info: ModelInfo | None = None
-        self.load_error: str | None = None  # why no model could be loaded; may name files of this machine
+        self.load_error: str | None = None  # why no model could be loaded; may contain local paths
         self.storage_error: str | None = None
         self.stopping = False
-        self.ended: Counter[str] = Counter()  # jobs by last state, for the metrics
+        self.ended: Counter[str] = Counter()  # jobs by final state, for the metrics
         self.busy_seconds = 0.0
         self._wakers = [asyncio.Event() for _ in self.workers]
         self._running: dict[str, tuple[Worker, Job]] = {}
-        self._left_queue: set[str] = set()  # jobs, since the last look at the queue began
-        self._concluding: set[str] = set()  # jobs whose results are being kept
+        self._left_queue: set[str] = set()  # jobs that left the queue since its last update began
+        self._concluding: set[str] = set()  # jobs whose results are being stored
         self._loops: list[asyncio.Task] = []
         self._tasks: set[asyncio.Task] = set()
         self._prefills: OrderedDict[str, asyncio.Task] = OrderedDict()
-        self.queue_positions: dict[str, int] = {}  # in the queue, by job; 1 is next
-        self._queued: dict[str, Any] = {}  # the same jobs
+        self.queue_positions: dict[str, int] = {}  # by job id; 1 is next
+        self._queued: dict[str, Any] = {}  # rows of the same jobs
         self._queue_changed = asyncio.Event()
         self.thumbnails: dict[tuple[str, int], bytes] = {}
 
@@ -100,13 +99,13 @@ class Service:
     def public_load_error(self) -> str | None:
         """`load_error` as callers without access to this machine may read it."""
         if self.load_error and self.settings.keys_needed:
-            return "the model cannot be loaded; the server's log says why"
+            return "the model cannot be loaded; see the server's log"
         return self.load_error
 
     async def start(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="service"))
-        self._loops = [asyncio.create_task(self._work(place)) for place in range(len(self.workers))]
+        self._loops = [asyncio.create_task(self._supervise(place)) for place in range(len(self.workers))]
         self._loops += [
             asyncio.create_task(loop())
             for loop in (
@@ -119,7 +118,7 @@ class Service:
         ]
 
     async def stop(self) -> None:
-        """Let running jobs finish for `grace_seconds`, then give them back to the queue."""
+        """Let running jobs finish for `grace_seconds`, then requeue them."""
         self.begin_stop()
         running = self._loops[: len(self.workers)]
         if running:
@@ -141,13 +140,15 @@ class Service:
         self.event_bus.close()
         self._wake()
 
-    # For the routes
+    # API of the routes
 
     async def submit(
         self, requests: Sequence[dict[str, Any]], *, refused: str | None = None, **about: Any
     ) -> list[Job]:
-        """`Queue.submit`, after a look at the prompt. Raises Busy when stopping, QueueFull, NoCredits, and
-        BadRequest for a prompt that is longer than the loaded model reads.
+        """`Queue.submit` after validation and moderation of the prompt.
+
+        Raises Busy while stopping, QueueFull, QuotaFull, NoCredits, and BadRequest for a prompt that is too
+        long for the loaded model.
         """
         if self.stopping:
             raise Busy("the server is stopping; try again in a moment")
@@ -167,22 +168,20 @@ class Service:
         return jobs
 
     def _check_output(self, shape: str, count: int) -> None:
-        """Raises BadRequest for results that would be larger than inputs may be."""
+        """Raises BadRequest for results that would be larger than the input limit."""
         size = output_size(shape, self.model_info.sizes if self.model_info else ((256, 256),))
         if size is None:
-            return  # the editor says what is wrong
+            return  # the editor reports the error
         pixels, most = size[0] * size[1], self.settings.picture_pixels
         if pixels > most:
-            wrong = f"the result would have {size[0]}x{size[1]} pixels"
-            raise BadRequest(f"{wrong}; at most {most / 1e6:.0f} million are allowed")
+            limit = f"the result must have at most {most / 1e6:.0f} million pixels"
+            raise BadRequest(f"{limit}, got {size[0]}x{size[1]}")
         if pixels * count > RESULTS_AT_ONCE * most:
-            wrong = f"{count} results of {size[0]}x{size[1]} pixels"
-            raise BadRequest(
-                f"{wrong}; at most {RESULTS_AT_ONCE * most / 1e6:.0f} million at a time are allowed"
-            )
+            limit = f"results must have at most {RESULTS_AT_ONCE * most / 1e6:.0f} million pixels in total"
+            raise BadRequest(f"{limit}, got {count} of {size[0]}x{size[1]}")
 
     async def cancel(self, job: Job) -> Job:
-        """The job as it is afterwards; one that has ended stays as it is."""
+        """Cancel a job and return its new state; a job that has ended is not changed."""
         if await asyncio.to_thread(self.queue.cancel, job.id):
             self._left_queue.add(job.id)
             self._queued.pop(job.id, None)
@@ -202,13 +201,14 @@ class Service:
                 worker.watch(job.id)
 
     def active_here(self, job_id: str) -> Any:
-        """A job that waits or runs here, as far as `task_view` needs it, without a look into the database:
-        its end will be published. None for every other job.
+        """A queued or running job of this server with the fields `task_view` needs, without a database query.
+
+        Its end will be published as an event. None for other jobs.
         """
         return self._running[job_id][1] if job_id in self._running else self._queued.get(job_id)
 
     async def wait(self, job_id: str, seconds: float) -> Job:
-        """The job when it has ended, or as it is when the time is up."""
+        """Wait until a job has ended, for at most `seconds`; returns its state."""
         end = time.monotonic() + seconds
         with self.event_bus.subscribe(f"job:{job_id}") as inbox:
             while True:
@@ -226,7 +226,7 @@ class Service:
                         break
 
     async def prefill(self, sha256: str) -> asyncio.Task:
-        """Compute in all workers what edits of a stored picture need; the task's result is in seconds."""
+        """Precompute the context of a stored picture in all workers; the task returns the seconds it took."""
         task = self._prefills.get(sha256)
         if task is None or (task.done() and (task.cancelled() or task.exception() or task.result() is None)):
             self._prefills[sha256] = task = self._keep(self._prefill(sha256))
@@ -244,13 +244,13 @@ class Service:
         return max(seconds, default=None)
 
     def sample_url(self, job: Job, origin: str) -> str:
-        """Where the picture of a finished job is to be had for a while."""
+        """A temporary URL of the picture of a finished job."""
         return origin + sample_path(self.secret, job, self.settings.sample_seconds)
 
-    # Work
+    # Scheduling
 
-    async def _work(self, place: int) -> None:
-        """One worker's life: start, batch after batch, and again when it dies."""
+    async def _supervise(self, place: int) -> None:
+        """Supervise one worker: start it, run batches, restart it when it dies."""
         worker, pause = self.workers[place], 0.1
         while not self.stopping:
             try:
@@ -258,7 +258,7 @@ class Service:
                 self._prefills.clear()
                 log.info("worker %d is ready with %s", place, self.model_info.name)
                 pause = 0.1
-                await self._work_off(place)
+                await self._run_batches(place)
             except CannotLoad as error:
                 self.load_error = str(error)
                 log.error("the model cannot be loaded: %s", error)
@@ -272,8 +272,8 @@ class Service:
                 log.exception("worker %d: the loop failed; starting over", place)
                 await asyncio.sleep(1.0)
 
-    async def _work_off(self, place: int) -> None:
-        """Batch after batch; while the worker decodes one, the next is claimed and its pictures are read."""
+    async def _run_batches(self, place: int) -> None:
+        """Run batches; while the worker decodes one, the next is claimed and its pictures are loaded."""
         worker = self.workers[place]
         ahead: list[tuple[Job, JobPayload]] = []
         try:
@@ -282,7 +282,7 @@ class Service:
                     raise WorkerDied("it died while idle")
                 batch, ahead = ahead or await self._claim(worker), []
                 if not batch:
-                    await self._rest(place)
+                    await self._wait_for_jobs(place)
                     continue
                 finishing = asyncio.Event()
                 running = asyncio.create_task(self._run(worker, batch, finishing))
@@ -296,7 +296,7 @@ class Service:
             await self._requeue([job for job, _ in ahead], count_attempt=False)
 
     async def _claim(self, worker: Worker) -> list[tuple[Job, JobPayload]]:
-        """The next batch with its pictures; empty when nobody waits."""
+        """Claim the next batch and load its pictures; empty if the queue is empty."""
         batch = await asyncio.to_thread(
             self.queue.claim, self.settings.max_batch, self._shape, self._batch_room
         )
@@ -318,14 +318,14 @@ class Service:
         return loaded
 
     async def _requeue(self, batch: list[Job], *, count_attempt: bool) -> None:
-        """Return claimed jobs to the queue; with `count_attempt` those begun too often fail."""
+        """Return claimed jobs to the queue; with `count_attempt`, jobs without attempts left fail."""
         for job in batch:
             self._running.pop(job.id, None)
         if batch:
             for job in await asyncio.to_thread(self.queue.requeue, batch, count_attempt=count_attempt):
                 self._publish_end(await asyncio.to_thread(self.queue.get, job.id))
 
-    async def _rest(self, place: int) -> None:
+    async def _wait_for_jobs(self, place: int) -> None:
         try:
             await asyncio.wait_for(self._wakers[place].wait(), POLL_SECONDS)
         except TimeoutError:
@@ -340,7 +340,7 @@ class Service:
         return canvas_shape(row.shape, self.model_info.sizes) if self.model_info else row.shape
 
     def _batch_room(self, row: Any) -> int:
-        """How many jobs like this one fit into a batch, for memory's sake."""
+        """Maximum number of jobs like this one in a batch, limited by memory."""
         size = output_size(row.shape, self.model_info.sizes) if self.model_info else None
         pixels = size[0] * size[1] if size else 1
         return max(1, BATCH_PIXELS // pixels)
@@ -348,7 +348,7 @@ class Service:
     async def _run(
         self, worker: Worker, loaded: list[tuple[Job, JobPayload]], finishing: asyncio.Event
     ) -> None:
-        """One batch on a worker. `finishing` is set after its last step, or when it ends otherwise."""
+        """Run one batch on a worker. `finishing` is set after its last step, or when it ends early."""
         loaded = [pair for pair in loaded if pair[0].id in self._running]  # the others were cancelled
         batch = [job for job, _ in loaded]
         of_job = {job.id: topics(job) for job in batch}
@@ -371,7 +371,9 @@ class Service:
         except TimeoutError:
             await worker.kill()
             for job in batch:
-                await self._end(job, "failed", f"it took longer than {self.settings.job_seconds:g} seconds")
+                await self._end(
+                    job, "failed", f"the job took longer than {self.settings.job_seconds:g} seconds"
+                )
             raise WorkerDied("a batch took too long") from None
         except BaseException:
             await self._requeue(batch, count_attempt=not self.stopping)
@@ -382,7 +384,7 @@ class Service:
             for job in batch:
                 self._running.pop(job.id, None)
                 self.event_bus.steps.pop(job.id, None)
-        self._keep(self._conclude_all(batch, results))  # while the worker goes on with the next batch
+        self._keep(self._conclude_all(batch, results))  # concurrently with the next batch
 
     def _load(self, job: Job) -> JobPayload:
         get = self.store.blobs.get
@@ -414,15 +416,15 @@ class Service:
                 await self._end(job, "done", result=kept)
                 return
         except Cancelled:
-            return  # it was cancelled after its last step
+            return  # the job was cancelled after its last step
         except KontextError as error:
             await self._end(job, "failed", str(error))
         except Exception:
-            log.exception("the result of job %s could not be kept", job.id)
-            await self._end(job, "failed", "the result could not be kept; the server's log says more")
+            log.exception("the result of job %s could not be stored", job.id)
+            await self._end(job, "failed", "the result could not be stored; see the server's log")
 
     def _keep_turn(self, job: Job, result: Result) -> tuple[Job, dict[str, Any]]:
-        """The job as done, and what it has brought to its session."""
+        """Store a result as a turn; returns the finished job and its turn payload."""
         editor = SimpleNamespace(
             model=SimpleNamespace(fingerprint=self.model_info.fingerprint if self.model_info else None)
         )
@@ -463,7 +465,7 @@ class Service:
         return terminal_event(job, await asyncio.to_thread(self._created_turn, job))
 
     def _created_turn(self, job: Job) -> dict[str, Any]:
-        """What a finished job has brought to its session; empty when that is gone again."""
+        """The turn payload of a finished job; empty if the turn was deleted."""
         if job.state != "done" or not job.session_id:
             return {}
         try:
@@ -487,7 +489,7 @@ class Service:
             session = await asyncio.to_thread(self.store.open, job.session_id or "")
             await self.prefill(session.tree.find(job.id).blobs["picture"][0])
         except (NotFound, Unavailable):
-            pass  # deleted already, or the storage fails: an edit will say so
+            pass  # deleted already, or the storage failed, which the next edit reports
 
     def notify_queue_changed(self) -> None:
         """Publish new queue positions soon; many changes are published together."""
@@ -495,7 +497,7 @@ class Service:
 
     async def _publish_positions(self) -> None:
         while True:
-            with suppress(TimeoutError):  # other servers move it too
+            with suppress(TimeoutError):  # other servers change the queue as well
                 async with asyncio.timeout(POLL_SECONDS if self.queue_positions else None):
                     await self._queue_changed.wait()
             await asyncio.sleep(POSITION_DELAY)
@@ -517,7 +519,7 @@ class Service:
                         self.event_bus.publish(topic, "queued", job=row.id, position=positions[row.id])
             await asyncio.sleep(POSITION_SECONDS)
 
-    # Care
+    # Housekeeping
 
     async def _heartbeat(self) -> None:
         while True:
@@ -525,7 +527,7 @@ class Service:
                 before = set(self._running)
                 failed, held = await asyncio.to_thread(self.queue.heartbeat, before | self._concluding)
                 for job_id in before - held:
-                    self._stop_running(job_id)  # cancelled at another server
+                    self._stop_running(job_id)  # cancelled by another server
                 for job_id in failed:
                     await self._publish_stored_end(job_id)
             except Exception:
@@ -544,8 +546,8 @@ class Service:
             except Unavailable as error:
                 self.storage_error = str(error)
             except Exception:
-                log.exception("the storage could not be looked at")
-                self.storage_error = "the storage cannot be used now"
+                log.exception("the storage check failed")
+                self.storage_error = "the storage is not available"
             await asyncio.sleep(STORAGE_SECONDS)
 
     async def _webhooks(self) -> None:
@@ -569,7 +571,7 @@ class Service:
                 days = dict(job_days=self.settings.job_days, upload_days=self.settings.upload_days)
                 await asyncio.to_thread(self.queue.expire, **days)
             except Exception:
-                log.exception("tidying failed")
+                log.exception("the cleanup failed")
 
     def _keep(self, work: Coroutine) -> asyncio.Task:
         task = asyncio.create_task(work)
@@ -579,7 +581,7 @@ class Service:
 
 
 def open_store(settings: Settings) -> Store:
-    """The store of sessions and jobs that the settings name. Raises BadConfig."""
+    """Open the configured store of sessions and jobs. Raises BadConfig."""
     if settings.database:
         return Store(settings.database, settings.blobs or settings.folder / "blobs")
     return Store(settings.folder, settings.blobs)
@@ -612,7 +614,7 @@ def shape_of(
 
 @lru_cache(4096)
 def output_size(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int] | None:
-    """(width, height) of the result of a shape (see `shape_of`); None where it cannot be."""
+    """(width, height) of the result of a shape (see `shape_of`); None if it is invalid."""
     own, size_spec, *_ = shape.split("|")
     try:
         width, height = own.split("x") if own else ("0", "0")
@@ -627,7 +629,7 @@ def output_size(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple[int, in
 
 @lru_cache(4096)
 def canvas_shape(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple:
-    """A shape with every size replaced by the canvas on which this model works; see `Editor`."""
+    """A shape with every size replaced by the model's canvas for it; see `Editor`."""
     own, size_spec, references, steps, guidance = shape.split("|")
 
     def size(text: str) -> tuple[int, int]:
@@ -642,5 +644,5 @@ def canvas_shape(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple:
         )
         shown = tuple(plan_edit(size(text), "match", sizes).canvas for text in references.split(",") if text)
     except (BadRequest, ValueError):
-        return (shape,)  # the editor will refuse it, alone
+        return (shape,)  # the editor will reject it, alone
     return bool(own), plan.canvas, shown, steps, guidance
