@@ -144,7 +144,7 @@ def test_a_picture_that_kills_its_worker_fails_alone(tmp_path):
     answer = json.loads(process.communicate()[0])
     assert process.returncode == 1 and answer["done"] == 5
     assert [(failure["output"], failure["reason"][:11]) for failure in answer["failed"]] == [
-        ("3.png", "the process")
+        ("3.png", "the worker ")
     ]
     for index in {*range(6)} - {3}:
         assert right(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png", seed=index)
@@ -175,7 +175,7 @@ def test_an_output_folder_holds_one_batch_and_one_process(folder, tmp_path):
             run(other, tmp_path / "out", TintEditor.load, model=model)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "p0.png").write_bytes(b"precious")
-    with pytest.raises(BadRequest, match="p0.png is there already"):
+    with pytest.raises(BadRequest, match="p0.png already exists"):
         run(tasks, tmp_path / "mine", TintEditor.load)
     assert (tmp_path / "mine" / "p0.png").read_bytes() == b"precious"
     (tmp_path / "other").mkdir()
@@ -246,8 +246,8 @@ def test_tables_are_read_with_their_types(tmp_path):
     [
         ({"prompt": "x"}, "line 1: a row needs a picture"),
         ({"picture": "a.png", "seed": "many"}, "line 1: seed must be a whole number, 0 to"),
-        ({"picture": "a.png", "box": "1,2,3"}, "line 1: box '1,2,3' is not X,Y,W,H"),
-        ({"picture": "a.png", "colour": "red"}, "no column 'colour'; there are picture, prompt"),
+        ({"picture": "a.png", "box": "1,2,3"}, "line 1: box must be X,Y,W,H, got '1,2,3'"),
+        ({"picture": "a.png", "colour": "red"}, "unknown column 'colour'; known columns are picture, prompt"),
         ({"picture": "a.png", "output": "../a.png"}, "'../a.png' is not a .png, .jpg or .webp name inside"),
         ({"picture": "a.png", "output": "/etc/a.png"}, "is not a .png"),
         ({"picture": "a.png", "output": "c:a.png"}, "is not a .png"),

@@ -293,7 +293,7 @@ def test_verify_tells_the_chain_and_what_does_not_fit(kontext_command, kid, stor
     code, _, errors = kontext_command("verify", path)
     assert code == 1 and "its checksum is wrong" in errors
     code, _, errors = kontext_command("verify", kid)
-    assert code == 1 and "no history and no signature" in errors
+    assert code == 1 and "neither a history nor a signature" in errors
     code, _, errors = kontext_command("verify", VICTIM)
     assert code == 1 and "not a picture" in errors
 

@@ -48,7 +48,7 @@ def test_a_saved_png_restores_its_chain_in_an_empty_store(session, tmp_path):
         assert restored.turns[1].settings == {"steps": 2, "box": [1, 2, 20, 20]}
         assert restored.turns[1].result_info["fingerprint"] == "f" * 64 and restored.turns[1].size == (48, 32)
         assert restored.picture.tobytes() == session.picture.tobytes() and restored.current.number == 2
-        with pytest.raises(NotFound, match="turn 1 is known from a file's history"):
+        with pytest.raises(NotFound, match="turn 1 comes from a file's history"):
             len(restored.undo().picture.size)
         assert other.check() == []
 
@@ -71,7 +71,7 @@ def test_a_picture_changed_by_another_program_is_not_restored(store, session, tm
     pixels = np.asarray(session.picture).copy()
     pixels[0, 0] ^= 1
     lying = encode(Image.fromarray(pixels), chain_of(session.history))
-    with pytest.raises(BadRequest, match="another program"):
+    with pytest.raises(BadRequest, match="pixels of this file were changed"):
         store.restore(lying)
     with pytest.raises(BadRequest, match="no history"):
         store.restore(session.save(path, strip=True))
