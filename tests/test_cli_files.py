@@ -54,8 +54,8 @@ def test_an_input_is_never_an_output(folder):
     Image.new("L", (70, 50), 255).save("mask.png")
     edit = ("edit", "kid.png", "red")
     for name in ("kid.png", "./kid.png", "out/../kid.png", "hard.png"):
-        assert "the picture that is edited would be lost" in refused(*edit, "-o", name)
-        assert "would be lost" in refused(*edit, "-o", "a.png", "--region", name, "--force")
+        assert "the input picture would be overwritten" in refused(*edit, "-o", name)
+        assert "would be overwritten" in refused(*edit, "-o", "a.png", "--region", name, "--force")
     for name in ("link.png", "mask.png"):
         refused(*edit, "-o", name)
     assert "an input" in refused(*edit, "-o", "mask.png", "--mask", "mask.png", "--force")
@@ -69,10 +69,10 @@ def test_an_input_is_never_an_output(folder):
 def test_a_file_that_exists_is_replaced_with_force_only(folder):
     Path("a.png").write_bytes(b"mine")
     os.symlink("nowhere", "dangling.png")
-    assert "exists already" in refused("edit", "kid.png", "red", "-o", "a.png")
-    assert "exists already" in refused("edit", "kid.png", "red", "-o", "dangling.png")
-    assert "exists already" in refused("generate", "red", "-o", "a.png")
-    assert "exists already" in refused("edit", "kid.png", "red", "-o", "b.png", "--cutout", "a.png")
+    assert "already exists" in refused("edit", "kid.png", "red", "-o", "a.png")
+    assert "already exists" in refused("edit", "kid.png", "red", "-o", "dangling.png")
+    assert "already exists" in refused("generate", "red", "-o", "a.png")
+    assert "already exists" in refused("edit", "kid.png", "red", "-o", "b.png", "--cutout", "a.png")
     Path("v-2.png").write_bytes(b"mine")
     assert "v-2.png: exists" in refused("edit", "kid.png", "red", "-o", "v.png", "--variants", 3)
     assert call("edit", "kid.png", "red", "-o", "a.png", "--force", *TINY).exit_code == 0
@@ -120,9 +120,9 @@ def test_several_pictures_and_patterns(folder):
     ]
     assert call("edit", "a.png", "b.png", "red", *TINY).exit_code == 0
     assert {"a-edited.png", "b-edited.png"} <= set(listing())
-    assert "need a folder" in refused("edit", "a.png", "b.png", "red", "-o", "c.png")
+    assert "need an existing folder" in refused("edit", "a.png", "b.png", "red", "-o", "c.png")
     assert "one picture" in refused("edit", "a.png", "b.png", "red", "--region", "c.png")
-    assert "none matches" in refused("edit", "x*.png", "red")
+    assert "no file matches" in refused("edit", "x*.png", "red")
     assert 'in quotes: "Make it ..."' in refused("edit", "kid.png", "Make", "it", "blue")
 
 
@@ -145,7 +145,7 @@ def test_pictures_from_and_to_a_pipe(folder):
     assert listing("out") == ["stdin-edited.png"]
     for arguments, said in (
         (["edit", "-", "red", "--json"], "cannot both go"),
-        (["generate", "red", "-o", "-", "--variants", "2"], "holds one picture"),
+        (["generate", "red", "-o", "-", "--variants", "2"], "can have only one picture"),
         (["edit", "-", "-", "red", "-o", "out"], "give it once"),
         (["edit", "kid.png", "red", "--ref", "-"], "only the picture to edit"),
     ):
@@ -166,7 +166,7 @@ def test_pictures_from_and_to_a_pipe(folder):
 )
 def test_addresses_are_refused_in_words(folder, arguments):
     done = call(*arguments)
-    assert done.exit_code == 1 and "an address, not a file; download it first" in done.stderr
+    assert done.exit_code == 1 and "a URL, not a file; download it first" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["-o", "--region", "--cutout"])

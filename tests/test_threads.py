@@ -134,7 +134,7 @@ def from_the_command_line(picture):
 def from_the_service(picture):
     from multiprocessing.connection import Connection
 
-    from kontext.server.worker import Work
+    from kontext.server.worker import JobPayload
 
     launched = launch("kontext.server.worker:load_editor", "nano", "cpu", 1)
     connection = Connection(launched.socket.detach())
@@ -142,7 +142,7 @@ def from_the_service(picture):
 
     def edit(seed):
         request = {"edit": {"prompt": "make it night", "seed": seed}}
-        connection.send(("run", [Work("one", request, {"picture": [picture.read_bytes()]})]))
+        connection.send(("run", [JobPayload("one", request, {"picture": [picture.read_bytes()]})]))
         while connection.recv()[0] != "results":
             pass
 

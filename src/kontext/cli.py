@@ -36,7 +36,7 @@ COMMANDS: dict[str, str] = {
     "serve": "Start the playground and the HTTP API.",
     "keys": "Make and revoke keys of the HTTP API.",
     "mcp": "Serve edits to programs that speak the Model Context Protocol.",
-    "verify": "Tell how a picture was made.",
+    "verify": "Show how a picture was made.",
     "weights": "Inspect, convert and quantize weights.",
     "world": "Look at the illustrated training world.",
     "train": "Train the networks.",

@@ -1,11 +1,11 @@
-"""Every error that a user can cause. One line each: what was given, what is allowed, what to do.
+"""Errors that users can cause. Messages are one line: what was given, what is allowed, what to do.
 
 The edges (command line, HTTP) turn these into exit codes and answers; nothing below them catches broadly.
 """
 
 
 class KontextError(Exception):
-    """Base of all errors meant for the person at the keyboard."""
+    """Base of all errors with a message for the user."""
 
     param: str | None = None
     """The argument at fault, where an API client needs its name."""
@@ -16,7 +16,7 @@ class BadPicture(KontextError):
 
 
 class BadRequest(KontextError):
-    """An argument that cannot be honoured."""
+    """An argument that is invalid or not supported."""
 
 
 class BadCheckpoint(KontextError):
@@ -40,20 +40,20 @@ class NotFound(KontextError):
 
 
 class Busy(KontextError):
-    """Somebody else holds what is needed now (a session opened twice, a full queue)."""
+    """A resource is in use (a session opened twice, a full queue)."""
 
 
 class Unavailable(Busy):
-    """The storage does not do its part now: no permission, a damaged or missing file, a locked database."""
+    """The storage is not usable now: no permission, a damaged or missing file, a locked database."""
 
 
 class NoSpace(Unavailable):
     """The storage is full."""
 
 
-class Stale(Busy):
-    """What a change builds on has itself been changed in the meantime; nothing was lost."""
+class Conflict(Busy):
+    """The state that a change is based on was changed concurrently; nothing was lost."""
 
 
 class Cancelled(KontextError):
-    """The person asked to stop; nothing was written."""
+    """The user cancelled; nothing was written."""

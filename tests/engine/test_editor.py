@@ -304,7 +304,7 @@ def test_a_session_judges_its_first_picture_alone(painting_editor, scene):
     session = painting_editor.open(scene)
     judged = []
     for turn in (session.edit("a square", seed=1), session.edit("a square", seed=2), *session.variants(2)):
-        judged.append(any("photograph" in one for one in turn.facts["warnings"]))
+        judged.append(any("photograph" in one for one in turn.result_info["warnings"]))
     assert judged == [True, False, False, False]
 
 

@@ -18,8 +18,8 @@ const { located } = await at('core/api.js');
 
 const turn = (id, parent, prompt, number) => ({ id, parent, prompt, number, kind: parent ? 'edit' : 'source', name: '', settings: {}, facts: {}, references: [] });
 const TURNS = [turn('a', null, '', 0), turn('b', 'a', 'blue', 1), turn('c', 'b', 'hat', 2), turn('d', 'a', 'red', 3)];
-const told = (turns = TURNS, more = {}) => ({ id: 's', name: 'kid', revision: 1, head: 'c', turns, jobs: [], ...more });
-const opened = () => state.withSession(state.initial(), told());
+const sessionResponse = (turns = TURNS, more = {}) => ({ id: 's', name: 'kid', revision: 1, head: 'c', turns, jobs: [], ...more });
+const opened = () => state.withSession(state.initial(), sessionResponse());
 const job = (id, parent, more = {}) => ({ id, session: 's', parent, kind: 'edit', state: 'queued', prompt: 'green', seed: 1, position: 1, step: 0, steps: 8, created: 5, ...more });
 
 test('a session starts at its head and knows the way there', () => {
@@ -63,7 +63,7 @@ test('the time to go follows from the pace of the steps so far', () => {
   assert.equal(now.jobs.j.left, null, 'one event has no pace');
   now = step(step(now, 1, 1000), 5, 3000);
   assert.equal(now.jobs.j.left, 7.5);
-  assert.equal(state.withSession(now, told(TURNS, { jobs: [job('j', 'c')] })).jobs.j.left, 7.5);
+  assert.equal(state.withSession(now, sessionResponse(TURNS, { jobs: [job('j', 'c')] })).jobs.j.left, 7.5);
 });
 
 test('events that overtake the answer to the request lose nothing', () => {
@@ -94,19 +94,19 @@ test('when one of several variants fails the next one still in work is shown', (
 
 test('loading the same session again keeps the place, unless the turn is gone', () => {
   const now = state.select(opened(), 'd');
-  assert.equal(state.withSession(now, told()).here, 'd');
-  assert.equal(state.withSession(now, told(TURNS.slice(0, 3))).here, 'c');
+  assert.equal(state.withSession(now, sessionResponse()).here, 'd');
+  assert.equal(state.withSession(now, sessionResponse(TURNS.slice(0, 3))).here, 'c');
 });
 
 test('an answer that others overtook changes nothing, and no turn heard of meanwhile is lost', () => {
   const named = TURNS.map((one) => (one.id === 'b' ? { ...one, name: 'a blue one' } : one));
-  let now = state.withSession(opened(), told(named, { revision: 3 }));
-  now = state.withSession(now, told(TURNS, { revision: 2 }));
+  let now = state.withSession(opened(), sessionResponse(named, { revision: 3 }));
+  now = state.withSession(now, sessionResponse(TURNS, { revision: 2 }));
   assert.equal(now.session.turns.b.name, 'a blue one');
   now = state.withEvent(state.withJobs(now, [job('j', 'c')]), 'done', { job: 'j', turn: turn('j', 'c', 'green', 4), revision: 5 });
-  now = state.withSession(now, told(named, { revision: 4 }));
+  now = state.withSession(now, sessionResponse(named, { revision: 4 }));
   assert.equal(now.here, 'j');
-  assert.equal(state.withSession(now, told(named, { revision: 6 })).here, 'c', 'what somebody deleted goes');
+  assert.equal(state.withSession(now, sessionResponse(named, { revision: 6 })).here, 'c', 'what somebody deleted goes');
 });
 
 test('deleting a turn takes what was made from it and goes to its parent', () => {
@@ -118,18 +118,18 @@ test('deleting a turn takes what was made from it and goes to its parent', () =>
 test('rows: one column for a conversation, one more for each branch, variants share a row', () => {
   const shape = (now) => tree.rows(now).map(({ depth, members }) => [depth, members.map((one) => one.id).join('')]);
   assert.deepEqual(shape(opened()), [[0, 'a'], [1, 'b'], [1, 'c'], [1, 'd']]);
-  const line = state.withSession(state.initial(), told(TURNS.slice(0, 3)));
+  const line = state.withSession(state.initial(), sessionResponse(TURNS.slice(0, 3)));
   assert.deepEqual(shape(line), [[0, 'a'], [0, 'b'], [0, 'c']]);
   const variants = [turn('a', null, '', 0), turn('b', 'a', 'blue', 1), turn('x', 'a', 'blue', 2), turn('y', 'x', 'hat', 3)];
-  assert.deepEqual(shape(state.withSession(state.initial(), told(variants, { head: 'y' }))), [[0, 'a'], [0, 'bx'], [0, 'y']]);
+  assert.deepEqual(shape(state.withSession(state.initial(), sessionResponse(variants, { head: 'y' }))), [[0, 'a'], [0, 'bx'], [0, 'y']]);
 });
 
 test('variants are flipped through in a ring', () => {
   const variants = [turn('a', null, '', 0), turn('b', 'a', 'blue', 1), turn('x', 'a', 'blue', 2), turn('d', 'a', 'red', 3)];
-  const now = state.withSession(state.initial(), told(variants, { head: 'b' }));
-  assert.equal(tree.neighbour(now, 1), 'x');
-  assert.equal(tree.neighbour(now, -1), 'x');
-  assert.equal(tree.neighbour(state.select(now, 'd'), 1), null);
+  const now = state.withSession(state.initial(), sessionResponse(variants, { head: 'b' }));
+  assert.equal(tree.neighbor(now, 1), 'x');
+  assert.equal(tree.neighbor(now, -1), 'x');
+  assert.equal(tree.neighbor(state.select(now, 'd'), 1), null);
 });
 
 test('a request holds what was asked and nothing else', () => {
@@ -209,7 +209,7 @@ test('an edit is a node of the tree while it is sent, and its jobs take its plac
   assert.equal(tree.node(taken, 'sending-1'), null);
   assert.equal(state.withJobs(state.select(sending, 'a'), [job('j', 'c')], 'sending-1').here, 'a', 'whoever looks elsewhere stays there');
   assert.equal(state.withoutJob(sending, 'sending-1').here, 'c');
-  assert.ok(state.withSession(sending, told()).jobs['sending-1'], 'it outlives a reload of the session');
+  assert.ok(state.withSession(sending, sessionResponse()).jobs['sending-1'], 'it outlives a reload of the session');
 });
 
 test('an edit that is done before the answer to its request is shown', () => {
@@ -257,7 +257,7 @@ test('a shared page holds its words as text', () => {
   assert.match(page, /&lt;script&gt;&quot;&amp;&#39;/);
 });
 
-test('words that ask for a change are told from those that describe', () => {
+test('words that ask for a change are sessionResponse from those that describe', () => {
   const asks = ['Make the hair blue', 'please remove the whale', '把头发染成蓝色', 'Change it', '去掉鲸鱼'];
   const describes = ['A pink monster', 'Makeup on a face', 'Turning wheels', '一只猫', 'Addis Ababa at night'];
   assert.deepEqual([...asks, ...describes].filter(words.looksLikeEdit), asks);
@@ -265,9 +265,9 @@ test('words that ask for a change are told from those that describe', () => {
 
 
 test('that a picture is a photograph is said of the first one only, without figures', () => {
-  const told = ['this looks like a photograph, and nano knows illustrations (it sees this one at 26 dB); expect little', 'other'];
-  assert.deepEqual(words.warningsFor(told, false), ['other']);
-  assert.deepEqual(words.warningsFor(told), ['this looks like a photograph, and nano knows illustrations; expect little', 'other']);
+  const sessionResponse = ['this looks like a photograph, and nano knows illustrations (it sees this one at 26 dB); expect little', 'other'];
+  assert.deepEqual(words.warningsFor(sessionResponse, false), ['other']);
+  assert.deepEqual(words.warningsFor(sessionResponse), ['this looks like a photograph, and nano knows illustrations; expect little', 'other']);
 });
 
 test('what is offered comes from the model, and from the page where nothing is known', () => {

@@ -224,7 +224,7 @@ def test_every_control_has_a_name_and_its_key(hand):
     )
     assert nameless == []
     for name, key in (
-        ("Undo: back to the turn before", "u"),
+        ("Undo: back to the previous turn", "u"),
         ("Compare", "c"),
         ("Download", "d"),
         ("Gallery", "h"),

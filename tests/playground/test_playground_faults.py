@@ -18,7 +18,7 @@ def test_server_gone_and_back(make_hand, start_server, tmp_path):
     page = hand.page
     hand.say("Make the shirt red")
     running.stop()
-    hand.told("The server does not answer")
+    hand.told("The server is not responding")
     hand.told("kontext serve")
     hand.picture("fault-server-gone")
     page.locator("#prompt").fill("Make the sign blue")
@@ -70,11 +70,11 @@ def test_refused_words_come_back_to_be_changed(make_hand, strict_server):
     hand = make_hand(strict_server.url).start()
     page = hand.page
     hand.say("Add a gorgonzola", wait=False)
-    hand.told("The edit was refused")
+    hand.told("The edit was rejected")
     hand.told("The prompt contains a word that this server does not accept")
-    hand.told("Say it in other words")
+    hand.told("Use other words")
     hand.picture("fault-refused")
-    page.get_by_role("button", name="Change the words").click()
+    page.get_by_role("button", name="Edit the prompt").click()
     assert page.locator("#prompt").input_value() == "Add a gorgonzola"
     assert hand.here() == "Original picture"
 
@@ -95,7 +95,7 @@ def test_too_large_a_picture_is_made_smaller_on_request(make_hand, strict_server
     hand.drop(drawing((800, 600)), "large.png")
     hand.told("This picture is too large")
     hand.told("0.5 megapixels")
-    page.get_by_role("button", name="Make it smaller and open it").click()
+    page.get_by_role("button", name="Scale it down and open it").click()
     page.locator(".doings").wait_for()
     width, height = map(int, re.findall(r"\d+", page.locator(".facts").text_content())[-2:])
     assert width * height <= 300_000 and abs(width / height - 4 / 3) < 0.02
@@ -131,7 +131,7 @@ def test_two_tabs_on_one_session_see_each_other(hand, make_hand):
 
 def test_lost_session_is_said_so(hand):
     hand.open().page.goto(hand.url + "/#0123456789abcdef")
-    hand.told("This is not there any more")
+    hand.told("This no longer exists")
     hand.page.locator(".opening h1").wait_for()
     hand.forgiving = True  # the 404
 

@@ -145,7 +145,7 @@ def test_shape_of_the_answer_is_drawn_and_exact(hand):
     page = hand.start().page
     page.locator("summary.setting").first.click()
     page.get_by_role("radio", name="16:9").check()
-    page.get_by_text("The answer will be 256 × 144 pixels.").wait_for()
+    page.get_by_text("The result will be 256 × 144 pixels.").wait_for()
     used = page.locator(".used").evaluate(
         "one => [one.style.left, one.style.top, one.style.width, one.style.height]"
     )
@@ -289,7 +289,7 @@ def test_two_turns_compared(hand):
     share = page.get_by_text(re.compile(r"of the pixels differ")).text_content()
     assert 8 < float(share.split(" ")[0]) < 18
     page.locator(".pick.b select").select_option(label="0 · Original picture")
-    page.get_by_text("Not one pixel differs").wait_for()
+    page.get_by_text("No pixels differ").wait_for()
 
 
 def test_picture_before_is_shown_while_one_holds(hand):
@@ -341,12 +341,12 @@ def test_region_and_lock_are_seen_at_work(hand):
     assert "100 % changed" in page.locator(".facts").inner_text()
     assert "untouched" not in page.locator(".facts").inner_text()
     hand.key("g")
-    hand.told("the whole picture was made anew")
+    hand.told("the whole picture was regenerated")
     page.locator("summary.setting").nth(2).click()
     page.get_by_label("Keep everything else").check()
     page.keyboard.press("Escape")
     hand.say("Change nothing")
-    assert "Nothing changed: say it in other words" in page.locator(".facts").inner_text()
+    assert "Nothing changed: try other words" in page.locator(".facts").inner_text()
 
 
 def test_picture_stays_where_it_is(hand):
@@ -401,7 +401,7 @@ def test_turns_are_renamed_reused_and_deleted(hand):
     page.get_by_label("Name of this turn").fill("red shirt")
     page.get_by_label("Name of this turn").press("Tab")
     page.get_by_role("treeitem", name="red shirt", include_hidden=True).wait_for()
-    page.get_by_role("button", name="Use everything again").click()
+    page.get_by_role("button", name="Use the prompt and settings again").click()
     page.locator("#prompt:focus").wait_for()
     assert page.locator("#prompt").input_value() == "Make the shirt red"
     assert hand.here() == "Original picture"
@@ -418,7 +418,7 @@ def test_words_go_back_to_the_first_picture(hand):
     hand.say("Make the shirt red")
     hand.say("Make the sign blue")
     hand.key("i")
-    page.get_by_role("button", name="Use the words on the first picture").click()
+    page.get_by_role("button", name="Use the prompt on the first picture").click()
     assert hand.here() == "Original picture"
     assert page.locator("#prompt").input_value() == "Make the sign blue"
 
@@ -431,7 +431,7 @@ def test_all_turns_are_done_to_another_picture(hand, drawing, tmp_path):
     (tmp_path / "other.png").write_bytes(drawing((120, 90)))
     hand.key("i")
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Do all this to another picture").click()
+        page.get_by_role("button", name="Apply all edits to another picture").click()
     chooser.value.set_files(tmp_path / "other.png")
     page.locator(".now b", has_text="Make the sign blue").wait_for()
     hand.until(f"location.hash.slice(1) !== '{first['id']}'")
@@ -460,7 +460,7 @@ def test_gallery_survives_a_reload_finds_opens_renames_and_deletes(hand):
     page.get_by_placeholder("Search by name").fill("zebra")
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name="Delete for good").click()
-    page.get_by_text("No session has that name.").wait_for()
+    page.get_by_text("No session has this name.").wait_for()
 
 
 def test_session_file_comes_back(hand, tmp_path):
@@ -490,7 +490,7 @@ def test_download_without_history_has_none(hand, tmp_path):
 
 def test_presets_select_what_is_to_be_filled_in(hand):
     page = hand.start().page
-    known = ["Change clothes", "Poster text", "Three views", "Background", "Style", "Add a thing"]
+    known = ["Change clothes", "Poster text", "Three views", "Background", "Style", "Add an object"]
     assert page.locator(".suggestions .chip").all_text_contents() == known
     page.get_by_role("button", name="Poster text").click()
     field = page.locator("#prompt")

@@ -154,7 +154,7 @@ def test_an_edit_that_does_not_reach_the_server_goes_again(hand):
     page.route("**/edits", lambda route: route.abort())
     page.locator("#prompt").fill("Make the shirt red")
     page.locator("#prompt").press("Enter")
-    hand.told("The server does not answer")
+    hand.told("The server is not responding")
     assert (
         hand.turns() == ["Original picture"] and page.locator("#prompt").input_value() == "Make the shirt red"
     )
@@ -191,7 +191,7 @@ def test_queue_lists_what_waits_and_stops_it_all(hand):
     page.locator(".count input[value='3']").check()
     hand.say("Make the shirt slowly red", wait=False)
     page.get_by_role("treeitem", name="Variant 3 of 3").wait_for()
-    page.get_by_role("button", name="Queue: 3 edits").click()
+    page.get_by_role("button", name="Queue: 3 active edits").click()
     assert page.locator(".jobs li").count() == 3
     hand.picture("queue")
     page.get_by_role("button", name="Stop all 3").click()
@@ -272,7 +272,7 @@ def test_the_shared_page_stands_alone_and_is_only_text_and_pictures(hand, make_h
     hand.say(words)
     hand.key("i")
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="Share as one page").click()
+        page.get_by_role("button", name="Share as a single page").click()
     file = tmp_path / "shared.html"
     waiting.value.save_as(file)
     page.keyboard.press("Escape")

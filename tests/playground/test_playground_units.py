@@ -43,20 +43,21 @@ def test_store_keeps_its_promises():
 @needs_node
 def test_sizes_shown_before_a_run_are_those_of_the_engine():
     native = [(1024, 1024), (1184, 880), (880, 1184), (1392, 752), (752, 1392), (1568, 672)]
-    wishes = ["match", "1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9", "5:7", "640x480"]
+    size_specs = ["match", "1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9", "5:7", "640x480"]
     originals = [(640, 480), (333, 777), (1001, 1001), (1920, 821), (97, 201)]
-    cases = [(wish, original) for wish in wishes for original in [*originals, None]]
+    cases = [(size_spec, original) for size_spec in size_specs for original in [*originals, None]]
     cases = [case for case in cases if case != ("match", None)]
     module = (PLAYGROUND / "core/sizes.js").as_uri()
     code = (
         f"const {{ outputSize }} = await import('{module}');"
         f"const [cases, native] = {json.dumps([cases, native])};"
-        "console.log(JSON.stringify(cases.map(([wish, original]) => outputSize(wish, original, native))));"
+        "const sizes = cases.map(([sizeSpec, original]) => outputSize(sizeSpec, original, native));"
+        "console.log(JSON.stringify(sizes));"
     )
     shown = json.loads(subprocess.check_output(["node", "--input-type=module", "-e", code], text=True))
-    for (wish, original), size in zip(cases, shown, strict=True):
-        plan = plan_edit(original, wish, native) if original else plan_generate(wish, native)
-        assert tuple(size) == plan.output, (wish, original)
+    for (size_spec, original), size in zip(cases, shown, strict=True):
+        plan = plan_edit(original, size_spec, native) if original else plan_generate(size_spec, native)
+        assert tuple(size) == plan.output, (size_spec, original)
 
 
 def locale(name: str) -> dict[str, str]:

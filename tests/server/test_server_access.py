@@ -294,7 +294,7 @@ def test_why_no_model_loads_is_told_to_strangers_without_places(start):
     server = start(model="broken", require_keys=True)
     until(lambda: server.http.get("/readyz").json()["state"] == "broken")
     for path in ("/readyz", "/api/capabilities"):
-        assert "log says why" in server.http.get(path).json()["trouble"]
+        assert "see the server's log" in server.http.get(path).json()["trouble"]
     server.stop()
 
 

@@ -139,4 +139,4 @@ def test_the_same_log_line_is_written_a_few_times_a_minute(monkeypatch):
     assert WINDOW_BYTES < sum(map(len, lines)) < WINDOW_BYTES + 20_000
     throttle._began -= 61
     log.warning("another minute")
-    assert lines[-1] == "another minute" and "lines like those before were left out" in lines[-2]
+    assert lines[-1] == "another minute" and "similar lines were suppressed" in lines[-2]

@@ -211,4 +211,4 @@ def test_the_second_server_on_a_port_says_so():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(BadConfig, match="choose another with --port"):
-            run(Settings(port=taken.getsockname()[1]), tell=print)
+            run(Settings(port=taken.getsockname()[1]), echo=print)

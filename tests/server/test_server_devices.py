@@ -12,14 +12,14 @@ from kontext.errors import DeviceUnavailable
 from kontext.server.errors import CannotLoad, WorkerDied
 from kontext.server.executor import make_workers
 from kontext.server.settings import Settings
-from kontext.server.worker import Failure, Station, Work, worker_device
+from kontext.server.worker import Failure, JobPayload, ModelHost, worker_device
 
 SUPPORT = Path(__file__).parents[1] / "support" / "device.py"
 
 
-def work(prompt="Make the hair blue", watched=False, **edit):
+def payload(prompt="Make the hair blue", watched=False, **edit):
     request = {"edit": {"prompt": prompt, "seed": 1, "steps": 2, **edit}}
-    return Work("one", request, {"picture": [png(noise((64, 64)))]}, watched)
+    return JobPayload("one", request, {"picture": [png(noise((64, 64)))]}, watched)
 
 
 def test_each_local_worker_runs_on_a_gpu_of_its_own(monkeypatch):
@@ -28,19 +28,19 @@ def test_each_local_worker_runs_on_a_gpu_of_its_own(monkeypatch):
 
     async def use():
         workers = make_workers(settings)
-        cards = await asyncio.gather(*(one.start() for one in workers))
+        infos = await asyncio.gather(*(one.start() for one in workers))
         told = []
         results = [
-            await one.run([work(watched=True, box=(4, 4, 20, 20))], lambda *step: told.append(step))
+            await one.run([payload(watched=True, box=(4, 4, 20, 20))], lambda *step: told.append(step))
             for one in workers
         ]
         prefilled = await workers[0].prefill(png(noise((48, 80))))
         for one in workers:
             await one.kill()
-        return cards, results, told, prefilled
+        return infos, results, told, prefilled
 
-    cards, results, told, prefilled = asyncio.run(use())
-    assert [card.name for card in cards] == ["tiny-random on cuda:0", "tiny-random on cuda:1"]
+    infos, results, told, prefilled = asyncio.run(use())
+    assert [model_info.name for model_info in infos] == ["tiny-random on cuda:0", "tiny-random on cuda:1"]
     assert [result.steps for (result,) in results] == [2, 2] and prefilled > 0
     assert all(step[3].startswith(b"\xff\xd8") for step in told), "previews"
 
@@ -83,17 +83,17 @@ def test_workers_on_a_machine_without_gpus_take_what_was_asked_for(monkeypatch):
 def test_a_gpu_that_failed_ends_the_worker_and_no_memory_does_not(monkeypatch):
     from kontext.errors import OutOfMemory
 
-    station = Station("kontext.server.worker:load_editor", "tiny-random", "cpu")
+    host = ModelHost("kontext.server.worker:load_editor", "tiny-random", "cpu")
     error = OutOfMemory("out of memory on cuda; try a smaller picture")
 
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(station.editor, "edit_batch", fail)
-    assert station.run([work()], print) == [Failure(str(error))]
+    monkeypatch.setattr(host.editor, "edit_batch", fail)
+    assert host.run([payload()], print) == [Failure(str(error))]
     error = DeviceUnavailable("device cuda failed")
     with pytest.raises(SystemExit):
-        station.run([work(), work()], print)
+        host.run([payload(), payload()], print)
 
 
 DIES = """
@@ -119,7 +119,7 @@ def test_the_service_notices_that_a_worker_lost_its_gpu(tmp_path):
         (worker,) = make_workers(settings)
         await worker.start()
         try:
-            await worker.run([work()], lambda *step: None)
+            await worker.run([payload()], lambda *step: None)
         finally:
             await worker.kill()
 

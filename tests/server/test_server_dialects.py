@@ -109,7 +109,7 @@ def test_without_a_picture_it_generates_at_the_aspect_asked_for(server):
     [
         ({"aspect_ratio": "3:1"}, "between 21:9 and 9:21"),
         ({"aspect_ratio": "1:0"}, "between 21:9 and 9:21"),
-        ({"aspect_ratio": "match_input_image"}, "leave aspect_ratio away"),
+        ({"aspect_ratio": "match_input_image"}, "omit aspect_ratio"),
         ({"aspect_ratio": "wide"}, "W:H"),
         ({"safety_tolerance": 7}, "less than or equal to 6"),
         ({"output_format": "gif"}, "jpeg"),

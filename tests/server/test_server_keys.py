@@ -29,7 +29,7 @@ def test_days_that_no_key_can_have_are_refused(keys, days):
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\x1b[31m", "x" * 201])
 def test_names_that_cannot_be_shown_are_refused(keys, name):
-    with pytest.raises(BadRequest, match="needs a name"):
+    with pytest.raises(BadRequest, match="name must be"):
         keys.make(name)
 
 
@@ -66,6 +66,6 @@ def test_the_commands_say_what_they_did(tmp_path):
     lines = {line.split()[-1]: line for line in call("list").splitlines()}
     day = time.strftime("%Y-%m-%d", time.localtime(made["expires"]))
     assert f"until {day}" in lines["anna"] and "no end" in lines["bert"]
-    assert call("credits", "anna", "7") == f"anna ({made['id']}) has 7 credits now\n"
-    assert call("revoke", "anna") == f"anna ({made['id']}) is revoked; servers refuse it within 5 seconds\n"
+    assert call("credits", "anna", "7") == f"anna ({made['id']}) now has 7 credits\n"
+    assert call("revoke", "anna") == f"anna ({made['id']}) is revoked; servers reject it within 5 seconds\n"
     assert "revoked" in call("list")

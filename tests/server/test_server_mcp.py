@@ -53,7 +53,7 @@ def test_the_official_client_edits_varies_and_reads_the_history(tmp_path):
             assert np.array_equal(np.asarray(picture), np.asarray(tint(noise(), "a hat", 5)[0]))
             assert facts["saved"] == [str(tmp_path / "hat.png")]
             twice = await client.call_tool("edit", wish)
-            assert "nothing is overwritten" in twice.content[0].text
+            assert "already exists" in twice.content[0].text
             wish = {"session": facts["session"], "count": 2, "seed": 8, "save_to": str(tmp_path / "帽.webp")}
             varied = await client.call_tool("vary", wish)
             assert len(varied.content) == 3
@@ -80,7 +80,7 @@ def test_the_official_client_edits_varies_and_reads_the_history(tmp_path):
         ("{folder}/x.gif", "must end with"),
         ("{folder}/x", "must end with"),
         ("{folder}/nowhere/x.png", "does not exist"),
-        ("{folder}/here.png", "nothing is overwritten"),
+        ("{folder}/here.png", "already exists"),
         ("", "must be the path"),
         (3, "must be the path"),
         ("a\0.png", "must be the path"),

@@ -63,7 +63,7 @@ def test_batches_hold_equal_shapes_and_a_blamed_job_runs_alone(store):
     assert [job.id for job in queue.claim(8)] == [other.id]
     held = queue.claim(8)
     assert [job.id for job in held] == [c.id]
-    queue.release(held, blame=True)
+    queue.requeue(held, count_attempt=True)
     submit(queue, shape="s")
     assert [job.id for job in queue.claim(8)] == [c.id]
 
@@ -71,14 +71,14 @@ def test_batches_hold_equal_shapes_and_a_blamed_job_runs_alone(store):
 def test_a_job_whose_worker_dies_fails_after_its_last_try(store):
     queue = Queue(store, max_attempts=2)
     submit(queue)
-    assert queue.release(queue.claim(1), blame=True) == []
-    failed = queue.release(queue.claim(1), blame=True)
+    assert queue.requeue(queue.claim(1), count_attempt=True) == []
+    failed = queue.requeue(queue.claim(1), count_attempt=True)
     assert [queue.get(job.id).state for job in failed] == ["failed"] and "2 times" in queue.get(
         failed[0].id
     ).error
     submit(queue)
     for _ in range(5):  # a stop of the service is nobody's fault
-        queue.release(queue.claim(1), blame=False)
+        queue.requeue(queue.claim(1), count_attempt=False)
     assert queue.claim(1)[0].attempts == 1
 
 
@@ -86,9 +86,9 @@ def test_what_a_dead_server_held_returns_and_its_late_answer_counts_for_nothing(
     dead, living = Queue(store, lease_seconds=2), Queue(store, lease_seconds=2)
     submit(dead)
     lost = dead.claim(1)[0]
-    assert living.beat() == ([], set()) and not living.claim(1)
+    assert living.heartbeat() == ([], set()) and not living.claim(1)
     time.sleep(2.1)
-    living.beat()
+    living.heartbeat()
     found = living.claim(1)[0]
     assert found.id == lost.id and found.attempts == 2
     assert not dead.finish(lost, "done") and living.finish(found, "done")

@@ -36,7 +36,7 @@ def plain(session):
         "prompt",
         "seed",
         "settings",
-        "facts",
+        "result_info",
         "pixels",
         "created",
         "visited",
@@ -84,23 +84,23 @@ def turn(which, /, **changes):
 
 WRONG_MANIFESTS = {
     "version": lambda found: {**found, "version": 2},
-    "is not that of a session": lambda found: {**found, "format": "kontext-chain"},
+    "is not a session manifest": lambda found: {**found, "format": "kontext-chain"},
     "exactly the keys of version 1": lambda found: {**found, "extra": 1},
-    "no turns": lambda found: {**found, "turns": []},
-    "no JSON": None,
-    "not exactly the keys": turn(1, extra=1),
-    "impossible prompt": turn(1, prompt=None),
-    "impossible settings": turn(1, settings={"__class__": 1}),
-    "impossible facts": turn(1, facts={"size": [1]}),
-    "impossible visited": turn(1, visited=-1),
-    "impossible blobs": turn(1, blobs={"picture": ["../../etc/passwd"]}),
-    "impossible number": turn(1, number="1"),
-    "no tree": turn(3, parent=7),
-    "no tree ": turn(3, parent=3),
-    "no tree  ": turn(0, parent=3),
-    "no tree   ": turn(3, parent=None),
-    "cannot be there": turn(3, kind="source"),
-    "not the one its turn describes": turn(1, pixels="0" * 64),
+    "1 to 10000 turns": lambda found: {**found, "turns": []},
+    "is not JSON": None,
+    "not have exactly the keys": turn(1, extra=1),
+    "invalid prompt": turn(1, prompt=None),
+    "invalid settings": turn(1, settings={"__class__": 1}),
+    "invalid facts": turn(1, facts={"size": [1]}),
+    "invalid visited": turn(1, visited=-1),
+    "invalid blobs": turn(1, blobs={"picture": ["../../etc/passwd"]}),
+    "invalid number": turn(1, number="1"),
+    "turn 3 does not have an earlier turn as its parent": turn(3, parent=7),
+    "not have an earlier turn as its parent": turn(3, parent=3),
+    "turn 0 does not have an earlier turn as its parent": turn(0, parent=3),
+    "earlier turn as its parent": turn(3, parent=None),
+    "not allowed there": turn(3, kind="source"),
+    "does not match its turn": turn(1, pixels="0" * 64),
 }
 
 
@@ -108,7 +108,7 @@ WRONG_MANIFESTS = {
 def test_wrong_manifests_are_refused(session, store, tmp_path, says):
     data = archive.save(session, tmp_path / "kid.kontext").read_bytes()
     before = store.sessions()
-    if says == "no JSON":
+    if says == "is not JSON":
         wrong = rezip(data, replace={"manifest.json": b"[" * 100_000})
     else:
         wrong = rezip(data, manifest=WRONG_MANIFESTS[says])
@@ -132,7 +132,7 @@ def test_strange_zips_are_refused(session, store, tmp_path, picture):
             rezip(data, drop=["manifest.json"]),
         ],
         "missing": [rezip(data, drop=[blob])],
-        "named by no turn": [rezip(data, add=[(f"blobs/{hashlib.sha256(other).hexdigest()}", other)])],
+        "not used by any turn": [rezip(data, add=[(f"blobs/{hashlib.sha256(other).hexdigest()}", other)])],
         "damaged": [rezip(data, replace={blob: other}), data[: len(data) // 2], b"", b"PK\3\4", data[:-30]],
         "damaged PNG": [
             rezip(
@@ -149,7 +149,7 @@ def test_strange_zips_are_refused(session, store, tmp_path, picture):
                 archive.load(store, wrong)
     with pytest.warns(UserWarning, match="Duplicate"):
         twice = rezip(data, add=[("manifest.json", b"{}")])
-    with pytest.raises(BadRequest, match="each once"):
+    with pytest.raises(BadRequest, match="distinct blobs"):
         archive.load(store, twice)
     with pytest.raises(NotFound):
         archive.load(store, tmp_path / "nothing.kontext")
@@ -164,11 +164,13 @@ def test_bombs_are_stopped_early(session, store, tmp_path, monkeypatch):
         archive.load(store, bomb.getvalue())
     data = archive.save(session, tmp_path / "kid.kontext").read_bytes()
     monkeypatch.setattr(archive, "MAX_BYTES", 1000)
-    with pytest.raises(BadRequest, match="says it holds more"):
+    with pytest.raises(BadRequest, match="declared to be more"):
         archive.load(store, data)
     monkeypatch.setattr(archive, "MAX_BYTES", 1 << 30)
     monkeypatch.setattr("kontext.session.pixels.MAX_PIXELS", 1000)
-    with pytest.raises(BadRequest, match=r"refused: a PNG of mode \w+, \(48, 32\)"):
+    with pytest.raises(
+        BadRequest, match=r"invalid: a stored PNG must be 8-bit RGB, RGBA or L, got \w+ \(48, 32\)"
+    ):
         archive.load(store, data)
 
 

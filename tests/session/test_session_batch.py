@@ -144,7 +144,7 @@ def test_a_picture_that_kills_its_worker_fails_alone(tmp_path):
     answer = json.loads(process.communicate()[0])
     assert process.returncode == 1 and answer["done"] == 5
     assert [(failure["output"], failure["reason"][:11]) for failure in answer["failed"]] == [
-        ("3.png", "the process")
+        ("3.png", "the worker ")
     ]
     for index in {*range(6)} - {3}:
         assert right(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png", seed=index)
@@ -171,16 +171,16 @@ def test_an_output_folder_holds_one_batch_and_one_process(folder, tmp_path):
     others = [(from_folder(folder, "red", {}, ".png", tmp_path), "nano"), (tasks, "dev")]
     others += [(from_folder(folder, "blue", {"seed": 1}, ".png", tmp_path), "nano")]
     for other, model in others:
-        with pytest.raises(BadRequest, match="made in another way"):
+        with pytest.raises(BadRequest, match="made with another"):
             run(other, tmp_path / "out", TintEditor.load, model=model)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "p0.png").write_bytes(b"precious")
-    with pytest.raises(BadRequest, match="p0.png is there already"):
+    with pytest.raises(BadRequest, match="p0.png already exists"):
         run(tasks, tmp_path / "mine", TintEditor.load)
     assert (tmp_path / "mine" / "p0.png").read_bytes() == b"precious"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / JOURNAL).write_bytes(b"no database at all, but long enough to be looked at" * 40)
-    with pytest.raises(BadRequest, match="no journal"):
+    with pytest.raises(BadRequest, match="not a batch journal"):
         run(tasks, tmp_path / "other", TintEditor.load)
 
 
@@ -207,7 +207,7 @@ def test_names_of_outputs_are_distinct_and_stay_inside(tmp_path):
         "b.png",
         "sub/a.png",
     ]
-    with pytest.raises(BadRequest, match="cannot go among the pictures"):
+    with pytest.raises(BadRequest, match="cannot be written among the source pictures"):
         from_folder(tmp_path, "blue", {}, ".png", tmp_path / "sub" / "..")
     with pytest.raises(BadRequest, match="PROMPT"):
         from_folder(tmp_path, "", {}, ".png", tmp_path / "out")
@@ -246,8 +246,8 @@ def test_tables_are_read_with_their_types(tmp_path):
     [
         ({"prompt": "x"}, "line 1: a row needs a picture"),
         ({"picture": "a.png", "seed": "many"}, "line 1: seed must be a whole number, 0 to"),
-        ({"picture": "a.png", "box": "1,2,3"}, "line 1: box '1,2,3' is not X,Y,W,H"),
-        ({"picture": "a.png", "colour": "red"}, "no column 'colour'; there are picture, prompt"),
+        ({"picture": "a.png", "box": "1,2,3"}, "line 1: box must be X,Y,W,H, got '1,2,3'"),
+        ({"picture": "a.png", "colour": "red"}, "unknown column 'colour'; known columns are picture, prompt"),
         ({"picture": "a.png", "output": "../a.png"}, "'../a.png' is not a .png, .jpg or .webp name inside"),
         ({"picture": "a.png", "output": "/etc/a.png"}, "is not a .png"),
         ({"picture": "a.png", "output": "c:a.png"}, "is not a .png"),

@@ -199,7 +199,7 @@ def test_a_session_goes_on_by_id_or_name_and_a_saved_png_with_its_turns(kontext_
     code, out, _ = kontext_command("chat", "--list")
     assert code == 0 and session in out and len(out.splitlines()) == 2
     for arguments, says in (
-        (["--session", "nobody"], "no session is called"),
+        (["--session", "nobody"], "no session matches"),
         ([], "give a PICTURE"),
         (["no.png"], "there is no such file"),
     ):
@@ -213,7 +213,7 @@ def test_a_session_moves_as_one_file_and_can_be_deleted(kontext_command, kid, tm
     assert [row["prompt"] for row in other[-1]["turns"]] == ["", "one", "two"] and other[-1]["current"] == 2
     (tmp_path / "bad.zip").write_bytes((tmp_path / "all.zip").read_bytes().replace(b"blobs/", b"../../"))
     code, _, errors = kontext_command("chat", tmp_path / "bad.zip")
-    assert code == 1 and "bad.zip is refused: its entries are not" in errors
+    assert code == 1 and "bad.zip is invalid: its entries must be" in errors
     assert kontext_command("chat", "--delete", begun[0]["session"])[0] == 0
     assert kontext_command("chat", "--list")[1] == ""
 
@@ -293,7 +293,7 @@ def test_verify_tells_the_chain_and_what_does_not_fit(kontext_command, kid, stor
     code, _, errors = kontext_command("verify", path)
     assert code == 1 and "its checksum is wrong" in errors
     code, _, errors = kontext_command("verify", kid)
-    assert code == 1 and "no history and no signature" in errors
+    assert code == 1 and "neither a history nor a signature" in errors
     code, _, errors = kontext_command("verify", VICTIM)
     assert code == 1 and "not a picture" in errors
 

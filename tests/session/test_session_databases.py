@@ -118,9 +118,9 @@ def test_wrong_places_are_refused_in_words(tmp_path):
     (tmp_path / "damaged" / "kontext.db").write_bytes(b"this is no database" * 100)
     wrong = {
         tmp_path / "file": "is a file",
-        tmp_path / "damaged": "not a database",
-        "sqlite:///x.db": "place for the pictures",
-        "nosuch://x": "no database can be reached",
+        tmp_path / "damaged": "not a usable database",
+        "sqlite:///x.db": "location for the pictures",
+        "nosuch://x": "cannot connect to the database",
     }
     for place, says in wrong.items():
         with pytest.raises(BadConfig, match=says):

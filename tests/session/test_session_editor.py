@@ -30,7 +30,7 @@ def test_a_session_with_an_editor_repeats_and_locks(real_editor, picture, tmp_pa
     outside = np.ones((32, 48), bool)
     outside[4:20, 4:24] = False
     assert np.array_equal(np.asarray(turn.picture)[outside], np.asarray(picture)[outside])
-    assert turn.facts["fingerprint"] == real_editor.model.fingerprint and turn.facts["steps"] == 2
+    assert turn.result_info["fingerprint"] == real_editor.model.fingerprint and turn.result_info["steps"] == 2
     session.undo()
     again = session.edit(turn.prompt, seed=turn.seed, **session.recipe(turn))
     assert again.pixels == turn.pixels

@@ -14,7 +14,7 @@ from kontext.engine import pictures
 from kontext.errors import BadPicture, BadRequest, NotFound
 from kontext.session import Store, provenance
 from kontext.session.pixels import digest, to_png
-from kontext.session.provenance import KEY, chain_of, continued, encode, parse_chain, read_chain, texts
+from kontext.session.provenance import KEY, chain_of, encode, extend_history, parse_chain, read_chain, texts
 
 GPS = 0x8825
 
@@ -46,9 +46,9 @@ def test_a_saved_png_restores_its_chain_in_an_empty_store(session, tmp_path):
         assert [turn.prompt for turn in restored.turns] == [turn.prompt for turn in session.turns]
         assert [turn.seed for turn in restored.turns] == [None, 1, 2]
         assert restored.turns[1].settings == {"steps": 2, "box": [1, 2, 20, 20]}
-        assert restored.turns[1].facts["fingerprint"] == "f" * 64 and restored.turns[1].size == (48, 32)
+        assert restored.turns[1].result_info["fingerprint"] == "f" * 64 and restored.turns[1].size == (48, 32)
         assert restored.picture.tobytes() == session.picture.tobytes() and restored.current.number == 2
-        with pytest.raises(NotFound, match="turn 1 is known from a file's history"):
+        with pytest.raises(NotFound, match="turn 1 comes from a file's history"):
             len(restored.undo().picture.size)
         assert other.check() == []
 
@@ -71,7 +71,7 @@ def test_a_picture_changed_by_another_program_is_not_restored(store, session, tm
     pixels = np.asarray(session.picture).copy()
     pixels[0, 0] ^= 1
     lying = encode(Image.fromarray(pixels), chain_of(session.history))
-    with pytest.raises(BadRequest, match="another program"):
+    with pytest.raises(BadRequest, match="pixels of this file were changed"):
         store.restore(lying)
     with pytest.raises(BadRequest, match="no history"):
         store.restore(session.save(path, strip=True))
@@ -132,26 +132,26 @@ def test_an_edit_of_a_saved_file_continues_its_chain(session, editor, tmp_path):
     path = session.save(tmp_path / "kid.png")
     result = editor.edit(pictures.load(path).whole, "third", seed=3)
     result.settings = {"size": "match", "box": None, "lock": True, "canvas": [1, 2], "fingerprint": "a" * 64}
-    chain = continued(path, result)
-    assert [link.prompt for link in chain][1::2] == ["Make the hair blue", "third"]
+    chain = extend_history(path, result)
+    assert [entry.prompt for entry in chain][1::2] == ["Make the hair blue", "third"]
     assert chain[-1].settings == {"size": "match", "lock": True} and chain[-1].fingerprint == "a" * 64
     assert read_chain(encode(result.picture, chain)) == chain
     stranger = tmp_path / "stranger.png"
     session.picture.rotate(90, expand=True).save(stranger)
-    assert [link.kind for link in continued(stranger, result)] == ["source", "edit"]
-    assert [link.kind for link in continued(None, result)] == ["generate"]
+    assert [entry.kind for entry in extend_history(stranger, result)] == ["source", "edit"]
+    assert [entry.kind for entry in extend_history(None, result)] == ["generate"]
 
 
 def test_a_very_long_chain_keeps_its_newest_turns(session):
     first, *rest = chain_of(session.history)
-    links = [first]
+    entries = [first]
     for number in range(2500):
-        links.append(
+        entries.append(
             type(first)(
-                **{**vars(rest[0]), "id": f"{number:x}", "parent": links[-1].id, "prompt": str(number)}
+                **{**vars(rest[0]), "id": f"{number:x}", "parent": entries[-1].id, "prompt": str(number)}
             )
         )
-    kept = parse_chain(texts(links)[KEY])
+    kept = parse_chain(texts(entries)[KEY])
     assert 500 < len(kept) <= provenance.MAX_TURNS and kept[-1].prompt == "2499" and kept[0].kind == "source"
 
 
@@ -237,7 +237,7 @@ def test_hostile_chunks_are_refused(session, picture):
     whole = with_text(plain, good)
     with pytest.raises(BadPicture, match="checksum"):
         read_chain(whole.replace(b"blue", b"pink"))
-    with pytest.raises(BadPicture, match="cut short"):
+    with pytest.raises(BadPicture, match="truncated"):
         read_chain(whole[: whole.index(KEY.encode()) + 50])
     assert read_chain(plain) == [] and read_chain(b"no picture") == []
 

@@ -43,7 +43,9 @@ def test_a_turn_says_how_it_was_made_and_can_be_made_again(store, editor, pictur
     turn = store.open(session.id).current
     assert (turn.prompt, turn.seed, turn.settings) == ("a", 3, {"steps": 2, "box": [1, 2, 3, 4]})
     assert (
-        turn.facts["model"] == "tint" and turn.facts["fingerprint"] == "f" * 64 and turn.size == picture.size
+        turn.result_info["model"] == "tint"
+        and turn.result_info["fingerprint"] == "f" * 64
+        and turn.size == picture.size
     )
     assert (
         len(turn.references) == 2
@@ -71,7 +73,7 @@ def test_what_cannot_be_done_is_said(store, editor, picture):
     for wrong in (session.undo, session.redo, lambda: session.delete(0), lambda: session.variants(2)):
         with pytest.raises(BadRequest):
             wrong()
-    with pytest.raises(BadRequest, match="65 variants; 1 to 64"):
+    with pytest.raises(BadRequest, match="variants must be 1 to 64, got 65"):
         session.variants(65, "a")
     with pytest.raises(NotFound, match="no turn 9 in this session; its turns are 0"):
         session.goto(9)
@@ -308,7 +310,7 @@ def test_a_long_chain_of_turns_can_be_deleted(store):
         )
         for number in range(1500)  # SQLite lets 1000 deletions follow from one another
     ]
-    session = store.plant(rows, name="long", owner="", editor=None)
+    session = store.insert_tree(rows, name="long", owner="", editor=None)
     assert len(session.delete(1)) == 1499 and len(session.turns) == 1
-    store.delete(store.plant(rows, name="long", owner="", editor=None).id)
+    store.delete(store.insert_tree(rows, name="long", owner="", editor=None).id)
     assert [one.id for one in store.sessions()] == [session.id]

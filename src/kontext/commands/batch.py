@@ -1,4 +1,4 @@
-"""`kontext batch FOLDER|TABLE PROMPT -o FOLDER`: many pictures; run again to go on."""
+"""`kontext batch FOLDER|TABLE PROMPT -o FOLDER`: edit many pictures; run it again to resume."""
 
 from __future__ import annotations
 
@@ -30,37 +30,39 @@ def batch(
     ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="Where the results go.", metavar="FOLDER", show_default=False),
+        typer.Option("-o", "--output", help="Output folder.", metavar="FOLDER", show_default=False),
     ],
     prompt: Annotated[
-        str, typer.Argument(help="What to change in each.", metavar="PROMPT", show_default=False)
+        str, typer.Argument(help="What to change in each picture.", metavar="PROMPT", show_default=False)
     ] = "",
-    workers: Annotated[int, typer.Option(help="Processes, each with its own model.", min=1, metavar="N")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Worker processes, each with its own model.", min=1, metavar="N")
+    ] = 1,
     format: Annotated[str, typer.Option(help="png, jpg or webp.", metavar="FORMAT")] = "png",
     seed: options.Seed = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     size: Annotated[str, typer.Option(help="match, WxH or W:H.", metavar="SIZE")] = "match",
     lock: Annotated[
-        bool, typer.Option("--lock/--no-lock", help="Keep the original pixels where nothing changed.")
+        bool, typer.Option("--lock/--no-lock", help="Keep the original pixels outside the edit.")
     ] = True,
     sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
     model: options.Model = "nano",
     device: options.Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
-    """Edit many pictures. Those that fail are named (exit code 1) and tried again by a next run."""
+    """Edit many pictures. Failures are listed (exit code 1) and retried by the next run."""
     from kontext.errors import BadRequest
     from kontext.session.batch import Progress, run
     from kontext.session.tasks import from_folder, from_table
 
     ending = "." + format.removeprefix(".").lower()
     if ending not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise BadRequest(f"format {format!r}; allowed are png, jpg and webp")
+        raise BadRequest(f"format must be png, jpg or webp, got {format!r}")
     if sign:
         from kontext.session.signing import own_identity
 
-        own_identity()  # made once, before the workers start; says here when the extra is missing
+        own_identity()  # created once before the workers start, and fails early if the extra is missing
     given = {"seed": seed, "steps": steps, "guidance": guidance, "size": size, "lock": lock}
     settings = {key: value for key, value in given.items() if value is not None}
     if source.is_dir():
@@ -89,7 +91,7 @@ def batch(
     try:
         progress = run(tasks, output, load, model=model, workers=workers, sign=sign, on_progress=show)
     except KeyboardInterrupt:
-        say("stopped; run the same command again to go on", err=True)
+        say("stopped; run the same command again to resume", err=True)
         raise typer.Exit(1) from None
     seconds = time.monotonic() - start
     if live:
@@ -98,7 +100,7 @@ def batch(
         answer = {"output": str(output), "seconds": round(seconds, 3), **asdict(progress)}
         say_json(answer)
     else:
-        earlier = f" ({progress.before} of them by earlier runs)" if progress.before else ""
+        earlier = f" ({progress.before} by earlier runs)" if progress.before else ""
         failed = f", {len(progress.failed)} failed" if progress.failed else ""
         say(f"{progress.done} of {progress.total} pictures are in {output}{earlier}{failed}, {seconds:.1f} s")
     raise typer.Exit(1 if progress.failed else 0)

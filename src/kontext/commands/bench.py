@@ -386,14 +386,14 @@ def _run(
 
     if resume and report is None:
         raise BadRequest("--resume needs --report DIR, where the run lies")
-    facts = {"suite": suite, "model": model, "items version": VERSION, "kontext": __version__}
+    info = {"suite": suite, "model": model, "items version": VERSION, "kontext": __version__}
     if editor is not None:
-        facts["fingerprint"] = editor.model.fingerprint
+        info["fingerprint"] = editor.model.fingerprint
     if report is not None:
-        with Run(report / suite, facts | settings, resume) as run:
+        with Run(report / suite, info | settings, resume) as run:
             yield run
         return
-    with tempfile.TemporaryDirectory() as folder, Run(Path(folder), facts | settings) as run:
+    with tempfile.TemporaryDirectory() as folder, Run(Path(folder), info | settings) as run:
         yield run
 
 

@@ -101,8 +101,9 @@ def start(store: Any, path: Any) -> Session:
 
 
 class Chat:
-    """The conversation: lines in, answers out. `answer(text, facts)` tells the person one thing, in one or
-    several lines.
+    """The conversation: lines in, answers out.
+
+    `answer(text, result_info)` prints one answer of one or several lines, or its fields as JSON.
     """
 
     def __init__(
@@ -156,22 +157,29 @@ class Chat:
             self.session.editor.prefill(self.session.picture, background=True)
 
     def tell_turn(self, turn: Turn, before: str = "") -> None:
-        facts = {"turn": turn.number, "session": self.session.id, "prompt": turn.prompt, "seed": turn.seed}
-        facts |= {"parent": parent.number if (parent := self.session.tree.parent(turn)) else None}
-        facts |= {key: turn.facts.get(key) for key in ("size", "steps", "changed_fraction", "warnings")}
+        result_info = {
+            "turn": turn.number,
+            "session": self.session.id,
+            "prompt": turn.prompt,
+            "seed": turn.seed,
+        }
+        result_info |= {"parent": parent.number if (parent := self.session.tree.parent(turn)) else None}
+        result_info |= {
+            key: turn.result_info.get(key) for key in ("size", "steps", "changed_fraction", "warnings")
+        }
         words = [f"{turn.size[0]}x{turn.size[1]}"]
         if turn.seed is not None:
             words.append(f"seed {turn.seed}")
-        if turn.facts.get("changed_fraction") is not None and turn.kind != "generate":
-            words.append(f"{turn.facts['changed_fraction']:.0%} changed")
-        if seconds := turn.facts.get("seconds", {}).get("total"):
+        if turn.result_info.get("changed_fraction") is not None and turn.kind != "generate":
+            words.append(f"{turn.result_info['changed_fraction']:.0%} changed")
+        if seconds := turn.result_info.get("seconds", {}).get("total"):
             words.append(f"{seconds:.1f} s")
         self.answer(
             [
                 f"{before}turn {turn.number}: {turn.prompt or self.session.name}  ({', '.join(words)})",
-                *(f"warning: {warning}" for warning in turn.facts.get("warnings", ())),
+                *(f"warning: {warning}" for warning in turn.result_info.get("warnings", ())),
             ],
-            facts,
+            result_info,
         )
 
     # The commands; the first line of each says what it does, in /help.
@@ -203,8 +211,8 @@ class Chat:
 
     def do_delete(self, rest: str) -> None:
         """/delete N           delete turn N with everything made from it"""
-        gone = self.session.delete(_whole(rest, "/delete 3"))
-        self.answer(f"deleted {len(gone)} turns", {"deleted": [turn.number for turn in gone]})
+        deleted = self.session.delete(_whole(rest, "/delete 3"))
+        self.answer(f"deleted {len(deleted)} turns", {"deleted": [turn.number for turn in deleted]})
         self.tell_turn(self.session.current)
 
     def do_rename(self, rest: str) -> None:
@@ -363,12 +371,12 @@ def _whole(text: str, example: str) -> int:
         raise BadRequest(f"{text!r} is not a whole number; such as {example}") from None
 
 
-def _answer_words(text: str | Sequence[str], facts: dict[str, Any]) -> None:
+def _answer_words(text: str | Sequence[str], result_info: dict[str, Any]) -> None:
     say(*([text] if isinstance(text, str) else text))
 
 
-def _answer_json(text: str | Sequence[str], facts: dict[str, Any]) -> None:
-    say_json(facts)
+def _answer_json(text: str | Sequence[str], result_info: dict[str, Any]) -> None:
+    say_json(result_info)
 
 
 def _lines(folder: Path) -> Iterator[str]:

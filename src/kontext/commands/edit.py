@@ -19,7 +19,7 @@ def edit(
     picture: Annotated[
         list[str],
         typer.Argument(
-            help="The picture to edit; several, patterns, or - for standard input.",
+            help="The pictures to edit: files, patterns, or - for standard input.",
             metavar="PICTURE",
             show_default=False,
         ),
@@ -32,23 +32,25 @@ def edit(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     size: Annotated[str, typer.Option(help="match, WxH or W:H.", metavar="SIZE")] = "match",
-    box: Annotated[str | None, typer.Option(help="Edit only here, in pixels.", metavar="X,Y,W,H")] = None,
-    mask: Annotated[str | None, typer.Option(help="Edit only where this is white.", metavar="FILE")] = None,
+    box: Annotated[str | None, typer.Option(help="Edit only this box, in pixels.", metavar="X,Y,W,H")] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="Edit only where this mask is white.", metavar="FILE")
+    ] = None,
     markup: Annotated[
         str | None, typer.Option(help="Transparent overlay drawn over the picture.", metavar="FILE")
     ] = None,
     lock: Annotated[
-        bool, typer.Option("--lock/--no-lock", help="Keep the original pixels where nothing changed.")
+        bool, typer.Option("--lock/--no-lock", help="Keep the original pixels outside the edit.")
     ] = True,
     regions: Annotated[
-        bool, typer.Option("--regions/--no-regions", help="Compute only where something changes.")
+        bool, typer.Option("--regions/--no-regions", help="Compute only the regions that change.")
     ] = True,
     variants: options.Variants = 1,
     region: Annotated[
-        Path | None, typer.Option(help="Save where the edit acted, as a mask.", metavar="FILE")
+        Path | None, typer.Option(help="Save the edited region as a mask.", metavar="FILE")
     ] = None,
     cutout: Annotated[
-        Path | None, typer.Option(help="Save the changed part alone, on transparency.", metavar="FILE")
+        Path | None, typer.Option(help="Save the changed part on a transparent background.", metavar="FILE")
     ] = None,
     model: options.Model = "nano",
     lora: options.Lora = None,
@@ -56,7 +58,7 @@ def edit(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Change a picture by a sentence; what the sentence does not name stays as it is.
+    """Edit a picture by a text instruction; what it does not mention stays unchanged.
 
     Without -o the result is PICTURE-edited.png beside the picture (standard output for -); a name in use is
     never taken: PICTURE-edited-2.png, and so on. Variants are NAME-1.png, NAME-2.png, and so on.
@@ -69,12 +71,12 @@ def edit(
 
     check_variants(variants)
     if (region or cutout) and not lock:
-        raise BadRequest("--region and --cutout need the lock; leave --no-lock away")
+        raise BadRequest("--region and --cutout need the lock; omit --no-lock")
     found = inputs.sources(picture)
     if len(found) > 1 and (region or cutout):
-        raise BadRequest("--region and --cutout go with one picture; edit the pictures one by one")
+        raise BadRequest("--region and --cutout need a single picture; edit the pictures one by one")
     if len(found) > 1 and output and not Path(output).is_dir():
-        raise BadRequest(f"{output}: several pictures need a folder that exists; give -o FOLDER")
+        raise BadRequest(f"{output}: several pictures need an existing folder; give -o FOLDER")
     if as_json and (output == STDOUT or (output is None and found[0].path is None)):
         raise BadRequest("--json and the picture cannot both go to standard output; give -o FILE")
 
@@ -92,7 +94,7 @@ def edit(
     }
     taken: set[str] = set()
     work = []
-    for source in found:  # whatever can be refused is refused before the weights are read
+    for source in found:  # validate everything before loading the weights
         here = source.path or Path("stdin.png")
         outputs = Outputs(
             output or (STDOUT if source.path is None else None),

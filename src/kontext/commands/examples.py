@@ -1,4 +1,4 @@
-"""`kontext examples [FOLDER]`: pictures to try the other commands on, under the names that README uses."""
+"""`kontext examples [FOLDER]`: example pictures under the names used in the README."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FILES: dict[str, str] = {
     **{f"pairs/{name}_after.png": f"pairs/{name}.png" for name in ("cake", "stage", "whale")},
     **{f"pairs/{name}.txt": "pairs/knit.txt" for name in ("cake", "stage", "whale")},
 }
-"""What is written: name -> picture of the package."""
+"""The files to write: name -> picture of the package."""
 
 
 @app.command()
 def examples(
     folder: Annotated[
-        Path, typer.Argument(help="Where to write them; made if it is not there.", metavar="FOLDER")
+        Path, typer.Argument(help="Output folder, created if missing.", metavar="FOLDER")
     ] = Path("."),
     force: options.Force = False,
     as_json: options.Json = False,

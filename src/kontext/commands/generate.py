@@ -1,4 +1,4 @@
-"""`kontext generate PROMPT`: a picture from words, from the command line."""
+"""`kontext generate PROMPT`: generate a picture from text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to show.", metavar="PROMPT", show_default=False)],
+    prompt: Annotated[str, typer.Argument(help="What to generate.", metavar="PROMPT", show_default=False)],
     output: options.Output = None,
     force: options.Force = False,
     reference: options.Reference = None,
@@ -32,7 +32,7 @@ def generate(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Make a picture from words.
+    """Generate a picture from text.
 
     Without -o the result is generated.png here; a name in use is never taken: generated-2.png, and so on.
     Variants are NAME-1.png, NAME-2.png, and so on.

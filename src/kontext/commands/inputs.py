@@ -18,16 +18,16 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Source:
-    """A picture to edit."""
+    """An input picture."""
 
     name: str
-    """What messages call it, and where its default output lies: a path, or - for standard input."""
+    """Its name in messages and for the default output: a path, or - for standard input."""
     data: bytes | None = None
-    """The file as read from standard input; None: it is read from the path when it is needed."""
+    """The bytes read from standard input; None: the path is read when needed."""
 
     @property
     def given(self) -> str | bytes:
-        """What the editor reads."""
+        """The path or bytes to pass to the editor."""
         return self.name if self.data is None else self.data
 
     @property
@@ -46,10 +46,10 @@ def sources(names: Sequence[str]) -> list[Source]:
             found.append(Source(name, _standard_input()))
             continue
         check_file_name(name)
-        if glob.has_magic(name) and not Path(name).exists():  # the shell of Windows expands none
+        if glob.has_magic(name) and not Path(name).exists():  # the Windows shell does not expand patterns
             matches = sorted(path for path in glob.glob(name) if Path(path).is_file())
             if not matches:
-                raise NotFound(f"{name}: there is no such file, and none matches it as a pattern")
+                raise NotFound(f"{name}: no such file, and no file matches the pattern")
             found += map(Source, matches)
         elif not Path(name).exists():
             hint = f"; put the prompt in quotes: {_sentence(names)}" if len(names) > 1 else ""
@@ -57,7 +57,7 @@ def sources(names: Sequence[str]) -> list[Source]:
         else:
             found.append(Source(name))
     if sum(source.name == STDIN for source in found) > 1:
-        raise BadRequest("standard input (-) holds one picture; give it once")
+        raise BadRequest("standard input (-) has only one picture; give it once")
     return list({source.name: source for source in found}.values())
 
 
@@ -72,11 +72,11 @@ def files(names: Iterable[str] | None) -> list[str]:
 
 
 def check_file_name(name: str) -> None:
-    """Raise BadRequest for an address or a folder where a picture file is expected."""
-    address = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+:)/+", name)  # a Path has lost one of the two slashes
+    """Raise BadRequest for a URL or a folder where a picture file is expected."""
+    address = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+:)/+", name)  # Path removes one of the two slashes
     if address and not Path(name).exists():
         shown = f"{address[1]}//{name[address.end() :]}"
-        raise BadRequest(f"{shown}: an address, not a file; download it first, such as with curl -LO")
+        raise BadRequest(f"{shown}: a URL, not a file; download it first, for example with curl -LO")
     if Path(name).is_dir():
         raise BadPicture(f"{name}: a folder, not a picture; kontext batch edits all pictures of a folder")
 
@@ -89,5 +89,5 @@ def _standard_input() -> bytes:
     if sys.stdin is None or sys.stdin.closed:
         raise BadRequest("standard input is closed; pipe a picture into it, or give a file")
     if sys.stdin.isatty():
-        raise BadRequest("standard input is the keyboard; pipe a picture into it, or give a file")
+        raise BadRequest("standard input is a terminal; pipe a picture into it, or give a file")
     return sys.stdin.buffer.read()

@@ -1,4 +1,4 @@
-"""`kontext keys`: make, list, change and revoke keys of the HTTP API."""
+"""`kontext keys`: create, list, change and revoke API keys."""
 
 from __future__ import annotations
 
@@ -16,36 +16,42 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=T
 
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="The folder given to serve.", metavar="DIR", envvar="KONTEXT_HOME"),
+    typer.Option("--data", help="The data folder of the server.", metavar="DIR", envvar="KONTEXT_HOME"),
 ]
-Database = Annotated[str | None, typer.Option("--database", help="The URL given to serve.", metavar="URL")]
-KeyName = Annotated[str, typer.Argument(help="Name, id or first letters.", metavar="KEY", show_default=False)]
+Database = Annotated[
+    str | None, typer.Option("--database", help="The database URL of the server.", metavar="URL")
+]
+KeyName = Annotated[
+    str, typer.Argument(help="Name, id or first characters.", metavar="KEY", show_default=False)
+]
 
 
 @app.callback()
 def keys() -> None:
-    """Make and revoke keys of the HTTP API."""
+    """Create and revoke API keys."""
 
 
 @app.command()
 def make(
-    name: Annotated[str, typer.Argument(help="For whom it is.", metavar="NAME", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="A name for the key, such as its user.", metavar="NAME", show_default=False)
+    ],
     scope: Annotated[
-        list[str] | None, typer.Option(help="read, edit or metrics; several times.", metavar="SCOPE")
+        list[str] | None, typer.Option(help="read, edit or metrics; repeatable.", metavar="SCOPE")
     ] = None,
-    rate: Annotated[int | None, typer.Option(help="Requests a minute.", min=1, metavar="N")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Jobs at a time.", min=1, metavar="N")] = None,
+    rate: Annotated[int | None, typer.Option(help="Requests per minute.", min=1, metavar="N")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Maximum active jobs.", min=1, metavar="N")] = None,
     credits: Annotated[
-        float | None, typer.Option(help="Credits to spend; default: no limit.", min=0, metavar="C")
+        float | None, typer.Option(help="Credits; default: unlimited.", min=0, metavar="C")
     ] = None,
     days: Annotated[
-        float | None, typer.Option(help="How long it is good; default: no end.", metavar="D")
+        float | None, typer.Option(help="Days until it expires; default: never.", metavar="D")
     ] = None,
     data: Data = None,
     database: Database = None,
     as_json: options.Json = False,
 ) -> None:
-    """Make a key; it is shown this one time."""
+    """Create a key; its text is shown only once."""
     key, text = _keys(data, database).make(
         name,
         scopes=scope or ("read", "edit"),
@@ -62,7 +68,7 @@ def make(
 
 @app.command("list")
 def listing(data: Data = None, database: Database = None, as_json: options.Json = False) -> None:
-    """All keys, without their texts."""
+    """List all keys, without their texts."""
     found = _keys(data, database).all()
     if as_json:
         say_json([asdict(key) for key in found])
@@ -78,17 +84,17 @@ def listing(data: Data = None, database: Database = None, as_json: options.Json 
 
 @app.command()
 def revoke(name: KeyName, data: Data = None, database: Database = None) -> None:
-    """Make a key useless; servers notice within seconds."""
+    """Revoke a key; servers reject it within seconds."""
     found = _keys(data, database)
     key = found.find(name)
     found.change(key, revoked=True)
-    say(f"{key.name} ({key.id}) is revoked; servers refuse it within 5 seconds")
+    say(f"{key.name} ({key.id}) is revoked; servers reject it within 5 seconds")
 
 
 @app.command()
 def credits(
     name: KeyName,
-    amount: Annotated[float, typer.Argument(help="What is left from now on.", min=0, metavar="C")],
+    amount: Annotated[float, typer.Argument(help="The new number of credits.", min=0, metavar="C")],
     data: Data = None,
     database: Database = None,
 ) -> None:
@@ -96,7 +102,7 @@ def credits(
     found = _keys(data, database)
     key = found.find(name)
     found.change(key, credits=amount)
-    say(f"{key.name} ({key.id}) has {amount:g} credits now")
+    say(f"{key.name} ({key.id}) now has {amount:g} credits")
 
 
 def _day(seconds: float) -> str:
@@ -110,5 +116,5 @@ def _keys(data: Path | None, database: str | None):
     from kontext.server.settings import Settings
 
     store = open_store(Settings(data=data, database=database))
-    Queue(store)  # makes the tables
+    Queue(store)  # creates the tables
     return Keys(store)

@@ -1,4 +1,4 @@
-"""`kontext mcp`: generate, edit, vary and history for programs that speak the Model Context Protocol."""
+"""`kontext mcp`: a Model Context Protocol server with generate, edit, vary and history."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def mcp(
     device: options.Device = None,
     editor: Annotated[str, typer.Option(hidden=True)] = "kontext.server.worker:load_editor",
 ) -> None:
-    """Serve edits on stdin and stdout; to be started by an MCP client."""
+    """Serve edits over stdin and stdout; started by an MCP client."""
     import json
     import logging
     import os
@@ -32,7 +32,7 @@ def mcp(
     logging.basicConfig(level=logging.INFO, handlers=[log_handler("%(levelname)s:%(name)s:%(message)s")])
     lines = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints must not get between the answers
+    os.dup2(2, 1)  # library output must not mix with the protocol on stdout
     sending = threading.Lock()
 
     def send(message: dict) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the progress bar."""
+"""Options shared by several commands, and the progress bar."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Output = Annotated[
     typer.Option(
         "-o",
         "--output",
-        help="Where to write: a new .png, .jpg or .webp, a folder, or - for standard output (PNG).",
+        help="Output: a new .png, .jpg or .webp, a folder, or - for standard output (PNG).",
         metavar="FILE|FOLDER|-",
     ),
 ]
 Reference = Annotated[
     list[str] | None,
-    typer.Option("--ref", help="Another picture to go by; up to 3 times.", metavar="PICTURE"),
+    typer.Option("--ref", help="A reference picture; up to 3 times.", metavar="PICTURE"),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(help="The same seed gives the same picture; default: drawn at random.", metavar="N"),
+    typer.Option(help="The same seed gives the same picture; default: random.", metavar="N"),
 ]
 Steps = Annotated[
     int | None, typer.Option(help="Sampling steps, 1 to 200; default: the model's own.", metavar="N")
@@ -45,26 +45,24 @@ Guidance = Annotated[
 Variants = Annotated[
     int,
     typer.Option(
-        help="Several results, 1 to 16, of seeds N, N+1, ...; files NAME-1, NAME-2, ...", metavar="N"
+        help="Number of results, 1 to 16, with seeds N, N+1, ...; files NAME-1, NAME-2, ...", metavar="N"
     ),
 ]
 Model = Annotated[
     str,
     typer.Option(
-        help="A name or path that `kontext models` shows, or another file or folder with weights.",
+        help="A name or path from `kontext models`, or another file or folder with weights.",
         metavar="NAME|PATH",
         envvar="KONTEXT_MODEL",
     ),
 ]
 Lora = Annotated[
     list[str] | None,
-    typer.Option(
-        "--lora", help="A LoRA file to merge in, with its strength; several.", metavar="FILE[:SCALE]"
-    ),
+    typer.Option("--lora", help="A LoRA file to merge, with its scale; repeatable.", metavar="FILE[:SCALE]"),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(help="cpu, cuda or mps; default: the best here.", metavar="D", envvar="KONTEXT_DEVICE"),
+    typer.Option(help="cpu, cuda or mps; default: the best available.", metavar="D", envvar="KONTEXT_DEVICE"),
 ]
 Data = Annotated[
     Path | None,
@@ -72,27 +70,25 @@ Data = Annotated[
         "--data", help="Folder of sessions, jobs and pictures.", metavar="DIR", envvar="KONTEXT_HOME"
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but warnings and errors.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only warnings and errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def parse_box(text: str | None) -> tuple[int, int, int, int] | None:
-    """X,Y,W,H as four whole numbers. Raises BadRequest."""
+    """Parse X,Y,W,H as four integers. Raises BadRequest."""
     if text is None:
         return None
     try:
         x, y, width, height = (int(part) for part in text.split(","))
     except ValueError:
-        raise BadRequest(
-            f"box '{text}' is not understood; give X,Y,W,H in pixels, such as 10,20,64,64"
-        ) from None
+        raise BadRequest(f"box must be X,Y,W,H in pixels, such as 10,20,64,64, got '{text}'") from None
     return x, y, width, height
 
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Callable[[StepInfo], None] | None]:
-    """An `on_step` that draws a bar on stderr; None when nobody is looking."""
+    """An `on_step` that draws a progress bar on stderr; None if stderr is not a terminal."""
     if quiet or not watched(sys.stderr):
         yield None
         return

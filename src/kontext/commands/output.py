@@ -1,5 +1,5 @@
-"""Results to files and to the terminal: names decided and checked first, then everything written, then one
-answer. Nothing is replaced that was there before, unless --force says so.
+"""Writes results to files and prints them: names are chosen and checked first, then everything is written.
+Existing files are only replaced with --force.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from kontext.terminal import say, watched, write_bytes
 
 
 class Outputs:
-    """Where the results of one picture go. Raises BadRequest at once for names that cannot be written.
+    """The output files of one picture. Raises BadRequest for names that cannot be written.
 
-    output: as given; None takes `default`. A name that nobody has given is one that nobody uses: NAME.png,
-    NAME-2.png, ...; several variants are always NAME-1.png, NAME-2.png, ....
-    source: what was edited, a path or the bytes of a file; a history inside it goes on in what is written.
-    inputs: files that are read, and must not be written.
-    taken: names that other pictures of the same command will get; added to.
+    output: as given; None means `default`. Default names are unused ones: NAME.png, NAME-2.png, ...; several
+    variants are always NAME-1.png, NAME-2.png, ....
+    source: the edited picture, a path or bytes; its embedded history is extended in the output.
+    inputs: files that are read and must not be overwritten.
+    taken: names used by other pictures of the same command; updated.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Outputs:
         self.source, self.region, self.cutout, self.force = source, region, cutout, force
         taken = set() if taken is None else taken
         if count > 1 and (region or cutout):
-            raise BadRequest("--region and --cutout go with one result; leave --variants away")
+            raise BadRequest("--region and --cutout need a single result; omit --variants")
         self.default = default if output is None else output
         self.given = output is not None and not _is_folder(output)
         if self.default == STDOUT:
@@ -64,7 +64,7 @@ class Outputs:
                 self._check(path, inputs, taken)
 
     def _check(self, path: Path, inputs: Sequence[str], taken: set[str]) -> None:
-        """Refuse a name that cannot be written, or whose file would be lost."""
+        """Raises BadRequest for a name that cannot be written or would overwrite an input."""
         pictures.check_writable(path)
         exists = os.path.lexists(path)
         if key(path) in taken:
@@ -73,17 +73,17 @@ class Outputs:
         edited = isinstance(self.source, str) and _same(path, self.source)
         if edited and not (self.force and path in self.pictures):
             hint = "give another name" + (", or --force" if path in self.pictures else "")
-            raise BadRequest(f"{path}: the picture that is edited would be lost; {hint}")
+            raise BadRequest(f"{path}: the input picture would be overwritten; {hint}")
         if not edited and any(_same(path, given) for given in inputs):
-            raise BadRequest(f"{path}: an input of this command would be lost; give another name")
+            raise BadRequest(f"{path}: an input of this command would be overwritten; give another name")
         if exists and not self.force:
-            raise BadRequest(f"{path}: exists already; give another name, or --force to replace it")
+            raise BadRequest(f"{path}: already exists; give another name, or --force to replace it")
 
     def write(self, results: Sequence[Result]) -> list[str]:
         """Write everything; returns the names of the pictures, or [-] for standard output."""
         from kontext.session import provenance
 
-        texts = [provenance.texts(provenance.continued(self.source, result)) for result in results]
+        texts = [provenance.texts(provenance.extend_history(self.source, result)) for result in results]
         first = results[0]
         region = first.region or Image.new("L", first.size, 255)
         for path, picture in (
@@ -98,7 +98,7 @@ class Outputs:
         return [str(self._place(*one)) for one in zip(self.pictures, results, texts)]
 
     def _place(self, path: Path, result: Result, text: dict[str, str]) -> Path:
-        """One picture under its name. Where somebody has taken a name that we chose, under the next one."""
+        """Write one picture. A default name that was taken in the meantime is replaced by the next one."""
         data = pictures.encode(result.picture, pictures.format_for(path), text)
         ahead = [path] if self.given else chain([path], _names(Path(self.default), 1))
         for name in ahead:
@@ -114,18 +114,18 @@ class Outputs:
 def show(
     results: Sequence[Result], names: Sequence[str], *, generated: bool, quiet: bool, of: str = ""
 ) -> None:
-    """Tell a person what was made: warnings on stderr (`of` which picture), a line for each picture."""
+    """Print the results: warnings on stderr (for the picture `of`), one line per picture."""
     about = f"{of}: " if of else ""
     for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
         say(f"warning: {about}{warning}", err=True)
     if quiet:
         return
     for result, name in zip(results, names):
-        facts = [name, f"{result.size[0]}x{result.size[1]}", f"seed {result.seed}"]
+        columns = [name, f"{result.size[0]}x{result.size[1]}", f"seed {result.seed}"]
         if not generated:
-            facts.append(f"{result.changed_fraction:.0%} changed")
-        facts.append(f"{result.seconds['total']:.1f} s")
-        say("  ".join(facts), err=name == STDOUT)
+            columns.append(f"{result.changed_fraction:.0%} changed")
+        columns.append(f"{result.seconds['total']:.1f} s")
+        say("  ".join(columns), err=name == STDOUT)
 
 
 def describe(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:
@@ -152,16 +152,16 @@ def _described(result: Result, name: str) -> dict[str, Any]:
 def check_new(path: Path, force: bool = False) -> None:
     """Raise BadRequest for a file that exists, unless it may be replaced."""
     if os.path.lexists(path) and not force:
-        raise BadRequest(f"{path}: exists already; give another name, or --force to replace it")
+        raise BadRequest(f"{path}: already exists; give another name, or --force to replace it")
 
 
 def unused(path: Path) -> Path:
-    """The first name of NAME.png, NAME-2.png, ... that nobody uses."""
+    """The first unused name of NAME.png, NAME-2.png, ...."""
     return _unused(path, 1, set())[0]
 
 
 def key(path: Path) -> str:
-    """Equal for names that some file system holds for one: by case, by Unicode form, by links of folders."""
+    """A key that is equal for names of the same file: ignores case, Unicode form and folder links."""
     return unicodedata.normalize("NFC", os.path.join(os.path.realpath(path.parent), path.name)).casefold()
 
 
@@ -170,7 +170,7 @@ def _names(path: Path, variants: int) -> Iterator[Path]:
     for number in count(1):
         alone = variants == 1 and number == 1
         ending = path.suffix if alone else f"-{number}{path.suffix}"
-        stem = os.fsencode(path.stem)[: pictures.MAX_NAME_BYTES - len(ending)]  # a long name leaves no room
+        stem = os.fsencode(path.stem)[: pictures.MAX_NAME_BYTES - len(ending)]  # long names are cut
         yield path.with_name(os.fsdecode(stem) + ending)
 
 
@@ -184,7 +184,7 @@ def _is_folder(output: str) -> bool:
 
 
 def _same(path: Path, given: str) -> bool:
-    """Whether two names are one file: also through links, and by case where the disk does not tell it."""
+    """Whether two names are the same file, also through links and on case-insensitive file systems."""
     try:
         return os.path.samefile(path, given)
     except OSError:
@@ -193,7 +193,7 @@ def _same(path: Path, given: str) -> bool:
 
 def _check_standard_output(count: int) -> None:
     if count > 1:
-        raise BadRequest("standard output holds one picture; give -o FILE for several variants")
+        raise BadRequest("standard output can have only one picture; give -o FILE for several variants")
     if sys.stdout is None:
         raise BadRequest("standard output is closed; give -o FILE")
     if watched(sys.stdout):

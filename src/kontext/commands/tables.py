@@ -1,4 +1,4 @@
-"""The figures of a bench on a terminal: a table for each group of items, a bar while they are measured."""
+"""Benchmark results on a terminal: a table per group of items, and a progress bar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def show_table(result: dict[str, Any], figures: dict[str, Figure]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    by_category = result["suite"] in ("drift", "identity")  # their categories are of different kinds
+    by_category = result["suite"] in ("drift", "identity")  # their categories are not comparable
     groups = dict.fromkeys(g for row in result["rows"].values() for g in row)
     for group in [g for g in groups if ("/" in g) == by_category]:
         rows = {row: cells[group] for row, cells in result["rows"].items() if group in cells}
@@ -34,7 +34,7 @@ def show_table(result: dict[str, Any], figures: dict[str, Figure]) -> None:
 
 
 def track_items(items: Iterable[Any], total: int, label: str) -> Iterator[Any]:
-    """A bar on stderr when somebody is looking."""
+    """A progress bar on stderr if it is a terminal."""
     if not watched(sys.stderr):
         yield from items
         return

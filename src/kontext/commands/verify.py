@@ -14,7 +14,7 @@ from kontext.commands import options
 from kontext.terminal import say, say_json, say_wrapped
 
 if TYPE_CHECKING:
-    from kontext.session.provenance import Link
+    from kontext.session.provenance import HistoryEntry
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -32,11 +32,11 @@ def verify(
     picture: Annotated[Path, typer.Argument(help="A picture file.", metavar="PICTURE", show_default=False)],
     anchor: Annotated[
         list[Path] | None,
-        typer.Option(help="A root certificate (PEM) to trust beside this machine's own.", metavar="FILE"),
+        typer.Option(help="An additional trusted root certificate (PEM).", metavar="FILE"),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell how a picture was made. Exit code 1 when something does not fit or nothing is told."""
+    """Show how a picture was made. Exit code 1 if the history is invalid or missing."""
     from kontext.commands.inputs import check_file_name
     from kontext.engine import pictures
     from kontext.errors import BadPicture, NotFound
@@ -54,7 +54,7 @@ def verify(
     for read in (lambda: chain.extend(read_chain(data)), lambda: pictures.load(data, str(picture)).whole):
         try:
             whole = read()
-        except BadPicture as error:  # a damaged file may still be signed, or say what it was
+        except BadPicture as error:  # a damaged history may still have a valid signature
             problems.append(str(error))
     if whole is None and not chain and signature.state == "none":
         raise BadPicture(problems[0])
@@ -63,12 +63,12 @@ def verify(
     good = told and not problems and matches is not False and signature.state != "invalid"
     if as_json:
         answer = {"picture": str(picture), "good": good, "size": list(whole.size) if whole else None}
-        answer |= {"pixels_match": matches, "problems": problems, "turns": [asdict(link) for link in chain]}
+        answer |= {"pixels_match": matches, "problems": problems, "turns": [asdict(entry) for entry in chain]}
         answer |= {"signature": {**asdict(signature), "self_issued": signature.self_issued}}
         say_json(answer)
         raise typer.Exit(0 if good else 1)
-    for number, link in enumerate(chain):
-        say_wrapped(f"{number:4}  " + _line(link))
+    for number, entry in enumerate(chain):
+        say_wrapped(f"{number:4}  " + _line(entry))
     if matches is not None:
         say_wrapped("pixels: " + ("those of the last turn" if matches else "NOT those of the last turn"))
     for problem in problems:
@@ -78,14 +78,14 @@ def verify(
     for line in signature.problems:
         say_wrapped(f"           {line}")
     if not told and not problems:
-        say(f"{picture} carries no history and no signature: it does not say how it was made", err=True)
+        say(f"{picture} has neither a history nor a signature", err=True)
     raise typer.Exit(0 if good else 1)
 
 
-def _line(link: Link) -> str:
-    size = f"{link.size[0]}x{link.size[1]}"
-    if link.kind == "source":
-        return f"a given picture, {size}"
-    facts = {"seed": link.seed, "steps": link.steps, "guidance": link.guidance, "model": link.model}
-    told = ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None)
-    return f"{link.prompt}  [{size}, {told}]"
+def _line(entry: HistoryEntry) -> str:
+    size = f"{entry.size[0]}x{entry.size[1]}"
+    if entry.kind == "source":
+        return f"source picture, {size}"
+    values = {"seed": entry.seed, "steps": entry.steps, "guidance": entry.guidance, "model": entry.model}
+    settings = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
+    return f"{entry.prompt}  [{size}, {settings}]"

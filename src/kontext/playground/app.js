@@ -1,4 +1,4 @@
-// The way in: words and theme first, then the page, then the server.
+// Entry point: texts and theme first, then the page, then the server.
 import './elements/app.js';
 import { boot, followAddress } from './core/sessions.js';
 import { loadWords } from './core/text.js';
@@ -10,4 +10,4 @@ await loadWords();
 store.set({ ready: true });
 performance.mark('kontext:interactive');
 window.addEventListener('hashchange', followAddress);
-await Promise.all([import('./elements/later.js'), boot()]);
+await Promise.all([import('./elements/deferred.js'), boot()]);

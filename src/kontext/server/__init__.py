@@ -1,5 +1,4 @@
-"""The service: one queue of edits behind the BFL, OpenAI, Hugging Face and own HTTP routes; serves the
-playground.
+"""The HTTP service: one job queue behind the native, BFL, OpenAI and Hugging Face APIs; and the playground.
 
 app = create_app(Settings(data=Path("my-data")))          # FastAPI; `kontext serve` runs it with uvicorn
 """
@@ -10,7 +9,7 @@ __all__ = ["Settings", "create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that a worker process does not pay for the web framework and the database.
+    # Lazy, so that worker processes do not import the web framework and the database.
     if name == "Settings":
         from kontext.server.settings import Settings
 

@@ -1,8 +1,8 @@
-"""Who asks: the dependencies by which routes let in those who may.
+"""Authentication and authorization: FastAPI dependencies that resolve the caller's key.
 
-On loopback nobody needs a key and everybody is the owner "". Elsewhere the id of the key owns sessions and
-jobs. A key travels as `x-key` or as `Authorization: Bearer`; pages carry a token for it (`logins.py`) in a
-cookie that scripts cannot read.
+On loopback no key is needed and the owner is "". Elsewhere sessions and jobs belong to the id of the key. A
+key is sent as `x-key` or as `Authorization: Bearer`; pages use a token for it (`logins.py`) in an HttpOnly
+cookie.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
-from kontext.server.errors import Forbidden, NoKey
-from kontext.server.keys import EVERYBODY, SCOPES, Key
+from kontext.server.errors import Forbidden, Unauthorized
+from kontext.server.keys import LOCAL_USER, SCOPES, Key
 from kontext.server.service import Service
 
 COOKIE = "kontext_key"
@@ -26,12 +26,15 @@ def service_of(request: Request) -> Service:
     return request.app.state.service
 
 
-_header = APIKeyHeader(name="x-key", auto_error=False, description="A key made by `kontext keys make`.")
+_header = APIKeyHeader(name="x-key", auto_error=False, description="A key created by `kontext keys make`.")
 _bearer = HTTPBearer(auto_error=False)
 
 
 def allowed(scope: str) -> Callable:
-    """A dependency: the caller's key, if it has this scope. Raises NoKey, Forbidden, TooOften."""
+    """A dependency that returns the caller's key if it has this scope.
+
+    It raises Unauthorized, Forbidden, RateLimited.
+    """
 
     async def caller(
         request: Request,
@@ -40,8 +43,8 @@ def allowed(scope: str) -> Callable:
     ) -> Key:
         state = request.app.state
         if not state.service.settings.keys_needed:
-            request.state.owner = EVERYBODY.id
-            return EVERYBODY
+            request.state.owner = LOCAL_USER.id
+            return LOCAL_USER
         text = header or (bearer.credentials if bearer else None)
         token = request.cookies.get(COOKIE)
         if text:
@@ -49,12 +52,12 @@ def allowed(scope: str) -> Callable:
         elif token:
             key = await asyncio.to_thread(state.logins.key, token)
         else:
-            raise NoKey("Not authenticated: send a key as header x-key or Authorization: Bearer")
+            raise Unauthorized("Not authenticated: send a key as header x-key or Authorization: Bearer")
         if key is None:
-            raise NoKey("this key is not known, has expired or was revoked; ask the operator for one")
+            raise Unauthorized("this key is unknown, expired or revoked; ask the operator for a new one")
         if scope not in key.scopes:
             raise Forbidden(
-                f"this key does not allow to {SCOPES[scope]}; ask the operator for the scope {scope!r}"
+                f"this key does not have the scope {scope!r} ({SCOPES[scope]}); ask the operator for it"
             )
         state.rates.take(key.id, key.rate_per_minute or state.service.settings.rate_per_minute)
         request.state.owner = key.id

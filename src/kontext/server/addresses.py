@@ -1,7 +1,7 @@
-"""Answers to requests that no route takes: which address was meant, or which method.
+"""Responses for unknown paths and methods, with a hint at the intended route.
 
-Clients are pointed here by a base URL, and a base URL is easily wrong by a "/v1", a slash or a path of a
-proxy. The nearest known address is named in the answer.
+Base URLs are easily misconfigured by a "/v1", a slash or a proxy path, so the response suggests the nearest
+known path.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route, compile_path
 
 PREFIXES = ("", "/v1", "/api")
-SEGMENTS = 12  # of a path that are looked at
-SHOWN = 80  # characters of a path that are repeated in an answer
+SEGMENTS = 12  # path segments that are considered
+SHOWN = 80  # characters of a path that are echoed in a response
 
 
 class Addresses:
@@ -28,7 +28,7 @@ class Addresses:
         self._patterns: Mapping[str, re.Pattern[str]] = {path: compile_path(path)[0] for path in self.methods}
 
     def allowed(self, path: str) -> set[str]:
-        """The methods of a path; empty when it is unknown."""
+        """The methods of a path; empty if it is unknown."""
         return {
             method
             for known, methods in self.methods.items()
@@ -37,8 +37,8 @@ class Addresses:
         }
 
     def nearest(self, path: str) -> str | None:
-        """The known address that a wrong one most likely stands for: with or without a prefix, without
-        doubled slashes, without what precedes it. None when there is none.
+        """The known path that an unknown one most likely means: with or without a prefix, double slashes or
+        leading segments. None if there is none.
         """
         segments = [segment for segment in path.split("/") if segment][:SEGMENTS]
         for start in range(len(segments)):
@@ -50,7 +50,7 @@ class Addresses:
         return None
 
     def _is_meant(self, candidate: str) -> bool:
-        """Whether it is a known path; not one that takes any name at all (/hf/{model})."""
+        """Whether it is a known path; the catch-all /hf/{model} does not count."""
         return any(
             pattern.match(candidate)
             for known, pattern in self._patterns.items()
@@ -58,7 +58,7 @@ class Addresses:
         )
 
     def refusal(self, method: str, path: str) -> HTTPException:
-        """405 for a known path, 404 with a hint for every other one."""
+        """405 for a known path, 404 with a hint otherwise."""
         if allowed := self.allowed(path):
             names = ", ".join(sorted(allowed))
             return HTTPException(
@@ -74,6 +74,6 @@ class Addresses:
 
 
 def printable(path: str) -> str:
-    """A path as it can be repeated to the one who asked."""
+    """A path that is safe to echo to the client."""
     short = path if len(path) <= SHOWN else path[:SHOWN] + "..."
     return "".join(letter if letter.isprintable() else "?" for letter in short)

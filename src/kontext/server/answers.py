@@ -1,8 +1,6 @@
-"""Errors as HTTP answers: one table of states, one shape with words in `message`; clients of other dialects
-find theirs.
+"""Errors as HTTP responses: one status table and one body format that clients of all dialects understand.
 
-`detail` is what FastAPI's and the AI SDK's readers look for, `message` what blackforest reads, `error` what
-openai reads.
+`detail` is read by FastAPI clients and the AI SDK, `message` by blackforest, `error` by openai.
 """
 
 from __future__ import annotations
@@ -23,14 +21,14 @@ from starlette.requests import ClientDisconnect
 from kontext.errors import BadPicture, BadRequest, Busy, KontextError, NoSpace, NotFound, Unavailable
 from kontext.server.errors import (
     Forbidden,
+    ModerationBlocked,
     NoCredits,
-    NoKey,
     NotReady,
     QueueFull,
     QuotaFull,
-    Refused,
+    RateLimited,
     TooLarge,
-    TooOften,
+    Unauthorized,
 )
 from kontext.session.blobs import FULL
 
@@ -40,16 +38,16 @@ RETRY_SECONDS = 2
 OPENAI_PATHS = ("/v1/images/", "/v1/models")
 
 
-# Most special first: class -> status, code, type in the OpenAI dialect.
+# Most specific class first: class -> status, code, type in the OpenAI dialect.
 STATES: dict[type[KontextError], tuple[int, str, str]] = {
-    TooOften: (429, "rate", "rate_limit_error"),
+    RateLimited: (429, "rate", "rate_limit_error"),
     QueueFull: (429, "queue_full", "rate_limit_error"),
     NoCredits: (402, "no_credits", "insufficient_quota"),
-    NoKey: (401, "no_key", "authentication_error"),
+    Unauthorized: (401, "no_key", "authentication_error"),
     Forbidden: (403, "forbidden", "permission_error"),
     TooLarge: (413, "too_large", "invalid_request_error"),
     NotReady: (503, "not_ready", "server_error"),
-    Refused: (400, "moderation_blocked", "image_generation_user_error"),
+    ModerationBlocked: (400, "moderation_blocked", "image_generation_user_error"),
     QuotaFull: (507, "quota", "insufficient_quota"),
     NoSpace: (507, "no_space", "server_error"),
     Unavailable: (503, "storage", "server_error"),
@@ -59,7 +57,7 @@ STATES: dict[type[KontextError], tuple[int, str, str]] = {
     BadRequest: (400, "bad_request", "invalid_request_error"),
     KontextError: (400, "bad_request", "invalid_request_error"),
 }
-# For errors of the framework: of several codes of one status the most general one.
+# For framework errors: the most general code of each status.
 CODES = {status: code for status, code, _ in STATES.values()} | {
     405: "no_such_method",
     408: "too_slow",
@@ -69,7 +67,7 @@ CODES = {status: code for status, code, _ in STATES.values()} | {
 
 
 class Problem(BaseModel):
-    """Why a request was not done."""
+    """Why a request failed."""
 
     message: str
     detail: Any
@@ -86,8 +84,10 @@ def answer(
 
 
 def first_problem(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> tuple[str | None, str]:
-    """Of a list of pydantic: the field of the first error, such as "images[0].image_url" (None where the body
-    itself is at fault; `skip` parts of its place are left out), and what is wrong, in words.
+    """The field and message of the first pydantic error.
+
+    The field is a path such as "images[0].image_url" without its first `skip` parts, or None if the body
+    itself is invalid.
     """
     if not errors:
         return None, "the request is not valid"
@@ -103,13 +103,13 @@ def explain(error: KontextError) -> JSONResponse:
     status, code, kind = next(state for known, state in STATES.items() if isinstance(error, known))
     headers = None
     if status in (429, 503):
-        wait = error.wait_seconds if isinstance(error, TooOften) else RETRY_SECONDS
+        wait = error.wait_seconds if isinstance(error, RateLimited) else RETRY_SECONDS
         headers = {"retry-after": str(max(1, math.ceil(wait)))}
     return answer(status, str(error), code, kind, headers=headers, param=error.param)
 
 
 def install(app: FastAPI) -> None:
-    """Let every error leave in this shape; nothing of the inside is shown."""
+    """Register handlers so that every error uses this format and exposes no internals."""
 
     @app.exception_handler(KontextError)
     async def _ours(request: Request, error: KontextError) -> JSONResponse:
@@ -120,7 +120,7 @@ def install(app: FastAPI) -> None:
         found = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in error.errors()]
         where, words = first_problem(found, skip=1)
         message = f"{where}: {words}"[:500] if where else words
-        if request.scope["path"].startswith(OPENAI_PATHS):  # its clients know 400 as BadRequestError
+        if request.scope["path"].startswith(OPENAI_PATHS):  # OpenAI clients map 400 to BadRequestError
             return answer(400, message, "bad_request", param=where)
         return answer(422, message, "invalid", detail=found, param=where)
 
@@ -131,37 +131,37 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:
-        return answer(400, "the client went away before its request was whole", "bad_request")
+        return answer(400, "the client disconnected before its request was complete", "bad_request")
 
     @app.exception_handler(OSError)
     async def _system(request: Request, error: OSError) -> JSONResponse:
         log.error("a request failed: %s", error)
         full = error.errno in FULL
         kind = NoSpace if full else Unavailable
-        return explain(kind(f"the server's storage {'is full' if full else 'cannot be used now'}"))
+        return explain(kind(f"the server's storage {'is full' if full else 'is not available'}"))
 
     @app.exception_handler(SQLAlchemyError)
     async def _database(request: Request, error: SQLAlchemyError) -> JSONResponse:
         log.error("a request failed", exc_info=error)
-        return explain(Unavailable("the database cannot be used now"))
+        return explain(Unavailable("the database is not available"))
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        return answer(500, "the server failed; its log says why", "failed", "server_error")
+        return answer(500, "internal server error; see the server's log", "failed", "server_error")
 
 
 FAILURES: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": words}
     for status, words in {
-        400: "An argument or picture that cannot be honoured",
-        401: "A key is needed",
+        400: "An invalid argument or picture",
+        401: "A key is required",
         403: "The key does not allow this",
-        404: "Not found, or another key's",
-        409: "Changed by somebody else in the meantime",
+        404: "Not found, or owned by another key",
+        409: "Changed concurrently",
         413: "Too large",
         422: "A field is missing or of the wrong type",
         429: "Too many jobs or requests; see Retry-After",
-        503: "Loading, stopping, or the storage cannot be used now",
-        507: "The storage of the server, or of the key, is full",
+        503: "Loading, stopping, or the storage is not available",
+        507: "The storage of the server or the quota of the key is full",
     }.items()
 }

@@ -1,4 +1,4 @@
-"""The FastAPI application: the service, its routes, the playground at `/`, and what every answer carries."""
+"""The FastAPI application: the service, its routes, middleware, and the playground at `/`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kontext.server.addresses import Addresses
 from kontext.server.bodies import Bodies
 from kontext.server.inputs import Inputs
 from kontext.server.keys import Keys, Rates
-from kontext.server.limits import Gate
+from kontext.server.limits import RequestGuard
 from kontext.server.logins import Logins
-from kontext.server.metrics import Figures
+from kontext.server.metrics import Metrics
 from kontext.server.pages import Playground
 from kontext.server.routes import about, bfl, edits, events, huggingface, openai, pictures, sessions
 from kontext.server.service import Service
@@ -30,31 +30,31 @@ PLAYGROUND = Path(kontext.__file__).parent / "playground"
 
 
 def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
-    """An application of its own; `service` when it was made before (so that workers load meanwhile)."""
+    """Create the application; pass `service` if it already exists, so that workers load meanwhile."""
     settings = settings or Settings()
-    figures = Figures()
+    metrics = Metrics()
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = found = service or Service(settings)
         app.state.keys, app.state.rates = Keys(found.store), Rates()
         app.state.logins = Logins(app.state.keys)
-        app.state.inputs, app.state.figures = Inputs(found), figures
+        app.state.inputs, app.state.metrics = Inputs(found), metrics
         await found.start()
         nothing = {"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []}
-        for route in app.routes:  # FastAPI makes a route ready at the first look: now, while the model loads
+        for route in app.routes:  # FastAPI initializes a route on first use: do it now, while the model loads
             route.matches(nothing)
         try:
             yield
         finally:
             await found.stop()
 
-    routers = (bfl, edits, events, sessions, pictures, openai, huggingface, about)  # the busy ones first
+    routers = (bfl, edits, events, sessions, pictures, openai, huggingface, about)  # the most used ones first
     app = FastAPI(
         title="Kontext",
         version=__version__,
         summary="Say what to change in a picture; only that changes.",
-        lifespan=life,
+        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         servers=[{"url": settings.public_base}] if settings.public_base else None,
@@ -65,5 +65,5 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         app.include_router(one.router)
     app.mount("/", Playground(PLAYGROUND, known, settings.base_path))
     app.add_middleware(Bodies, limit_bytes=settings.bodies_bytes)
-    app.add_middleware(Gate, settings=settings, figures=figures)
+    app.add_middleware(RequestGuard, settings=settings, metrics=metrics)
     return app

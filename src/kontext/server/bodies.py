@@ -1,7 +1,7 @@
-"""How many bytes of bodies lie in memory at a time: of requests that still arrive, and of large answers that
-clients still read; and how many values a JSON body may have.
+"""Limits the memory used by bodies: requests being received and large responses being sent; also limits the
+number of values in a JSON body.
 
-Plain ASGI, so that streams pass through untouched.
+Plain ASGI middleware, so that streams pass through unchanged.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kontext.server.answers import answer
 
-LARGE_BYTES = 2**20  # smaller answers are not counted
-PIECE_BYTES = 256 * 2**10  # of an answer, handed on before the client has read the piece before
-JSON_VALUES = 50_000  # of a body that is no form: many small values take twenty times their text in memory
-BUSY = "too many large requests at a time; try again in a moment"
+LARGE_BYTES = 2**20  # smaller responses are not counted
+PIECE_BYTES = 256 * 2**10  # chunk size of a large response
+JSON_VALUES = 50_000  # in a non-form body: many small values take twenty times their text size in memory
+BUSY = "too many large requests at once; try again in a moment"
 RETRY = {"retry-after": "2"}
 
 
 class Bodies:
-    """Refuses with 503 what would hold more than `limit_bytes` at a time, and with 413 too much JSON."""
+    """Responds 503 when bodies would use more than `limit_bytes` in total, and 413 for too much JSON."""
 
     def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
         self.app, self.limit = app, limit_bytes
@@ -32,7 +32,7 @@ class Bodies:
             return
         mine = values = 0
         form = Headers(scope=scope).get("content-type", "").lower().startswith("multipart/form-data")
-        waiting: Message | None = None  # the start of a large answer, until its body shows what is held
+        waiting: Message | None = None  # the start of a large response, held until its body size is known
 
         def hold(size: int) -> bool:
             nonlocal mine
@@ -51,7 +51,7 @@ class Bodies:
             if not form:
                 values += sum(body.count(mark) for mark in (b"[", b"{", b","))
                 if values > JSON_VALUES:
-                    raise HTTPException(413, f"the body has more than {JSON_VALUES} values")
+                    raise HTTPException(413, f"the body must have at most {JSON_VALUES} values")
             return message
 
         async def answered(message: Message) -> None:

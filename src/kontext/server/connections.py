@@ -1,8 +1,8 @@
-"""The connections of the server: how many there are, and how long each may take for what.
+"""Connection limits and timeouts of the server.
 
 uvicorn itself waits forever for a request to arrive. Here every connection is in one of four phases (idle,
-head, body, answer), each with a deadline; and when the table is full, the connection that has waited longest
-without a complete request makes room, so that one more half-open connection never locks out a real request.
+head, body, answer), each with a deadline. When the table is full, the connection that has waited longest
+without a complete request is evicted, so that half-open connections never lock out real requests.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ log = logging.getLogger(__name__)
 IDLE, HEAD, BODY, ANSWER = "idle", "head", "body", "answer"
 EVICTED_FIRST = (IDLE, HEAD, BODY)
 ACCEPTED_AT_ONCE = 16
-"""Connections taken from the system in one turn of the event loop, each before it can be counted."""
+"""Connections accepted in one iteration of the event loop, before they can be counted."""
 RESERVED_FILES = 144
-"""Descriptors left for the database (two for each of 32 connections), pictures, workers and the log."""
+"""File descriptors reserved for the database (two for each of 32 connections), pictures, workers and logs."""
 WANTED_FILES = 65536
 SWEEP_SECONDS = 1.0
-PROGRESS_BYTES = 65536  # an answer that lost less than this in `stall_seconds` is stalled
+PROGRESS_BYTES = 65536  # a response that sends less than this in `stall_seconds` is stalled
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Numbers of connections, times in seconds, rates in bytes per second."""
+    """Connection limits; times in seconds, rates in bytes per second."""
 
     connections: int
     per_address: int | None
@@ -47,7 +47,7 @@ class Bounds:
 
 
 def bounds_of(settings: Settings, files: int) -> Bounds:
-    """The bounds for a process that may open `files` descriptors."""
+    """The limits for a process that may open `files` descriptors."""
     room = max(ACCEPTED_AT_ONCE, files - RESERVED_FILES)
     direct = not settings.loopback and settings.public_url is None
     return Bounds(
@@ -61,7 +61,7 @@ def bounds_of(settings: Settings, files: int) -> Bounds:
 
 
 def raise_file_limit() -> int:
-    """Raise the soft limit of open files as far as the hard one allows; the limit that holds now."""
+    """Raise the soft limit of open files up to the hard limit; returns the new limit."""
     try:
         import resource
     except ImportError:  # not a POSIX system
@@ -76,7 +76,7 @@ def raise_file_limit() -> int:
 
 
 class Connections:
-    """All open connections by phase, each phase in the order of entry. To be used on the event loop."""
+    """All open connections by phase, in order of entry. Use it on the event loop only."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
@@ -88,7 +88,7 @@ class Connections:
         return sum(map(len, self.phases.values()))
 
     def admit(self, connection: Connection) -> bool:
-        """Enter a new connection, at the cost of one that waits if need be. False: there is no room."""
+        """Register a connection, evicting a waiting one if needed. False if there is no room."""
         limit = self.bounds.per_address
         if limit is not None and self.addresses[connection.address] >= limit:
             return False
@@ -103,13 +103,13 @@ class Connections:
         return True
 
     def move(self, connection: Connection, phase: str) -> None:
-        """Note that a connection entered a phase (perhaps the same one again)."""
+        """Record that a connection entered a phase (possibly the same one again)."""
         if self.phases[connection.phase].pop(connection, self) is self:
             return  # ended or never admitted
         self.phases[phase][connection] = None
 
     def forget(self, connection: Connection) -> None:
-        """Take a connection that is lost, or is about to be, out of the table."""
+        """Remove a closed or closing connection from the table."""
         if self.phases[connection.phase].pop(connection, self) is self:
             return
         self.addresses[connection.address] -= 1
@@ -117,13 +117,13 @@ class Connections:
             del self.addresses[connection.address]
 
     async def sweep(self) -> None:
-        """End overdue connections, every second."""
+        """Close overdue connections every second."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
                 self.end_overdue(time.monotonic())
             except Exception:
-                log.exception("connections could not be looked at")
+                log.exception("the connection sweep failed")
 
     def end_overdue(self, now: float) -> None:
         bounds = self.bounds
@@ -140,7 +140,7 @@ class Connections:
 
 
 class Connection(H11Protocol):
-    """uvicorn's HTTP/1.1 connection, which reports its phase to the table."""
+    """uvicorn's HTTP/1.1 connection, reporting its phase to the table."""
 
     def __init__(self, *args: Any, table: Connections, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -172,14 +172,14 @@ class Connection(H11Protocol):
         self._settle()
 
     def end(self, reason: str | None = None) -> None:
-        """Close at once, with a word where no answer has begun."""
+        """Close immediately, with a 408 response if none has begun."""
         self.table.forget(self)
         if reason and (self.cycle is None or self.cycle.response_complete or not self.cycle.response_started):
             self._answer("408 Request Timeout", reason)
         self.transport.abort()
 
     def stalled(self, now: float, seconds: float) -> bool:
-        """Whether the client has not read for this long what was written for it."""
+        """Whether the client has not read its response for this long."""
         size = self.transport.get_write_buffer_size()
         if not size or not self.unsent or abs(size - self.unsent) >= PROGRESS_BYTES:
             self.unsent, self.unsent_since = size, now
@@ -196,7 +196,7 @@ class Connection(H11Protocol):
         sending = self.conn.their_state is h11.SEND_BODY
         if self.cycle is not None and not self.cycle.response_complete:
             return BODY if sending else ANSWER
-        if sending:  # answered before the whole body was there; the rest is read and dropped
+        if sending:  # answered before the body was complete; the rest is read and discarded
             return BODY
         return HEAD if self.cycle is None or self.conn.trailing_data[0] else IDLE
 
@@ -207,7 +207,7 @@ class Connection(H11Protocol):
 
 
 def _network(host: str) -> str:
-    """What counts as one address: an IPv4 address, or the /64 network of an IPv6 one."""
+    """The rate-limit key of an address: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         address = ipaddress.ip_address(host.split("%")[0])
     except ValueError:

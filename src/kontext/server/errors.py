@@ -1,20 +1,20 @@
-"""What the service refuses, and how its workers fail; `answers.py` turns the refusals into HTTP answers."""
+"""Errors of the service and its workers; `answers.py` maps them to HTTP responses."""
 
 from __future__ import annotations
 
 from kontext.errors import Busy, KontextError
 
 
-class NoKey(KontextError):
-    """A key is needed, or the one given is not (or no longer) good."""
+class Unauthorized(KontextError):
+    """A key is required, or the given one is unknown, expired or revoked."""
 
 
 class Forbidden(KontextError):
-    """The key does not allow this, or a foreign page asked."""
+    """The key lacks the scope, or the request came from a page of another site."""
 
 
-class TooOften(KontextError):
-    """The rate of a key is used up."""
+class RateLimited(KontextError):
+    """The rate limit of a key is exceeded."""
 
     def __init__(self, message: str, wait_seconds: float) -> None:
         super().__init__(message)
@@ -22,15 +22,15 @@ class TooOften(KontextError):
 
 
 class QueueFull(Busy):
-    """Too many active jobs, of this key or in all."""
+    """Too many active jobs, of this key or in total."""
 
 
 class NoCredits(KontextError):
-    """The credits of a key are spent."""
+    """The credits of a key are used up."""
 
 
 class QuotaFull(KontextError):
-    """The storage that a key may fill is full."""
+    """The storage quota of a key is full."""
 
 
 class TooLarge(KontextError):
@@ -38,16 +38,16 @@ class TooLarge(KontextError):
 
 
 class NotReady(KontextError):
-    """The server stops, or has no model."""
+    """The server is stopping, or has no model."""
 
 
-class Refused(KontextError):
-    """Moderated: the prompt, a picture given, or the result."""
+class ModerationBlocked(KontextError):
+    """The prompt, an input picture or the result was blocked by moderation."""
 
 
 class WorkerDied(KontextError):
-    """The process of a worker is gone; what it ran is not finished."""
+    """A worker process died before finishing its batch."""
 
 
 class CannotLoad(KontextError):
-    """The model cannot be loaded; trying again does not help."""
+    """The model cannot be loaded; a retry does not help."""

@@ -1,7 +1,6 @@
-"""Where batches run. `Worker` is the interface; `LocalWorker` is a process of this machine that may be
-killed.
+"""Executors of batches. `Worker` is the interface; `LocalWorker` is a process on this machine.
 
-A worker runs one batch at a time. When it dies, `run` raises WorkerDied and `start` makes a new one.
+A worker runs one batch at a time. When it dies, `run` raises WorkerDied and `start` launches a new one.
 """
 
 from __future__ import annotations
@@ -19,47 +18,47 @@ from kontext.errors import BadConfig
 from kontext.server.errors import CannotLoad, WorkerDied
 from kontext.server.launch import Launched, launch
 from kontext.server.settings import Settings
-from kontext.server.worker import Card, Failure, Tell, Work
+from kontext.server.worker import Failure, JobPayload, ModelInfo, OnProgress
 
 log = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
-    """One place that runs batches; all methods are called on the event loop."""
+    """Runs batches; all methods are called on the event loop."""
 
     alive: bool
 
-    async def start(self) -> Card:
-        """Load the model; again after a death. Raises WorkerDied, CannotLoad."""
+    async def start(self) -> ModelInfo:
+        """Load the model, also after the worker died. Raises WorkerDied, CannotLoad."""
 
-    async def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:
-        """Raises WorkerDied."""
+    async def run(self, payloads: Sequence[JobPayload], on_progress: OnProgress) -> list[Result | Failure]:
+        """Run one batch; results in the order of the payloads. Raises WorkerDied."""
 
     async def prefill(self, picture: bytes) -> float | Failure:
-        """Raises WorkerDied."""
+        """Precompute the context of a picture; returns the seconds it took. Raises WorkerDied."""
 
     def cancel(self, job_id: str) -> None: ...
 
     def watch(self, job_id: str) -> None:
-        """Make previews of this job from now on."""
+        """Send previews of this job from now on."""
 
     async def kill(self) -> None:
-        """End it now, whatever it does."""
+        """Kill the worker immediately."""
 
 
 class LocalWorker:
-    """`kontext.server.worker` as a process, at the other end of a socket."""
+    """A `kontext.server.worker` process, connected by a socket."""
 
     def __init__(self, settings: Settings, launched: Launched | None = None, index: int = 0) -> None:
         self.settings, self._launched, self._index = settings, launched, index
         self.process: subprocess.Popen | None = None
         self._waiting: dict[str, asyncio.Future] = {}
         self.alive = False
-        self._tell: Tell | None = None
+        self._on_progress: OnProgress | None = None
         self._sending = threading.Lock()
         self._prefilling = asyncio.Lock()
 
-    async def start(self) -> Card:
+    async def start(self) -> ModelInfo:
         launched, self._launched = self._launched, None
         if launched is None:
             await self.kill()
@@ -69,19 +68,19 @@ class LocalWorker:
         self._connection = Connection(launched.socket.detach())
         loop = asyncio.get_running_loop()
         self.alive = True
-        ready = self._expect("ready")
+        ready = self._await_reply("ready")
         threading.Thread(target=self._listen, args=(self._connection, loop), daemon=True).start()
         return await ready
 
-    async def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:
-        self._tell = tell
-        results = self._expect("results")
-        await self._send("run", list(works))
+    async def run(self, payloads: Sequence[JobPayload], on_progress: OnProgress) -> list[Result | Failure]:
+        self._on_progress = on_progress
+        results = self._await_reply("results")
+        await self._send("run", list(payloads))
         return await results
 
     async def prefill(self, picture: bytes) -> float | Failure:
-        async with self._prefilling:  # answers carry no number: one question at a time
-            seconds = self._expect("prefilled")
+        async with self._prefilling:  # replies have no id, so only one request may be pending
+            seconds = self._await_reply("prefilled")
             await self._send("prefill", picture)
             return await seconds
 
@@ -97,7 +96,7 @@ class LocalWorker:
             process.kill()
             await asyncio.to_thread(process.wait)
 
-    def _expect(self, kind: str) -> asyncio.Future:
+    def _await_reply(self, kind: str) -> asyncio.Future:
         if not self.alive:
             raise WorkerDied("the worker process is not running")
         self._waiting[kind] = future = asyncio.get_running_loop().create_future()
@@ -111,25 +110,25 @@ class LocalWorker:
         try:
             await asyncio.to_thread(send)
         except (OSError, ValueError):
-            pass  # dead: the listener tells those who wait
+            pass  # the worker died; the listener thread fails the pending replies
 
     def _listen(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        """Runs in a thread of its own until the process is gone."""
+        """Receive messages in a separate thread until the process exits."""
         try:
             while True:
-                loop.call_soon_threadsafe(self._hear, connection.recv())
+                loop.call_soon_threadsafe(self._on_message, connection.recv())
         except (EOFError, OSError, RuntimeError):
             pass
         finally:
             connection.close()
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._mourn, connection)
+                loop.call_soon_threadsafe(self._on_worker_exit, connection)
 
-    def _hear(self, message: tuple) -> None:
+    def _on_message(self, message: tuple) -> None:
         kind, *given = message
         if kind == "step":
-            if self._tell is not None:
-                self._tell(*given)
+            if self._on_progress is not None:
+                self._on_progress(*given)
         elif kind == "failed":
             self._answer("ready", CannotLoad(given[0]))
         else:
@@ -140,7 +139,7 @@ class LocalWorker:
         if future is not None and not future.done():
             future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
 
-    def _mourn(self, connection: Connection) -> None:
+    def _on_worker_exit(self, connection: Connection) -> None:
         if connection is self._connection:
             self.alive = False
             for kind in list(self._waiting):
@@ -148,7 +147,7 @@ class LocalWorker:
 
 
 def make_workers(settings: Settings, launched: Sequence[Launched] = ()) -> list[Worker]:
-    """The workers of the settings; `launched` are processes that were started ahead."""
+    """Create the configured workers; `launched` are processes that were started in advance."""
     if settings.executor == "ray":
         try:
             from kontext.server.ray_executor import RayWorker

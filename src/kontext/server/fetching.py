@@ -1,9 +1,8 @@
-"""Requests to addresses that a stranger chose: pictures by URL and webhooks, never into private networks.
+"""Requests to user-supplied URLs (picture URLs and webhooks) with SSRF protection.
 
-The name is resolved here, every address is looked at, and the connection goes to the very address that was
-looked at; so neither odd spellings (127.1, 0x7f.1, ::ffff:127.0.0.1), nor redirects, nor a name server that
-answers differently the second time lead anywhere else. Proxies of the environment are not used. Hosts that
-the operator names, with their ports, are exempt.
+The host is resolved here, every address is checked, and the connection goes to the checked address. Hence
+unusual spellings (127.1, 0x7f.1, ::ffff:127.0.0.1), redirects and DNS rebinding cannot reach private
+networks. Proxy settings of the environment are ignored. Hosts and ports allowed by the operator are exempt.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ PORTS = (80, 443)
 DEFAULT_PORTS = {"http": 80, "https": 443}
 ANY_PORT = "*"
 REDIRECTS = 3
-# Networks whose addresses carry an IPv4 address: NAT64, 6to4 and Teredo.
+# Networks whose addresses embed an IPv4 address: NAT64, 6to4 and Teredo.
 CARRIERS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
 
 
 def check_address(text: str) -> None:
-    """Raises BadRequest for an address that is not of the public internet."""
+    """Raises BadRequest for an address that is not publicly routable."""
     address = ipaddress.ip_address(text.split("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped:
@@ -43,9 +42,7 @@ def parse_host(entry: str) -> tuple[str, tuple[int, ...] | None]:
 
     Raises BadConfig.
     """
-    wrong = BadConfig(
-        f"the host {entry!r} cannot be read; write NAME, NAME:PORT or NAME:*, such as n8n.lan:5678"
-    )
+    wrong = BadConfig(f"invalid host {entry!r}; write NAME, NAME:PORT or NAME:*, such as n8n.lan:5678")
     text, ports = entry.strip(), None if entry.strip().endswith(f":{ANY_PORT}") else PORTS
     if ports is None:
         text = text.removesuffix(f":{ANY_PORT}")
@@ -79,36 +76,36 @@ def _canonical(host: str) -> str:
 
 
 def check_url(url: str, private: bool = False, hosts: Sequence[str] = (), public: bool = True) -> None:
-    """Raises BadRequest for what can be seen to be wrong without resolving a name.
+    """Check a URL without resolving its host. Raises BadRequest.
 
-    `hosts` are always allowed; others only where `public`, and at private addresses only where `private`.
+    `hosts` are always allowed; others only if `public`, and private addresses only if `private`.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise BadRequest("the URL cannot be read") from None
+        raise BadRequest("the URL is malformed") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadRequest("the URL must begin with http:// or https:// and name a host")
     if parts.username is not None or parts.password is not None:
         raise BadRequest("the URL must not carry a name or password")
     if any(ord(letter) <= 32 or letter == "\\" for letter in url):
-        raise BadRequest("the URL contains letters that do not belong into a URL")
+        raise BadRequest("the URL contains invalid characters")
     if is_named(parts.hostname, port or DEFAULT_PORTS[parts.scheme], hosts):
         return
     if not private:
         if port is not None and port not in PORTS:
-            raise BadRequest(f"the URL names port {port}; allowed are {' and '.join(map(str, PORTS))}")
+            raise BadRequest(f"the port of the URL must be {' or '.join(map(str, PORTS))}, got {port}")
         try:
             check_address(parts.hostname)
         except ValueError:
-            pass  # a name, looked at when it is resolved
+            pass  # a host name, checked when it is resolved
     if not public:
         raise BadRequest("this server does not fetch pictures by URL; send the picture itself (base64)")
 
 
 class GuardedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects only to addresses that were checked, after the name was resolved."""
+    """Resolves host names and connects only to checked addresses."""
 
     def __init__(self, private: bool, hosts: Sequence[str] = ()) -> None:
         from httpcore._backends.auto import AutoBackend
@@ -120,7 +117,7 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
         try:
             found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), timeout)
         except (OSError, UnicodeError, TimeoutError):
-            raise BadRequest("the host of the URL is not known") from None
+            raise BadRequest("the host of the URL cannot be resolved") from None
         addresses = [str(entry[4][0]) for entry in found]
         if not self.private and not is_named(host, port, self.hosts):
             for address in addresses:
@@ -128,7 +125,7 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
         return await self._inner.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
 
     async def connect_unix_socket(self, path, timeout=None, socket_options=None):
-        raise BadRequest("no such connection")
+        raise BadRequest("Unix sockets are not supported")
 
     async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)
@@ -147,7 +144,7 @@ async def request(
     public: bool = True,
     redirects: int = 0,
 ) -> tuple[int, bytes]:
-    """(status, body). Raises BadRequest for forbidden, unreachable, slow or too large."""
+    """(status, body). Raises BadRequest if the URL is forbidden, unreachable, slow or its body too large."""
     try:
         async with asyncio.timeout(seconds):
             return await _request(method, url, headers, body, limit_bytes, private, hosts, public, redirects)
@@ -173,7 +170,7 @@ async def _request(
             check_url(url, private, hosts, public)
             target = httpcore.URL(url.split("#")[0].encode("ascii", "strict")) if url.isascii() else None
             if target is None:
-                raise BadRequest("the URL contains letters that do not belong into a URL")
+                raise BadRequest("the URL contains invalid characters")
             async with pool.stream(
                 method, target, headers=list((headers or {}).items()), content=body
             ) as answer:
@@ -185,9 +182,9 @@ async def _request(
                 async for chunk in answer.aiter_stream():
                     data += chunk
                     if len(data) > limit_bytes:
-                        raise BadRequest(f"the URL answers with more than {limit_bytes // 2**20} MiB")
+                        raise BadRequest(f"the response of the URL is larger than {limit_bytes // 2**20} MiB")
                 return answer.status, bytes(data)
-    raise BadRequest(f"the URL leads on more than {redirects} times")
+    raise BadRequest(f"the URL redirects more than {redirects} times")
 
 
 async def fetch(
@@ -211,5 +208,5 @@ async def fetch(
         redirects=REDIRECTS,
     )
     if status != 200:
-        raise BadRequest(f"the URL answers with status {status}")
+        raise BadRequest(f"the URL responded with status {status}")
     return data

@@ -1,6 +1,4 @@
-"""Pictures from outside: bytes, base64, data URIs and URLs become lossless, upright blobs without anybody's
-metadata.
-"""
+"""Input pictures: bytes, base64, data URLs and URLs become lossless, upright blobs without metadata."""
 
 from __future__ import annotations
 
@@ -19,14 +17,14 @@ from PIL import Image
 from kontext.engine import pictures
 from kontext.errors import BadPicture
 from kontext.server import fetching
-from kontext.server.errors import Refused, TooLarge
+from kontext.server.errors import ModerationBlocked, TooLarge
 from kontext.server.service import Service
 from kontext.session.pixels import to_png
 
-DATA_HEAD = 1000  # characters of a data URL before its comma, at most
-SCHEME = 32  # characters of the scheme of a URL, at most
+DATA_HEAD = 1000  # maximum length of a data URL before its comma
+SCHEME = 32  # maximum length of a URL scheme
 REMEMBERED = 256
-"""Pictures that are known again by their bytes: many prompts for one picture are the usual work."""
+"""Recently stored inputs, found again by their bytes: many prompts for one picture are common."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Kept:
 
 
 class Inputs:
-    """The way in for all routes."""
+    """Stores input pictures for all routes."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -48,7 +46,7 @@ class Inputs:
         self._known: OrderedDict[tuple, Kept] = OrderedDict()
 
     def of(self, owner: str) -> Inputs:
-        """The same for a key, whose storage is counted."""
+        """A copy bound to a key, whose storage is counted."""
         bound = copy.copy(self)
         bound.owner = owner
         return bound
@@ -56,9 +54,9 @@ class Inputs:
     async def keep(
         self, data: bytes, name: str = "the picture", *, tolerance: int = 2, mask: bool = False
     ) -> Kept:
-        """Decode and store. `mask`: a picture whose transparent part means "may change" becomes white there.
+        """Decode and store a picture. `mask`: transparent pixels mean "may change" and become white.
 
-        Raises BadPicture, TooLarge, Refused, QueueFull, QuotaFull.
+        Raises BadPicture, TooLarge, ModerationBlocked, QueueFull, QuotaFull.
         """
         quotas = self.service.quotas
         await asyncio.to_thread(quotas.check, self.owner)
@@ -76,7 +74,7 @@ class Inputs:
         return kept
 
     def pixels(self, data: bytes, name: str) -> int:
-        """How many pixels a picture has by its head; 0 where the loader has to say what is wrong.
+        """Number of pixels by the file header; 0 if unreadable, which the loader reports later.
 
         Raises TooLarge.
         """
@@ -87,13 +85,13 @@ class Inputs:
         except Exception:
             return 0
         if width * height > limit:
-            raise TooLarge(f"{name}: {width}x{height} pixels; at most {limit / 1e6:.0f} million are allowed")
+            raise TooLarge(f"{name} must have at most {limit / 1e6:.0f} million pixels, got {width}x{height}")
         return width * height
 
     def _keep(self, data: bytes, name: str, tolerance: int, mask: bool) -> Kept:
         picture = pictures.load(data, name)
         if reason := self.service.moderator.input(picture.flat, tolerance):
-            raise Refused(reason)
+            raise ModerationBlocked(reason)
         whole = picture.whole
         if mask:
             whole = (
@@ -104,7 +102,7 @@ class Inputs:
         return Kept(self.service.store.blobs.put(to_png(whole)), picture.size, picture.warnings)
 
     async def read(self, text: str, name: str) -> bytes:
-        """base64, a data URI or a URL, as bytes. Raises BadPicture, BadRequest."""
+        """The bytes of base64, a data URL or a URL. Raises BadPicture, BadRequest."""
         text = text.strip()
         if ":" in text[:SCHEME] and text[:5].lower() != "data:":
             return await self.fetch(text)
@@ -117,7 +115,7 @@ class Inputs:
         return data
 
     async def fetch(self, url: str) -> bytes:
-        """The picture at a URL, where the operator allows it. Raises BadRequest."""
+        """Fetch a picture by URL if the operator allows it. Raises BadRequest."""
         settings = self.service.settings
         return await fetching.fetch(
             url,
@@ -132,13 +130,13 @@ class Inputs:
 def _decoded(text: str) -> bytes:
     """The bytes of base64 (standard or URL alphabet, with or without padding) or of a data URL (RFC 2397).
 
-    The media type of a data URL is not looked at: the bytes tell what they are. Raises ValueError.
+    The media type of a data URL is ignored; the format is detected from the bytes. Raises ValueError.
     """
     encoded = True
     if text[:5].lower() == "data:":
         comma = text.find(",", 5, DATA_HEAD)
         if comma < 0:
-            raise ValueError("a data URL has a comma")
+            raise ValueError("a data URL needs a comma")
         encoded = text[5:comma].replace(" ", "").lower().endswith(";base64")
         text = text[comma + 1 :]
         if not encoded or "%" in text:

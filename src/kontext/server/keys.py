@@ -1,4 +1,4 @@
-"""Keys (kept as hashes), what they allow, and how often they may ask."""
+"""API keys (stored as hashes), their scopes and rate limits."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 import sqlalchemy as sql
 
 from kontext.errors import BadRequest, NotFound
-from kontext.server.errors import TooOften
+from kontext.server.errors import RateLimited
 from kontext.server.schema import keys
 from kontext.session import Store
 
-SCOPES = {"read": "look at one's own sessions and jobs", "edit": "make pictures", "metrics": "read /metrics"}
+SCOPES = {"read": "read own sessions and jobs", "edit": "create pictures", "metrics": "read /metrics"}
 MAX_NAME, MAX_DAYS = 200, 36500
-REMEMBER_SECONDS = 4.0  # how soon a revoked key is refused by every server
+REMEMBER_SECONDS = 4.0  # after which every server rejects a revoked key
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key as the server knows it; the key itself is shown once, when it is made."""
+    """A key as stored; its text is shown only once, when it is created."""
 
     id: str
     name: str
@@ -38,7 +38,7 @@ class Key:
 
 
 COLUMNS = [keys.c[field.name] for field in fields(Key)]
-EVERYBODY = Key("", "everybody here", "", list(SCOPES), None, None, None, 0.0, None, False)
+LOCAL_USER = Key("", "local user", "", list(SCOPES), None, None, None, 0.0, None, False)
 
 
 class Keys:
@@ -46,7 +46,7 @@ class Keys:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._known: dict[str, tuple[float, Key | None]] = {}
+        self._cache: dict[str, tuple[float, Key | None]] = {}
 
     def make(
         self,
@@ -58,21 +58,21 @@ class Keys:
         credits: float | None = None,
         days: float | None = None,
     ) -> tuple[Key, str]:
-        """A new key, and its text, which is not kept.
+        """Create a key; returns it with its text, which is not stored.
 
-        Raises BadRequest for an unknown scope, for days or numbers that are not positive, and for a name that
-        is empty, not printable, or that of another good key.
+        Raises BadRequest for an unknown scope, days out of range, and a name that is empty, not printable or
+        used by another valid key.
         """
         name = name.strip()
         if not name or len(name) > MAX_NAME or not name.isprintable():
-            raise BadRequest(f"a key needs a name of 1 to {MAX_NAME} printable characters")
+            raise BadRequest(f"name must be 1 to {MAX_NAME} printable characters")
         if days is not None and not 0 < days <= MAX_DAYS:
             raise BadRequest(
-                f"days must be above 0 and at most {MAX_DAYS}, got {days:g}; leave it out for no end"
+                f"days must be above 0 and at most {MAX_DAYS}, got {days:g}; omit it for no expiry"
             )
         scopes = list(dict.fromkeys(scopes))
         if unknown := [scope for scope in scopes if scope not in SCOPES]:
-            raise BadRequest(f"no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
+            raise BadRequest(f"unknown scope {unknown[0]!r}; available scopes are {', '.join(SCOPES)}")
         text, now = f"kontext_{secrets.token_urlsafe(32)}", time.time()
         row: dict[str, Any] = dict(
             id=secrets.token_hex(8),
@@ -100,14 +100,12 @@ class Keys:
             ]
 
     def find(self, name: str) -> Key:
-        """By id, name or first characters. Raises NotFound."""
+        """Find a key by id, name or first characters. Raises NotFound."""
         found = [
             key for key in self.all() if name in (key.id, key.start) or (name == key.name and not key.revoked)
         ]
         if len(found) != 1:
-            raise NotFound(
-                f"{len(found) or 'no'} keys are called {name!r}; `kontext keys list` shows their ids"
-            )
+            raise NotFound(f"{len(found) or 'no'} keys match {name!r}; `kontext keys list` shows their ids")
         return found[0]
 
     def change(self, key: Key, **values: Any) -> None:
@@ -116,52 +114,54 @@ class Keys:
             db.execute(keys.update().where(keys.c.id == key.id).values(**values))
 
     def look_up(self, text: str) -> Key | None:
-        """The key of this text when it is good; remembered for a few seconds."""
+        """The key of this text if it is valid; cached for a few seconds."""
         return self._good(_hash(text), keys.c.hash)
 
     def by_id(self, key_id: str) -> Key | None:
-        """The key with this id when it is good; remembered for a few seconds."""
+        """The key with this id if it is valid; cached for a few seconds."""
         return self._good(key_id, keys.c.id)
 
     def _good(self, value: str, column: sql.ColumnElement[str]) -> Key | None:
-        then, key = self._known.get(value, (0.0, None))
+        then, key = self._cache.get(value, (0.0, None))
         if time.monotonic() - then > REMEMBER_SECONDS:
             with self.store.reading() as db:
                 row = db.execute(sql.select(*COLUMNS).where(column == value)).mappings().one_or_none()
             key = Key(**row) if row else None
-            if len(self._known) > 10_000:
-                self._known.clear()
-            self._known[value] = (time.monotonic(), key)
+            if len(self._cache) > 10_000:
+                self._cache.clear()
+            self._cache[value] = (time.monotonic(), key)
         good = key is not None and not key.revoked and (key.expires is None or key.expires > time.time())
         return key if good else None
 
     def is_good(self, key: Key) -> bool:
-        """Whether a key is still good, by the database as it is now."""
+        """Whether a key is still valid, checked in the database."""
         query = sql.select(keys.c.expires).where(keys.c.id == key.id, keys.c.revoked.is_(False))
         with self.store.reading() as db:
             row = db.execute(query).one_or_none()
         return row is not None and (row.expires is None or row.expires > time.time())
 
     def credits(self, key: Key) -> float | None:
-        """What a key has left by the database as it is now; None where it is not counted."""
+        """Remaining credits of a key, read from the database; None if they are not limited."""
         with self.store.reading() as db:
             return db.scalar(sql.select(keys.c.credits).where(keys.c.id == key.id))
 
 
 class Rates:
-    """Token buckets in memory, a minute deep: one per key in each server process."""
+    """In-memory token buckets with a capacity of one minute: one per key and server process."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def take(self, owner: str, per_minute: int) -> None:
-        """Raises TooOften with the seconds to wait."""
+        """Raises RateLimited with the seconds to wait."""
         now = time.monotonic()
         level, then = self._buckets.get(owner, (float(per_minute), now))
         level = min(per_minute, level + (now - then) * per_minute / 60)
         if level < 1:
             wait = (1 - level) * 60 / per_minute
-            raise TooOften(f"more than {per_minute} requests a minute; wait {wait:.0f} seconds", wait)
+            raise RateLimited(
+                f"rate limit of {per_minute} requests per minute exceeded; wait {wait:.0f} seconds", wait
+            )
         self._buckets[owner] = (level - 1, now)
 
 

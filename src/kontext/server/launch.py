@@ -1,4 +1,4 @@
-"""Start a worker process. Imports nothing heavy: the model loads while the service itself still starts."""
+"""Starts worker processes. Imports nothing heavy, so that the model loads while the service starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Launched(NamedTuple):
 
 
 def launch(editor: str, model: str, device: str | None, workers: int, index: int = 0) -> Launched:
-    """Process `index` (from 0) of `workers`, which share the processors and the GPUs between them."""
+    """Start process `index` (from 0) of `workers`, which share the CPUs and GPUs."""
     ours, theirs = socket.socketpair()
     environment = dict(os.environ)
     if workers > 1:

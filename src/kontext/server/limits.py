@@ -1,7 +1,7 @@
-"""What every request passes before a route sees it: host, origin, size and pace of the body; and what every
-answer gets. Below a path of a proxy (`public_url`), that path is taken off here.
+"""Checks of every request (host, origin, body size and speed) and security headers of every response. A proxy
+path (`public_url`) is removed here.
 
-Plain ASGI, so that streams pass through untouched.
+Plain ASGI middleware, so that streams pass through unchanged.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kontext.server.answers import answer
-from kontext.server.metrics import Figures
+from kontext.server.metrics import Metrics
 from kontext.server.settings import Settings
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
-LENGTH_DIGITS = 20  # of a Content-Length: more is no size of anything
-PROBES = ("/healthz", "/readyz")  # asked for by the address of a container, whatever its public name
+LENGTH_DIGITS = 20  # maximum digits of a Content-Length
+PROBES = ("/healthz", "/readyz")  # probed by container address, whatever the public name
 
 
-class Gate:
-    """Refuses foreign hosts and pages, bodies that are too large or too slow; counts; sets safe headers."""
+class RequestGuard:
+    """Rejects foreign hosts, foreign origins and oversized or slow bodies; records metrics; sets headers."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, figures: Figures) -> None:
-        self.app, self.settings, self.figures = app, settings, figures
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self.app, self.settings, self.metrics = app, settings, metrics
         self.too_large = f"the body is larger than {settings.body_bytes // 2**20} MiB"
         self.hosts = set(settings.allowed_hosts)
         self.base_path = settings.base_path
@@ -57,7 +57,7 @@ class Gate:
                 headers.setdefault("x-content-type-options", "nosniff")
                 headers.setdefault("referrer-policy", "no-referrer")
                 headers.setdefault("x-frame-options", "DENY")
-                # Signed samples may be shown anywhere; the rest tells no other page even that it is there.
+                # Signed samples may be embedded anywhere; everything else is same-origin only.
                 sample = scope["path"].startswith("/v1/samples/")
                 headers.setdefault(
                     "cross-origin-resource-policy", "cross-origin" if sample else "same-origin"
@@ -65,29 +65,29 @@ class Gate:
                 if "content-security-policy" not in headers:
                     headers["content-security-policy"] = "default-src 'none'; frame-ancestors 'none'"
                 route = getattr(scope.get("route"), "path", "other")
-                self.figures.add(scope["method"], route, status, time.perf_counter() - started)
+                self.metrics.add(scope["method"], route, status, time.perf_counter() - started)
             await send(message)
 
         refusal = self._refusal(scope)
         if not refusal and self.base_path and whole_path == unquote(self.base_path):
-            # Relative addresses of the page start from a path that ends with a slash.
+            # Relative URLs of the page need a path that ends with a slash.
             query = scope.get("query_string", b"").decode("latin-1")
             refusal = RedirectResponse(f"{self.base_path}/{'?' if query else ''}{query}", 308)
         if refusal:
             await refusal(scope, receive, answered)
             return
-        seen, whole = 0, False
+        received_bytes, complete = 0, False
 
         async def received() -> Message:
-            nonlocal seen, whole
+            nonlocal received_bytes, complete
             try:
-                async with asyncio.timeout(None if whole else self.settings.body_seconds):
+                async with asyncio.timeout(None if complete else self.settings.body_seconds):
                     message = await receive()
             except TimeoutError:
-                raise HTTPException(408, "the body came too slowly; send it again") from None
-            seen += len(message.get("body", b""))
-            whole = not message.get("more_body", False)  # from now on this waits for the client to leave
-            if seen > self.settings.body_bytes:
+                raise HTTPException(408, "the body arrived too slowly; send it again") from None
+            received_bytes += len(message.get("body", b""))
+            complete = not message.get("more_body", False)  # further calls wait for the client to disconnect
+            if received_bytes > self.settings.body_bytes:
                 raise HTTPException(413, self.too_large)
             return message
 
@@ -97,19 +97,17 @@ class Gate:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if host and not (HOST.fullmatch(host) and _parsed(f"//{host}")):
-            return answer(400, "the Host header cannot be read", "bad_request")
+            return answer(400, "the Host header is malformed", "bad_request")
         probed = scope["path"] in PROBES and not self.settings.loopback
         if (self.settings.loopback or self.settings.allowed_hosts) and not probed:
             name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
             if name.lower() not in self.hosts:
-                return answer(421, "this server does not answer to that name; see --allow-host", "forbidden")
+                return answer(421, "this server does not serve that host name; see --allow-host", "forbidden")
         if scope["method"] not in SAFE:
             origin = headers.get("origin")
             foreign = origin is not None and not self._is_own(origin, host)
             if foreign or headers.get("sec-fetch-site") == "cross-site":
-                return answer(
-                    403, "a page of another site asked; only this server's own pages may", "forbidden"
-                )
+                return answer(403, "requests from pages of other sites are not allowed", "forbidden")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
             return answer(400, "the Content-Length header must be a number of bytes", "bad_request")
@@ -118,7 +116,7 @@ class Gate:
         return None
 
     def _is_own(self, origin: str, host: str) -> bool:
-        """Whether a page with this Origin is one of ours; what cannot be parsed is not."""
+        """Whether an Origin header belongs to this server; malformed values do not."""
         parts = _parsed(origin)
         if parts is None or parts.scheme not in ("http", "https"):
             return False
@@ -126,22 +124,22 @@ class Gate:
 
 
 def _parsed(url: str) -> SplitResult | None:
-    """The parts of a URL whose host and port can be read."""
+    """The parts of a URL; None if the host or port is malformed."""
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  raises for what is no port
+        parts.port  # noqa: B018  raises for an invalid port
     except ValueError:
         return None
     return parts if parts.hostname else None
 
 
 def _site(parts: SplitResult) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port: what makes an origin."""
+    """The origin of a URL: scheme, host and port."""
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _without_base(scope: Scope, base_path: str) -> Scope:
-    """The request as if the service were at the root of its host."""
+    """The request scope without the base path."""
     base = unquote(base_path)
     path: str = scope["path"]
     if not base or not (path == base or path.startswith(f"{base}/")):

@@ -1,5 +1,5 @@
-"""What a page carries after a login: not the key, but a token that names it, ends by itself and is good for
-this service only. A token of a revoked or expired key is refused like the key.
+"""Login tokens of pages: a token refers to a key, expires and is valid for this service only. A token of a
+revoked or expired key is rejected like the key.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Logins:
         self.keys, self._secret = keys, server_secret(keys.store, "login")
 
     def token(self, key: Key) -> tuple[str, int]:
-        """(token, seconds that it is good for)"""
+        """(token, seconds until it expires)"""
         now = time.time()
         expires = int(min(now + LOGIN_SECONDS, key.expires or float("inf")))
         name = f"{key.id}.{expires}"
         return f"{name}.{self._sign(name)}", max(1, expires - int(now))
 
     def key(self, token: str) -> Key | None:
-        """The key of a good token."""
+        """The key of a valid token; None otherwise."""
         name, _, signature = token.rpartition(".")
         if not hmac.compare_digest(self._sign(name).encode(), signature.encode("utf-8", "replace")):
             return None

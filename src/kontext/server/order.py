@@ -1,4 +1,4 @@
-"""Whose turn it is: round robin between keys, oldest first within a key."""
+"""Fair scheduling: round robin between keys, oldest first within a key."""
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def fair_order(waiting: Iterable[Any], last_served: Mapping[str, float]) -> list[Any]:
-    """Queued jobs (with `owner`; given oldest first) in the order in which they are to be started.
+    """Queued jobs (with `owner`; given oldest first) in the order in which they will start.
 
-    The owner served longest ago comes first, then each in turn: a key with one job waits for at most one
-    job of every other key, however many they have queued. `last_served`: when a job of an owner was last
-    started.
+    The owner served least recently comes first, then the others in turn: a key with one job waits for at most
+    one job of every other key, however many they have queued. `last_served`: start time of each owner's most
+    recent job.
     """
     lines: dict[str, deque] = defaultdict(deque)
     for job in waiting:

@@ -1,6 +1,4 @@
-"""Finished pictures of routes without sessions, as files with their provenance, the URLs that lead to
-them, and the names of downloads.
-"""
+"""Results of the session-less routes as files with provenance, their signed URLs, and download names."""
 
 from __future__ import annotations
 
@@ -22,11 +20,11 @@ from kontext.session import Store, provenance
 from kontext.session.signing import Identity, sign_result
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
-NAME_LENGTH = 60  # characters of a download's name without number and ending: 240 bytes at most
-# Replaced by a hyphen: white space, and ASCII that shells, file systems or headers give a meaning to.
+NAME_LENGTH = 60  # characters of a download name without number and extension: at most 240 bytes
+# Replaced by a hyphen: white space and ASCII characters that are special in shells, file systems or headers.
 SEPARATORS = re.compile(r"[\s\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f-]+")
-# Controls, surrogates, private use. Of the format characters (Cf) only the two joiners stay, without which
-# emoji and some scripts fall apart; the others could reverse the rest of the name.
+# Controls, surrogates, private use. Of the format characters (Cf) only the two joiners are kept, which emoji
+# and some scripts need; others could reverse the rest of the name.
 UNNAMED = ("Cc", "Cs", "Co", "Cf", "Zl", "Zp")
 JOINERS = "\u200c\u200d"
 
@@ -34,19 +32,19 @@ TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
 def encoded(store: Store, job: Job, result: Result, identity: Identity | None = None) -> dict[str, Any]:
-    """Keep the file of a result, signed where there is an identity; what the job row remembers of it."""
+    """Store the file of a result, signed if there is an identity; returns the `result` column of its job."""
     given = job.request["pictures"].get("picture")
     source = store.blobs.get(given[0]) if given else None
     form = FORMATS[job.request["output"]["format"]]
     if identity is not None and form == "PNG":
         data = sign_result(result, source, identity)
     else:
-        data = provenance.encode(result.picture, provenance.continued(source, result), form)
+        data = provenance.encode(result.picture, provenance.extend_history(source, result), form)
     return {
         "picture": store.blobs.put(data),
         "seed": str(
             job.request["output"].get("seed", result.seed)
-        ),  # text: it may be larger than JSON numbers carry
+        ),  # text: it may exceed the range of JSON numbers
         "size": list(result.size),
         "seconds": result.seconds.get("total"),
         "warnings": list(result.warnings),
@@ -56,8 +54,8 @@ def encoded(store: Store, job: Job, result: Result, identity: Identity | None = 
 def disposition(name: str, ending: str, fallback: str, prefix: str = "") -> str:
     """The Content-Disposition (RFC 6266) of a download: `prefix`, the words of `name`, `ending` ("png").
 
-    `filename` is ASCII, with `fallback` where nothing of the name is; `filename*` (RFC 8187) is sent beside
-    it when the name has other characters.
+    `filename` is ASCII, or `fallback` if nothing of the name is ASCII; `filename*` (RFC 8187) is added when
+    the name has other characters.
     """
     clean = "".join(
         letter
@@ -74,7 +72,7 @@ def disposition(name: str, ending: str, fallback: str, prefix: str = "") -> str:
 
 
 def server_secret(store: Store, name: str = "sample") -> bytes:
-    """A random secret that all servers of one database share."""
+    """A random secret shared by all servers of one database."""
     with store.writing() as db:
         value = db.scalar(sql.select(secret_table.c.value).where(secret_table.c.name == name))
         if value is None:
@@ -88,16 +86,16 @@ def signature(secret: bytes, job_id: str, expires: int) -> str:
 
 
 def sample_path(secret: bytes, job: Job, seconds: float) -> str:
-    """Path and query of a sample that is good for `seconds`."""
+    """Path and query of a sample URL that is valid for `seconds`."""
     expires = int(time.time() + seconds)
     ending = job.request["output"]["format"]
     return f"/v1/samples/{job.id}.{ending}?expires={expires}&signature={signature(secret, job.id, expires)}"
 
 
 def check_sample(secret: bytes, job_id: str, expires: int, given: str) -> str | None:
-    """None, or why the URL is not good."""
+    """None, or the reason why the URL is not valid."""
     if not hmac.compare_digest(signature(secret, job_id, expires).encode(), given.encode("utf-8", "replace")):
-        return "the signature of this URL does not fit; take it from get_result as it is"
+        return "the signature of this URL is invalid; use the URL from get_result unchanged"
     if expires < time.time():
-        return "this URL has expired; ask get_result for a new one"
+        return "this URL has expired; get a new one from get_result"
     return None

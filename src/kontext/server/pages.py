@@ -1,7 +1,7 @@
-"""The files of the playground: read and compressed once, sent with a strict policy.
+"""Static files of the playground: read and compressed once, sent with a strict content security policy.
 
-A page of small modules is many requests; each costs a look at the file's time and no more. The first answer
-names the modules and texts that it needs, so that a browser asks for them at once and not import by import.
+A page of small modules needs many requests; each costs only one stat call. The first response lists the
+modules and texts to preload, so that the browser does not discover them import by import.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ POLICY = "; ".join(
         "frame-ancestors": "'none'",
     }.items()
 )
-# Not import(...), which waits until it is run.
+# Static imports only; import(...) is loaded on demand.
 IMPORT = re.compile(r"""\b(?:import|from)\s*["'](\.[^"']+)["']""")
 UNKNOWN = """<!doctype html>
 <html lang="en">
@@ -54,12 +54,12 @@ UNKNOWN = """<!doctype html>
 <p><a href="{home}">Open Kontext</a></p>
 </html>
 """
-NONE_HERE = "<!doctype html><title>Kontext</title><p>The service runs, without a playground.</p>"
+NO_PLAYGROUND = "<!doctype html><title>Kontext</title><p>The service is running without a playground.</p>"
 
 
 @dataclass(frozen=True)
 class Page:
-    """A file as it was at a time (nanoseconds), plain and compressed."""
+    """A file at a modification time (nanoseconds), plain and compressed."""
 
     time: int
     tag: str
@@ -69,8 +69,9 @@ class Page:
 
 
 class Playground:
-    """The static files below a folder: scripts, styles and requests of this server only. It also answers what
-    no route takes; `addresses` knows the routes, and `base_path` is where the page lies on the public host.
+    """Serves the static files below a folder, and responds to unknown paths.
+
+    `addresses` knows the routes; `base_path` is the path of the page on the public host.
     """
 
     def __init__(self, folder: Path, addresses: Addresses | None = None, base_path: str = "") -> None:
@@ -89,7 +90,7 @@ class Playground:
         file = self.folder / wanted
         try:
             inside = file.resolve().is_relative_to(self.folder) and file.is_file()
-        except (ValueError, OSError):  # a name that no file can have
+        except (ValueError, OSError):  # not a valid file name
             inside = False
         found = inside or wanted == "index.html"
         if found and request.method not in ("GET", "HEAD"):
@@ -102,7 +103,7 @@ class Playground:
             text = UNKNOWN.format(words=html.escape(refusal.detail), home=f"{self.base_path}/")
             return HTMLResponse(text, refusal.status_code, {"content-security-policy": POLICY})
         if not inside:
-            return HTMLResponse(NONE_HERE, headers=headers)
+            return HTMLResponse(NO_PLAYGROUND, headers=headers)
         page = self.page(file)
         headers["etag"] = page.tag
         if wanted == "index.html":
@@ -127,9 +128,9 @@ class Playground:
         return kept
 
     def modules(self) -> str:
-        """The scripts that app.js imports, directly or not, as a Link header."""
+        """Link header that preloads the scripts app.js imports, directly or indirectly."""
         found = dict.fromkeys([self.folder / "app.js"])
-        for file in (waiting := list(found)):  # grows on the way
+        for file in (waiting := list(found)):  # grows during iteration
             new = [one for one in self.page(file).imports if one not in found] if file.is_file() else []
             found |= dict.fromkeys(new)
             waiting += new
@@ -137,7 +138,7 @@ class Playground:
         return ", ".join(f"<{self.base_path}/{name}>; rel=modulepreload" for name in names)
 
     def words(self, wanted: str) -> str:
-        """The texts of the page in the language that a browser asks for first, as a Link header."""
+        """Link header that preloads the texts in the browser's preferred language."""
         known = wanted[:2].lower() in (file.stem for file in self.folder.glob("locales/*.json"))
         language = wanted[:2].lower() if known else "en"
         return f"<{self.base_path}/locales/{language}.json>; rel=preload; as=fetch; crossorigin"

@@ -1,8 +1,8 @@
-"""The queue of jobs in the database: what was accepted is written, and ends exactly once.
+"""The job queue in the database: accepted jobs are durable and end exactly once.
 
-All writes go through `Store.writing()`, one at a time in every process (and server) that shares the
-database. A job is held by a runner (one server process) under a lease; whoever dies stops renewing it, and
-its jobs return to the queue.
+All writes go through `Store.writing()`, which serializes them across all processes and servers that share
+the database. A job is held by a runner (one server process) under a lease; when a runner dies, its leases
+expire and its jobs return to the queue.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 ACTIVE = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "refused")
-WEBHOOK_PAUSES = (5.0, 30.0, 120.0, 600.0, 3600.0)  # seconds before each further try
+WEBHOOK_PAUSES = (5.0, 30.0, 120.0, 600.0, 3600.0)  # seconds before each retry
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,17 @@ class Job:
 
     @property
     def pictures(self) -> list[str]:
-        """sha256 of all pictures that it was given."""
+        """sha256 of all input pictures."""
         return [sha256 for given in self.request.get("pictures", {}).values() for sha256 in given]
 
 
-# What is read of a queued job, which may be one of many: no request.
+# Columns of a queued job, of which there may be many: without the request.
 WAITING = ("id", "session_id", "owner", "origin", "shape", "kind", "attempts", "state", "error", "started")
 COLUMNS = [jobs.c[field.name] for field in fields(Job)]
 
 
 class Queue:
-    """Jobs of one store. Safe for threads and processes; nothing is kept in memory."""
+    """Jobs of one store. Safe for threads and processes; no state in memory."""
 
     def __init__(
         self, store: Store, *, lease_seconds: float = 10.0, max_attempts: int = 3, length: int = 1000
@@ -88,7 +88,7 @@ class Queue:
         with store.writing() as db:
             migrate(db, "server", MIGRATIONS)
 
-    # For those who ask
+    # Submitting
 
     def submit(
         self,
@@ -106,9 +106,9 @@ class Queue:
         webhook_secret: str | None = None,
         refused: str | None = None,
     ) -> list[Job]:
-        """One job for each request, all or none; on return they are on the disk.
+        """Insert one job per request, all or none; they are durable on return.
 
-        `refused` writes them as moderated, with the reason. Raises QueueFull, NoCredits.
+        `refused` inserts them as blocked by moderation, with the reason. Raises QueueFull, NoCredits.
         """
         now, group = time.time(), secrets.token_hex(16)
         rows: list[dict[str, Any]] = [
@@ -124,7 +124,7 @@ class Queue:
                 session_id=session_id,
                 parent_id=parent_id,
                 attempts=0,
-                created=now + place * 1e-6,  # their order among each other
+                created=now + place * 1e-6,  # preserves their order
                 finished=now if refused else None,
                 error=refused,
                 cost=0.0 if refused else cost,
@@ -150,7 +150,7 @@ class Queue:
         active = db.scalar(query.where(jobs.c.owner == owner, jobs.c.state.in_(ACTIVE))) or 0
         if limit is not None and active + count > limit:
             raise QueueFull(
-                f"{active} jobs are active, {limit} are allowed at once; wait for one to finish or cancel one"
+                f"active jobs must be at most {limit}, got {active + count}; wait for one or cancel one"
             )
 
     def _charge(self, db: sql.Connection, owner: str, credits: float) -> None:
@@ -160,20 +160,18 @@ class Queue:
         if left is None:
             return
         if left < credits:
-            raise NoCredits(
-                f"{credits:g} credits are needed and {left:g} are left; ask the operator for more"
-            )
+            raise NoCredits(f"{credits:g} credits are needed, {left:g} are left; ask the operator for more")
         db.execute(keys.update().where(keys.c.id == owner).values(credits=left - credits))
 
     def get(self, job_id: str, owner: str | None = None) -> Job:
-        """A job by id (of an owner, unless None). Raises NotFound."""
+        """A job by id, owned by `owner` unless None. Raises NotFound."""
         query = sql.select(*COLUMNS).where(jobs.c.id == job_id)
         if owner is not None:
             query = query.where(jobs.c.owner == owner)
         with self.store.reading() as db:
             row = db.execute(query).mappings().one_or_none()
         if row is None:
-            raise NotFound(f"no job {job_id[:64]!r}; it has expired, or it never was")
+            raise NotFound(f"no job {job_id[:64]!r}; it is unknown or expired")
         return Job(**row)
 
     def active(self, session_id: str) -> list[Job]:
@@ -196,11 +194,11 @@ class Queue:
             }
 
     def cancel(self, job_id: str) -> bool:
-        """Whether this call ended the job; what it has cost is given back."""
+        """Whether this call ended the job; its cost is refunded."""
         with self.store.writing() as db:
             return self._end(db, jobs.c.id == job_id, "cancelled", error="cancelled")
 
-    # For those who run
+    # Running
 
     def claim(
         self,
@@ -208,10 +206,10 @@ class Queue:
         shape_of: Callable[[Any], Any] = attrgetter("shape"),
         room_of: Callable[[Any], int] | None = None,
     ) -> list[Job]:
-        """The next job, with up to `count` - 1 others that can share its batch, now held by this runner.
-        `room_of` says how many jobs like the first one a batch may have.
+        """Claim the next job and up to `count` - 1 others that can share its batch, for this runner.
 
-        A job whose worker died before is run alone, so that it cannot take others with it again.
+        `room_of` limits the number of jobs like the first one in a batch. A job whose worker died before runs
+        alone, so that it cannot affect others again.
         """
         now = time.time()
         with self.store.reading() as db:
@@ -239,17 +237,17 @@ class Queue:
     def finish(
         self, job: Job, state: str, *, error: str | None = None, result: Mapping[str, Any] | None = None
     ) -> bool:
-        """End a job that this runner holds; False when it was cancelled or lost in the meantime."""
+        """End a job that this runner holds; False if it was cancelled or lost in the meantime."""
         with self.store.writing() as db:
             return self.finish_within(db, job, state, error=error, result=result)
 
     def finish_within(self, db: sql.Connection, job: Job, state: str, *, error=None, result=None) -> bool:
-        """`finish` as part of a transaction that also writes the turn."""
+        """`finish` inside the transaction that also writes the turn."""
         mine = sql.and_(jobs.c.id == job.id, jobs.c.runner == self.runner, jobs.c.attempts == job.attempts)
         return self._end(db, mine, state, error=error, result=result)
 
     def done_within(self, db: sql.Connection, job: Job, result: Mapping[str, Any]) -> None:
-        """`finish_within` that undoes the whole transaction by Cancelled when the job is no longer ours."""
+        """`finish_within` that raises Cancelled if the job is no longer held, which rolls back the turn."""
         if not self.finish_within(db, job, "done", result=result):
             raise Cancelled(f"job {job.id} was cancelled while it ran")
 
@@ -273,21 +271,20 @@ class Queue:
         db.execute(jobs.update().where(jobs.c.id == row.id).values(**ended, webhook_due=due))
         return True
 
-    def release(self, held: Iterable[Job], *, blame: bool) -> list[Job]:
-        """Return running jobs to the queue; with `blame` (their worker died) those begun too often fail.
-
-        Answers those that failed.
+    def requeue(self, held: Iterable[Job], *, count_attempt: bool) -> list[Job]:
+        """Return running jobs to the queue. With `count_attempt` (their worker died), jobs that have used all
+        their attempts fail instead; returns the failed ones.
         """
         failed = []
         with self.store.writing() as db:
             for job in held:
-                if blame and job.attempts >= self.max_attempts:
-                    error = f"the worker died {job.attempts} times on this job; it is not tried again"
+                if count_attempt and job.attempts >= self.max_attempts:
+                    error = f"the worker died {job.attempts} times on this job; it is not retried"
                     if self.finish_within(db, job, "failed", error=error):
                         failed.append(job)
                     continue
                 mine = (jobs.c.id == job.id, jobs.c.state == "running", jobs.c.attempts == job.attempts)
-                attempts = job.attempts if blame else job.attempts - 1
+                attempts = job.attempts if count_attempt else job.attempts - 1
                 db.execute(
                     jobs.update()
                     .where(*mine)
@@ -295,9 +292,10 @@ class Queue:
                 )
         return failed
 
-    def beat(self, alive: Iterable[str] = ()) -> tuple[list[str], set[str]]:
-        """Renew the lease of what is still at work here; take back what dead runners held, and what this one
-        has forgotten. Answers ids that failed, and ids that this runner holds.
+    def heartbeat(self, alive: Iterable[str] = ()) -> tuple[list[str], set[str]]:
+        """Renew the leases of the jobs `alive` here, and requeue jobs with expired leases.
+
+        Returns the ids of jobs that failed, and the ids that this runner holds.
         """
         now = time.time()
         running = jobs.c.state == "running"
@@ -320,10 +318,10 @@ class Queue:
             )
             dead = db.execute(sql.select(jobs.c.id, jobs.c.attempts).where(lost)).all()
             for row in dead:
-                error = f"the server died {row.attempts} times on this job; it is not tried again"
+                error = f"the server died {row.attempts} times on this job; it is not retried"
                 self._end(db, jobs.c.id == row.id, "failed", error=error)
         if again.rowcount or dead:
-            log.warning("a server died: %d jobs begin again, %d failed", again.rowcount, len(dead))
+            log.warning("a server died: %d jobs were requeued, %d failed", again.rowcount, len(dead))
         return [row.id for row in dead], mine
 
     def _waiting(self, db: sql.Connection) -> list[Any]:
@@ -340,9 +338,7 @@ class Queue:
     # Webhooks
 
     def due_webhooks(self) -> list[Job]:
-        """Deliveries whose time has come; each is put off by its next pause first, so that one who dies
-        delays it only.
-        """
+        """Jobs with a due webhook; each is rescheduled first, so that a crash only delays the delivery."""
         now = time.time()
         due = sql.and_(jobs.c.webhook_due.is_not(None), jobs.c.webhook_due <= now)
         with self.store.reading() as db:
@@ -358,14 +354,14 @@ class Queue:
         return found
 
     def delivered(self, job: Job) -> None:
-        """No further try; the secret is forgotten."""
+        """Mark a webhook as delivered and erase its secret."""
         with self.store.writing() as db:
             db.execute(jobs.update().where(jobs.c.id == job.id).values(webhook_due=None, webhook_secret=None))
 
-    # Uploads and tidying
+    # Uploads and cleanup
 
     def add_upload(self, owner: str, sha256: str, size: tuple[int, int]) -> None:
-        """Let `owner` name a stored picture in requests."""
+        """Allow `owner` to reference a stored picture in requests."""
         with self.store.writing() as db:
             mine = (uploads.c.owner == owner, uploads.c.sha256 == sha256)
             if not db.execute(uploads.update().where(*mine).values(created=time.time())).rowcount:
@@ -382,7 +378,7 @@ class Queue:
         return row.width, row.height
 
     def expire(self, *, job_days: float, upload_days: float) -> int:
-        """Forget old jobs and uploads and free their pictures. Answers the bytes freed."""
+        """Delete old jobs and uploads and free their pictures; returns the bytes freed."""
         day, now = 86400.0, time.time()
         with self.store.writing() as db:
             old = (

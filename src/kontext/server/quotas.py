@@ -1,4 +1,4 @@
-"""How much storage a key fills: the pictures of its sessions, uploads and jobs, each counted once."""
+"""Storage quotas: the pictures of a key's sessions, uploads and jobs, each counted once."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from kontext.server.schema import jobs, uploads
 from kontext.session import Store
 from kontext.session.schema import sessions, turn_blobs, turns
 
-COUNT_SECONDS = 60.0  # between two counts; what is added meanwhile is added to the last one
-OWNERS, SIZES = 1000, 100_000  # remembered
+COUNT_SECONDS = 60.0  # between two full counts; additions in between are added to the last count
+OWNERS, SIZES = 1000, 100_000  # cache sizes
 
 
 class Quotas:
-    """Safe for threads. Each server counts on its own."""
+    """Thread-safe. Each server counts independently."""
 
     def __init__(self, store: Store, limit_bytes: int | None) -> None:
         self.store, self.limit = store, limit_bytes
         self._used: OrderedDict[str, tuple[float, int]] = OrderedDict()  # owner: (when counted, bytes)
         self._sizes: OrderedDict[str, int] = OrderedDict()  # by sha256; they never change
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def check(self, owner: str) -> None:
-        """Raises QuotaFull when the storage of a key is full. Without keys there is no quota."""
+        """Raises QuotaFull if the quota of a key is used up. Without keys there is no quota."""
         if not owner or self.limit is None:
             return
         used = self.used(owner)
         if used >= self.limit:
-            full = f"this key fills {used / 2**20:.0f} MiB of its {self.limit / 2**20:.0f} MiB"
+            full = f"this key uses {used / 2**20:.0f} MiB of its {self.limit / 2**20:.0f} MiB"
             raise QuotaFull(f"{full}; delete sessions, or ask the operator for more")
 
     def used(self, owner: str) -> int:
-        """Bytes of a key, at most a minute old and never without what was added since."""
-        with self._turn:
+        """Bytes used by a key: a count at most a minute old plus everything added since."""
+        with self._lock:
             counted, used = self._used.get(owner, (-COUNT_SECONDS, 0))
-            near = self.limit is not None and used >= self.limit  # what was deleted counts at once
+            near = (
+                self.limit is not None and used >= self.limit
+            )  # near the limit, deletions count immediately
             if near or time.monotonic() - counted >= COUNT_SECONDS:
                 used = self._count(owner)
                 self._used[owner] = time.monotonic(), used
@@ -48,10 +50,10 @@ class Quotas:
             return used
 
     def add(self, owner: str, *names: str) -> None:
-        """Note that pictures were stored for a key."""
+        """Record that pictures were stored for a key."""
         if not owner or self.limit is None:
             return
-        with self._turn:
+        with self._lock:
             if owner in self._used:
                 counted, used = self._used[owner]
                 self._used[owner] = counted, used + sum(map(self._size, names))

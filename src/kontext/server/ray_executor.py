@@ -1,8 +1,8 @@
-"""Workers as Ray actors, on one machine or many: Ray places them and tells when one is gone.
+"""Workers as Ray actors on one or more machines: Ray places them and detects failures.
 
-The queue stays with the service: an idle actor is given the next batch, so position, cancel, fair share and
-retries are the same as with local processes. Connects to the cluster of RAY_ADDRESS, or starts one on this
-machine.
+The queue stays in the service, which assigns the next batch to an idle actor; positions, cancellation, fair
+scheduling and retries work as with local processes. Connects to the cluster of RAY_ADDRESS, or starts one
+on this machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from kontext.engine.requests import Result
 from kontext.server.errors import CannotLoad, WorkerDied
 from kontext.server.settings import Settings
-from kontext.server.worker import Card, Failure, Station, Tell, Work
+from kontext.server.worker import Failure, JobPayload, ModelHost, ModelInfo, OnProgress
 
 log = logging.getLogger(__name__)
 
@@ -29,57 +29,57 @@ log = logging.getLogger(__name__)
 _connecting = threading.Lock()
 
 
-class StationActor:
-    """A `Station` in a process of Ray's; a batch is a stream of steps that ends with its results."""
+class ModelHostActor:
+    """A `ModelHost` in a Ray actor; a batch is a stream of steps that ends with its results."""
 
     def __init__(self, factory: str, model: str, device: str | None) -> None:
-        self.station = Station(factory, model, device)
+        self.host = ModelHost(factory, model, device)
         self._working = threading.Lock()
 
-    def card(self) -> Card:
-        return self.station.card
+    def model_info(self) -> ModelInfo:
+        return self.host.model_info
 
-    def run(self, works: Sequence[Work]) -> Iterator[tuple]:
-        told: queue.Queue[tuple] = queue.Queue()
+    def run(self, payloads: Sequence[JobPayload]) -> Iterator[tuple]:
+        messages: queue.Queue[tuple] = queue.Queue()
 
         def work() -> None:
             with self._working:
-                results = self.station.run(works, lambda *step: told.put(("step", *step)))
-            told.put(("results", results))
+                results = self.host.run(payloads, lambda *step: messages.put(("step", *step)))
+            messages.put(("results", results))
 
         threading.Thread(target=work).start()
         while True:
-            message = told.get()
+            message = messages.get()
             yield message
             if message[0] == "results":
                 return
 
     def prefill(self, picture: bytes) -> float | Failure:
         with self._working:
-            return self.station.prefill(picture)
+            return self.host.prefill(picture)
 
     def cancel(self, job_id: str) -> None:
-        self.station.cancel(job_id)
+        self.host.cancel(job_id)
 
     def watch(self, job_id: str) -> None:
-        self.station.watch(job_id)
+        self.host.watch(job_id)
 
 
 class RayWorker:
-    """The `Worker` whose place Ray has chosen."""
+    """A `Worker` placed by Ray."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.alive = settings, False
         self._actor: Any = None
 
-    async def start(self) -> Card:
+    async def start(self) -> ModelInfo:
         await self.kill()
         try:
             await asyncio.to_thread(connect)
             needs: dict[str, Any] = {"num_gpus": 1} if self.settings.device == "cuda" else {"num_cpus": 1}
-            actor = ray.remote(StationActor).options(max_restarts=0, max_concurrency=4, **needs)
+            actor = ray.remote(ModelHostActor).options(max_restarts=0, max_concurrency=4, **needs)
             self._actor = actor.remote(self.settings.editor, self.settings.model, self.settings.device)
-            card = await self._actor.card.remote()
+            model_info = await self._actor.model_info.remote()
         except RayActorError as error:
             cause = str(getattr(error, "cause", None) or error)
             raise (CannotLoad if "creation task" in cause or "__init__" in cause else WorkerDied)(
@@ -88,18 +88,18 @@ class RayWorker:
         except RayError as error:
             raise WorkerDied(last_line(str(error))) from None
         self.alive = True
-        return card
+        return model_info
 
-    async def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:
+    async def run(self, payloads: Sequence[JobPayload], on_progress: OnProgress) -> list[Result | Failure]:
         try:
-            stream = self._actor.run.options(num_returns="streaming").remote(list(works))
+            stream = self._actor.run.options(num_returns="streaming").remote(list(payloads))
             async for reference in stream:
-                kind, *told = await reference
+                kind, *values = await reference
                 if kind == "results":
-                    return told[0]
-                tell(*told)
+                    return values[0]
+                on_progress(*values)
         except RayTaskError as error:
-            return [Failure(f"the editor failed ({last_line(str(error))})") for _ in works]
+            return [Failure(f"the editor failed ({last_line(str(error))})") for _ in payloads]
         except RayError as error:
             self.alive = False
             raise WorkerDied(last_line(str(error))) from None
@@ -130,7 +130,7 @@ class RayWorker:
 
 
 def connect() -> None:
-    """Join the cluster, once. Raises CannotLoad."""
+    """Connect to the cluster once per process. Raises CannotLoad."""
     with _connecting:
         if ray.is_initialized():
             return
@@ -138,12 +138,12 @@ def connect() -> None:
         threading.Thread(target=_hold, args=(joined,), daemon=True).start()
         try:
             joined.result()
-        except Exception as error:  # Ray raises bare ones when its parts do not start
-            raise CannotLoad(f"no Ray cluster can be joined or started: {last_line(str(error))}") from None
+        except Exception as error:  # Ray raises plain exceptions when its services do not start
+            raise CannotLoad(f"cannot connect to or start a Ray cluster: {last_line(str(error))}") from None
 
 
 def _hold(joined: Future[None]) -> None:
-    """What Ray starts on this machine ends with the thread that has started it: one that stays."""
+    """Initialize Ray in a thread that never ends, since a local cluster stops with its starting thread."""
     try:
         ray.init(logging_level=logging.WARNING, include_dashboard=False, log_to_driver=False)
     except Exception as error:
@@ -154,6 +154,6 @@ def _hold(joined: Future[None]) -> None:
 
 
 def last_line(text: str) -> str:
-    """What an error of Ray says in the end; the rest is for the log."""
+    """The last line of a Ray error, which has the cause."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no reason was given"
+    return lines[-1][:300] if lines else "no reason given"

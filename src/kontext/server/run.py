@@ -1,4 +1,4 @@
-"""The service as a program: logs, a socket, uvicorn, and an end that loses nothing."""
+"""Runs the service: logging, socket, uvicorn, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from kontext.terminal import log_handler
 
 log = logging.getLogger(__name__)
 
-WAITING_CONNECTIONS = 2048  # that the system holds until they are accepted
+WAITING_CONNECTIONS = 2048  # backlog of the listening socket
 
 
-class Program(uvicorn.Server):
-    """uvicorn that ends streams at the first signal, and works at the second."""
+class Server(uvicorn.Server):
+    """uvicorn server that ends event streams at the first signal and aborts at the second."""
 
     def __init__(self, config: uvicorn.Config, service: Service, connections: Connections) -> None:
         super().__init__(config)
@@ -46,7 +46,7 @@ class Program(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
-            listener.listen(WAITING_CONNECTIONS)  # asyncio has set it to what it accepts at once
+            listener.listen(WAITING_CONNECTIONS)  # asyncio has reduced the backlog to its accept batch
         self._sweep = asyncio.create_task(self.connections.sweep())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -64,23 +64,23 @@ def run(
     launched: Sequence[Launched] = (),
     log_format: str = "text",
     open_page: bool = False,
-    tell: Callable[[str], None],
+    echo: Callable[[str], None],
 ) -> None:
-    """Serve until SIGINT or SIGTERM, with workers `launched` ahead. Raises BadConfig."""
+    """Serve until SIGINT or SIGTERM, with workers `launched` in advance. Raises BadConfig."""
     handler = log_handler("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if log_format == "json":
         handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[Throttle(handler)])
-    warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd files are no news for an operator
+    warnings.filterwarnings("ignore", module="PIL")  # Pillow's warnings about unusual files are noise
 
-    sys.setswitchinterval(0.0005)  # threads that write results let the one that takes requests pass
+    sys.setswitchinterval(0.0005)  # lets the event loop preempt threads that encode results
 
     connections = Connections(bounds_of(settings, raise_file_limit()))
     listener = _listen(settings)
     port = listener.getsockname()[1]
     service = Service(settings, launched)
     if settings.keys_needed and not Keys(service.store).all():
-        tell("keys are needed on this address and there are none yet: make one with `kontext keys make NAME`")
+        echo("this address requires API keys, but there are none: create one with `kontext keys make NAME`")
     config = uvicorn.Config(
         create_app(settings, service),
         http=partial(Connection, table=connections),  # type: ignore[arg-type]
@@ -89,24 +89,24 @@ def run(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # public_url says what a proxy would
-        timeout_keep_alive=75,  # longer than proxies keep theirs, so that none is closed under a request
+        proxy_headers=False,  # public_url replaces proxy headers
+        timeout_keep_alive=75,  # longer than proxies keep idle connections
         timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
         h11_max_incomplete_event_size=65536,
     )
     shown = "localhost" if settings.loopback or settings.host in ("0.0.0.0", "::") else settings.host
     url = settings.public_url or f"http://{shown}:{port}"
-    threading.Thread(target=_announce, args=(service, url, open_page, tell), daemon=True).start()
-    server = Program(config, service, connections)
+    threading.Thread(target=_announce, args=(service, url, open_page, echo), daemon=True).start()
+    server = Server(config, service, connections)
     signal.signal(signal.SIGTERM, server.handle_exit)
     server.run(sockets=[listener])
     if not server.started:
-        raise BadConfig("the service could not be started; its log says why")
+        raise BadConfig("the service could not be started; see its log")
 
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio sends at once only where TCP is named; else every answer waits 40 ms for the client's word
+    # asyncio sets TCP_NODELAY only for an explicit IPPROTO_TCP; otherwise responses are delayed by 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -114,21 +114,21 @@ def _listen(settings: Settings) -> socket.socket:
         listener.listen(WAITING_CONNECTIONS)
     except OSError as error:
         listener.close()
-        words = f"{settings.host} port {settings.port} cannot be used ({error.strerror})"
+        words = f"{settings.host} port {settings.port} is not available ({error.strerror})"
         raise BadConfig(f"{words}; choose another with --port") from None
     return listener
 
 
-def _announce(service: Service, url: str, open_page: bool, tell: Callable[[str], None]) -> None:
-    """Say when the first edit can be asked for."""
+def _announce(service: Service, url: str, open_page: bool, echo: Callable[[str], None]) -> None:
+    """Print the URL when the service is ready, or why the model cannot be loaded."""
     started = time.monotonic()
-    while not service.ready and not service.trouble and not service.stopping:
+    while not service.ready and not service.load_error and not service.stopping:
         time.sleep(0.02)
-    if service.trouble:
-        tell(f"the model cannot be loaded: {service.trouble}")
-    elif service.ready and service.card:
+    if service.load_error:
+        echo(f"the model cannot be loaded: {service.load_error}")
+    elif service.ready and service.model_info:
         seconds = time.monotonic() - started
-        tell(f"Kontext is ready at {url}  ({service.card.name}, {seconds:.1f} s; Ctrl-C stops)")
+        echo(f"Kontext is ready at {url}  ({service.model_info.name}, {seconds:.1f} s; Ctrl-C stops)")
         if open_page:
             import webbrowser
 

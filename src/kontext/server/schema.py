@@ -1,7 +1,7 @@
-"""The tables of the service, beside those of the session store and in the same database.
+"""Tables of the service, in the database of the session store.
 
-A job's life: queued -> running -> done | failed | cancelled | refused. Every change is one conditional
-UPDATE, so that it happens at most once whoever tries it, and how often.
+States of a job: queued -> running -> done | failed | cancelled | refused. Every transition is one conditional
+UPDATE, so that it happens at most once.
 """
 
 import sqlalchemy as sql
@@ -16,7 +16,7 @@ jobs = sql.Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("group_id", String(32), nullable=False),  # jobs of one request
-    Column("owner", String(32), nullable=False),  # id of a key, "" on a machine of one's own
+    Column("owner", String(32), nullable=False),  # id of a key, "" without keys
     Column("origin", String(16), nullable=False),  # own, bfl, openai or hf
     Column("kind", String(16), nullable=False),  # edit or generate
     Column("state", String(16), nullable=False),
@@ -26,12 +26,12 @@ jobs = sql.Table(
     Column("parent_id", String(32)),
     Column("attempts", Integer, nullable=False, default=0),
     Column("runner", String(64)),
-    Column("lease", Float),  # the runner is taken for dead after this time
+    Column("lease", Float),  # the runner counts as dead after this time
     Column("created", Float, nullable=False),
     Column("started", Float),
     Column("finished", Float),
     Column("error", Text),
-    Column("result", JSON),  # picture (sha256 of the encoded file), seed, facts
+    Column("result", JSON),  # picture (sha256 of the encoded file), seed, result info
     Column("cost", Float, nullable=False, default=0.0),
     Column("webhook_url", Text),
     Column("webhook_secret", Text),
@@ -58,8 +58,8 @@ keys = sql.Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("name", String(200), nullable=False),
-    Column("hash", String(64), nullable=False, unique=True),  # sha256 of the key, which itself is not kept
-    Column("start", String(16), nullable=False),  # its first characters, to tell keys apart
+    Column("hash", String(64), nullable=False, unique=True),  # sha256 of the key, which itself is not stored
+    Column("start", String(16), nullable=False),  # its first characters, to distinguish keys
     Column("scopes", JSON, nullable=False),
     Column("rate_per_minute", Integer),
     Column("active_jobs", Integer),

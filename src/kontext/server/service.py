@@ -1,8 +1,7 @@
-"""The service behind all routes: takes jobs, keeps the workers busy, keeps results, tells those who listen.
+"""The service behind all routes: accepts jobs, schedules workers, stores results, publishes events.
 
-One asyncio loop; what blocks (database, files, encoding) runs in threads. Nothing is known here that would
-be lost by a crash: the queue is in the database, and every step from there to a kept result is one
-transaction.
+One asyncio loop; blocking work (database, files, encoding) runs in threads. A crash loses nothing: the queue
+is in the database, and every step from there to a stored result is one transaction.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest, Busy, Cancelled, KontextError, NotFound, Unavailable
 from kontext.server.decoders import Decoders
 from kontext.server.errors import CannotLoad, WorkerDied
+from kontext.server.event_bus import EventBus
 from kontext.server.executor import Worker, make_workers
-from kontext.server.hub import Hub
 from kontext.server.launch import Launched
 from kontext.server.moderation import Moderator, make_moderator
 from kontext.server.outputs import encoded, sample_path, server_secret
@@ -35,22 +34,22 @@ from kontext.server.quotas import Quotas
 from kontext.server.settings import Settings
 from kontext.server.views import task_view, turn_view
 from kontext.server.webhooks import deliver
-from kontext.server.worker import Card, Failure, Work
+from kontext.server.worker import Failure, JobPayload, ModelInfo
 from kontext.session import Session, Store, Turn
 from kontext.session.signing import own_identity
 
 log = logging.getLogger(__name__)
 
-THREADS = 24  # mostly waiting for the disk
-POSITION_SECONDS = 0.1  # between two looks at the queue for its positions
-POSITION_DELAY = 0.02  # before a look: a job that starts at once has no position
-POLL_SECONDS = 1.0  # how soon work of other servers, or work given back by dead ones, is seen
+THREADS = 24  # mostly I/O bound
+POSITION_SECONDS = 0.1  # between two updates of the queue positions
+POSITION_DELAY = 0.02  # before an update: a job that starts immediately needs no position
+POLL_SECONDS = 1.0  # between polls for jobs submitted or requeued by other servers
 PREFILLS_KEPT = 512
 TIDY_SECONDS = 3600.0
-RESULTS_AT_ONCE = 4  # times the largest picture: what one request may ask for
-BATCH_PIXELS = 64 * 2**20  # of results that a worker makes at a time
-STORAGE_SECONDS = 3.0  # between two looks at the storage
-STORAGE_ANSWER_SECONDS = 3.0  # within which the database lets itself be written
+RESULTS_AT_ONCE = 4  # times the largest picture: maximum output of one request
+BATCH_PIXELS = 64 * 2**20  # maximum output pixels of a batch
+STORAGE_SECONDS = 3.0  # between two storage checks
+STORAGE_ANSWER_SECONDS = 3.0  # timeout of a storage check
 
 
 class Service:
@@ -69,49 +68,57 @@ class Service:
         self.identity = own_identity(settings.folder / "signing") if settings.sign else None
         self.decoders = Decoders()
         self.quotas = Quotas(self.store, settings.storage_bytes)
-        self.hub = Hub(self._watch)
+        self.event_bus = EventBus(self._watch)
         self.moderator: Moderator = make_moderator(settings)
         self.workers: list[Worker] = make_workers(settings, launched)
-        self.card: Card | None = None
-        self.trouble: str | None = None  # why no model could be loaded; may name files of this machine
-        self.storage_trouble: str | None = None
+        self.model_info: ModelInfo | None = None
+        self.load_error: str | None = None  # why no model could be loaded; may contain local paths
+        self.storage_error: str | None = None
         self.stopping = False
-        self.ended: Counter[str] = Counter()  # jobs by last state, for the metrics
+        self.ended: Counter[str] = Counter()  # jobs by final state, for the metrics
         self.busy_seconds = 0.0
         self._wakers = [asyncio.Event() for _ in self.workers]
         self._running: dict[str, tuple[Worker, Job]] = {}
-        self._left_queue: set[str] = set()  # jobs, since the last look at the queue began
-        self._concluding: set[str] = set()  # jobs whose results are being kept
+        self._left_queue: set[str] = set()  # jobs that left the queue since its last update began
+        self._concluding: set[str] = set()  # jobs whose results are being stored
         self._loops: list[asyncio.Task] = []
         self._tasks: set[asyncio.Task] = set()
         self._prefills: OrderedDict[str, asyncio.Task] = OrderedDict()
-        self.places: dict[str, int] = {}  # in the queue, by job; 1 is next
-        self._queued: dict[str, Any] = {}  # the same jobs
-        self._queue_moved = asyncio.Event()
+        self.queue_positions: dict[str, int] = {}  # by job id; 1 is next
+        self._queued: dict[str, Any] = {}  # rows of the same jobs
+        self._queue_changed = asyncio.Event()
         self.thumbnails: dict[tuple[str, int], bytes] = {}
 
     @property
     def ready(self) -> bool:
-        return not self.stopping and self.card is not None and any(worker.alive for worker in self.workers)
+        return (
+            not self.stopping and self.model_info is not None and any(worker.alive for worker in self.workers)
+        )
 
     @property
-    def told_trouble(self) -> str | None:
-        """`trouble` as strangers may read it."""
-        if self.trouble and self.settings.keys_needed:
-            return "the model cannot be loaded; the server's log says why"
-        return self.trouble
+    def public_load_error(self) -> str | None:
+        """`load_error` as callers without access to this machine may read it."""
+        if self.load_error and self.settings.keys_needed:
+            return "the model cannot be loaded; see the server's log"
+        return self.load_error
 
     async def start(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="service"))
-        self._loops = [asyncio.create_task(self._work(place)) for place in range(len(self.workers))]
+        self._loops = [asyncio.create_task(self._supervise(place)) for place in range(len(self.workers))]
         self._loops += [
             asyncio.create_task(loop())
-            for loop in (self._beat, self._webhooks, self._tidy, self._positions, self._watch_storage)
+            for loop in (
+                self._heartbeat,
+                self._webhooks,
+                self._tidy,
+                self._publish_positions,
+                self._watch_storage,
+            )
         ]
 
     async def stop(self) -> None:
-        """Let running jobs finish for `grace_seconds`, then give them back to the queue."""
+        """Let running jobs finish for `grace_seconds`, then requeue them."""
         self.begin_stop()
         running = self._loops[: len(self.workers)]
         if running:
@@ -130,21 +137,23 @@ class Service:
 
     def begin_stop(self) -> None:
         self.stopping = True
-        self.hub.close()
+        self.event_bus.close()
         self._wake()
 
-    # For the routes
+    # API of the routes
 
     async def submit(
         self, requests: Sequence[dict[str, Any]], *, refused: str | None = None, **about: Any
     ) -> list[Job]:
-        """`Queue.submit`, after a look at the prompt. Raises Busy when stopping, QueueFull, NoCredits, and
-        BadRequest for a prompt that is longer than the loaded model reads.
+        """`Queue.submit` after validation and moderation of the prompt.
+
+        Raises Busy while stopping, QueueFull, QuotaFull, NoCredits, and BadRequest for a prompt that is too
+        long for the loaded model.
         """
         if self.stopping:
             raise Busy("the server is stopping; try again in a moment")
-        if self.card:
-            await asyncio.to_thread(self.card.check_prompt, requests[0]["edit"]["prompt"])
+        if self.model_info:
+            await asyncio.to_thread(self.model_info.check_prompt, requests[0]["edit"]["prompt"])
         self._check_output(about["shape"], len(requests))
         await asyncio.to_thread(self.quotas.check, about["owner"])
         reason = refused or self.moderator.prompt(requests[0]["edit"]["prompt"])
@@ -153,63 +162,62 @@ class Service:
             log.info("job %s: %s", jobs[0].id, requests[0]["edit"]["prompt"])
         for job in jobs:
             if reason:
-                self._tell_end(job)
+                self._publish_end(job)
         self._wake()
-        self.moved()
+        self.notify_queue_changed()
         return jobs
 
     def _check_output(self, shape: str, count: int) -> None:
-        """Raises BadRequest for results that would be larger than inputs may be."""
-        size = output_size(shape, self.card.sizes if self.card else ((256, 256),))
+        """Raises BadRequest for results that would be larger than the input limit."""
+        size = output_size(shape, self.model_info.sizes if self.model_info else ((256, 256),))
         if size is None:
-            return  # the editor says what is wrong
+            return  # the editor reports the error
         pixels, most = size[0] * size[1], self.settings.picture_pixels
         if pixels > most:
-            wrong = f"the result would have {size[0]}x{size[1]} pixels"
-            raise BadRequest(f"{wrong}; at most {most / 1e6:.0f} million are allowed")
+            limit = f"the result must have at most {most / 1e6:.0f} million pixels"
+            raise BadRequest(f"{limit}, got {size[0]}x{size[1]}")
         if pixels * count > RESULTS_AT_ONCE * most:
-            wrong = f"{count} results of {size[0]}x{size[1]} pixels"
-            raise BadRequest(
-                f"{wrong}; at most {RESULTS_AT_ONCE * most / 1e6:.0f} million at a time are allowed"
-            )
+            limit = f"results must have at most {RESULTS_AT_ONCE * most / 1e6:.0f} million pixels in total"
+            raise BadRequest(f"{limit}, got {count} of {size[0]}x{size[1]}")
 
     async def cancel(self, job: Job) -> Job:
-        """The job as it is afterwards; one that has ended stays as it is."""
+        """Cancel a job and return its new state; a job that has ended is not changed."""
         if await asyncio.to_thread(self.queue.cancel, job.id):
             self._left_queue.add(job.id)
             self._queued.pop(job.id, None)
             self._stop_running(job.id)
             job = await asyncio.to_thread(self.queue.get, job.id)
-            self._tell_end(job)
-            self.moved()
+            self._publish_end(job)
+            self.notify_queue_changed()
         return job
 
     def _stop_running(self, job_id: str) -> None:
         if held := self._running.pop(job_id, None):
             held[0].cancel(job_id)
 
-    def _watch(self, heard: set[str]) -> None:
+    def _watch(self, subscribed: set[str]) -> None:
         for worker, job in self._running.values():
-            if heard.intersection(topics(job)):
+            if subscribed.intersection(topics(job)):
                 worker.watch(job.id)
 
     def active_here(self, job_id: str) -> Any:
-        """A job that waits or runs here, as far as `task_view` needs it, without a look into the database:
-        its end will be told. None for every other one.
+        """A queued or running job of this server with the fields `task_view` needs, without a database query.
+
+        Its end will be published as an event. None for other jobs.
         """
         return self._running[job_id][1] if job_id in self._running else self._queued.get(job_id)
 
     async def wait(self, job_id: str, seconds: float) -> Job:
-        """The job when it has ended, or as it is when the time is up."""
+        """Wait until a job has ended, for at most `seconds`; returns its state."""
         end = time.monotonic() + seconds
-        with self.hub.listen(f"job:{job_id}") as news:
+        with self.event_bus.subscribe(f"job:{job_id}") as inbox:
             while True:
                 job = await asyncio.to_thread(self.queue.get, job_id)
-                if not job.active or self.hub.closed or time.monotonic() >= end:
+                if not job.active or self.event_bus.closed or time.monotonic() >= end:
                     return job
                 while (left := end - time.monotonic()) > 0:
                     try:
-                        event = await asyncio.wait_for(news.get(), min(left, POLL_SECONDS))
+                        event = await asyncio.wait_for(inbox.get(), min(left, POLL_SECONDS))
                     except TimeoutError:
                         if self.active_here(job_id):
                             continue
@@ -218,7 +226,7 @@ class Service:
                         break
 
     async def prefill(self, sha256: str) -> asyncio.Task:
-        """Compute in all workers what edits of a stored picture need; the task's result is in seconds."""
+        """Precompute the context of a stored picture in all workers; the task returns the seconds it took."""
         task = self._prefills.get(sha256)
         if task is None or (task.done() and (task.cancelled() or task.exception() or task.result() is None)):
             self._prefills[sha256] = task = self._keep(self._prefill(sha256))
@@ -229,30 +237,30 @@ class Service:
     async def _prefill(self, sha256: str) -> float | None:
         try:
             data = await asyncio.to_thread(self.store.blobs.get, sha256)
-            told = await asyncio.gather(*(worker.prefill(data) for worker in self.workers if worker.alive))
+            replies = await asyncio.gather(*(worker.prefill(data) for worker in self.workers if worker.alive))
         except (WorkerDied, Unavailable):
             return None
-        seconds = [one for one in told if not isinstance(one, Failure)]
+        seconds = [one for one in replies if not isinstance(one, Failure)]
         return max(seconds, default=None)
 
     def sample_url(self, job: Job, origin: str) -> str:
-        """Where the picture of a finished job is to be had for a while."""
+        """A temporary URL of the picture of a finished job."""
         return origin + sample_path(self.secret, job, self.settings.sample_seconds)
 
-    # Work
+    # Scheduling
 
-    async def _work(self, place: int) -> None:
-        """One worker's life: start, batch after batch, and again when it dies."""
+    async def _supervise(self, place: int) -> None:
+        """Supervise one worker: start it, run batches, restart it when it dies."""
         worker, pause = self.workers[place], 0.1
         while not self.stopping:
             try:
-                self.card = await worker.start()
+                self.model_info = await worker.start()
                 self._prefills.clear()
-                log.info("worker %d is ready with %s", place, self.card.name)
+                log.info("worker %d is ready with %s", place, self.model_info.name)
                 pause = 0.1
-                await self._work_off(place)
+                await self._run_batches(place)
             except CannotLoad as error:
-                self.trouble = str(error)
+                self.load_error = str(error)
                 log.error("the model cannot be loaded: %s", error)
                 return
             except WorkerDied as error:
@@ -264,17 +272,17 @@ class Service:
                 log.exception("worker %d: the loop failed; starting over", place)
                 await asyncio.sleep(1.0)
 
-    async def _work_off(self, place: int) -> None:
-        """Batch after batch; while the worker decodes one, the next is claimed and its pictures are read."""
+    async def _run_batches(self, place: int) -> None:
+        """Run batches; while the worker decodes one, the next is claimed and its pictures are loaded."""
         worker = self.workers[place]
-        ahead: list[tuple[Job, Work]] = []
+        ahead: list[tuple[Job, JobPayload]] = []
         try:
             while not self.stopping:
                 if not worker.alive:
                     raise WorkerDied("it died while idle")
                 batch, ahead = ahead or await self._claim(worker), []
                 if not batch:
-                    await self._rest(place)
+                    await self._wait_for_jobs(place)
                     continue
                 finishing = asyncio.Event()
                 running = asyncio.create_task(self._run(worker, batch, finishing))
@@ -285,10 +293,10 @@ class Service:
                 finally:
                     await running
         finally:
-            await self._give_back([job for job, _ in ahead], blame=False)
+            await self._requeue([job for job, _ in ahead], count_attempt=False)
 
-    async def _claim(self, worker: Worker) -> list[tuple[Job, Work]]:
-        """The next batch with its pictures; empty when nobody waits."""
+    async def _claim(self, worker: Worker) -> list[tuple[Job, JobPayload]]:
+        """Claim the next batch and load its pictures; empty if the queue is empty."""
         batch = await asyncio.to_thread(
             self.queue.claim, self.settings.max_batch, self._shape, self._batch_room
         )
@@ -303,21 +311,21 @@ class Service:
                     self._running.pop(job.id, None)
                     await self._end(job, "failed", str(error))
         except BaseException:
-            await self._give_back(batch, blame=True)
+            await self._requeue(batch, count_attempt=True)
             raise
         if batch:
-            self.moved()
+            self.notify_queue_changed()
         return loaded
 
-    async def _give_back(self, batch: list[Job], *, blame: bool) -> None:
-        """Return claimed jobs to the queue; with `blame` those begun too often fail."""
+    async def _requeue(self, batch: list[Job], *, count_attempt: bool) -> None:
+        """Return claimed jobs to the queue; with `count_attempt`, jobs without attempts left fail."""
         for job in batch:
             self._running.pop(job.id, None)
         if batch:
-            for job in await asyncio.to_thread(self.queue.release, batch, blame=blame):
-                self._tell_end(await asyncio.to_thread(self.queue.get, job.id))
+            for job in await asyncio.to_thread(self.queue.requeue, batch, count_attempt=count_attempt):
+                self._publish_end(await asyncio.to_thread(self.queue.get, job.id))
 
-    async def _rest(self, place: int) -> None:
+    async def _wait_for_jobs(self, place: int) -> None:
         try:
             await asyncio.wait_for(self._wakers[place].wait(), POLL_SECONDS)
         except TimeoutError:
@@ -329,57 +337,61 @@ class Service:
             waker.set()
 
     def _shape(self, row: Any) -> Any:
-        return canvas_shape(row.shape, self.card.sizes) if self.card else row.shape
+        return canvas_shape(row.shape, self.model_info.sizes) if self.model_info else row.shape
 
     def _batch_room(self, row: Any) -> int:
-        """How many jobs like this one fit into a batch, for memory's sake."""
-        size = output_size(row.shape, self.card.sizes) if self.card else None
+        """Maximum number of jobs like this one in a batch, limited by memory."""
+        size = output_size(row.shape, self.model_info.sizes) if self.model_info else None
         pixels = size[0] * size[1] if size else 1
         return max(1, BATCH_PIXELS // pixels)
 
-    async def _run(self, worker: Worker, loaded: list[tuple[Job, Work]], finishing: asyncio.Event) -> None:
-        """One batch on a worker. `finishing` is set after its last step, or when it ends otherwise."""
-        loaded = [(job, work) for job, work in loaded if job.id in self._running]  # the rest was cancelled
+    async def _run(
+        self, worker: Worker, loaded: list[tuple[Job, JobPayload]], finishing: asyncio.Event
+    ) -> None:
+        """Run one batch on a worker. `finishing` is set after its last step, or when it ends early."""
+        loaded = [pair for pair in loaded if pair[0].id in self._running]  # the others were cancelled
         batch = [job for job, _ in loaded]
         of_job = {job.id: topics(job) for job in batch}
 
-        def tell(job_id: str, step: int, steps: int, preview: bytes | None) -> None:
+        def on_progress(job_id: str, step: int, steps: int, preview: bytes | None) -> None:
             if step == steps:
                 finishing.set()
-            self.hub.steps[job_id] = step, steps
+            self.event_bus.steps[job_id] = step, steps
             image = "data:image/jpeg;base64," + base64.b64encode(preview).decode() if preview else None
             for topic in of_job.get(job_id, ()):
-                self.hub.tell(topic, "step", job=job_id, step=step, steps=steps, preview=image)
+                self.event_bus.publish(topic, "step", job=job_id, step=step, steps=steps, preview=image)
 
         started = time.monotonic()
         try:
             results = []
             if batch:
-                works = [work for _, work in loaded]
-                results = await asyncio.wait_for(worker.run(works, tell), self.settings.job_seconds)
+                payloads = [payload for _, payload in loaded]
+                results = await asyncio.wait_for(worker.run(payloads, on_progress), self.settings.job_seconds)
             self._concluding.update(job.id for job in batch)
         except TimeoutError:
             await worker.kill()
             for job in batch:
-                await self._end(job, "failed", f"it took longer than {self.settings.job_seconds:g} seconds")
+                await self._end(
+                    job, "failed", f"the job took longer than {self.settings.job_seconds:g} seconds"
+                )
             raise WorkerDied("a batch took too long") from None
         except BaseException:
-            await self._give_back(batch, blame=not self.stopping)
+            await self._requeue(batch, count_attempt=not self.stopping)
             raise
         finally:
             finishing.set()
             self.busy_seconds += time.monotonic() - started
             for job in batch:
                 self._running.pop(job.id, None)
-                self.hub.steps.pop(job.id, None)
-        self._keep(self._conclude_all(batch, results))  # while the worker goes on with the next batch
+                self.event_bus.steps.pop(job.id, None)
+        self._keep(self._conclude_all(batch, results))  # concurrently with the next batch
 
-    def _load(self, job: Job) -> Work:
+    def _load(self, job: Job) -> JobPayload:
         get = self.store.blobs.get
         pictures = {
             role: [get(sha256) for sha256 in given] for role, given in job.request["pictures"].items()
         }
-        return Work(job.id, job.request, pictures, any(map(self.hub.watched, topics(job))))
+        return JobPayload(job.id, job.request, pictures, any(map(self.event_bus.watched, topics(job))))
 
     async def _conclude_all(self, batch: list[Job], results: list[Result | Failure]) -> None:
         for job, result in zip(batch, results, strict=True):
@@ -398,23 +410,23 @@ class Service:
             if reason := await asyncio.to_thread(self.moderator.output, result.picture, tolerance):
                 await self._end(job, "refused", reason)
             elif job.session_id:
-                self._tell_end(*await self.decoders.run(pixels, self._keep_turn, job, result))
+                self._publish_end(*await self.decoders.run(pixels, self._keep_turn, job, result))
             else:
                 kept = await self.decoders.run(pixels, encoded, self.store, job, result, self.identity)
                 await self._end(job, "done", result=kept)
                 return
         except Cancelled:
-            return  # it was cancelled after its last step
+            return  # the job was cancelled after its last step
         except KontextError as error:
             await self._end(job, "failed", str(error))
         except Exception:
-            log.exception("the result of job %s could not be kept", job.id)
-            await self._end(job, "failed", "the result could not be kept; the server's log says more")
+            log.exception("the result of job %s could not be stored", job.id)
+            await self._end(job, "failed", "the result could not be stored; see the server's log")
 
     def _keep_turn(self, job: Job, result: Result) -> tuple[Job, dict[str, Any]]:
-        """The job as done, and what it has brought to its session."""
+        """Store a result as a turn; returns the finished job and its turn payload."""
         editor = SimpleNamespace(
-            model=SimpleNamespace(fingerprint=self.card.fingerprint if self.card else None)
+            model=SimpleNamespace(fingerprint=self.model_info.fingerprint if self.model_info else None)
         )
         session = self.store.open(job.session_id or "", editor=editor)
         given = job.request["pictures"]
@@ -433,27 +445,27 @@ class Service:
             settings=settings,
             turn_id=job.id,
             current=head is None or head.id == job.parent_id,
-            also=lambda db: self.queue.done_within(db, job, {"seed": str(result.seed)}),
+            in_transaction=lambda db: self.queue.done_within(db, job, {"seed": str(result.seed)}),
         )
-        return replace(job, state="done"), made_view(session, turn, self.settings.base_path)
+        return replace(job, state="done"), turn_payload(session, turn, self.settings.base_path)
 
     async def _end(self, job: Job, state: str, error: str | None = None, result: dict | None = None) -> None:
         if await asyncio.to_thread(self.queue.finish, job, state, error=error, result=result):
-            await self._told_end(job.id)
+            await self._publish_stored_end(job.id)
 
-    async def _told_end(self, job_id: str) -> None:
-        def look() -> tuple[Job, dict[str, Any]]:
+    async def _publish_stored_end(self, job_id: str) -> None:
+        def load() -> tuple[Job, dict[str, Any]]:
             job = self.queue.get(job_id)
-            return job, self._made(job)
+            return job, self._created_turn(job)
 
-        self._tell_end(*await asyncio.to_thread(look))
+        self._publish_end(*await asyncio.to_thread(load))
 
-    async def last_word(self, job: Job) -> tuple[str, dict[str, Any]]:
-        """The event that ends the news of a job that has ended."""
-        return last_event(job, await asyncio.to_thread(self._made, job))
+    async def terminal_event(self, job: Job) -> tuple[str, dict[str, Any]]:
+        """The last event of a job that has ended."""
+        return terminal_event(job, await asyncio.to_thread(self._created_turn, job))
 
-    def _made(self, job: Job) -> dict[str, Any]:
-        """What a finished job has brought to its session; empty when that is gone again."""
+    def _created_turn(self, job: Job) -> dict[str, Any]:
+        """The turn payload of a finished job; empty if the turn was deleted."""
         if job.state != "done" or not job.session_id:
             return {}
         try:
@@ -461,92 +473,93 @@ class Service:
             turn = session.tree.find(job.id)
         except NotFound:
             return {}
-        return made_view(session, turn, self.settings.base_path)
+        return turn_payload(session, turn, self.settings.base_path)
 
-    def _tell_end(self, job: Job, made: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def _publish_end(self, job: Job, created: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.ended[job.state] += 1
-        kind, data = last_event(job, made)
+        kind, data = terminal_event(job, created)
         for topic in topics(job):
-            self.hub.tell(topic, kind, **data)
-        if made and made["head"] == job.id and not self.places:  # unless others wait for the worker
-            self._keep(self._prefill_turn(job))  # the next edit most likely starts here
+            self.event_bus.publish(topic, kind, **data)
+        # The next edit most likely starts here; other jobs that wait for the worker go first.
+        if created and created["head"] == job.id and not self.queue_positions:
+            self._keep(self._prefill_turn(job))
 
     async def _prefill_turn(self, job: Job) -> None:
         try:
             session = await asyncio.to_thread(self.store.open, job.session_id or "")
             await self.prefill(session.tree.find(job.id).blobs["picture"][0])
         except (NotFound, Unavailable):
-            pass  # deleted already, or the storage fails: an edit will say so
+            pass  # deleted already, or the storage failed, which the next edit reports
 
-    def moved(self) -> None:
-        """The queue has changed: those who wait are told soon, a crowd of changes at once."""
-        self._queue_moved.set()
+    def notify_queue_changed(self) -> None:
+        """Publish new queue positions soon; many changes are published together."""
+        self._queue_changed.set()
 
-    async def _positions(self) -> None:
+    async def _publish_positions(self) -> None:
         while True:
-            with suppress(TimeoutError):  # other servers move it too
-                async with asyncio.timeout(POLL_SECONDS if self.places else None):
-                    await self._queue_moved.wait()
+            with suppress(TimeoutError):  # other servers change the queue as well
+                async with asyncio.timeout(POLL_SECONDS if self.queue_positions else None):
+                    await self._queue_changed.wait()
             await asyncio.sleep(POSITION_DELAY)
-            self._queue_moved.clear()
+            self._queue_changed.clear()
             self._left_queue.clear()
             try:
                 waiting = await asyncio.to_thread(self.queue.waiting)
             except Exception:
                 log.exception("the queue could not be read")
                 waiting = []
-            # Of those that have left meanwhile nothing is told after their last word.
+            # A job that has left the queue in the meantime gets no event after its terminal one.
             waiting = [row for row in waiting if row.id not in self._left_queue]
-            places = {row.id: place for place, row in enumerate(waiting, start=1)}
-            before, self.places = self.places, places
+            positions = {row.id: position for position, row in enumerate(waiting, start=1)}
+            before, self.queue_positions = self.queue_positions, positions
             self._queued = {row.id: row for row in waiting}
             for row in waiting:
-                if before.get(row.id) != places[row.id]:
+                if before.get(row.id) != positions[row.id]:
                     for topic in topics(row):
-                        self.hub.tell(topic, "queued", job=row.id, position=places[row.id])
+                        self.event_bus.publish(topic, "queued", job=row.id, position=positions[row.id])
             await asyncio.sleep(POSITION_SECONDS)
 
-    # Care
+    # Housekeeping
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         while True:
             try:
                 before = set(self._running)
-                failed, held = await asyncio.to_thread(self.queue.beat, before | self._concluding)
+                failed, held = await asyncio.to_thread(self.queue.heartbeat, before | self._concluding)
                 for job_id in before - held:
-                    self._stop_running(job_id)  # cancelled at another server
+                    self._stop_running(job_id)  # cancelled by another server
                 for job_id in failed:
-                    await self._told_end(job_id)
+                    await self._publish_stored_end(job_id)
             except Exception:
                 log.exception("the heartbeat failed")
             await asyncio.sleep(self.settings.lease_seconds / 4)
 
     async def _watch_storage(self) -> None:
-        """Keep `storage_trouble` up to date."""
+        """Keep `storage_error` up to date."""
         while True:
             probe = asyncio.create_task(asyncio.to_thread(self.store.probe))
             if not (await asyncio.wait([probe], timeout=STORAGE_ANSWER_SECONDS))[0]:
-                self.storage_trouble = "the database does not answer"
+                self.storage_error = "the database does not answer"
             try:
                 await probe
-                self.storage_trouble = None
+                self.storage_error = None
             except Unavailable as error:
-                self.storage_trouble = str(error)
+                self.storage_error = str(error)
             except Exception:
-                log.exception("the storage could not be looked at")
-                self.storage_trouble = "the storage cannot be used now"
+                log.exception("the storage check failed")
+                self.storage_error = "the storage is not available"
             await asyncio.sleep(STORAGE_SECONDS)
 
     async def _webhooks(self) -> None:
         while True:
             try:
                 due = await asyncio.to_thread(self.queue.due_webhooks)
-                await asyncio.gather(*(self._tell_webhook(job) for job in due))
+                await asyncio.gather(*(self._deliver_webhook(job) for job in due))
             except Exception:
                 log.exception("webhooks failed")
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _tell_webhook(self, job: Job) -> None:
+    async def _deliver_webhook(self, job: Job) -> None:
         origin = self.settings.public_base or job.request["output"].get("origin") or ""
         if await deliver(job, task_view(job, self.sample_url(job, origin)), self.settings):
             await asyncio.to_thread(self.queue.delivered, job)
@@ -558,7 +571,7 @@ class Service:
                 days = dict(job_days=self.settings.job_days, upload_days=self.settings.upload_days)
                 await asyncio.to_thread(self.queue.expire, **days)
             except Exception:
-                log.exception("tidying failed")
+                log.exception("the cleanup failed")
 
     def _keep(self, work: Coroutine) -> asyncio.Task:
         task = asyncio.create_task(work)
@@ -568,47 +581,47 @@ class Service:
 
 
 def open_store(settings: Settings) -> Store:
-    """The store of sessions and jobs that the settings name. Raises BadConfig."""
+    """Open the configured store of sessions and jobs. Raises BadConfig."""
     if settings.database:
         return Store(settings.database, settings.blobs or settings.folder / "blobs")
     return Store(settings.folder, settings.blobs)
 
 
-def made_view(session: Session, turn: Turn, base_path: str) -> dict[str, Any]:
+def turn_payload(session: Session, turn: Turn, base_path: str) -> dict[str, Any]:
     return {"turn": turn_view(turn, base_path), "head": session.current.id, "revision": session.revision}
 
 
-def last_event(job: Job, made: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def terminal_event(job: Job, created: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if job.state == "done":
-        return "done", {"job": job.id, **made}
+        return "done", {"job": job.id, **created}
     return "failed", {"job": job.id, "state": job.state, "message": job.error}
 
 
 def topics(job: Any) -> list[str]:
-    """Where news of a job (or of a row with its `id` and `session_id`) is told."""
+    """The topics on which events of a job (or of a row with its `id` and `session_id`) are published."""
     return [f"job:{job.id}"] + ([f"session:{job.session_id}"] if job.session_id else [])
 
 
 def shape_of(
     edit: dict[str, Any], size: tuple[int, int] | None, references: Sequence[tuple[int, int]]
 ) -> str:
-    """What decides which jobs can share a batch, as text: picture size, wish, references' sizes, steps,
-    guidance.
-    """
+    """The batching key of a request as text: picture size, size spec, reference sizes, steps, guidance."""
     sizes = ",".join(f"{width}x{height}" for width, height in references)
     own = f"{size[0]}x{size[1]}" if size else ""
-    wish = edit.get("size")
-    return f"{own}|{wish if wish is not None else ''}|{sizes}|{edit.get('steps')}|{edit.get('guidance')}"
+    size_spec = "" if edit.get("size") is None else edit["size"]
+    return f"{own}|{size_spec}|{sizes}|{edit.get('steps')}|{edit.get('guidance')}"
 
 
 @lru_cache(4096)
 def output_size(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int] | None:
-    """(width, height) of the result of a shape (see `shape_of`); None where it cannot be."""
-    own, wish, *_ = shape.split("|")
+    """(width, height) of the result of a shape (see `shape_of`); None if it is invalid."""
+    own, size_spec, *_ = shape.split("|")
     try:
         width, height = own.split("x") if own else ("0", "0")
         size = int(width), int(height)
-        plan = plan_edit(size, wish or "match", sizes) if own else plan_generate(wish or None, sizes)
+        plan = (
+            plan_edit(size, size_spec or "match", sizes) if own else plan_generate(size_spec or None, sizes)
+        )
     except (BadRequest, ValueError):
         return None
     return plan.output
@@ -616,16 +629,20 @@ def output_size(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple[int, in
 
 @lru_cache(4096)
 def canvas_shape(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple:
-    """A shape with every size replaced by the canvas on which this model works; see `Editor`."""
-    own, wish, references, steps, guidance = shape.split("|")
+    """A shape with every size replaced by the model's canvas for it; see `Editor`."""
+    own, size_spec, references, steps, guidance = shape.split("|")
 
     def size(text: str) -> tuple[int, int]:
         width, height = text.split("x")
         return int(width), int(height)
 
     try:
-        plan = plan_edit(size(own), wish or "match", sizes) if own else plan_generate(wish or None, sizes)
+        plan = (
+            plan_edit(size(own), size_spec or "match", sizes)
+            if own
+            else plan_generate(size_spec or None, sizes)
+        )
         shown = tuple(plan_edit(size(text), "match", sizes).canvas for text in references.split(",") if text)
     except (BadRequest, ValueError):
-        return (shape,)  # the editor will refuse it, alone
+        return (shape,)  # the editor will reject it, alone
     return bool(own), plan.canvas, shown, steps, guidance

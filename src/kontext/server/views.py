@@ -1,7 +1,6 @@
-"""Sessions, turns and jobs as JSON: for the own routes, and as tasks of the BFL dialect (docs/http.md).
+"""JSON views of sessions, turns and jobs (native routes) and of tasks (BFL dialect); see docs/http.md.
 
-`base_path` is the path of the public URL ("" or "/kontext"): addresses are given as a page of this server
-must ask for them.
+`base_path` is the path of the public URL ("" or "/kontext"); it prefixes all URLs in the views.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class SessionLine(TypedDict):
 def turn_view(turn: Turn, base_path: str = "") -> TurnView:
     base = f"{base_path}/api/sessions/{turn.session_id}/turns/{turn.id}"
     picture = f"{base}/picture" if turn.has_picture else None
-    small = turn.size[0] <= THUMBNAIL_WIDTH  # such a picture is its own thumbnail: one request less
+    small = turn.size[0] <= THUMBNAIL_WIDTH  # a small picture is its own thumbnail, which saves a request
     return {
         "id": turn.id,
         "number": turn.number,
@@ -91,7 +90,7 @@ def turn_view(turn: Turn, base_path: str = "") -> TurnView:
         "seed": turn.seed,
         "size": list(turn.size),
         "settings": dict(turn.settings),
-        "facts": {key: value for key, value in turn.facts.items() if key != "size"},
+        "facts": {key: value for key, value in turn.result_info.items() if key != "size"},
         "created": turn.created,
         "picture": picture,
         "thumbnail": picture if small or not picture else f"{picture}?width={THUMBNAIL_WIDTH}",
@@ -118,7 +117,7 @@ def session_view(session: Session, jobs: Iterable[JobView] = (), base_path: str 
 
 
 def line_view(info: SessionInfo, base_path: str = "") -> SessionLine:
-    """One line of the list of sessions."""
+    """An entry of the session list."""
     thumbnail = f"{base_path}/api/sessions/{info.id}/thumbnail" if info.turns else None
     return {
         "id": info.id,
@@ -131,7 +130,7 @@ def line_view(info: SessionInfo, base_path: str = "") -> SessionLine:
 
 
 def job_view(job: Job, position: int, step: tuple[int, int] | None) -> JobView:
-    """`position` 1 is next in the queue, 0 is out of it; `step` as the hub knows it."""
+    """`position` 1 is next in the queue, 0 is not queued; `step` is that of the event bus."""
     edit: Mapping[str, Any] = job.request["edit"]
     step_now, steps = step or (0, edit.get("steps"))
     return {
@@ -156,8 +155,9 @@ STATUSES = {"queued": "Pending", "running": "Pending", "done": "Ready", "refused
 
 
 def task_view(job: Any, sample: str, step: tuple[int, int] | None = None) -> dict[str, Any]:
-    """The body of get_result and of webhooks, of a Job or of what `Service.active_here` knows; `sample`
-    is the URL of the picture, once there is one.
+    """The body of get_result and of webhooks, for a Job or a row of `Service.active_here`.
+
+    `sample` is the URL of the finished picture.
     """
     status = STATUSES.get(job.state, "Error")
     if job.state == "refused" and job.started is None:

@@ -1,8 +1,7 @@
-"""Telling others that a job has ended: the body of get_result with `task_id`, signed, tried again when it
-fails.
+"""Webhooks for ended jobs: the body of get_result with `task_id`, signed, retried on failure.
 
 Headers: `X-BFL-Timestamp` (seconds) and `X-BFL-Signature: sha256=HEX`, the HMAC-SHA256 of the raw body
-under the secret of the request. The secret itself never travels.
+under the secret of the request. The secret itself is never sent.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def sign(secret: str, body: bytes) -> str:
 
 
 async def deliver(job: Job, task: Mapping[str, Any], settings: Settings) -> bool:
-    """One try to tell `task` (see `task_view`); whether it was heard."""
+    """Try once to deliver `task` (see `task_view`); returns whether it was accepted."""
     now = int(time.time())
     body = json.dumps({"task_id": job.id, **task, "timestamp": now}).encode()
     headers = {"content-type": "application/json", "user-agent": "openkontext", "x-bfl-timestamp": str(now)}
@@ -48,7 +47,7 @@ async def deliver(job: Job, task: Mapping[str, Any], settings: Settings) -> bool
             hosts=settings.webhook_hosts,
         )
         if not 200 <= status < 300:
-            raise BadRequest(f"it answered {status}")
+            raise BadRequest(f"the receiver responded with status {status}")
     except BadRequest as error:
         log.warning("webhook of job %s, try %d: %s", job.id, job.webhook_tries + 1, error)
         return False

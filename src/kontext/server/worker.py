@@ -1,7 +1,7 @@
-"""What runs beside the service: an editor that takes batches of work and tells of every step.
+"""The worker process: an editor that runs batches of jobs and reports every step.
 
-`Station` is the inside, the same under every executor. `main` is a local worker process: it talks over one
-socket with the service that started it, and ends when that service does.
+`ModelHost` hosts the editor under every executor. `main` is a local worker process: it communicates over one
+socket with the service that started it, and exits when that service does.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLITE = 10
-"""Niceness of a worker: on shared processors a request is taken before the next step."""
+"""Niceness of a worker: on shared CPUs the service stays responsive."""
 PREVIEW_SIDE = 256  # longest side of a preview, in pixels
-PREVIEW_ENLARGED = 8  # times: a preview has one pixel for each of the autoencoder's
+PREVIEW_ENLARGED = 8  # factor: a preview has one pixel per latent pixel
 
 
 @dataclass(frozen=True)
-class Work:
-    """A job as a worker gets it. `pictures`: encoded files by role (picture, references, mask, markup)."""
+class JobPayload:
+    """A job as sent to a worker. `pictures`: encoded files by role (picture, references, mask, markup)."""
 
     id: str
     request: Mapping[str, Any]
     pictures: Mapping[str, Sequence[bytes]]
     watched: bool = False
-    """Whether anybody wants to see previews."""
+    """Whether previews are wanted."""
 
     def edit_request(self) -> EditRequest:
         one: dict[str, Any] = {
@@ -60,15 +60,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job has no result; `message` is for the person who asked."""
+    """Why a job has no result; `message` is for the user."""
 
     message: str
     cancelled: bool = False
 
 
 @dataclass(frozen=True)
-class Card:
-    """The loaded model, as the service shows it."""
+class ModelInfo:
+    """Information about the loaded model."""
 
     name: str
     fingerprint: str
@@ -78,15 +78,15 @@ class Card:
     guidance: float
     warnings: tuple[str, ...]
     prompt_tokens: int | None = None
-    """The longest prompt that the model reads, as `tokenizer` (JSON of the tokenizers library) counts it."""
+    """Maximum prompt length in tokens of `tokenizer` (JSON of the tokenizers library)."""
     tokenizer: str | None = None
     skills: Mapping[str, Any] | None = None
     """Prompts that are known to work: `kontext.checkpoint.skills.Skills` as plain data, so that the service
-    does not import it (and torch).
+    does not import torch.
     """
 
     def check_prompt(self, prompt: str) -> None:
-        """Raises BadRequest for a prompt that is longer than the model reads."""
+        """Raises BadRequest for a prompt that is too long for the model."""
         if self._tokenizer is not None and self.prompt_tokens is not None:
             from kontext.engine.prompt_length import check_length
 
@@ -99,18 +99,18 @@ class Card:
         return Tokenizer.from_str(self.tokenizer) if self.tokenizer else None
 
 
-Tell = Callable[[str, int, int, bytes | None], None]  # job id, step, steps, preview as JPEG
+OnProgress = Callable[[str, int, int, bytes | None], None]  # job id, step, steps, preview as JPEG
 
 
 def load_editor(model: str, device: str | None) -> Any:
-    """The editor that `kontext` itself uses."""
+    """The default editor factory."""
     from kontext.engine import Editor
 
     return Editor.load(model, device=device)
 
 
 def editor_factory(name: str) -> Callable[[str, str | None], Any]:
-    """ "module:function" or "file.py:function"; from the operator, never from a request."""
+    """Load "module:function" or "file.py:function"; set by the operator, never by a request."""
     place, _, function = name.rpartition(":")
     return (
         runpy.run_path(place)[function] if place.endswith(".py") else getattr(import_module(place), function)
@@ -118,9 +118,9 @@ def editor_factory(name: str) -> Callable[[str, str | None], Any]:
 
 
 def worker_device(device: str | None, index: int, workers: int) -> str | None:
-    """The device of worker `index` (from 0) of `workers` on this machine: of several GPUs each gets its own.
+    """The device of worker `index` (from 0) of `workers` on this machine: GPUs are assigned round robin.
 
-    Workers that share a GPU each hold a copy of the model there; the log says so.
+    Workers that share a GPU each hold a copy of the model there, which is logged as a warning.
     """
     if workers < 2 or device == "cpu":
         return device
@@ -135,15 +135,15 @@ def worker_device(device: str | None, index: int, workers: int) -> str | None:
     own = gpus[index % len(gpus)]
     if index >= len(gpus):
         log.warning(
-            "worker %d shares %s with worker %d: %d workers, and GPUs to use: %d; each worker holds a copy "
+            "worker %d shares %s with worker %d (%d workers, available GPUs: %d); each worker holds a copy "
             "of the model there, so start with --workers %d unless it is small",
             *(index, own, index % len(gpus), workers, len(gpus), len(gpus)),
         )
     return own
 
 
-class Station:
-    """An editor and the batch on it, as worker `index` (from 0) of `workers` on this machine."""
+class ModelHost:
+    """An editor with its current batch, as worker `index` (from 0) of `workers` on this machine."""
 
     def __init__(
         self, factory: str, model: str, device: str | None, index: int = 0, workers: int = 1
@@ -154,12 +154,12 @@ class Station:
         self._watched: set[str] = set()
 
     @property
-    def card(self) -> Card:
+    def model_info(self) -> ModelInfo:
         model = self.editor.model
         preset = model.preset
         sampling = preset.sampling
         tokenizer = getattr(model, "tokenizer", None)
-        return Card(
+        return ModelInfo(
             name=model.name,
             fingerprint=model.fingerprint,
             description=getattr(preset, "description", ""),
@@ -172,34 +172,34 @@ class Station:
             skills=asdict(model.skills) if getattr(model, "skills", None) else None,
         )
 
-    def run(self, works: Sequence[Work], tell: Tell) -> list[Result | Failure]:
-        """Results or failures in the order of the works. One bad request does not harm the others."""
-        self._flags = {work.id: threading.Event() for work in works}
-        self._watched |= {work.id for work in works if work.watched}
+    def run(self, payloads: Sequence[JobPayload], on_progress: OnProgress) -> list[Result | Failure]:
+        """Results or failures in the order of the payloads; one bad request does not affect the others."""
+        self._flags = {payload.id: threading.Event() for payload in payloads}
+        self._watched |= {payload.id for payload in payloads if payload.watched}
         try:
-            return list(self._edit(works, tell))
+            return list(self._edit(payloads, on_progress))
         except Cancelled as error:
-            return [Failure(str(error) or "cancelled", cancelled=True) for _ in works]
+            return [Failure(str(error) or "cancelled", cancelled=True) for _ in payloads]
         except DeviceUnavailable as error:
-            # A GPU that failed stays unusable in this process; the service starts another and tries again.
+            # A failed GPU stays unusable in this process; the service starts a new worker and retries.
             log.error("%s", error)
             raise SystemExit(1) from error
         except Exception as error:
-            if len(works) > 1:
-                return [self.run([work], tell)[0] for work in works]
+            if len(payloads) > 1:
+                return [self.run([payload], on_progress)[0] for payload in payloads]
             return [_explained(error)]
 
-    def _edit(self, works: Sequence[Work], tell: Tell) -> list[Result]:
+    def _edit(self, payloads: Sequence[JobPayload], on_progress: OnProgress) -> list[Result]:
         def on_step(info: Any) -> None:
-            for place, work in enumerate(works):
-                preview = _jpeg(info.preview(place)) if work.id in self._watched else None
-                tell(work.id, info.index, info.steps, preview)
+            for place, payload in enumerate(payloads):
+                preview = _jpeg(info.preview(place)) if payload.id in self._watched else None
+                on_progress(payload.id, info.index, info.steps, preview)
 
-        requests = [work.edit_request() for work in works]
+        requests = [payload.edit_request() for payload in payloads]
         return self.editor.edit_batch(requests, on_step=on_step, cancel=self)
 
     def is_set(self) -> bool:
-        """The editor's cancel flag: nobody waits for this batch any more."""
+        """The editor's cancel flag: set when all jobs of the batch are cancelled."""
         flags = list(self._flags.values())
         return bool(flags) and all(flag.is_set() for flag in flags)
 
@@ -208,12 +208,12 @@ class Station:
             self._flags[job_id].set()
 
     def watch(self, job_id: str) -> None:
-        """Make previews of a job from now on."""
+        """Send previews of a job from now on."""
         if job_id in self._flags:
             self._watched.add(job_id)
 
     def prefill(self, picture: bytes) -> float:
-        """Seconds that it took to compute what every edit of this picture needs."""
+        """Precompute the context of a picture; returns the seconds it took."""
         start = time.perf_counter()
         self.editor.prefill(picture)
         return time.perf_counter() - start
@@ -225,11 +225,11 @@ def _explained(error: Exception) -> Failure:
     log.error("the editor failed", exc_info=error)
     if isinstance(error, MemoryError):
         return Failure("out of memory; try a smaller picture or fewer variants")
-    return Failure(f"the editor failed ({type(error).__name__}); the server's log says more")
+    return Failure(f"the editor failed ({type(error).__name__}); see the server's log")
 
 
 def _jpeg(preview: Any) -> bytes:
-    """Enlarged smoothly here, where it costs least: a page would blur large pixels all over the window."""
+    """Encode a preview as JPEG, enlarged smoothly to avoid large pixels in the page."""
     scale = min(PREVIEW_ENLARGED, PREVIEW_SIDE / max(preview.size))
     size = tuple(max(1, round(scale * side)) for side in preview.size)
     preview = preview.convert("RGB").resize(size, Image.Resampling.BICUBIC)
@@ -241,21 +241,21 @@ def _jpeg(preview: Any) -> bytes:
 def serve(
     connection: Connection, factory: str, model: str, device: str | None, index: int = 0, workers: int = 1
 ) -> None:
-    """Answer messages until the other side is gone."""
+    """Handle messages until the service disconnects."""
     inbox: queue.Queue[tuple] = queue.Queue()
-    station: list[Station] = []
+    host: list[ModelHost] = []
 
-    def listen() -> None:
+    def receive() -> None:
         try:
             while True:
                 message = connection.recv()
                 if message[0] in ("cancel", "watch"):
-                    for one in station:
+                    for one in host:
                         getattr(one, message[0])(message[1])
                 else:
                     inbox.put(message)
         except (EOFError, OSError):
-            os._exit(0)  # the service is gone: nobody wants the rest of this batch
+            os._exit(0)  # the service has exited, so the batch is obsolete
 
     sending = threading.Lock()
 
@@ -263,27 +263,27 @@ def serve(
         with sending:
             connection.send(message)
 
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=receive, daemon=True).start()
     try:
-        station.append(Station(factory, model, device, index, workers))
+        host.append(ModelHost(factory, model, device, index, workers))
     except Exception as error:
         send("failed", _explained(error).message)
         raise SystemExit(1) from error
-    send("ready", station[0].card)
+    send("ready", host[0].model_info)
     while True:
         kind, *given = inbox.get()
         if kind == "run":
-            send("results", station[0].run(given[0], lambda *told: send("step", *told)))
+            send("results", host[0].run(given[0], lambda *step: send("step", *step)))
         elif kind == "prefill":
             try:
-                send("prefilled", station[0].prefill(given[0]))
+                send("prefilled", host[0].prefill(given[0]))
             except Exception as error:
                 send("prefilled", _explained(error))
 
 
 def main() -> None:
-    """Arguments: number of the socket, editor, model, device, index and number of workers; see `launch`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the service, which ends this process
+    """Entry point. Arguments: socket number, editor, model, device, index, workers; see `launch`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the service, which stops this process
     if hasattr(os, "nice"):
         os.nice(POLITE)
     handler = log_handler("%(asctime)s worker %(levelname)s %(message)s")

@@ -1,4 +1,4 @@
-"""Many edits: a tree of turns, each lossless, kept in a store that survives crashes.
+"""Sessions: a tree of lossless turns in a crash-safe store.
 
 store = Store("my-sessions")                       # or Store("postgresql://...", blobs="s3://...")
 session = store.create("kid.png", editor=editor)
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kontext.session.store import SessionInfo, Store
     from kontext.session.tree import Tree, Turn
 
-_HOMES = {
+_MODULES = {
     "Blobs": "blobs",
     "Session": "session",
     "SessionInfo": "store",
@@ -29,7 +29,7 @@ __all__ = ["Blobs", "Session", "SessionInfo", "Store", "Tree", "Turn", "default_
 
 
 def __getattr__(name: str):
-    # Lazy, so that what only writes a picture's history does not wait for the database library.
-    if name in _HOMES:
-        return getattr(import_module(f"kontext.session.{_HOMES[name]}"), name)
+    # Lazy, so that writing a picture's history does not import the database library.
+    if name in _MODULES:
+        return getattr(import_module(f"kontext.session.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'kontext.session' has no attribute {name!r}")

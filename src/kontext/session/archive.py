@@ -1,8 +1,8 @@
-"""A session as one file: a zip with `manifest.json` and the pictures as `blobs/SHA256`, stored as they are.
+"""A session as one file: a zip with `manifest.json` and the pictures as `blobs/SHA256`, uncompressed.
 
-Reading trusts nothing: names, sizes, checksums, the manifest to the last key, that the turns form one tree,
-and that every picture is the one its turn describes, are all checked before anything is written. Of a picture
-only its pixels are taken over: it is encoded anew, and stored under the name of the new file.
+Files are untrusted: names, sizes, checksums, every key of the manifest, the tree structure, and that every
+picture matches its turn are validated before anything is written. Only the pixels of a picture are imported:
+it is encoded again and stored under the hash of the new file.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from kontext.session import rules
 from kontext.session.blobs import storage
 from kontext.session.pixels import HEADER_BYTES, digest, from_png, png_size, to_png
 from kontext.session.provenance import RULES
-from kontext.session.session import FACTS, MAX_NAME, Session
+from kontext.session.session import MAX_NAME, RESULT_INFO, Session
 from kontext.session.store import Store
 
 FORMAT, VERSION = "kontext-session", 1
 MANIFEST, BLOB = "manifest.json", re.compile(r"blobs/([0-9a-f]{64})")
 MAX_MANIFEST_BYTES, MAX_BLOB_BYTES, MAX_BYTES, MAX_TURNS = 16 << 20, 1 << 28, 1 << 33, 10_000
-ROLES = {"picture": 1, "region": 1, "mask": 1, "markup": 1, "reference": 16}  # at most so many of each
+ROLES = {"picture": 1, "region": 1, "mask": 1, "markup": 1, "reference": 16}  # maximum number per role
 
 
 MIB = 2**20
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-BLOCK_BYTES = 4096  # a file takes whole blocks of a disk
-ROW_COPIES = 3  # a row lies in its table, in indexes, and for a while in the log of the database
-TURN_BYTES, NAME_BYTES = 500, 200  # of the rows of a turn and of the name of a picture, beside their text
+BLOCK_BYTES = 4096  # disks allocate whole blocks
+ROW_COPIES = 3  # a row is stored in its table, in indexes and temporarily in the write-ahead log
+TURN_BYTES, NAME_BYTES = 500, 200  # overhead per turn row and per picture name
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may cost: bytes and pixels."""
+    """Resource limits of an import, in bytes and pixels."""
 
     manifest_bytes: int
     inflated_bytes: int
-    """Of all entries as they are read."""
+    """All entries, uncompressed."""
     picture_pixels: int
     pixels: int
-    """Of all pictures together."""
+    """All pictures together."""
     stored_bytes: int
-    """Of the new pictures and rows, with what disk and database add."""
+    """New pictures and rows, including disk and database overhead."""
 
     @classmethod
-    def of_sent(cls, sent_bytes: int, picture_pixels: int) -> Limits:
-        """The limits of a file of `sent_bytes` from a stranger (docs/operations.md)."""
+    def for_upload(cls, sent_bytes: int, picture_pixels: int) -> Limits:
+        """Limits of an uploaded file of `sent_bytes` (docs/operations.md)."""
         return cls(
             manifest_bytes=min(MAX_MANIFEST_BYTES, MIB + 4 * sent_bytes),
             inflated_bytes=8 * MIB + 8 * sent_bytes,
@@ -69,8 +69,8 @@ class Limits:
         )
 
     @classmethod
-    def of_own(cls) -> Limits:
-        """The limits of a file that the person at this machine opens."""
+    def for_local_file(cls) -> Limits:
+        """Limits of a local file."""
         return cls(MAX_MANIFEST_BYTES, MAX_BYTES, MAX_PIXELS, MAX_BYTES, MAX_BYTES)
 
 
@@ -78,7 +78,7 @@ def _names(limit: int) -> rules.Rule:
     return lambda value: type(value) is list and 1 <= len(value) <= limit and all(map(rules.SHA256, value))
 
 
-FACT_RULE = rules.only({key: RULES.get(key, rules.plain(100_000)) for key in ("size", *FACTS)})
+RESULT_INFO_RULE = rules.only({key: RULES.get(key, rules.plain(100_000)) for key in ("size", *RESULT_INFO)})
 
 TURN: dict[str, rules.Rule] = {
     "number": rules.whole(0, 2**31 - 2),
@@ -87,25 +87,26 @@ TURN: dict[str, rules.Rule] = {
     "name": rules.text(MAX_NAME),
     "created": rules.number,
     **{key: RULES[key] for key in ("kind", "prompt", "seed", "settings", "pixels")},
-    "facts": lambda value: FACT_RULE(value) and "size" in value,
+    "facts": lambda value: RESULT_INFO_RULE(value) and "size" in value,
     "blobs": rules.only({role: _names(limit) for role, limit in ROLES.items()}),
 }
 
 
 def save(session: Session, path: str | os.PathLike) -> Path:
-    """Write a session with all its turns and pictures to one file, whole or not at all. Raises BadRequest."""
+    """Write a session with all its turns and pictures to one file, atomically. Raises BadRequest."""
     path = Path(path)
     turns = [
         {
             "number": turn.number,
             "parent": session.tree.turns[turn.parent_id].number if turn.parent_id else None,
             "blobs": {role: list(names) for role, names in turn.blobs.items()},
-            **{key: getattr(turn, key) for key in TURN if key not in ("number", "parent", "blobs")},
+            "facts": turn.result_info,
+            **{key: getattr(turn, key) for key in TURN if key not in ("number", "parent", "blobs", "facts")},
         }
         for turn in session.turns
     ]
     if not turns:
-        raise BadRequest("this session has no picture yet; there is nothing to save")
+        raise BadRequest("this session has no picture yet, so there is nothing to save")
     manifest = {"format": FORMAT, "version": VERSION, "name": session.name, "turns": turns}
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
@@ -119,7 +120,7 @@ def save(session: Session, path: str | os.PathLike) -> Path:
         os.replace(part, path)
     except OSError as error:
         raise BadRequest(
-            f"{path}: cannot be written ({error.strerror}); is the folder there and yours?"
+            f"{path}: cannot be written ({error.strerror}); check that the folder exists and is writable"
         ) from None
     finally:
         with suppress(OSError):
@@ -135,18 +136,16 @@ def load(
     editor: Any = None,
     limits: Limits | None = None,
 ) -> Session:
-    """Read such a file into a store, as a new session. Raises NotFound, and BadRequest for anything not as it
-    should be.
-    """
+    """Import a session file as a new session. Raises NotFound, and BadRequest if it is invalid."""
     what = "this session file" if isinstance(source, bytes) else os.fspath(source)
-    limits = limits or Limits.of_own()
+    limits = limits or Limits.for_local_file()
     with tempfile.TemporaryFile(prefix="kontext-import-") as spool:
         try:
             with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
                 manifest = _manifest(archive, limits)
                 encoded = _pictures(archive, manifest["turns"], limits, spool)
         except FileNotFoundError:
-            raise NotFound(f"{what}: there is no such file") from None
+            raise NotFound(f"{what}: no such file") from None
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -159,7 +158,7 @@ def load(
         except Unavailable:
             raise
         except KontextError as error:
-            raise BadRequest(f"{what} is refused: {error}") from None
+            raise BadRequest(f"{what} is invalid: {error}") from None
         new_names: dict[str, str] = {}
         for sha256, (start, size) in encoded.items():
             spool.seek(start)
@@ -171,63 +170,71 @@ def load(
         row["parent_id"] = None if turn["parent"] is None else position[turn["parent"]]
         blobs = {role: [new_names[sha256] for sha256 in names] for role, names in turn["blobs"].items()}
         rows.append((row, blobs))
-    return store.plant(rows, name=manifest["name"], owner=owner, editor=editor)
+    return store.insert_tree(rows, name=manifest["name"], owner=owner, editor=editor)
 
 
 def _manifest(archive: zipfile.ZipFile, limits: Limits) -> dict[str, Any]:
-    """The entries and the manifest, checked down to the tree."""
+    """The manifest, with entries, keys and tree structure validated."""
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
-    strange = [name for name in names if name != MANIFEST and not BLOB.fullmatch(name)]
-    if strange or len(set(names)) < len(names) or MANIFEST not in names:
-        raise BadRequest(f"its entries are not one {MANIFEST} and blobs, each once ({str(strange[:1])[:80]})")
+    unexpected = [name for name in names if name != MANIFEST and not BLOB.fullmatch(name)]
+    if unexpected or len(set(names)) < len(names) or MANIFEST not in names:
+        raise BadRequest(
+            f"its entries must be one {MANIFEST} and distinct blobs ({str(unexpected[:1])[:80]})"
+        )
     if any(entry.compress_type not in COMPRESSIONS for entry in entries):
-        raise BadRequest("its entries are compressed in a way that session files do not use")
+        raise BadRequest("its entries must be stored or deflated")
     if sum(entry.file_size for entry in entries) > limits.inflated_bytes:
-        raise BadRequest(f"it says it holds more than {_mib(limits.inflated_bytes)}")
+        raise BadRequest(f"its entries are declared to be more than {_mib(limits.inflated_bytes)}")
     try:
         manifest = json.loads(_read(archive, MANIFEST, limits.manifest_bytes))
     except (ValueError, RecursionError):
-        raise BadRequest("its manifest is no JSON") from None
+        raise BadRequest("its manifest is not JSON") from None
     if type(manifest) is not dict or manifest.get("format") != FORMAT:
-        raise BadRequest("its manifest is not that of a session")
+        raise BadRequest("its manifest is not a session manifest")
     if manifest.get("version") != VERSION:
         raise BadRequest(f"it has version {str(manifest.get('version'))[:20]}; this release reads {VERSION}")
     turns = manifest.get("turns")
     if set(manifest) != {"format", "version", "name", "turns"} or not rules.text(MAX_NAME)(manifest["name"]):
-        raise BadRequest("its manifest has not exactly the keys of version 1")
+        raise BadRequest("its manifest does not have exactly the keys of version 1")
     if type(turns) is not list or not 1 <= len(turns) <= MAX_TURNS:
-        raise BadRequest(f"it has no turns or more than {MAX_TURNS}")
-    seen: set[int] = set()
+        raise BadRequest(f"it must have 1 to {MAX_TURNS} turns")
+    earlier: set[int] = set()
     last = -1
     for at, turn in enumerate(turns):
         if type(turn) is not dict or set(turn) != set(TURN):
-            raise BadRequest(f"entry {at} of its turns has not exactly the keys {', '.join(TURN)}")
+            raise BadRequest(f"entry {at} of its turns does not have exactly the keys {', '.join(TURN)}")
         wrong = [key for key, rule in TURN.items() if not rule(turn[key])]
         if wrong:
-            raise BadRequest(f"turn {turn['number']!s:.20} has an impossible {wrong[0]}")
+            raise BadRequest(f"turn {turn['number']!s:.20} has an invalid {wrong[0]}")
         in_order = turn["number"] > last
-        if not in_order or (turn["parent"] is None) != (at == 0) or not (at == 0 or turn["parent"] in seen):
-            raise BadRequest(f"turn {turn['number']} does not follow from an earlier turn: no tree")
+        if (
+            not in_order
+            or (turn["parent"] is None) != (at == 0)
+            or not (at == 0 or turn["parent"] in earlier)
+        ):
+            raise BadRequest(f"turn {turn['number']} does not have an earlier turn as its parent")
         if (turn["kind"] == "edit") == (at == 0 and turn["parent"] is None):
-            raise BadRequest(f"turn {turn['number']} is of kind {turn['kind']}, which cannot be there")
+            raise BadRequest(f"turn {turn['number']} has the kind {turn['kind']}, which is not allowed there")
         last = turn["number"]
-        seen.add(last)
+        earlier.add(last)
     return manifest
 
 
 def _pictures(
     archive: zipfile.ZipFile, turns: list[dict[str, Any]], limits: Limits, spool: IO[bytes]
 ) -> dict[str, tuple[int, int]]:
-    """The pictures encoded anew in `spool`, each checked to be what its name and its turn say.
+    """Re-encode the pictures into `spool`, checking each against its name and its turn.
 
-    Answers (start, size) in `spool` by the name in the archive.
+    Returns (start, size) in `spool` by the name in the archive.
     """
     named = _named(turns)
     present = {match[1] for name in archive.namelist() if (match := BLOB.fullmatch(name))}
     if named != present:
         odd = sorted(named ^ present)[0]
-        raise BadRequest(f"the picture {odd[:12]}... is {'missing' if odd in named else 'named by no turn'}")
+        raise BadRequest(
+            f"the picture {odd[:12]}... is {'missing' if odd in named else 'not used by any turn'}"
+        )
     described: dict[str, set[tuple[str, int, int]]] = {}
     for turn in turns:
         for sha256 in turn["blobs"].get("picture", ()):
@@ -239,9 +246,9 @@ def _pictures(
     encoded: dict[str, tuple[int, int]] = {}
     for sha256 in sorted(named):
         if stored > limits.stored_bytes or inflated > limits.inflated_bytes:
-            raise BadRequest(f"it would take more than {_mib(limits.stored_bytes)} of storage")
+            raise BadRequest(f"it needs more than {_mib(limits.stored_bytes)} of storage")
         width, height = sizes[sha256]
-        # Four bytes a pixel, uncompressed, and room for what other programs write beside the pixels.
+        # Four bytes per pixel, uncompressed, plus room for metadata of other programs.
         data = _read(archive, f"blobs/{sha256}", min(MAX_BLOB_BYTES, 5 * width * height + MIB // 16))
         if hashlib.sha256(data).hexdigest() != sha256:
             raise BadRequest(f"the picture {sha256[:12]}... is damaged")
@@ -249,19 +256,19 @@ def _pictures(
         picture = from_png(data)
         found = digest(picture), width, height
         if described.get(sha256, {found}) != {found}:
-            raise BadRequest(f"the picture {sha256[:12]}... is not the one its turn describes")
+            raise BadRequest(f"the picture {sha256[:12]}... does not match its turn")
         data = to_png(picture)
         encoded[sha256] = spool.tell(), len(data)
         with storage("the pictures cannot be unpacked"):
             spool.write(data)
         stored += -(-len(data) // BLOCK_BYTES) * BLOCK_BYTES
     if stored > limits.stored_bytes:
-        raise BadRequest(f"it would take more than {_mib(limits.stored_bytes)} of storage")
+        raise BadRequest(f"it needs more than {_mib(limits.stored_bytes)} of storage")
     return encoded
 
 
 def _sizes(archive: zipfile.ZipFile, named: Iterable[str], limits: Limits) -> dict[str, tuple[int, int]]:
-    """(width, height) of every picture by its name, from their heads alone: nothing is decoded yet."""
+    """(width, height) of every picture by its name, read from the headers without decoding."""
     sizes: dict[str, tuple[int, int]] = {}
     total = 0
     for sha256 in named:
@@ -271,11 +278,13 @@ def _sizes(archive: zipfile.ZipFile, named: Iterable[str], limits: Limits) -> di
         if width * height > limits.picture_pixels:
             most = limits.picture_pixels / 1e6
             raise BadRequest(
-                f"it has a picture of {width}x{height} pixels; at most {most:.0f} million are allowed"
+                f"its pictures must have at most {most:.0f} million pixels each, got {width}x{height}"
             )
         total += width * height
         if total > limits.pixels:
-            raise BadRequest(f"its pictures have more than {limits.pixels / 1e6:.0f} million pixels together")
+            raise BadRequest(
+                f"its pictures must have at most {limits.pixels / 1e6:.0f} million pixels in total"
+            )
     return sizes
 
 
@@ -284,7 +293,7 @@ def _named(turns: list[dict[str, Any]]) -> set[str]:
 
 
 def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """One entry, stopped at the limit whatever its header says."""
+    """Read one entry, up to the limit, whatever its header declares."""
     with archive.open(name) as file:
         data = file.read(limit + 1)
     if len(data) > limit:

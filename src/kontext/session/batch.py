@@ -1,10 +1,9 @@
-"""Many pictures edited by several processes, exactly once each, whatever is killed on the way.
+"""Batch edits in several processes: each picture is edited exactly once, even if processes are killed.
 
-A journal (SQLite, in the output folder) knows every task before the first edit. Workers write finished
-pictures under a temporary name; only this process, which holds the journal's lock, gives them their final
-name and then notes them as done. Hence a picture under its final name is whole and will not be made again: if
-the note is missing after a crash, the file itself is the note, for it was not there when its task was written
-down.
+A journal (SQLite, in the output folder) records every task before the first edit. Workers write finished
+pictures under temporary names; only this process, which holds the journal's lock, renames them and then marks
+them as done. Hence a file under its final name is complete and is never edited again: if the mark is missing
+after a crash, the file itself proves it, because it did not exist when its task was recorded.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Progress:
-    """Told after every picture, and once before the first."""
+    """Reported before the first picture and after every picture."""
 
     total: int
     done: int
     before: int
-    """Of the done ones, those of earlier runs."""
+    """Pictures done by earlier runs; included in `done`."""
     failed: Sequence[Failure]
 
 
@@ -64,22 +63,21 @@ def run(
     sign: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Progress:
-    """Do what is not done yet of `tasks`, into `folder`; call it again after a crash to go on.
+    """Process the remaining `tasks` into `folder`; call it again after a crash to resume.
 
-    `load_editor` is called once in each worker process, so it has to be a function that can be pickled.
-    Pictures that fail are noted with their reason and tried again by the next run. Raises BadRequest when the
-    folder holds other files under these names or another batch, Busy while another process works on it, and
-    what `load_editor` raises.
+    `load_editor` is called once in each worker process, so it must be picklable. Pictures that fail are
+    reported with a reason and retried by the next run. Raises BadRequest if the folder contains other files
+    under these names or another batch, Busy while another process works on it, and what `load_editor` raises.
     """
     if workers < 1:
-        raise BadRequest(f"{workers} workers; at least 1 is needed")
+        raise BadRequest(f"workers must be at least 1, got {workers}")
     journal = Journal(folder)
     try:
         tasks = journal.named(tasks, model)
         done = journal.begin(tasks, model)
         before, failed = len(done), list[Failure]()
-        tell = on_progress or (lambda progress: None)
-        tell(Progress(len(tasks), before, before, failed))
+        report = on_progress or (lambda progress: None)
+        report(Progress(len(tasks), before, before, failed))
         left = [task for task in tasks if task.output not in done]
         for task, outcome in _work(left, folder, load_editor, workers, sign):
             if outcome.part is None:
@@ -91,14 +89,14 @@ def run(
                 except OSError as error:
                     reason = f"{task.output}: cannot be written ({error.strerror})"
                     failed.append(Failure(task.picture, task.output, reason))
-            tell(Progress(len(tasks), len(done), before, failed))
+            report(Progress(len(tasks), len(done), before, failed))
         return Progress(len(tasks), len(done), before, failed)
     finally:
         journal.close()
 
 
 class Journal:
-    """What is done in an output folder; one process at a time."""
+    """The progress of the batch in an output folder; locked by one process at a time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -113,10 +111,10 @@ class Journal:
             )
             if "work" not in {row[1] for row in self.db.execute("PRAGMA table_info(task)")}:
                 self.db.execute("ALTER TABLE task ADD COLUMN work TEXT")
-            self.db.execute("COMMIT")  # the lock stays with this process, and goes with it
+            self.db.execute("COMMIT")  # the lock is held until this process ends
         except OSError as error:
             raise BadRequest(
-                f"{folder}: cannot be written ({error.strerror}); give another output folder"
+                f"{folder}: cannot be written ({error.strerror}); use another output folder"
             ) from None
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
@@ -124,18 +122,17 @@ class Journal:
                     f"{folder}: another process is working on this batch; wait for it or stop it"
                 ) from None
             raise BadRequest(
-                f"{folder / JOURNAL}: cannot be used ({error}); give another output folder"
+                f"{folder / JOURNAL}: cannot be used ({error}); use another output folder"
             ) from None
         except sqlite3.DatabaseError as error:
             raise BadRequest(
-                f"{folder / JOURNAL} is no journal of a batch ({error}); give another folder"
+                f"{folder / JOURNAL} is not a batch journal ({error}); use another output folder"
             ) from None
 
     def named(self, tasks: Sequence[Task], model: str) -> list[Task]:
-        """The tasks, with the outputs under which an earlier run noted the same work.
+        """The tasks, with the output names under which an earlier run recorded the same work.
 
-        Names derived from pictures depend on what else is there: a.png alone gives a.png, beside a.jpg
-        a.png.png.
+        Derived names depend on the other pictures: a.png alone becomes a.png, but next to a.jpg a.png.png.
         """
         known: dict[str, list[str]] = defaultdict(list)
         for output, work in self.db.execute(
@@ -151,18 +148,18 @@ class Journal:
                 earlier.remove(own)
                 task = replace(task, output=own)
             found.append(task)
-        taken: set[str] = set()
+        used: set[str] = set()
         for task in found:
-            if task.output.casefold() in taken:
+            if task.output.casefold() in used:
                 raise BadRequest(
                     f"{self.folder} holds a batch in which {task.output} was made from another picture; "
-                    "give another output folder"
+                    "use another output folder"
                 )
-            taken.add(task.output.casefold())
+            used.add(task.output.casefold())
         return found
 
     def begin(self, tasks: Sequence[Task], model: str) -> set[str]:
-        """Write all tasks down before the first is done; returns the outputs that are done already."""
+        """Record all tasks before the first one runs; returns the outputs that are already done."""
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
         (self.folder / PARTS).mkdir()
         rows = self.db.execute("SELECT output, digest, done FROM task")
@@ -174,13 +171,11 @@ class Journal:
                 wanted, (digest, state) = task.digest(model), known.get(task.output, (None, 0))
                 exists = (self.folder / task.output).exists()
                 if digest is None and exists:
-                    raise BadRequest(
-                        f"{self.folder / task.output} is there already; give another output folder"
-                    )
+                    raise BadRequest(f"{self.folder / task.output} already exists; use another output folder")
                 if digest not in (None, wanted):
                     raise BadRequest(
-                        f"{self.folder} holds a batch in which {task.output} was made in another way "
-                        "(prompt, settings, picture or model); give another output folder"
+                        f"{self.folder} holds a batch in which {task.output} was made with another "
+                        "prompt, settings, picture or model; use another output folder"
                     )
                 if state or exists:
                     done.add(task.output)
@@ -193,7 +188,7 @@ class Journal:
         return done
 
     def keep(self, task: Task, part: Path) -> None:
-        """A finished picture gets its name, then its note."""
+        """Rename a finished picture, then mark it as done."""
         final = self.folder / task.output
         final.parent.mkdir(parents=True, exist_ok=True)
         os.replace(part, final)
@@ -206,7 +201,7 @@ class Journal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker sends back: the finished file, or why there is none."""
+    """What a worker returns: the finished file, or the reason of the failure."""
 
     part: str | None
     reason: str = ""
@@ -215,18 +210,20 @@ class Outcome:
 def _work(
     tasks: Sequence[Task], folder: Path, load_editor: Callable[[], Any], workers: int, sign: bool
 ) -> Iterator[tuple[Task, Outcome]]:
-    """Outcomes as they come. When a worker dies, the tasks that ran then run again alone, so that only the
-    one that kills its worker fails.
+    """Yield outcomes as they finish.
+
+    When a worker dies, the tasks that were running are retried one at a time, so that only the task that
+    kills its worker fails.
     """
     waiting, suspects, running = deque(tasks), deque[Task](), dict[Future, Task]()
     workers = min(workers, max(1, len(tasks)))
     threads = max(1, (os.cpu_count() or 1) // workers)
 
-    def crew(size: int) -> ProcessPoolExecutor:
+    def new_pool(size: int) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(size, context, initializer=_begin, initargs=(load_editor, threads, sign))
 
-    pool = crew(workers)
+    pool = new_pool(workers)
     try:
         while waiting or suspects or running:
             alone = bool(suspects)
@@ -235,9 +232,9 @@ def _work(
                 while source and len(running) < room:
                     running[pool.submit(_edit, source[0], str(folder / PARTS))] = source[0]
                     source.popleft()
-            except BrokenProcessPool:  # a worker died between two tasks; what still runs will say so below
+            except BrokenProcessPool:  # a worker died between two tasks; the running futures report it below
                 if not running:
-                    pool = crew(workers)
+                    pool = new_pool(workers)
                     continue
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             killed = []
@@ -252,10 +249,10 @@ def _work(
                 running.clear()
                 pool.shutdown(wait=False, cancel_futures=True)
                 if len(killed) == 1:
-                    yield killed[0], Outcome(None, "the process that worked on it died (out of memory?)")
+                    yield killed[0], Outcome(None, "the worker process died (out of memory?)")
                 else:
                     suspects.extend(killed)
-                pool = crew(workers)
+                pool = new_pool(workers)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -266,7 +263,7 @@ _own: dict[str, Any] = {}
 
 
 def _begin(load_editor: Callable[[], Any], threads: int, sign: bool) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that hands out the work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     _own.update(load_editor=load_editor, sign=sign)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -280,9 +277,9 @@ def _end_with_parent() -> None:
 
 
 def _edit(task: Task, parts: str) -> Outcome:
-    """One edit, to a finished file under a temporary name."""
+    """Run one edit and write the result to a temporary file."""
     if "editor" not in _own:
-        _own["editor"] = _own["load_editor"]()  # what this raises ends the batch
+        _own["editor"] = _own["load_editor"]()  # an exception here ends the batch
     try:
         result = _own["editor"].edit(task.picture, task.prompt, **_arguments(task.settings))
         data = _file(task, result)
@@ -294,7 +291,7 @@ def _edit(task: Task, parts: str) -> Outcome:
         return Outcome(str(part))
     except KontextError as error:
         return Outcome(None, str(error).removeprefix(f"{task.picture}: "))
-    except Exception as error:  # one picture must not end the batch; its reason is told
+    except Exception as error:  # one picture must not end the batch; the reason is reported
         log.debug("a picture failed", exc_info=True)
         return Outcome(None, f"unexpected {type(error).__name__}: {error}"[:300])
 
@@ -304,11 +301,11 @@ def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _file(task: Task, result: Any) -> bytes:
-    from kontext.session.provenance import continued, encode
+    from kontext.session.provenance import encode, extend_history
 
     format = pictures.format_for(task.output)
     if _own["sign"] and format == "PNG":
         from kontext.session.signing import own_identity, sign_result
 
         return sign_result(result, task.picture, own_identity())
-    return encode(result.picture, continued(task.picture, result), format)
+    return encode(result.picture, extend_history(task.picture, result), format)

@@ -1,8 +1,8 @@
-"""Files named by their own sha256, in a folder or any fsspec place (s3://..., memory://...).
+"""Content-addressed files, named by their sha256, in a folder or at an fsspec URL (s3://..., memory://...).
 
-A blob is there whole or not at all: on a local disk it is written beside its place, flushed to the disk and
-then renamed; object stores do this by themselves. The same bytes are kept once. Nothing is ever changed in
-place, and nobody but the owner of the process may read it.
+Writes are atomic: on a local disk a blob is written to a temporary file, flushed and renamed; object stores
+are atomic by themselves. Identical bytes are stored once. Blobs are immutable and readable only by the owner
+of the process.
 """
 
 import errno
@@ -44,26 +44,27 @@ class Stored:
 
 
 class Blobs:
-    """A flat set of blobs under `url` (a folder or an fsspec URL), which is made when missing."""
+    """A flat set of blobs under `url` (a folder or an fsspec URL), which is created if missing."""
 
     def __init__(self, url: str | os.PathLike) -> None:
         self.files, self.root = fsspec.core.url_to_fs(os.fspath(url))
         self.local = isinstance(self.files, LocalFileSystem)
-        with storage("the place of the pictures cannot be made"):
+        with storage("the folder of the pictures cannot be created"):
             if self.local:
                 private_folder(self.root, inside=True)
             else:
                 self.files.makedirs(self.root, exist_ok=True)
 
     def path(self, sha256: str) -> str:
-        """Where a blob lies (inside the file system of this store). Raises NotFound for what is no sha256."""
+        """Path of a blob in the file system of this store. Raises NotFound for an invalid sha256."""
         if not NAME.fullmatch(sha256):
             raise NotFound(f"{sha256[:80]!r} is not the name of a stored file")
         return f"{self.root}/{sha256[:2]}/{sha256}"
 
     def put(self, data: bytes) -> str:
-        """Keep bytes; returns their sha256 (hex). When it returns they are on the disk, and undamaged: a file
-        that is there already is compared. Raises Unavailable, NoSpace.
+        """Store bytes durably; returns their sha256 (hex).
+
+        An existing file is compared and repaired if needed. Raises Unavailable, NoSpace.
         """
         sha256 = sha256_of(data)
         path = self.path(sha256)
@@ -71,7 +72,7 @@ class Blobs:
             if not self.local:
                 self.files.pipe_file(path, data)
             elif _holds(path, data):
-                os.utime(path)  # young again, so that a collection that runs now leaves it alone
+                os.utime(path)  # renewed, so that a concurrent garbage collection keeps it
             else:
                 os.makedirs(os.path.dirname(path), mode=FOLDER_MODE, exist_ok=True)
                 _write(path, data)
@@ -79,9 +80,7 @@ class Blobs:
         return sha256
 
     def touch(self, sha256: str) -> bool:
-        """Whether a blob is there and undamaged, made young as if it were put now. False where that cannot be
-        done. Raises Unavailable.
-        """
+        """Renew the age of a blob; False if it is missing, damaged or remote. Raises Unavailable."""
         if not self.local:
             return False
         path = self.path(sha256)
@@ -96,7 +95,7 @@ class Blobs:
         return True
 
     def get(self, sha256: str) -> bytes:
-        """The bytes, checked against their name. Raises Unavailable when they are missing or damaged."""
+        """The bytes, verified against their name. Raises Unavailable if they are missing or damaged."""
         with storage("a stored picture cannot be read"):
             try:
                 data = self.files.cat_file(self.path(sha256))
@@ -121,7 +120,7 @@ class Blobs:
                         os.unlink(path)
 
     def size(self, sha256: str) -> int:
-        """Bytes of a blob; 0 when it is missing."""
+        """Size of a blob in bytes; 0 if it is missing."""
         try:
             return self.files.size(self.path(sha256)) or 0
         except FileNotFoundError:
@@ -134,20 +133,20 @@ class Blobs:
         return self.files.exists(self.path(sha256))
 
     def delete(self, sha256: str) -> None:
-        """Remove a blob if it is there."""
+        """Remove a blob if it exists."""
         try:
             self.files.rm_file(self.path(sha256))
         except FileNotFoundError:
             pass
 
     def listing(self) -> Iterator[Stored]:
-        """Everything that is kept; unfinished files have a name that is no sha256."""
+        """All files of the store; unfinished ones have a name that is not a sha256."""
         self.files.invalidate_cache()
         for path, info in self.files.find(self.root, detail=True).items():
             yield Stored(path, path.rsplit("/", 1)[-1], info["size"], _age(info))
 
     def age_seconds(self, path: str) -> float:
-        """Seconds since a path was written, or put again; below 0 for one that is gone."""
+        """Seconds since a path was written or renewed; negative if it does not exist."""
         self.files.invalidate_cache()
         try:
             return _age(self.files.info(path))
@@ -156,14 +155,14 @@ class Blobs:
 
 
 def _age(info: dict[str, Any]) -> float:
-    """Of what fsspec tells of a file: local disks, object stores and memory have a name each for its time."""
+    """Age in seconds; local disks, object stores and memory report the time under different keys."""
     changed = info.get("mtime") or info.get("LastModified") or info.get("created") or time.time()
     return time.time() - (changed.timestamp() if hasattr(changed, "timestamp") else float(changed))
 
 
 @contextmanager
 def storage(what: str, quiet: bool = False) -> Iterator[None]:
-    """Raises Unavailable or NoSpace for errors of the system: the path is for the log alone."""
+    """Translate OSError to Unavailable or NoSpace; the path is only logged."""
     try:
         yield
     except OSError as error:
@@ -174,8 +173,9 @@ def storage(what: str, quiet: bool = False) -> Iterator[None]:
 
 
 def private_folder(path: str | os.PathLike[str], inside: bool = False) -> None:
-    """Make a folder that only its owner may enter, or make an existing one so; with `inside` all files in it,
-    where the folder was open before.
+    """Create a folder that only its owner may enter, or restrict an existing one.
+
+    With `inside`, the files in a folder that was accessible before are restricted as well.
     """
     os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
     if os.name != "posix" or not os.stat(path).st_mode & 0o077:
@@ -185,16 +185,16 @@ def private_folder(path: str | os.PathLike[str], inside: bool = False) -> None:
             for name in names:
                 private_file(f"{folder}/{name}")
             _change_mode(folder, FOLDER_MODE)
-    _change_mode(path, FOLDER_MODE)  # last: an interrupted start does it again
+    _change_mode(path, FOLDER_MODE)  # last, so that an interrupted start repeats it
 
 
 def private_file(path: str | os.PathLike) -> None:
-    """Let only its owner read and write a file, where there is one."""
+    """Restrict a file, if it exists, to its owner."""
     _change_mode(path, FILE_MODE)
 
 
 def _change_mode(path: str | os.PathLike, mode: int) -> None:
-    with suppress(FileNotFoundError, PermissionError):  # gone meanwhile, or another account's
+    with suppress(FileNotFoundError, PermissionError):  # deleted in the meantime, or owned by another account
         os.chmod(path, mode)
 
 
@@ -213,7 +213,7 @@ def _private_opener(path: str, flags: int) -> int:
 
 
 def _write(path: str, data: bytes) -> None:
-    """Whole or not at all, for the owner's eyes only whatever the umask."""
+    """Write atomically, readable only by the owner whatever the umask."""
     part = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{secrets.token_hex(4)}.part"
     try:
         with open(part, "xb", opener=_private_opener) as file:
@@ -228,7 +228,7 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    """Put a rename on the disk, where folders can be told to."""
+    """Make a rename durable, on systems where folders can be synced."""
     if os.name == "posix":
         folder = os.open(path, os.O_RDONLY)
         try:

@@ -1,6 +1,6 @@
-"""A database of rows and a place for files, and how both are written: one writer at a time, all or nothing.
+"""Database connections and blob storage with serialized, transactional writes.
 
-SQLite in a folder, or any database URL; the order of writes that survives a crash is that of `Store`.
+SQLite in a folder, or any database URL. See `Store` for the order of writes that makes them crash-safe.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from kontext.session.schema import migrate
 
 log = logging.getLogger(__name__)
 
-POOL_SIZE = 32  # connections kept open: a service asks from many threads, and to open one costs more
-WAIT_SECONDS = 30.0  # how long a write waits for another process's write before it gives up as Busy
+POOL_SIZE = 32  # connections kept open: a server queries from many threads, and opening one is expensive
+WAIT_SECONDS = 30.0  # how long a write waits for the write of another process
 
 
 class Database:
     """Rows and blobs.
 
-    `place` is a folder (made when missing; holds `kontext.db` and `blobs/`) or a database URL of SQLAlchemy
-    (sqlite:///file, postgresql+psycopg://...). `blobs` is a folder or an fsspec URL; for a database URL it
-    must be given. Threads may share one; so may processes, each with its own. Raises BadConfig.
+    `place` is a folder (created if missing; holds `kontext.db` and `blobs/`) or a SQLAlchemy database URL
+    (sqlite:///file, postgresql+psycopg://...). `blobs` is a folder or an fsspec URL, required with a database
+    URL. Thread-safe; several processes may open the same database. Raises BadConfig.
     """
 
     def __init__(self, place: str | os.PathLike, blobs: str | os.PathLike | None = None) -> None:
@@ -41,7 +41,7 @@ class Database:
         if "://" in text:
             if blobs is None:
                 raise BadConfig(
-                    "a database URL needs a place for the pictures too: blobs=FOLDER or an fsspec URL"
+                    "a database URL also needs a location for the pictures: blobs=FOLDER or an fsspec URL"
                 )
             url = sql.make_url(text)
             if url.drivername in ("postgres", "postgresql"):
@@ -53,19 +53,19 @@ class Database:
             url = sql.URL.create("sqlite", database=str(folder / "kontext.db"))
             with storage(f"{folder} cannot be used", quiet=True):
                 ours = not folder.exists() or (folder / "kontext.db").exists() or not any(folder.iterdir())
-                if ours:  # a folder of other things as well keeps its mode
+                if ours:  # a folder with other contents keeps its mode
                     private_folder(folder)
                 _private_database(folder / "kontext.db")
             blobs = blobs or folder / "blobs"
         self.blobs = Blobs(blobs)
-        self._turn = threading.Lock()  # this process's threads wait here: SQLite would wait by sleeping
+        self._write_lock = threading.Lock()  # threads wait here, since SQLite would poll
         self.database = _connect(url)
         try:
             with self.writing() as db:
                 migrate(db)
         except SQLAlchemyError as error:
             raise BadConfig(
-                f"{url.render_as_string()} is not a database that can be used: {_first_line(error)}"
+                f"{url.render_as_string()} is not a usable database: {_first_line(error)}"
             ) from None
         except Unavailable as error:
             raise BadConfig(f"{url.render_as_string()} cannot be used: {error}") from None
@@ -87,19 +87,20 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sql.Connection]:
-        """One transaction, after any other that writes; committed at the end, rolled back by an exception.
+        """One exclusive write transaction, committed at the end and rolled back by an exception.
+
         Raises Unavailable, NoSpace.
         """
         with (
             _available(),
-            self._turn,
+            self._write_lock,
             self.database.connect().execution_options(kontext_writing=True) as db,
             db.begin(),
         ):
             yield db
 
     def probe(self) -> None:
-        """Whether rows and pictures could be written now. Raises Unavailable, NoSpace."""
+        """Check that rows and pictures can be written now. Raises Unavailable, NoSpace."""
         with self.writing():
             pass
         self.blobs.probe()
@@ -107,11 +108,11 @@ class Database:
 
 @contextmanager
 def _available() -> Iterator[None]:
-    """Conditions of the database as errors without its path, which is for the log."""
+    """Translate database errors; the database path is only logged."""
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
-        # A full disk ends the transaction by itself: then the error is that there is none to roll back.
+        # A full disk aborts the transaction, so the visible error is that there is none to roll back.
         chain: list[BaseException] = []
         found: BaseException | None = error
         while found is not None and found not in chain:
@@ -129,8 +130,9 @@ def _available() -> Iterator[None]:
 
 
 def _private_database(path: Path) -> None:
-    """Make an empty database file that only its owner may read, or make an existing one so; SQLite gives the
-    files beside it the same mode.
+    """Create a database file that only its owner may read, or restrict an existing one.
+
+    SQLite creates its auxiliary files with the same mode.
     """
     path.touch(mode=0o600)
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
@@ -138,7 +140,7 @@ def _private_database(path: Path) -> None:
 
 
 def _connect(url: sql.URL) -> sql.Engine:
-    """An engine whose writes are serialised (SQLite: BEGIN IMMEDIATE, WAL; PostgreSQL: one advisory lock)."""
+    """An engine whose writes are serialized (SQLite: BEGIN IMMEDIATE, WAL; PostgreSQL: one advisory lock)."""
     sqlite = url.drivername.startswith("sqlite")
     try:
         options: dict[str, Any] = (
@@ -149,14 +151,16 @@ def _connect(url: sql.URL) -> sql.Engine:
         database = sql.create_engine(url, **options)
     except (SQLAlchemyError, ImportError) as error:
         raise BadConfig(
-            f"no database can be reached by {url.render_as_string()}: {_first_line(error)}"
+            f"cannot connect to the database {url.render_as_string()}: {_first_line(error)}"
         ) from None
 
     if sqlite:
 
         @sql.event.listens_for(database, "connect")
         def _prepare(connection, _record) -> None:
-            connection.isolation_level = None  # we say BEGIN ourselves, the driver would say it too late
+            connection.isolation_level = (
+                None  # transactions are started explicitly below; the driver would begin them too late
+            )
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 connection.execute(f"PRAGMA {pragma}")
 

@@ -1,4 +1,4 @@
-"""Where the sessions of this account are kept when nobody says otherwise."""
+"""The default data folder of this account."""
 
 from kontext.home import default_folder
 

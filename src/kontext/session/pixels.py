@@ -1,6 +1,6 @@
-"""Pictures as the store keeps them: PNG files of 8-bit RGB, RGBA or L (regions, masks), lossless to the bit.
+"""Stored pictures: lossless PNG files of 8-bit RGB, RGBA or L (regions, masks).
 
-Only pixels pass: text, EXIF (camera, place) and profiles of the file a picture came from are left behind.
+Only pixels are stored: text, EXIF (camera, location) and profiles of the source file are dropped.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from kontext.errors import BadPicture
 
 MODES = ("RGB", "RGBA", "L")
 BAND_BYTES = 4 * 2**20
-HEADER_BYTES = 33  # of a PNG file: signature and IHDR
+HEADER_BYTES = 33  # PNG signature and IHDR
 
 
 def as_picture(given: Any) -> Image.Image:
@@ -24,22 +24,22 @@ def as_picture(given: Any) -> Image.Image:
 
 
 def to_png(picture: Image.Image) -> bytes:
-    """Pixels alone, as a PNG file. The same pixels give the same bytes."""
+    """Encode pixels without metadata as PNG. Equal pixels give equal bytes."""
     file = io.BytesIO()
     bare(picture).save(file, "PNG", compress_level=4)
     return file.getvalue()
 
 
 def from_png(data: bytes) -> Image.Image:
-    """A PNG file of one of our modes -> picture. Raises BadPicture."""
+    """Decode a stored PNG (8-bit RGB, RGBA or L). Raises BadPicture."""
     try:
         picture = Image.open(io.BytesIO(data), formats=["PNG"])
         if picture.mode not in MODES or picture.width * picture.height > MAX_PIXELS:
-            raise BadPicture(f"a PNG of mode {picture.mode}, {picture.size}; stored are 8-bit RGB, RGBA or L")
+            raise BadPicture(f"a stored PNG must be 8-bit RGB, RGBA or L, got {picture.mode} {picture.size}")
         picture.load()
     except BadPicture:
         raise
-    except Exception as error:  # decoders of hostile bytes raise almost anything
+    except Exception as error:  # decoders raise many kinds of errors for malformed data
         raise BadPicture(f"a damaged PNG ({error})") from None
     return bare(picture)
 
@@ -53,7 +53,7 @@ def png_size(head: bytes) -> tuple[int, int]:
 
 
 def bare(picture: Image.Image) -> Image.Image:
-    """The same pixels without anything else that came with them."""
+    """The same pixels without metadata."""
     if type(picture) is Image.Image and not picture.info:
         return picture
     plain = picture.copy()
@@ -64,7 +64,9 @@ def bare(picture: Image.Image) -> Image.Image:
 def digest(picture: Image.Image) -> str:
     """sha256 (hex) of mode, size and raw pixels: the same for every file format that keeps the pixels."""
     found = hashlib.sha256(f"{picture.mode} {picture.width}x{picture.height}\n".encode())
-    rows = max(1, BAND_BYTES // (4 * picture.width))  # at a time, so that the pixels are not held twice
+    rows = max(
+        1, BAND_BYTES // (4 * picture.width)
+    )  # processed in bands to avoid a second copy of the pixels
     for top in range(0, picture.height, rows):
         band = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
         found.update(band.tobytes())

@@ -1,10 +1,9 @@
-"""How a picture was made, inside its own file: written on saving, read back on dropping the file in again.
+"""Provenance: the edit history of a picture, embedded in its file and read back when the file is opened.
 
-A PNG carries three texts: `kontext`, the chain of turns as JSON (version 1 below); `parameters`, the last
-turn in the form of AUTOMATIC1111, which most gallery programs read; and an XMP packet with the IPTC digital
-source type, which marks the picture as made with a model. JPEG and WebP carry the last two. Nothing of an
-input's own metadata is ever copied. What is read back is treated as hostile: exact keys, exact types, bounded
-sizes.
+A PNG has three texts: `kontext`, the chain of turns as JSON (version 1 below); `parameters`, the last turn in
+the AUTOMATIC1111 format, which most gallery programs read; and an XMP packet with the IPTC digital source
+type, which marks the picture as AI-generated. JPEG and WebP have the last two. Metadata of input files is
+never copied. Embedded data is untrusted and validated strictly: exact keys, exact types, bounded sizes.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-# The settings that travel in a file; their values are given to `Editor.edit` again when a turn is repeated.
+# The settings embedded in a file; their values are passed to `Editor.edit` when a turn is repeated.
 SETTINGS: dict[str, rules.Rule] = {
     "steps": rules.whole(1, 10_000),
     "guidance": rules.number,
@@ -62,8 +61,8 @@ RULES: dict[str, rules.Rule] = {
 
 
 @dataclass(frozen=True)
-class Link:
-    """One turn of a chain, as it travels in a file."""
+class HistoryEntry:
+    """One turn of an embedded history."""
 
     id: str
     parent: str | None
@@ -83,60 +82,60 @@ class Link:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def chain_of(turns: Iterable[Turn]) -> list[Link]:
-    """The way from the first picture to a turn (`Session.history`, `Tree.path`) as links."""
+def chain_of(turns: Iterable[Turn]) -> list[HistoryEntry]:
+    """History entries of the path from the first picture to a turn (`Session.history`, `Tree.path`)."""
     return [
-        Link(
+        HistoryEntry(
             id=turn.id,
             parent=turn.parent_id,
             kind=turn.kind,
             prompt=turn.prompt,
             seed=turn.seed,
-            **{key: turn.facts.get(key) for key in ("steps", "guidance", "model", "fingerprint")},
+            **{key: turn.result_info.get(key) for key in ("steps", "guidance", "model", "fingerprint")},
             size=list(turn.size),
             pixels=turn.pixels,
-            settings=_kept(turn.settings),
+            settings=_embeddable(turn.settings),
         )
         for turn in turns
     ]
 
 
-def continued(source: str | Path | bytes | None, result: Any) -> list[Link]:
-    """The chain of a Result that was made outside a session.
+def extend_history(source: str | Path | bytes | None, result: Any) -> list[HistoryEntry]:
+    """The history of a Result created outside a session.
 
-    `source` is the file that was edited (path or bytes), None for a generated picture. Where it is a PNG of
-    ours whose pixels still are those of its chain, that chain goes on. Raises NotFound, BadPicture.
+    `source` is the edited file (path or bytes), None for a generated picture. If it is a PNG with a history
+    that matches its pixels, that history is extended. Raises NotFound, BadPicture.
     """
     chain = []
     if source is not None:
         picture = pictures.load(source).whole
-        chain = _valid_chain(source, picture) or [_link("0", None, "source", picture)]
-    facts = {key: getattr(result, key) for key in ("prompt", "seed", "steps", "guidance", "model")}
-    facts["fingerprint"] = result.settings.get("fingerprint")
-    facts["settings"] = _kept(result.settings)
-    name = hashlib.sha256("".join(link.id for link in chain).encode()).hexdigest()[:16]
+        chain = _valid_chain(source, picture) or [_entry("0", None, "source", picture)]
+    values = {key: getattr(result, key) for key in ("prompt", "seed", "steps", "guidance", "model")}
+    values["fingerprint"] = result.settings.get("fingerprint")
+    values["settings"] = _embeddable(result.settings)
+    name = hashlib.sha256("".join(entry.id for entry in chain).encode()).hexdigest()[:16]
     kind = "edit" if chain else "generate"
-    return [*chain, _link(name, chain[-1].id if chain else None, kind, result.picture, **facts)]
+    return [*chain, _entry(name, chain[-1].id if chain else None, kind, result.picture, **values)]
 
 
-def _link(name: str, parent: str | None, kind: str, picture: Image.Image, **facts: Any) -> Link:
+def _entry(name: str, parent: str | None, kind: str, picture: Image.Image, **values: Any) -> HistoryEntry:
     picture = pictures.load(picture).whole
     empty: dict[str, Any] = dict(
         prompt="", seed=None, steps=None, guidance=None, model=None, fingerprint=None
     )
     own: dict[str, Any] = dict(size=list(picture.size), pixels=digest(picture))
-    return Link(id=name, parent=parent, kind=kind, **{**empty, **facts}, **own)
+    return HistoryEntry(id=name, parent=parent, kind=kind, **{**empty, **values}, **own)
 
 
-def _valid_chain(source: str | Path | bytes, picture: Image.Image) -> list[Link]:
+def _valid_chain(source: str | Path | bytes, picture: Image.Image) -> list[HistoryEntry]:
     try:
         chain = read_chain(source)
-    except BadPicture:  # somebody else's text under our key: the picture itself is as good as any
+    except BadPicture:  # a foreign text under the `kontext` key: treat it as a picture without history
         return []
     return chain if chain and chain[-1].pixels == digest(picture) else []
 
 
-def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _embeddable(settings: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: list(one) if isinstance(one, tuple) else one for key, one in settings.items()}
     return {key: one for key, one in plain.items() if key in SETTINGS and SETTINGS[key](one)}
 
@@ -144,18 +143,18 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
 # Writing
 
 
-def texts(chain: Sequence[Link]) -> dict[str, str]:
-    """The texts that go into a file, by their PNG keyword."""
+def texts(chain: Sequence[HistoryEntry]) -> dict[str, str]:
+    """The texts to embed in a file, by PNG keyword."""
     found = {KEY: _document(chain)}
     if chain[-1].kind != "source":
         found |= {PARAMETERS: parameters(chain[-1]), XMP: xmp(chain)}
     return found
 
 
-def _document(chain: Sequence[Link]) -> str:
-    """The chain as JSON; of one that is longer than a reader takes, the newest turns."""
+def _document(chain: Sequence[HistoryEntry]) -> str:
+    """The chain as JSON; a chain that exceeds the reader's limits is cut to its newest turns."""
     document = {"format": "kontext-chain", "version": VERSION, "software": f"openkontext {__version__}"}
-    turns = [asdict(link) for link in chain]
+    turns = [asdict(entry) for entry in chain]
     while True:
         text = json.dumps(
             {**document, "turns": turns}, ensure_ascii=False, separators=(",", ":"), allow_nan=False
@@ -166,32 +165,35 @@ def _document(chain: Sequence[Link]) -> str:
         turns[0] = {**turns[0], "kind": "source", "parent": None, "prompt": ""}
 
 
-def encode(picture: Image.Image, chain: Sequence[Link] = (), format: str = "PNG") -> bytes:
-    """A picture as file bytes with its provenance; an empty chain writes pixels alone."""
+def encode(picture: Image.Image, chain: Sequence[HistoryEntry] = (), format: str = "PNG") -> bytes:
+    """Encode a picture with its provenance; an empty chain writes no metadata."""
     return pictures.encode(picture, format, texts(chain) if chain else None)
 
 
-def parameters(link: Link) -> str:
-    """A turn as AUTOMATIC1111 writes it: the prompt, then one line of settings."""
-    facts = {"Steps": link.steps, "Sampler": "Euler", "CFG scale": link.guidance, "Seed": link.seed}
-    facts |= {"Size": f"{link.size[0]}x{link.size[1]}", "Model hash": (link.fingerprint or "")[:10] or None}
-    facts |= {
-        "Model": re.sub(r"[,:\n]", " ", link.model) if link.model else None,
+def parameters(entry: HistoryEntry) -> str:
+    """A turn in the AUTOMATIC1111 format: the prompt, then one line of settings."""
+    values = {"Steps": entry.steps, "Sampler": "Euler", "CFG scale": entry.guidance, "Seed": entry.seed}
+    values |= {
+        "Size": f"{entry.size[0]}x{entry.size[1]}",
+        "Model hash": (entry.fingerprint or "")[:10] or None,
+    }
+    values |= {
+        "Model": re.sub(r"[,:\n]", " ", entry.model) if entry.model else None,
         "Version": f"openkontext {__version__}",
     }
-    line = ", ".join(f"{key}: {value}" for key, value in facts.items() if value is not None)
-    return " ".join(link.prompt.split()) + "\n" + line
+    line = ", ".join(f"{key}: {value}" for key, value in values.items() if value is not None)
+    return " ".join(entry.prompt.split()) + "\n" + line
 
 
-def source_type(chain: Sequence[Link]) -> str:
-    """The IPTC digital source type: made by a model alone, or a given picture changed by one."""
+def source_type(chain: Sequence[HistoryEntry]) -> str:
+    """The IPTC digital source type: fully generated, or an input picture edited by a model."""
     kind = (
         "trainedAlgorithmicMedia" if chain[0].kind == "generate" else "compositeWithTrainedAlgorithmicMedia"
     )
     return SOURCE_TYPE + kind
 
 
-def xmp(chain: Sequence[Link]) -> str:
+def xmp(chain: Sequence[HistoryEntry]) -> str:
     """An XMP packet with the digital source type and the program's name."""
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -206,11 +208,11 @@ def xmp(chain: Sequence[Link]) -> str:
 # Reading
 
 
-def read_chain(source: str | Path | bytes) -> list[Link]:
-    """The chain of turns in a PNG of ours; empty for a file that carries none. Raises NotFound, BadPicture.
+def read_chain(source: str | Path | bytes) -> list[HistoryEntry]:
+    """The embedded history of a PNG; empty for a file without one. Raises NotFound, BadPicture.
 
-    It says what the file claims; compare `chain[-1].pixels` with `pixels.digest` of the picture to see
-    whether the claim is about these pixels.
+    The history is only a claim; compare `chain[-1].pixels` with `pixels.digest` of the picture to check that
+    it belongs to these pixels.
     """
     if isinstance(source, bytes):
         data = source
@@ -221,18 +223,18 @@ def read_chain(source: str | Path | bytes) -> list[Link]:
             raise NotFound(f"{source}: cannot be read ({error.strerror})") from None
     found = list(_histories(data))
     if len(found) > 1:
-        raise BadPicture(f"{len(found)} `kontext` histories in one PNG, where one is allowed")
+        raise BadPicture(f"a PNG must have at most one `kontext` history, got {len(found)}")
     return parse_chain(found[0]) if found else []
 
 
-def parse_chain(text: bytes | str) -> list[Link]:
-    """JSON of version 1 -> links. Raises BadPicture for anything that `texts` would not have written."""
+def parse_chain(text: bytes | str) -> list[HistoryEntry]:
+    """Parse history JSON of version 1. Raises BadPicture for anything that `texts` would not write."""
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise BadPicture(f"a `kontext` history that is no JSON ({str(error)[:80]})") from None
+        raise BadPicture(f"a `kontext` history that is not JSON ({str(error)[:80]})") from None
     if type(document) is not dict or document.get("format") != "kontext-chain":
-        raise BadPicture("a `kontext` text that is no history of turns")
+        raise BadPicture("a `kontext` text that is not a history of turns")
     if document.get("version") != VERSION:
         raise BadPicture(
             f"a history of version {str(document.get('version'))[:20]}; this release reads {VERSION}"
@@ -243,31 +245,33 @@ def parse_chain(text: bytes | str) -> list[Link]:
     ):
         raise BadPicture("a history with keys that version 1 does not have")
     if type(turns) is not list or not 1 <= len(turns) <= MAX_TURNS:
-        raise BadPicture(f"a history without turns or with more than {MAX_TURNS}")
-    chain = [_parse_link(number, turn) for number, turn in enumerate(turns)]
-    if len({link.id for link in chain}) < len(chain):
+        raise BadPicture(f"a history must have 1 to {MAX_TURNS} turns")
+    chain = [_parse_entry(number, turn) for number, turn in enumerate(turns)]
+    if len({entry.id for entry in chain}) < len(chain):
         raise BadPicture("a history in which two turns have the same id")
-    for number, link in enumerate(chain):
+    for number, entry in enumerate(chain):
         expected = chain[number - 1].id if number else None
-        if link.parent != expected or (link.kind == "edit") != bool(number):
-            raise BadPicture(f"a history whose turn {number} does not follow from the turn before")
+        if entry.parent != expected or (entry.kind == "edit") != bool(number):
+            raise BadPicture(f"a history whose turn {number} does not follow from the previous turn")
     return chain
 
 
-def _parse_link(number: int, turn: Any) -> Link:
-    keys = {one.name for one in fields(Link)}
+def _parse_entry(number: int, turn: Any) -> HistoryEntry:
+    keys = {one.name for one in fields(HistoryEntry)}
     if type(turn) is not dict or set(turn) != keys:
-        raise BadPicture(f"turn {number} of a history has not exactly the keys {', '.join(sorted(keys))}")
+        raise BadPicture(
+            f"turn {number} of a history does not have exactly the keys {', '.join(sorted(keys))}"
+        )
     wrong = [key for key, rule in RULES.items() if not rule(turn[key])]
     if wrong:
         raise BadPicture(
-            f"turn {number} of a history has an impossible {wrong[0]}: {str(turn[wrong[0]])[:60]!r}"
+            f"turn {number} of a history has an invalid {wrong[0]}: {str(turn[wrong[0]])[:60]!r}"
         )
-    return Link(**turn)
+    return HistoryEntry(**turn)
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _histories(data: bytes) -> Iterable[bytes]:
@@ -279,7 +283,7 @@ def _histories(data: bytes) -> Iterable[bytes]:
         length, kind = struct.unpack_from(">I4s", data, at)
         body = data[at + 8 : at + 8 + length]
         if len(body) < length or at + 12 + length > len(data):
-            raise BadPicture("a PNG that is cut short")
+            raise BadPicture("a truncated PNG")
         if kind == b"iTXt" and body.startswith(KEY.encode() + b"\0"):
             if zlib.crc32(kind + body) != struct.unpack_from(">I", data, at + 8 + length)[0]:
                 raise BadPicture("a PNG whose `kontext` history is damaged (its checksum is wrong)")

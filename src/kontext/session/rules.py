@@ -1,4 +1,4 @@
-"""What values in a file may be: small predicates for data that a stranger may have written."""
+"""Validation predicates for untrusted data in files."""
 
 import json
 import math
@@ -10,7 +10,7 @@ Rule = Callable[[Any], bool]
 
 
 def whole(low: int, high: int) -> Rule:
-    """A whole number of `low` to `high`; true and false are none."""
+    """An integer from `low` to `high`; booleans are rejected."""
     return lambda value: type(value) is int and low <= value <= high
 
 
@@ -29,7 +29,7 @@ def pixels(count: int) -> Rule:
 
 
 def text(limit: int) -> Rule:
-    """Text of at most `limit` characters that every database and file of ours can hold."""
+    """Text of at most `limit` characters without NUL or surrogates, which databases and PNG cannot hold."""
     return lambda value: (
         type(value) is str and len(value) <= limit and not re.search("[\0\ud800-\udfff]", value)
     )
@@ -44,7 +44,7 @@ def maybe(rule: Rule) -> Rule:
 
 
 def only(rules: dict[str, Rule]) -> Rule:
-    """A table with some of these keys and no others, each value by its rule."""
+    """A dict with a subset of these keys, each value checked by its rule."""
     return lambda value: (
         type(value) is dict and all(key in rules and rules[key](one) for key, one in value.items())
     )

@@ -1,9 +1,9 @@
-"""The tables of the store, and how an older database becomes the newest one.
+"""Tables of the session store and their migrations.
 
-A session is a tree of turns; a turn names its pictures by the sha256 of a blob. Two columns carry what is not
-plain data: `session.revision` grows with every change (optimistic locking), and `turn.visited` is the
-revision at which the turn last lay on the way to the current one, so that the current turn and every redo
-follow from one number.
+A session is a tree of turns; a turn references its pictures by the sha256 of a blob. Two columns carry
+navigation state: `session.revision` grows with every change (optimistic locking), and `turn.visited` is the
+revision at which the turn was last on the path to the current one, so that the current turn and every redo
+target follow from one number.
 """
 
 import time
@@ -20,12 +20,12 @@ sessions = sql.Table(
     "session",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("owner", String(200), nullable=False, index=True),  # "" on a machine of one's own
+    Column("owner", String(200), nullable=False, index=True),  # "" without API keys
     Column("name", Text, nullable=False),
     Column("created", Float, nullable=False),  # seconds since 1970
     Column("updated", Float, nullable=False),
     Column("revision", Integer, nullable=False),
-    Column("last_number", Integer, nullable=False),  # numbers of deleted turns are not given again
+    Column("last_number", Integer, nullable=False),  # numbers of deleted turns are not reused
 )
 
 turns = sql.Table(
@@ -39,8 +39,8 @@ turns = sql.Table(
     Column("name", Text, nullable=False),
     Column("prompt", Text, nullable=False),
     Column("seed", BigInteger),
-    Column("settings", JSON, nullable=False),  # what was asked for
-    Column("facts", JSON, nullable=False),  # what was found: size, steps, model, seconds, warnings...
+    Column("settings", JSON, nullable=False),  # arguments of the edit
+    Column("facts", JSON, nullable=False),  # result info: size, steps, model, seconds, warnings...
     Column(
         "pixels", String(64), nullable=False, index=True
     ),  # digest of the decoded pixels, see `pixels.digest`
@@ -48,6 +48,9 @@ turns = sql.Table(
     Column("visited", Integer, nullable=False),
     sql.UniqueConstraint("session_id", "number"),
 )
+
+TURN_COLUMNS = [column.label("result_info") if column.name == "facts" else column for column in turns.c]
+"""The columns of a turn under the names of `Turn`."""
 
 turn_blobs = sql.Table(
     "turn_blob",
@@ -68,15 +71,15 @@ versions = sql.Table(
 
 Migration = Callable[[sql.Connection], None]
 
-# Entry i leads from version i to i + 1. Entries are never changed, only added.
+# Entry i migrates from version i to i + 1. Entries are append-only.
 MIGRATIONS: tuple[Migration, ...] = (metadata.create_all,)
 
 
 def migrate(db: sql.Connection, component: str = "session", steps: Sequence[Migration] = MIGRATIONS) -> None:
-    """Bring the tables of one component (of the session store, of the server...) to the newest version.
+    """Migrate the tables of one component (the session store, the server...) to the newest version.
 
-    Call it inside `Store.writing()`, so that two processes that start together migrate once.
-    Raises BadConfig for a database that a newer release has written.
+    Call it inside `Store.writing()`, so that processes that start at the same time migrate only once.
+    Raises BadConfig for a database written by a newer release.
     """
     versions.create(db, checkfirst=True)
     found = (
@@ -85,7 +88,7 @@ def migrate(db: sql.Connection, component: str = "session", steps: Sequence[Migr
     if found > len(steps):
         raise BadConfig(
             f"this database has version {found} of the {component} tables, this release knows {len(steps)}: "
-            "install the newer release or give another folder"
+            "install the newer release or use another folder"
         )
     for version, step in enumerate(steps[found:], start=found + 1):
         step(db)

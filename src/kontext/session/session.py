@@ -1,8 +1,8 @@
-"""One session: a tree of turns that an editor grows and a person walks.
+"""One session: a tree of turns that an editor extends and a user navigates.
 
-Every turn is edited from the stored, lossless picture of the turn before. Turns are added, never changed;
-what a second process did to the same session is seen as a newer revision: adding a turn then still succeeds
-(it is one more branch), walking or deleting raises Busy, so that nobody moves what somebody else just moved.
+Every turn is edited from the stored, lossless picture of its parent. Turns are added, never changed. Changes
+by another process show up as a newer revision: adding a turn then still succeeds (it becomes one more
+branch), but navigating or deleting raises Conflict, so that concurrent changes are never overwritten.
 """
 
 from __future__ import annotations
@@ -21,24 +21,21 @@ from PIL import Image
 
 from kontext.engine import pictures
 from kontext.engine.domain import PhotoWarning
-from kontext.errors import BadRequest, Busy, NotFound, Stale
+from kontext.errors import BadRequest, Busy, Conflict, NotFound
 from kontext.session.blobs import sha256_of
 from kontext.session.pixels import as_picture, digest, to_png
 from kontext.session.provenance import SETTINGS, chain_of, encode
-from kontext.session.schema import sessions, turn_blobs, turns
+from kontext.session.schema import TURN_COLUMNS, sessions, turn_blobs, turns
 from kontext.session.signing import sign_turns
 from kontext.session.tree import KINDS, Tree, Turn
 
 if TYPE_CHECKING:
     from kontext.session.store import Store
 
-PICTURES = {
-    "references": "reference",
-    "mask": "mask",
-    "markup": "markup",
-}  # arguments of edit that are pictures, and their roles
+PICTURES = {"references": "reference", "mask": "mask", "markup": "markup"}
+"""Picture arguments of `edit` and their roles."""
 NOT_KEPT = ("on_step", "cancel")
-FACTS = (
+RESULT_INFO = (
     "steps",
     "guidance",
     "model",
@@ -53,7 +50,7 @@ MAX_PROMPT, MAX_NAME, MAX_VARIANTS = 10_000, 200, 64
 
 @dataclass(frozen=True)
 class _Made:
-    """A turn that is ready to be kept: its row, and its files by role."""
+    """A turn that is ready to be stored: its row, and its files by role."""
 
     row: dict[str, Any]
     files: Mapping[str, list[bytes]]
@@ -63,7 +60,7 @@ class _Made:
         return [data for datas in self.files.values() for data in datas]
 
     def named(self) -> list[dict[str, Any]]:
-        """The rows that name the files."""
+        """The rows that reference the files."""
         return [
             dict(turn_id=self.row["id"], role=role, position=position, sha256=sha256_of(data))
             for role, datas in self.files.items()
@@ -75,23 +72,24 @@ class Session:
     """A session of a store. `editor` is anything with `edit(picture, prompt, **settings) -> Result` (and
     `generate`, `variants`).
 
-    Not to be shared between threads; open it once in each (that is cheap).
+    Not thread-safe; open the session once per thread, which is cheap.
     """
 
     def __init__(self, store: Store, session_id: str, editor: Any = None) -> None:
         self.store, self.id, self.editor = store, session_id, editor
         self.reload()
 
-    # What there is
+    # State
 
     def reload(self) -> None:
-        """Read the newest state, with what other processes have done. Raises NotFound when the session was
-        deleted.
+        """Read the newest state, including changes by other processes.
+
+        Raises NotFound if the session was deleted.
         """
         with self.store.reading() as db:
             found = db.execute(sql.select(sessions).where(sessions.c.id == self.id)).mappings().one_or_none()
             if found is None:
-                raise NotFound(f"no session {self.id!r}; it was deleted, or it is in another store")
+                raise NotFound(f"no session {self.id!r}; it was deleted or belongs to another store")
             row: dict[str, Any] = dict(found)
             kept = self.store.trees.get(self.id)
             tree = kept[1] if kept and kept[0] == row else self._read_tree(db, kept[1].turns if kept else {})
@@ -101,7 +99,7 @@ class Session:
         self.tree = tree
 
     def _read_tree(self, db: sql.Connection, known: Mapping[str, Turn]) -> Tree:
-        """What may change of a turn is read of all, the rest of those that are new."""
+        """Read the mutable columns of all turns, and the other columns of new turns only."""
         changing = ("id", "name", "visited")
         query = sql.select(*(turns.c[name] for name in changing)).where(turns.c.session_id == self.id)
         states = db.execute(query).all()
@@ -115,18 +113,18 @@ class Session:
             roles[blob["role"]] = roles.get(blob["role"], ()) + (blob["sha256"],)
         read = {
             row["id"]: Turn(**row, blobs=blobs.get(row["id"], {}), _store=self.store.blobs)
-            for row in db.execute(sql.select(turns).where(ours)).mappings()
+            for row in db.execute(sql.select(*TURN_COLUMNS).where(ours)).mappings()
         }
         found = {**known, **read}
         return Tree(
             replace(turn, name=name, visited=visited)
             for key, name, visited in states
-            if (turn := found.get(key))  # None: deleted between two looks
+            if (turn := found.get(key))  # None: deleted between the two queries
         )
 
     @property
     def turns(self) -> list[Turn]:
-        """All turns in the order in which they were made."""
+        """All turns in creation order."""
         return list(self.tree.turns.values())
 
     @property
@@ -143,16 +141,16 @@ class Session:
 
     @property
     def history(self) -> list[Turn]:
-        """From the first picture to the current turn."""
+        """The turns from the first picture to the current turn."""
         return self.tree.path(self.current)
 
-    # Making turns
+    # Creating turns
 
     def edit(self, prompt: str, *, turn: Turn | str | int | None = None, **settings: Any) -> Turn:
-        """Edit the current turn's picture (or that of `turn`) and make the result the current turn.
+        """Edit the picture of the current turn (or of `turn`) and make the result the current turn.
 
-        `settings` are those of `Editor.edit`. Raises what the editor raises; Busy when another process has
-        changed this session since it was loaded (before any work is done).
+        `settings` are those of `Editor.edit`. Raises what the editor raises, and Conflict before any work is
+        done if another process has changed this session since it was loaded.
         """
         self._ready(prompt, settings)
         parent = self.current if turn is None else self.tree.find(turn)
@@ -160,27 +158,27 @@ class Session:
         return self.add(result, prompt=prompt, parent=parent, settings=settings)
 
     def generate(self, prompt: str, **settings: Any) -> Turn:
-        """Make the first picture of an empty session from text alone."""
+        """Generate the first picture of an empty session from text."""
         self._ready(prompt, settings)
         if self.tree.turns:
             raise BadRequest(
-                "this session has its first picture already; start a new one to generate another"
+                "this session already has a first picture; start a new session to generate another"
             )
         result = self._editor("generate")(prompt, **settings)
         return self.add(result, prompt=prompt, kind="generate", settings=settings)
 
     def variants(self, count: int, prompt: str | None = None, **settings: Any) -> list[Turn]:
-        """`count` new turns side by side, each with its own seed; none replaces another.
+        """Create `count` sibling turns (1 to 64), each with its own seed.
 
-        With a prompt they are made from the current turn. Without, they are siblings of the current turn: its
-        own prompt, settings and references again, from the same picture. The first of them becomes current.
+        With a prompt they are children of the current turn. Without one they are siblings of the current
+        turn, with its prompt, settings and references. The first of them becomes current.
         """
         if not 1 <= count <= MAX_VARIANTS:
-            raise BadRequest(f"{count} variants; 1 to {MAX_VARIANTS} can be made at once")
+            raise BadRequest(f"variants must be 1 to {MAX_VARIANTS}, got {count}")
         parent = self.current
         if prompt is None:
             if parent.kind != "edit" or parent.parent_id is None:
-                raise BadRequest("this turn is no edit, so it has no variants; give a prompt")
+                raise BadRequest("this turn is not an edit, so it has no variants; give a prompt")
             settings = {**self.recipe(parent), **settings}
             prompt, parent = parent.prompt, self.tree.turns[parent.parent_id]
         self._ready(prompt, settings)
@@ -195,9 +193,7 @@ class Session:
         return self._insert(made, parent)
 
     def recipe(self, turn: Turn | str | int) -> dict[str, Any]:
-        """The settings of a turn with its pictures put back, ready for `edit(prompt, **recipe)`; the seed
-        left out.
-        """
+        """The settings of a turn with its input pictures, without the seed, for `edit(prompt, **recipe)`."""
         turn = self.tree.find(turn)
         pictures = {name: turn.read(role) for name, role in PICTURES.items() if role in turn.blobs}
         return {
@@ -215,19 +211,18 @@ class Session:
         settings: Mapping[str, Any] | None = None,
         turn_id: str | None = None,
         current: bool = True,
-        also: Callable[[sql.Connection], None] | None = None,
+        in_transaction: Callable[[sql.Connection], None] | None = None,
     ) -> Turn:
-        """Keep a Result (or, with kind="source", a picture) as a new turn under `parent` (default: the
-        current turn).
+        """Store a Result (or, with kind="source", a picture) under `parent` (default: the current turn).
 
-        For those who run the editor themselves, as the server does; `settings` are the arguments it was
-        given, its pictures included. The turn becomes current unless `current` is false. `also` runs inside
-        the same transaction; what it raises undoes the turn. Raises Busy when another process has deleted
-        the parent.
+        For callers that run the editor themselves, as the server does; `settings` are the arguments of the
+        edit, including pictures. The turn becomes current unless `current` is false. `in_transaction` runs
+        inside the same transaction; an exception there rolls the turn back. Raises Busy if another process
+        has deleted the parent.
         """
         start = None if kind != "edit" else self.current if parent is None else self.tree.find(parent)
         made = self._prepare(result, prompt, kind, settings or {}, start, turn_id)
-        return self._insert([made], start, current, also)[0]
+        return self._insert([made], start, current, in_transaction)[0]
 
     def _prepare(
         self,
@@ -238,29 +233,33 @@ class Session:
         parent: Turn | None,
         turn_id: str | None = None,
     ) -> _Made:
-        """A turn's row and files, all that can be refused refused."""
+        """The row and files of a turn, fully validated."""
         if kind not in KINDS:
-            raise BadRequest(f"a turn of kind {kind!r}; there are {', '.join(KINDS)}")
-        _check_text("a prompt", prompt, MAX_PROMPT)
+            raise BadRequest(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        _check_text("the prompt", prompt, MAX_PROMPT)
         kept, inputs = _split(settings)
         kept.pop("seed", None)
         if kind == "source":
-            picture, region, seed, facts = as_picture(result), None, None, {}
+            picture, region, seed, result_info = as_picture(result), None, None, {}
         else:
             picture, region, seed = as_picture(result.picture), getattr(result, "region", None), result.seed
             fingerprint = getattr(getattr(self.editor, "model", None), "fingerprint", None)
-            facts = {key: _plain(getattr(result, key, None)) for key in FACTS}
-            if parent is not None and parent.kind != "source":  # the model's own picture is not judged
+            result_info = {key: _plain(getattr(result, key, None)) for key in RESULT_INFO}
+            if (
+                parent is not None and parent.kind != "source"
+            ):  # a generated picture is not checked for being a photograph
                 warnings = getattr(result, "warnings", ())
-                facts["warnings"] = [one for one in warnings if not isinstance(one, PhotoWarning)]
-            facts["fingerprint"] = facts["fingerprint"] or result.settings.get("fingerprint") or fingerprint
+                result_info["warnings"] = [one for one in warnings if not isinstance(one, PhotoWarning)]
+            result_info["fingerprint"] = (
+                result_info["fingerprint"] or result.settings.get("fingerprint") or fingerprint
+            )
         files = {"picture": [to_png(picture)], "region": [to_png(region.convert("L"))] if region else []}
         files |= {role: [to_png(one) for one in given] for role, given in inputs.items()}
         row = dict(
             id=turn_id or secrets.token_hex(8), kind=kind, prompt=prompt, seed=seed, settings=kept, name=""
         )
         row["facts"] = {"size": list(picture.size)} | {
-            key: one for key, one in facts.items() if one is not None
+            key: one for key, one in result_info.items() if one is not None
         }
         return _Made({**row, "pixels": digest(picture)}, files)
 
@@ -269,36 +268,38 @@ class Session:
         made: Sequence[_Made],
         parent: Turn | None,
         current: bool = True,
-        also: Callable[[sql.Connection], None] | None = None,
+        in_transaction: Callable[[sql.Connection], None] | None = None,
     ) -> list[Turn]:
-        """Blobs first, then the rows that name them, in one transaction. The first of several becomes
-        current.
-        """
+        """Write the blobs, then the rows that reference them; the first new turn becomes current."""
         data_of = {self.store.blobs.put(data): data for one in made for data in one.data}
-        with self._changing(stale=parent is not None) as (db, revision):
-            way = [] if parent is None else [turn.id for turn in self.tree.path(parent)]
-            alive = db.scalars(sql.select(turns.c.id).where(turns.c.id.in_(way))).all()
-            if parent is not None and len(alive) < len(way):
-                raise Busy(f"turn {parent.number} was deleted by another process during the edit; reload")
+        with self._changing(allow_stale=parent is not None) as (db, revision):
+            path = [] if parent is None else [turn.id for turn in self.tree.path(parent)]
+            alive = db.scalars(sql.select(turns.c.id).where(turns.c.id.in_(path))).all()
+            if parent is not None and len(alive) < len(path):
+                raise Busy(
+                    f"turn {parent.number} was deleted by another process during the edit; reload the session"
+                )
             if parent is None and db.scalar(
                 sql.select(turns.c.id).where(turns.c.session_id == self.id).limit(1)
             ):
-                raise BadRequest("this session has its first picture; start a new one for another picture")
+                raise BadRequest(
+                    "this session already has a first picture; start a new session for another picture"
+                )
             for sha256, data in data_of.items():
-                if not self.store.blobs.has(sha256):  # a collection ran between the blob and this transaction
+                if not self.store.blobs.has(sha256):  # garbage collection ran before this transaction
                     self.store.blobs.put(data)
             last = db.execute(sql.select(sessions.c.last_number).where(sessions.c.id == self.id)).scalar_one()
             counted = dict(last_number=last + len(made))
             db.execute(sessions.update().where(sessions.c.id == self.id).values(**counted))
             if current:
-                self._visit(db, way, revision)
+                self._visit(db, path, revision)
             for index, one in enumerate(made):
                 place = dict(session_id=self.id, parent_id=parent and parent.id, number=last + 1 + index)
                 visited = revision if current and index == 0 else 0
                 db.execute(turns.insert().values(**one.row, **place, created=time.time(), visited=visited))
                 db.execute(turn_blobs.insert(), one.named())
-            if also is not None:
-                also(db)
+            if in_transaction is not None:
+                in_transaction(db)
         return [self.tree.turns[one.row["id"]] for one in made]
 
     def save(
@@ -309,77 +310,76 @@ class Session:
         strip: bool = False,
         identity: Any = None,
     ) -> Path:
-        """Write a turn (default: the current one) as .png, .jpg or .webp, with how it was made inside.
+        """Write a turn (default: the current one) as .png, .jpg or .webp with its embedded history.
 
-        A PNG restores its whole chain (`Store.restore`). `strip` writes pixels alone. With an `identity` (of
+        A PNG restores its whole chain (`Store.restore`). `strip` omits all metadata. With an `identity` (see
         `signing`) a PNG is signed. Raises BadRequest.
         """
         found = self.current if turn is None else self.tree.find(turn)
         history, format = self.tree.path(found), pictures.format_for(path)
         if identity is not None and format != "PNG":
-            raise BadRequest(f"{path}: only PNG files are signed; end the name in .png")
+            raise BadRequest(f"{path}: only PNG files can be signed; use a name that ends with .png")
         if identity is not None and found.kind != "source":
             return pictures.write(path, sign_turns(history, identity, strip=strip))
         return pictures.write(path, encode(found.picture, () if strip else chain_of(history), format))
 
-    # Walking and tidying
+    # Navigating and editing the tree
 
     def undo(self) -> Turn:
-        """Back to the turn that the current one was made from. Raises BadRequest at the first picture."""
+        """Go back to the parent of the current turn. Raises BadRequest at the first picture."""
         return self.goto(self.tree.undo())
 
     def redo(self) -> Turn:
-        """Forward again to the turn left last. Raises BadRequest where there is none."""
+        """Go forward to the child visited last. Raises BadRequest if there is none."""
         return self.goto(self.tree.redo())
 
     def goto(self, turn: Turn | str | int) -> Turn:
-        """Make any turn the current one; the next edit starts from it, beside what was made
-        from it before.
-        """
+        """Make any turn the current one; the next edit adds a child to it."""
         turn = self.tree.find(turn)
         with self._changing() as (db, revision):
             self._visit(db, [step.id for step in self.tree.path(turn)], revision)
         return self.tree.turns[turn.id]
 
     def branch(self, turn: Turn | str | int | None = None) -> Turn:
-        """Begin another line from a turn (default: where the current one began); what is there stays."""
+        """Start another branch at a turn (default: the parent of the current turn); existing turns stay."""
         return self.undo() if turn is None else self.goto(turn)
 
     def rename(self, name: str, turn: Turn | str | int | None = None) -> None:
-        """Name the session, or one of its turns."""
-        _check_text("a name", name, MAX_NAME)
+        """Rename the session or one of its turns."""
+        _check_text("the name", name, MAX_NAME)
         table, key = (sessions, self.id) if turn is None else (turns, self.tree.find(turn).id)
         with self._changing() as (db, _):
             db.execute(table.update().where(table.c.id == key).values(name=name))
 
     def delete(self, turn: Turn | str | int) -> list[Turn]:
-        """Delete a turn with everything made from it; returns what went. The parent becomes current if the
-        current turn went.
+        """Delete a turn with all its descendants; returns the deleted turns.
+
+        If the current turn is among them, the parent becomes current. Raises BadRequest for a first picture.
         """
         turn = self.tree.find(turn)
         if turn.parent_id is None:
             raise BadRequest("the first picture cannot be deleted; delete the session instead")
-        gone = self.tree.subtree(turn)
+        deleted = self.tree.subtree(turn)
         with self._changing() as (db, revision):
-            if self.current in gone:
-                self._visit(
-                    db, [step.id for step in self.tree.path(self.tree.turns[turn.parent_id])], revision
-                )
-            # From the leaves: databases bound how deep deletions may follow from one another by foreign key.
-            one = turns.delete().where(turns.c.id == sql.bindparam("gone"))
-            db.execute(one, [{"gone": leaf.id} for leaf in reversed(gone)])
-        return gone
+            if self.current in deleted:
+                ancestors = self.tree.path(self.tree.turns[turn.parent_id])
+                self._visit(db, [ancestor.id for ancestor in ancestors], revision)
+            # Leaves first: databases limit the depth of cascading deletes.
+            one = turns.delete().where(turns.c.id == sql.bindparam("deleted"))
+            db.execute(one, [{"deleted": leaf.id} for leaf in reversed(deleted)])
+        return deleted
 
-    # Inside
+    # Internals
 
     @contextmanager
-    def _changing(self, *, stale: bool = False) -> Iterator[tuple[sql.Connection, int]]:
-        """A transaction that makes the next revision; refuses to build on an old one unless `stale` is
-        harmless.
+    def _changing(self, *, allow_stale: bool = False) -> Iterator[tuple[sql.Connection, int]]:
+        """A transaction that creates the next revision.
+
+        Raises Conflict if this object is not at the latest revision, unless `allow_stale`.
         """
         with self.store.writing() as db:
             revision = 1 + self._compare(
-                db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == self.id)), stale
+                db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == self.id)), allow_stale
             )
             db.execute(
                 sessions.update()
@@ -390,18 +390,20 @@ class Session:
         self.reload()
 
     def _ready(self, prompt: str, settings: Mapping[str, Any]) -> None:
-        """Refuse before any work what could not be kept after it."""
-        _check_text("a prompt", prompt, MAX_PROMPT)
-        if strange := set(_split(settings)[0]) - {*SETTINGS, "seed"}:
-            raise BadRequest(f"there is no setting {sorted(strange)[0]!r}; there are {', '.join(SETTINGS)}")
+        """Reject early what could not be stored after the edit."""
+        _check_text("the prompt", prompt, MAX_PROMPT)
+        if unknown := set(_split(settings)[0]) - {*SETTINGS, "seed"}:
+            raise BadRequest(
+                f"unknown setting {sorted(unknown)[0]!r}; known settings are {', '.join(SETTINGS)}"
+            )
         with self.store.reading() as db:
             self._compare(db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == self.id)), False)
 
-    def _compare(self, found: int | None, stale: bool) -> int:
+    def _compare(self, found: int | None, allow_stale: bool) -> int:
         if found is None:
             raise NotFound(f"session {self.id} was deleted by another process")
-        if found != self.revision and not stale:
-            raise Stale(
+        if found != self.revision and not allow_stale:
+            raise Conflict(
                 f"session {self.id} was changed by another process (revision {found}, here {self.revision}); "
                 "nothing was lost: reload it and try again"
             )
@@ -413,18 +415,16 @@ class Session:
 
     def _editor(self, method: str) -> Any:
         if not hasattr(self.editor, method):
-            raise BadRequest(
-                f"this session has no editor that can {method}; open it with editor=Editor.load()"
-            )
+            raise BadRequest(f"this session has no editor with {method}; open it with editor=Editor.load()")
         return getattr(self.editor, method)
 
 
 def _check_text(what: str, text: str, limit: int) -> None:
-    """Text that every database and every file of ours can hold."""
+    """Raises BadRequest for text that is too long or that a database or PNG cannot hold."""
     if len(text) > limit:
-        raise BadRequest(f"{what} of {len(text)} characters; at most {limit} are allowed")
+        raise BadRequest(f"{what} must be at most {limit} characters, got {len(text)}")
     if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise BadRequest(f"{what} with characters that are no text (NUL or half of a surrogate pair)")
+        raise BadRequest(f"{what} must not contain NUL characters or unpaired surrogates")
 
 
 def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Image.Image]]]:
@@ -441,10 +441,10 @@ def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[
 
 
 def _plain(value: Any) -> Any:
-    """JSON data from tuples and numpy numbers; the turn must be repeatable, so nothing else is let in."""
+    """Convert tuples and numpy numbers to JSON data. Raises BadRequest for values that cannot be stored."""
     try:
         return json.loads(json.dumps(value, default=lambda one: one.item(), allow_nan=False))
     except (TypeError, ValueError, AttributeError):
         raise BadRequest(
-            f"a setting {str(value)[:80]!r} that is no plain value cannot be kept with a turn"
+            f"the setting {str(value)[:80]!r} cannot be stored with a turn; it must be plain JSON data"
         ) from None

@@ -1,11 +1,9 @@
-"""C2PA signatures (extra `provenance`): a picture's file says who signed it, what it was made from, and
-breaks when a byte is changed. Turns become ingredients: each turn is signed with the signed turn before as
-its parent.
+"""C2PA signatures (extra `provenance`): who signed a picture file, what it was made from, and that no byte
+has changed since. Turns become ingredients: each turn is signed with the previous signed turn as its parent.
 
-Without a certificate of the operator's own, one is made on this machine and plainly called self-issued: it
-proves that a file was not altered since, not who altered it before. Sign last; any other program's saving
-drops it. Formats and terms: C2PA specification 2.1; certificates as its section 14 asks (leaf not
-self-signed, emailProtection).
+Without an operator certificate, a self-issued one is created on this machine: it proves that a file was not
+altered after signing, not who created it. Sign last; saving in another program drops the signature. Formats
+and terms: C2PA specification 2.1; certificates follow its section 14 (leaf not self-signed, emailProtection).
 """
 
 from __future__ import annotations
@@ -26,13 +24,13 @@ from kontext.engine.pictures import write
 from kontext.errors import BadConfig, BadRequest
 from kontext.session.home import default_folder
 from kontext.session.pixels import as_picture, to_png
-from kontext.session.provenance import Link, chain_of, continued, encode, source_type
+from kontext.session.provenance import HistoryEntry, chain_of, encode, extend_history, source_type
 from kontext.session.tree import Turn
 
 ISSUER = "Kontext self-issued certificate (identity not verified)"
 NO_LIBRARY = "signatures need the extra `provenance`: pip install 'openkontext[provenance]'"
 YEARS = 10
-MAX_INGREDIENTS = 20  # turns in one file: 6 kB each, and a time that grows with their square
+MAX_INGREDIENTS = 20  # turns per file: 6 kB each, and quadratic time
 log = logging.getLogger(__name__)
 
 
@@ -43,13 +41,13 @@ class Identity:
     key: bytes
     chain: bytes
     anchor: bytes
-    """The root certificate that verifiers have to trust."""
+    """The root certificate that verifiers must trust."""
 
 
 def own_identity(folder: str | os.PathLike | None = None) -> Identity:
-    """The identity kept in `folder` (default: `signing` in the data folder), made there on first use.
+    """The identity in `folder` (default: `signing` in the data folder), created on first use.
 
-    Operators put their own `key.pem`, `chain.pem` and `anchor.pem` there. Raises BadConfig, BadRequest.
+    Operators can put their own `key.pem`, `chain.pem` and `anchor.pem` there. Raises BadConfig, BadRequest.
     """
     folder = Path(folder) if folder else default_folder() / "signing"
     paths = {name: folder / f"{name}.pem" for name in ("key", "chain", "anchor")}
@@ -64,13 +62,13 @@ def own_identity(folder: str | os.PathLike | None = None) -> Identity:
 
 
 def own_anchors() -> list[bytes]:
-    """The root certificate of this machine, where one was made; it is trusted here and nowhere else."""
+    """The root certificate of this machine, if it exists; it is trusted only here."""
     path = default_folder() / "signing" / "anchor.pem"
     return [path.read_bytes()] if path.exists() else []
 
 
 def _keep(identity: Identity, folder: Path) -> None:
-    """All three files at once, by renaming a folder: of two processes that start together, one wins."""
+    """Store all three files atomically by renaming a folder; of two concurrent processes, one wins."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".signing-") as temporary:
         made = Path(temporary) / "signing"
@@ -80,14 +78,16 @@ def _keep(identity: Identity, folder: Path) -> None:
         try:
             made.rename(folder)
         except OSError:
-            log.info("another process made %s first", folder)
+            log.info("another process created %s first", folder)
 
 
-def sign(data: bytes, identity: Identity, chain: Sequence[Link], parent: bytes | None = None) -> bytes:
-    """PNG bytes -> signed PNG bytes. `chain` ends with the picture's own turn; `parent` is the file of the
-    turn before, kept with its own signatures as an ingredient.
+def sign(
+    data: bytes, identity: Identity, chain: Sequence[HistoryEntry], parent: bytes | None = None
+) -> bytes:
+    """Sign PNG bytes. `chain` ends with the turn of the picture; `parent` is the file of the previous turn,
+    embedded with its own signatures as an ingredient.
 
-    Prompts stay out of the signature. Raises BadRequest when the extra is missing or the data is no picture.
+    Prompts are not part of the signature. Raises BadRequest if the extra is missing or the data is not a PNG.
     """
     c2pa = _library()
     agent = {"name": "openkontext", "version": __version__}
@@ -124,16 +124,16 @@ def sign(data: bytes, identity: Identity, chain: Sequence[Link], parent: bytes |
 
 
 def sign_turns(turns: Sequence[Turn], identity: Identity, *, strip: bool = False) -> bytes:
-    """The last of `turns` (a way from the first picture, `Session.history`) as a signed PNG.
+    """The last of `turns` (a path from the first picture, `Session.history`) as a signed PNG.
 
-    The turns before it, at most MAX_INGREDIENTS, are inside as ingredients; the picture they start from is
-    one without a signature. `strip` leaves our own texts out.
+    Up to MAX_INGREDIENTS previous turns are embedded as ingredients; the picture they start from has no
+    signature. `strip` omits the texts of `provenance`.
     """
     chain = chain_of(turns)
     data: bytes | None = None
     first = max(0, len(turns) - 1 - MAX_INGREDIENTS)
     for number, turn in enumerate(turns[first:], start=first):
-        if not turn.has_picture:  # a restored history: what is known begins later
+        if not turn.has_picture:  # a restored history without this picture
             continue
         with_text = turn is turns[-1] and not strip
         bare = encode(turn.picture, chain) if with_text else to_png(turn.picture)
@@ -145,32 +145,32 @@ def sign_turns(turns: Sequence[Turn], identity: Identity, *, strip: bool = False
 
 
 def sign_result(result: Any, source: str | Path | bytes | None, identity: Identity) -> bytes:
-    """A Result made outside a session as a signed PNG with its chain; see `continued` for `source`.
+    """A Result created outside a session as a signed PNG with its history; see `extend_history` for `source`.
 
-    A source that carries a signature of this identity goes in with it, any other as pixels alone, so that
-    nothing of a stranger's file (its camera, its place) travels on.
+    A source signed by this identity is embedded with its signature, any other as pixels only, so that its
+    metadata (camera, location) is not published.
     """
     parent = None
     if source is not None:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         ours = read_signature(data, [identity.anchor]).state == "trusted"
         parent = data if ours else to_png(as_picture(data))
-    chain = continued(source, result)
+    chain = extend_history(source, result)
     return sign(encode(result.picture, chain), identity, chain, parent)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What the signature of a file says."""
+    """The signature of a file."""
 
     state: str
-    """none, trusted (intact, by a certificate we trust), valid (intact, by a certificate nobody vouches for),
-    invalid, or unread (the extra is not installed).
+    """none, trusted (intact, trusted certificate), valid (intact, untrusted certificate), invalid, or unread
+    (the extra is not installed).
     """
     signer: str | None = None
     issuer: str | None = None
     turns: int = 0
-    """Signed steps in the file, the last included."""
+    """Number of signed steps in the file, including the last."""
     problems: tuple[str, ...] = ()
 
     @property
@@ -179,7 +179,7 @@ class Signature:
 
 
 def read_signature(data: bytes, anchors: Iterable[bytes] = ()) -> Signature:
-    """The signature in PNG, JPEG or WebP bytes, judged by the root certificates (PEM) that are trusted."""
+    """Read the signature in PNG, JPEG or WebP bytes, verified against trusted root certificates (PEM)."""
     try:
         c2pa = _library()
     except BadRequest:
@@ -218,7 +218,7 @@ def _mime(data: bytes) -> str:
 
 
 def _settings(c2pa: Any, anchors: bytes) -> Any:
-    # Thumbnails would add hundreds of kilobytes a turn to a file that is the picture itself.
+    # Thumbnails would add hundreds of kilobytes per turn.
     settings: dict[str, Any] = {"builder": {"thumbnail": {"enabled": False}}}
     if anchors:
         settings["trust"] = {"user_anchors": anchors.decode()}
@@ -234,7 +234,7 @@ def _library() -> Any:
 
 
 def _issue() -> Identity:
-    """A root and a leaf of our own, ECDSA P-256, for this machine alone."""
+    """Create a self-issued root and leaf certificate (ECDSA P-256) for this machine."""
     try:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization

@@ -1,9 +1,8 @@
-"""Where sessions live: rows in SQLite (or PostgreSQL by URL), pictures as blobs in a folder (or any fsspec
-place).
+"""Session storage: rows in SQLite (or PostgreSQL by URL), pictures as blobs in a folder (or fsspec URL).
 
-The promise: a call that has returned is on the disk; a crash at any point leaves the state before or after a
-call, never between. It is kept by order: blobs are written whole before the row that names them, and rows
-change in one transaction. Blobs that no row names are swept up later by `collect`.
+Guarantee: a call that has returned is durable, and a crash at any point leaves the state before or after a
+call, never in between. Blobs are written completely before the row that references them, and rows change in
+one transaction. Unreferenced blobs are removed later by `collect`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """One line of a list of sessions; times in seconds since 1970."""
+    """An entry of the session list; times in seconds since the epoch."""
 
     id: str
     owner: str
@@ -46,7 +45,7 @@ class SessionInfo:
 
 
 class Store(Database):
-    """Sessions and their pictures; see `Database` for where."""
+    """Sessions and their pictures; see `Database` for the location."""
 
     def __init__(self, place: str | os.PathLike, blobs: str | os.PathLike | None = None) -> None:
         super().__init__(place, blobs)
@@ -54,7 +53,7 @@ class Store(Database):
 
     @classmethod
     def temporary(cls) -> Store:
-        """A store in a folder of its own that goes when the store goes."""
+        """A store in a temporary folder that is removed with the store."""
         folder = tempfile.TemporaryDirectory(prefix="kontext-", ignore_cleanup_errors=True)
         store = cls(folder.name)
         weakref.finalize(store, folder.cleanup)
@@ -84,16 +83,16 @@ class Store(Database):
         return session
 
     def open(self, session_id: str, *, editor: Any = None) -> Session:
-        """A session by its whole id. Raises NotFound."""
+        """Open a session by its full id. Raises NotFound."""
         return Session(self, session_id, editor)
 
     def revision(self, session_id: str) -> int | None:
-        """How often a session was changed; None for one that is gone."""
+        """The number of changes to a session; None if it was deleted."""
         with self.reading() as db:
             return db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == session_id))
 
     def find(self, text: str, *, owner: str = "", editor: Any = None) -> Session:
-        """A session by its id, the beginning of its id, or its name: what a person types. Raises NotFound."""
+        """Find a session by id, id prefix (4 characters or more) or name. Raises NotFound."""
         known = self.sessions(owner=owner)
         found = [info for info in known if info.id == text]
         found = found or [
@@ -103,11 +102,11 @@ class Store(Database):
             return self.open(found[0].id, editor=editor)
         choices = ", ".join(f"{info.id} ({info.name})" for info in (found or known)[:8]) or "none yet"
         raise NotFound(
-            f"{'several sessions are' if found else 'no session is'} called {text!r}; there are: {choices}"
+            f"{'several sessions match' if found else 'no session matches'} {text!r}; available: {choices}"
         )
 
     def sessions(self, *, owner: str | None = "") -> list[SessionInfo]:
-        """All sessions of an owner (None: of everybody), the one used last first."""
+        """All sessions of an owner (None: all owners), most recently used first."""
         count = sql.select(sql.func.count()).where(turns.c.session_id == sessions.c.id).scalar_subquery()
         columns = [sessions.c[key] for key in ("id", "owner", "name", "created", "updated")]
         query = sql.select(*columns, count.label("turns")).order_by(sessions.c.updated.desc(), sessions.c.id)
@@ -117,14 +116,14 @@ class Store(Database):
             return [SessionInfo(**row) for row in db.execute(query).mappings()]
 
     def delete(self, session_id: str) -> None:
-        """Forget a session with all its turns; `collect` then frees its pictures. Raises NotFound."""
+        """Delete a session with all its turns; `collect` frees its pictures later. Raises NotFound."""
         with self.writing() as db:
-            # Not each by its parent's: databases bound how deep deletions may follow from one another.
+            # Detach the turns first: databases limit the depth of cascading deletes.
             db.execute(turns.update().where(turns.c.session_id == session_id).values(parent_id=None))
             if not db.execute(sessions.delete().where(sessions.c.id == session_id)).rowcount:
                 raise NotFound(f"no session {session_id!r}")
 
-    def plant(
+    def insert_tree(
         self,
         rows: Sequence[tuple[dict[str, Any], Mapping[str, Sequence[str]]]],
         *,
@@ -132,10 +131,10 @@ class Store(Database):
         owner: str,
         editor: Any,
     ) -> Session:
-        """A whole tree at once, in one transaction: (turn row without ids, blobs by role) in order of number.
+        """Insert a session from (turn row without ids, blobs by role) in order of number, in one transaction.
 
-        A row's `parent_id` is the position of its parent in the list. For `restore` and `archive`, which have
-        checked everything and put the blobs.
+        A row's `parent_id` is the index of its parent in the list. For `restore` and `archive`, which have
+        validated the rows and stored the blobs. Raises Busy.
         """
         session_id, now = secrets.token_hex(8), time.time()
         ids = [secrets.token_hex(8) for _ in rows]
@@ -165,7 +164,7 @@ class Store(Database):
             if not all(
                 self.blobs.has(sha256) for _, blobs in rows for names in blobs.values() for sha256 in names
             ):
-                raise Busy("a clean-up of the store ran in between; try again")
+                raise Busy("a garbage collection of the store ran in between; try again")
             db.execute(sessions.insert().values(**head))
             db.execute(turns.insert(), made)
             if named:
@@ -175,20 +174,19 @@ class Store(Database):
     def restore(
         self, source: str | Path | bytes, *, name: str = "", owner: str = "", editor: Any = None
     ) -> Session:
-        """A new session from a PNG of ours: its whole chain of turns, the last with its picture.
+        """A new session from a PNG with an embedded history; the last turn gets the picture of the file.
 
-        Pictures of earlier turns come back where this store has them for the same owner. Raises NotFound,
-        BadPicture, and BadRequest for a file without a history, or one whose pixels are no longer those of
-        its history.
+        Pictures of earlier turns are restored if this store has them for the same owner. Raises NotFound,
+        BadPicture, and BadRequest for a file without a history or whose pixels do not match its history.
         """
         chain, picture = read_chain(source), as_picture(source)
         if not chain:
-            raise BadRequest("this file carries no history of turns; open it as a new picture")
+            raise BadRequest("this file has no history of turns; open it as a new picture")
         if chain[-1].pixels != digest(picture):
             raise BadRequest(
-                "another program changed this file's pixels after its history; open it as a new picture"
+                "the pixels of this file were changed after its history was written; open it as a new picture"
             )
-        wanted = [link.pixels for link in chain]
+        wanted = [entry.pixels for entry in chain]
         query = (
             sql.select(turns.c.pixels, turn_blobs.c.sha256)
             .join(turn_blobs, sql.and_(turn_blobs.c.turn_id == turns.c.id, turn_blobs.c.role == "picture"))
@@ -199,8 +197,10 @@ class Store(Database):
             known = {pixels: sha256 for pixels, sha256 in db.execute(query)}
         known[chain[-1].pixels] = self.blobs.put(to_png(picture))
         rows: list[tuple[dict[str, Any], Mapping[str, Sequence[str]]]] = []
-        for number, link in enumerate(chain):
-            facts = {key: getattr(link, key) for key in ("size", "steps", "guidance", "model", "fingerprint")}
+        for number, entry in enumerate(chain):
+            result_info = {
+                key: getattr(entry, key) for key in ("size", "steps", "guidance", "model", "fingerprint")
+            }
             row: dict[str, Any] = dict(
                 number=number,
                 visited=1,
@@ -208,23 +208,22 @@ class Store(Database):
                 parent_id=number - 1 if number else None,
                 name="",
             )
-            row |= {key: getattr(link, key) for key in ("kind", "prompt", "seed", "settings", "pixels")}
-            row["facts"] = {key: value for key, value in facts.items() if value is not None}
-            rows.append((row, {"picture": [known[link.pixels]]} if link.pixels in known else {}))
+            row |= {key: getattr(entry, key) for key in ("kind", "prompt", "seed", "settings", "pixels")}
+            row["facts"] = {key: value for key, value in result_info.items() if value is not None}
+            rows.append((row, {"picture": [known[entry.pixels]]} if entry.pixels in known else {}))
         if not name and not isinstance(source, bytes):
             name = Path(source).stem
-        return self.plant(rows, name=name, owner=owner, editor=editor)
+        return self.insert_tree(rows, name=name, owner=owner, editor=editor)
 
-    # Care
+    # Maintenance
 
     def collect(self, *, keep: Iterable[str] | None = None, older_than_seconds: float = 3600) -> int:
-        """Delete blobs that no turn names and that are not in `keep`, and files left by crashed writes.
-        Returns bytes freed.
+        """Delete blobs that no turn references and that are not in `keep`, and leftovers of crashed writes.
 
-        Runs inside a write transaction: a turn that is being added either is seen here, or finds its blob
-        gone and writes it again (`Session.add`). Blobs younger than `older_than_seconds` stay, for those who
-        write blobs long before their rows. Without `keep` nothing is deleted where another component (the
-        service) has tables in this database: only it knows which blobs are its own.
+        Returns the bytes freed. Runs inside a write transaction: a turn that is being added is either visible
+        here, or finds its blob missing and writes it again (`Session.add`). Blobs younger than
+        `older_than_seconds` stay, since they may be written long before their rows. Without `keep`, nothing
+        is deleted if another component (the server) has tables in this database: only it knows its blobs.
         """
         kept, freed = set(keep or ()), 0
         with self.reading() as db:
@@ -232,7 +231,7 @@ class Store(Database):
                 sql.select(versions.c.component).where(versions.c.component != "session").limit(1)
             )
         if keep is None and shared:
-            log.info("pictures are left to the %s, which shares this store", shared)
+            log.info("pictures are not collected: the %s shares this store", shared)
             return 0
         listing = [found for found in self.blobs.listing() if found.age_seconds >= older_than_seconds]
         with self.writing() as db:
@@ -245,8 +244,8 @@ class Store(Database):
         return freed
 
     def check(self) -> list[str]:
-        """Everything that is wrong with this store, in words; empty when all is well. Reads every blob."""
-        wrong: list[str] = []
+        """All inconsistencies of this store as messages; empty if there are none. Reads every blob."""
+        problems: list[str] = []
         with self.reading() as db:
             trees = [row for row in db.execute(sql.select(turns)).mappings()]
             named = list(db.execute(sql.select(turn_blobs)).mappings())
@@ -261,8 +260,8 @@ class Store(Database):
                 or parent["session_id"] != row["session_id"]
                 or parent["number"] >= row["number"]
             ):
-                wrong.append(f"turn {row['id']} has no proper parent")
-        wrong += [
+                problems.append(f"turn {row['id']} has an invalid parent")
+        problems += [
             f"session {session_id} has {count} first pictures"
             for session_id, count in roots.items()
             if count > 1
@@ -271,12 +270,12 @@ class Store(Database):
             try:
                 picture = from_png(self.blobs.get(row["sha256"]))
                 if row["role"] == "picture" and digest(picture) != by_id[row["turn_id"]]["pixels"]:
-                    raise BadPicture("its pixels are others than the turn says")
+                    raise BadPicture("its pixels do not match the turn")
             except KontextError as error:
-                wrong.append(f"turn {row['turn_id']}, {row['role']}: {error}")
-        wrong += [
+                problems.append(f"turn {row['turn_id']}, {row['role']}: {error}")
+        problems += [
             f"unfinished file {found.path}"
             for found in self.blobs.listing()
             if not NAME.fullmatch(found.name) and found.age_seconds >= 3600
         ]
-        return wrong
+        return problems

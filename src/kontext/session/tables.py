@@ -1,6 +1,6 @@
-"""Tables of edits as people and spreadsheets save them: CSV with any usual separator, and JSON lines.
+"""Tables of edits: CSV with any common separator, and JSON lines.
 
-Every cell is used or refused with file and line; nothing is cut off or guessed.
+Every cell is used or rejected with file and line; nothing is truncated or guessed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ JSON_ENDINGS, CSV_ENDINGS = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".t
 
 
 def read(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(line, values by column) of each row that is not empty; values as `Editor.edit` takes them.
+    """(line, values by column) of each non-empty row; values as `Editor.edit` accepts them.
 
     Pictures are paths, relative to the table. Raises NotFound, BadRequest.
     """
@@ -43,7 +43,7 @@ def read(path: Path) -> list[tuple[int, dict[str, Any]]]:
             continue
         unknown = sorted(set(row) - set(COLUMNS))
         if unknown:
-            raise BadRequest(f"{path}: there is no column {unknown[0]!r}; there are {', '.join(COLUMNS)}")
+            raise BadRequest(f"{path}: unknown column {unknown[0]!r}; known columns are {', '.join(COLUMNS)}")
         try:
             found.append((line, _typed(row, path.parent)))
         except BadRequest as error:
@@ -59,7 +59,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         text = _decoded(path, path.read_bytes())
     except FileNotFoundError:
-        raise NotFound(f"{path}: there is no such folder or table") from None
+        raise NotFound(f"{path}: no such folder or table") from None
     except OSError as error:
         raise BadRequest(f"{path}: cannot be read ({error.strerror})") from None
     suffix = path.suffix.lower()
@@ -69,7 +69,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _decoded(path: Path, data: bytes) -> str:
-    """UTF-8 or UTF-16, by the mark at the start or by where the zeros of UTF-16 are."""
+    """Decode UTF-8 or UTF-16, detected by the byte order mark or by the zero bytes of UTF-16."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     elif data[:2].count(0) == 1:
@@ -102,13 +102,13 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
-        raise ValueError("a name is given twice")
+        raise ValueError("duplicate key")
     return row
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     skipped = 0
-    declared = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)  # a line of Excel's
+    declared = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)  # written by Excel
     if declared:
         text, skipped = text[declared.end() :], 1
     separator = declared[1] if declared else _separator(text)
@@ -132,22 +132,24 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             names = [cell.strip().casefold() for cell in cells]
             twice = [name for name in names if name and names.count(name) > 1]
             if twice:
-                raise BadRequest(f"{path}, line {line}: the column {twice[0]!r} is there twice")
+                raise BadRequest(f"{path}, line {line}: duplicate column {twice[0]!r}")
             unknown = [name for name in names if name and name not in COLUMNS]
             if unknown:
-                raise BadRequest(f"{path}: there is no column {unknown[0]!r}; there are {', '.join(COLUMNS)}")
+                raise BadRequest(
+                    f"{path}: unknown column {unknown[0]!r}; known columns are {', '.join(COLUMNS)}"
+                )
             continue
         for position, cell in enumerate(cells):
             if not _blank(cell) and (position >= len(names) or not names[position]):
                 raise BadRequest(
                     f"{path}, line {line}: the value {cell[:40]!r} is in column {position + 1}, which has "
-                    "no name; a text with separators in it needs quotation marks"
+                    "no name; quote text that contains separators"
                 )
         yield line, {name: cell for name, cell in zip(names, cells) if name}
 
 
 def _separator(text: str) -> str:
-    """The separator by which the first line that is not empty has the most names of columns."""
+    """The separator with which the first non-empty line has the most known column names."""
     first = next((line for line in text.splitlines() if line.strip(' ,;\t"')), "")
 
     def names(separator: str) -> int:
@@ -157,7 +159,7 @@ def _separator(text: str) -> str:
 
 
 def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Cells as the editor takes them. Raises BadRequest."""
+    """Convert cells to the types the editor accepts. Raises BadRequest."""
     typed = dict(row)
     for key in ("picture", "prompt", "output", "size", "mask", "markup"):
         if key in row and not isinstance(row[key], str):
@@ -174,26 +176,26 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if "box" in row:
         box = row["box"] if isinstance(row["box"], list) else re.split(r"[\s,;]+", str(row["box"]).strip())
         if len(box) != 4:
-            raise BadRequest(f"box {row['box']!r} is not X,Y,W,H")
+            raise BadRequest(f"box must be X,Y,W,H, got {row['box']!r}")
         typed["box"] = [whole_number("box", _whole("box", one), 0, sizes.MAX_SIDE) for one in box]
     if "references" in row:
         given = row["references"]
         names = given if isinstance(given, list) else str(given).split("|")
         if not all(isinstance(name, str) and name.strip() for name in names):
-            raise BadRequest(f"references must be names of pictures, got {given!r}")
+            raise BadRequest(f"references must be picture paths, got {given!r}")
         if len(names) >= MAX_CONTEXTS:
-            raise BadRequest(f"{len(names)} references given; at most {MAX_CONTEXTS - 1} are accepted")
+            raise BadRequest(f"references must be at most {MAX_CONTEXTS - 1}, got {len(names)}")
         typed["references"] = [str((folder / name.strip()).resolve()) for name in names]
     for key in FILES:
         if key in row:
             if "\0" in row[key]:
-                raise BadRequest(f"{key} {row[key]!r} is no name of a file")
+                raise BadRequest(f"{key} {row[key]!r} is not a valid file name")
             typed[key] = str((folder / row[key]).resolve())
     return typed
 
 
 def _whole(name: str, value: Any) -> Any:
-    """A cell as a whole number, where it is one: spreadsheets write 7 as 7.0, and some as 7,0."""
+    """A cell as an integer if it is one: spreadsheets write 7 as 7.0, some as 7,0."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_SEED:
         return int(value)
     if not isinstance(value, str):
@@ -202,16 +204,14 @@ def _whole(name: str, value: Any) -> Any:
     if re.fullmatch(r"[+-]?\d{1,20}([.,]0{1,2})?", text, re.ASCII):
         return int(re.split("[.,]", text)[0])
     if re.fullmatch(r"[+-]?\d{1,3}([., ]000)+", text, re.ASCII):
-        raise BadRequest(f"{name} {value!r} can be read in two ways; write it without a separator")
+        raise BadRequest(f"{name} {value!r} is ambiguous; write it without a separator")
     if re.fullmatch(r"[+-]?\d+([.,]\d+)?[eE][+-]?\d+", text, re.ASCII):
-        raise BadRequest(
-            f"{name} {value!r} may have lost digits; give the column the format of a whole number"
-        )
+        raise BadRequest(f"{name} {value!r} may have lost digits; format the column as whole numbers")
     return value
 
 
 def _decimal(value: Any) -> Any:
-    """A cell as a number, where it is one, with a decimal point or comma."""
+    """A cell as a number if it is one, with a decimal point or comma."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,9}([.,]\d{0,9})?", value.strip(), re.ASCII):
         return float(value.strip().replace(",", "."))
     return value

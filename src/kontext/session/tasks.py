@@ -1,4 +1,4 @@
-"""What a batch has to do: a task for each picture of a folder, or each row of a table."""
+"""The tasks of a batch: one for each picture of a folder or each row of a table."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from kontext.session import tables
 
 @dataclass(frozen=True)
 class Task:
-    """One edit: `output` is a name inside the output folder; `settings` are those of `Editor.edit`, pictures
-    by path.
+    """One edit. `output` is a path inside the output folder; `settings` are those of `Editor.edit`, with
+    pictures as paths.
     """
 
     picture: str
@@ -29,19 +29,19 @@ class Task:
     output: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     named: bool = False
-    """Whether the name of the output was given, not derived from the picture's."""
+    """Whether the output name was given, not derived from the picture."""
 
     def digest(self, model: str) -> str:
-        """Names the task: another digest means another picture."""
+        """Hash of the task: another digest means another result."""
         return self._hash(model, {"output": self.output})
 
     def work(self, model: str) -> str:
-        """Names what is done, wherever the result goes."""
+        """Hash of the work, independent of the output name."""
         return self._hash(model, {})
 
     def _hash(self, model: str, more: Mapping[str, str]) -> str:
-        facts = {"picture": self.picture, "prompt": self.prompt, "settings": dict(self.settings), **more}
-        return hashlib.sha256(json.dumps([facts, model], sort_keys=True).encode()).hexdigest()
+        parts = {"picture": self.picture, "prompt": self.prompt, "settings": dict(self.settings), **more}
+        return hashlib.sha256(json.dumps([parts, model], sort_keys=True).encode()).hexdigest()
 
 
 def from_folder(
@@ -49,11 +49,14 @@ def from_folder(
 ) -> list[Task]:
     """A task for each picture file under a folder, except those in `output` below it. Raises BadRequest.
 
-    Pictures are known by content or by ending; of the latter, those that cannot be opened fail by name.
+    Pictures are recognized by content or extension; files with a picture extension that cannot be opened
+    fail with their name.
     """
     base, results = folder.resolve(), output.resolve()
     if base == results:
-        raise BadRequest(f"{output}: the results cannot go among the pictures; give another output folder")
+        raise BadRequest(
+            f"{output}: the results cannot be written among the source pictures; use another output folder"
+        )
     below = results.is_relative_to(base)
     paths = [
         path
@@ -64,9 +67,9 @@ def from_folder(
         and looks_like_picture(path)
     ]
     if not paths:
-        raise BadRequest(f"{folder}: no pictures in it")
+        raise BadRequest(f"{folder}: it contains no pictures")
     if not prompt:
-        raise BadRequest("a folder needs a PROMPT: what to change in each of its pictures")
+        raise BadRequest("a folder needs a PROMPT that says what to change in each picture")
     check_prompt(prompt)
     names = _distinct([path.relative_to(folder) for path in paths], ending)
     return [Task(str(path.resolve()), prompt, name, dict(settings)) for path, name in zip(paths, names)]
@@ -75,8 +78,8 @@ def from_folder(
 def from_table(path: Path, prompt: str, settings: Mapping[str, Any], ending: str) -> list[Task]:
     """A task for each row of a table with columns of `tables.COLUMNS`; paths are relative to the table.
 
-    Columns win over `prompt` and `settings`; several references are separated by `|` in a CSV. Raises
-    BadRequest.
+    Columns take precedence over `prompt` and `settings`; several references are separated by `|` in CSV.
+    Raises BadRequest.
     """
     if prompt:
         check_prompt(prompt)
@@ -84,10 +87,10 @@ def from_table(path: Path, prompt: str, settings: Mapping[str, Any], ending: str
     for line, row in found:
         if "picture" not in row or not (row.get("prompt") or prompt):
             raise BadRequest(
-                f"{path}, line {line}: a row needs a picture, and a prompt where none is given for all"
+                f"{path}, line {line}: a row needs a picture, and a prompt unless one is given for all rows"
             )
     if not found:
-        raise BadRequest(f"{path}: no rows in it")
+        raise BadRequest(f"{path}: it contains no rows")
     derived = iter(
         _distinct(
             [
@@ -109,7 +112,7 @@ def from_table(path: Path, prompt: str, settings: Mapping[str, Any], ending: str
 
 
 def _output(path: Path, line: int, output: str) -> str:
-    """The name of an output as a table gives it, or BadRequest."""
+    """Validate the output name of a table row. Raises BadRequest."""
     name = PurePosixPath(output.replace("\\", "/"))
     inside = not name.is_absolute() and ".." not in name.parts and ":" not in output
     printable = not any(unicodedata.category(one) in ("Cc", "Cs") for one in output)
@@ -124,7 +127,7 @@ def _output(path: Path, line: int, output: str) -> str:
 
 
 def _distinct(paths: Sequence[Any], ending: str) -> list[str]:
-    """Output names: the picture's own with the new ending; a.jpg and a.png become a.jpg.png and a.png.png."""
+    """Output names with the new extension; a.jpg and a.png become a.jpg.png and a.png.png."""
     plain = [_fitting(_text(path.with_suffix("").as_posix()), ending) for path in paths]
     folded = [_folded(name) for name in plain]
     names = [
@@ -148,12 +151,12 @@ def _distinct(paths: Sequence[Any], ending: str) -> list[str]:
 
 
 def _text(name: str) -> str:
-    """A file name with each byte that is no UTF-8 as %XX, so that it can be shown and stored."""
+    """A file name with non-UTF-8 bytes as %XX, so that it can be displayed and stored."""
     return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
 
 
 def _fitting(name: str, ending: str) -> str:
-    """A name with its ending, where it is too long shortened to its beginning and a digest of the whole."""
+    """A name with its extension; a name that is too long is cut and gets a digest of the full name."""
     folder, _, last = name.rpartition("/")
     if len(last.encode()) + len(ending) > MAX_NAME_BYTES:
         digest = hashlib.sha256(last.encode()).hexdigest()[:12]
@@ -163,13 +166,13 @@ def _fitting(name: str, ending: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """Equal for names that are one file on some file system."""
+    """A key that is equal for names that are the same file on some file system."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _check_distinct(path: Path, outputs: Sequence[str]) -> None:
-    seen: set[str] = set()
+    used: set[str] = set()
     for output in outputs:
-        if _folded(output) in seen:
-            raise BadRequest(f"{path}: two rows have the output {output!r}; give each its own")
-        seen.add(_folded(output))
+        if _folded(output) in used:
+            raise BadRequest(f"{path}: two rows have the output {output!r}; give each row its own")
+        used.add(_folded(output))

@@ -1,8 +1,7 @@
-"""The tree of turns as plain data: which turn is current, what undo and redo reach, the way from the first
-picture.
+"""The tree of turns as plain data: current turn, undo and redo targets, path from the first picture.
 
-Nothing is stored here but what the database says: the current turn is the one visited last, redo goes to the
-child visited last. Hence deleting turns can never leave a pointer behind.
+All of it derives from the stored turns: the current turn is the one visited last, redo goes to the child
+visited last. Hence deleting turns cannot leave a dangling pointer.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ class Turn:
     number: int
     parent_id: str | None
     kind: str
-    """source (a picture that was given), generate (from text alone) or edit."""
+    """source (an input picture), generate (from text) or edit."""
     name: str
-    """What the person calls it; empty at first."""
+    """Name given by the user; empty by default."""
     prompt: str
     seed: int | None
     settings: Mapping[str, Any]
-    """What was asked for beside prompt, seed and pictures; with those it makes the turn again."""
-    facts: Mapping[str, Any]
-    """What was found: size [w, h], steps, guidance, model, fingerprint, changed_fraction, evaluations,
-    seconds, warnings.
+    """Arguments of the edit other than prompt, seed and pictures."""
+    result_info: Mapping[str, Any]
+    """What is known of the result: size [w, h], steps, guidance, model, fingerprint, changed_fraction,
+    evaluations, seconds, warnings. Stored and sent under the name `facts`.
     """
     pixels: str
     """Digest of the decoded picture (`pixels.digest`)."""
@@ -54,10 +53,10 @@ class Turn:
 
     @property
     def picture(self) -> Image.Image:
-        """The lossless picture. Raises NotFound where a restored chain knows the turn but not its picture."""
+        """The lossless picture. Raises NotFound for a restored turn without its picture."""
         if not self.has_picture:
             raise NotFound(
-                f"turn {self.number} is known from a file's history, its picture was not in that file"
+                f"turn {self.number} comes from a file's history; its picture was not in that file"
             )
         return self.read("picture")[0]
 
@@ -67,7 +66,7 @@ class Turn:
 
     @property
     def region(self) -> Image.Image | None:
-        """Where the edit acted ("L", the picture's size), None for a whole picture."""
+        """The edited region (mode "L", same size as the picture); None for a whole picture."""
         return next(iter(self.read("region")), None)
 
     @property
@@ -76,7 +75,7 @@ class Turn:
 
     @property
     def size(self) -> tuple[int, int]:
-        width, height = self.facts["size"]
+        width, height = self.result_info["size"]
         return width, height
 
     def read(self, role: str) -> list[Image.Image]:
@@ -85,7 +84,7 @@ class Turn:
 
 
 class Tree:
-    """Turns by id with the walks over them; raises NotFound and BadRequest in the person's words."""
+    """Turns by id with navigation; raises NotFound and BadRequest with messages for the user."""
 
     def __init__(self, turns: Iterable[Turn]) -> None:
         self.turns = {turn.id: turn for turn in sorted(turns, key=lambda turn: turn.number)}
@@ -105,7 +104,7 @@ class Tree:
         return [turn for turn in self.turns.values() if turn.id not in parents]
 
     def find(self, turn: Turn | str | int) -> Turn:
-        """A turn by itself, its id or its number."""
+        """Find a turn by a Turn object, an id or a number. Raises NotFound."""
         key = turn.id if isinstance(turn, Turn) else turn
         for found in self.turns.values():
             if key in (found.id, found.number) and not isinstance(key, bool):
@@ -120,19 +119,19 @@ class Tree:
         return [child for child in self.turns.values() if child.parent_id == turn.id]
 
     def path(self, turn: Turn) -> list[Turn]:
-        """From the first picture to this turn."""
-        way = [turn]
-        while parent := self.parent(way[-1]):
-            way.append(parent)
-        return way[::-1]
+        """The turns from the first picture to this turn."""
+        path = [turn]
+        while parent := self.parent(path[-1]):
+            path.append(parent)
+        return path[::-1]
 
     def subtree(self, turn: Turn) -> list[Turn]:
-        """The turn and everything made from it."""
+        """The turn and all its descendants."""
         inside = {turn.id}
-        for later in self.turns.values():  # children have higher numbers than their parents
-            if later.parent_id in inside:
-                inside.add(later.id)
-        return [later for later in self.turns.values() if later.id in inside]
+        for other in self.turns.values():  # children have higher numbers than their parents
+            if other.parent_id in inside:
+                inside.add(other.id)
+        return [other for other in self.turns.values() if other.id in inside]
 
     def undo(self) -> Turn:
         """The turn that undo would make current."""
@@ -142,17 +141,18 @@ class Tree:
         return parent
 
     def redo(self) -> Turn:
-        """The turn that redo would make current: of the turns made from this one, the one visited last."""
+        """The turn that redo would make current: the child visited last."""
         ahead = self.children(self.current) if self.current else []
         if not ahead:
-            raise BadRequest("nothing to redo: no turn was made from this one")
+            raise BadRequest("nothing to redo: this turn has no later edits")
         return max(ahead, key=_visited)
 
 
 class Trees:
-    """Trees of the sessions read last, each with its session's row: the row changes with every turn, so a
-    tree whose row is still the same needs no second reading, and of others only what is new. Threads may
-    share it; trees are never changed.
+    """Thread-safe LRU cache of trees by session, each with the session's row.
+
+    The row changes with every turn: a tree whose row is unchanged is reused, others are read incrementally.
+    Trees are immutable.
     """
 
     def __init__(self, most: int = 64, most_turns: int = 5000) -> None:
@@ -161,7 +161,7 @@ class Trees:
         self._turn = threading.Lock()
 
     def get(self, session_id: str) -> tuple[Mapping[str, Any], Tree] | None:
-        """The session's row when its tree was read, and the tree."""
+        """The session's row at the time its tree was read, and the tree."""
         with self._turn:
             return self._kept.get(session_id)
 
@@ -171,8 +171,8 @@ class Trees:
             self._kept.move_to_end(row["id"])
             turns = sum(len(kept.turns) for _, kept in self._kept.values())
             while len(self._kept) > 1 and (len(self._kept) > self.most or turns > self.most_turns):
-                _, (_, gone) = self._kept.popitem(last=False)
-                turns -= len(gone.turns)
+                _, (_, evicted) = self._kept.popitem(last=False)
+                turns -= len(evicted.turns)
 
 
 def _visited(turn: Turn) -> tuple[int, int]:

@@ -1,5 +1,5 @@
-// What a person can do with an open session; each is bound to a button and, in `keys.js`, to a key.
-// Sending is in `sending.js`, pointing in `drawing.js`, what leaves the page in `saving.js`.
+// User actions on an open session; each is bound to a button and, in `keys.js`, to a key.
+// See `sending.js` for sending edits, `drawing.js` for pointing, `saving.js` for export.
 import { api } from './api.js';
 import { openFile } from './files.js';
 import { keep, recall } from './memory.js';
@@ -9,11 +9,11 @@ import { leave, prefill, restorePrompt } from './sessions.js';
 import { select, withoutTurn, withSession } from './state.js';
 import { store } from './store.js';
 import { t } from './text.js';
-import { base, neighbour, node, redoTarget, undoTarget } from './tree.js';
+import { base, neighbor, node, redoTarget, undoTarget } from './tree.js';
 
 let settling;
 
-/** Look at a turn and go on from there; the server is told after a moment. */
+/** Show a turn and continue from it; the server is notified after a short delay. */
 export function goTo(id) {
   if (!id || id === store.state.here) return;
   store.set((state) => ({ ...select(state, id), region: false }));
@@ -23,15 +23,15 @@ export function goTo(id) {
   settling = setTimeout(async () => {
     const { session, here } = store.state;
     if (!session?.turns[here]) return;
-    const told = await api.head(session.id, here).catch(() => null);
-    if (told) store.set((state) => (state.session?.id === told.id ? withSession(state, told) : state));
+    const response = await api.head(session.id, here).catch(() => null);
+    if (response) store.set((state) => (state.session?.id === response.id ? withSession(state, response) : state));
     prefill();
   }, 200);
 }
 
 export const undo = () => goTo(undoTarget(store.state));
 export const redo = () => goTo(redoTarget(store.state));
-export const flip = (by) => goTo(neighbour(store.state, by));
+export const flip = (by) => goTo(neighbor(store.state, by));
 
 export function toggleRegion() {
   const turn = base(store.state);
@@ -40,12 +40,12 @@ export function toggleRegion() {
   store.set((state) => ({ ...state, region: !state.region, compare: null }));
 }
 
-/** While `on`: the picture that the shown turn was made from. */
+/** While `on`, show the picture that the current turn was made from. */
 export function showBefore(on) {
   if (store.state.before !== on) store.set({ before: on });
 }
 
-/** Compare the shown turn with the one it was made from, or with the first other one. */
+/** Compare the shown turn with its parent, or else with the first other turn. */
 export function toggleCompare() {
   const turn = base(store.state);
   if (store.state.compare) return store.set({ compare: null });
@@ -62,7 +62,7 @@ export function setMode(mode) {
   store.set((state) => ({ ...state, compare: { ...state.compare, mode } }));
 }
 
-/** The prompt of a turn again; with `all`, its seed, settings and references too. */
+/** Reuse the prompt of a turn; with `all`, its seed, settings and references as well. */
 export async function reuse(turn, all = false) {
   if (all) {
     const { steps = null, guidance = null, size = 'match', lock = true } = turn.settings;
@@ -77,20 +77,20 @@ export async function reuse(turn, all = false) {
 }
 
 export async function renameTurn(turn, name) {
-  const told = await attempt(() => api.renameTurn(store.state.session.id, turn.id, name));
-  if (told) store.set((state) => withSession(state, told));
+  const response = await attempt(() => api.renameTurn(store.state.session.id, turn.id, name));
+  if (response) store.set((state) => withSession(state, response));
 }
 
 export async function deleteTurn(turn) {
   const { session } = store.state;
-  const told = await attempt(() => api.deleteTurn(session.id, turn.id));
-  if (told) store.set((state) => ({ ...withSession(withoutTurn(state, turn.id), told), panel: null, compare: null }));
+  const response = await attempt(() => api.deleteTurn(session.id, turn.id));
+  if (response) store.set((state) => ({ ...withSession(withoutTurn(state, turn.id), response), panel: null, compare: null }));
 }
 
 export async function renameSession(id, name) {
-  const told = await attempt(() => api.renameSession(id, name));
-  if (told && store.state.session?.id === id) store.set((state) => withSession(state, told));
-  return told;
+  const response = await attempt(() => api.renameSession(id, name));
+  if (response && store.state.session?.id === id) store.set((state) => withSession(state, response));
+  return response;
 }
 
 export async function deleteSession(id) {
@@ -100,8 +100,8 @@ export async function deleteSession(id) {
 }
 
 export async function loadSessions() {
-  const told = await attempt(() => api.sessions());
-  if (told) store.set({ sessions: told.sessions });
+  const response = await attempt(() => api.sessions());
+  if (response) store.set({ sessions: response.sessions });
 }
 
 export function openPanel(panel) {
@@ -109,7 +109,7 @@ export function openPanel(panel) {
   if (panel === 'gallery') loadSessions();
 }
 
-/** Ask for a file; `camera` opens the camera on phones. */
+/** Open the file picker; `camera` opens the camera on phones. */
 export function choose(then = openFile, camera = false) {
   const input = Object.assign(document.createElement('input'), { type: 'file', accept: 'image/*,.zip' });
   if (camera) input.setAttribute('capture', 'environment');
@@ -117,7 +117,7 @@ export function choose(then = openFile, camera = false) {
   input.click();
 }
 
-/** Focus what the next frames will draw. */
+/** Focus an element that one of the next frames will render. */
 export function focusSoon(selector, frames = 60) {
   requestAnimationFrame(() => {
     const found = document.querySelector(selector);
@@ -144,7 +144,7 @@ export function setSettings(change) {
   store.set((state) => ({ ...state, settings: { ...state.settings, ...change } }));
 }
 
-/** Lock the seed of the shown turn, or draw a new one each time. */
+/** Lock the seed of the shown turn, or use a random seed each time. */
 export function toggleSeed() {
   const { settings } = store.state;
   const seed = settings.seed === null ? (base(store.state)?.seed ?? Math.floor(Math.random() * 2 ** 32)) : null;

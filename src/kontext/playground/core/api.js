@@ -1,5 +1,5 @@
-// The HTTP API as it is documented in docs/http.md; nothing here knows the page.
-// The page may lie below a path of a proxy: addresses of the API are those of the page's own folder.
+// Client for the HTTP API documented in docs/http.md; independent of the page's state.
+// The page may be served below a proxy path, so API addresses are resolved relative to the page's folder.
 
 export class ApiError extends Error {
   constructor(message, { status = 0, code = 'offline', retryAfter = null } = {}) {
@@ -8,19 +8,19 @@ export class ApiError extends Error {
   }
 }
 
-/** Where this playground lies, whatever path the server is reached under: "/" or "/kontext/". */
+/** Root of this playground, whatever path the server is reached under: "/" or "/kontext/". */
 const ROOT = new URL('..', import.meta.url);
 const PICTURES = new Set(['picture', 'thumbnail', 'region', 'mask', 'markup', 'url']);
 
-/** An address of the API ("/api/...") as this page reaches it. */
+/** Resolve an API address ("/api/...") as this page reaches it. */
 export function located(address) {
   return address.startsWith('/api/') ? ROOT.pathname + address.slice(1) : address;
 }
 
-/** The address of the server, with a slash at the end, for programs outside of the page. */
+/** Address of the server with a trailing slash, for programs outside the page. */
 export const serverAddress = () => ROOT.href;
 
-/** JSON of the API; the addresses in it are those that this page can ask for. */
+/** Parse API JSON; the addresses in it are resolved for this page. */
 function parse(text) {
   return JSON.parse(text, (key, value) => {
     if (key === 'references' && Array.isArray(value)) return value.map(located);
@@ -28,7 +28,7 @@ function parse(text) {
   });
 }
 
-async function answered(address, options) {
+async function request(address, options) {
   try {
     return await fetch(located(address), options);
   } catch {
@@ -36,35 +36,35 @@ async function answered(address, options) {
   }
 }
 
-function failure(answer, told) {
-  const retryAfter = Number(answer.headers.get('retry-after')) || null;
-  const code = told?.code ?? { 401: 'no_key', 413: 'too_large', 429: 'rate', 503: 'not_ready' }[answer.status];
-  return new ApiError(told?.message ?? `HTTP ${answer.status}`, { status: answer.status, code, retryAfter });
+function failure(response, data) {
+  const retryAfter = Number(response.headers.get('retry-after')) || null;
+  const code = data?.code ?? { 401: 'no_key', 413: 'too_large', 429: 'rate', 503: 'not_ready' }[response.status];
+  return new ApiError(data?.message ?? `HTTP ${response.status}`, { status: response.status, code, retryAfter });
 }
 
 async function call(method, address, body) {
   const form = body instanceof FormData;
-  const answer = await answered(address, {
+  const response = await request(address, {
     method,
     headers: body && !form ? { 'content-type': 'application/json' } : {},
     body: form ? body : body && JSON.stringify(body),
   });
-  const text = await answer.text();
-  let told = null;
+  const text = await response.text();
+  let data = null;
   try {
-    told = text && parse(text);
+    data = text && parse(text);
   } catch {
-    // a proxy between us may answer with a page of its own
+    // a proxy in between may answer with its own error page
   }
-  if (answer.ok) return told;
-  throw failure(answer, told);
+  if (response.ok) return data;
+  throw failure(response, data);
 }
 
-/** A picture of the API as a Blob. */
+/** Fetch a picture from the API as a Blob. */
 async function file(address) {
-  const answer = await answered(address, {});
-  if (!answer.ok) throw failure(answer, null);
-  return answer.blob();
+  const response = await request(address, {});
+  if (!response.ok) throw failure(response, null);
+  return response.blob();
 }
 
 function upload(address, field, file, name) {
@@ -105,20 +105,21 @@ export const api = {
 export const EVENTS = ['queued', 'step', 'done', 'failed', 'changed', 'gone'];
 
 /**
- * Follow the events of a session. `hear(name, data)` for each; `line(open)` when the connection comes or goes.
- * The browser connects again by itself, except after an HTTP error, where we do. Returns a function that stops it.
+ * Follow the events of a session. `onEvent(name, data)` is called for each event, `onConnection(open)` when the
+ * connection opens or drops. The browser reconnects by itself, except after an HTTP error, which is handled here.
+ * Returns a function that stops following.
  */
-export function follow(id, hear, line) {
+export function follow(id, onEvent, onConnection) {
   let source;
   let timer;
   const open = () => {
     source = new EventSource(located(api.eventsAddress(id)));
-    source.onopen = () => line(true);
+    source.onopen = () => onConnection(true);
     source.onerror = () => {
-      line(false);
+      onConnection(false);
       if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, 2000);
     };
-    for (const name of EVENTS) source.addEventListener(name, (event) => hear(name, parse(event.data)));
+    for (const name of EVENTS) source.addEventListener(name, (event) => onEvent(name, parse(event.data)));
   };
   open();
   return () => {

@@ -1,6 +1,6 @@
-// The request that the page would send, as commands that a person can run: curl, and Python without any package.
+// The request that the page would send, as runnable code: curl, and Python with the standard library only.
 
-/** Text as one word of a POSIX shell. */
+/** Quote text as one POSIX shell word. */
 export const quoted = (text) => `'${String(text).replaceAll("'", "'\\''")}'`;
 
 /** Plain data as a Python literal. */
@@ -16,8 +16,8 @@ export function literal(value) {
 }
 
 /**
- * @param {{root: string, session: string, body: object, key: boolean}} call `root`: address of the server, with a slash at
- *   the end; `key`: the server asks for one
+ * @param {{root: string, session: string, body: object, key: boolean}} call `root`: address of the server with a
+ *   trailing slash; `key`: whether the server requires an API key
  * @returns {string}
  */
 export function curl({ root, session, body, key }) {
@@ -27,7 +27,7 @@ export function curl({ root, session, body, key }) {
   return lines.join(' \\\n  ');
 }
 
-/** The same in Python: sends the edit, waits for it and saves each picture. */
+/** The same in Python: submits the edit, waits for it and saves each picture. */
 export function python({ root, session, body, key }) {
   const fields = Object.entries(body).map(([name, value]) => `    ${literal(name)}: ${literal(value)},`);
   return `import json

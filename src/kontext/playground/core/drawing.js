@@ -1,4 +1,4 @@
-// Pointing at the shown turn: which tool is in hand, strokes and their undoing, and what of it goes into a request.
+// Drawing on the shown turn: the active tool, strokes with undo, and what becomes part of a request.
 import { focusSoon } from './actions.js';
 import { api } from './api.js';
 import { recall, keep } from './memory.js';
@@ -11,13 +11,13 @@ import { t } from './text.js';
 import { base } from './tree.js';
 import { namesBox } from './words.js';
 
-/** Change what is drawn on the shown turn; `step`: undo leads back to before. */
+/** Change the drawing on the shown turn; `step` records an undo step. */
 export function point(change, step = true) {
   const turn = base(store.state);
   if (turn) store.set((state) => withPointing(state, turn.id, change, step));
 }
 
-/** Begin a stroke of the tool in hand, or go on with it; both are one step for undo. */
+/** Begin a stroke of the active tool, or extend it; both together are one undo step. */
 export function stroke(one, began) {
   const turn = base(store.state);
   if (!turn) return;
@@ -30,13 +30,13 @@ export function stroke(one, began) {
 
 export const clearDrawing = () => point(EMPTY);
 
-/** What was drawn on the shown turn, one step back (-1) or forward (1). */
+/** Undo (-1) or redo (1) one drawing step on the shown turn. */
 export function strokesBack(by) {
   const turn = base(store.state);
   if (turn) store.set((state) => withStrokesBack(state, turn.id, by));
 }
 
-/** Whether there is a step to go back or forward to. */
+/** Whether there is a drawing step to undo (-1) or redo (1). */
 export function canStep(state, by) {
   const { past = [], future = [] } = state.strokes[base(state)?.id] ?? {};
   return (by < 0 ? past : future).length > 0;
@@ -49,7 +49,7 @@ export function setTool(tool) {
   if (tool !== 'move') focusSoon('kx-pointer canvas');
 }
 
-/** Width of a tool's strokes as a share of the picture's shorter side. */
+/** Stroke width of a tool as a fraction of the picture's shorter side. */
 export const widthOf = (state, tool) => state.widths[tool] ?? recall('widths', {})[tool] ?? WIDTHS[tool]?.[2] ?? 0;
 
 export function setWidth(tool, share) {
@@ -60,12 +60,12 @@ export function setWidth(tool, share) {
   store.set({ widths });
 }
 
-/** The tool in hand a step wider or narrower. */
+/** Make the active tool wider or narrower by a factor. */
 export const widen = (by) => setWidth(store.state.tool, widthOf(store.state, store.state.tool) * by);
 
 const shownBox = (pointing, prompt) => (pointing.box && namesBox(prompt) ? pointing.box : null);
 
-/** Why the drawing on the shown turn cannot be used, as a key of the locales; null when it can. */
+/** Locale key of the reason why the drawing on the shown turn cannot be used; null if it can. */
 export function problemHere() {
   const turn = base(store.state);
   const pointing = turn && store.state.pointing[turn.id];
@@ -73,7 +73,7 @@ export function problemHere() {
   return problem(pointing, turn.size, shownBox(pointing, store.state.draft.prompt));
 }
 
-/** Box, mask and markup of a turn for the request; drawings go up as pictures first. Box and strokes: either may change. */
+/** Box, mask and markup of a turn for the request; drawings are uploaded as pictures first. A box and strokes combine. */
 export async function pointers(turn, prompt) {
   const pointing = store.state.pointing[turn.id];
   const given = {};
@@ -86,7 +86,7 @@ export async function pointers(turn, prompt) {
   return given;
 }
 
-/** The part of the shown picture inside the box, as the first picture of a new session. */
+/** Start a new session with the part of the shown picture inside the box. */
 export async function crop() {
   const turn = base(store.state);
   const box = turn && store.state.pointing[turn.id]?.box;

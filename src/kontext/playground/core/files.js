@@ -1,4 +1,4 @@
-// Files that come in: a picture starts a session, a file of ours brings its history back, a large one is made smaller.
+// Incoming files: a picture starts a session, a Kontext file restores its history, a large picture can be scaled down.
 import { api } from './api.js';
 import { attempt, notify, say } from './notices.js';
 import { carriesHistory } from './png.js';
@@ -7,9 +7,9 @@ import { withSession } from './state.js';
 import { store } from './store.js';
 import { t } from './text.js';
 
-const FORM_BYTES = 2048; // what an upload adds to the file
+const FORM_BYTES = 2048; // overhead of the upload form
 
-/** A dropped, pasted or chosen file: a picture starts a session, a file of ours brings its history back. */
+/** Open a dropped, pasted or chosen file: a picture starts a session, a Kontext file restores its history. */
 export async function openFile(file) {
   if (/\.zip$/i.test(file.name) || file.type === 'application/zip') return restore(file);
   if (!(await isPicture(file))) return null;
@@ -33,7 +33,7 @@ export async function openFile(file) {
   return null;
 }
 
-/** False (and words) for what is no picture or too large; the latter can be made smaller here. */
+/** Whether a file is a usable picture; if not, shows why. A picture that is too large can be scaled down. */
 export async function isPicture(file, then = openFile) {
   if (file.type && !file.type.startsWith('image/')) {
     notify({ kind: 'error', about: 'open', cause: 'no_picture', title: t('error.no_picture', { name: file.name }), text: t('error.no_picture.step') });
@@ -56,10 +56,10 @@ export async function isPicture(file, then = openFile) {
   return false;
 }
 
-/** A limit for people: never more than it is. */
+/** A limit rounded down for display. */
 const rounded = (limit) => (limit < 10 ? Math.floor(limit * 10) / 10 : Math.floor(limit));
 
-/** The picture as large as the server accepts it, as PNG; says how large that is. */
+/** Scale a picture down to what the server accepts, as PNG; shows the new size. */
 async function smaller(file, limits) {
   const bitmap = await createImageBitmap(file);
   let pixels = Math.min(limits.picture_pixels, bitmap.width * bitmap.height);
@@ -89,7 +89,7 @@ export function openAddress(url) {
   });
 }
 
-const renamed = (told) => store.set((state) => (state.session?.id === told.id ? withSession(state, told) : state));
+const renamed = (response) => store.set((state) => (state.session?.id === response.id ? withSession(state, response) : state));
 
 function restore(file) {
   return attempt(async () => {

@@ -1,4 +1,4 @@
-// Every key in one table; the help page and the buttons' titles are made from it.
+// All keyboard shortcuts in one table; the help page and the button tooltips are built from it.
 import * as act from './actions.js';
 import { setTool, strokesBack, canStep, widen } from './drawing.js';
 import { referenceFile } from './references.js';
@@ -53,7 +53,7 @@ const TYPING = 'input:not([type=range],[type=radio],[type=checkbox],[type=button
 export const singleKeys = () => recall('keys', true);
 export const setSingleKeys = (on) => keep('keys', on);
 
-/** Out of whatever one is in, one thing at a time: comparison, tool, running edit, zoom. */
+/** Leave the current mode, one at a time: comparison, tool, running edit, zoom. */
 function escape() {
   const { compare, tool, region, here, jobs, view } = store.state;
   if (compare) return store.set({ compare: null });
@@ -74,7 +74,7 @@ export function onKey(event) {
   if (command && !typing && event.key.toLowerCase() === 'z') {
     event.preventDefault();
     const by = event.shiftKey ? 1 : -1;
-    if (store.state.tool !== 'move' && canStep(store.state, by)) return strokesBack(by); // first what is being drawn
+    if (store.state.tool !== 'move' && canStep(store.state, by)) return strokesBack(by); // drawing steps first
     return event.shiftKey ? act.redo() : act.undo();
   }
   if (command || event.altKey || (typing && event.key !== 'Escape')) return;

@@ -1,4 +1,4 @@
-// What this browser remembers between visits: language, theme, prompts, drafts. The pictures live on the server.
+// What this browser stores between visits: language, theme, prompts, drafts. Pictures are stored on the server.
 
 export function recall(key, fallback) {
   try {
@@ -13,6 +13,6 @@ export function keep(key, value) {
     if (value === null) localStorage.removeItem(`kontext.${key}`);
     else localStorage.setItem(`kontext.${key}`, JSON.stringify(value));
   } catch {
-    // private windows and full disks: the page works without a memory
+    // private windows and full disks: the page works without storage
   }
 }

@@ -1,20 +1,20 @@
-// Errors and news in words, each with a next step. An error goes when its cause has gone.
+// Notices: messages and errors, each with a next step. An error disappears once its cause is resolved.
 import { ApiError } from './api.js';
 import { store } from './store.js';
 import { has, t } from './text.js';
 import { sentences } from './words.js';
 
-const SHOWN_MILLISECONDS = 10_000; // news and warnings; errors stay until they are read or over
-/** What can succeed when it is done again as it is. */
+const SHOWN_MILLISECONDS = 10_000; // messages and warnings; errors stay until they are dismissed or resolved
+/** Errors after which the same request can succeed when it is retried. */
 const PASSING = new Set(['offline', 'queue_full', 'rate', 'busy', 'not_ready', 'unknown']);
 let last = 0;
 
 /**
  * @typedef {{kind?: 'news' | 'warning' | 'error', title: string, text?: string, about?: string, cause?: string,
- *   actions?: {label: string, run: () => void}[]}} Notice `about`: what was tried; `cause`: the code of the error
+ *   actions?: {label: string, run: () => void}[]}} Notice `about`: the operation; `cause`: the error code
  */
 
-/** Show a notice. One of the same title is replaced, and an error replaces the error before it. */
+/** Show a notice. It replaces a notice with the same title, and an error replaces the previous error. */
 export function notify(notice) {
   const id = ++last;
   store.set((state) => {
@@ -30,17 +30,17 @@ export function dismiss(id) {
   dismissWhere((notice) => notice.id === id);
 }
 
-/** Take away the notices of which `test` is true. */
+/** Dismiss all notices for which `test` returns true. */
 export function dismissWhere(test) {
   if (store.state.notices.some(test)) store.set((state) => ({ ...state, notices: state.notices.filter((one) => !test(one)) }));
 }
 
-/** Words for screen readers. */
+/** Announce text to screen readers. */
 export function say(text) {
   store.set({ said: text });
 }
 
-/** An error in words: what the server said and what to do. */
+/** Title and text of an error: the server's message and what to do. */
 export function explained(error) {
   if (!(error instanceof ApiError)) console.error(error);
   const code = error instanceof ApiError ? error.code : 'unknown';
@@ -49,7 +49,7 @@ export function explained(error) {
   return { code, title: t(`error.${known}`), text: sentences(said, t(`error.${known}.step`, { n: error.retryAfter ?? 5 })) };
 }
 
-/** Show an error; a button does it again where that can help. */
+/** Show an error, with a retry button where a retry can help. */
 export function fail(error, again, about = '') {
   const { code, title, text } = explained(error);
   if (code === 'no_key' && store.state.capabilities?.features.login) return store.set({ login: true });
@@ -60,7 +60,7 @@ export function fail(error, again, about = '') {
   return id;
 }
 
-/** Run `work`; tell what goes wrong and offer to run it again. Returns its value, or null. */
+/** Run `work`; on failure show the error and offer a retry. Returns its value, or null. */
 export async function attempt(work, again = () => attempt(work), about = '') {
   try {
     const value = await work();

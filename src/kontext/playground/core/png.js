@@ -1,4 +1,4 @@
-// Reads the chunk names of a PNG, to tell our own pictures (which carry their history) from others.
+// Reads the chunk names of a PNG to detect pictures that carry their Kontext history.
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 

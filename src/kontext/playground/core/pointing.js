@@ -1,5 +1,5 @@
-// Pointing at a place: a box and a brush mark what may change (both together: either), an eraser takes some of it
-// back, a red pen draws a hint that the model sees. All in pixels of the picture: nothing is lost on a resize or reload.
+// Pointing at a place: a box and a brush mark what may change (their union), an eraser removes from it, a red pen
+// draws a hint that the model sees. All coordinates are picture pixels, so a resize or reload loses nothing.
 
 /**
  * @typedef {{width: number, points: number[][], erase?: boolean}} Stroke
@@ -8,7 +8,7 @@
 
 export const EMPTY = { box: null, mask: [], markup: [] };
 export const TOOLS = { box: ['box'], brush: ['mask'], pen: ['markup'], eraser: ['mask', 'markup'] };
-/** Width of a stroke as a share of the shorter side: least, most, and where it starts. */
+/** Stroke width as a fraction of the shorter side: minimum, maximum, default. */
 export const WIDTHS = { brush: [0.02, 0.4, 0.11], eraser: [0.02, 0.4, 0.11], pen: [0.008, 0.06, 0.016] };
 const RED = '#ff0000';
 const YELLOW = '#ffd42e';
@@ -19,14 +19,14 @@ export function isEmpty(pointing) {
   return !pointing || (!pointing.box && !paints(pointing.mask) && !paints(pointing.markup));
 }
 
-/** With a stroke added; an eraser works on everything that is there, and on nothing else. */
+/** Add a stroke; an eraser applies only to the layers that have content. */
 export function withStroke(pointing, tool, stroke) {
   const there = { mask: pointing.box || pointing.mask.length, markup: pointing.markup.length };
   const kinds = TOOLS[tool].filter((kind) => tool !== 'eraser' || there[kind]);
   return Object.fromEntries(kinds.map((kind) => [kind, [...pointing[kind], stroke]]));
 }
 
-/** A box from two corners, in whole pixels inside the picture; null when there is nothing in it. */
+/** A box from two corners, in whole pixels inside the picture; null if it is empty. */
 export function boxFrom([x0, y0], [x1, y1], [width, height]) {
   const clamp = (value, limit) => Math.min(Math.max(value, 0), limit);
   const left = Math.floor(clamp(Math.min(x0, x1), width));
@@ -42,7 +42,7 @@ export function nudge([x, y, w, h], dx, dy, grow, [width, height]) {
   return [Math.min(Math.max(x + dx, 0), width - w), Math.min(Math.max(y + dy, 0), height - h), w, h];
 }
 
-/** Strokes in order, erasing ones cut away what is below. */
+/** Draw strokes in order; erasing strokes cut out what is below. */
 function trace(context, strokes, scale) {
   context.save();
   context.lineCap = context.lineJoin = 'round';
@@ -57,7 +57,7 @@ function trace(context, strokes, scale) {
   context.restore();
 }
 
-/** A transparent canvas with everything that may change painted in one color: the box, the strokes, less what is erased. */
+/** A transparent canvas with the area that may change painted in one color: box and strokes minus erased parts. */
 function marked(pointing, [width, height], scale, color, box = pointing.box) {
   const canvas = new OffscreenCanvas(Math.max(1, width), Math.max(1, height));
   const context = canvas.getContext('2d', { willReadFrequently: true });
@@ -67,7 +67,7 @@ function marked(pointing, [width, height], scale, color, box = pointing.box) {
   return canvas;
 }
 
-/** The red frame as the model sees it. */
+/** Draw the red frame as the model sees it. */
 function frame(context, box, size, scale) {
   const line = Math.max(2, (Math.min(...size) / 64) * scale);
   const [x, y, w, h] = box.map((value) => value * scale);
@@ -80,8 +80,8 @@ function frame(context, box, size, scale) {
  * @param {HTMLCanvasElement} canvas
  * @param {Pointing} pointing
  * @param {number[]} size of the picture
- * @param {number} scale canvas pixels a picture pixel
- * @param {{shown: boolean, active: boolean}} how `shown`: the model is shown the box; `active`: a pointing tool is in hand
+ * @param {number} scale canvas pixels per picture pixel
+ * @param {{shown: boolean, active: boolean}} how `shown`: the model is shown the box; `active`: a pointing tool is selected
  */
 export function draw(canvas, pointing, size, scale, { shown, active }) {
   const context = canvas.getContext('2d');
@@ -114,7 +114,7 @@ export function draw(canvas, pointing, size, scale, { shown, active }) {
   }
 }
 
-/** White where the picture may change, black elsewhere, as a PNG as large as the picture. */
+/** White where the picture may change, black elsewhere, as a PNG of the picture's size. */
 export function maskPng(pointing, size) {
   const canvas = new OffscreenCanvas(...size);
   const context = canvas.getContext('2d');
@@ -124,7 +124,7 @@ export function maskPng(pointing, size) {
   return canvas.convertToBlob({ type: 'image/png' });
 }
 
-/** The red strokes (and the box, where the model is shown it) on nothing, as a PNG as large as the picture. */
+/** The red strokes (and the box, where the model is shown it) on a transparent background, as a PNG of the picture's size. */
 export function markupPng(strokes, size, box = null) {
   return markupCanvas(strokes, size, box).convertToBlob({ type: 'image/png' });
 }
@@ -138,7 +138,7 @@ function markupCanvas(strokes, size, box) {
   return canvas;
 }
 
-/** The box around everything that is painted on a canvas, as [left, top, right, bottom]; null when nothing is. */
+/** Bounding box of the painted pixels of a canvas as [left, top, right, bottom]; null if there are none. */
 function bounds(canvas) {
   const { width, height } = canvas;
   const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);
@@ -153,11 +153,11 @@ function bounds(canvas) {
 }
 
 /**
- * What keeps the server from using a drawing, as a key of the locales: nothing marked is left, or the hint lies outside
- * of what may change. Null when all is well.
+ * Locale key of the reason why the server cannot use a drawing: nothing is marked any more, or the hint lies outside
+ * the area that may change. Null if it can be used.
  * @param {Pointing} pointing
  * @param {number[]} size
- * @param {?number[]} shownBox the box, where the model is shown it
+ * @param {?number[]} shownBox the box, if the model is shown it
  */
 export function problem(pointing, size, shownBox = null) {
   const limited = pointing.box || pointing.mask.length;

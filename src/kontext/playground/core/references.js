@@ -1,4 +1,4 @@
-// Further pictures of a request: from files and from turns, beside the others or in the place of one.
+// Reference pictures of a request, from files and turns; added to the list or replacing an entry.
 import { api } from './api.js';
 import { isPicture } from './files.js';
 import { attempt, notify, say } from './notices.js';
@@ -13,7 +13,7 @@ export async function fetchReference(url) {
 
 const limit = () => store.state.capabilities?.limits.references ?? 3;
 
-/** A file as a further picture: beside the others, or in the place of one. */
+/** Add a file as a reference picture, or replace the one at `index`. */
 export async function referenceFile(file, index = null) {
   if (!(await isPicture(file, (small) => referenceFile(small, index)))) return;
   await attempt(async () => {
@@ -22,7 +22,7 @@ export async function referenceFile(file, index = null) {
   });
 }
 
-/** A turn of this session as a further picture. */
+/** Add a turn of this session as a reference picture. */
 export const referenceTurn = (turn, index = null) =>
   attempt(async () => placeReference(await fetchReference(turn.picture), index));
 

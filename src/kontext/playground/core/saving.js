@@ -1,4 +1,4 @@
-// What leaves the page: files, the clipboard, one page to share.
+// Export: files, the clipboard, a single page to share.
 import { api, located } from './api.js';
 import { attempt, notify } from './notices.js';
 import { sharedPage } from './share.js';
@@ -7,7 +7,7 @@ import { language, t } from './text.js';
 import { base, path } from './tree.js';
 import { fileName } from './words.js';
 
-/** Give the file of a turn to the browser; with its history inside unless `bare`. */
+/** Download the file of a turn, with its embedded history unless `bare`. */
 export function download(turn = base(store.state), bare = false) {
   if (!turn?.picture) return;
   const address = new URL(turn.picture, location.href);
@@ -28,10 +28,10 @@ function save(address, name) {
   link.remove();
 }
 
-/** Whether this browser lets pages write pictures to the clipboard (only over https and on this machine). */
+/** Whether this browser lets the page write pictures to the clipboard (only over https or on localhost). */
 export const canCopy = () => Boolean(navigator.clipboard?.write && window.ClipboardItem);
 
-/** The shown picture to the clipboard. */
+/** Copy the shown picture to the clipboard. */
 export async function copy(turn = base(store.state)) {
   if (!turn?.picture || !canCopy()) return;
   await attempt(async () => {
@@ -48,7 +48,7 @@ export async function copyText(text) {
   });
 }
 
-/** One HTML file that shows how the shown picture came about; it needs neither a server nor scripts. */
+/** Save one HTML file that shows how the picture was made; it needs neither a server nor scripts. */
 export async function share(turn = base(store.state)) {
   if (!turn?.picture) return;
   await attempt(async () => {

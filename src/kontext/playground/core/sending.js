@@ -1,4 +1,4 @@
-// Edits on their way: sent, shown before the server has answered, stopped, made again with other seeds.
+// Sending edits: submit with an optimistic turn, cancel, and create variants with other seeds.
 import { api } from './api.js';
 import { pointers, problemHere } from './drawing.js';
 import { keep, recall } from './memory.js';
@@ -14,8 +14,8 @@ let sending = false;
 let sent = 0;
 
 /**
- * Send the prompt. The turn is shown at once; what was typed stays until the server has accepted it.
- * @param {boolean} [sure] make a new picture of words that sound like a change of one
+ * Submit the prompt. The turn is shown immediately; the draft stays until the server has accepted it.
+ * @param {boolean} [sure] generate a new picture even though the prompt sounds like an edit
  */
 export async function submit(sure = false) {
   const { draft, here, jobs, session } = store.state;
@@ -40,9 +40,9 @@ export async function submit(sure = false) {
       const given = parent ? await pointers(parent, draft.prompt) : {};
       const body = editBody({ ...store.state, draft }, parent?.id, given);
       store.set((state) => withSending(state, { id, parent: parent?.id ?? null, prompt: body.prompt, created: Date.now() / 1000 }));
-      const told = await api.edit(open, body);
+      const response = await api.edit(open, body);
       if (store.state.session?.id !== open) return true;
-      store.set((state) => withJobs({ ...state, draft: state.draft === draft ? DRAFT : state.draft }, told.jobs, id));
+      store.set((state) => withJobs({ ...state, draft: state.draft === draft ? DRAFT : state.draft }, response.jobs, id));
       return true;
     },
     submit,
@@ -52,14 +52,14 @@ export async function submit(sure = false) {
   store.set((state) => ({ ...(done ? state : withoutJob(state, id)), sending: false }));
 }
 
-/** Stop an edit; one that has not reached the server yet cannot be stopped. */
+/** Cancel an edit; one that has not reached the server yet cannot be canceled. */
 export async function cancel(id = store.state.here) {
   const job = store.state.jobs[id];
   if (!job || job.state === 'sending') return;
   if (await attempt(() => api.cancel(id))) store.set((state) => withoutJob(state, id));
 }
 
-/** The edits of this session that are waiting or being made, in the order of their making. */
+/** Queued and running edits of this session, in execution order. */
 export function waiting(state) {
   return Object.values(state.jobs)
     .filter((job) => isActive(job) && job.prompt !== undefined && job.session === state.session?.id && !state.session.turns[job.id])
@@ -70,14 +70,14 @@ export async function cancelAll() {
   await Promise.all(waiting(store.state).map((job) => cancel(job.id)));
 }
 
-/** More siblings of the shown edit, with other seeds. */
+/** Create more variants of the shown edit, with other seeds. */
 export async function variants(count = Math.max(3, store.state.settings.count)) {
   const { session } = store.state;
   const turn = base(store.state);
   if (turn?.kind !== 'edit') return notify({ title: t('variants.first') });
   const { variants: highest = 4, active_jobs: active = highest } = store.state.capabilities?.limits ?? {};
   const most = Math.min(count, highest, active);
-  const told = await attempt(() => api.variants(session.id, turn.id, most));
-  if (told) store.set((state) => withJobs(state, told.jobs));
+  const response = await attempt(() => api.variants(session.id, turn.id, most));
+  if (response) store.set((state) => withJobs(state, response.jobs));
 }
 

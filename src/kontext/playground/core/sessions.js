@@ -1,4 +1,4 @@
-// Opening, following and leaving sessions: everything between a dropped file and a picture on the stage.
+// Opening, following and closing sessions.
 import { api, follow } from './api.js';
 import { keep, recall } from './memory.js';
 import { attempt, dismissWhere, fail, notify, say } from './notices.js';
@@ -11,20 +11,20 @@ import { sentences, warningsFor } from './words.js';
 const DRAFTS_KEPT = 12;
 let stop = () => {};
 let offlineNotice = null;
-let loading = null; // {id, revision}: the session being loaded again and the newest of it that was heard of
-const warned = new Set(); // each warning once a session; the details of a turn have it always
+let loading = null; // {id, revision}: the session being reloaded and its newest known revision
+const warned = new Set(); // each warning is shown once per session; the turn's details always list it
 
 export async function boot() {
-  const [capabilities, told] = await Promise.all([
+  const [capabilities, response] = await Promise.all([
     api.capabilities().catch((error) => (fail(error, () => location.reload()), null)),
     api.examples().catch((error) => ({ examples: [], locked: error.code === 'no_key' })),
   ]);
-  store.set({ capabilities, examples: told.examples, login: told.locked ?? false });
+  store.set({ capabilities, examples: response.examples, login: response.locked ?? false });
   if (capabilities && !capabilities.ready) waitForModel();
-  if (!told.locked) await followAddress();
+  if (!response.locked) await followAddress();
 }
 
-/** Open the session that the address names. */
+/** Open the session in the page's address. */
 export async function followAddress() {
   const wanted = location.hash.slice(1);
   if (wanted && wanted !== store.state.session?.id) await openSession(wanted);
@@ -38,27 +38,27 @@ async function waitForModel() {
     const capabilities = await api.capabilities().catch(() => null);
     if (capabilities) store.set({ capabilities });
   }
-  const told = await api.examples().catch(() => null); // what to say to them is known with the model
-  if (told) store.set({ examples: told.examples });
+  const response = await api.examples().catch(() => null); // their prompts depend on the loaded model
+  if (response) store.set({ examples: response.examples });
   return null;
 }
 
-/** Show a session and follow it. */
-export function enter(told) {
+/** Show a session and follow its events. */
+export function enter(response) {
   leaveQuietly();
-  if (store.state.session?.id !== told.id) dismissWhere((one) => one.kind === 'error');
-  const kept = recall('drafts', {})[told.id] ?? {};
+  if (store.state.session?.id !== response.id) dismissWhere((one) => one.kind === 'error');
+  const kept = recall('drafts', {})[response.id] ?? {};
   store.set((state) => ({
-    ...withSession(state, told),
+    ...withSession(state, response),
     draft: kept.draft ?? state.draft,
     pointing: kept.pointing ?? {},
-    settings: { ...state.settings, size: state.session?.id === told.id ? state.settings.size : 'match' },
+    settings: { ...state.settings, size: state.session?.id === response.id ? state.settings.size : 'match' },
     panel: null,
     prefill: null,
     region: false,
   }));
-  history.replaceState(null, '', `#${told.id}`);
-  stop = follow(told.id, hear, line);
+  history.replaceState(null, '', `#${response.id}`);
+  stop = follow(response.id, onEvent, onConnection);
 }
 
 function leaveQuietly() {
@@ -67,7 +67,7 @@ function leaveQuietly() {
   clearTimeout(offlineNotice);
 }
 
-/** Back to the first page; everything made stays in the gallery. */
+/** Go back to the start page; all sessions stay in the gallery. */
 export function leave() {
   leaveQuietly();
   dismissWhere((one) => one.kind === 'error' && !one.offline);
@@ -80,33 +80,33 @@ export function openSession(id) {
   return attempt(async () => enter(await api.session(id)));
 }
 
-/** Load the session again, and once more if a newer revision is heard of meanwhile; what is looked at stays. */
+/** Reload the session, and again if a newer revision is announced meanwhile; the shown turn stays. */
 export async function reload(revision = 0) {
   const id = store.state.session?.id;
   if (loading?.id === id) loading.revision = Math.max(loading.revision, revision);
   if (!id || loading?.id === id) return;
   const mine = (loading = { id, revision });
-  let told;
-  let heard;
+  let response;
+  let requested;
   do {
-    heard = mine.revision;
-    told = await api.session(id).catch(() => null);
-  } while (loading === mine && mine.revision > heard);
+    requested = mine.revision;
+    response = await api.session(id).catch(() => null);
+  } while (loading === mine && mine.revision > requested);
   if (loading !== mine) return;
   loading = null;
-  if (!told || store.state.session?.id !== id) return;
-  store.set((state) => withSession(state, told));
-  const known = new Set([...told.jobs, ...told.turns].map((one) => one.id));
+  if (!response || store.state.session?.id !== id) return;
+  store.set((state) => withSession(state, response));
+  const known = new Set([...response.jobs, ...response.turns].map((one) => one.id));
   Object.values(store.state.jobs).filter((job) => isActive(job) && job.state !== 'sending' && !known.has(job.id)).forEach(lookUp);
 }
 
-/** How a job ended whose last event was not heard. */
+/** Look up how a job ended whose terminal event was missed. */
 async function lookUp({ id }) {
   const job = await api.job(id).catch((error) => (error.status === 404 ? { state: 'cancelled' } : null));
-  if (job && !isActive(job) && job.state !== 'done') hear('failed', { job: id, state: job.state, message: job.error });
+  if (job && !isActive(job) && job.state !== 'done') onEvent('failed', { job: id, state: job.state, message: job.error });
 }
 
-function hear(name, data) {
+function onEvent(name, data) {
   if (name === 'gone') {
     leave();
     return notify({ kind: 'error', title: t('error.gone'), text: t('error.gone.step') });
@@ -114,9 +114,9 @@ function hear(name, data) {
   const { session, jobs } = store.state;
   if (name === 'changed') return data.revision > session.revision ? reload(data.revision) : null;
   if (name === 'queued' && !jobs[data.job]) setTimeout(() => store.state.jobs[data.job]?.prompt ?? reload(), 400);
-  if (name === 'done' && data.turn.picture) new Image().src = data.turn.picture; // before all thumbnails
+  if (name === 'done' && data.turn.picture) new Image().src = data.turn.picture; // load it before the thumbnails
   store.set((state) => withEvent(state, name, data, performance.now()));
-  if (name === 'done' || name === 'failed') dismissWhere((one) => one.cause === 'queue_full'); // there is room again
+  if (name === 'done' || name === 'failed') dismissWhere((one) => one.cause === 'queue_full'); // the queue has room again
   if (name === 'done') finished(data);
   else if (name === 'failed' && data.state !== 'cancelled') failed(data);
   else if (name === 'failed') say(t('said.cancelled'));
@@ -140,7 +140,7 @@ function finished({ turn }) {
   }
 }
 
-/** Say why an edit came to nothing. The event may overtake the answer to the request, so the words are looked up late. */
+/** Show why an edit failed. The event may arrive before the response to the request, so the prompt is looked up on demand. */
 function failed(data) {
   const refused = data.state === 'refused';
   const words = () => store.state.jobs[data.job]?.prompt ?? '';
@@ -156,13 +156,13 @@ export function restorePrompt(prompt) {
 }
 
 export async function retry(job) {
-  const told = await attempt(() => api.retry(job));
+  const response = await attempt(() => api.retry(job));
   dismissWhere((one) => one.about === `job ${job}`);
-  if (told) store.set((state) => withJobs(withoutJob(state, job), told.jobs));
+  if (response) store.set((state) => withJobs(withoutJob(state, job), response.jobs));
 }
 
-/** The connection came or went; only a loss of more than a moment is worth words. */
-function line(open) {
+/** Handle a connection change; only a loss longer than a moment is reported. */
+function onConnection(open) {
   clearTimeout(offlineNotice);
   if (open) {
     const lost = !store.state.online;
@@ -178,7 +178,7 @@ function line(open) {
   }, 1500);
 }
 
-/** What to say about an example, in the language of the page where the server has it. */
+/** Suggested prompt for an example, in the page's language if the server has one. */
 export function suggested({ prompts = [] }) {
   const chinese = prompts.find((one) => /[\u4e00-\u9fff]/.test(one));
   return (language === 'zh' && chinese) || prompts[0] || '';
@@ -194,29 +194,29 @@ export function openExample(example) {
   }).finally(() => store.set({ arriving: null }));
 }
 
-/** Forget the key of this browser. */
+/** Log out: remove the login of this browser. */
 export async function logOut() {
   if ((await attempt(async () => (await api.logout(), true))) === null) return;
   leave();
   store.set({ sessions: null, examples: [], panel: null, login: true });
 }
 
-/** An empty session, for a picture from words alone. */
+/** Start an empty session, for a picture generated from text. */
 export async function startEmpty(name) {
   enter(await api.create({ name: name.slice(0, 60) }));
 }
 
-/** Have the shown picture's keys and values computed while the person types; says in how many milliseconds. */
+/** Precompute the shown picture's context while the user types; records the time in milliseconds. */
 export async function prefill() {
   const { session } = store.state;
   const turn = base(store.state);
   if (!turn?.picture) return;
-  const told = await api.prefill({ session: session.id, turn: turn.id }).catch(() => null);
-  if (told?.state !== 'done' || base(store.state)?.id !== turn.id) return;
-  store.set({ prefill: Math.max(1, Math.round(told.seconds * 1000)) });
+  const response = await api.prefill({ session: session.id, turn: turn.id }).catch(() => null);
+  if (response?.state !== 'done' || base(store.state)?.id !== turn.id) return;
+  store.set({ prefill: Math.max(1, Math.round(response.seconds * 1000)) });
 }
 
-/** Keep what was typed and drawn, so that a reload loses nothing. */
+/** Store drafts and drawings, so that a reload loses nothing. */
 let saving;
 store.watchers.add(() => {
   clearTimeout(saving);

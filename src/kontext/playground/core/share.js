@@ -1,4 +1,4 @@
-// The page that a person can give away: one HTML file with all pictures inside, without scripts.
+// The page to share: one HTML file with all pictures embedded, without scripts.
 
 const ESCAPES = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 export const escaped = (text) => String(text).replace(/[&<>"']/g, (mark) => ESCAPES[mark]);

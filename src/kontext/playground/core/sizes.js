@@ -1,35 +1,35 @@
-// How large the answer will be, by the rules of the engine, so that the page can draw it before the run.
+// Output size by the rules of the engine, so that the page can show it before the run.
 
 export const ASPECTS = ['match', '1:1', '4:3', '3:4', '3:2', '2:3', '16:9', '9:16', '21:9'];
 const MIN_SIDE = 16;
 const MAX_SIDE = 16384;
 
-/** "match", {aspect: [w, h]} or {size: [w, h]}; null for what cannot be read. */
-export function parse(wish) {
-  if (wish === 'match') return 'match';
-  const found = /^\s*(\d{1,5})\s*([x×:])\s*(\d{1,5})\s*$/i.exec(wish);
+/** "match", {aspect: [w, h]} or {size: [w, h]}; null if it cannot be parsed. */
+export function parse(sizeSpec) {
+  if (sizeSpec === 'match') return 'match';
+  const found = /^\s*(\d{1,5})\s*([x×:])\s*(\d{1,5})\s*$/i.exec(sizeSpec);
   if (!found) return null;
   const sides = [Number(found[1]), Number(found[3])];
   if (found[2] === ':') return sides[0] && sides[1] && sides[0] <= 16 * sides[1] && sides[1] <= 16 * sides[0] ? { aspect: sides } : null;
   return Math.min(...sides) >= MIN_SIDE && Math.max(...sides) <= MAX_SIDE ? { size: sides } : null;
 }
 
-/** Halves go to the even number, as in Python. */
+/** Round half to even, as Python does. */
 function round(value) {
   const down = Math.floor(value);
   return value - down === 0.5 ? down + (down % 2) : Math.round(value);
 }
 
-/** The largest size of an aspect (width / height) inside `size`. */
+/** Largest size with an aspect ratio (width / height) that fits into `size`. */
 export function within([width, height], aspect) {
   return width / height > aspect
     ? [Math.max(1, Math.min(width, round(height * aspect))), height]
     : [width, Math.max(1, Math.min(height, round(width / aspect)))];
 }
 
-/** Output size in pixels. `original` is null when a picture is made from words; `native` are the model's sizes. */
-export function outputSize(wish, original, native) {
-  const read = parse(wish);
+/** Output size in pixels. `original` is null for text-to-image; `native` are the model's sizes. */
+export function outputSize(sizeSpec, original, native) {
+  const read = parse(sizeSpec);
   if (read === null) return null;
   if (read.size) return read.size;
   if (original) return read === 'match' ? original : within(original, read.aspect[0] / read.aspect[1]);
@@ -39,9 +39,9 @@ export function outputSize(wish, original, native) {
   return canvas ? within(canvas, aspect) : null;
 }
 
-/** The part of the original that is used, as shares [x, y, width, height] of its sides. */
-export function usedPart(wish, original, native) {
-  const size = outputSize(wish, original, native);
+/** The part of the original that is used, as fractions [x, y, width, height] of its sides. */
+export function usedPart(sizeSpec, original, native) {
+  const size = outputSize(sizeSpec, original, native);
   if (!size || !original) return [0, 0, 1, 1];
   const [width, height] = within(original, size[0] / size[1]);
   const [w, h] = [width / original[0], height / original[1]];

@@ -1,37 +1,37 @@
-// What the page knows, as plain data, and every way in which it changes: pure functions from state to state.
+// The page's state as plain data, and all its transitions as pure functions.
 import { EMPTY, isEmpty } from './pointing.js';
 import { children, isActive, node, path, subtree } from './tree.js';
 
 export { isActive };
 
 export const SETTINGS = { size: 'match', seed: null, count: 1, steps: null, guidance: null, lock: true };
-const STROKES_KEPT = 60; // steps that can be taken back, per turn
+const STROKES_KEPT = 60; // undo steps per turn
 export const DRAFT = { prompt: '', references: [] };
 
 export function initial() {
   return {
-    ready: false, // the words are loaded
+    ready: false, // the translations are loaded
     capabilities: null,
     examples: [],
     online: true,
     login: false,
-    sending: false, // a request for an edit is on its way
-    doubt: null, // words without a picture that sound like a change of one
-    session: null, // {id, name, revision, turns: {id: turn}}; `heard`: the revision of a turn that an event told of
-    here: null, // the turn or job that is looked at; the next edit starts from it
+    sending: false, // an edit request is in flight
+    doubt: null, // a prompt without a picture that sounds like an edit
+    session: null, // {id, name, revision, turns: {id: turn}}; `eventRevision` of a turn: revision of the event that brought it
+    here: null, // id of the shown turn or job; the next edit starts from it
     ahead: {}, // turn -> the child visited last, for redo
-    jobs: {}, // id -> job of the API, with `preview`, `message`, and `left`: seconds to go at the pace so far
-    arriving: null, // {url, name} of a picture that is being sent
+    jobs: {}, // id -> job of the API, with `preview`, `message`, and `left`: estimated seconds remaining
+    arriving: null, // {url, name} of a picture being uploaded
     prefill: null, // milliseconds
     draft: DRAFT,
     pointing: {}, // turn -> {box, mask, markup}, in pixels of its picture
-    strokes: {}, // turn -> {past, future}: what its pointing was before, and what was taken back
-    widths: {}, // tool -> width of its strokes, as a share of the shorter side
+    strokes: {}, // turn -> {past, future}: undo and redo history of its pointing
+    widths: {}, // tool -> stroke width as a fraction of the shorter side
     settings: SETTINGS,
     tool: 'move',
     view: { scale: 1, x: 0, y: 0 },
     region: false,
-    before: false, // the picture before is shown, while something is held
+    before: false, // show the previous picture while a key or the mouse is held
     compare: null, // {a, b, mode}
     panel: null, // gallery, help or details
     sessions: null, // for the gallery
@@ -41,44 +41,44 @@ export function initial() {
 }
 
 /**
- * A session as the API tells it. The same session again keeps the place; a new one starts at its head. Answers
- * may overtake each other: an older one than what is known changes nothing.
+ * Apply a session response of the API. The same session keeps the shown turn; a new one starts at its head. Responses
+ * may arrive out of order: one that is older than the known state changes nothing.
  */
-export function withSession(state, told) {
-  const same = state.session?.id === told.id;
-  if (same && told.revision < state.session.revision) return state;
-  const later = same ? Object.values(state.session.turns).filter((turn) => turn.heard > told.revision) : [];
-  const turns = Object.fromEntries([...told.turns, ...later].map((turn) => [turn.id, turn]));
-  const kept = same ? Object.values(state.jobs).filter((job) => job.state !== 'done') : []; // one being sent, too
+export function withSession(state, response) {
+  const same = state.session?.id === response.id;
+  if (same && response.revision < state.session.revision) return state;
+  const later = same ? Object.values(state.session.turns).filter((turn) => turn.eventRevision > response.revision) : [];
+  const turns = Object.fromEntries([...response.turns, ...later].map((turn) => [turn.id, turn]));
+  const kept = same ? Object.values(state.jobs).filter((job) => job.state !== 'done') : []; // includes one being sent
   const jobs = Object.fromEntries(kept.map((job) => [job.id, job]));
-  for (const job of told.jobs) if (!turns[job.id]) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step', 'since', 'left']) };
-  const { id, name, revision } = told;
+  for (const job of response.jobs) if (!turns[job.id]) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step', 'since', 'left']) };
+  const { id, name, revision } = response;
   const next = { ...state, session: { id, name, revision, turns }, jobs, arriving: null };
   if (same && node(next, state.here)) return next;
-  const head = told.head ?? told.jobs[0]?.id ?? null;
+  const head = response.head ?? response.jobs[0]?.id ?? null;
   if (same) return select(next, head);
   return select({ ...next, ahead: {}, compare: null, view: initial().view, tool: 'move' }, head);
 }
 
-/** An edit that is on its way to the server: shown at once, as a job of the page's own. */
+/** Show an edit that is being sent immediately, as a local job. */
 export function withSending(state, { id, parent, prompt, created }) {
   const job = { id, parent, prompt, created, session: state.session.id, state: 'sending', step: 0, seed: null };
   return select({ ...state, jobs: { ...state.jobs, [id]: job }, tool: 'move', compare: null, region: false }, id);
 }
 
-/** Jobs just accepted, in the place of `sending` if given; events about them may have come before. */
+/** Add accepted jobs, replacing `sending` if given; their events may have arrived earlier. */
 export function withJobs(state, jobs, sending = null) {
   const { [sending]: sent, ...merged } = state.jobs;
   for (const job of jobs) {
     if (!state.session.turns[job.id]) merged[job.id] = { ...job, ...merged[job.id] };
   }
   const next = { ...state, jobs: merged };
-  if (sent && state.here !== sending) return next; // looked elsewhere meanwhile
+  if (sent && state.here !== sending) return next; // another turn was selected meanwhile
   const first = jobs.find((job) => !merged[job.id] || isActive(merged[job.id]));
   return first ? select(next, first.id) : sent ? select(next, jobs[0]?.id ?? sent.parent) : next;
 }
 
-/** One server-sent event, heard at `now` (ms); `changed` and `gone` need the network and are not for here. */
+/** Apply one server-sent event received at `now` (ms); `changed` and `gone` need the network and are handled elsewhere. */
 export function withEvent(state, name, data, now = 0) {
   if (!state.session) return state;
   const old = state.jobs[data.job] ?? { id: data.job, session: state.session.id };
@@ -92,7 +92,7 @@ export function withEvent(state, name, data, now = 0) {
   }
   if (name === 'done') {
     const { [old.id]: _, ...jobs } = state.jobs;
-    const turns = { ...state.session.turns, [data.turn.id]: { ...data.turn, heard: data.revision } };
+    const turns = { ...state.session.turns, [data.turn.id]: { ...data.turn, eventRevision: data.revision } };
     return { ...state, jobs, session: { ...state.session, turns } };
   }
   if (name === 'failed') {
@@ -104,7 +104,7 @@ export function withEvent(state, name, data, now = 0) {
   return state;
 }
 
-/** Forget a job (cancelled, or a failure that was read). */
+/** Remove a job (canceled, or a dismissed failure). */
 export function withoutJob(state, id) {
   const job = state.jobs[id];
   if (!job) return state;
@@ -113,30 +113,30 @@ export function withoutJob(state, id) {
   return state.here === id ? leave(next, job) : next;
 }
 
-/** From a job that came to nothing: to a sibling still in work, else back to the turn it started from. */
+/** Leave a failed job: select an active sibling, else the turn it started from. */
 function leave(state, job) {
-  if (job.state === 'sending') return select(state, job.parent ?? null); // refused: where it was written
+  if (job.state === 'sending') return select(state, job.parent ?? null); // rejected: back to where it was written
   const other = children(state, job.parent).find((one) => one.job && isActive(one.job));
   return select(state, other?.id ?? job.parent ?? null);
 }
 
-/** Look at a turn; redo will lead back to it. */
+/** Show a turn; redo leads back to it. */
 export function select(state, id) {
-  const way = path(state, id);
+  const ancestors = path(state, id);
   const ahead = { ...state.ahead };
-  way.slice(1).forEach((one, index) => (ahead[way[index].id] = one.id));
+  ancestors.slice(1).forEach((one, index) => (ahead[ancestors[index].id] = one.id));
   return { ...state, here: id, ahead };
 }
 
 export function withoutTurn(state, id) {
-  const gone = subtree(state, id);
+  const deleted = subtree(state, id);
   const parent = node(state, id).parent;
-  const turns = Object.fromEntries(Object.entries(state.session.turns).filter(([key]) => !gone.has(key)));
+  const turns = Object.fromEntries(Object.entries(state.session.turns).filter(([key]) => !deleted.has(key)));
   const next = { ...state, session: { ...state.session, turns } };
-  return gone.has(state.here) ? select(next, parent) : next;
+  return deleted.has(state.here) ? select(next, parent) : next;
 }
 
-/** The pointing of a turn changed; with `step`, the former one can be brought back by `withStrokesBack`. */
+/** Change the pointing of a turn; with `step`, `withStrokesBack` can restore the previous one. */
 export function withPointing(state, turn, change, step = true) {
   const before = { ...EMPTY, ...state.pointing[turn] };
   const { past = [] } = state.strokes[turn] ?? {};
@@ -144,7 +144,7 @@ export function withPointing(state, turn, change, step = true) {
   return { ...state, strokes, pointing: replaced(state.pointing, turn, { ...before, ...change }) };
 }
 
-/** The pointing of a turn one step back (`by` -1) or forward again (1). */
+/** Undo (`by` -1) or redo (1) one pointing step of a turn. */
 export function withStrokesBack(state, turn, by) {
   const { past = [], future = [] } = state.strokes[turn] ?? {};
   const next = by < 0 ? past.at(-1) : future.at(-1);
@@ -173,7 +173,7 @@ export function changeReference(state, index, change) {
   return { ...state, draft: { ...state.draft, references } };
 }
 
-/** The body of an edit request, from the draft and the settings; masks and markups are uploaded before. */
+/** Body of an edit request from the draft and settings; masks and markup are already uploaded. */
 export function editBody(state, parent, pointers) {
   const { prompt, references } = state.draft;
   const { size, seed, count, steps, guidance, lock } = state.settings;

@@ -1,4 +1,4 @@
-// The one store: holds the state, tells those who watch. Elements derive from `Part`, which draws when it changes.
+// The store: holds the state and notifies watchers. Elements extend `Part`, which re-renders when it changes.
 import { LitElement } from '../vendor/lit/lit.js';
 import { initial } from './state.js';
 
@@ -6,7 +6,7 @@ export const store = {
   state: initial(),
   watchers: new Set(),
 
-  /** Replace the state by `change(state)` or by the fields of an object. */
+  /** Update the state with `change(state)`, or merge the fields of an object. */
   set(change) {
     const next = typeof change === 'function' ? change(store.state) : { ...store.state, ...change };
     if (next === store.state) return;
@@ -15,7 +15,7 @@ export const store = {
   },
 };
 
-/** An element in the light DOM (labels and ids reach across) that follows the store. */
+/** An element in the light DOM (so that labels and ids work across elements) that follows the store. */
 export class Part extends LitElement {
   #watch = () => this.requestUpdate();
 

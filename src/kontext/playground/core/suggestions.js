@@ -1,7 +1,7 @@
-// Prompts to offer: those that the loaded model is known to do, else those that any FLUX.1 Kontext does.
+// Prompt suggestions: prompts the loaded model is known to handle, else general FLUX.1 Kontext prompts.
 import { language, t } from './text.js';
 
-const USUAL = {
+const DEFAULTS = {
   edit: ['clothes', 'poster', 'views', 'background', 'style', 'add'],
   box: ['box.replace', 'box.remove'],
   generate: ['words.character', 'words.scene', 'words.sticker'],
@@ -15,7 +15,7 @@ const USUAL = {
 export function suggestions(capabilities, use) {
   const model = capabilities?.model;
   if (!model) return []; // still loading
-  if (!model.suggestions) return USUAL[use].map((name) => ({ label: t(`preset.${name}`), prompt: t(`preset.${name}.prompt`) }));
+  if (!model.suggestions) return DEFAULTS[use].map((name) => ({ label: t(`preset.${name}`), prompt: t(`preset.${name}.prompt`) }));
   const known = (wanted) => model.suggestions.filter((one) => one.use === wanted);
   const found = use === 'box' && !known('box').length ? known('edit') : known(use);
   const said = (texts) => texts[language] ?? texts.en;

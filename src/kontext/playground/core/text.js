@@ -1,4 +1,4 @@
-// The words of the page, from `locales/*.json`; the language is the browser's until the person chooses.
+// The page's texts, from `locales/*.json`; the language is the browser's until the user chooses one.
 import { recall } from './memory.js';
 
 export const LANGUAGES = { en: 'English', zh: '中文' };
@@ -13,7 +13,7 @@ export async function loadWords(wanted = recall('language', null)) {
   document.title = t('title');
 }
 
-/** The text of a key, `{name}` filled in; a key ending in `_one` is taken for `n` = 1 where there is one. */
+/** The text of a key with `{name}` filled in; for `n` = 1 the key with the suffix `_one` is used if it exists. */
 export function t(key, values = {}) {
   const text = (values.n === 1 && words[`${key}_one`]) || words[key] || key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
@@ -21,12 +21,12 @@ export function t(key, values = {}) {
 
 export const has = (key) => key in words;
 
-/** A count of milliseconds for people. */
+/** A duration for display. */
 export function duration(seconds) {
   return seconds < 1 ? t('milliseconds', { n: Math.round(seconds * 1000) }) : t('seconds', { n: seconds.toFixed(1) });
 }
 
-/** A time to come, as well as it can be known. */
+/** An estimated remaining time for display. */
 export function roughly(seconds) {
   return seconds < 90 ? t('seconds', { n: Math.round(seconds) }) : t('minutes', { n: Math.round(seconds / 60) });
 }

@@ -1,4 +1,4 @@
-// Light, dark, or as the system says.
+// Color theme: light, dark, or the system's.
 import { keep, recall } from './memory.js';
 
 const THEMES = ['auto', 'light', 'dark'];

@@ -1,6 +1,6 @@
 // The tree of turns: pure functions over plain data. A node is a turn, or a job that will become one (`node.job`).
 
-/** All turns and visible jobs of a session, in the order of their making. */
+/** All turns and visible jobs of a session, in creation order. */
 export function nodes(state) {
   if (!state.session) return [];
   const turns = Object.values(state.session.turns).sort((a, b) => a.number - b.number);
@@ -11,14 +11,14 @@ export function nodes(state) {
   return [...turns, ...jobs.map((job) => ({ ...job, name: '', job }))];
 }
 
-/** Whether a job is on its way, waiting or being made. */
+/** Whether a job is being sent, queued or running. */
 export const isActive = (job) => ['sending', 'queued', 'running'].includes(job.state);
 
 export function node(state, id) {
   return nodes(state).find((one) => one.id === id) ?? null;
 }
 
-/** The finished turn that is shown: the one we are at, or the parent of the job we are at. */
+/** The finished turn that is shown: the selected turn, or the parent of the selected job. */
 export function base(state) {
   const at = node(state, state.here);
   if (!at) return null;
@@ -28,23 +28,23 @@ export function base(state) {
 /** From the first picture to `id`. */
 export function path(state, id) {
   const all = new Map(nodes(state).map((one) => [one.id, one]));
-  const way = [];
-  for (let at = all.get(id); at; at = all.get(at.parent)) way.unshift(at);
-  return way;
+  const path = [];
+  for (let at = all.get(id); at; at = all.get(at.parent)) path.unshift(at);
+  return path;
 }
 
 export function children(state, id) {
   return nodes(state).filter((one) => one.parent === id);
 }
 
-/** The variants of a turn, itself among them: same parent, same prompt. */
+/** The variants of a turn, including itself: same parent, same prompt. */
 export function siblings(state, id) {
   const at = node(state, id);
   return nodes(state).filter((one) => one.parent === at?.parent && one.prompt === at.prompt);
 }
 
-/** The neighbour `by` places to the right among the siblings, going round; null where there is none. */
-export function neighbour(state, by) {
+/** The sibling `by` positions to the right, wrapping around; null if there is none. */
+export function neighbor(state, by) {
   const all = siblings(state, state.here);
   const place = all.findIndex((one) => one.id === state.here);
   return all.length > 1 ? all[(place + by + all.length) % all.length].id : null;
@@ -54,7 +54,7 @@ export function undoTarget(state) {
   return node(state, state.here)?.parent ?? null;
 }
 
-/** Of the turns made from this one, the one visited last. */
+/** Of the turns made from the shown one, the one visited last. */
 export function redoTarget(state) {
   const made = children(state, state.here).filter((one) => !one.job || isActive(one.job));
   const last = made.find((one) => one.id === state.ahead[state.here]);
@@ -70,8 +70,8 @@ export function subtree(state, id) {
 
 /**
  * The tree as rows from top to bottom. Variants (same parent, same prompt) share a row; a conversation without
- * branches stays in one column, each branch moves one to the right. `branch`: it begins a branch, so its parent may
- * be further up; `rails`: the columns of parents whose later branches come below.
+ * branches stays in one column, each branch moves one to the right. `branch`: the row begins a branch, so its parent
+ * may be further up; `rails`: columns of parents whose later branches follow below.
  * @returns {{depth: number, members: object[], branch: boolean, rails: number[]}[]}
  */
 export function rows(state) {

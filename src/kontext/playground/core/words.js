@@ -1,12 +1,12 @@
-// The prompt as text: which pictures it names, templates with a part to fill in, and the history of prompts.
+// Prompt text utilities: referenced pictures, templates with a placeholder, and the prompt history.
 
-/** Numbers of the pictures that a prompt names: "image 2", "picture 2", "图2", "图片 2". */
+/** Numbers of the pictures that a prompt mentions: "image 2", "picture 2", "图2", "图片 2". */
 export function namedPictures(prompt) {
   const found = prompt.matchAll(/(?:\b(?:image|picture|photo|pic)\s*#?\s*|图片?\s*|第\s*)([1-4])(?!\d)/gi);
   return [...new Set([...found].map((match) => Number(match[1])))];
 }
 
-/** Whether the words speak of the box, so that the model must see it: "the thing in the red box", "红框里的东西". */
+/** Whether the prompt mentions the box, so that the model must see it: "the thing in the red box", "红框里的东西". */
 export const namesBox = (prompt) => /\bred (?:box|frame|rectangle)\b|红色?方?框/i.test(prompt);
 
 /** "Make it [blue]" -> the text without brackets and the range to select, or the whole text. */
@@ -18,7 +18,7 @@ export function fillIn(template) {
   return { text, start, end: end - 1 };
 }
 
-/** The history with `prompt` newest, each once, at most `limit`. */
+/** The history with `prompt` first, without duplicates, at most `limit` entries. */
 export function remember(history, prompt, limit = 100) {
   const text = prompt.trim();
   return text ? [text, ...history.filter((one) => one !== text)].slice(0, limit) : history;
@@ -30,18 +30,18 @@ export function fileName(text, fallback = 'picture') {
   return words.slice(0, 48).replace(/-+$/, '') || fallback;
 }
 
-/** A phrase added to a prompt, once. */
+/** Append a phrase to a prompt unless it is already there. */
 export function addPhrase(prompt, phrase) {
   if (prompt.includes(phrase)) return prompt;
   return prompt.trim() ? `${prompt.trimEnd()} ${phrase}` : phrase;
 }
 
-/** Whether words ask for a change of a picture that is there, rather than describe a new one. */
+/** Whether a prompt asks for a change to an existing picture rather than describing a new one. */
 export const looksLikeEdit = (prompt) => EDIT_WORDS.test(prompt.trim());
 const EDIT_WORDS =
   /^(?:please\s+)?(?:make (?:it|him|her|them|the|his|its|their)|change|turn (?:it|him|her|the)|remove|delete|replace|add|put|give (?:him|her|them|it|the)|erase|restyle|recolou?r|dye)\b|^(?:请)?(?:把|将|给|去掉|删除|移除|换成|改成|变成|添加|加上|戴上|摘掉|替换)/i;
 
-/** Warnings of an edit that are worth words: that a picture is a photograph is said of the first one, without figures. */
+/** Warnings of an edit to show: the photograph warning only for the first edit, and without measurements. */
 export function warningsFor(warnings = [], first = true) {
   const isPhotograph = (text) => /looks like a photograph/i.test(text);
   return warnings
@@ -49,7 +49,7 @@ export function warningsFor(warnings = [], first = true) {
     .map((text) => (isPhotograph(text) ? text.replace(/\s*\([^()]*\bdB\)/, '') : text));
 }
 
-/** Parts of a message as sentences: each begins large and ends with a mark. */
+/** Join message parts as sentences: each is capitalized and ends with punctuation. */
 export function sentences(...parts) {
   const closed = (text) => (/[\p{P}]$/u.test(text) ? text : `${text}.`);
   return parts.map((part) => part?.trim()).filter(Boolean).map((part) => closed(part[0].toUpperCase() + part.slice(1))).join(' ');

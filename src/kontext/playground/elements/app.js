@@ -1,4 +1,4 @@
-// The whole page: header, turns, stage and composer; and what concerns the window: keys, drop and paste.
+// The whole page: header, turns, stage and composer; and window events: keys, drop and paste.
 import * as act from '../core/actions.js';
 import { referenceFile } from '../core/references.js';
 import { onKey, onKeyUp } from '../core/keys.js';
@@ -28,7 +28,7 @@ class App extends Part {
     window.addEventListener('drop', (event) => this.#drop(event));
   }
 
-  /** Where a file would go: on the right half of an open session it is a further picture. */
+  /** Drop zone under the pointer: the right half of an open session adds a reference picture. */
   #zone(event) {
     return this.state.session && event.clientX > innerWidth / 2 ? 'reference' : 'picture';
   }

@@ -1,4 +1,4 @@
-// The line under the picture: what is being edited, what the edit did, how far the running one is.
+// The line under the picture: what is being edited, what the edit changed, progress of a running edit.
 import * as act from '../core/actions.js';
 import { setTool } from '../core/drawing.js';
 import { canCopy, copy, download } from '../core/saving.js';
@@ -10,7 +10,7 @@ import { base, isActive, node, siblings } from '../core/tree.js';
 import { icon, title, tool } from './icons.js';
 
 const WORTH_SAYING = 2; // seconds
-const LITTLE = 0.25; // share of a picture: what an edit of one thing touches at most
+const LITTLE = 0.25; // fraction of a picture that an edit of a single object changes at most
 
 class Caption extends Part {
   #running(job) {
@@ -31,7 +31,7 @@ class Caption extends Part {
     </div>`;
   }
 
-  /** An edit that came to nothing: why, and what to do now. */
+  /** A failed edit: why, and what to do now. */
   #ended(job) {
     return html`<div class="caption">
       <div class="now">
@@ -47,7 +47,7 @@ class Caption extends Part {
     </div>`;
   }
 
-  /** The share that changed, and whether the lock kept the rest. */
+  /** The fraction that changed, and whether the lock preserved the rest. */
   #share(turn) {
     const { changed_fraction: share } = turn.facts;
     if (share === undefined || turn.kind !== 'edit') return nothing;
@@ -58,14 +58,14 @@ class Caption extends Part {
       ${much ? html`<button type="button" class="link" @click=${() => this.#limit(turn)}>${t('limit')}</button>` : nothing}`;
   }
 
-  /** The same words once more, in a box on the picture before. */
+  /** Repeat the prompt within a box on the previous picture. */
   #limit(turn) {
     act.goTo(turn.parent);
     restorePrompt(turn.prompt);
     setTool('box');
   }
 
-  /** Which of the variants is shown, with a way to its neighbours. */
+  /** Which variant is shown, with buttons for the previous and next one. */
   #stepper() {
     const all = siblings(this.state, this.state.here);
     if (all.length < 2) return nothing;
@@ -77,7 +77,7 @@ class Caption extends Part {
     </div>`;
   }
 
-  /** What was measured: what changed, the time, the seed, and the size where it is another. */
+  /** Result info: what changed, time, seed, and the size if it differs from the parent's. */
   #facts(turn) {
     const { seconds } = turn.facts;
     const size = turn.size.join(' × ');

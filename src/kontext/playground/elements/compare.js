@@ -1,8 +1,8 @@
-// Any two turns beside each other: divider, side by side, flicker, difference.
+// Compare any two turns: slider, side by side, flicker, difference.
 import * as act from '../core/actions.js';
 import { html, nothing, Part, store } from '../core/store.js';
 import { percent, t } from '../core/text.js';
-import { look } from '../core/look.js';
+import { styleProps } from '../core/style.js';
 import { differencePixels } from './difference.js';
 import { icon, title, tool } from './icons.js';
 import { Pannable } from './pannable.js';
@@ -57,7 +57,7 @@ class Compare extends Part {
 
   #frame(content, aspect) {
     const { scale, x, y } = this.state.view;
-    const style = look({ '--aspect': aspect, transform: `translate(${x}px, ${y}px) scale(${scale})` });
+    const style = styleProps({ '--aspect': aspect, transform: `translate(${x}px, ${y}px) scale(${scale})` });
     return html`<div
       class="well ${scale > 1 ? 'grab' : ''}"
       @pointerdown=${(event) => scale > 1 && event.target.type !== 'range' && this.#hands.down(event)}
@@ -70,7 +70,7 @@ class Compare extends Part {
   }
 
   #image(turn, kind = '', style = {}) {
-    return html`<img class="picture ${kind}" src=${turn.picture} alt=${title(turn)} draggable="false" ${look(style)} />`;
+    return html`<img class="picture ${kind}" src=${turn.picture} alt=${title(turn)} draggable="false" ${styleProps(style)} />`;
   }
 
   #slider(a, b, aspect) {
@@ -81,12 +81,12 @@ class Compare extends Part {
           aria-label=${t('divider')} aria-valuetext=${t('divider.value', { n: 100 - Math.round(this.at) })}
           @input=${(event) => (this.at = Number(event.target.value))}
         />
-        <div class="divider" ${look({ left: `${this.at}%` })}><span>${icon('left')}${icon('right')}</span></div>`,
+        <div class="divider" ${styleProps({ left: `${this.at}%` })}><span>${icon('left')}${icon('right')}</span></div>`,
       aspect,
     );
   }
 
-  /** What is seen left and right. */
+  /** Labels of the left and right picture. */
   #names(a, b) {
     return html`<div class="under">
       <span class="letter">A</span><span class="which">${title(a)}</span><i></i>

@@ -1,4 +1,4 @@
-// Where one talks: the prompt, what goes with it, and suggestions while it is empty.
+// The composer: prompt, references, settings, and suggestions while the prompt is empty.
 import { choose } from '../core/actions.js';
 import { openFile } from '../core/files.js';
 import { recall } from '../core/memory.js';
@@ -15,7 +15,7 @@ import './settings.js';
 import { drawingBar } from './tools.js';
 
 class Composer extends Part {
-  #past = -1; // how far back in the history of prompts; -1: what is being typed
+  #past = -1; // position in the prompt history; -1: the text being typed
   #typed = '';
 
   get field() {
@@ -46,7 +46,7 @@ class Composer extends Part {
     }
   }
 
-  /** Older (1) or newer (-1) prompts; what was being typed comes back at the end. */
+  /** Recall older (1) or newer (-1) prompts; the text being typed comes back at the end. */
   #recall(by, event) {
     const prompts = recall('prompts', []);
     const at = Math.min(this.#past + by, prompts.length - 1);
@@ -65,7 +65,7 @@ class Composer extends Part {
     this.field.setSelectionRange(start, end);
   }
 
-  /** The line above the prompt: suggestions while it is empty, else what the tool or the keys do. */
+  /** The line above the prompt: suggestions while it is empty, else a hint about the tool or keys. */
   #above(running) {
     const { draft, session, pointing, tool, compare, doubt } = this.state;
     const turn = base(this.state);
@@ -83,7 +83,7 @@ class Composer extends Part {
     </div>`;
   }
 
-  /** Words that change something, and no picture is open. */
+  /** The prompt sounds like an edit, but no picture is open. */
   #doubt() {
     return html`<div class="above doubt" role="alert">
       <span>${t('doubt')}</span>
@@ -109,7 +109,7 @@ class Composer extends Part {
     this.opened = opened;
   }
 
-  /** Typing goes to the prompt as soon as a picture opens: not on phones, whose keyboard would cover it. */
+  /** Focus the prompt as soon as a picture opens; not on phones, where the keyboard would cover the picture. */
   #take() {
     if (this.closest('.opening') || !matchMedia('(hover: hover)').matches) return;
     setTimeout(() => {

@@ -1,4 +1,4 @@
-// What all dialogs share: open while `open` is true, closed by Escape, by the cross and by a click beside it.
+// Base of all dialogs: open while `open` is true; closed by Escape, the close button or a click outside.
 import { html, nothing, Part, store } from '../core/store.js';
 import { t } from '../core/text.js';
 import { icon } from './icons.js';

@@ -1,6 +1,6 @@
-// Three small dialogs: the shortcuts, how a turn was made, and the key of the server.
+// Three small dialogs: keyboard shortcuts, turn details, and login.
 import * as act from '../core/actions.js';
-import { repeatOn, reuseOnFirst } from '../core/again.js';
+import { repeatOn, reuseOnFirst } from '../core/replay.js';
 import { referenceTurn } from '../core/references.js';
 import { api } from '../core/api.js';
 import { KEYS, setSingleKeys, singleKeys } from '../core/keys.js';

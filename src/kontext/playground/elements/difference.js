@@ -1,10 +1,10 @@
-// How far two pictures are apart, pixel by pixel.
+// Per-pixel difference of two pictures.
 
-const GAIN = 4; // small differences must be seen
+const GAIN = 4; // makes small differences visible
 
 /**
- * RGBA bytes of two pictures of equal size -> RGBA of their difference (bright = different) and the share of
- * pixels that differ at all.
+ * RGBA bytes of two pictures of equal size -> RGBA of their difference (bright = different) and the fraction
+ * of pixels that differ at all.
  */
 export function differencePixels(a, b) {
   const pixels = new Uint8ClampedArray(a.length);

@@ -1,4 +1,4 @@
-// Everything made so far, from the server: open, search, rename, save, delete; or bring a file back.
+// The gallery of all sessions: open, search, rename, save, delete, or restore a file.
 import * as act from '../core/actions.js';
 import { api, located } from '../core/api.js';
 import { openFile } from '../core/files.js';

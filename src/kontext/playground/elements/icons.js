@@ -1,4 +1,4 @@
-// The icons (strokes on a 24 grid) and the one kind of icon button.
+// The icons (strokes on a 24 grid) and the icon button.
 import { html, nothing } from '../core/store.js';
 import { t } from '../core/text.js';
 
@@ -46,7 +46,7 @@ const PATHS = {
 export const icon = (name) =>
   html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d=${PATHS[name]} /></svg>`;
 
-/** A button with an icon; its name and key show on hover and focus, and `short` beside it where there is room. */
+/** A button with an icon; a tooltip shows its label and key, and `short` is shown next to it if there is room. */
 export function tool({ name, label, short, key, run, pressed, disabled = false, kind = '', tip = 'top' }) {
   const hint = key ? `${label}  ${key.toUpperCase()}` : label;
   return html`<button
@@ -64,5 +64,5 @@ export function tool({ name, label, short, key, run, pressed, disabled = false, 
   </button>`;
 }
 
-/** What a turn is called: its name, its prompt, or that it is the first picture. */
+/** Title of a turn: its name, its prompt, or a label for the first picture. */
 export const title = (turn) => turn.name || turn.prompt || t(turn.kind === 'source' ? 'original' : 'untitled');

@@ -1,4 +1,4 @@
-// Small panels that open from a button: one at a time, closed by Escape and by a click elsewhere.
+// Small panels that open from a button: one at a time, closed by Escape or a click elsewhere.
 
 export class Menu {
   constructor(host) {
@@ -11,7 +11,7 @@ export class Menu {
     return [...this.host.querySelectorAll('details.menu[open]')];
   }
 
-  /** Called after each drawing: opening one panel closes the others. */
+  /** Called after each render: opening one panel closes the others. */
   watch() {
     for (const menu of this.host.querySelectorAll('details.menu')) {
       menu.ontoggle ??= () => menu.open && this.open.forEach((one) => one !== menu && (one.open = false));

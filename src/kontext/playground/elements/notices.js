@@ -1,4 +1,4 @@
-// Errors, warnings and news, in words, each with what to do next.
+// Errors, warnings and messages, each with its next steps.
 import { dismiss } from '../core/notices.js';
 import { html, Part } from '../core/store.js';
 import { t } from '../core/text.js';

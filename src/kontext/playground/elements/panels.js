@@ -1,4 +1,4 @@
-// Two dialogs about requests: what is waiting to be made, and how the shown edit is asked for by a program.
+// Two dialogs about requests: the queue, and the shown edit as code.
 import { goTo } from '../core/actions.js';
 import { serverAddress } from '../core/api.js';
 import { curl, python } from '../core/calls.js';
@@ -61,13 +61,13 @@ class Code extends Dialog {
   }
 
   willUpdate() {
-    if (this.open && !this.asked) this.#ask();
-    this.asked = this.open;
+    if (this.open && !this.wasOpen) this.#loadBody();
+    this.wasOpen = this.open;
     if (!this.open) this.body = null;
   }
 
-  /** What Enter would send; with an empty prompt, what the shown edit was made with. */
-  async #ask() {
+  /** The request that Enter would send; with an empty prompt, the request of the shown edit. */
+  async #loadBody() {
     const { state } = this;
     const turn = base(state);
     if (state.draft.prompt.trim() || turn?.kind !== 'edit') {

@@ -1,4 +1,4 @@
-// Looking closer: zoom by wheel and pinch, pan by dragging; for the stage and the panes of a comparison.
+// Zoom by wheel and pinch, pan by dragging; for the stage and the comparison panes.
 import * as act from '../core/actions.js';
 
 export class Pannable {

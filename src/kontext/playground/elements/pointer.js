@@ -1,4 +1,4 @@
-// The layer over the picture on which one points: a box, a brush, an eraser, a pen; by mouse, finger, pencil or keys.
+// The drawing layer over the picture: box, brush, eraser, pen; by mouse, touch, stylus or keyboard.
 import { point, stroke, strokesBack, widthOf } from '../core/drawing.js';
 import { say } from '../core/notices.js';
 import { boxFrom, draw, EMPTY, nudge } from '../core/pointing.js';
@@ -11,9 +11,9 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 
 class Pointer extends Part {
   #from = null; // where a box began
-  #stroke = null; // the stroke in the making
-  #cursor = null; // where the keyboard paints, or the mouse is
-  #fresh = false; // nothing of the box in the making is drawn yet
+  #stroke = null; // the stroke being drawn
+  #cursor = null; // keyboard or mouse position
+  #fresh = false; // the box being drawn has no pixels yet
 
   connectedCallback() {
     super.connectedCallback();
@@ -34,12 +34,12 @@ class Pointer extends Part {
     return this.state.pointing[this.turn.id] ?? EMPTY;
   }
 
-  /** Width of the stroke of the tool in hand, in pixels of the picture. */
+  /** Stroke width of the active tool, in picture pixels. */
   get brush() {
     return Math.max(1, Math.round(Math.min(...this.turn.size) * widthOf(this.state, this.state.tool)));
   }
 
-  /** A pointer event in pixels of the picture. */
+  /** Position of a pointer event in picture pixels. */
   #place(event) {
     const box = this.getBoundingClientRect();
     const [width, height] = this.turn.size;
@@ -90,7 +90,7 @@ class Pointer extends Part {
     stroke(this.#stroke, false);
   }
 
-  /** Arrows move the box (with Shift: resize) or the cursor; Space paints; Backspace takes back what was done last. */
+  /** Arrows move the box (with Shift: resize) or the cursor; Space paints; Backspace undoes the last step. */
   #key(event) {
     const { tool } = this.state;
     const [width, height] = this.turn.size;
@@ -118,7 +118,7 @@ class Pointer extends Part {
   }
 
   updated() {
-    if (!this.turn) return; // the session was left a moment ago
+    if (!this.turn) return; // the session was just closed
     const canvas = this.querySelector('canvas');
     const scale = (this.clientWidth * (window.devicePixelRatio || 1) * Math.min(this.state.view.scale, 3)) / this.turn.size[0];
     const [width, height] = this.turn.size.map((side) => Math.max(1, Math.round(side * scale)));

@@ -22,7 +22,7 @@ class References extends Part {
     window.dispatchEvent(new DragEvent('dragleave'));
   }
 
-  /** A role writes its phrase into the prompt, so that the sentence says what the picture is for. */
+  /** Set a role; its phrase is added to the prompt, so that the prompt says what the picture is for. */
   #role(index, role) {
     store.set((state) => {
       const next = changeReference(state, index, { role: role || null });

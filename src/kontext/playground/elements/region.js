@@ -1,12 +1,12 @@
-// Where an edit acted: everything else veiled, the border of the region as a bright line.
+// The region that an edit changed: the rest is dimmed, the border is a bright line.
 
-const VEIL = 150; // alpha over what kept its original pixels
-const FINEST = 1024; // small pictures get a finer veil, so that its line is smooth
+const VEIL = 150; // alpha over unchanged pixels
+const FINEST = 1024; // small pictures get a finer overlay, so that its line is smooth
 
-/** Grey levels of a region's picture -> RGBA of the veil; pure, for tests. */
-export function veilPixels(grey, width, height) {
+/** Gray levels of a region picture -> RGBA of the overlay; pure, for tests. */
+export function veilPixels(gray, width, height) {
   const pixels = new Uint8ClampedArray(width * height * 4);
-  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && grey[(y * width + x) * 4] > 127;
+  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && gray[(y * width + x) * 4] > 127;
   const line = Math.max(1, Math.round(Math.min(width, height) / 280));
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
@@ -19,7 +19,7 @@ export function veilPixels(grey, width, height) {
   return pixels;
 }
 
-/** Draw the veil of a region's picture on a canvas; `drawn` in its data says when it is there. */
+/** Draw the overlay of a region picture on a canvas; sets `data-drawn` when finished. */
 export async function veil(canvas, address) {
   canvas.dataset.of = address;
   const image = new Image();

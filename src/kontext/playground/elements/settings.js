@@ -1,10 +1,10 @@
-// The row under the prompt: size, seed, how many, lock, and the finer things; each says what it is set to.
+// The row under the prompt: size, seed, count, lock and advanced settings; each shows its value.
 import * as act from '../core/actions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { ASPECTS, outputSize, parse, usedPart } from '../core/sizes.js';
 import { t } from '../core/text.js';
 import { base } from '../core/tree.js';
-import { look } from '../core/look.js';
+import { styleProps } from '../core/style.js';
 import { icon } from './icons.js';
 import { Menu } from './menu.js';
 
@@ -25,19 +25,19 @@ class Settings extends Part {
     const aspects = original ? ASPECTS : ASPECTS.slice(1);
     const chosen = !original && size === 'match' ? '1:1' : size;
     return html`<details class="menu">
-      <summary class="setting"><span class="ratio" ${look({ '--aspect': out[0] / out[1] || 1 })}></span>${out.join(' × ')}</summary>
+      <summary class="setting"><span class="ratio" ${styleProps({ '--aspect': out[0] / out[1] || 1 })}></span>${out.join(' × ')}</summary>
       <div class="panel sizes">
         ${turn?.thumbnail
-          ? html`<div class="crop" ${look({ '--aspect': original[0] / original[1] })}>
+          ? html`<div class="crop" ${styleProps({ '--aspect': original[0] / original[1] })}>
               <img src=${turn.thumbnail} alt="" />
-              <div class="used" ${look({ left: x, top: y, width: w, height: h })}></div>
+              <div class="used" ${styleProps({ left: x, top: y, width: w, height: h })}></div>
             </div>`
           : nothing}
         <fieldset class="aspects">
           <legend>${t('size')}</legend>
           ${aspects.map((one) => html`<label class="aspect"><input type="radio" name="aspect" value=${one} .checked=${one === chosen}
               @change=${() => act.setSettings({ size: one })} />
-            <span class="ratio" ${look({ '--aspect': (([a, b]) => a / b)(outputSize(one, original, this.native) ?? [1, 1]) })}></span>
+            <span class="ratio" ${styleProps({ '--aspect': (([a, b]) => a / b)(outputSize(one, original, this.native) ?? [1, 1]) })}></span>
             <span>${one === 'match' ? t('size.match') : one}</span></label>`)}
         </fieldset>
         <label class="field">${t('size.own')}<input type="text" inputmode="text" placeholder="640x480" .value=${/x/.test(size) ? size : ''}

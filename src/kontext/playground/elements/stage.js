@@ -1,18 +1,18 @@
-// The picture, large: what is there, how the next one comes into being, where it changed; zoom and pan.
+// The large picture: the shown turn, progress of the next one, the changed region; zoom and pan.
 import * as act from '../core/actions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { t } from '../core/text.js';
 import { isEmpty } from '../core/pointing.js';
 import { outputSize } from '../core/sizes.js';
 import { base, isActive, node } from '../core/tree.js';
-import { look } from '../core/look.js';
+import { styleProps } from '../core/style.js';
 import './compare.js';
 import { Pannable } from './pannable.js';
 import './pointer.js';
 import { veil } from './region.js';
 import { icon, title } from './icons.js';
 
-const HOLD_MILLISECONDS = 220; // a press this long shows the picture before
+const HOLD_MILLISECONDS = 220; // a press this long shows the previous picture
 
 class Stage extends Part {
   static properties = { shown: { state: true }, news: { state: true } };
@@ -28,7 +28,7 @@ class Stage extends Part {
     if (well && !this.state.compare) this.#hands.wheel(event, well.getBoundingClientRect());
   }
 
-  /** The old picture stays until the new one is decoded, so that nothing flashes. */
+  /** The old picture stays until the new one is decoded, which avoids flicker. */
   willUpdate() {
     const turn = base(this.state);
     const job = node(this.state, this.state.here)?.job;
@@ -88,7 +88,7 @@ class Stage extends Part {
     const pointable = shown && turnHere?.id === shown.id && !job && (state.tool !== 'move' || !isEmpty(pointing));
     return html`<div
       class="frame ${job ? 'working' : ''} ${scale > 3 ? 'pixels' : ''}"
-      ${look({ '--aspect': turn.size[0] / turn.size[1], transform: `translate(${x}px, ${y}px) scale(${scale})` })}
+      ${styleProps({ '--aspect': turn.size[0] / turn.size[1], transform: `translate(${x}px, ${y}px) scale(${scale})` })}
     >
       ${shown
         ? html`<img class="picture" src=${(before || shown).picture} alt=${title(before || shown)} draggable="false" />`
@@ -106,7 +106,7 @@ class Stage extends Part {
     </div>`;
   }
 
-  /** The size of a picture that is still to be made from words. */
+  /** Expected size of a picture that is being generated from text. */
   #promised(job) {
     const native = this.state.capabilities?.model?.native_sizes ?? [[1, 1]];
     return outputSize(job?.size ?? this.state.settings.size, null, native) ?? [1, 1];

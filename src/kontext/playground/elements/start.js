@@ -1,4 +1,4 @@
-// The first page: one sentence, one place to begin, and pictures to try.
+// The start page: headline, upload button, prompt, and example pictures.
 import * as act from '../core/actions.js';
 import { openFile } from '../core/files.js';
 import { openExample, suggested } from '../core/sessions.js';

@@ -1,4 +1,4 @@
-// The tools beside the picture: walk, point, look closer; and what the tool in hand can be set to.
+// The toolbar next to the picture: undo, drawing tools, zoom; and the options of the active tool.
 import * as act from '../core/actions.js';
 import { canStep, clearDrawing, crop, setTool, setWidth, strokesBack, widthOf } from '../core/drawing.js';
 import { isEmpty, WIDTHS } from '../core/pointing.js';
@@ -34,7 +34,7 @@ class Tools extends Part {
   }
 }
 
-/** The line above the prompt while something is drawn: size of the brush, steps back, clear, crop. */
+/** The line above the prompt while drawing: brush size, undo, clear, crop. */
 export function drawingBar(state) {
   const turn = base(state);
   const pointing = turn && state.pointing[turn.id];

@@ -1,10 +1,10 @@
-// The conversation: the tree of turns with thumbnails, branches to the right, variants in a row.
+// The conversation: the tree of turns with thumbnails, branches to the right, variants in one row.
 import { goTo } from '../core/actions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { t } from '../core/text.js';
 import { path, rows } from '../core/tree.js';
 import { repeat } from '../vendor/lit/lit.js';
-import { look } from '../core/look.js';
+import { styleProps } from '../core/style.js';
 import { icon, title } from './icons.js';
 
 const DEEPEST = 4; // columns; deeper branches stay there
@@ -12,12 +12,12 @@ const DEEPEST = 4; // columns; deeper branches stay there
 class Turns extends Part {
   updated() {
     const { here } = this.state;
-    if (this.seen === here) return;
-    this.seen = here;
+    if (this.scrolledTo === here) return;
+    this.scrolledTo = here;
     this.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
   }
 
-  /** Arrow keys walk over all turns, Home and End to the ends. */
+  /** Arrow keys move through all turns, Home and End jump to the ends. */
   #walk(event) {
     const all = [...this.querySelectorAll('[role=treeitem]')];
     const at = all.indexOf(event.target.closest('[role=treeitem]'));
@@ -40,7 +40,7 @@ class Turns extends Part {
     </span>`;
   }
 
-  #item(turn, depth, way, group) {
+  #item(turn, depth, ancestors, group) {
     const here = turn.id === this.state.here;
     const alone = group.length === 1;
     const name = turn.job ? `${t(`state.${turn.job.state}`)}: ${title(turn)}` : title(turn);
@@ -48,7 +48,7 @@ class Turns extends Part {
     return html`<button
       type="button"
       role="treeitem"
-      class="turn ${way.has(turn.id) ? 'on-way' : ''}"
+      class="turn ${ancestors.has(turn.id) ? 'on-way' : ''}"
       aria-label=${label}
       aria-level=${depth + 1}
       aria-selected=${String(here)}
@@ -64,7 +64,7 @@ class Turns extends Part {
 
   render() {
     const { session, here } = this.state;
-    const way = new Set(path(this.state, here).map((turn) => turn.id));
+    const ancestors = new Set(path(this.state, here).map((turn) => turn.id));
     const list = rows(this.state);
     return html`<nav class="turns" aria-label=${t('turns')}>
       <div role="tree" aria-label=${t('turns')} @keydown=${this.#walk}>
@@ -72,13 +72,13 @@ class Turns extends Part {
           session ? list : [],
           (row) => row.members[0].id,
           ({ depth, members, branch, rails }) => html`<div
-            class="row ${members.some((one) => way.has(one.id)) ? 'on-way' : ''} ${members.length > 1 ? 'many' : ''} ${branch ? 'branch' : ''}"
+            class="row ${members.some((one) => ancestors.has(one.id)) ? 'on-way' : ''} ${members.length > 1 ? 'many' : ''} ${branch ? 'branch' : ''}"
             role="none"
-            ${look({ '--depth': Math.min(depth, DEEPEST) })}
+            ${styleProps({ '--depth': Math.min(depth, DEEPEST) })}
           >
-            ${rails.map((at) => html`<i class="rail" ${look({ '--at': Math.min(at, DEEPEST - 1) })}></i>`)}
+            ${rails.map((at) => html`<i class="rail" ${styleProps({ '--at': Math.min(at, DEEPEST - 1) })}></i>`)}
             ${members.length > 1 ? html`<span class="words" dir="auto" aria-hidden="true">${title(members[0])}</span>` : nothing}
-            ${members.map((turn) => this.#item(turn, depth, way, members))}
+            ${members.map((turn) => this.#item(turn, depth, ancestors, members))}
           </div>`,
         )}
       </div>

@@ -1,1 +1,1 @@
-"""The dialects of the service, one file each."""
+"""The routes of the service, one module per API dialect."""

@@ -1,4 +1,4 @@
-"""What this server is and can do: capabilities, examples, login, health."""
+"""Capabilities, examples, login and health of the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kontext.engine.requests import MAX_CONTEXTS, MAX_STEPS
 from kontext.errors import NotFound
 from kontext.server.access import COOKIE, Reader, Watcher, service_of
 from kontext.server.answers import FAILURES
-from kontext.server.errors import NoKey
+from kontext.server.errors import Unauthorized
 from kontext.server.metrics import metrics_text
 from kontext.server.routes.common import Body, Text, with_example
 from kontext.server.routes.edits import MAX_VARIANTS
@@ -33,23 +33,23 @@ class Login(Body):
 
 @router.get("/api/capabilities", tags=["own"], responses={})
 async def capabilities(request: Request) -> dict[str, Any]:
-    """The loaded model, the limits and what is switched on. Needs no key."""
+    """The loaded model, the limits and the enabled features. Needs no key."""
     service = service_of(request)
-    settings, card = service.settings, service.card
-    model = card and {
-        "name": card.name,
-        "description": card.description,
-        "fingerprint": card.fingerprint,
-        "native_sizes": [list(size) for size in card.sizes],
-        "steps": card.steps,
-        "guidance": card.guidance,
-        "warnings": list(card.warnings),
-        "suggestions": card.skills["suggestions"] if card.skills else None,
+    settings, model_info = service.settings, service.model_info
+    model = model_info and {
+        "name": model_info.name,
+        "description": model_info.description,
+        "fingerprint": model_info.fingerprint,
+        "native_sizes": [list(size) for size in model_info.sizes],
+        "steps": model_info.steps,
+        "guidance": model_info.guidance,
+        "warnings": list(model_info.warnings),
+        "suggestions": model_info.skills["suggestions"] if model_info.skills else None,
     }
     return {
         "version": __version__,
         "ready": service.ready,
-        "trouble": service.told_trouble,
+        "trouble": service.public_load_error,
         "model": model,
         "limits": {
             "body_bytes": settings.body_bytes,
@@ -60,7 +60,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "references": MAX_CONTEXTS - 1,
             "variants": MAX_VARIANTS,
             "prompt_characters": 10_000,
-            "prompt_tokens": card.prompt_tokens if card else None,
+            "prompt_tokens": model_info.prompt_tokens if model_info else None,
             "steps": [1, MAX_STEPS],
             "guidance": list(GUIDANCE),
             "active_jobs": settings.active_jobs,
@@ -77,14 +77,15 @@ async def capabilities(request: Request) -> dict[str, Any]:
 
 @router.post("/api/login", tags=["own"], status_code=204)
 async def login(request: Request, body: Login, response: Response) -> None:
-    """Exchange a key for a cookie that scripts cannot read, so that pictures and events of a page carry it.
-    It is good for a week, and no longer than the key.
+    """Exchange a key for an HttpOnly cookie, which a page sends with picture and event requests.
+
+    The cookie is valid for a week, but not longer than the key.
     """
     settings, state = service_of(request).settings, request.app.state
     if settings.keys_needed:
         key = await asyncio.to_thread(state.keys.look_up, body.key)
         if key is None:
-            raise NoKey("this key is not known, has expired or was revoked; ask the operator for one")
+            raise Unauthorized("this key is unknown, expired or revoked; ask the operator for a new one")
         token, seconds = state.logins.token(key)
         secure = (settings.public_url or str(request.url)).startswith("https:")
         response.set_cookie(
@@ -100,14 +101,14 @@ async def login(request: Request, body: Login, response: Response) -> None:
 
 @router.post("/api/logout", tags=["own"], status_code=204)
 async def logout(request: Request, response: Response) -> None:
-    """Forget the cookie."""
+    """Delete the login cookie."""
     path = f"{service_of(request).settings.base_path}/"
     response.delete_cookie(COOKIE, path=path, httponly=True, samesite="strict")
 
 
 @lru_cache
 def example_table() -> dict[str, dict[str, Any]]:
-    """`examples/examples.json` of the package by name; empty when there is none."""
+    """`examples/examples.json` of the package by name; empty if it does not exist."""
     table = files("kontext") / "examples" / "examples.json"
     if not table.is_file():
         return {}
@@ -118,24 +119,24 @@ def example_bytes(name: str) -> bytes:
     """The picture of an example. Raises NotFound."""
     example = example_table().get(name)
     if example is None:
-        raise NotFound(f"no example {name[:40]!r}; there are {', '.join(example_table()) or 'none'}")
+        raise NotFound(f"no example {name[:40]!r}; available: {', '.join(example_table()) or 'none'}")
     return (files("kontext") / "examples" / example["file"]).read_bytes()
 
 
 @router.get("/api/examples", tags=["own"])
 async def examples(key: Reader, request: Request) -> dict[str, list[dict[str, Any]]]:
-    """Pictures to begin with, and prompts for them that the loaded model is known to do, where that is known.
+    """Example pictures with prompts that the loaded model is known to handle.
 
-    The prompts are empty while the model loads.
+    The prompts are empty while the model is loading.
     """
     service, table = service_of(request), example_table()
-    card, base = service.card, f"{service.settings.base_path}/api/examples"
-    prompts = {name: list(one["prompts"]) if card else [] for name, one in table.items()}
-    if card and card.skills:
-        prompts = {one["picture"]: list(one["prompt"].values()) for one in card.skills["examples"]}
+    model_info, base = service.model_info, f"{service.settings.base_path}/api/examples"
+    prompts = {name: list(one["prompts"]) if model_info else [] for name, one in table.items()}
+    if model_info and model_info.skills:
+        prompts = {one["picture"]: list(one["prompt"].values()) for one in model_info.skills["examples"]}
     shown = [
-        {"name": name, "title": table[name]["title"], "prompts": said, "picture": f"{base}/{name}"}
-        for name, said in prompts.items()
+        {"name": name, "title": table[name]["title"], "prompts": texts, "picture": f"{base}/{name}"}
+        for name, texts in prompts.items()
         if name in table
     ]
     return {"examples": shown}
@@ -151,23 +152,23 @@ async def example(key: Reader, name: str) -> Response:
 
 @router.get("/healthz", tags=["operation"], responses={}, response_class=PlainTextResponse)
 async def healthz() -> str:
-    """The process lives."""
+    """Liveness: the process is running."""
     return "ok\n"
 
 
 @router.get("/readyz", tags=["operation"], responses={503: {"description": "Loading, stopping or broken"}})
 async def readyz(request: Request) -> JSONResponse:
-    """Work can be taken and done."""
+    """Readiness: jobs can be accepted and run."""
     service = service_of(request)
-    trouble = service.told_trouble
-    if service.ready and service.storage_trouble is None:
+    trouble = service.public_load_error
+    if service.ready and service.storage_error is None:
         state = "ready"
     elif service.stopping:
         state = "stopping"
-    elif service.trouble:
+    elif service.load_error:
         state = "broken"
-    elif service.storage_trouble:
-        state, trouble = "storage", service.storage_trouble
+    elif service.storage_error:
+        state, trouble = "storage", service.storage_error
     else:
         state = "loading"
     return JSONResponse({"state": state, "trouble": trouble}, 200 if state == "ready" else 503)
@@ -175,5 +176,5 @@ async def readyz(request: Request) -> JSONResponse:
 
 @router.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
 async def metrics(key: Watcher, request: Request) -> str:
-    """Figures for Prometheus."""
-    return await metrics_text(request.app.state.figures, service_of(request))
+    """Metrics in the Prometheus text format."""
+    return await metrics_text(request.app.state.metrics, service_of(request))

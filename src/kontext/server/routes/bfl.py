@@ -1,9 +1,7 @@
-"""The BFL dialect: submit, poll, take the sample from a signed URL; ComfyUI's proxy paths are the same
-routes.
+"""The BFL dialect: submit, poll, download the sample from a signed URL; also under ComfyUI's proxy paths.
 
-Fields, defaults and answers follow BFL's published OpenAPI document. Where it is silent: unknown tasks are
-404 with the body of get_result, unknown fields are ignored, `steps` and `guidance` are taken (ComfyUI sends
-them).
+Fields, defaults and responses follow BFL's published OpenAPI document. Beyond it: unknown tasks are 404 with
+the body of get_result, unknown fields are ignored, `steps` and `guidance` are accepted (ComfyUI sends them).
 """
 
 from __future__ import annotations
@@ -21,10 +19,10 @@ from kontext.errors import BadRequest, NotFound
 from kontext.server import fetching
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
-from kontext.server.errors import Refused
+from kontext.server.errors import ModerationBlocked
 from kontext.server.keys import Key
 from kontext.server.outputs import TYPES, check_sample
-from kontext.server.routes.common import ID, spoken, storable
+from kontext.server.routes.common import ID, db_safe_text, non_blank
 from kontext.server.routes.pictures import inputs_of
 from kontext.server.service import shape_of
 from kontext.server.views import task_view
@@ -32,7 +30,7 @@ from kontext.server.views import task_view
 router = APIRouter(tags=["BFL"], responses=FAILURES)
 
 Format = Literal["jpeg", "png", "webp"]
-ASPECT = 21 / 9  # widest, and the other way round
+ASPECT = 21 / 9  # widest; its inverse is the narrowest
 CREDIT_PIXELS = 1e6
 
 
@@ -40,13 +38,13 @@ def aspect(text: str | None) -> str | None:
     if text is None:
         return None
     if text == "match_input_image":
-        raise ValueError("leave aspect_ratio away to keep that of the input image")
+        raise ValueError("omit aspect_ratio to keep that of the input image")
     width, colon, height = text.partition(":")
     if (
         not (colon and width.isascii() and width.isdigit() and height.isascii() and height.isdigit())
         or len(text) > 11
     ):
-        raise ValueError("aspect_ratio is written W:H, such as 16:9")
+        raise ValueError("aspect_ratio must be W:H, such as 16:9")
     if not (int(width) and int(height) and 1 / ASPECT - 1e-9 <= int(width) / int(height) <= ASPECT + 1e-9):
         raise ValueError("aspect_ratio must be between 21:9 and 9:21")
     return f"{int(width)}:{int(height)}"
@@ -55,7 +53,7 @@ def aspect(text: str | None) -> str | None:
 Url = Annotated[
     str,
     Field(min_length=1, max_length=2083, json_schema_extra={"format": "uri"}),
-    AfterValidator(storable),
+    AfterValidator(db_safe_text),
 ]
 
 
@@ -68,7 +66,7 @@ class KontextInputs(BaseModel):
             "examples": [{"prompt": "Make the hair blue", "input_image": "iVBORw0KGgo...", "seed": 42}]
         },
     )
-    prompt: Annotated[str, Field(max_length=10_000), AfterValidator(spoken)]
+    prompt: Annotated[str, Field(max_length=10_000), AfterValidator(non_blank)]
     input_image: str | None = None
     input_image_2: str | None = None
     input_image_3: str | None = None
@@ -78,7 +76,7 @@ class KontextInputs(BaseModel):
     output_format: Format | None = "png"
     webhook_url: Url | None = None
     webhook_secret: Annotated[
-        str | None, Field(max_length=1000), AfterValidator(lambda text: text and storable(text))
+        str | None, Field(max_length=1000), AfterValidator(lambda text: text and db_safe_text(text))
     ] = None
     prompt_upsampling: bool = False
     safety_tolerance: int = Field(2, ge=0, le=6)
@@ -87,7 +85,7 @@ class KontextInputs(BaseModel):
 
 
 class Submitted(BaseModel):
-    """AsyncResponse and AsyncWebhookResponse in one, since clients read either."""
+    """AsyncResponse and AsyncWebhookResponse in one; clients read either."""
 
     id: str
     polling_url: str
@@ -108,15 +106,15 @@ class TaskResult(BaseModel):
 
 
 def origin_of(request: Request) -> str:
-    """Scheme and host under which the client reached us, so that the URLs it gets work for it."""
+    """Scheme and host by which the client reached the server, for URLs in responses."""
     return service_of(request).settings.public_base or str(request.base_url).rstrip("/")
 
 
 async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
-    """An edit, or without input_image a generation. Poll `polling_url` for the result."""
+    """Submit an edit, or without input_image a generation. Poll `polling_url` for the result."""
     service, inputs = service_of(request), inputs_of(request)
     if body.prompt_upsampling:
-        raise BadRequest("prompt_upsampling is not offered here; write the prompt out and leave it false")
+        raise BadRequest("prompt_upsampling is not supported; send the full prompt and set it to false")
     if body.webhook_url:
         settings = service.settings
         fetching.check_url(body.webhook_url, settings.private_addresses, settings.webhook_hosts)
@@ -130,7 +128,7 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
                 if text
                 else None
             )
-    except Refused as error:
+    except ModerationBlocked as error:
         reason = str(error)
     picture = kept[0] if kept else None
     references = [one for one in kept[1:] if one]
@@ -155,13 +153,13 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
         "origin": origin_of(request),
         "safety_tolerance": body.safety_tolerance,
     }
-    wish = {
+    payload = {
         "edit": edit,
         "pictures": {role: names for role, names in pictures.items() if names},
         "output": output,
     }
     jobs = await service.submit(
-        [wish],
+        [payload],
         owner=key.id,
         origin="bfl",
         kind="edit" if picture else "generate",
@@ -202,13 +200,13 @@ async def kontext_dev(key: Maker, request: Request, body: KontextInputs) -> Subm
 
 @router.post("/proxy/bfl/flux-kontext-{size}/generate")
 async def comfy(key: Maker, request: Request, size: Literal["pro", "max"], body: KontextInputs) -> Submitted:
-    """Where ComfyUI's API nodes look for BFL."""
+    """The path at which ComfyUI's API nodes expect BFL."""
     return await submit(request, key, body)
 
 
 @router.get("/v1/get_result", response_model=TaskResult)
 async def get_result(request: Request, id: str) -> Any:
-    """The state of a task. The id is the key: whoever has it may look."""
+    """The state of a task. The unguessable id is the only credential."""
     service = service_of(request)
     try:
         if not ID.fullmatch(id):
@@ -217,7 +215,7 @@ async def get_result(request: Request, id: str) -> Any:
         if job.origin != "bfl":
             raise NotFound("no such task")
     except NotFound:
-        words = "no such task; it has expired, or it never was"
+        words = "no such task; it is unknown or expired"
         unknown = {
             "id": id.encode("utf-8", "replace").decode()[:64],
             "status": "Task not found",
@@ -225,12 +223,12 @@ async def get_result(request: Request, id: str) -> Any:
         }
         return JSONResponse({**unknown, "detail": words, "message": words, "code": "not_found"}, 404)
     sample = service.sample_url(job, origin_of(request)) if job.state == "done" else ""
-    return JSONResponse(task_view(job, sample, service.hub.steps.get(job.id)))
+    return JSONResponse(task_view(job, sample, service.event_bus.steps.get(job.id)))
 
 
 @router.get("/v1/samples/{name}", response_class=Response)
 def sample(request: Request, name: str, expires: int = 0, signature: str = "") -> Response:
-    """A finished picture, by a URL that get_result gave and that is good for some minutes."""
+    """A finished picture, by the signed URL from get_result, which is valid for some minutes."""
     service = service_of(request)
     job_id, _, ending = name.partition(".")
     words = check_sample(service.secret, job_id, expires, signature)
@@ -248,6 +246,6 @@ def sample(request: Request, name: str, expires: int = 0, signature: str = "") -
 
 @router.get("/v1/credits")
 async def credits(key: Reader, request: Request) -> dict[str, float]:
-    """What is left; a very large number where credits are not counted."""
+    """Remaining credits; a very large number if they are not limited."""
     left = await asyncio.to_thread(request.app.state.keys.credits, key)
     return {"credits": 1e9 if left is None else left}

@@ -1,4 +1,4 @@
-"""What the own routes share: checked texts, sessions of a caller, jobs as they are shown."""
+"""Shared by the native routes: validated text types, session and job lookup, job views."""
 
 from __future__ import annotations
 
@@ -20,67 +20,73 @@ from kontext.session import Session
 ID = re.compile(r"[0-9a-f]{1,64}")
 
 
-def storable(text: str) -> str:
-    """Refuses what PostgreSQL cannot hold."""
+def db_safe_text(text: str) -> str:
+    """Reject NUL characters, which PostgreSQL cannot store. Raises ValueError."""
     if "\x00" in text:
-        raise ValueError("the text contains letters that cannot be kept (code 0)")
+        raise ValueError("the text must not contain NUL characters")
     return text
 
 
-def spoken(text: str) -> str:
+def non_blank(text: str) -> str:
+    """Validate a prompt. Raises ValueError."""
     try:
         return check_prompt(text)
     except BadRequest as error:
         raise ValueError(str(error)) from None
 
 
-Text = Annotated[str, AfterValidator(storable)]
-Name = Annotated[str, Field(max_length=200), AfterValidator(storable)]
-Prompt = Annotated[str, Field(max_length=10_000, json_schema_extra={"minLength": 1}), AfterValidator(spoken)]
+Text = Annotated[str, AfterValidator(db_safe_text)]
+Name = Annotated[str, Field(max_length=200), AfterValidator(db_safe_text)]
+Prompt = Annotated[
+    str, Field(max_length=10_000, json_schema_extra={"minLength": 1}), AfterValidator(non_blank)
+]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Body(BaseModel):
-    """A JSON body of the own routes: unknown fields are refused."""
+    """A JSON body of the native routes; unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 def with_example(**fields: Any) -> ConfigDict:
-    """The model_config of a body that is shown with an example."""
+    """The model_config of a body with an example in the OpenAPI document."""
     return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
 
 
 def open_session(service: Service, key: Key, session_id: str) -> Session:
-    """A session of the caller; another key's is not found."""
+    """A session of the caller. Raises NotFound, also for sessions of other keys."""
     if ID.fullmatch(session_id):
         session = service.store.open(session_id)
         if session.owner == key.id:
             return session
-    raise NotFound("no such session; it was deleted, or the address is wrong")
+    raise NotFound("no such session; it was deleted or the address is wrong")
 
 
 def find_job(service: Service, key: Key, job_id: str) -> Job:
-    """A job of the caller; another key's is not found."""
+    """A job of the caller. Raises NotFound, also for jobs of other keys."""
     if not ID.fullmatch(job_id):
         raise NotFound("no such job")
     return service.queue.get(job_id, key.id)
 
 
 def shown(service: Service, jobs: Iterable[Job]) -> list[JobView]:
-    """Jobs with their places in the queue and their steps."""
-    last = len(service.places) + 1  # of one that was just submitted
-    return [job_view(job, service.places.get(job.id, last), service.hub.steps.get(job.id)) for job in jobs]
+    """Views of jobs with their queue positions and steps."""
+    last = len(service.queue_positions) + 1  # for a job that was just submitted
+    return [
+        job_view(job, service.queue_positions.get(job.id, last), service.event_bus.steps.get(job.id))
+        for job in jobs
+    ]
 
 
 def check_size(service: Service, size: str | None, picture: tuple[int, int] | None) -> None:
-    """Refuse now a size (None: the usual one) that the editor would refuse later. Raises BadRequest."""
-    if service.card is None:
-        return  # the model still loads
+    """Check a size (None: default) before the job runs. Raises BadRequest."""
+    if service.model_info is None:
+        return  # the model is still loading
     if picture is None:
-        plan_generate(size, service.card.sizes)
+        plan_generate(size, service.model_info.sizes)
     else:
-        plan_edit(picture, size or "match", service.card.sizes)
+        plan_edit(picture, size or "match", service.model_info.sizes)
 
 
 def whole(service: Service, session: Session) -> SessionView:
@@ -89,5 +95,7 @@ def whole(service: Service, session: Session) -> SessionView:
 
 
 def changed(service: Service, session: Session) -> None:
-    """Tell other tabs (on the event loop)."""
-    service.hub.tell(f"session:{session.id}", "changed", session=session.id, revision=session.revision)
+    """Notify other clients of a change; call it on the event loop."""
+    service.event_bus.publish(
+        f"session:{session.id}", "changed", session=session.id, revision=session.revision
+    )

@@ -1,4 +1,4 @@
-"""Edits and their jobs: ask for turns, look, cancel, try again."""
+"""Edits and their jobs: submit, inspect, cancel, retry."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Seed = Annotated[int | None, Field(ge=0, le=MAX_SEED - MAX_VARIANTS)]
 
 
 class Edit(Body):
-    """What to change, in which picture, and how."""
+    """An edit request: prompt, parent turn and settings."""
 
     prompt: Prompt
     parent: Text | None = None
@@ -72,58 +72,62 @@ class Jobs(TypedDict):
 
 @router.post("/sessions/{session}/edits", status_code=202)
 async def edit(key: Maker, request: Request, session: str, body: Edit) -> Jobs:
-    """New turns under a turn (default: the head); in an empty session, its first picture."""
+    """Create turns under a turn (default: the head); in an empty session, generate its first picture."""
     service = service_of(request)
 
     def prepare() -> tuple[Session, Turn | None, dict[str, Any], str]:
         found = open_session(service, key, session)
         parent = found.tree.find(body.parent) if body.parent else found.tree.current
-        wish, shape = _wish(service, key, body, parent)
-        return found, parent, wish, shape
+        payload, shape = _edit_payload(service, key, body, parent)
+        return found, parent, payload, shape
 
-    found, parent, wish, shape = await asyncio.to_thread(prepare)
-    return await _submit(service, key, found, parent, wish, shape, body.count, body.seed)
+    found, parent, payload, shape = await asyncio.to_thread(prepare)
+    return await _submit(service, key, found, parent, payload, shape, body.count, body.seed)
 
 
 @router.post("/sessions/{session}/turns/{turn}/variants", status_code=202)
 async def variants(key: Maker, request: Request, session: str, turn: str, body: Variants) -> Jobs:
-    """Siblings of an edit: the same parent, prompt and settings, other seeds."""
+    """Create variants of an edit: same parent, prompt and settings, other seeds."""
     service = service_of(request)
 
     def prepare() -> tuple[Session, Turn, dict[str, Any], str]:
         found = open_session(service, key, session)
-        made = found.tree.find(turn)
-        if made.kind != "edit" or made.parent_id is None:
-            raise BadRequest("this turn is no edit, so it has no variants; ask for an edit of it")
-        parent = found.tree.turns[made.parent_id]
-        settings = {name: made.settings[name] for name in SETTINGS if made.settings.get(name) is not None}
+        original = found.tree.find(turn)
+        if original.kind != "edit" or original.parent_id is None:
+            raise BadRequest("this turn is not an edit, so it has no variants; submit an edit of it")
+        parent = found.tree.turns[original.parent_id]
+        settings = {
+            name: original.settings[name] for name in SETTINGS if original.settings.get(name) is not None
+        }
         roles = {"references": "reference", "mask": "mask", "markup": "markup"}
-        pictures = {name: list(made.blobs[role]) for name, role in roles.items() if made.blobs.get(role)}
-        wish = {
-            "edit": {"prompt": made.prompt, **settings},
+        pictures = {
+            name: list(original.blobs[role]) for name, role in roles.items() if original.blobs.get(role)
+        }
+        payload = {
+            "edit": {"prompt": original.prompt, **settings},
             "pictures": {"picture": [_picture(parent)], **pictures},
         }
         return (
             found,
             parent,
-            wish,
-            shape_of(wish["edit"], parent.size, [made_by.size for made_by in made.references]),
+            payload,
+            shape_of(payload["edit"], parent.size, [reference.size for reference in original.references]),
         )
 
-    found, parent, wish, shape = await asyncio.to_thread(prepare)
-    return await _submit(service, key, found, parent, wish, shape, body.count, body.seed)
+    found, parent, payload, shape = await asyncio.to_thread(prepare)
+    return await _submit(service, key, found, parent, payload, shape, body.count, body.seed)
 
 
 @router.get("/jobs/{job}")
 def look(key: Reader, request: Request, job: str) -> JobView:
-    """A job as it is now."""
+    """The current state of a job."""
     service = service_of(request)
     return shown(service, [find_job(service, key, job)])[0]
 
 
 @router.post("/jobs/{job}/cancel")
 async def cancel(key: Maker, request: Request, job: str) -> JobView:
-    """Stop a job; one that has ended stays as it is."""
+    """Cancel a job; a job that has ended is not changed."""
     service = service_of(request)
     found = await asyncio.to_thread(find_job, service, key, job)
     return (await asyncio.to_thread(shown, service, [await service.cancel(found)]))[0]
@@ -131,11 +135,11 @@ async def cancel(key: Maker, request: Request, job: str) -> JobView:
 
 @router.post("/jobs/{job}/retry", status_code=202)
 async def retry(key: Maker, request: Request, job: str) -> Jobs:
-    """The same request again, as a new job."""
+    """Submit the same request again as a new job."""
     service = service_of(request)
     found = await asyncio.to_thread(find_job, service, key, job)
     if found.state not in ("failed", "cancelled", "refused") or not found.session_id:
-        raise BadRequest(f"this job is {found.state}; only one that failed or was cancelled is tried again")
+        raise BadRequest(f"this job is {found.state}; only failed, cancelled or refused jobs can be retried")
     session = await asyncio.to_thread(open_session, service, key, found.session_id)
     if found.parent_id:
         session.tree.find(found.parent_id)
@@ -143,18 +147,18 @@ async def retry(key: Maker, request: Request, job: str) -> Jobs:
     return await _shown(service, await service.submit([dict(found.request)], **about))
 
 
-def _wish(service: Service, key: Key, body: Edit, parent: Turn | None) -> tuple[dict[str, Any], str]:
-    """The request to keep, and its shape; refuses now what the editor would refuse later."""
+def _edit_payload(service: Service, key: Key, body: Edit, parent: Turn | None) -> tuple[dict[str, Any], str]:
+    """The job request and its shape, validated before the job runs. Raises BadRequest."""
     edit = {name: getattr(body, name) for name in SETTINGS if getattr(body, name) is not None}
     edit["prompt"] = body.prompt
     pictures: dict[str, list[str]] = {}
     references = [service.queue.upload(key.id, sha256) for sha256 in body.references]
-    sizes = service.card.sizes if service.card else ((256, 256),)
+    sizes = service.model_info.sizes if service.model_info else ((256, 256),)
     if parent is None:
         if body.box or body.mask or body.markup:
-            raise BadRequest("this session has no picture yet; box, mask and markup point into a picture")
+            raise BadRequest("this session has no picture yet; box, mask and markup need one")
         if body.count != 1:
-            raise BadRequest("a session has one first picture; count must be 1")
+            raise BadRequest(f"count must be 1 for the first picture of a session, got {body.count}")
         if edit["size"] == "match":
             del edit["size"]
         plan_generate(edit.get("size"), sizes)
@@ -168,8 +172,8 @@ def _wish(service: Service, key: Key, body: Edit, parent: Turn | None) -> tuple[
             if sha256:
                 size = service.queue.upload(key.id, sha256)
                 if size != parent.size:
-                    wrong = f"{size[0]}x{size[1]} and the picture {parent.size[0]}x{parent.size[1]} pixels"
-                    raise BadRequest(f"the {role} is {wrong}; they must be equal")
+                    expected = f"{parent.size[0]}x{parent.size[1]} pixels as the picture"
+                    raise BadRequest(f"the {role} must be {expected}, got {size[0]}x{size[1]}")
                 pictures[role] = [sha256]
     if body.references:
         pictures["references"] = list(body.references)
@@ -178,7 +182,7 @@ def _wish(service: Service, key: Key, body: Edit, parent: Turn | None) -> tuple[
 
 def _picture(turn: Turn) -> str:
     if not turn.has_picture:
-        raise BadRequest(f"turn {turn.number} is known from a file's history only; its picture is not here")
+        raise BadRequest(f"turn {turn.number} comes from a file's history; its picture is not available")
     return turn.blobs["picture"][0]
 
 
@@ -187,15 +191,14 @@ async def _submit(
     key: Key,
     session: Session,
     parent: Turn | None,
-    wish: dict[str, Any],
+    payload: dict[str, Any],
     shape: str,
     count: int,
     seed: int | None,
 ) -> Jobs:
-    first = (
-        secrets.randbelow(2**32) if seed is None else seed
-    )  # drawn here: begun again, it gives the same picture
-    requests = [{**wish, "edit": {**wish["edit"], "seed": first + place}} for place in range(count)]
+    # Drawn here, so that a requeued job gives the same picture.
+    first = secrets.randbelow(2**32) if seed is None else seed
+    requests = [{**payload, "edit": {**payload["edit"], "seed": first + place}} for place in range(count)]
     kind = "generate" if parent is None else "edit"
     about = _about(service, key, session.id, parent.id if parent else None, kind, shape)
     return await _shown(service, await service.submit(requests, **about))

@@ -1,7 +1,7 @@
-"""Server-sent events: what happens to a job, or in a session, as it happens.
+"""Server-sent events of jobs and sessions.
 
-The present state comes first, so a lost connection is mended by connecting again. Streams also look into
-the database, so they see what another server did.
+The current state is sent first, so clients recover from a lost connection by reconnecting. Streams also poll
+the database to see changes by other servers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from kontext.server.service import Service
 router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
 ALIVE_SECONDS = 15.0
-LOOK_SECONDS = 1.0
-KEY_SECONDS = 2.0  # between two looks whether the key of a stream is still good
+POLL_SECONDS = 1.0
+KEY_SECONDS = 2.0  # between two checks that the key of a stream is still valid
 ENDS = ("done", "failed")
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}
@@ -36,7 +36,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 
 @router.get("/jobs/{job}/events", responses=STREAM, response_class=StreamingResponse)
 async def of_job(key: Reader, request: Request, job: str) -> StreamingResponse:
-    """Events of one job, until its last one."""
+    """Events of one job, until its terminal event."""
     service = service_of(request)
     found = await asyncio.to_thread(find_job, service, key, job)
     return stream(_job_events(service, found), request, key)
@@ -44,26 +44,26 @@ async def of_job(key: Reader, request: Request, job: str) -> StreamingResponse:
 
 @router.get("/sessions/{session}/events", responses=STREAM, response_class=StreamingResponse)
 async def of_session(key: Reader, request: Request, session: str) -> StreamingResponse:
-    """Events of a session, until the client goes."""
+    """Events of a session, until the client disconnects."""
     service = service_of(request)
     found = await asyncio.to_thread(open_session, service, key, session)
     return stream(_session_events(service, found.id, found.revision), request, key)
 
 
 async def _job_events(service: Service, job: Job) -> AsyncGenerator[str, None]:
-    with service.hub.listen(f"job:{job.id}", previews=True) as news:
+    with service.event_bus.subscribe(f"job:{job.id}", previews=True) as inbox:
         job = await asyncio.to_thread(service.queue.get, job.id)
-        for event in await _present(service, [job]):
-            yield event
+        for text in await _current_state(service, [job]):
+            yield text
         quiet = time.monotonic()
         while job.active:
             try:
-                told = await asyncio.wait_for(news.get(), LOOK_SECONDS)
-                if told is None:
+                event = await asyncio.wait_for(inbox.get(), POLL_SECONDS)
+                if event is None:
                     return
-                yield line(told.kind, told.data)
+                yield sse_message(event.kind, event.data)
                 quiet = time.monotonic()
-                if told.kind in ENDS:
+                if event.kind in ENDS:
                     return
             except TimeoutError:
                 if not service.active_here(job.id):
@@ -71,70 +71,74 @@ async def _job_events(service: Service, job: Job) -> AsyncGenerator[str, None]:
                 if time.monotonic() - quiet > ALIVE_SECONDS:
                     quiet = time.monotonic()
                     yield ": alive\n\n"
-        await asyncio.sleep(0.1)  # its own last word may be on the way
-        while not news.empty() and (told := news.get_nowait()) is not None:
-            yield line(told.kind, told.data)
-            if told.kind in ENDS:
+        await asyncio.sleep(0.1)  # its terminal event may be on the way
+        while not inbox.empty() and (event := inbox.get_nowait()) is not None:
+            yield sse_message(event.kind, event.data)
+            if event.kind in ENDS:
                 return
-        yield line(*await service.last_word(job))
+        yield sse_message(*await service.terminal_event(job))
 
 
 async def _session_events(service: Service, session_id: str, revision: int) -> AsyncGenerator[str, None]:
-    with service.hub.listen(f"session:{session_id}", previews=True) as news:
+    with service.event_bus.subscribe(f"session:{session_id}", previews=True) as inbox:
         yield ": open\n\n"
-        # What the client loaded before it began to listen may be older.
-        yield line("changed", {"session": session_id, "revision": revision})
-        for event in await _present(service, await asyncio.to_thread(service.queue.active, session_id)):
-            yield event
+        # The state that the client loaded before it subscribed may be older.
+        yield sse_message("changed", {"session": session_id, "revision": revision})
+        for text in await _current_state(service, await asyncio.to_thread(service.queue.active, session_id)):
+            yield text
         quiet = time.monotonic()
         while True:
             try:
-                told = await asyncio.wait_for(news.get(), LOOK_SECONDS)
-                if told is None:
+                event = await asyncio.wait_for(inbox.get(), POLL_SECONDS)
+                if event is None:
                     return
-                revision = max(revision, told.data.get("revision", 0))
-                yield line(told.kind, told.data)
+                revision = max(revision, event.data.get("revision", 0))
+                yield sse_message(event.kind, event.data)
                 quiet = time.monotonic()
-                if told.kind == "gone":
+                if event.kind == "gone":
                     return
             except TimeoutError:
                 newer = await asyncio.to_thread(service.store.revision, session_id)
                 if newer is None:
-                    yield line("gone", {"session": session_id})
+                    yield sse_message("gone", {"session": session_id})
                     return
                 if newer > revision:
                     revision = newer
-                    yield line("changed", {"session": session_id, "revision": revision})
+                    yield sse_message("changed", {"session": session_id, "revision": revision})
                 elif time.monotonic() - quiet > ALIVE_SECONDS:
                     quiet = time.monotonic()
                     yield ": alive\n\n"
 
 
-async def _present(service: Service, jobs: list[Job]) -> list[str]:
+async def _current_state(service: Service, jobs: list[Job]) -> list[str]:
     events = []
     for job in await asyncio.to_thread(shown, service, [job for job in jobs if job.active]):
         if job["state"] == "queued":
-            events.append(line("queued", {"job": job["id"], "position": job["position"]}))
+            events.append(sse_message("queued", {"job": job["id"], "position": job["position"]}))
         else:
             events.append(
-                line("step", {"job": job["id"], "step": job["step"], "steps": job["steps"], "preview": None})
+                sse_message(
+                    "step", {"job": job["id"], "step": job["step"], "steps": job["steps"], "preview": None}
+                )
             )
     return events
 
 
-def line(kind: str, data: dict[str, Any]) -> str:
+def sse_message(kind: str, data: dict[str, Any]) -> str:
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 
 def stream(events: AsyncGenerator[str, None], request: Request, key: Key) -> StreamingResponse:
-    """Events as an answer, which ends when the key is revoked or expires."""
+    """A streaming response of events, which ends when the key is revoked or expires."""
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     if key.id:
-        events = _while_good(events, request.app.state.keys, key)
+        events = _while_key_is_valid(events, request.app.state.keys, key)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-async def _while_good(events: AsyncGenerator[str, None], keys: Keys, key: Key) -> AsyncGenerator[str, None]:
+async def _while_key_is_valid(
+    events: AsyncGenerator[str, None], keys: Keys, key: Key
+) -> AsyncGenerator[str, None]:
     checked = time.monotonic()
     coming: asyncio.Future[str] | None = None
     try:
@@ -153,7 +157,7 @@ async def _while_good(events: AsyncGenerator[str, None], keys: Keys, key: Key) -
                     return
                 yield event
     except KontextError:
-        return  # the database does not say that the key is good
+        return  # the database cannot confirm that the key is valid
     finally:
         if coming is not None:
             coming.cancel()

@@ -1,4 +1,4 @@
-"""The Hugging Face dialect: one POST with JSON, answered by the bytes of the picture."""
+"""The Hugging Face dialect: one POST with JSON; the response is the picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Size(BaseModel):
 
 
 class Parameters(BaseModel):
-    """Of the image-to-image task."""
+    """Parameters of the image-to-image task."""
 
     model_config = ConfigDict(extra="ignore")
     prompt: Prompt
@@ -58,9 +58,7 @@ BODY: dict[str, Any] = {
 
 @router.post("/{model:path}", openapi_extra=BODY, response_class=Response)
 async def image_to_image(key: Maker, request: Request, model: str) -> Response:
-    """Edit the picture in `inputs` (base64) as `parameters.prompt` says; the loaded model, whatever the
-    name.
-    """
+    """Edit the picture in `inputs` (base64) by `parameters.prompt`; `model` is ignored."""
     service, inputs = service_of(request), inputs_of(request)
     body = await json_of(request)
     try:
@@ -70,10 +68,10 @@ async def image_to_image(key: Maker, request: Request, model: str) -> Response:
         raise BadRequest(f"parameters.{where}: {words}" if where else f"parameters: {words}") from None
     if parameters.negative_prompt:
         raise BadRequest(
-            "negative_prompt is not offered by this model; say in the prompt what you want instead"
+            "negative_prompt is not supported by this model; describe what you want in the prompt"
         )
     if not isinstance(body.get("inputs"), str):
-        raise BadRequest("inputs must be a picture as base64")
+        raise BadRequest("inputs must be a base64 picture")
     kept = await inputs.keep(await inputs.read(body["inputs"], "inputs"), "inputs")
     size = parameters.target_size
     edit: dict[str, Any] = {

@@ -1,8 +1,7 @@
 """The OpenAI dialect: /v1/images/edits (multipart or JSON), /v1/images/generations, /v1/models.
 
-Field names are those of OpenAI's Images API; `seed`, `num_inference_steps` and `guidance_scale` are taken
-in addition, as vLLM-Omni takes them. `markup` is a transparent picture laid over the first image; `mask` is
-transparent where to edit.
+Field names are those of OpenAI's Images API, plus `seed`, `num_inference_steps` and `guidance_scale` as in
+vLLM-Omni. `markup` is a transparent overlay of the first image; `mask` is transparent where to edit.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from fastapi.responses import StreamingResponse
 from kontext.errors import BadRequest
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
-from kontext.server.errors import NotReady, Refused
+from kontext.server.errors import ModerationBlocked, NotReady
 from kontext.server.inputs import Inputs, Kept
 from kontext.server.keys import Key
 from kontext.server.queue import Job
@@ -43,8 +42,8 @@ from kontext.server.service import Service, shape_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
 
-LOOK_SECONDS = 1.0  # between two looks whether the client is still there
-OPAQUE = {"background": "opaque", "quality": "high"}  # what our answers say, whatever was asked for
+POLL_SECONDS = 1.0  # between two checks that the client is still connected
+OPAQUE = {"background": "opaque", "quality": "high"}  # reported in every response, whatever was requested
 
 
 @router.post("/images/edits", openapi_extra=EDIT_BODY, response_model=None)
@@ -55,7 +54,7 @@ async def edits(key: Maker, request: Request) -> dict[str, Any] | StreamingRespo
     elif is_json(request):
         fields = from_json(await json_of(request))
     else:
-        raise BadRequest("images/edits needs a body of type multipart/form-data or application/json")
+        raise BadRequest("images/edits needs a multipart/form-data or application/json body")
     pictures = await _pictures(inputs_of(request), fields)
     return await _make(request, key, fields.body, pictures, "image_edit")
 
@@ -67,8 +66,8 @@ async def _pictures(inputs: Inputs, fields: EditFields) -> dict[str, list[Kept]]
     for role, given in fields.roles.items():
         one = await _stored(inputs, given, f"the {role}", mask=role == "mask")
         if one.size != kept[0].size:
-            wanted = f"{kept[0].size[0]}x{kept[0].size[1]} pixels"
-            raise refusal(role, f"the {role} must be as large as the first image, {wanted}")
+            expected = f"{kept[0].size[0]}x{kept[0].size[1]} pixels"
+            raise refusal(role, f"the {role} must be as large as the first image, {expected}")
         pictures[role] = [one]
     return pictures
 
@@ -81,15 +80,15 @@ async def _stored(inputs: Inputs, given: Given, name: str, *, mask: bool = False
 
 @router.post("/images/generations", response_model=None)
 async def generations(key: Maker, request: Request, body: ImageRequest) -> dict[str, Any] | StreamingResponse:
-    """A picture from words."""
+    """Generate pictures from text."""
     return await _make(request, key, body, {}, "image_generation")
 
 
 @router.get("/models")
 async def models(key: Reader, request: Request) -> dict[str, Any]:
-    """The loaded model, under every name that a client may use."""
-    card = service_of(request).card
-    name = card.name if card else service_of(request).settings.model
+    """The loaded model, under all its names."""
+    model_info = service_of(request).model_info
+    name = model_info.name if model_info else service_of(request).settings.model
     names = list(dict.fromkeys((name, "flux-kontext")))
     return {
         "object": "list",
@@ -99,7 +98,7 @@ async def models(key: Reader, request: Request) -> dict[str, Any]:
 
 @router.get("/models/{model:path}")
 async def model(key: Reader, request: Request, model: str) -> dict[str, Any]:
-    """One model; every name means the loaded one."""
+    """One model; every name refers to the loaded model."""
     return {"id": model[:200], "object": "model", "created": 0, "owned_by": "openkontext"}
 
 
@@ -120,11 +119,11 @@ async def _make(
     with naming("size"):
         check_size(service, body.size, picture.size if picture else None)
     named = {role: [one.sha256 for one in given] for role, given in pictures.items() if given}
-    wishes = [
+    requests = [
         {"edit": {**edit, "seed": first + i}, "pictures": named, "output": output} for i in range(body.n or 1)
     ]
     jobs = await service.submit(
-        wishes,
+        requests,
         owner=key.id,
         origin="openai",
         kind="edit" if picture else "generate",
@@ -142,15 +141,16 @@ async def _make(
 
 
 async def ended_jobs(request: Request, jobs: list[Job]) -> list[Job]:
-    """The jobs when all are done. When one is not, or when the client goes away, the others are cancelled.
-    Raises Refused, NotReady, BadRequest.
+    """Wait until all jobs are done. If one fails or the client disconnects, the others are cancelled.
+
+    Raises ModerationBlocked, NotReady, BadRequest.
     """
     service = service_of(request)
     waiting = asyncio.gather(*(ended_job(service, job) for job in jobs))
     try:
-        while not (await asyncio.wait([waiting], timeout=LOOK_SECONDS))[0]:
+        while not (await asyncio.wait([waiting], timeout=POLL_SECONDS))[0]:
             if await request.is_disconnected():
-                raise NotReady("nobody waits for this any more")
+                raise NotReady("the client disconnected")
         return waiting.result()
     except BaseException:
         waiting.cancel()
@@ -161,10 +161,10 @@ async def ended_jobs(request: Request, jobs: list[Job]) -> list[Job]:
 
 
 async def ended_job(service: Service, job: Job) -> Job:
-    """The job when it is done. Raises what became of it otherwise."""
+    """Wait until a job is done. Raises ModerationBlocked, NotReady, BadRequest."""
     job = await service.wait(job.id, service.settings.job_seconds * 2)
     if job.state == "refused":
-        raise Refused(job.error or "refused")
+        raise ModerationBlocked(job.error or "refused")
     if job.active:
         raise NotReady("the server is stopping; try again in a moment")
     if job.state != "done":
@@ -183,8 +183,8 @@ def sample_bytes(service: Service, job: Job) -> bytes:
 
 
 def _usage(jobs: list[Job]) -> dict[str, Any]:
-    """Tokens as the model counts them: a picture has one for each 16x16 pixels of the result."""
-    made = sum(
+    """Token usage: words of the prompts, and one token per 16x16 pixels of the results."""
+    image_tokens = sum(
         -(-job.result["size"][0] // 16) * -(-job.result["size"][1] // 16) for job in jobs if job.result
     )
     text = sum(len(job.request["edit"]["prompt"].split()) for job in jobs)
@@ -192,8 +192,8 @@ def _usage(jobs: list[Job]) -> dict[str, Any]:
     return {
         "input_tokens": text,
         "input_tokens_details": details,
-        "output_tokens": made,
-        "total_tokens": text + made,
+        "output_tokens": image_tokens,
+        "total_tokens": text + image_tokens,
     }
 
 
@@ -210,36 +210,38 @@ async def _streamed(
     service: Service, jobs: list[Job], body: ImageRequest, kind: str
 ) -> AsyncGenerator[str, None]:
     """Partial images (small previews at even steps), then one completed event for each picture."""
-    wanted = body.partial_images or 0
-    told = {job.id: 0 for job in jobs}
+    partial_images = body.partial_images or 0
+    sent_partials = {job.id: 0 for job in jobs}
     waiting = {job.id: asyncio.ensure_future(ended_job(service, job)) for job in jobs}
     try:
-        with service.hub.listen(*(f"job:{job.id}" for job in jobs), previews=wanted > 0) as news:
+        with service.event_bus.subscribe(
+            *(f"job:{job.id}" for job in jobs), previews=partial_images > 0
+        ) as inbox:
             while waiting:
-                getting = asyncio.ensure_future(news.get())
+                getting = asyncio.ensure_future(inbox.get())
                 await asyncio.wait([getting, *waiting.values()], return_when=asyncio.FIRST_COMPLETED)
                 if getting.done() and (event := getting.result()) is not None:
                     if event.kind == "step" and event.data["preview"] and event.data["job"] in waiting:
                         job_id, step, steps = event.data["job"], event.data["step"], event.data["steps"]
                         if (
-                            told[job_id] < wanted
+                            sent_partials[job_id] < partial_images
                             and step < steps
-                            and step * (wanted + 1) >= (told[job_id] + 1) * steps
+                            and step * (partial_images + 1) >= (sent_partials[job_id] + 1) * steps
                         ):
                             image = event.data["preview"].partition(",")[2]
                             yield _event(
                                 f"{kind}.partial_image",
                                 image,
                                 jobs[0],
-                                partial_image_index=told[job_id],
+                                partial_image_index=sent_partials[job_id],
                                 output_format="jpeg",
                             )
-                            told[job_id] += 1
+                            sent_partials[job_id] += 1
                 getting.cancel()
                 for job_id in [job_id for job_id, task in waiting.items() if task.done()]:
                     try:
                         job = waiting.pop(job_id).result()
-                    except (Refused, NotReady, BadRequest) as error:
+                    except (ModerationBlocked, NotReady, BadRequest) as error:
                         words = {
                             "message": str(error),
                             "type": "image_generation_error",
@@ -251,7 +253,7 @@ async def _streamed(
                     data = base64.b64encode(await asyncio.to_thread(sample_bytes, service, job)).decode()
                     yield _event(f"{kind}.completed", data, job, usage=_usage([job]))
     finally:
-        for job_id, task in waiting.items():  # the client went away
+        for job_id, task in waiting.items():  # the client disconnected
             task.cancel()
             await service.cancel(next(job for job in jobs if job.id == job_id))
 

@@ -1,6 +1,6 @@
-"""The fields of OpenAI's Images API: their values, and pictures as files, data URLs or addresses.
+"""The fields of OpenAI's Images API: values, and pictures as files, data URLs or URLs.
 
-Errors name the field at fault in `param`, as OpenAI's clients show it: "prompt", "images[0].file_id".
+Errors name the invalid field in `param`, such as "prompt" or "images[0].file_id".
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from kontext.engine.requests import MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest, KontextError
 from kontext.server.answers import first_problem
-from kontext.server.routes.common import Prompt, storable
+from kontext.server.routes.common import Prompt, db_safe_text
 
 IMAGE_PART = re.compile(r"image(\[\d*\])?")  # image, image[], image[0]
-ROLES = ("mask", "markup")  # pictures beside the images; not both
+ROLES = ("mask", "markup")  # pictures in addition to the images; mutually exclusive
 
-NO_FILES = "file_id is not supported, since this server has no Files API; send image_url with a data URL"
+NO_FILES = "file_id is not supported: this server has no Files API; send image_url with a data URL"
 
 
 def size_of(text: str | None) -> str | None:
@@ -30,7 +30,7 @@ def size_of(text: str | None) -> str | None:
         return None
     found = re.fullmatch(r"([1-9]\d{1,4})x([1-9]\d{1,4})", text or "", re.ASCII)
     if not found:
-        raise ValueError("size is auto or WIDTHxHEIGHT, such as 1024x1024")
+        raise ValueError("size must be auto or WIDTHxHEIGHT, such as 1024x1024")
     width, height = int(found[1]), int(found[2])
     if width % 16 or height % 16 or not 1 / 3 <= width / height <= 3:
         raise ValueError("width and height of size must be divisible by 16, their ratio between 1:3 and 3:1")
@@ -45,12 +45,12 @@ def no_boolean(value: Any) -> Any:
 
 Integer = Annotated[int, BeforeValidator(no_boolean)]
 Number = Annotated[float, BeforeValidator(no_boolean)]
-Model = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(storable)]
+Model = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(db_safe_text)]
 
 
 class ImageRequest(BaseModel):
-    """The fields that generations and edits share; unknown ones are ignored. The last six are checked and
-    change nothing.
+    """Fields of generations and edits; unknown ones are ignored. The last six are validated but have no
+    effect.
     """
 
     model_config = ConfigDict(
@@ -93,7 +93,7 @@ def refusal(param: str | None, message: str) -> BadRequest:
 
 @contextmanager
 def naming(param: str) -> Iterator[None]:
-    """Errors of ours name this field."""
+    """Set `param` of errors raised inside."""
     try:
         yield
     except KontextError as error:
@@ -103,7 +103,7 @@ def naming(param: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Given:
-    """A picture as it was sent: the field, for errors, and a file or a text (base64, data URL or URL)."""
+    """An input picture: its field (for errors), and a file or a text (base64, data URL or URL)."""
 
     param: str
     source: bytes | str
@@ -111,7 +111,7 @@ class Given:
 
 @dataclass(frozen=True)
 class EditFields:
-    """A request for an edit, from either kind of body."""
+    """An edit request, from a form or a JSON body."""
 
     body: ImageRequest
     images: list[Given]
@@ -136,9 +136,7 @@ def from_form(form: Mapping[str, list[bytes | str]]) -> EditFields:
 
 
 def from_json(body: Mapping[str, Any]) -> EditFields:
-    """The fields of a JSON body: `images` with `image_url` each, `mask` and `markup` alike. Raises
-    BadRequest.
-    """
+    """The fields of a JSON body; `images`, `mask` and `markup` have an `image_url`. Raises BadRequest."""
     field = "image" if body.get("images") is None and body.get("image") is not None else "images"
     given = body.get(field)
     several = given if isinstance(given, list) else [] if given is None else [given]
@@ -149,7 +147,7 @@ def from_json(body: Mapping[str, Any]) -> EditFields:
 
 def _complete(body: ImageRequest, images: list[Given], roles: dict[str, Given], field: str) -> EditFields:
     if not 1 <= len(images) <= MAX_CONTEXTS:
-        count = f"1 to {MAX_CONTEXTS} images are needed, got {len(images)}; the first is edited"
+        count = f"images must be 1 to {MAX_CONTEXTS}, got {len(images)}; the first one is edited"
         raise refusal(field, count)
     if len(roles) == len(ROLES):
         raise refusal("mask", "give either mask or markup, not both")
@@ -177,7 +175,9 @@ def _reference(param: str, given: Any) -> Given:
 _TEXT_FIELDS = ImageRequest.model_json_schema()["properties"]
 _REFERENCE = {
     "type": "object",
-    "properties": {"image_url": {"type": "string", "description": "A data URL, or a URL where allowed."}},
+    "properties": {
+        "image_url": {"type": "string", "description": "A data URL, or a URL if the server allows it."}
+    },
     "required": ["image_url"],
 }
 EDIT_BODY: dict[str, Any] = {

@@ -1,6 +1,4 @@
-"""Uploads and prefill: a picture is read, kept, and looked at by the model before anybody asks for an
-edit.
-"""
+"""Uploads and prefill: a picture is stored and its context precomputed before the first edit."""
 
 from __future__ import annotations
 
@@ -63,7 +61,7 @@ class Prefilled(TypedDict):
 
 
 def inputs_of(request: Request) -> Inputs:
-    """The way in for the pictures of the caller's key."""
+    """Input picture storage for the caller's key."""
     return request.app.state.inputs.of(request.state.owner)
 
 
@@ -79,7 +77,7 @@ async def form_of(request: Request) -> dict[str, Any]:
 def file_of(form: dict[str, Any], field: str) -> bytes:
     given = form.get(field, [])
     if len(given) != 1 or not isinstance(given[0], bytes):
-        raise BadRequest(f"one file is needed in the part {field!r} of the form")
+        raise BadRequest(f"the form must have exactly one file in the part {field!r}")
     return given[0]
 
 
@@ -89,7 +87,7 @@ async def json_of(request: Request) -> dict[str, Any]:
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        raise BadRequest("the body is no JSON object")
+        raise BadRequest("the body must be a JSON object")
     return body
 
 
@@ -104,14 +102,14 @@ def is_json(request: Request) -> bool:
 
 @router.post("/pictures", status_code=201, openapi_extra=PICTURE_BODY)
 async def upload(key: Maker, request: Request) -> Upload:
-    """Keep a picture and prefill it."""
+    """Store a picture and prefill it."""
     service, inputs = service_of(request), inputs_of(request)
     if is_form(request):
         data = file_of(await form_of(request), "picture")
     else:
         url = (await json_of(request)).get("url")
         if not isinstance(url, str):
-            raise BadRequest("give a file in the part 'picture' of a form, or JSON with 'url'")
+            raise BadRequest("send a file in the part 'picture' of a form, or JSON with 'url'")
         data = await inputs.fetch(url)
     kept = await inputs.keep(data)
     await asyncio.to_thread(service.queue.add_upload, key.id, kept.sha256, kept.size)
@@ -122,7 +120,7 @@ async def upload(key: Maker, request: Request) -> Upload:
 
 @router.get("/pictures/{picture}", response_class=Response)
 def picture(key: Reader, request: Request, picture: str) -> Response:
-    """An upload of one's own, as PNG."""
+    """An upload of the caller, as PNG."""
     service = service_of(request)
     service.queue.upload(key.id, picture)
     return png(request, service.store.blobs.get(picture), picture)
@@ -130,7 +128,7 @@ def picture(key: Reader, request: Request, picture: str) -> Response:
 
 @router.post("/prefill")
 async def prefill(key: Maker, request: Request, body: Prefill) -> Prefilled:
-    """Compute what every edit of a picture needs, and say how long it took."""
+    """Precompute the context of a picture; returns how long it took."""
     service = service_of(request)
     if body.picture:
         await asyncio.to_thread(service.queue.upload, key.id, body.picture)
@@ -139,7 +137,7 @@ async def prefill(key: Maker, request: Request, body: Prefill) -> Prefilled:
         session = await asyncio.to_thread(open_session, service, key, body.session)
         turn = session.tree.find(body.turn) if body.turn else session.current
         if not turn.has_picture:
-            raise BadRequest("this turn is known from a file's history only; its picture is not here")
+            raise BadRequest("this turn comes from a file's history; its picture is not available")
         sha256 = turn.blobs["picture"][0]
     else:
         raise BadRequest("give 'picture', or 'session' and 'turn'")
@@ -150,7 +148,7 @@ async def prefill(key: Maker, request: Request, body: Prefill) -> Prefilled:
 
 
 def png(request: Request, data: bytes, etag: str, media_type: str = "image/png") -> Response:
-    """Bytes that never change under their address."""
+    """A response with immutable content."""
     headers = {"etag": f'"{etag}"', "cache-control": "private, max-age=31536000, immutable"}
     if f'"{etag}"' in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

@@ -1,4 +1,4 @@
-"""Sessions and turns: make, list, name, walk, delete, carry away and bring back."""
+"""Sessions and turns: create, list, rename, navigate, delete, export and import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.background import BackgroundTask
 
-from kontext.errors import BadRequest, NotFound, Stale, Unavailable
+from kontext.errors import BadRequest, Conflict, NotFound, Unavailable
 from kontext.server.access import Maker, Reader, service_of
 from kontext.server.answers import FAILURES
 from kontext.server.errors import TooLarge
@@ -29,9 +29,9 @@ from kontext.session import Session, Turn, archive, provenance
 from kontext.session.pixels import HEADER_BYTES, from_png, png_size
 from kontext.session.signing import sign_turns
 
-THUMBNAILS, THUMBNAIL_BYTES = 512, 64 * 2**20  # kept in memory
+THUMBNAILS, THUMBNAIL_BYTES = 512, 64 * 2**20  # in-memory cache
 WEBP_SIDE = 16383  # pixels, by the format
-CHANGE_TRIES = 5  # of a change that others overtake between our look and our write
+CHANGE_TRIES = 5  # for a change that conflicts with concurrent changes
 
 router = APIRouter(prefix="/api/sessions", tags=["own"], responses=FAILURES)
 
@@ -40,7 +40,7 @@ Width = Annotated[int | None, Query(ge=16, le=2048)]
 
 
 class NewSession(Body):
-    """The first picture: an upload, an example, or none yet."""
+    """A new session with an upload, an example, or no picture yet."""
 
     model_config = with_example(example="kid", name="My kid")
     picture: Sha256 | None = None
@@ -86,19 +86,21 @@ FILE_BODY: dict[str, Any] = {
 
 @router.post("", status_code=201, openapi_extra=NEW_BODY)
 async def create(key: Maker, request: Request) -> SessionView:
-    """A new session on a picture, an example, or empty."""
+    """Create a session with a picture, with an example, or empty."""
     service, inputs = service_of(request), inputs_of(request)
     kept = None
     if is_form(request):
         form = await form_of(request)
-        wish = _checked({"name": next((text for text in form.get("name", []) if isinstance(text, str)), "")})
+        fields = _checked(
+            {"name": next((text for text in form.get("name", []) if isinstance(text, str)), "")}
+        )
         kept = await inputs.keep(file_of(form, "picture"))
         sha256: str | None = kept.sha256
     else:
-        wish = _checked(await json_of(request))
-        sha256 = wish.picture
-        if wish.example:
-            kept = await inputs.keep(await asyncio.to_thread(example_bytes, wish.example))
+        fields = _checked(await json_of(request))
+        sha256 = fields.picture
+        if fields.example:
+            kept = await inputs.keep(await asyncio.to_thread(example_bytes, fields.example))
             sha256 = kept.sha256
         elif sha256:
             await asyncio.to_thread(service.queue.upload, key.id, sha256)
@@ -107,7 +109,7 @@ async def create(key: Maker, request: Request) -> SessionView:
 
     def make() -> SessionView:
         picture = service.store.blobs.get(sha256) if sha256 else None
-        session = service.store.create(picture, name=wish.name or (wish.example or ""), owner=key.id)
+        session = service.store.create(picture, name=fields.name or (fields.example or ""), owner=key.id)
         return whole(service, session)
 
     return await asyncio.to_thread(make)
@@ -123,7 +125,7 @@ def _checked(body: dict[str, Any]) -> NewSession:
 
 @router.get("")
 def listing(key: Reader, request: Request) -> dict[str, list[SessionLine]]:
-    """Sessions of the caller, last used first."""
+    """Sessions of the caller, most recently used first."""
     service = service_of(request)
     base_path = service.settings.base_path
     return {"sessions": [line_view(info, base_path) for info in service.store.sessions(owner=key.id)]}
@@ -131,7 +133,7 @@ def listing(key: Reader, request: Request) -> dict[str, list[SessionLine]]:
 
 @router.post("/import", status_code=201, openapi_extra=FILE_BODY)
 async def bring(key: Maker, request: Request) -> SessionView:
-    """A session from an exported zip, or from a PNG made here, whose chain of turns is restored."""
+    """Import a session from an exported zip, or restore one from a PNG with an embedded history."""
     service = service_of(request)
     if not is_form(request):
         raise BadRequest("send the file in the part 'file' of a form")
@@ -142,7 +144,7 @@ async def bring(key: Maker, request: Request) -> SessionView:
 
     def make() -> SessionView:
         if data.startswith(b"PK"):
-            limits = archive.Limits.of_sent(len(data), limit)
+            limits = archive.Limits.for_upload(len(data), limit)
             session = archive.load(service.store, data, owner=key.id, limits=limits)
         else:
             _check_pixels(data, limit)
@@ -161,36 +163,38 @@ def _check_pixels(data: bytes, limit: int) -> None:
     except Exception:
         raise BadRequest("this is neither a session file (zip) nor a PNG") from None
     if width * height > limit:
-        raise TooLarge(f"{width}x{height} pixels; at most {limit / 1e6:.0f} million are allowed")
+        raise TooLarge(
+            f"the picture must have at most {limit / 1e6:.0f} million pixels, got {width}x{height}"
+        )
 
 
 @router.get("/{session}")
 def one(key: Reader, request: Request, session: str) -> SessionView:
-    """A session with its tree of turns and its active jobs."""
+    """A session with its turns and active jobs."""
     service = service_of(request)
     return whole(service, open_session(service, key, session))
 
 
 @router.patch("/{session}")
 async def rename(key: Maker, request: Request, session: str, body: Rename) -> SessionView:
-    """Name a session."""
+    """Rename a session."""
     return await _change(request, key, session, lambda found: found.rename(body.name))
 
 
 @router.delete("/{session}", status_code=204)
 async def delete(key: Maker, request: Request, session: str) -> None:
-    """Delete a session; its jobs are cancelled."""
+    """Delete a session and cancel its jobs."""
     service = service_of(request)
     found = await asyncio.to_thread(open_session, service, key, session)
     for job in await asyncio.to_thread(service.queue.active, found.id):
         await service.cancel(job)
     await asyncio.to_thread(service.store.delete, found.id)
-    service.hub.tell(f"session:{found.id}", "gone", session=found.id)
+    service.event_bus.publish(f"session:{found.id}", "gone", session=found.id)
 
 
 @router.post("/{session}/head")
 async def head(key: Maker, request: Request, session: str, body: Head) -> SessionView:
-    """Go to a turn, back, or forward. Nothing is lost: the next edit makes a branch."""
+    """Go to a turn, or undo or redo. Nothing is lost: the next edit creates a branch."""
     if (body.turn is None) == (body.move is None):
         raise BadRequest("give either 'turn' or 'move'")
 
@@ -202,34 +206,34 @@ async def head(key: Maker, request: Request, session: str, body: Head) -> Sessio
         else:
             found.goto(body.turn or "")
 
-    return await _change(request, key, session, move, again=body.move is None)
+    return await _change(request, key, session, move, retry=body.move is None)
 
 
 @router.patch("/{session}/turns/{turn}")
 async def rename_turn(key: Maker, request: Request, session: str, turn: str, body: Rename) -> SessionView:
-    """Name a turn."""
+    """Rename a turn."""
     return await _change(request, key, session, lambda found: found.rename(body.name, found.tree.find(turn)))
 
 
 @router.delete("/{session}/turns/{turn}")
 async def delete_turn(key: Maker, request: Request, session: str, turn: str) -> SessionView:
-    """Delete a turn and everything made from it."""
+    """Delete a turn and all its descendants."""
     return await _change(request, key, session, lambda found: found.delete(turn))
 
 
 async def _change(
-    request: Request, key: Key, session_id: str, change: Any, again: bool = True
+    request: Request, key: Key, session_id: str, change: Any, retry: bool = True
 ) -> SessionView:
-    """again: a change that means the same after somebody else's is made after it, where the two coincide."""
+    """Apply a change; `retry` repeats it after a concurrent change, if its meaning does not depend on it."""
     service = service_of(request)
 
     def apply() -> tuple[Session, SessionView]:
-        for tries_left in reversed(range(CHANGE_TRIES if again else 1)):
+        for tries_left in reversed(range(CHANGE_TRIES if retry else 1)):
             session = open_session(service, key, session_id)
             try:
                 change(session)
                 break
-            except Stale:
+            except Conflict:
                 if not tries_left:
                     raise
         return session, whole(service, session)
@@ -244,11 +248,11 @@ async def _change(
 
 @router.get("/{session}/thumbnail", response_class=Response)
 async def thumbnail(key: Reader, request: Request, session: str) -> Response:
-    """The session's current picture, 256 pixels wide."""
+    """The current picture of a session, 256 pixels wide."""
     service = service_of(request)
     current = (await asyncio.to_thread(open_session, service, key, session)).current
     sha256 = _blob(current, "picture")
-    response = png(request, await _smaller(service, sha256, 256), f"{sha256}-256", "image/webp")
+    response = png(request, await _thumbnail(service, sha256, 256), f"{sha256}-256", "image/webp")
     response.headers["cache-control"] = "private, no-cache"
     return response
 
@@ -264,31 +268,33 @@ async def picture(
     download: bool = False,
     metadata: bool = True,
 ) -> Response:
-    """The picture of a turn: lossless, smaller, or as a file with its history inside."""
+    """The picture of a turn: lossless, scaled down, or as a file with its embedded history."""
     service = service_of(request)
     found = await asyncio.to_thread(open_session, service, key, session)
-    made = found.tree.find(turn)
-    sha256 = _blob(made, "picture")
-    if width is not None and width < made.size[0] and not download:
-        return png(request, await _smaller(service, sha256, width), f"{sha256}-{width}", "image/webp")
+    selected = found.tree.find(turn)
+    sha256 = _blob(selected, "picture")
+    if width is not None and width < selected.size[0] and not download:
+        return png(request, await _thumbnail(service, sha256, width), f"{sha256}-{width}", "image/webp")
     stored = await asyncio.to_thread(service.store.blobs.get, sha256)
     if format == "png" and not download:
         return png(request, stored, sha256)
-    if format == "webp" and max(made.size) > WEBP_SIDE:
-        raise BadRequest(f"WebP pictures have at most {WEBP_SIDE} pixels a side; ask for png or jpeg")
-    history = found.tree.path(made)
+    if format == "webp" and max(selected.size) > WEBP_SIDE:
+        raise BadRequest(
+            f"WebP sides must be at most {WEBP_SIDE} pixels, got {max(selected.size)}; use png or jpeg"
+        )
+    history = found.tree.path(selected)
 
     def encode() -> bytes:
-        if service.identity is not None and download and format == "png" and made.kind != "source":
+        if service.identity is not None and download and format == "png" and selected.kind != "source":
             return sign_turns(history, service.identity, strip=not metadata)
         chain = provenance.chain_of(history) if metadata else ()
-        return provenance.encode(made.picture, chain, FORMATS[format])
+        return provenance.encode(selected.picture, chain, FORMATS[format])
 
     data = await service.decoders.run(_pixels(stored), encode)
     response = Response(data, media_type=TYPES[format], headers={"cache-control": "private, no-cache"})
     if download:
-        name = (made.name or made.prompt or found.name).lower()
-        number = f"{made.number:02d}-"
+        name = (selected.name or selected.prompt or found.name).lower()
+        number = f"{selected.number:02d}-"
         response.headers["content-disposition"] = disposition(name, format, "picture", number)
     return response
 
@@ -297,7 +303,7 @@ async def picture(
 def part(
     key: Reader, request: Request, session: str, turn: str, role: Literal["region", "mask", "markup"]
 ) -> Response:
-    """What an edit changed (white), or what was pointed with."""
+    """The changed region of an edit (white), or its mask or markup."""
     service = service_of(request)
     sha256 = _blob(open_session(service, key, session).tree.find(turn), role)
     return png(request, service.store.blobs.get(sha256), sha256)
@@ -305,7 +311,7 @@ def part(
 
 @router.get("/{session}/turns/{turn}/references/{place}", response_class=Response)
 def reference(key: Reader, request: Request, session: str, turn: str, place: int) -> Response:
-    """A reference that was given, from 0."""
+    """A reference picture of an edit, counted from 0."""
     service = service_of(request)
     sha256 = _blob(open_session(service, key, session).tree.find(turn), "reference", place)
     return png(request, service.store.blobs.get(sha256), sha256)
@@ -320,8 +326,8 @@ def export(key: Reader, request: Request, session: str) -> Response:
         path = archive.save(found, Path(folder.name) / "session.zip")
     except BaseException as error:
         folder.cleanup()
-        if isinstance(error.__context__, OSError):  # its words name the folder
-            raise Unavailable("the export cannot be written on the server now") from error
+        if isinstance(error.__context__, OSError):  # its message contains the folder
+            raise Unavailable("the server cannot write the export now") from error
         raise
     headers = {"content-disposition": disposition(found.name, "zip", "session")}
     return FileResponse(
@@ -341,8 +347,8 @@ def _pixels(data: bytes) -> int:
     return width * height
 
 
-async def _smaller(service: Service, sha256: str, width: int) -> bytes:
-    """A WebP of this width; kept in memory while it is among those asked for last."""
+async def _thumbnail(service: Service, sha256: str, width: int) -> bytes:
+    """A WebP of this width, from an in-memory cache."""
     cache = service.thumbnails
     if (sha256, width) not in cache:
         stored = await asyncio.to_thread(service.store.blobs.get, sha256)

@@ -1,4 +1,4 @@
-// What a page needs once a session or a dialog is open; loaded when the first page already takes clicks and keys.
+// Elements that are needed once a session or dialog is open; loaded when the start page is already interactive.
 import './caption.js';
 import './dialogs.js';
 import './gallery.js';

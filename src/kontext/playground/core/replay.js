@@ -1,4 +1,4 @@
-// The same once more: a turn's words on the first picture, or a whole line of turns on another picture.
+// Replay edits: a turn's prompt on the first picture, or a whole sequence of turns on another picture.
 import { goTo } from './actions.js';
 import { api } from './api.js';
 import { openFile } from './files.js';
@@ -9,45 +9,45 @@ import { isActive, withJobs } from './state.js';
 import { store } from './store.js';
 import { base, path } from './tree.js';
 
-/** Against the loss of many turns: the words of a turn, to be sent from the first picture. */
+/** Put a turn's prompt on the first picture, which avoids the loss that many turns accumulate. */
 export function reuseOnFirst(turn) {
   goTo(path(store.state, turn.id)[0].id);
   restorePrompt(turn.prompt);
 }
 
-/** All edits that led to `turn`, one after the other, on another picture in a session of its own. */
+/** Repeat all edits that led to `turn` on another picture, in a new session. */
 export async function repeatOn(file, turn) {
   const edits = path(store.state, turn.id).filter((one) => one.kind === 'edit');
   const before = store.state.session.id;
   await openFile(file);
   const { id } = store.state.session ?? {};
-  if (!id || id === before) return; // it was no picture; that has been said
+  if (!id || id === before) return; // not a picture; already reported
   let parent = base(store.state);
   for (const edit of edits) {
     const { steps, guidance, lock = true } = edit.settings;
-    const told = await attempt(async () => {
+    const response = await attempt(async () => {
       const references = (await Promise.all(edit.references.map(fetchReference))).map((one) => one.picture);
       const body = { parent: parent.id, prompt: edit.prompt, seed: edit.seed, steps, guidance, lock, references };
       return api.edit(id, body);
     });
-    if (!told || store.state.session?.id !== id) return;
-    store.set((state) => withJobs(state, told.jobs));
-    parent = await finished(id, told.jobs[0].id);
+    if (!response || store.state.session?.id !== id) return;
+    store.set((state) => withJobs(state, response.jobs));
+    parent = await finished(id, response.jobs[0].id);
     if (!parent) return;
   }
 }
 
-/** The turn that a job has become; null when it came to nothing or the session was left. */
+/** Resolves to the turn a job produced; null if it failed or the session was closed. */
 function finished(session, job) {
   return new Promise((done) => {
-    const look = () => {
+    const check = () => {
       const { session: open, jobs } = store.state;
       const turn = open?.id === session ? open.turns[job] : null;
       if (!turn && open?.id === session && jobs[job] && isActive(jobs[job])) return;
-      store.watchers.delete(look);
+      store.watchers.delete(check);
       done(turn ?? null);
     };
-    store.watchers.add(look);
-    look();
+    store.watchers.add(check);
+    check();
   });
 }
