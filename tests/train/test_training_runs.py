@@ -16,9 +16,9 @@ from kontext.train import autoencoder as autoencoder_training
 from kontext.train.autoencoder import Crops, Replay, to_pixels
 from kontext.train.config import AutoencoderTraining, DistillTraining, FlowTraining, Stage
 from kontext.train.distill import DistillTrainer
-from kontext.train.feeder import Feeder
 from kontext.train.flow import FlowTrainer
 from kontext.train.ladd import LaddTrainer
+from kontext.train.loader import ExampleLoader
 from kontext.train.pairs import label, target_caption, text_ids, token_mask
 from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
@@ -81,9 +81,9 @@ def losses(folder) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def interrupted(feeder, calls: int):
-    """The feeder's `take`, which is cut off like a killed process after some calls."""
-    take, left = feeder.take, [calls]
+def interrupted(loader, calls: int):
+    """The loader's `take`, which is cut off like a killed process after some calls."""
+    take, left = loader.take, [calls]
 
     def cut_off(count):
         if not left[0]:
@@ -98,7 +98,7 @@ def test_an_interrupted_flow_run_resumes_with_the_same_losses(tmp_path, codec):
     config = settings(steps=6, save_seconds=0.0)
     trainer(config, tmp_path / "whole", codec).train()
     first = trainer(config, tmp_path / "parts", codec)
-    first.feeder.take = interrupted(first.feeder, calls=4)  # the first fill and three steps
+    first.loader.take = interrupted(first.loader, calls=4)  # the first fill and three steps
     with pytest.raises(KeyboardInterrupt):
         first.train()
     trainer(config, tmp_path / "parts", codec, resume=True).train()
@@ -157,13 +157,13 @@ def test_an_interrupted_autoencoder_run_resumes_where_it_was(tmp_path, monkeypat
     """Steps go on from the saved one with the saved weights; the crops are drawn anew."""
     config = small_autoencoder(steps=6)
 
-    class CutOff(Feeder):
+    class CutOff(ExampleLoader):
         def __init__(self, *args, **settings):
             super().__init__(*args, **settings)
             self.take = interrupted(self, calls=4)
 
     with monkeypatch.context() as patch:
-        patch.setattr(autoencoder_training, "Feeder", CutOff)
+        patch.setattr(autoencoder_training, "ExampleLoader", CutOff)
         with pytest.raises(KeyboardInterrupt):
             autoencoder_training.train(config, tmp_path)
     saved = torch.load(tmp_path / "state.pt", weights_only=True)
@@ -231,8 +231,8 @@ def test_tiny_overfits_sixteen_pairs(tmp_path, codec):
         log_every=100,
     )
     run = trainer(config, tmp_path / "run", codec)
-    pairs = run.feeder.take(16)
-    run.feeder.take = lambda count: {name: value[:count] for name, value in pairs.items()}
+    pairs = run.loader.take(16)
+    run.loader.take = lambda count: {name: value[:count] for name, value in pairs.items()}
     run.train()
     latents = run.pool.fields
     with run.ema:
@@ -294,8 +294,8 @@ def test_ladd_nears_the_truth_and_its_discriminator_separates(tmp_path, codec):
     config = DistillTraining(**few.model_dump(), method="ladd", student_steps=2, discriminator_rate=3e-3)
     places = codec / "autoencoder.safetensors", False, tmp_path / "teacher" / "state.pt"
     student = LaddTrainer(config, tmp_path / "student", *places)
-    pairs = student.feeder.take(4)
-    student.feeder.take = lambda count: {name: value[:count] for name, value in pairs.items()}
+    pairs = student.loader.take(4)
+    student.loader.take = lambda count: {name: value[:count] for name, value in pairs.items()}
 
     def error() -> float:
         fields = student.pool.fields
@@ -303,7 +303,7 @@ def test_ladd_nears_the_truth_and_its_discriminator_separates(tmp_path, codec):
         made = student.validation.sample(fields["text"].long(), contexts)
         return (made - _packed(fields["target"])).square().mean().item()
 
-    student._fill(student.pool, student.feeder, 4)
+    student._fill(student.pool, student.loader, 4)
     before = error()
     student.train()
     with student.ema:
@@ -331,11 +331,11 @@ def test_distillation_without_a_teacher_is_refused(tmp_path, codec):
 def test_rate_warms_up_and_decays(tmp_path):
     run = Run(tmp_path, steps=100, seconds=None, warmup=10, decay_share=0.5)
     run.step = 0
-    assert run.rate() == pytest.approx(0.1)
+    assert run.lr_factor() == pytest.approx(0.1)
     run.step = 40
-    assert run.rate() == 1.0
+    assert run.lr_factor() == 1.0
     run.step = 75
-    assert run.rate() == pytest.approx(0.5)
+    assert run.lr_factor() == pytest.approx(0.5)
 
 
 def test_moving_average_swaps_in_and_out():
@@ -386,8 +386,8 @@ def test_a_second_picture_is_learned_from_and_matters(tmp_path, codec):
     )
     config = settings(**changes, generate_every=0, text_dropout=0.0, label_weight=0.0, log_every=2)
     run = trainer(config, tmp_path / "run", codec)
-    pairs, triples = run.feeder.take(4), run.triples.take(4)
-    run.feeder.take = lambda count: {name: value[:count] for name, value in pairs.items()}
+    pairs, triples = run.loader.take(4), run.triples.take(4)
+    run.loader.take = lambda count: {name: value[:count] for name, value in pairs.items()}
     run.triples.take = lambda count: {name: value[:count] for name, value in triples.items()}
     run.train()
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

@@ -26,9 +26,9 @@ from kontext.bench.metrics import lab
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS
 from kontext.train.config import AutoencoderTraining
-from kontext.train.feeder import Feeder
+from kontext.train.distributed import require_single_process
+from kontext.train.loader import ExampleLoader
 from kontext.train.optimizer import MuonAdamW, split_parameters
-from kontext.train.ranks import check_alone
 from kontext.train.run import Ema, Paused, Run
 from kontext.world import World
 
@@ -142,13 +142,13 @@ def flat_distances(decoded: Tensor, true: Tensor) -> np.ndarray:
 @torch.no_grad()
 def validate(model: Autoencoder, pictures: Tensor) -> dict[str, float]:
     """Means over held-out pictures: PSNR after one and ten round trips, color distance of flat areas."""
-    first = made = _round_trip(model, pictures)
+    once = repeated = _round_trip(model, pictures)
     for _ in range(ROUND_TRIPS - 1):
-        made = _round_trip(model, made)
-    flat = np.concatenate([flat_distances(m, t) for m, t in zip(first, pictures)])
+        repeated = _round_trip(model, repeated)
+    flat = np.concatenate([flat_distances(m, t) for m, t in zip(once, pictures)])
     return {
-        "psnr": float(np.mean([psnr(m, t) for m, t in zip(first, pictures)])),
-        "psnr_ten": float(np.mean([psnr(m, t) for m, t in zip(made, pictures)])),
+        "psnr": float(np.mean([psnr(m, t) for m, t in zip(once, pictures)])),
+        "psnr_ten": float(np.mean([psnr(m, t) for m, t in zip(repeated, pictures)])),
         "flat_de": float(flat.mean()) if len(flat) else 0.0,
         "flat_de_95": float(np.quantile(flat, 0.95)) if len(flat) else 0.0,
     }
@@ -162,7 +162,7 @@ def train(
 
     initial: weights to start from. Returns the path of the weights.
     """
-    check_alone("the autoencoder")
+    require_single_process("the autoencoder")
     torch.manual_seed(config.seed)
     device, preset = torch.device(config.device), PRESETS[config.preset]
     size = preset.sizes[0][0]
@@ -185,9 +185,9 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         ema.average = [a.to(device) for a in state["ema"]]
     first_seed = state["seed"] if state else config.seed
-    feeder = Feeder(Pictures(size), workers=config.workers, first_seed=first_seed)
+    loader = ExampleLoader(Pictures(size), workers=config.workers, first_seed=first_seed)
     crops = Crops(config.pool, config.crop, first_seed)
-    crops.add(feeder.take(min(config.pool, config.first_fill))["picture"])
+    crops.add(loader.take(min(config.pool, config.first_fill))["picture"])
     held_out = _held_out(config.validation_pictures, size, device)
     generator = torch.Generator(device).manual_seed(config.seed)
     if state is not None:
@@ -203,7 +203,7 @@ def train(
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "ema": ema.average,
-                "seed": feeder.seed,
+                "seed": loader.seed,
                 "generator": generator.get_state(),
             }
         )
@@ -215,9 +215,9 @@ def train(
         try:
             run.pause_if_due(save)
         except Paused:
-            feeder.close()
+            loader.close()
             raise
-        crops.add(feeder.take(config.fresh)["picture"])
+        crops.add(loader.take(config.fresh)["picture"])
         pixels = to_pixels(crops.draw(config.batch), device)
         pixels_in, places = pixels, None
         robust = config.robust_from is not None and run.progress >= config.robust_from
@@ -230,25 +230,26 @@ def train(
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             mean, log_variance = encode(pixels_in)
             noise = torch.randn(mean.shape, generator=generator, device=device)
-            made = decode(_noisy(mean, log_variance, noise, robust))
+            decoded = decode(_noisy(mean, log_variance, noise, robust))
         if replay is not None and places is not None:
-            replay.store(places, made[own].detach().float(), fresh)
-        loss = reconstruction_loss(made.float(), pixels, config.color_weight, config.square_weight)
+            replay.store(places, decoded[own].detach().float(), fresh)
+        loss = reconstruction_loss(decoded.float(), pixels, config.color_weight, config.square_weight)
         if config.consistency_weight:
-            again, _ = encode(made)
-            loss = loss + config.consistency_weight * (again.float() - mean.detach().float()).abs().mean()
+            re_encoded, _ = encode(decoded)
+            drift = (re_encoded.float() - mean.detach().float()).abs().mean()
+            loss = loss + config.consistency_weight * drift
         spread = log_variance.float().clamp(-20, 10)
         kl = 0.5 * (mean.float().square() + spread.exp() - 1 - spread).mean()
         optimizer.zero_grad(set_to_none=True)
         (loss + config.kl_weight * kl).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.scale_rates(run.rate())
+        optimizer.scale_rates(run.lr_factor())
         optimizer.step()
         run.step += 1
         ema.update(run.step)
         if run.logs(config.log_every):
             figures = {"loss": loss.item(), "kl": kl.item(), **run.pace(device)}
-            run.record(**figures, waiting=feeder.ready() == 0)
+            run.record(**figures, waiting=loader.blocks_ready() == 0)
         if run.step % config.validate_every == 0 or run.finished:
             with ema:
                 run.record(**validate(model, held_out))
@@ -256,7 +257,7 @@ def train(
         if run.elapsed - last_save > config.save_seconds or run.finished:
             save()
             last_save = run.elapsed
-    feeder.close()
+    loader.close()
     ema.swap()
     return _finish(model, held_out, folder)
 
@@ -330,8 +331,8 @@ def _to_picture(pixels: Tensor) -> np.ndarray:
 @torch.no_grad()
 def _sheet(model: Autoencoder, pictures: Tensor, path: Path) -> None:
     shown = pictures[:8]
-    made = _round_trip(model, shown)
-    rows = torch.cat((torch.cat(list(shown), dim=2), torch.cat(list(made), dim=2)), dim=1)
+    decoded = _round_trip(model, shown)
+    rows = torch.cat((torch.cat(list(shown), dim=2), torch.cat(list(decoded), dim=2)), dim=1)
     Image.fromarray(_to_picture(rows)).save(path)
 
 

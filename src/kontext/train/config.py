@@ -167,7 +167,7 @@ def find_config(path: Path) -> Path:
         return path
     if path.name == str(path) and (CONFIGS / path).is_file():
         return CONFIGS / path
-    known = ", ".join(sorted(one.name for one in CONFIGS.glob("*.toml")))
+    known = ", ".join(sorted(file.name for file in CONFIGS.glob("*.toml")))
     raise BadConfig(f"no such config file: {path}; those of the package are {known}")
 
 

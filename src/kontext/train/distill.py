@@ -21,9 +21,9 @@ from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack
 from kontext.model.transformer import Context
 from kontext.train.config import DistillTraining
+from kontext.train.distributed import require_single_process
 from kontext.train.flow import FlowTrainer
 from kontext.train.networks import Networks
-from kontext.train.ranks import check_alone
 
 
 class DistillTrainer(FlowTrainer):
@@ -34,7 +34,7 @@ class DistillTrainer(FlowTrainer):
     def __init__(
         self, config: DistillTraining, folder: Path, autoencoder: Path, resume: bool, initial: Path | None
     ):
-        check_alone("a student")
+        require_single_process("a student")
         teacher_state = folder / "teacher.pt"
         if initial is not None and not resume:
             folder.mkdir(parents=True, exist_ok=True)
@@ -44,17 +44,17 @@ class DistillTrainer(FlowTrainer):
             raise BadConfig("distillation needs a trained model: give --start, the state.pt of a flow run")
         super().__init__(config, folder, autoencoder, resume, initial)
         if self.preset.transformer.guidance_embed and not resume:
-            _silence(self.networks)
+            _zero_guidance_embedding(self.networks)
             self.ema = type(self.ema)([self.networks], config.ema)
         averaged = torch.load(teacher_state, map_location="cpu", weights_only=True)["averaged"]
         self.teacher = Networks(self.preset).to(self.device).eval().requires_grad_(False)
         self.teacher.load_state_dict(averaged, strict=False)
         if self.preset.transformer.guidance_embed:
-            _silence(self.teacher)
+            _zero_guidance_embedding(self.teacher)
         if config.compile:
             self.teacher.compile_blocks()
 
-    def choose_preset(self) -> Preset:
+    def _training_preset(self) -> Preset:
         preset, config = PRESETS[self.config.preset], self.config
         embeds = config.guidance_from < config.guidance_to
         return dataclasses.replace(
@@ -68,9 +68,9 @@ class DistillTrainer(FlowTrainer):
         steps = self.config.student_steps
         noise = self._noise_like(data)
         times = flow.schedule(steps, data.shape[1], self.preset.sampling.shift)
-        place = torch.randint(steps, (len(data),), generator=self.generator).to(self.device)
+        index = torch.randint(steps, (len(data),), generator=self.generator).to(self.device)
         grid = torch.tensor(times, device=self.device)
-        return flow.interpolate(data, noise, grid[place]), grid[place], grid[place + 1]
+        return flow.interpolate(data, noise, grid[index]), grid[index], grid[index + 1]
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         config, ids = self.config, batch["text"]
@@ -79,14 +79,15 @@ class DistillTrainer(FlowTrainer):
         guidance = config.guidance_from + spread * (config.guidance_to - config.guidance_from)
         contexts = [] if generate else self.contexts(batch)
         with torch.no_grad():
-            goal = (self._teach(z, ids, start, end, guidance, contexts) - z) / (end - start)[:, None, None]
+            arrived = self._teacher_step(z, ids, start, end, guidance, contexts)
+            target = (arrived - z) / (end - start)[:, None, None]
         embedded = guidance if self.preset.transformer.guidance_embed else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, _, _ = self.networks(z, ids, start, self.target_ids, contexts, embedded)
-        error = (made.float() - goal).square().mean(-1)
+            velocity, _, _ = self.networks(z, ids, start, self.target_ids, contexts, embedded)
+        error = (velocity.float() - target).square().mean(-1)
         return error.mean(), error.new_zeros(()), error.mean(1).detach(), start
 
-    def _teach(
+    def _teacher_step(
         self, z: Tensor, ids: Tensor, start: Tensor, end: Tensor, guidance: Tensor, contexts: Context
     ) -> Tensor:
         """Where the guided teacher arrives from z (b, n, channels) at `start` when it steps to `end`, both
@@ -107,7 +108,7 @@ class DistillTrainer(FlowTrainer):
         return z
 
 
-def _silence(networks: Networks) -> None:
+def _zero_guidance_embedding(networks: Networks) -> None:
     """A guidance embedding that adds nothing, whatever the guidance."""
     for parameter in networks.transformer.guidance_in.out_layer.parameters():
         torch.nn.init.zeros_(parameter)

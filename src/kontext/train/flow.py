@@ -30,12 +30,12 @@ from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.train.autoencoder import to_pixels
 from kontext.train.config import FlowTraining
-from kontext.train.feeder import Feeder
+from kontext.train.distributed import RANK_SEED_STRIDE, Distributed
+from kontext.train.loader import ExampleLoader
 from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.orbits import OrbitPool, Orbits
 from kontext.train.pairs import Chains, Pairs, Pool, Triples, target_caption, text_ids
-from kontext.train.ranks import SEEDS_APART, Ranks
 from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
@@ -49,7 +49,7 @@ ADAMW_NAMES = (
     "region_head",
 )
 TIME_BINS = 5
-FILLED_AT_ONCE = 512  # pairs
+FILL_CHUNK = 512  # pairs
 
 
 class FlowTrainer:
@@ -70,12 +70,12 @@ class FlowTrainer:
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
         self.device = torch.device(config.device)
-        self.ranks = Ranks(self.device)
-        self.batch = self.ranks.share("batch", config.batch)
-        self.fresh = self.ranks.share("fresh", config.fresh)
-        self.rollouts = self.ranks.share("rollouts", config.rollouts)
+        self.distributed = Distributed(self.device)
+        self.batch = self.distributed.split("batch", config.batch)
+        self.new_per_step = self.distributed.split("fresh", config.fresh)
+        self.rollouts = self.distributed.split("rollouts", config.rollouts)
         figures = json.loads((autoencoder.parent / "latents.json").read_text())
-        preset = self.choose_preset()
+        preset = self._training_preset()
         self.preset = dataclasses.replace(
             preset, autoencoder=dataclasses.replace(preset.autoencoder, **figures)
         )
@@ -95,19 +95,19 @@ class FlowTrainer:
             warmup=config.warmup,
             decay_share=config.decay_share,
             call_seconds=config.call_seconds,
-            clock=self.ranks.clock,
-            writes=self.ranks.first,
+            clock=self.distributed.clock,
+            writes=self.distributed.is_main,
         )
         state = self.run.load() if resume else None
         if initial is not None and not resume:
             state = torch.load(initial, map_location="cpu", weights_only=True)
-        if not state and self.ranks.first:
+        if not state and self.distributed.is_main:
             if words is not None:
                 shutil.copyfile(words / "tokenizer.json", folder / "tokenizer.json")
-            _make_tokenizer(self.preset.t5.vocab, folder)
-        self.ranks.meet()
-        told = state["tokenizer"] if state else (folder / "tokenizer.json").read_text("utf-8")
-        self.tokenizer = Tokenizer.from_str(told)
+            _ensure_tokenizer(self.preset.t5.vocab, folder)
+        self.distributed.barrier()
+        tokenizer = state["tokenizer"] if state else (folder / "tokenizer.json").read_text("utf-8")
+        self.tokenizer = Tokenizer.from_str(tokenizer)
         if words is not None and not state:
             self.networks.load_state_dict(load_file(words / "words.safetensors"), strict=False)
             self.ema = Ema([self.networks], config.ema)
@@ -118,10 +118,10 @@ class FlowTrainer:
             self.ema.average = [a.to(self.device) for a in state["ema"]]
         elif state:
             self.ema = Ema([self.networks], config.ema)
-        apart = self.ranks.rank * SEEDS_APART
-        first_seed = (state["seed"] if state else config.seed) + apart
+        seed_offset = self.distributed.rank * RANK_SEED_STRIDE
+        first_seed = (state["seed"] if state else config.seed) + seed_offset
 
-        self.region = _RegionFigures()
+        self.region_iou = RegionIou()
         self.size = self.preset.sizes[0][0]
         self.tokens = self.size // self.preset.token_pixels
         self.target_ids = picture_ids(0, self.tokens, self.tokens, self.device)
@@ -140,12 +140,12 @@ class FlowTrainer:
         shared = 0  # workers that make second pictures
         if config.rollouts:
             chains = Chains(**vars(self.pairs))
-            self.chains = Feeder(chains, workers=min(1, config.workers), first_seed=first_seed)
+            self.chains = ExampleLoader(chains, workers=min(1, config.workers), first_seed=first_seed)
         if config.references_every:
             triples = Triples(**{**vars(self.pairs), "worlds": tuple(worlds)})
             shared = -(-config.workers // config.references_every)
             seed = state["references_seed"] if state and "references_seed" in state else config.seed
-            self.triples = Feeder(triples, workers=shared, first_seed=seed + apart)
+            self.triples = ExampleLoader(triples, workers=shared, first_seed=seed + seed_offset)
             self.references = Pool(
                 config.pool // config.references_every, self.codec, self.device, config.bfloat16
             )
@@ -153,12 +153,12 @@ class FlowTrainer:
         self.pool: Pool | OrbitPool
         if config.targets_per_source > 1:
             producer = Orbits(**vars(self.pairs), kinds=config.orbit_kinds, values=config.orbit_values)
-            self.feeder = Feeder(producer, workers=workers, first_seed=first_seed)
+            self.loader = ExampleLoader(producer, workers=workers, first_seed=first_seed)
             self.pool = OrbitPool(
                 config.pool, config.targets_per_source, self.codec, self.device, config.bfloat16
             )
         else:
-            self.feeder = Feeder(self.pairs, workers=workers, first_seed=first_seed)
+            self.loader = ExampleLoader(self.pairs, workers=workers, first_seed=first_seed)
             self.pool = Pool(config.pool, self.codec, self.device, config.bfloat16)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.noise = self.generator
@@ -171,13 +171,13 @@ class FlowTrainer:
             self.pool.restore(state["pool"])
             if self.triples:
                 self.references.restore(state.get("references"))
-        for generator in () if self.ranks.first else (self.generator, self.noise):
-            generator.manual_seed(config.seed + apart + self.run.step)
+        for generator in () if self.distributed.is_main else (self.generator, self.noise):
+            generator.manual_seed(config.seed + seed_offset + self.run.step)
         self.validation = Validation(self)
         if config.compile:
             self.networks.compile_blocks()
 
-    def choose_preset(self) -> Preset:
+    def _training_preset(self) -> Preset:
         return PRESETS[self.config.preset]
 
     def train(self) -> Path:
@@ -185,53 +185,53 @@ class FlowTrainer:
         try:
             self._train()
         finally:
-            for feeder in (self.feeder, self.chains, self.triples):
-                if feeder is not None:
-                    feeder.close()
-            self.ranks.close()
+            for loader in (self.loader, self.chains, self.triples):
+                if loader is not None:
+                    loader.close()
+            self.distributed.close()
         return self.folder / "model"
 
     def _train(self) -> None:
         config, run = self.config, self.run
-        self._fill(self.pool, self.feeder, config.first_fill)
+        self._fill(self.pool, self.loader, config.first_fill)
         if self.triples:
             self._fill(self.references, self.triples, config.first_fill // config.references_every)
-        sums = _Sums()
+        averager = MetricAverager()
         last_save = run.elapsed
         while not run.finished:
             run.pause_if_due(self._save)
-            self.pool.add(self.feeder.take(self.fresh))
+            self.pool.add(self.loader.take(self.new_per_step))
             if self.chains is not None:
-                self._roll_out(self.chains.take(self.rollouts))
+                self._add_rollouts(self.chains.take(self.rollouts))
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
-            several = not generate and self.triples is not None and self._turn_of_references()
+            several = not generate and self.triples is not None and self._is_reference_step()
             if several:
-                self.references.add(self.triples.take(self.fresh))
+                self.references.add(self.triples.take(self.new_per_step))
             batch = self.references.draw(self.batch, self.generator) if several else self._draw(generate)
             loss, label_loss, per_sample, t = self._loss(batch, generate)
             self.optimizer.zero_grad(set_to_none=True)
             (loss + config.label_weight * label_loss).backward()
-            self.ranks.average(self.networks.parameters())
+            self.distributed.average(self.networks.parameters())
             norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
-            self.optimizer.scale_rates(run.rate())
+            self.optimizer.scale_rates(run.lr_factor())
             self.optimizer.step()
             run.step += 1
             self.ema.update(run.step)
             name = "loss_generate" if generate else "loss_references" if several else "loss"
-            sums.add(name, loss, label_loss, norm, per_sample, t)
+            averager.add(name, loss, label_loss, norm, per_sample, t)
             if run.logs(config.log_every):
-                figures = {**sums.take(), **self._more_figures(), **run.pace(self.device)}
-                run.record(**figures, waiting=self.feeder.ready() == 0)
-            if self.ranks.first and (run.step % config.validate_every == 0 or run.finished):
+                figures = {**averager.take(), **self._extra_metrics(), **run.pace(self.device)}
+                run.record(**figures, waiting=self.loader.blocks_ready() == 0)
+            if self.distributed.is_main and (run.step % config.validate_every == 0 or run.finished):
                 with self.ema:
                     run.record(**self.validation.figures(self.folder / f"sheet_{run.step:06d}.png"))
             if run.elapsed - last_save > config.save_seconds or run.finished:
                 self._save()
                 last_save = run.elapsed
 
-    def _fill(self, pool: Pool, feeder: Feeder, wanted: int) -> None:
-        while pool.filled < wanted:
-            pool.add(feeder.take(min(wanted - pool.filled, FILLED_AT_ONCE)))
+    def _fill(self, pool: Pool, loader: ExampleLoader, count: int) -> None:
+        while pool.filled < count:
+            pool.add(loader.take(min(count - pool.filled, FILL_CHUNK)))
 
     def _draw(self, generate: bool) -> dict[str, Tensor]:
         """A batch; of orbits most have short texts only, so that they need not be padded to the longest."""
@@ -244,7 +244,7 @@ class FlowTrainer:
         longest = self.config.short_text if every and self.run.step % every else None
         return self.pool.draw(self.batch, self.generator, longest)
 
-    def _turn_of_references(self) -> bool:
+    def _is_reference_step(self) -> bool:
         every = self.config.references_every
         return self.run.step % every == every - 1
 
@@ -253,7 +253,7 @@ class FlowTrainer:
         given = [batch[name] for name in ("source", "reference") if name in batch]
         return [(pack(latents), ids) for latents, ids in zip(given, self.context_ids)]
 
-    def _roll_out(self, chains: dict[str, np.ndarray]) -> None:
+    def _add_rollouts(self, chains: dict[str, np.ndarray]) -> None:
         """Add second turns whose source is the model's own result of the first: it learns to mend its
         drift.
         """
@@ -264,8 +264,8 @@ class FlowTrainer:
             noise = self._noise_like(contexts[0][0])
             sampled = self.networks.sample(self.preset, ids, noise, self.target_ids, contexts)
         pixels = self.codec.decode(unpack(sampled, *latents.shape[-2:])).clamp(-1, 1)
-        made = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-        self.pool.add({**chains, "source": made.cpu().numpy()})
+        results = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        self.pool.add({**chains, "source": results.cpu().numpy()})
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss, label loss, error of each sample (b,), and the times (b,) at which it was measured."""
@@ -284,10 +284,10 @@ class FlowTrainer:
         ids = self.cut(torch.where(dropped[:, None], self.empty, batch["text"]))
         contexts = [] if generate else self.contexts(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, scores, region = self.networks(
+            velocity, scores, region = self.networks(
                 flow.interpolate(data, noise, t), ids, t, self.target_ids, contexts
             )
-        error = (made.float() - flow.velocity(data, noise)).square().mean(-1)  # (b, tokens)
+        error = (velocity.float() - flow.velocity(data, noise)).square().mean(-1)  # (b, tokens)
         if generate:
             return error.mean(), torch.zeros((), device=self.device), error.mean(1).detach(), t
         mask, loss = batch["mask"].float(), error.mean()
@@ -296,13 +296,14 @@ class FlowTrainer:
             fading = config.area_weight * max(0.0, 1 - self.run.progress / 0.8)
             weight = 1 + fading * mask * (0.3 / area).clamp(0.5, 5)
             loss = (error * weight / weight.mean()).mean()
-        told = (~dropped).float()
+        has_prompt = (~dropped).float()
         if region is not None and config.region_weight:
             region_error = F.binary_cross_entropy_with_logits(region.float(), mask, reduction="none").mean(1)
-            loss = loss + config.region_weight * (region_error * told).sum() / told.sum().clamp_min(1)
-            self.region.update(region, mask, told)
+            region_loss = (region_error * has_prompt).sum() / has_prompt.sum().clamp_min(1)
+            loss = loss + config.region_weight * region_loss
+            self.region_iou.update(region, mask, has_prompt)
         label_loss = F.cross_entropy(scores.float(), batch["label"], reduction="none")
-        label_loss = (label_loss * told).sum() / told.sum().clamp_min(1)
+        label_loss = (label_loss * has_prompt).sum() / has_prompt.sum().clamp_min(1)
         return loss, label_loss, error.mean(1).detach(), t
 
     def cut(self, ids: Tensor) -> Tensor:
@@ -318,7 +319,7 @@ class FlowTrainer:
         return torch.randn(tokens.shape, generator=self.noise, device=self.noise.device)
 
     def _save(self) -> None:
-        if not self.ranks.first:
+        if not self.distributed.is_main:
             return
         with self.ema:
             averaged = {name: value.clone() for name, value in self.networks.state_dict().items()}
@@ -329,19 +330,19 @@ class FlowTrainer:
                 "averaged": averaged,
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.average,
-                "seed": self.feeder.seed,
+                "seed": self.loader.seed,
                 "generator": self.generator.get_state(),
                 "noise": self.noise.get_state(),
                 "pool": self.pool.state(),
-                **self._more_state(),
+                **self._extra_state(),
                 "tokenizer": self.tokenizer.to_str(),
             }
         )
 
-    def _more_figures(self) -> dict[str, object]:
-        return self.region.take()
+    def _extra_metrics(self) -> dict[str, object]:
+        return self.region_iou.take()
 
-    def _more_state(self) -> dict[str, object]:
+    def _extra_state(self) -> dict[str, object]:
         if self.triples is None:
             return {}
         return {"references": self.references.state(), "references_seed": self.triples.seed}
@@ -360,7 +361,7 @@ class FlowTrainer:
         )
 
 
-class _RegionFigures:
+class RegionIou:
     """Intersection over union of the region head's tokens and the true ones, over the batches since the last
     log line.
     """
@@ -381,19 +382,19 @@ class _RegionFigures:
         return figures
 
 
-class _Sums:
+class MetricAverager:
     """Means since the last log line; the loss also in bins of t."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = {}
 
     def add(self, name, loss, label_loss, norm, per_sample, t) -> None:
-        self._keep(name, loss)
-        self._keep("norm", norm)
+        self._append(name, loss)
+        self._append("norm", norm)
         if name == "loss":
-            self._keep("label", label_loss)
-            self._keep("_error", per_sample)
-            self._keep("_t", t)
+            self._append("label", label_loss)
+            self._append("_error", per_sample)
+            self._append("_t", t)
 
     def take(self) -> dict[str, object]:
         errors, times = self.values.pop("_error", []), self.values.pop("_t", [])
@@ -409,11 +410,11 @@ class _Sums:
         self.values = {}
         return figures
 
-    def _keep(self, name: str, value: Tensor) -> None:
+    def _append(self, name: str, value: Tensor) -> None:
         self.values.setdefault(name, []).append(value.detach())
 
 
-def _make_tokenizer(vocab: int, folder: Path) -> None:
+def _ensure_tokenizer(vocab: int, folder: Path) -> None:
     """The tokenizer in the run's folder, made from the world's sentences if it is not there yet."""
     path = folder / "tokenizer.json"
     if not path.exists():

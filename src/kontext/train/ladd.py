@@ -73,15 +73,15 @@ def block_outputs(
         picture = torch.cat((picture, prepared.context), dim=1)
     doubles, singles = transformer.double_blocks, transformer.single_blocks
     prefix = iter(prepared.prefix or (None,) * (len(doubles) + len(singles)))
-    found = []
-    for block, (picture_mod, text_mod), seen in zip(doubles, mod.double, prefix):
-        picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, seen)
-        found.append(picture[:, : z.shape[1]])
+    outputs = []
+    for block, (picture_mod, text_mod), context_kv in zip(doubles, mod.double, prefix):
+        picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, context_kv)
+        outputs.append(picture[:, : z.shape[1]])
     joined, start = torch.cat((text, picture), dim=1), text.shape[1]
-    for block, block_mod, seen in zip(singles, mod.single, prefix):
-        joined = block(joined, block_mod, prepared.rotary, seen)
-        found.append(joined[:, start : start + z.shape[1]])
-    return found
+    for block, block_mod, context_kv in zip(singles, mod.single, prefix):
+        joined = block(joined, block_mod, prepared.rotary, context_kv)
+        outputs.append(joined[:, start : start + z.shape[1]])
+    return outputs
 
 
 class LaddTrainer(DistillTrainer):
@@ -96,59 +96,62 @@ class LaddTrainer(DistillTrainer):
             raise BadConfig('method = "ladd" takes single pairs; leave targets_per_source at 1')
         super().__init__(config, folder, autoencoder, resume, initial)
         self.discriminator = Discriminator(self.teacher.transformer).to(self.device)
-        rule = {"lr": config.discriminator_rate, "betas": (0.5, 0.99), "weight_decay": 0.0}
-        self.opponent = torch.optim.AdamW(self.discriminator.parameters(), **rule)
+        options = {"lr": config.discriminator_rate, "betas": (0.5, 0.99), "weight_decay": 0.0}
+        self.discriminator_optimizer = torch.optim.AdamW(self.discriminator.parameters(), **options)
         if resume:
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
             self.discriminator.load_state_dict(state["discriminator"])
-            self.opponent.load_state_dict(state["opponent"])
+            self.discriminator_optimizer.load_state_dict(state["opponent"])
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         config, ids = self.config, batch["text"]
         data, contexts = pack(batch["target"]), [] if generate else self.contexts(batch)
         z, start, _ = self.starts(data)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, _, _ = self.networks(z, ids, start, self.target_ids, contexts)
-        guess = z - start[:, None, None] * made.float()
+            velocity, _, _ = self.networks(z, ids, start, self.target_ids, contexts)
+        prediction = z - start[:, None, None] * velocity.float()
 
         with torch.no_grad():
             text, pooled = self.teacher.t5(ids), self.teacher.clip(ids)
         t = flow.training_times(len(data), self.generator, shift=config.renoise_shift).to(self.device)
         noise = self._noise_like(data)
 
-        def seen(picture: Tensor) -> list[Tensor]:
-            noised = flow.interpolate(picture, noise, t)
+        def noised_features(picture: Tensor) -> list[Tensor]:
+            noisy = flow.interpolate(picture, noise, t)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
                 return block_outputs(
-                    self.teacher.transformer, noised, text, pooled, t, self.target_ids, contexts
+                    self.teacher.transformer, noisy, text, pooled, t, self.target_ids, contexts
                 )
 
         with torch.no_grad():
-            real = seen(data)
-        fake = seen(guess)
-        self._separate(real, [x.detach() for x in fake], pooled)
-        passing = -_mean(self.discriminator(fake, pooled, self.tokens))
-        error = (made.float() - (z - data) / start[:, None, None]).square().mean(-1)
-        loss = config.data_weight * error.mean() + config.adversarial_weight * passing
+            real = noised_features(data)
+        fake = noised_features(prediction)
+        self._discriminator_step(real, [x.detach() for x in fake], pooled)
+        adversarial = -_mean(self.discriminator(fake, pooled, self.tokens))
+        error = (velocity.float() - (z - data) / start[:, None, None]).square().mean(-1)
+        loss = config.data_weight * error.mean() + config.adversarial_weight * adversarial
         return loss, error.new_zeros(()), error.mean(1).detach(), start
 
-    def _separate(self, real: list[Tensor], fake: list[Tensor], pooled: Tensor) -> None:
+    def _discriminator_step(self, real: list[Tensor], fake: list[Tensor], pooled: Tensor) -> None:
         """One step of the discriminator."""
-        right = self.discriminator(real, pooled, self.tokens)
-        wrong = self.discriminator(fake, pooled, self.tokens)
-        loss = _mean([F.relu(1 - x) for x in right]) + _mean([F.relu(1 + x) for x in wrong])
-        self.opponent.zero_grad(set_to_none=True)
+        real_scores = self.discriminator(real, pooled, self.tokens)
+        fake_scores = self.discriminator(fake, pooled, self.tokens)
+        loss = _mean([F.relu(1 - x) for x in real_scores]) + _mean([F.relu(1 + x) for x in fake_scores])
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.opponent.step()
+        self.discriminator_optimizer.step()
         self.hinge = loss.detach()  # 2: cannot tell, 0: tells all
-        self.opponent.zero_grad(set_to_none=True)
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
 
-    def _more_figures(self) -> dict[str, object]:
-        return {**super()._more_figures(), "hinge": self.hinge.item()}
+    def _extra_metrics(self) -> dict[str, object]:
+        return {**super()._extra_metrics(), "hinge": self.hinge.item()}
 
-    def _more_state(self) -> dict[str, object]:
-        own = {"discriminator": self.discriminator.state_dict(), "opponent": self.opponent.state_dict()}
-        return {**super()._more_state(), **own}
+    def _extra_state(self) -> dict[str, object]:
+        discriminator = {
+            "discriminator": self.discriminator.state_dict(),
+            "opponent": self.discriminator_optimizer.state_dict(),
+        }
+        return {**super()._extra_state(), **discriminator}
 
 
 def _mean(scores: list[Tensor]) -> Tensor:

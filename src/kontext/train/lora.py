@@ -28,13 +28,13 @@ from kontext.errors import BadConfig, NotFound
 from kontext.model.tokens import pack, picture_ids
 from kontext.train.autoencoder import to_pixels
 from kontext.train.config import LoraTraining
-from kontext.train.ranks import check_alone
+from kontext.train.distributed import require_single_process
 from kontext.train.run import Run
 from kontext.world import World
 
 log = logging.getLogger(__name__)
 
-SHOWN = 6
+SHEET_ROWS = 6
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def read_folder(folder: Path) -> list[Example]:
     return examples
 
 
-def _counted(number: int, noun: str) -> str:
+def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -178,7 +178,7 @@ def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: 
 
     Returns the path of the LoRA.
     """
-    check_alone("a LoRA")
+    require_single_process("a LoRA")
     if (data is None) == (config.world is None):
         raise BadConfig(
             "give pairs either as a folder (--data) or as [world] in the settings, not both or none"
@@ -192,7 +192,7 @@ def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: 
         encoded = encode(model, example)
         groups[encoded.key].append(encoded)
     same_shape = list(groups.values())
-    log.info("%s, %s", _counted(len(examples), "pair"), _counted(len(same_shape), "picture size"))
+    log.info("%s, %s", _count(len(examples), "pair"), _count(len(same_shape), "picture size"))
     layers = adapt(model.transformer, config.rank, config.alpha)
     parameters = [p for layer in layers.values() for p in (layer.down.weight, layer.up.weight)]
     optimizer = torch.optim.AdamW(parameters, lr=config.rate, weight_decay=0.01)
@@ -229,7 +229,7 @@ def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: 
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for rates in optimizer.param_groups:
-            rates["lr"] = config.rate * run.rate()
+            rates["lr"] = config.rate * run.lr_factor()
         optimizer.step()
         run.step += 1
         losses.append(loss.detach())
@@ -247,13 +247,15 @@ def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: 
 
 def _loss(model: Model, group: list[Encoded], config: LoraTraining, generator: torch.Generator) -> Tensor:
     chosen = [group[i] for i in torch.randint(len(group), (config.batch,), generator=generator)]
-    said = [one.texts[int(torch.randint(len(one.texts), (), generator=generator))] for one in chosen]
-    data = torch.stack([one.target for one in chosen])
+    prompts = [
+        encoded.texts[int(torch.randint(len(encoded.texts), (), generator=generator))] for encoded in chosen
+    ]
+    data = torch.stack([encoded.target for encoded in chosen])
     noise = torch.randn(data.shape, generator=generator).to(data.device)
     shift = config.shift or model.preset.sampling.shift or 3.0
     t = flow.training_times(config.batch, generator, shift=shift, uniform_share=0.2).to(data.device)
     contexts = [
-        (torch.stack([one.contexts[i][0] for one in chosen]), ids)
+        (torch.stack([encoded.contexts[i][0] for encoded in chosen]), ids)
         for i, (_, ids) in enumerate(chosen[0].contexts)
     ]
     guidance = None
@@ -261,24 +263,26 @@ def _loss(model: Model, group: list[Encoded], config: LoraTraining, generator: t
         guidance = torch.full_like(t, config.guidance)
     dtype = model.transformer.img_in.weight.dtype
     with torch.autocast(data.device.type, torch.bfloat16, enabled=config.bfloat16 or dtype != torch.float32):
-        made = model.transformer(
+        velocity = model.transformer(
             flow.interpolate(data, noise, t),
-            torch.stack([states for states, _ in said]),
-            torch.stack([pooled for _, pooled in said]),
+            torch.stack([states for states, _ in prompts]),
+            torch.stack([pooled for _, pooled in prompts]),
             t,
             guidance,
             chosen[0].ids,
             contexts,
         )
-    return (made.float() - flow.velocity(data, noise)).square().mean()
+    return (velocity.float() - flow.velocity(data, noise)).square().mean()
 
 
 def _sheet(model: Model, examples: list[Example], path: Path) -> None:
     """Before, made and after of the first examples."""
     editor, rows = Editor(model), []
-    for one in examples[:SHOWN]:
-        made = editor.edit(one.before, one.prompts[0], references=one.references, seed=1, lock=False).picture
-        rows.append([p.convert("RGB").resize((192, 192)) for p in (one.before, made, one.after)])
+    for example in examples[:SHEET_ROWS]:
+        result = editor.edit(
+            example.before, example.prompts[0], references=example.references, seed=1, lock=False
+        ).picture
+        rows.append([p.convert("RGB").resize((192, 192)) for p in (example.before, result, example.after)])
     sheet = Image.new("RGB", (3 * 192, 192 * len(rows)))
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):

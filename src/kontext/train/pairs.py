@@ -24,7 +24,7 @@ from kontext.world.sentences import caption
 
 SAVED_BYTES = 64 * 2**20
 
-ENCODED_AT_ONCE = 256
+ENCODE_CHUNK = 256
 """Pictures: of 256 pixels a side, they take some 2 GiB of a device while they are encoded."""
 
 PICTURES = ("source", "target", "reference")
@@ -128,8 +128,8 @@ def token_mask(mask: np.ndarray, tokens: int) -> np.ndarray:
 
 def label(sample: Sample) -> int:
     """Class of a sample's edit: its kind and, where the instruction says it, what the target then shows."""
-    said = "" if sample.references else sample.labels.get(sample.kind, "")
-    return label_of(f"{sample.kind}={said}")
+    value = "" if sample.references else sample.labels.get(sample.kind, "")
+    return label_of(f"{sample.kind}={value}")
 
 
 def label_of(text: str) -> int:
@@ -151,8 +151,8 @@ def encode_pictures(
 ) -> Tensor:
     """Latents of uint8 pictures (n, h, w, 3), in float16 on the device."""
     parts = []
-    for start in range(0, len(pictures), ENCODED_AT_ONCE):
-        pixels = to_pixels(pictures[start : start + ENCODED_AT_ONCE], device)
+    for start in range(0, len(pictures), ENCODE_CHUNK):
+        pixels = to_pixels(pictures[start : start + ENCODE_CHUNK], device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             parts.append(autoencoder.encode(pixels).half())
     return torch.cat(parts)

@@ -54,14 +54,16 @@ class Recipe(Settings):
     """Of the weights to ship."""
 
 
-def settings_of(stage: RecipeStage, home: Path, **more: Any) -> Any:
+def settings_of(stage: RecipeStage, home: Path, **overrides: Any) -> Any:
     """The checked settings of a stage. Raises BadConfig naming the stage."""
     kind = KINDS[stage.kind][0]
-    from_file = read(kind, _beside(home, stage.config)).model_dump(exclude_unset=True) if stage.config else {}
-    return checked(kind, {**from_file, **stage.settings, **more}, stage.name)
+    from_file = (
+        read(kind, _find_settings(home, stage.config)).model_dump(exclude_unset=True) if stage.config else {}
+    )
+    return checked(kind, {**from_file, **stage.settings, **overrides}, stage.name)
 
 
-def _beside(home: Path, name: str) -> Path:
+def _find_settings(home: Path, name: str) -> Path:
     """A settings file beside the recipe, else one of the package."""
     return home / name if (home / name).exists() else find_config(Path(name))
 
@@ -73,7 +75,7 @@ def follow(
     export: Path | None = None,
     device: str | None = None,
 ) -> bool:
-    """Do what is left of a recipe in a folder; whether it is finished.
+    """Run the remaining stages of a recipe in a folder; returns whether all are finished.
 
     call_seconds: pause after so long. export: where the model is written (default: in the folder), finished
     or not. device: overrides that of the settings. Raises BadConfig, and BadRequest for a device that is not
@@ -81,33 +83,37 @@ def follow(
     """
     path = find_config(path)
     recipe, started = read(Recipe, path), time.monotonic()
-    more = {"device": device} if device else {}
+    overrides = {"device": device} if device else {}
     # mistakes before minutes
-    stages = [(stage, settings_of(stage, path.parent, **more)) for stage in recipe.stages]
+    stages = [(stage, settings_of(stage, path.parent, **overrides)) for stage in recipe.stages]
     for _, settings in stages:
         usable_device(settings.device)
     if not stages or stages[0][0].kind != "autoencoder":
         raise BadConfig(f"{path}: the first stage must train the autoencoder")
     folder.mkdir(parents=True, exist_ok=True)
-    codec, before, newest, finished = folder / "none", None, None, True
+    codec, previous_state, newest, finished = folder / "none", None, None, True
     for stage, settings in stages:
-        place = folder / stage.name
-        if not (place / "done").exists():
-            left = None if call_seconds is None else call_seconds - (time.monotonic() - started)
-            resume = (place / "state.pt").exists()
+        stage_folder = folder / stage.name
+        if not (stage_folder / "done").exists():
+            remaining = None if call_seconds is None else call_seconds - (time.monotonic() - started)
+            resume = (stage_folder / "state.pt").exists()
             log.info("%s: %s", stage.name, "going on" if resume else "starting")
-            given: tuple = (resume, None) if stage.kind == "autoencoder" else (codec, resume, before)
+            arguments: tuple = (
+                (resume, None) if stage.kind == "autoencoder" else (codec, resume, previous_state)
+            )
             try:
-                if left is not None and left <= 0:
+                if remaining is not None and remaining <= 0:
                     raise Paused
-                KINDS[stage.kind][1](settings.model_copy(update={"call_seconds": left}), place, *given)
-                (place / "done").touch()
+                KINDS[stage.kind][1](
+                    settings.model_copy(update={"call_seconds": remaining}), stage_folder, *arguments
+                )
+                (stage_folder / "done").touch()
             except Paused:
                 finished = False
         if stage.kind == "autoencoder":
-            codec = place / "autoencoder.safetensors"
-        elif (place / "model" / "config.json").exists():
-            before, newest = place / "state.pt", place / "model"
+            codec = stage_folder / "autoencoder.safetensors"
+        elif (stage_folder / "model" / "config.json").exists():
+            previous_state, newest = stage_folder / "state.pt", stage_folder / "model"
         if not finished:
             log.info("%s: paused; the same command goes on", stage.name)
             break

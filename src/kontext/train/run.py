@@ -21,7 +21,7 @@ from kontext.errors import BadCheckpoint
 
 log = logging.getLogger(__name__)
 
-EARLY = (10, 50)  # steps that are logged whatever else is: a first run shows its speed within a minute
+EARLY_STEPS = (10, 50)  # steps that are logged whatever else is: a first run shows its speed within a minute
 
 
 class Paused(Exception):
@@ -45,9 +45,9 @@ class Ema:
     def swap(self) -> None:
         """Exchange averaged and live weights; call again to exchange back."""
         for average, live in zip(self.average, self.live):
-            kept = live.detach().float().clone()
+            copy = live.detach().float().clone()
             live.copy_(average)
-            average.copy_(kept)
+            average.copy_(copy)
 
     def __enter__(self) -> Ema:
         self.swap()
@@ -104,7 +104,7 @@ class Run:
             raise Paused
 
     def logs(self, every: int) -> bool:
-        return self.step % every == 0 or self.step in EARLY
+        return self.step % every == 0 or self.step in EARLY_STEPS
 
     def pace(self, device: torch.device) -> dict[str, object]:
         """Steps a second since the last time; on a GPU how busy it is now (%) and its memory's peak (GiB)."""
@@ -115,17 +115,17 @@ class Run:
             figures["gpu_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 1)
             query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
             try:
-                told = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout
-                figures["gpu_percent"] = int(told.split()[0])
+                output = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout
+                figures["gpu_percent"] = int(output.split()[0])
             except (OSError, subprocess.SubprocessError, ValueError, IndexError):
                 pass  # a figure less is no reason to stop
         return figures
 
-    def rate(self) -> float:
+    def lr_factor(self) -> float:
         """Factor of the learning rate: linear warm-up, constant, then linear to zero over the last share."""
         warm = min(1.0, (self.step + 1) / max(1, self.warmup))
-        left = max(0.0, 1.0 - self.progress)
-        return warm * min(1.0, left / self.decay_share if self.decay_share else 1.0)
+        remaining = max(0.0, 1.0 - self.progress)
+        return warm * min(1.0, remaining / self.decay_share if self.decay_share else 1.0)
 
     def record(self, **figures: object) -> None:
         if not self.writes:

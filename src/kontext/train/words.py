@@ -23,9 +23,9 @@ from kontext.model.presets import PRESETS, Preset
 from kontext.model.text import ClipText, T5Encoder
 from kontext.train.autoencoder import HELD_OUT
 from kontext.train.config import WordsTraining
+from kontext.train.distributed import require_single_process
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.pairs import target_caption, text_ids
-from kontext.train.ranks import check_alone
 from kontext.train.run import Ema, Paused, Run
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
@@ -67,7 +67,7 @@ class Readers(nn.Module):
         return self.t5_head(mean), self.clip_head(self.clip(ids))
 
 
-class Library:
+class SentencePool:
     """A ring of sentences as token ids and labels."""
 
     def __init__(self, capacity: int, labels: list[str], tokenizer: Tokenizer, length: int):
@@ -96,11 +96,11 @@ class Library:
 
 
 @torch.no_grad()
-def accuracy(readers: Readers, library: Library) -> dict[str, float]:
+def accuracy(readers: Readers, pool: SentencePool) -> dict[str, float]:
     """Share of sentences of which everything, and nothing else, is told right: by encoder and language."""
-    figures, true = {}, torch.from_numpy(library.says[: library.added])
+    figures, true = {}, torch.from_numpy(pool.says[: pool.added])
     for language, name in enumerate(("english", "chinese")):
-        ids = torch.from_numpy(library.ids[: library.added, language])
+        ids = torch.from_numpy(pool.ids[: pool.added, language])
         for encoder, logits in zip(("t5", "clip"), readers(ids)):
             figures[f"{encoder}_{name}"] = float(((logits > 0) == true).all(1).float().mean())
     return figures
@@ -108,7 +108,7 @@ def accuracy(readers: Readers, library: Library) -> dict[str, float]:
 
 def train(config: WordsTraining, folder: Path, resume: bool = False) -> Path:
     """Train and leave `words.safetensors` (averaged encoders) and `tokenizer.json` in the folder."""
-    check_alone("reading")
+    require_single_process("reading")
     torch.manual_seed(config.seed)
     preset, world = PRESETS[config.preset], World(**config.world)
     run = Run(
@@ -136,10 +136,10 @@ def train(config: WordsTraining, folder: Path, resume: bool = False) -> Path:
         ema.average = state["ema"]
     generator = torch.Generator().manual_seed(config.seed + run.step)
     seed = state["seed"] if state else config.seed
-    library = Library(config.pool, labels, tokenizer, preset.text_length)
+    pool = SentencePool(config.pool, labels, tokenizer, preset.text_length)
     held_out = {}
     for split in ("test", "phrasing"):
-        held_out[split] = Library(config.validation_sentences, labels, tokenizer, preset.text_length)
+        held_out[split] = SentencePool(config.validation_sentences, labels, tokenizer, preset.text_length)
         for i in range(config.validation_sentences):
             held_out[split].add(draw(world, HELD_OUT + i, split))
 
@@ -161,10 +161,10 @@ def train(config: WordsTraining, folder: Path, resume: bool = False) -> Path:
             run.pause_if_due(save)
         except Paused:
             raise
-        for _ in range(config.fresh if library.added else config.first_fill):
-            library.add(draw(world, seed))
+        for _ in range(config.fresh if pool.added else config.first_fill):
+            pool.add(draw(world, seed))
             seed += 1
-        ids, says = library.draw(config.batch, generator)
+        ids, says = pool.draw(config.batch, generator)
         loss = sum(
             F.binary_cross_entropy_with_logits(logits, says, reduction="sum") / len(ids)
             for logits in readers(ids)
@@ -172,12 +172,12 @@ def train(config: WordsTraining, folder: Path, resume: bool = False) -> Path:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(readers.parameters(), 1.0)
-        optimizer.scale_rates(run.rate())
+        optimizer.scale_rates(run.lr_factor())
         optimizer.step()
         run.step += 1
         ema.update(run.step)
         if run.logs(config.log_every):
-            run.record(loss=loss.item(), sentences=2 * library.added, **run.pace(torch.device("cpu")))
+            run.record(loss=loss.item(), sentences=2 * pool.added, **run.pace(torch.device("cpu")))
         if run.step % config.validate_every == 0 or run.finished:
             with ema:
                 figures = {split: accuracy(readers, held_out[split]) for split in held_out}

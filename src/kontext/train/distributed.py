@@ -17,67 +17,67 @@ from torch import Tensor, nn
 
 from kontext.errors import BadConfig
 
-SEEDS_APART = 100_000_000
-"""Between the first examples of neighbouring ranks."""
+RANK_SEED_STRIDE = 100_000_000
+"""Between the first examples of neighboring ranks."""
 
 
-class Ranks:
+class Distributed:
     """This process among those of a run."""
 
     def __init__(self, device: torch.device):
         """Waits for the other processes. device: where the gradients are; "cuda" takes the rank's own."""
-        self.rank, self.count = int(os.environ.get("RANK", "0")), processes()
-        self._begun, self._told = time.monotonic(), 0.0
-        if self.count > 1:
+        self.rank, self.world_size = int(os.environ.get("RANK", "0")), world_size()
+        self._start, self._shared_clock = time.monotonic(), 0.0
+        if self.world_size > 1:
             if device.type == "cuda":
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def clock(self) -> float:
         """Seconds from a fixed moment; with several processes those of the first at the last exchange."""
-        return time.monotonic() if self.count == 1 else self._told
+        return time.monotonic() if self.world_size == 1 else self._shared_clock
 
-    def share(self, name: str, total: int) -> int:
+    def split(self, name: str, total: int) -> int:
         """This process' part of a number. Raises BadConfig where it does not divide evenly."""
-        if total % self.count:
-            raise BadConfig(f"{name} = {total} cannot be divided among {self.count} processes")
-        return total // self.count
+        if total % self.world_size:
+            raise BadConfig(f"{name} = {total} cannot be divided among {self.world_size} processes")
+        return total // self.world_size
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until all are here."""
-        if self.count > 1:
+        if self.world_size > 1:
             dist.barrier()
 
     @torch.no_grad()
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give every process the mean of all gradients; all must have them for the same parameters."""
-        if self.count == 1:
+        if self.world_size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
-        now = time.monotonic() - self._begun if self.first else 0.0
+        now = time.monotonic() - self._start if self.is_main else 0.0
         clock = gradients[0].new_tensor([now], dtype=torch.float32)
-        joined: Tensor = torch.cat([*(g.float().flatten() for g in gradients), clock])
-        dist.all_reduce(joined)
-        *means, told = joined.split([*(g.numel() for g in gradients), 1])
+        buffer: Tensor = torch.cat([*(g.float().flatten() for g in gradients), clock])
+        dist.all_reduce(buffer)
+        *means, clock = buffer.split([*(g.numel() for g in gradients), 1])
         for gradient, mean in zip(gradients, means, strict=True):
-            gradient.copy_(mean.view_as(gradient) / self.count)
-        self._told = told.item()
+            gradient.copy_(mean.view_as(gradient) / self.world_size)
+        self._shared_clock = clock.item()
 
     def close(self) -> None:
-        if self.count > 1:
+        if self.world_size > 1:
             dist.destroy_process_group()
 
 
-def processes() -> int:
+def world_size() -> int:
     """How many processes this run has."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def check_alone(what: str) -> None:
+def require_single_process(what: str) -> None:
     """Raises BadConfig where a run that knows one process only was started in several."""
-    if processes() > 1:
+    if world_size() > 1:
         raise BadConfig(f"{what} is trained in one process; start it without torchrun")
