@@ -83,12 +83,12 @@ def test_only_the_untouched_part_counts(truth):
 @pytest.fixture(scope="module")
 def session(toy):
     """There and back ten times between red and green."""
-    sample, rivals = toy
+    sample, distractors = toy
     ends = (sample.target, sample.source)
     turns = []
     for k in range(drift.ROUNDS):
         target, before = ends[k % 2], ends[1 - k % 2]
-        turns.append(Turn("", 0, "toy", target, Case(before, target, tuple(rivals)), {}))
+        turns.append(Turn("", 0, "toy", target, Case(before, target, tuple(distractors)), {}))
     return drift.Session("back/0000", "back", sample.source, tuple(turns))
 
 

@@ -60,13 +60,13 @@ def test_gates_on_the_world(drawn):
     assert all(score[k](p)["success"] == 1 and score[k](p)["combined"] == 1 for k, p in targets.items())
     assert all(score[one.key](one.given)["success"] == 0 for one in drawn)
     assert np.mean([score[k](soft(p))["success"] for k, p in targets.items()]) == 1
-    wrong = [score[one.key](p)["success"] for one in drawn for _, p in one.rivals]
+    wrong = [score[one.key](p)["success"] for one in drawn for _, p in one.distractors]
     assert not any(wrong) and len(wrong) >= 10 * len(drawn)
 
 
 def test_rivals_have_every_kind_of_mistake(drawn):
     local = [one for one in drawn if one.category == "local"]
-    kinds = {label.split(" ")[0] for one in local for label, _ in one.rivals}
+    kinds = {label.split(" ")[0] for one in local for label, _ in one.distractors}
     assert kinds == {"unchanged", "value", "edit", "stray"}
 
 

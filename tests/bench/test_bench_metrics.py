@@ -58,12 +58,12 @@ def test_copying_the_input_is_never_a_success_and_keeps_everything(case):
     figures = case.score(case.source)
     assert figures["success"] == figures["choice"] == figures["combined"] == figures["iou@5"] == 0
     assert figures["keep@5"] == 1 and figures["edit_error"] == pytest.approx(1)
-    assert figures["chosen"] == 0  # the nearest rival is the source itself
+    assert figures["chosen"] == 0  # the nearest distractor is the source itself
 
 
 def test_every_rival_fails_and_is_named(toy, case):
-    for index, rival in enumerate(toy[1], start=1):
-        figures = case.score(rival)
+    for index, distractor in enumerate(toy[1], start=1):
+        figures = case.score(distractor)
         assert figures["success"] == figures["choice"] == 0 and figures["chosen"] == index
 
 
@@ -208,7 +208,7 @@ def test_plain_measures():
 
 
 def test_success_takes_a_sample_and_its_rivals(toy):
-    sample, rivals = toy
-    assert metrics.success(sample.target, sample, rivals) and not metrics.success(
-        sample.source, sample, rivals
+    sample, distractors = toy
+    assert metrics.success(sample.target, sample, distractors) and not metrics.success(
+        sample.source, sample, distractors
     )

@@ -1,4 +1,4 @@
-"""Items: world samples by seed and split, with their rivals, at the size of the model, and their manifest.
+"""Benchmark items: world samples by seed and split at the model's size, with distractors; their manifest.
 
 The same version, split, category and number give the same bytes everywhere; the manifest (one line of
 SHA-256 sums an item) says so, and its own sum names the benchmark that a figure was measured on.
@@ -20,10 +20,10 @@ from kontext import world
 from kontext.bench.metrics import Case, Picture
 from kontext.errors import BadRequest
 from kontext.world.changes import visible
-from kontext.world.drafts import CATEGORIES, SEVERAL_REFERENCES
 from kontext.world.edits import JOINABLE, KINDS
 from kontext.world.samples import pool_of
 from kontext.world.seeds import generator
+from kontext.world.task_specs import CATEGORIES, SEVERAL_REFERENCES
 
 VERSION = 1  # of the items; a change to the world or to this file that changes them needs a new one
 SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test, asked for in Chinese
@@ -32,7 +32,7 @@ SIZES = (WORLD_PIXELS, 128, 64)
 SINGLE = tuple(name for name in CATEGORIES if name != SEVERAL_REFERENCES)
 """What a model must do with one picture or none: measured unless others are asked for."""
 
-Rivals = tuple[tuple[str, Picture], ...]
+Distractors = tuple[tuple[str, Picture], ...]
 
 _STILL = world.World(kinds=("nothing",))
 _WORLD = world.World(kinds=tuple(name for name in world.kind_names() if name != "nothing"))
@@ -60,30 +60,30 @@ class Item:
         return np.full_like(self.sample.target, 128) if source is None else source
 
     @cached_property
-    def rivals(self) -> Rivals:
+    def distractors(self) -> Distractors:
         """The wrong answers, as (label, picture)."""
-        return rivals_of(self.full, self.size)
+        return distractors_of(self.full, self.size)
 
     @cached_property
     def case(self) -> Case:
-        return Case.of(self.sample, self.rivals)
+        return Case.of(self.sample, self.distractors)
 
     @cached_property
     def sum(self) -> str:
-        """SHA-256 of what is given, asked and expected, and of the rivals: all that decides the score."""
+        """SHA-256 of input, prompt, target and distractors: everything that decides the score."""
         return digest(
-            [self.given, *self.sample.references, self.sample.target, *(p for _, p in self.rivals)],
+            [self.given, *self.sample.references, self.sample.target, *(p for _, p in self.distractors)],
             self.prompt,
             str(self.seed),
         )
 
 
-def rivals_of(sample: Any, size: int, count: int = 13, strays: int = 2) -> Rivals:
+def distractors_of(sample: Any, size: int, count: int = 13, strays: int = 2) -> Distractors:
     """Rendered wrong answers of a world sample, as (label, picture).
 
     ``count`` are the source, other values and other edits; ``strays`` the right edit and one more.
     """
-    found = world.rivals(sample, count)
+    found = world.distractors(sample, count)
     r, scene, seen = generator("stray", sample.seed, sample.kind), sample.after, [sample.target]
     if "foreign" not in scene and not scene["sheet"]:
         for _ in range(12):
@@ -168,7 +168,7 @@ def session(
             seed=f"{name}/{k}",
             split="test",
         )
-        wrong = tuple(picture for _, picture in rivals_of(asked, size, count=7, strays=1))
+        wrong = tuple(picture for _, picture in distractors_of(asked, size, count=7, strays=1))
         target = at_size(turn.picture, size)
         case = Case(at_size(before, size), target, wrong)
         turns.append(Turn(turn.english, index, turn.kind, target, case, turn.scene))

@@ -1,10 +1,10 @@
 """Exact metrics of one edit: did the asked thing happen, and nothing else?
 
-The world knows the one right answer of every edit, so nothing here needs a judge. Distances are CIE L*a*b*
-(D65, dE76) after a blur of one pixel, because a codec's softness is no wrong edit. The headline is a forced
-choice: the result must be nearer to the target than to every *rival* (the untouched source, the same edit on
-another thing, another value, an added stray change), and near enough in itself. Needs numpy only, so that
-training can use it.
+The world knows the one right answer of every edit, so no judge is needed. Distances are CIE L*a*b* (D65,
+dE76) after a blur of one pixel, because the softness of a codec is not a wrong edit. The headline is a forced
+choice: the result must be nearer to the target than to every *distractor* (the untouched source, the same
+edit on another thing, another value, an additional stray change), and near enough in absolute terms.
+Requires numpy only, so that training can use it.
 """
 
 from __future__ import annotations
@@ -134,19 +134,19 @@ class Case:
     """One item to score results against: what was given, what is right, what would be wrong.
 
     ``whole`` says that the target is a new picture (references, text to picture): every pixel belongs to the
-    edit and nothing can be kept. The source is always a rival; rivals equal to the target are left out.
+    edit and nothing can be kept. The source is always a distractor; those equal to the target are dropped.
     """
 
     source: Picture | None
     target: Picture
-    rivals: tuple[Picture, ...] = ()
+    distractors: tuple[Picture, ...] = ()
     whole: bool = False
 
     @classmethod
-    def of(cls, sample: Any, rivals: Any = ()) -> Case:
-        """From a world sample (source, target, category) and its rivals: pictures, or (label, picture)."""
+    def of(cls, sample: Any, distractors: Any = ()) -> Case:
+        """From a world sample and its distractors, which are pictures or (label, picture) pairs."""
         whole = sample.source is None or sample.category in WHOLE_CATEGORIES
-        pictures = tuple(r[1] if isinstance(r, tuple) else r for r in rivals)
+        pictures = tuple(r[1] if isinstance(r, tuple) else r for r in distractors)
         return cls(sample.source, sample.target, pictures, whole)
 
     @property
@@ -184,17 +184,17 @@ class Case:
 
     @cached_property
     def contested(self) -> Mask:
-        """A: where target and rivals disagree, with the edit itself."""
+        """A: where target and distractors disagree, with the edit itself."""
         seen = self.changed.copy()
-        for rival in self._wrong.values():
-            seen |= np.any(rival != self.target, axis=-1)
+        for distractor in self._wrong.values():
+            seen |= np.any(distractor != self.target, axis=-1)
         return seen
 
     @cached_property
     def _wrong(self) -> dict[int, Picture]:
-        """The source as 0, the rivals from 1 on; without those equal to the target or to the source."""
+        """The source as 0, the distractors from 1 on; without those equal to the target or to the source."""
         out = {} if self.source is None else {0: self.source}
-        out |= dict(enumerate(self.rivals, 1))
+        out |= dict(enumerate(self.distractors, 1))
         same = [i for i, p in out.items() if i and self.source is not None and np.array_equal(p, self.source)]
         return {i: p for i, p in out.items() if i not in same and not np.array_equal(p, self.target)}
 
@@ -203,9 +203,9 @@ class Case:
         return {i: lab(blur(p, BLUR_PIXELS))[self.contested] for i, p in self._wrong.items()}
 
     def choose(self, result_lab: Floats) -> tuple[bool, float, int]:
-        """Forced choice: (target strictly nearest?, margin 1 - d_target / d_nearest, index of nearest rival).
+        """Forced choice: (target strictly nearest?, margin 1 - d_target / d_nearest, index of the nearest).
 
-        Index 0 is the source, i + 1 rival i; -1 when there is none.
+        Index 0 is the source, i + 1 distractor i; -1 when there is none.
         """
         if not self._wrong:
             return True, 1.0, -1
@@ -262,6 +262,6 @@ class Case:
         return figures | {"combined": float(np.sqrt(followed * figures["keep@5"]))}
 
 
-def success(result: Picture, sample: Any, rivals: Any) -> bool:
-    """True when the result is the asked edit: nearer to the target than to every rival, and near enough."""
-    return bool(Case.of(sample, rivals).score(result)["success"])
+def success(result: Picture, sample: Any, distractors: Any) -> bool:
+    """True when the result is nearer to the target than to every distractor, and near enough."""
+    return bool(Case.of(sample, distractors).score(result)["success"])

@@ -3,7 +3,7 @@
 Five categories as in KontextBench (local, global, text, style reference, character reference) and text to
 picture, and on request edits by a second picture (several_references); each split apart; the baselines
 beside the model. The headline is success: the forced choice
-against 15 rendered rivals and the absolute check of ``kontext.bench.metrics``.
+against 15 rendered distractors and the absolute check of ``kontext.bench.metrics``.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def confusion(records: Sequence[Record], row: str, find: Callable[[str], Item]) 
     for r in records:
         if r.row == row and not r.figures.get("success", 1.0):
             chosen = int(r.figures["chosen"])
-            label = "unchanged" if chosen == 0 else find(r.item).rivals[chosen - 1][0] if chosen > 0 else ""
+            label = "unchanged" if chosen == 0 else ""
+            if chosen > 0:
+                label = find(r.item).distractors[chosen - 1][0]
             out[_WHAT[label.split(" ")[0]]] += 1
     return dict(out.most_common())
 

@@ -105,7 +105,7 @@ def _baseline(row: str, item: Item, editor: Any) -> Picture:
     if row == "codec-target":
         return round_trip(editor, sample.target)
     if row == "random":
-        wrong = [p for label, p in item.rivals if label.startswith(("value", "edit"))]
+        wrong = [p for label, p in item.distractors if label.startswith(("value", "edit"))]
         return wrong[item.seed % len(wrong)] if wrong else item.given
     return round_trip(editor, item.given) if row == "codec-input" else item.given
 

@@ -40,7 +40,7 @@ from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
 from kontext.world import World
-from kontext.world.drafts import SEVERAL_REFERENCES
+from kontext.world.task_specs import SEVERAL_REFERENCES
 
 log = logging.getLogger(__name__)
 
