@@ -43,8 +43,8 @@ def main(folder: Path) -> None:
             print(f"{name}: {prompt} ({seconds:.2f} s)")
         strips.append(strip(pictures, captions))
     sheet = Image.new("RGB", (strips[0].width, sum(s.height for s in strips)), "white")
-    for row, one in enumerate(strips):
-        sheet.paste(one, (0, row * one.height))
+    for row, picture_strip in enumerate(strips):
+        sheet.paste(picture_strip, (0, row * picture_strip.height))
     sheet.save(folder / "stories.png")
     print(f"\nAll turns side by side: {(folder / 'stories.png').resolve()}")
 

@@ -26,7 +26,7 @@ def scene(disc=(220, 40, 40), square=(40, 90, 220), stripe=(250, 220, 60), size=
 
 @pytest.fixture(scope="session")
 def toy():
-    """Make the disc green; distractors: other colours, the other thing, a stray change, a moved disc."""
+    """Make the disc green; distractors: other colors, the other thing, a stray change, a moved disc."""
     green = (40, 170, 70)
     distractors = [
         scene(disc=(40, 90, 220)),

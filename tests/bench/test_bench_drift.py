@@ -64,7 +64,7 @@ def test_every_drift_costs_psnr(truth, change):
     assert series[0] == 100 and series[0] > series[1] > series[2]
 
 
-def test_colour_drift_does_not_look_like_blur_nor_blur_like_colour_drift(truth):
+def test_color_drift_does_not_look_like_blur_nor_blur_like_color_drift(truth):
     assert abs(drift.drift(tinted(truth, 2), truth, EVERYWHERE)["high"]) < 0.1
     assert drift.drift(blurred(truth, 2), truth, EVERYWHERE)["low"] < 1
     assert drift.drift(moved(truth, 3), truth, EVERYWHERE)["shift"] == 3

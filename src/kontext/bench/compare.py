@@ -45,8 +45,8 @@ def compare(
     out: dict[str, dict[str, dict[str, Estimate]]] = {}
     values = [_values(run) for run in (first, second)]
     for row, split in values[0].keys() & values[1].keys():
-        one, two = values[0][row, split], values[1][row, split]
-        shared = {f: d for f in figures if (d := _difference(one, two, f)).n}
+        before, after = values[0][row, split], values[1][row, split]
+        shared = {f: d for f in figures if (d := _difference(before, after, f)).n}
         if shared:
             out.setdefault(row, {})[split] = shared
     return {row: dict(sorted(splits.items())) for row, splits in sorted(out.items())}
@@ -60,14 +60,14 @@ def _values(run: dict[str, Any]) -> dict[tuple[str, str], dict[str, dict[str, An
     return out
 
 
-def _difference(one: dict[str, Any], two: dict[str, Any], figure: str) -> Estimate:
+def _difference(before: dict[str, Any], after: dict[str, Any], figure: str) -> Estimate:
     def of(records: dict[str, Any]) -> dict[str, float]:
         given = {item: record["figures"].get(figure) for item, record in records.items()}
         return {item: float(value) for item, value in given.items() if value is not None}
 
-    scenes = {item: record["scene"] for item, record in one.items()}
-    categories = {item: record["category"] for item, record in one.items()}
-    return paired(of(one), of(two), scenes, categories)
+    scenes = {item: record["scene"] for item, record in before.items()}
+    categories = {item: record["category"] for item, record in before.items()}
+    return paired(of(before), of(after), scenes, categories)
 
 
 def verdict(difference: Estimate, figure: Figure) -> str:

@@ -26,11 +26,11 @@ from kontext.world.seeds import generator
 from kontext.world.task_specs import CATEGORIES, SEVERAL_REFERENCES
 
 VERSION = 1  # of the items; a change to the world or to this file that changes them needs a new one
-SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test, asked for in Chinese
+SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test with Chinese prompts
 WORLD_PIXELS = 256
 SIZES = (WORLD_PIXELS, 128, 64)
 SINGLE = tuple(name for name in CATEGORIES if name != SEVERAL_REFERENCES)
-"""What a model must do with one picture or none: measured unless others are asked for."""
+"""What a model must do with one picture or none: measured unless other categories are requested."""
 
 Distractors = tuple[tuple[str, Picture], ...]
 
@@ -55,7 +55,7 @@ class Item:
 
     @property
     def given(self) -> Picture:
-        """What is shown first: the source, or grey where there is none."""
+        """The input picture: the source, or mid-gray when there is none."""
         source = self.sample.source
         return np.full_like(self.sample.target, 128) if source is None else source
 
@@ -83,22 +83,22 @@ def distractors_of(sample: Any, size: int, count: int = 13, strays: int = 2) -> 
 
     ``count`` are the source, other values and other edits; ``strays`` the right edit and one more.
     """
-    found = world.distractors(sample, count)
-    r, scene, seen = generator("stray", sample.seed, sample.kind), sample.after, [sample.target]
+    wrong = world.distractors(sample, count)
+    r, scene, pictures = generator("stray", sample.seed, sample.kind), sample.after, [sample.target]
     if "foreign" not in scene and not scene["sheet"]:
         for _ in range(12):
-            if len(seen) > strays:
+            if len(pictures) > strays:
                 break
             kind = KINDS[r.choice(JOINABLE)]
             value = kind.propose(r, scene, pool_of(_WORLD, "train", every_word=True))
             picture = None if value is None else world.render(kind.after(scene, value))
-            if picture is not None and all(visible(p, picture) for p in seen):
-                seen.append(picture)
-                found.append((f"stray {kind.name}", picture))
-    return tuple((label, at_size(picture, size)) for label, picture in found)
+            if picture is not None and all(visible(p, picture) for p in pictures):
+                pictures.append(picture)
+                wrong.append((f"stray {kind.name}", picture))
+    return tuple((label, at_size(picture, size)) for label, picture in wrong)
 
 
-def item(
+def draw_item(
     split: str, category: str, index: int, size: int = WORLD_PIXELS, kinds: tuple[str, ...] | None = None
 ) -> Item:
     """The item of a number, of ``kinds`` alone where given.
@@ -128,7 +128,7 @@ def item(
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """One turn of a session: what is asked, the exact picture after it and the case to score it by."""
+    """One turn of a session: the prompt, the exact picture after it and the case to score it by."""
 
     prompt: str
     seed: int
@@ -138,7 +138,7 @@ class Turn:
     scene: Any
 
 
-def session(
+def draw_session(
     kind: str, index: int, rounds: int, size: int, drawn: world.World = _WORLD
 ) -> tuple[Picture, tuple[Turn, ...]]:
     """Start and turns of a session: "edits" (all different), "back" (edit, inverse, ...) or "nothing"."""
@@ -146,13 +146,13 @@ def session(
     if kind == "nothing":
         first = _STILL.sample(name, "test")
         start, target = first.source, at_size(first.source, size)
-        said = [_STILL.sample(f"{name}/{k}", "test").english for k in range(rounds)]
-        turns = [Turn(p, index, "nothing", target, Case(target, target), first.before) for p in said]
+        prompts = [_STILL.sample(f"{name}/{k}", "test").english for k in range(rounds)]
+        turns = [Turn(p, index, "nothing", target, Case(target, target), first.before) for p in prompts]
         return at_size(start, size), tuple(turns)
     chain = drawn.chain(name, rounds, "test", back=kind == "back")
     before, scene, turns = chain.start, chain.scene, []
     for k, turn in enumerate(chain.turns):
-        asked = world.Sample(
+        turn_sample = world.Sample(
             source=before,
             references=(),
             target=turn.picture,
@@ -168,7 +168,7 @@ def session(
             seed=f"{name}/{k}",
             split="test",
         )
-        wrong = tuple(picture for _, picture in distractors_of(asked, size, count=7, strays=1))
+        wrong = tuple(picture for _, picture in distractors_of(turn_sample, size, count=7, strays=1))
         target = at_size(turn.picture, size)
         case = Case(at_size(before, size), target, wrong)
         turns.append(Turn(turn.english, index, turn.kind, target, case, turn.scene))
@@ -194,15 +194,15 @@ def at_size(picture: Any, size: int) -> np.ndarray:
     return picture if factor <= 1 else np.asarray(Image.fromarray(picture).reduce(factor))
 
 
-def size_for(editor: Any, asked: int | None = None) -> int:
-    """Pixels a side of the items: as asked for (256, 128, 64), or the largest that the editor's canvas holds.
+def size_for(editor: Any, requested: int | None = None) -> int:
+    """Pixels a side of the items: as requested (256, 128, 64), or the largest that the editor's canvas holds.
 
     Raises BadRequest for another size.
     """
-    if asked is not None:
-        if asked not in SIZES:
-            raise BadRequest(f"items of {asked} pixels a side; there are {', '.join(map(str, SIZES))}")
-        return asked
+    if requested is not None:
+        if requested not in SIZES:
+            raise BadRequest(f"size must be one of {', '.join(map(str, SIZES))}, got {requested}")
+        return requested
     if editor is None:
         return WORLD_PIXELS
     side = max(min(width, height) for width, height in editor.model.preset.sizes)
@@ -210,15 +210,15 @@ def size_for(editor: Any, asked: int | None = None) -> int:
 
 
 def manifest(items: Iterable[Item]) -> str:
-    """One JSON line an item: what is asked and the sum of everything that decides its score."""
+    """One JSON line an item: the prompt and the checksum of everything that decides its score."""
     lines = []
-    for one in items:
+    for item in items:
         entry = {
-            "key": one.key,
-            "kind": one.sample.kind,
-            "prompt": one.prompt,
-            "seed": one.seed,
-            "sum": one.sum,
+            "key": item.key,
+            "kind": item.sample.kind,
+            "prompt": item.prompt,
+            "seed": item.seed,
+            "sum": item.sum,
         }
         lines.append(json.dumps(entry, ensure_ascii=False, sort_keys=True))
     return "".join(line + "\n" for line in lines)

@@ -84,11 +84,11 @@ class Judge:
 
     def better(self, source: Image.Image, first: Image.Image, second: Image.Image, prompt: str) -> float:
         """1 when the first result wins in both orders, 0 when the second does, else 0.5. Raises NoScore."""
-        said = []
+        scores = []
         for pair, names in (((first, second), "AB"), ((second, first), "BA")):
             value = self._ask(PAIR, prompt, [source, *pair], _choice)
-            said.append(0.5 if value == "tie" else float(value == names[0]))
-        return said[0] if said[0] == said[1] else 0.5
+            scores.append(0.5 if value == "tie" else float(value == names[0]))
+        return scores[0] if scores[0] == scores[1] else 0.5
 
     def _numbers(
         self, text: str, prompt: str, pictures: list[Image.Image], names: tuple[str, ...], low: int, high: int

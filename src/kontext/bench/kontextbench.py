@@ -65,8 +65,10 @@ def measure(
             run.add(Record(name, "model", task.category, task.language, name, figures, note, file))
 
         for task in progress(wanted, len(wanted), layout):
-            made, seconds, why = _make(editor, run, task, steps, seed)
-            waiting.append((task, pool.submit(_judge, layout, task, made, seconds, why, judge, against)))
+            result_path, seconds, note = _make(editor, run, task, steps, seed)
+            waiting.append(
+                (task, pool.submit(_judge, layout, task, result_path, seconds, note, judge, against))
+            )
             if len(waiting) > workers:
                 finish()
         while waiting:
@@ -96,18 +98,18 @@ def _make(editor: Any, run: Run, task: Task, steps: int | None, seed: int) -> tu
 def _judge(
     layout: str,
     task: Task,
-    made: Path | None,
+    result_path: Path | None,
     seconds: float,
-    why: str,
+    note: str,
     judge: Judge | None,
     against: Path | None,
 ) -> tuple[dict[str, float], str]:
-    if made is None:
-        return {}, why
+    if result_path is None:
+        return {}, note
     figures, notes = {"seconds": seconds}, []
     if judge is None:
         return figures, ""
-    source, result = pictures.load(task.picture).flat, Image.open(made).convert("RGB")
+    source, result = pictures.load(task.picture).flat, Image.open(result_path).convert("RGB")
     try:
         ask_for = judge.imgedit if layout == "imgedit" else judge.viescore
         figures |= ask_for(source, result, task.prompt)
@@ -129,9 +131,9 @@ def sections(run: Run, folder: Path, result: dict[str, Any], cards: int = 12) ->
     _, tasks = load(folder)
     by_name = {_name(t): t for t in tasks}
     out = [report.table("By category", result["rows"].get("model", {}), FIGURES, first="language / category")]
-    made = [r for r in run.records if (run.folder / r.picture).is_file()]
-    scored = sorted((r for r in made if "overall" in r.figures), key=lambda r: -r.figures["overall"])
-    picked = [("Pictures", made[:cards])]
+    with_picture = [r for r in run.records if (run.folder / r.picture).is_file()]
+    scored = sorted((r for r in with_picture if "overall" in r.figures), key=lambda r: -r.figures["overall"])
+    picked = [("Pictures", with_picture[:cards])]
     if scored:
         middle = len(scored) // 2
         picked = [

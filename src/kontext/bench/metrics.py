@@ -37,7 +37,7 @@ KEEP_FIGURES = (
 )
 
 
-# ---------------------------------------------------------------- colour
+# ---------------------------------------------------------------- color
 
 
 @lru_cache(maxsize=1)
@@ -78,7 +78,7 @@ def lab(picture: NDArray[Any]) -> Floats:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
-def colour_distance(a: Floats, b: Floats) -> Floats:
+def color_distance(a: Floats, b: Floats) -> Floats:
     """dE76 per pixel of two Lab arrays (..., 3) -> (...)."""
     return np.sqrt(np.square(a - b).sum(-1))
 
@@ -113,7 +113,7 @@ def psnr(a: NDArray[Any], b: NDArray[Any], where: Mask | None = None) -> float:
 def edit_error(result: NDArray[Any], source: NDArray[Any] | None, target: NDArray[Any], mask: Mask) -> float:
     """Squared error to the target inside the mask over that of the untouched source: 0 done, 1 not begun.
 
-    Without a source (text to picture) a mid-grey picture takes its place.
+    Without a source (text to picture) a mid-gray picture takes its place.
     """
     truth = target[mask].astype(np.float64)
     start = np.full_like(truth, 127.5) if source is None else source[mask].astype(np.float64)
@@ -134,7 +134,7 @@ class Case:
     """One item to score results against: what was given, what is right, what would be wrong.
 
     ``whole`` says that the target is a new picture (references, text to picture): every pixel belongs to the
-    edit and nothing can be kept. The source is always a distractor; those equal to the target are dropped.
+    edit and nothing must be kept. The source is always a distractor; those equal to the target are dropped.
     """
 
     source: Picture | None
@@ -162,12 +162,12 @@ class Case:
         return np.abs(self.source.astype(np.int16) - self.target).max(-1) > CHANGED_LEVELS
 
     @cached_property
-    def kept(self) -> Mask:
+    def keep_mask(self) -> Mask:
         """P: the pixels that must stay, without a ring around the edit that is not scored."""
         if self.whole or self.source is None:
             return np.zeros(self.target.shape[:2], bool)
         touched = np.abs(self.source.astype(np.int16) - self.target).max(-1) > UNTOUCHED_LEVELS
-        reach = int(np.ceil(3 * BLUR_PIXELS))  # so far the edit's own colours are blurred
+        reach = int(np.ceil(3 * BLUR_PIXELS))  # the edit's own colors are blurred this far
         return ~dilate(touched, max(reach, round(RING_PIXELS * self.scale)))
 
     @cached_property
@@ -185,10 +185,10 @@ class Case:
     @cached_property
     def contested(self) -> Mask:
         """A: where target and distractors disagree, with the edit itself."""
-        seen = self.changed.copy()
+        mask = self.changed.copy()
         for distractor in self._wrong.values():
-            seen |= np.any(distractor != self.target, axis=-1)
-        return seen
+            mask |= np.any(distractor != self.target, axis=-1)
+        return mask
 
     @cached_property
     def _wrong(self) -> dict[int, Picture]:
@@ -212,7 +212,7 @@ class Case:
         here = result_lab[self.contested]
 
         def distance(other: Floats) -> float:
-            return float(np.minimum(colour_distance(here, other), DISTANCE_CAP).mean())
+            return float(np.minimum(color_distance(here, other), DISTANCE_CAP).mean())
 
         right = distance(self.target_lab[self.contested])
         wrong = {index: distance(other) for index, other in self._wrong_labs.items()}
@@ -227,9 +227,9 @@ class Case:
         if result.shape != self.target.shape:
             raise ValueError(f"result is {result.shape}, target is {self.target.shape}")
         soft = blur(result, BLUR_PIXELS)
-        seen, edit, keep = lab(soft), self.changed, self.kept
-        chosen, margin, nearest = self.choose(seen)
-        to_target = colour_distance(seen, self.target_lab)
+        result_lab, edit, keep = lab(soft), self.changed, self.keep_mask
+        chosen, margin, nearest = self.choose(result_lab)
+        to_target = color_distance(result_lab, self.target_lab)
         figures: dict[str, float] = {
             "choice": float(chosen),
             "margin": margin,
@@ -244,7 +244,7 @@ class Case:
         followed = chosen * figures["accuracy@10"]
         if self.source_soft is None or keep.mean() < 0.01:
             return figures | dict.fromkeys(KEEP_FIGURES, float("nan")) | {"combined": followed}
-        moved = colour_distance(seen, lab(self.source_soft))
+        moved = color_distance(result_lab, lab(self.source_soft))
         touched = moved > 10
         near = dilate(edit, max(1, round(2 * self.scale)))
         figures |= {

@@ -124,5 +124,5 @@ class Peer:
             max(1.0, model.preset.sampling.guidance),
         )
         with torch.inference_mode():
-            made = self._edit(given)[0].permute(1, 2, 0)
-        return (made * 255).round().byte().cpu().numpy()
+            picture_out = self._edit(given)[0].permute(1, 2, 0)
+        return (picture_out * 255).round().byte().cpu().numpy()

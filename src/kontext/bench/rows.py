@@ -94,8 +94,8 @@ def _peer(editor: Any, item: Item) -> tuple[Picture, dict[str, float]]:
     if sample.source is None or sample.references or sample.source.shape != sample.target.shape:
         return item.given, {"refused": 1.0}
     started = time.perf_counter()
-    made = _pipeline(editor).edit(sample.source, item.prompt, item.seed)
-    return made, {"refused": 0.0, "seconds": time.perf_counter() - started}
+    picture = _pipeline(editor).edit(sample.source, item.prompt, item.seed)
+    return picture, {"refused": 0.0, "seconds": time.perf_counter() - started}
 
 
 def _baseline(row: str, item: Item, editor: Any) -> Picture:
@@ -117,8 +117,8 @@ def round_trip(editor: Any, picture: Picture) -> Picture:
 
     image = Image.fromarray(picture)
     plan = plan_edit(image.size, "match", editor.model.preset.sizes)
-    seen = editor.contexts.codec_view(Canvas(plan.place(image)))
-    return np.asarray(plan.restore(Image.fromarray(seen)))
+    reconstruction = editor.contexts.codec_view(Canvas(plan.place(image)))
+    return np.asarray(plan.restore(Image.fromarray(reconstruction)))
 
 
 def request_of(item: Item, steps: int | None, lock: bool) -> EditRequest:
@@ -152,7 +152,7 @@ def ask(editor: Any, requests: Sequence[EditRequest]) -> list[Result]:
         return [
             result
             for start in range(0, len(requests), BATCH)
-            for result in _shared(editor.edit_batch(requests[start : start + BATCH]))
+            for result in _with_shared_time(editor.edit_batch(requests[start : start + BATCH]))
         ]
     return [_one(editor, request) for request in requests]
 
@@ -164,8 +164,8 @@ def _one(editor: Any, request: EditRequest) -> Result:
     return editor.edit(request.picture, request.prompt, size=request.size, lock=request.lock, **same)
 
 
-def _shared(results: list[Result]) -> list[Result]:
-    """A batch's time belongs to all of it: every result is told its part."""
+def _with_shared_time(results: list[Result]) -> list[Result]:
+    """A batch's time belongs to all of it: every result reports its share."""
     from dataclasses import replace
 
     return [replace(r, seconds={k: v / len(results) for k, v in r.seconds.items()}) for r in results]
