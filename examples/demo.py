@@ -1,6 +1,6 @@
 """Edit the example pictures over several turns with the shipped weights: `python examples/demo.py FOLDER`.
 
-Writes each turn as a PNG that carries its history, and a sheet of all of them, and prints where they are.
+Writes each turn as a PNG with its history, and a sheet of all turns, and prints their paths.
 """
 
 import sys
@@ -50,7 +50,7 @@ def main(folder: Path) -> None:
 
 
 def strip(pictures: list[Image.Image], captions: list[str]) -> Image.Image:
-    """Pictures side by side, each with its words below."""
+    """Pictures side by side, each with its caption below."""
     width, height = pictures[0].size
     sheet = Image.new("RGB", ((width + 8) * len(pictures) - 8, height + 28), "white")
     draw = ImageDraw.Draw(sheet)

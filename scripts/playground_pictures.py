@@ -1,8 +1,8 @@
-"""Make the pictures of the playground for the README and the docs, from the running application.
+"""Take screenshots of the playground for the README and the docs from the running application.
 
 `python scripts/playground_pictures.py [--model nano] [--out docs/pictures]` starts a server on a free port
 with a store of its own, drives Chromium through a short story and writes WebP files. `--model` is anything
-that `kontext serve --model` takes; `--editor tests/playground/painter.py:load` draws by rules instead.
+that `kontext serve --model` takes; `--editor tests/playground/painter.py:load` uses a rule-based editor.
 """
 
 import argparse

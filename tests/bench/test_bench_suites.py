@@ -167,5 +167,5 @@ def test_rows_are_multiplied_by_steps_and_unknown_ones_refused():
     with pytest.raises(BadRequest, match="rows are copy"):
         rows.row_names(["magic"], [4])
     assert size_for(None, 64) == 64
-    with pytest.raises(BadRequest, match="there are 256, 128, 64"):
+    with pytest.raises(BadRequest, match="size must be one of 256, 128, 64, got 100"):
         size_for(None, 100)

@@ -24,10 +24,10 @@ def test_settings_of_the_package_are_found_by_name_and_ones_own_first(tmp_path, 
     Path("lora.toml").write_text('model = "mine"\nsteps = 1\n')
     assert read(LoraTraining, Path("lora.toml")).model == "mine"
     with pytest.raises(
-        BadConfig, match="no such config file: none.toml; those of the package are .*flow-cpu.toml"
+        BadConfig, match="no such settings file: none.toml; packaged files are .*flow-cpu.toml"
     ):
         read(FlowTraining, Path("none.toml"))
-    with pytest.raises(BadConfig, match="no such config file"):
+    with pytest.raises(BadConfig, match="no such settings file"):
         read(FlowTraining, Path("elsewhere/flow-cpu.toml"))
 
 

@@ -1,7 +1,7 @@
-"""Two runs of one suite, item by item: is the second better, and by how much at least?
+"""Paired comparison of two runs of one suite.
 
-Only items that both runs have are compared, in pairs, so that the difficulty of an item cancels; the interval
-comes from drawing whole scenes again.
+Only items of both runs are compared, in pairs, so that the difficulty of an item cancels; the interval comes
+from a bootstrap over scenes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kontext.errors import BadRequest, NotFound
 def load(path: Path) -> dict[str, Any]:
     """The JSON of a run. Raises NotFound and BadRequest."""
     if not path.is_file():
-        raise NotFound(f"{path}: there is no such file")
+        raise NotFound(f"{path}: no such file")
     try:
         result = json.loads(path.read_text("utf-8"))
     except json.JSONDecodeError as error:

@@ -2,7 +2,7 @@
 
 Three kinds of sessions: ten different edits, ten times "leave it as it is", five times an edit and its
 inverse. The exact picture of every round is known, so what is measured is distance from the truth, never
-from the last result. U_k is the part of the picture that no turn up to k was to touch.
+from the last result. U_k is the part of the picture that no turn up to k should change.
 
 - SR@k: every turn to k a success, with 90 % of U within dE 5. CR@k: collapsed by k, i.e. two turns in a row
   with less than 20 dB, more than 6 low-frequency drift or a factor of 2 in high-frequency energy.
@@ -34,7 +34,7 @@ ROUNDS = 10
 KINDS = ("edits", "nothing", "back")
 SHOWN = (1, 3, 5, 8, 10)
 KEPT_NEEDED = 0.9
-SEEN_NEEDED = 0.02  # of the picture must be untouched for figures on U
+SEEN_NEEDED = 0.02  # minimum untouched share of the picture for figures on U
 COLLAPSE_DB, COLLAPSE_LOW, COLLAPSE_HIGH = 20.0, 6.0, 1.0
 
 BY_ROUND = {
@@ -74,7 +74,7 @@ class Session:
 
     @property
     def sum(self) -> str:
-        """Names the session's pictures and sentences."""
+        """Checksum of the session's pictures and prompts."""
         return digest([self.start, *(t.target for t in self.turns)], *(t.prompt for t in self.turns))
 
 
@@ -170,7 +170,7 @@ def figures(session: Session, results: Sequence[Picture]) -> dict[str, float]:
 
 
 def drift(result: Picture, truth: Picture, where: Mask) -> dict[str, float]:
-    """How a result differs from the truth on ``where``; all nan where too little of the picture is left."""
+    """Difference of a result from the truth on ``where``; all nan when ``where`` is too small."""
     names = ("kept", "psnr", "low", "high", "shift")
     if where.mean() < SEEN_NEEDED:
         return dict.fromkeys(names, math.nan)
@@ -205,7 +205,7 @@ def best_shift(result: Picture, truth: Picture, reach: int = 4) -> float:
     a, b = (np.asarray(Image.fromarray(p).convert("L"), np.float32) for p in (result, truth))
     inside = (slice(reach, -reach), slice(reach, -reach))
     steps = [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
-    steps.sort(key=lambda s: s[0] ** 2 + s[1] ** 2)  # of equal fits the shortest
+    steps.sort(key=lambda s: s[0] ** 2 + s[1] ** 2)  # the shortest of equal fits
     errors = [np.square(np.roll(a, step, (0, 1))[inside] - b[inside]).mean() for step in steps]
     return float(np.hypot(*steps[int(np.argmin(errors))]))
 

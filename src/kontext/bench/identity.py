@@ -1,6 +1,6 @@
 """Suite ``identity``: is it still the same character?
 
-Two uses: ten rounds of edits that leave the character alone, and characters set into a new scene by
+Two uses: ten rounds of edits that leave the character alone, and characters placed in a new scene by
 reference. ``kept`` is the share of what makes the character (hair, its color, skin, glasses, hat, beard,
 clothes, ...) that is nearer to the truth than to the same picture with any other value. ``rank-1`` asks
 which of 100 characters of the same family, drawn in the same place and pose, the result shows (chance 1 %).

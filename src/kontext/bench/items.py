@@ -1,7 +1,7 @@
 """Benchmark items: world samples by seed and split at the model's size, with distractors; their manifest.
 
-The same version, split, category and number give the same bytes everywhere; the manifest (one line of
-SHA-256 sums an item) says so, and its own sum names the benchmark that a figure was measured on.
+The same version, split, category and index give the same bytes everywhere. The manifest has one line with a
+SHA-256 checksum per item; its own checksum identifies the benchmark that a figure was measured on.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from kontext.world.samples import pool_of
 from kontext.world.seeds import generator
 from kontext.world.task_specs import CATEGORIES, SEVERAL_REFERENCES
 
-VERSION = 1  # of the items; a change to the world or to this file that changes them needs a new one
+VERSION = 1  # of the items; must change whenever a change to the world or to this file alters them
 SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test with Chinese prompts
 WORLD_PIXELS = 256
 SIZES = (WORLD_PIXELS, 128, 64)
 SINGLE = tuple(name for name in CATEGORIES if name != SEVERAL_REFERENCES)
-"""What a model must do with one picture or none: measured unless other categories are requested."""
+"""Categories with at most one input picture: measured by default."""
 
 Distractors = tuple[tuple[str, Picture], ...]
 
@@ -40,7 +40,7 @@ _WORLD = world.World(kinds=tuple(name for name in world.kind_names() if name != 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One task with its exact answer. ``scene`` names what it shares with items of other languages."""
+    """One task with its exact answer. ``scene`` is the key it shares with items of other languages."""
 
     key: str
     split: str
@@ -101,9 +101,9 @@ def distractors_of(sample: Any, size: int, count: int = 13, strays: int = 2) -> 
 def draw_item(
     split: str, category: str, index: int, size: int = WORLD_PIXELS, kinds: tuple[str, ...] | None = None
 ) -> Item:
-    """The item of a number, of ``kinds`` alone where given.
+    """The item of an index, optionally restricted to ``kinds``.
 
-    Raises BadRequest for a split or category that does not exist.
+    Raises BadRequest for an unknown split or category.
     """
     if split not in SPLITS or category not in CATEGORIES:
         known = f"splits are {', '.join(SPLITS)}, categories {', '.join(CATEGORIES)}"
@@ -195,9 +195,9 @@ def at_size(picture: Any, size: int) -> np.ndarray:
 
 
 def size_for(editor: Any, requested: int | None = None) -> int:
-    """Pixels a side of the items: as requested (256, 128, 64), or the largest that the editor's canvas holds.
+    """Side of the items in pixels: as requested (256, 128, 64), or the largest that fits the editor's canvas.
 
-    Raises BadRequest for another size.
+    Raises BadRequest for an unsupported size.
     """
     if requested is not None:
         if requested not in SIZES:
@@ -210,7 +210,7 @@ def size_for(editor: Any, requested: int | None = None) -> int:
 
 
 def manifest(items: Iterable[Item]) -> str:
-    """One JSON line an item: the prompt and the checksum of everything that decides its score."""
+    """One JSON line per item: the prompt and the checksum of everything that decides its score."""
     lines = []
     for item in items:
         entry = {

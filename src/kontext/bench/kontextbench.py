@@ -1,7 +1,7 @@
 """Suite ``kontextbench``: run a published, reference-free set and have a vision model judge the results.
 
-Results are written where the set's own scripts look for them, so that those can be used as well. Without a
-judge the pictures are made and nothing is scored. With ``against`` (a folder of another system's results in
+Results are written where the set's own scripts expect them, so that those can be used as well. Without a
+judge the pictures are generated but not scored. With ``against`` (a folder of another system's results in
 the same layout) the judge also compares in pairs.
 """
 
@@ -51,7 +51,7 @@ def measure(
     """Every task's picture and, with a judge, its scores, as records of the row ``model``.
 
     Returns the layout's name and the figures. A task that cannot be edited or judged is a record with a note.
-    Raises NotFound and BadRequest where the set itself cannot be read.
+    Raises NotFound and BadRequest when the set itself cannot be read.
     """
     layout, tasks = load(folder)
     wanted = [t for t in tasks[:n] if not run.done(_name(t), "model")]
@@ -81,7 +81,7 @@ def _name(task: Task) -> str:
 
 
 def _make(editor: Any, run: Run, task: Task, steps: int | None, seed: int) -> tuple[Path | None, float, str]:
-    """The result's file (made once), the seconds it took and why there is none."""
+    """The result's file, the seconds it took, and a note if it is missing; existing files are reused."""
     path = run.folder / "results" / task.result
     if path.is_file():
         return path, float("nan"), ""

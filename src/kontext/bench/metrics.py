@@ -1,4 +1,4 @@
-"""Exact metrics of one edit: did the asked thing happen, and nothing else?
+"""Exact metrics of one edit: was the requested change made, and nothing else?
 
 The world knows the one right answer of every edit, so no judge is needed. Distances are CIE L*a*b* (D65,
 dE76) after a blur of one pixel, because the softness of a codec is not a wrong edit. The headline is a forced
@@ -21,14 +21,12 @@ Mask = NDArray[np.bool_]  # (height, width)
 Floats = NDArray[np.float32]
 
 BLUR_PIXELS = 1.0
-CHANGED_LEVELS = 10  # a pixel belongs to the edit where any channel of source and target differs by more
-UNTOUCHED_LEVELS = (
-    2  # ... and is to be kept where none differs by more than this (what lies between is not scored)
-)
-RING_PIXELS = 4  # around the edit (of 256): scored neither as edit nor as kept
-DISTANCE_CAP = 30.0  # one pixel's dE counts at most this much in the forced choice
-ACCURACY_NEEDED = 0.7  # a success has this share of the edit's pixels within dE 10 of the target ...
-ERROR_ALLOWED = 0.2  # ... and this much of the way left to go (a half-done edit has 0.25)
+CHANGED_LEVELS = 10  # the edit is where any channel of source and target differs by more than this ...
+UNTOUCHED_LEVELS = 2  # ... and what must be preserved is where none does (in between: not scored)
+RING_PIXELS = 4  # around the edit at 256 pixels: scored neither as edit nor as preserved
+DISTANCE_CAP = 30.0  # maximum dE of a pixel in the forced choice
+ACCURACY_NEEDED = 0.7  # a success needs this share of the edit's pixels within dE 10 of the target ...
+ERROR_ALLOWED = 0.2  # ... and at most this edit error (a half-done edit has 0.25)
 PSNR_CAP = 100.0  # stands for "bit for bit"
 WHOLE_CATEGORIES = frozenset({"style_reference", "character_reference", "generate"})  # new pictures
 KEEP_FIGURES = (
@@ -94,7 +92,7 @@ def dilate(mask: Mask, radius: int) -> Mask:
 
 
 def share(good: Mask, where: Mask) -> float:
-    """Share of the pixels of ``where`` that are good; 1 where there is none."""
+    """Share of the pixels of ``where`` that are good; 1 when ``where`` is empty."""
     return float(good[where].mean()) if where.any() else 1.0
 
 
@@ -102,7 +100,7 @@ def share(good: Mask, where: Mask) -> float:
 
 
 def psnr(a: NDArray[Any], b: NDArray[Any], where: Mask | None = None) -> float:
-    """Peak signal to noise in dB on ``where`` (None: all): at most 100, nan where nothing is compared."""
+    """Peak signal to noise in dB on ``where`` (None: all): at most 100, nan when nothing is compared."""
     square = np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64))
     square = square if where is None else square[where]
     if square.size == 0:
@@ -131,9 +129,9 @@ def keep_psnr(result: Picture, source: Picture, mask: Mask) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One item to score results against: what was given, what is right, what would be wrong.
+    """One item to score results against: source, target and distractors.
 
-    ``whole`` says that the target is a new picture (references, text to picture): every pixel belongs to the
+    ``whole`` means that the target is a new picture (references, text to picture): every pixel belongs to the
     edit and nothing must be kept. The source is always a distractor; those equal to the target are dropped.
     """
 
@@ -151,7 +149,7 @@ class Case:
 
     @property
     def scale(self) -> float:
-        """The picture's longer side over 256; the unscored ring follows it."""
+        """The picture's longer side over 256; scales the unscored ring."""
         return max(self.target.shape[:2]) / 256
 
     @cached_property
@@ -163,7 +161,7 @@ class Case:
 
     @cached_property
     def keep_mask(self) -> Mask:
-        """P: the pixels that must stay, without a ring around the edit that is not scored."""
+        """P: the pixels that must be preserved, excluding an unscored ring around the edit."""
         if self.whole or self.source is None:
             return np.zeros(self.target.shape[:2], bool)
         touched = np.abs(self.source.astype(np.int16) - self.target).max(-1) > UNTOUCHED_LEVELS
@@ -220,7 +218,7 @@ class Case:
         return right < wrong[nearest], 1 - right / max(wrong[nearest], 1e-9), nearest
 
     def score(self, result: Picture) -> dict[str, float]:
-        """All figures of one result (uint8, the target's size): shares are 0..1, nan where meaningless.
+        """All figures of one result (uint8, the target's size): shares are 0..1, nan when undefined.
 
         Raises ValueError when the sizes differ: results are never resized to fit.
         """

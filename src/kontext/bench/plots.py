@@ -1,4 +1,4 @@
-"""Line plots as SVG text: points with error bars, a legend, nothing to install and nothing to fetch."""
+"""Line plots as SVG text: points with error bars, a legend, no dependencies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lines(
     y_range: tuple[float, float] | None = None,
     log_x: bool = False,
 ) -> str:
-    """One curve a name. Points whose y is not finite are left out; an empty plot says so."""
+    """One curve per name. Points with a non-finite y are omitted; an empty plot has a notice."""
     finite = {name: [p for p in points if math.isfinite(p[1])] for name, points in series.items()}
     points = [p for some in finite.values() for p in some]
     if not points:

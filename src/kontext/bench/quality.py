@@ -1,8 +1,8 @@
 """Suite ``quality``: single edits of every category against their exact answers.
 
 Five categories as in KontextBench (local, global, text, style reference, character reference) and text to
-picture, and on request edits by a second picture (several_references); each split apart; the baselines
-beside the model. The headline is success: the forced choice
+picture, and on request edits by a second picture (several_references); each split separately, with
+baselines next to the model. The headline is success: the forced choice
 against 15 rendered distractors and the absolute check of ``kontext.bench.metrics``.
 """
 
@@ -64,7 +64,7 @@ def each(
     rows: Sequence[str],
     score: Callable[[Item, Picture], dict[str, float]],
 ) -> None:
-    """Every item in every row, in batches; what the run has already is left out."""
+    """Score every item in every row, in batches; items with a record are skipped."""
     stream = iter(items)
     while group := list(islice(stream, BATCH)):
         for row in rows:
@@ -79,7 +79,7 @@ def each(
 
 
 def _codec_gap(run: Run, group: Sequence[Item], rows: Sequence[str]) -> None:
-    """What the editor lost in the kept part beyond the codec's own loss, in dB."""
+    """Record the editor's loss in the preserved part beyond the codec's own loss, in dB."""
     if "codec-input" not in rows:
         return
     for item in group:
@@ -92,7 +92,7 @@ def _codec_gap(run: Run, group: Sequence[Item], rows: Sequence[str]) -> None:
 
 
 def confusion(records: Sequence[Record], row: str, find: Callable[[str], Item]) -> dict[str, int]:
-    """What was done instead, over the items of a row that are no success."""
+    """Counts of the mistakes over the failed items of a row."""
     out: Counter[str] = Counter()
     for r in records:
         if r.row == row and not r.figures.get("success", 1.0):

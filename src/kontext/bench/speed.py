@@ -1,11 +1,11 @@
-"""Suite ``speed``: how long one edit takes, stage by stage, and the same weights in diffusers beside it.
+"""Suite ``speed``: how long one edit takes, stage by stage, compared with the same weights in diffusers.
 
-One edit is what a user waits for: text, encoding, steps, decoding, an 8-bit picture in memory. ``new``
-pictures are seen for the first time; of ``seen`` ones the context is cached, as after the first look. With
+One edit includes text, encoding, steps, decoding and an 8-bit picture in memory. ``new`` pictures have no
+cached context; that of ``seen`` ones is cached by an earlier edit. With
 ``against_diffusers`` both engines run the same pieces (encode, steps, decode) on the same weights, noise
 and text states, in interleaved pairs on the same threads. Their outputs must agree where ours attends as
-theirs does ("full"); the shipped attention ("prefix") is timed beside it, and so is a whole edit of the
-shipped kind, from the sentence to the finished picture, beside their 28 steps.
+theirs does ("full"); the shipped attention ("prefix") is timed as well, and so is a whole edit of the
+shipped configuration, from prompt to finished picture, against their 28 steps.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STAGES = ("encode", "text", "sample", "decode")
 WARM_UP = 3
 TOLERANCE = 1e-4  # largest difference allowed between the engines' pixels (0..1) in "full" attention
 COLD = ("cold start seconds", "cold start seconds, diffusers", "cold start, diffusers / ours")
-REFRESH = 4  # steps that share one look at the context, timed where there are more
+REFRESH = 4  # steps that share one context evaluation, timed when there are more steps
 WHOLE = f"a whole edit beside {LONG} steps"
 PROMPT = "make it night"
 FIGURES = {
@@ -96,7 +96,7 @@ def memory_mib(device: str) -> float:
 
 
 def cold_starts(model: str, size: int, reference_model: Any = None, times: int = 5) -> dict[str, float]:
-    """Median seconds of a first edit as a whole process, in turns with diffusers on `reference_model`."""
+    """Median seconds of a first edit in a new process, alternating with diffusers on `reference_model`."""
     ours, theirs = [], []
     for _ in range(times):
         ours.append(cold_start(model, size))
@@ -144,7 +144,7 @@ pipeline(
 def cold_diffusers(model: Any, size: int) -> float:
     """Seconds of a script that does one edit with diffusers on the same weights, as a whole process.
 
-    Text encoders are left out, in its favor. Raises BadRequest when it fails.
+    Text encoders are omitted, to its advantage. Raises BadRequest when it fails.
     """
     from kontext.checkpoint import save_diffusers
 
@@ -179,7 +179,7 @@ def against_diffusers(
     """Interleaved pairs, as records of milliseconds and ratios (diffusers over ours).
 
     Returns the largest difference of the outputs in "full" attention, the threads and the ratios' quartiles.
-    Raises BadRequest without diffusers, and when outputs differ by more than 1e-4.
+    Raises BadRequest when diffusers is missing, and when outputs differ by more than 1e-4.
     """
     full = as_full(editor.model)
     theirs = diffusers_pieces(full)
@@ -225,7 +225,7 @@ def against_diffusers(
                 their = {"total": 1000 * their_seconds}
                 run.add(Record(f"pair {i:03d}", f"diffusers beside {way}", "pair", "test", f"{i}", their))
     if worst > TOLERANCE:
-        raise BadRequest(f"outputs differ from diffusers by {worst:.1e}; at most {TOLERANCE:.0e} is the same")
+        raise BadRequest(f"difference to diffusers must be at most {TOLERANCE:.0e}, got {worst:.1e}")
     quartiles = {way: [float(q) for q in np.quantile(r, (0.25, 0.5, 0.75))] for way, r in ratios.items()}
     return {
         "largest difference": worst,
@@ -237,7 +237,7 @@ def against_diffusers(
 
 
 def _whole_edit(editor: Any, given: Pieces) -> Tensor:
-    """As a person has it done: own steps, a new sentence, what did not change kept."""
+    """An edit as shipped: the preset's steps, a new prompt, unchanged pixels preserved."""
     picture = (given.picture[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     request = EditRequest(picture=picture, prompt=f"{PROMPT}, {time.perf_counter()}", seed=0)
     (result,) = ask(editor, [request])

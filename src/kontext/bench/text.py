@@ -63,7 +63,7 @@ def find(split: str, index: int, size: int) -> Item:
 
 
 def score(item: Item, result: Picture, read: Callable[[Picture], str] | None) -> dict[str, float]:
-    """The quality figures of an edit and what its writing says."""
+    """The quality figures of an edit and of its text."""
     word, box = item.full.after["sign"]["word"], _writing(item)
     figures = item.case.score(result) | {
         "matched": float(matched(item, result) == word),
@@ -84,7 +84,7 @@ def _candidates(item: Item) -> dict[str, Picture]:
 
 
 def _writing(item: Item) -> tuple[slice, slice]:
-    """Where the words differ: the part of the sign that is written on."""
+    """The bounding box of the sign's text, where candidate words differ."""
     pictures = np.stack(list(_candidates(item).values()))
     rows, columns = np.nonzero((pictures != pictures[0]).any(axis=(0, 3)))
     return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
@@ -128,7 +128,7 @@ def letter_errors(text: str, word: str) -> float:
 
 @lru_cache(maxsize=1)
 def reader() -> Callable[[Picture], str] | None:
-    """One line of capitals read by RapidOCR; None where it is not installed."""
+    """One line of capitals read by RapidOCR; None if it is not installed."""
     try:
         from rapidocr import RapidOCR
     except ImportError:

@@ -1,10 +1,10 @@
 """Distillation of a trained flow model: guidance into its embedding, and several small steps into one.
 
-Guidance (Meng et al., 2210.03142): the teacher is evaluated with and without the prompt and pushed apart by
-a guidance drawn per picture; the student, which embeds that guidance, learns to say the same in one
-evaluation. Steps (Salimans and Ho, 2202.00512, for straight paths): between two neighbouring times of the
-student's schedule the teacher goes `substeps` Euler steps; the student learns the one velocity that ends at
-the same place. The other method, latent adversarial diffusion distillation, is in `ladd`.
+Guidance (Meng et al., 2210.03142): the teacher is evaluated with and without the prompt and combined by a
+guidance drawn per picture; the student, which embeds that guidance, learns the result in one evaluation.
+Steps (Salimans and Ho, 2202.00512, for straight paths): between two neighboring times of the student's
+schedule the teacher takes `substeps` Euler steps; the student learns the single velocity with the same end
+point. The other method, latent adversarial diffusion distillation, is in `ladd`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kontext.train.networks import Networks
 
 
 class DistillTrainer(FlowTrainer):
-    """The student starts as the teacher; its guidance embedding, if it gets one, starts silent."""
+    """The student starts with the teacher's weights; a new guidance embedding starts at zero."""
 
     config: DistillTraining
 
@@ -64,7 +64,7 @@ class DistillTrainer(FlowTrainer):
         )
 
     def starts(self, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy tokens at random times of the student's schedule, those times and the next: (b,)."""
+        """Noisy tokens at random times of the student's schedule, those times (b,) and the next ones (b,)."""
         steps = self.config.student_steps
         noise = self._noise_like(data)
         times = flow.schedule(steps, data.shape[1], self.preset.sampling.shift)
@@ -90,11 +90,9 @@ class DistillTrainer(FlowTrainer):
     def _teacher_step(
         self, z: Tensor, ids: Tensor, start: Tensor, end: Tensor, guidance: Tensor, contexts: Context
     ) -> Tensor:
-        """Where the guided teacher arrives from z (b, n, channels) at `start` when it steps to `end`, both
-        (b,).
-        """
+        """The guided teacher's state at `end`, from z (b, n, channels) at `start`; both times are (b,)."""
         config, guided = self.config, (self.config.guidance_from, self.config.guidance_to) != (1, 1)
-        # told silence, which its embedding, if it has one, makes of any guidance
+        # the teacher's guidance embedding, if it has one, is zero for any guidance
         embedded = torch.zeros_like(start) if self.preset.transformer.guidance_embed else None
         empty = self.empty.expand_as(ids)
         for i in range(config.substeps):
@@ -109,7 +107,7 @@ class DistillTrainer(FlowTrainer):
 
 
 def _zero_guidance_embedding(networks: Networks) -> None:
-    """A guidance embedding that adds nothing, whatever the guidance."""
+    """Zero the guidance embedding, so that it has no effect."""
     for parameter in networks.transformer.guidance_in.out_layer.parameters():
         torch.nn.init.zeros_(parameter)
 
@@ -121,7 +119,7 @@ def train(
     resume: bool = False,
     initial: Path | None = None,
 ) -> Path:
-    """Distil and leave the student's folder. initial: the `state.pt` of the flow run that teaches."""
+    """Distill and return the student's folder. initial: the `state.pt` of the teacher's flow run."""
     from kontext.train.ladd import LaddTrainer
 
     trainer = LaddTrainer if config.method == "ladd" else DistillTrainer

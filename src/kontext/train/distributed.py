@@ -1,8 +1,8 @@
-"""One run in several processes: each learns from examples of its own, all have the same weights.
+"""Data-parallel training: each process draws its own examples, all hold the same weights.
 
-`torchrun --nproc-per-node 2 -m kontext train flow ...` starts them and tells each its rank; without it a run
-is one process. One exchange a step averages the gradients and carries the clock of the first process, so that
-all agree on the learning rate and on the end. Only the first one writes.
+`torchrun --nproc-per-node 2 -m kontext train flow ...` starts the processes and sets their ranks; without it
+a run is a single process. One all-reduce per step averages the gradients and broadcasts the clock of rank 0,
+so that all processes agree on the learning rate and on the end of the run. Only rank 0 writes files.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from kontext.errors import BadConfig
 
 RANK_SEED_STRIDE = 100_000_000
-"""Between the first examples of neighboring ranks."""
+"""Distance between the first seeds of neighboring ranks."""
 
 
 class Distributed:
-    """This process among those of a run."""
+    """The rank of this process and the collective operations of a run."""
 
     def __init__(self, device: torch.device):
-        """Waits for the other processes. device: where the gradients are; "cuda" takes the rank's own."""
+        """Join the process group. device: of the gradients; "cuda" selects the GPU of the local rank."""
         self.rank, self.world_size = int(os.environ.get("RANK", "0")), world_size()
         self._start, self._shared_clock = time.monotonic(), 0.0
         if self.world_size > 1:
@@ -38,23 +38,23 @@ class Distributed:
         return self.rank == 0
 
     def clock(self) -> float:
-        """Seconds from a fixed moment; with several processes those of the first at the last exchange."""
+        """Seconds since a fixed moment; with several processes the clock of rank 0 at the last all-reduce."""
         return time.monotonic() if self.world_size == 1 else self._shared_clock
 
     def split(self, name: str, total: int) -> int:
-        """This process' part of a number. Raises BadConfig where it does not divide evenly."""
+        """The share of this process in `total`. Raises BadConfig when it does not divide evenly."""
         if total % self.world_size:
             raise BadConfig(f"{name} = {total} cannot be divided among {self.world_size} processes")
         return total // self.world_size
 
     def barrier(self) -> None:
-        """Wait until all are here."""
+        """Wait until all processes have arrived."""
         if self.world_size > 1:
             dist.barrier()
 
     @torch.no_grad()
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give every process the mean of all gradients; all must have them for the same parameters."""
+        """Average the gradients over all processes, which must have them for the same parameters."""
         if self.world_size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -73,11 +73,11 @@ class Distributed:
 
 
 def world_size() -> int:
-    """How many processes this run has."""
+    """Number of processes of this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def require_single_process(what: str) -> None:
-    """Raises BadConfig where a run that knows one process only was started in several."""
+    """Raises BadConfig when a run that supports a single process was started in several."""
     if world_size() > 1:
         raise BadConfig(f"{what} is trained in one process; start it without torchrun")

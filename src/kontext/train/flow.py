@@ -2,9 +2,9 @@
 
 Rectified flow (FLUX.1 Kontext report, section 3): the network sees z_t = (1 - t) x + t e, the context and
 the prompt, and learns e - x. One batch in `generate_every` has no context and the target's caption as prompt
-(text to picture), one in `references_every` a second context picture. All of a batch have as many contexts.
-With `targets_per_source` above 1 the examples are orbits of the world, and targets of one source share its
-prefix.
+(text to picture), one in `references_every` a second context picture. All samples of a batch have the same
+number of contexts. With `targets_per_source` above 1 the examples are orbits of the world, and targets of one
+source share its prefix.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FILL_CHUNK = 512  # pairs
 
 
 class FlowTrainer:
-    """One run: `train()` goes on until the steps or the time budget are used up."""
+    """One run: `train()` runs until the steps or the time budget are used up."""
 
     def __init__(
         self,
@@ -64,8 +64,8 @@ class FlowTrainer:
         initial: Path | None,
         words: Path | None = None,
     ):
-        """initial: state of an earlier run whose averaged weights to start from; words: folder of encoders
-        that have learned to read, with their tokenizer.
+        """initial: state of an earlier run, whose averaged weights are the start; words: folder of pretrained
+        text encoders with their tokenizer.
         """
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
@@ -137,7 +137,7 @@ class FlowTrainer:
             chinese_share=config.chinese_share,
         )
         self.chains = self.triples = None
-        shared = 0  # workers that make second pictures
+        shared = 0  # workers that produce examples with a second picture
         if config.rollouts:
             chains = Chains(**vars(self.pairs))
             self.chains = ExampleLoader(chains, workers=min(1, config.workers), first_seed=first_seed)
@@ -162,7 +162,7 @@ class FlowTrainer:
             self.pool = Pool(config.pool, self.codec, self.device, config.bfloat16)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.noise = self.generator
-        if self.device.type != "cpu":  # millions of numbers a step: drawn where they are needed
+        if self.device.type != "cpu":  # millions of numbers per step: drawn on the device that needs them
             self.noise = torch.Generator(self.device).manual_seed(config.seed)
         if state and resume:
             self.generator.set_state(state["generator"])
@@ -234,7 +234,7 @@ class FlowTrainer:
             pool.add(loader.take(min(count - pool.filled, FILL_CHUNK)))
 
     def _draw(self, generate: bool) -> dict[str, Tensor]:
-        """A batch; of orbits most have short texts only, so that they need not be padded to the longest."""
+        """A batch; most batches of orbits have short texts only, to avoid padding to the longest."""
         if not isinstance(self.pool, OrbitPool):
             batch = self.pool.draw(self.batch, self.generator)
             return {**batch, "text": batch["caption"]} if generate else batch
@@ -254,9 +254,7 @@ class FlowTrainer:
         return [(pack(latents), ids) for latents, ids in zip(given, self.context_ids)]
 
     def _add_rollouts(self, chains: dict[str, np.ndarray]) -> None:
-        """Add second turns whose source is the model's own result of the first: it learns to mend its
-        drift.
-        """
+        """Add second turns whose source is the model's own result of the first, to train against drift."""
         latents = self.codec.encode(to_pixels(chains["start"], self.device))
         ids = torch.from_numpy(chains["first"]).to(self.device)
         contexts = self.contexts({"source": latents})
@@ -307,12 +305,12 @@ class FlowTrainer:
         return loss, label_loss, error.mean(1).detach(), t
 
     def cut(self, ids: Tensor) -> Tensor:
-        """Text ids (b, m) without the padding that none of them needs."""
+        """Text ids (b, m) without the padding common to all of them."""
         longest = int((ids != 0).sum(1).max())
         return ids[:, : self.preset.padded_length(longest)]
 
     def eager(self) -> AbstractContextManager:
-        """For batches of odd sizes, which are not worth kernels of their own."""
+        """Context without compilation, for batch sizes that are too rare to compile kernels for."""
         return torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
 
     def _noise_like(self, tokens: Tensor) -> Tensor:
@@ -348,7 +346,7 @@ class FlowTrainer:
         return {"references": self.references.state(), "references_seed": self.triples.seed}
 
     def model(self) -> Model:
-        """What ships: the networks as they are now, the codec and the tokenizer."""
+        """The model to ship: the current networks, the codec and the tokenizer."""
         return Model(
             name=self.preset.name,
             preset=self.preset,
@@ -362,16 +360,14 @@ class FlowTrainer:
 
 
 class RegionIou:
-    """Intersection over union of the region head's tokens and the true ones, over the batches since the last
-    log line.
-    """
+    """Intersection over union of predicted and true region tokens since the last log line."""
 
     def __init__(self) -> None:
         self.both = self.either = 0.0
 
     @torch.no_grad()
     def update(self, logits: Tensor, mask: Tensor, counts: Tensor) -> None:
-        """logits and mask (b, tokens); counts (b,): 0 for samples that are left out."""
+        """logits and mask (b, tokens); counts (b,): 0 for samples that are ignored."""
         found, true = logits > 0, mask > 0.5
         self.both += float(((found & true) * counts[:, None]).sum())
         self.either += float(((found | true) * counts[:, None]).sum())
@@ -383,7 +379,7 @@ class RegionIou:
 
 
 class MetricAverager:
-    """Means since the last log line; the loss also in bins of t."""
+    """Means of metrics since the last log line; the loss also in bins of t."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = {}
@@ -415,7 +411,7 @@ class MetricAverager:
 
 
 def _ensure_tokenizer(vocab: int, folder: Path) -> None:
-    """The tokenizer in the run's folder, made from the world's sentences if it is not there yet."""
+    """Train the run's tokenizer on sentences of the world unless its file exists."""
     path = folder / "tokenizer.json"
     if not path.exists():
         samples = (World().sample(seed) for seed in range(2000))
@@ -431,9 +427,9 @@ def train(
     initial: Path | None = None,
     words: Path | None = None,
 ) -> Path:
-    """Train and leave the model's folder.
+    """Train and return the folder of the model.
 
-    initial: the `state.pt` of an earlier run whose averaged weights to start from; words: the folder of a run
-    of `kontext.train.words`, whose encoders and tokenizer to start from.
+    initial: the `state.pt` of an earlier run, whose averaged weights are the start; words: the folder of a
+    run of `kontext.train.words`, whose encoders and tokenizer are the start.
     """
     return FlowTrainer(config, folder, autoencoder, resume, initial, words).train()

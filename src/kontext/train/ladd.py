@@ -1,8 +1,8 @@
 """Latent adversarial diffusion distillation (Sauer et al., 2403.12015; FLUX.1 Kontext report, section 3).
 
-The student guesses the picture from each time of its short schedule. Guess and truth are noised again and
-shown to the frozen teacher, whose block outputs small heads tell apart, token by token; the student learns to
-pass, in the hinge loss, and to stay near the truth, which in this world is exact.
+The student predicts the picture from each time of its short schedule. Prediction and target are noised again
+and passed through the frozen teacher; small heads on its block outputs classify every token as real or fake.
+The student minimizes the hinge loss of the generator and the distance to the target, which is exact here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HIDDEN = 64
 
 
 class Head(nn.Module):
-    """Says of every token of one block's output how real it looks, given what was asked (pooled text)."""
+    """Scores every token of one block's output as real or fake, conditioned on the pooled text."""
 
     def __init__(self, width: int, pooled_width: int):
         super().__init__()
@@ -85,15 +85,15 @@ def block_outputs(
 
 
 class LaddTrainer(DistillTrainer):
-    """The discriminator takes its step inside the student's loss."""
+    """Adversarial distillation; the discriminator takes its step within the student's loss."""
 
     def __init__(
         self, config: DistillTraining, folder: Path, autoencoder: Path, resume: bool, initial: Path | None
     ):
         if (config.guidance_from, config.guidance_to) != (1, 1):
-            raise BadConfig('method = "ladd" distils no guidance; leave guidance_from and guidance_to at 1')
+            raise BadConfig('method = "ladd" distills no guidance; guidance_from and guidance_to must be 1')
         if config.targets_per_source > 1:
-            raise BadConfig('method = "ladd" takes single pairs; leave targets_per_source at 1')
+            raise BadConfig('method = "ladd" takes single pairs; targets_per_source must be 1')
         super().__init__(config, folder, autoencoder, resume, initial)
         self.discriminator = Discriminator(self.teacher.transformer).to(self.device)
         options = {"lr": config.discriminator_rate, "betas": (0.5, 0.99), "weight_decay": 0.0}
@@ -140,7 +140,7 @@ class LaddTrainer(DistillTrainer):
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.discriminator_optimizer.step()
-        self.hinge = loss.detach()  # 2: cannot tell, 0: tells all
+        self.hinge = loss.detach()  # 2: chance level, 0: perfect separation
         self.discriminator_optimizer.zero_grad(set_to_none=True)
 
     def _extra_metrics(self) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """Training examples from worker processes through shared memory: no data set on disk, no pickled pictures.
 
 A producer is a picklable callable: seed -> {field: array}, always of the same shapes. Workers fill slots of
-shared memory with blocks of examples; the trainer copies a slot out and hands it back. With no workers the
-examples are made in the caller's process, in the order of their seeds.
+shared memory with blocks of examples; the trainer copies a slot and returns it to the free list. Without
+workers the examples are produced in the caller's process, in the order of their seeds.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ Producer = Callable[[int], Example]
 
 
 class ExampleLoader:
+    """Batches of examples, each seed once, from `workers` processes or the caller's own."""
+
     def __init__(self, producer: Producer, *, workers: int, first_seed: int, block: int = 16, slots: int = 8):
-        """first_seed: examples made before, so that a resumed run goes on with new ones."""
+        """first_seed: of the first example; a resumed run passes the saved seed to get new examples.
+
+        block: examples per slot; slots: number of shared-memory slots, reduced to what fits.
+        """
         self.producer, self.workers, self.block = producer, workers, block
         self.seed = first_seed
         self._blocks: list[dict[str, np.ndarray]] = []
@@ -46,7 +51,7 @@ class ExampleLoader:
         return {name: value[:count] for name, value in joined.items()}
 
     def blocks_ready(self) -> int:
-        """Blocks that wait to be taken: 0 means that the trainer waits for the workers."""
+        """Number of filled blocks; 0 means that the trainer waits for the workers."""
         return self._full.qsize() if self.workers else 1
 
     def close(self) -> None:
@@ -101,7 +106,7 @@ class ExampleLoader:
                 dead = [p.exitcode for p in self._processes if not p.is_alive()]
                 if dead:
                     raise RuntimeError(
-                        f"a worker that makes training examples has died (exit {dead[0]})"
+                        f"a worker that produces training examples has died (exit code {dead[0]})"
                     ) from None
         block = {name: view.copy() for name, view in self._views[slot].items()}
         self._free.put(slot)

@@ -1,8 +1,8 @@
-"""LoRA: a low-rank change of a trained model's blocks, learned from a few pairs of pictures and sentences.
+"""LoRA: a low-rank update of a trained model's blocks, learned from a few pairs of pictures and sentences.
 
-The model itself stays frozen; attention and MLP of every block gain up @ down. Pictures are encoded and
-prompts read once. Pairs come from a folder or from the world; the result is a file that `kontext edit --lora`
-and other tools read.
+The base model is frozen; every linear layer of attention and MLP gains up @ down. Pictures and prompts are
+encoded once. Pairs come from a folder or from the world; the result is a file for `kontext edit --lora` and
+other tools.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHEET_ROWS = 6
 
 @dataclass(frozen=True)
 class Example:
-    """One pair: the picture to edit, further pictures, the result, and ways to ask for it."""
+    """One pair: the picture to edit, further pictures, the result, and alternative prompts."""
 
     before: Image.Image
     after: Image.Image
@@ -49,7 +49,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example as the transformer takes it; its key decides with which others it shares a batch."""
+    """An example as input of the transformer; examples with equal keys can share a batch."""
 
     target: Tensor
     """(n, channels)."""
@@ -61,7 +61,7 @@ class Encoded:
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer and its change, which starts at nothing."""
+    """A frozen linear layer plus its low-rank update, which starts at zero."""
 
     def __init__(self, base: nn.Linear, rank: int, factor: float):
         super().__init__()
@@ -73,7 +73,7 @@ class LoraLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Base and change in one, for blocks that use some rows only."""
+        """Sum of base weight and update, for blocks that use a subset of rows."""
         change = self.factor * (self.up.weight @ self.down.weight)
         return self.base.weight + change.to(self.base.weight.dtype)
 
@@ -87,7 +87,7 @@ class LoraLinear(nn.Module):
 
 
 def adapt(transformer: nn.Module, rank: int, alpha: float) -> dict[str, LoraLinear]:
-    """Give attention and MLP of every block a change (in place): name -> layer."""
+    """Add updates to attention and MLP of every block (in place); returns name -> layer."""
     found = {
         name: module
         for name, module in transformer.named_modules()
@@ -103,7 +103,7 @@ def adapt(transformer: nn.Module, rank: int, alpha: float) -> dict[str, LoraLine
 
 @torch.no_grad()
 def fold(transformer: nn.Module, layers: dict[str, LoraLinear]) -> None:
-    """Put the changes into the weights, and the plain layers back in their places."""
+    """Merge the updates into the weights and restore the plain layers."""
     for name, layer in layers.items():
         parent, _, last = name.rpartition(".")
         layer.base.weight.copy_(layer.weight)
@@ -111,8 +111,11 @@ def fold(transformer: nn.Module, layers: dict[str, LoraLinear]) -> None:
 
 
 def read_folder(folder: Path) -> list[Example]:
-    """Pairs in a folder: NAME_before.*, NAME_after.*, NAME.txt with a way to ask on every line, for further
-    pictures NAME_reference*.*. Raises NotFound for what is missing, BadPicture for what is no picture.
+    """Pairs in a folder.
+
+    Files: NAME_before.*, NAME_after.*, NAME.txt with one prompt per line, and NAME_reference*.* for further
+    pictures. Raises NotFound for missing files, BadConfig for an empty prompt file, BadPicture for unreadable
+    pictures.
     """
     examples = []
     for after in sorted(folder.glob("*_after.*")):
@@ -120,10 +123,10 @@ def read_folder(folder: Path) -> list[Example]:
         before = next(iter(sorted(folder.glob(f"{name}_before.*"))), None)
         prompt = folder / f"{name}.txt"
         if before is None or not prompt.is_file():
-            raise NotFound(f"{after.name} needs {name}_before.* and {name}.txt beside it in {folder}")
+            raise NotFound(f"{after.name} needs {name}_before.* and {name}.txt in {folder}")
         lines = tuple(line.strip() for line in prompt.read_text("utf-8").splitlines() if line.strip())
         if not lines:
-            raise BadConfig(f"{prompt.name} is empty; write a way to ask for the edit on every line")
+            raise BadConfig(f"{prompt.name} is empty; write one prompt per line")
         references = tuple(pictures.load(p).flat for p in sorted(folder.glob(f"{name}_reference*.*")))
         examples.append(Example(pictures.load(before).flat, pictures.load(after).flat, lines, references))
     if not examples:
@@ -136,7 +139,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def draw_world(world: dict[str, Any], count: int) -> list[Example]:
-    """Pairs of the world, asked for in both languages."""
+    """Pairs of the world, with a prompt in each language."""
     drawn = (World(**world).without("generate").sample(f"lora {i}") for i in range(count))
     return [
         Example(
@@ -151,7 +154,7 @@ def draw_world(world: dict[str, Any], count: int) -> list[Example]:
 
 @torch.no_grad()
 def encode(model: Model, example: Example) -> Encoded:
-    """Pictures lie on the canvas as they do in an edit."""
+    """Encode an example; pictures are placed on the canvas as in an edit."""
     sizes = model.preset.sizes
     device = model.transformer.img_in.weight.device
     dtype = model.autoencoder.encoder.conv_in.weight.dtype
@@ -174,9 +177,9 @@ def encode(model: Model, example: Example) -> Encoded:
 
 
 def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: bool = False) -> Path:
-    """Learn and leave `lora.safetensors` and a sheet in the folder. data: a folder of pairs; None: the world.
+    """Train; writes `lora.safetensors` and a contact sheet to the folder.
 
-    Returns the path of the LoRA.
+    data: a folder of pairs; None: the world. Returns the path of the LoRA. Raises BadConfig.
     """
     require_single_process("a LoRA")
     if (data is None) == (config.world is None):
@@ -276,7 +279,7 @@ def _loss(model: Model, group: list[Encoded], config: LoraTraining, generator: t
 
 
 def _sheet(model: Model, examples: list[Example], path: Path) -> None:
-    """Before, made and after of the first examples."""
+    """Source, result and target of the first examples."""
     editor, rows = Editor(model), []
     for example in examples[:SHEET_ROWS]:
         result = editor.edit(

@@ -1,6 +1,4 @@
-"""How far a flow run is: held-out tasks, sampled with the preset's own steps, scored against exact
-targets.
-"""
+"""Validation of a flow run: held-out tasks, sampled as the preset does, scored against exact targets."""
 
 from __future__ import annotations
 
@@ -24,8 +22,10 @@ if TYPE_CHECKING:
 
 
 class Validation:
-    """Held-out tasks, sampled with the preset's own steps and schedule: edit error, keep, wrong words, by
-    kind; and with second pictures, edit error and what it becomes when they are exchanged.
+    """Held-out tasks, sampled with the preset's own steps and schedule.
+
+    Reports the edit error, also by kind and with shuffled prompts, and the PSNR outside the edit; for tasks
+    with a second picture the edit error, also with the second pictures exchanged.
     """
 
     def __init__(self, trainer: FlowTrainer):
@@ -67,7 +67,7 @@ class Validation:
         return {**figures, "kinds": kinds}
 
     def _sample_pictures(self, tasks: _Tasks, ids: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
-        """Pictures (n, size, size, 3); with second pictures exchanged as `order` says."""
+        """Pictures uint8 (n, size, size, 3); `order` (n,) permutes the second pictures."""
         trainer, references, out = self.trainer, tasks.references, []
         if references is not None and order is not None:
             references = references[order]
@@ -122,6 +122,6 @@ class _Tasks:
         return {kind: round(float(np.mean(values)), 3) for kind, values in errors_by_kind.items()}
 
     def rows(self, results: np.ndarray) -> list[np.ndarray]:
-        """Source, second picture where there is one, result and target of the first fourteen."""
+        """Rows of the first 14 samples: source, second picture if there is one, result and target."""
         stacks = [self.sources, self.references, results, self.targets]
         return [np.concatenate(list(stack[:14]), 1) for stack in stacks if stack is not None]
