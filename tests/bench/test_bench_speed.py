@@ -16,7 +16,7 @@ def editor():
     return Editor.load("tiny-random")
 
 
-def test_stages_and_evaluations_are_told_for_each_number_of_steps(editor, tmp_path):
+def test_stages_and_evaluations_are_recorded_for_each_number_of_steps(editor, tmp_path):
     with Run(tmp_path, {}) as run:
         latency = speed.measure(editor, run, runs=2, size=64, steps=[1, 2])
         result = run.result("speed", "tiny-random", speed.FIGURES, latency=latency)

@@ -59,7 +59,7 @@ def test_quality(tmp_path):
     assert "Best: model+lock@4" in html and "Failures of model+lock@4: none" in html
 
 
-def test_what_the_editor_refuses_counts_as_left_alone_and_is_told(tmp_path):
+def test_what_the_editor_refuses_counts_as_unchanged_and_is_recorded(tmp_path):
     with Run(tmp_path, {}) as run:
         quality.measure(Exact(), run, n=1, size=SIZE, rows=["model@4"], categories=("local",))
         result, html = finished(run, "quality", quality.FIGURES, lambda r: quality.sections(run, r, SIZE))

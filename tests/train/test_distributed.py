@@ -40,7 +40,7 @@ weights = hashlib.sha256()
 for value in trainer.networks.state_dict().values():
     weights.update(value.numpy().tobytes())
 report = {"weights": weights.hexdigest(), "batches": batches}
-report |= {"seed": trainer.loader.seed, "step": trainer.run.step}
+report |= {"seed": trainer.data.loader.seed, "step": trainer.run.step}
 (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(report))
 """
 

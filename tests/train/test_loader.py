@@ -1,4 +1,4 @@
-"""Examples reach the trainer whole and once each, from workers or its own process; a dead worker is told."""
+"""Examples reach the trainer whole and once each, from workers or its own process."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from kontext.train.loader import ExampleLoader
 
 
 class Numbers:
-    """A producer that tells its seed in two fields of different types and shapes."""
+    """A producer that returns its seed in two fields of different types and shapes."""
 
     def __call__(self, seed: int) -> dict[str, np.ndarray]:
         return {"number": np.int64(seed), "picture": np.full((3, 5), seed % 251, np.uint8)}
@@ -40,7 +40,7 @@ def test_workers_deliver_every_seed_once_and_whole():
     assert (pictures == (numbers % 251)[:, None, None]).all()
 
 
-def test_a_dead_worker_is_told():
+def test_a_dead_worker_is_reported():
     loader = ExampleLoader(Dies(), workers=1, first_seed=0, block=2, slots=2)
     try:
         with pytest.raises(RuntimeError, match="died"):

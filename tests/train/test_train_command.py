@@ -38,7 +38,7 @@ def test_a_recipe_may_stand_elsewhere_than_the_settings_it_names(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"steps = [", None])
-def test_settings_that_cannot_be_read_are_told_in_one_line(tmp_path, content):
+def test_settings_that_cannot_be_read_are_reported_in_one_line(tmp_path, content):
     path = tmp_path / "flow.toml"
     path.mkdir() if content is None else path.write_bytes(content)
     done = call("flow", "--config", path, "--autoencoder", "x", "-o", tmp_path / "run")

@@ -30,17 +30,17 @@ from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.train.autoencoder import to_pixels
 from kontext.train.config import FlowTraining
+from kontext.train.data import TrainingData
 from kontext.train.distributed import RANK_SEED_STRIDE, Distributed
-from kontext.train.loader import ExampleLoader
+from kontext.train.metrics import MetricAverager, RegionIou
 from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
-from kontext.train.orbits import OrbitPool, Orbits
-from kontext.train.pairs import Chains, Pairs, Pool, Triples, target_caption, text_ids
+from kontext.train.orbits import OrbitPool
+from kontext.train.pairs import target_caption, text_ids
 from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
 from kontext.world import World
-from kontext.world.task_specs import SEVERAL_REFERENCES
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,6 @@ ADAMW_NAMES = (
     *("img_in", "txt_in", "_in.", "mod", "final_layer", "embed", "shared", "bias", "label"),
     "region_head",
 )
-TIME_BINS = 5
-FILL_CHUNK = 512  # pairs
 
 
 class FlowTrainer:
@@ -127,39 +125,16 @@ class FlowTrainer:
         self.target_ids = picture_ids(0, self.tokens, self.tokens, self.device)
         self.context_ids = [picture_ids(i, self.tokens, self.tokens, self.device) for i in (1, 2)]
         self.empty = torch.from_numpy(text_ids(self.tokenizer, "", self.preset.text_length)).to(self.device)
-        worlds = [(stage.first_sample, World(**stage.world)) for stage in config.curriculum]
-        self.pairs = Pairs(
-            worlds=tuple((first, world.without(SEVERAL_REFERENCES, "generate")) for first, world in worlds),
-            size=self.size,
-            token_pixels=self.preset.token_pixels,
-            tokenizer=self.tokenizer.to_str(),
-            text_length=self.preset.text_length,
-            chinese_share=config.chinese_share,
+        references_seed = state["references_seed"] if state and "references_seed" in state else config.seed
+        self.data = TrainingData(
+            config,
+            self.preset,
+            self.tokenizer,
+            self.codec,
+            self.device,
+            first_seed=first_seed,
+            references_seed=references_seed + seed_offset,
         )
-        self.chains = self.triples = None
-        shared = 0  # workers that produce examples with a second picture
-        if config.rollouts:
-            chains = Chains(**vars(self.pairs))
-            self.chains = ExampleLoader(chains, workers=min(1, config.workers), first_seed=first_seed)
-        if config.references_every:
-            triples = Triples(**{**vars(self.pairs), "worlds": tuple(worlds)})
-            shared = -(-config.workers // config.references_every)
-            seed = state["references_seed"] if state and "references_seed" in state else config.seed
-            self.triples = ExampleLoader(triples, workers=shared, first_seed=seed + seed_offset)
-            self.references = Pool(
-                config.pool // config.references_every, self.codec, self.device, config.bfloat16
-            )
-        workers = max(min(1, config.workers), config.workers - shared)
-        self.pool: Pool | OrbitPool
-        if config.targets_per_source > 1:
-            producer = Orbits(**vars(self.pairs), kinds=config.orbit_kinds, values=config.orbit_values)
-            self.loader = ExampleLoader(producer, workers=workers, first_seed=first_seed)
-            self.pool = OrbitPool(
-                config.pool, config.targets_per_source, self.codec, self.device, config.bfloat16
-            )
-        else:
-            self.loader = ExampleLoader(self.pairs, workers=workers, first_seed=first_seed)
-            self.pool = Pool(config.pool, self.codec, self.device, config.bfloat16)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.noise = self.generator
         if self.device.type != "cpu":  # millions of numbers per step: drawn on the device that needs them
@@ -168,9 +143,7 @@ class FlowTrainer:
             self.generator.set_state(state["generator"])
             if "noise" in state:
                 self.noise.set_state(state["noise"])
-            self.pool.restore(state["pool"])
-            if self.triples:
-                self.references.restore(state.get("references"))
+            self.data.restore(state)
         for generator in () if self.distributed.is_main else (self.generator, self.noise):
             generator.manual_seed(config.seed + seed_offset + self.run.step)
         self.validation = Validation(self)
@@ -185,29 +158,25 @@ class FlowTrainer:
         try:
             self._train()
         finally:
-            for loader in (self.loader, self.chains, self.triples):
-                if loader is not None:
-                    loader.close()
+            self.data.close()
             self.distributed.close()
         return self.folder / "model"
 
     def _train(self) -> None:
         config, run = self.config, self.run
-        self._fill(self.pool, self.loader, config.first_fill)
-        if self.triples:
-            self._fill(self.references, self.triples, config.first_fill // config.references_every)
+        self.data.fill(config.first_fill, config.first_fill // max(1, config.references_every))
         averager = MetricAverager()
         last_save = run.elapsed
         while not run.finished:
             run.pause_if_due(self._save)
-            self.pool.add(self.loader.take(self.new_per_step))
-            if self.chains is not None:
-                self._add_rollouts(self.chains.take(self.rollouts))
+            self.data.pool.add(self.data.loader.take(self.new_per_step))
+            if self.data.chains is not None:
+                self._add_rollouts(self.data.chains.take(self.rollouts))
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
-            several = not generate and self.triples is not None and self._is_reference_step()
+            several = not generate and self.data.triples is not None and self._is_reference_step()
             if several:
-                self.references.add(self.triples.take(self.new_per_step))
-            batch = self.references.draw(self.batch, self.generator) if several else self._draw(generate)
+                self.data.references.add(self.data.triples.take(self.new_per_step))
+            batch = self.data.references.draw(self.batch, self.generator) if several else self._draw(generate)
             loss, label_loss, per_sample, t = self._loss(batch, generate)
             self.optimizer.zero_grad(set_to_none=True)
             (loss + config.label_weight * label_loss).backward()
@@ -221,7 +190,7 @@ class FlowTrainer:
             averager.add(name, loss, label_loss, norm, per_sample, t)
             if run.logs(config.log_every):
                 figures = {**averager.take(), **self._extra_metrics(), **run.pace(self.device)}
-                run.record(**figures, waiting=self.loader.blocks_ready() == 0)
+                run.record(**figures, waiting=self.data.loader.blocks_ready() == 0)
             if self.distributed.is_main and (run.step % config.validate_every == 0 or run.finished):
                 with self.ema:
                     run.record(**self.validation.figures(self.folder / f"sheet_{run.step:06d}.png"))
@@ -229,20 +198,16 @@ class FlowTrainer:
                 self._save()
                 last_save = run.elapsed
 
-    def _fill(self, pool: Pool, loader: ExampleLoader, count: int) -> None:
-        while pool.filled < count:
-            pool.add(loader.take(min(count - pool.filled, FILL_CHUNK)))
-
     def _draw(self, generate: bool) -> dict[str, Tensor]:
         """A batch; most batches of orbits have short texts only, to avoid padding to the longest."""
-        if not isinstance(self.pool, OrbitPool):
-            batch = self.pool.draw(self.batch, self.generator)
+        if not isinstance(self.data.pool, OrbitPool):
+            batch = self.data.pool.draw(self.batch, self.generator)
             return {**batch, "text": batch["caption"]} if generate else batch
         if generate:
-            return self.pool.draw_captions(self.batch, self.generator)
+            return self.data.pool.draw_captions(self.batch, self.generator)
         every = self.config.long_texts_every
         longest = self.config.short_text if every and self.run.step % every else None
-        return self.pool.draw(self.batch, self.generator, longest)
+        return self.data.pool.draw(self.batch, self.generator, longest)
 
     def _is_reference_step(self) -> bool:
         every = self.config.references_every
@@ -263,7 +228,7 @@ class FlowTrainer:
             sampled = self.networks.sample(self.preset, ids, noise, self.target_ids, contexts)
         pixels = self.codec.decode(unpack(sampled, *latents.shape[-2:])).clamp(-1, 1)
         results = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-        self.pool.add({**chains, "source": results.cpu().numpy()})
+        self.data.pool.add({**chains, "source": results.cpu().numpy()})
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss, label loss, error of each sample (b,), and the times (b,) at which it was measured."""
@@ -328,10 +293,9 @@ class FlowTrainer:
                 "averaged": averaged,
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.average,
-                "seed": self.loader.seed,
                 "generator": self.generator.get_state(),
                 "noise": self.noise.get_state(),
-                "pool": self.pool.state(),
+                **self.data.state(),
                 **self._extra_state(),
                 "tokenizer": self.tokenizer.to_str(),
             }
@@ -341,9 +305,7 @@ class FlowTrainer:
         return self.region_iou.take()
 
     def _extra_state(self) -> dict[str, object]:
-        if self.triples is None:
-            return {}
-        return {"references": self.references.state(), "references_seed": self.triples.seed}
+        return {}
 
     def model(self) -> Model:
         """The model to ship: the current networks, the codec and the tokenizer."""
@@ -357,57 +319,6 @@ class FlowTrainer:
             tokenizer=self.tokenizer,
             tokenizer_clip=self.tokenizer,
         )
-
-
-class RegionIou:
-    """Intersection over union of predicted and true region tokens since the last log line."""
-
-    def __init__(self) -> None:
-        self.both = self.either = 0.0
-
-    @torch.no_grad()
-    def update(self, logits: Tensor, mask: Tensor, counts: Tensor) -> None:
-        """logits and mask (b, tokens); counts (b,): 0 for samples that are ignored."""
-        found, true = logits > 0, mask > 0.5
-        self.both += float(((found & true) * counts[:, None]).sum())
-        self.either += float(((found | true) * counts[:, None]).sum())
-
-    def take(self) -> dict[str, object]:
-        figures: dict[str, object] = {"region_iou": self.both / self.either} if self.either else {}
-        self.both = self.either = 0.0
-        return figures
-
-
-class MetricAverager:
-    """Means of metrics since the last log line; the loss also in bins of t."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[Tensor]] = {}
-
-    def add(self, name, loss, label_loss, norm, per_sample, t) -> None:
-        self._append(name, loss)
-        self._append("norm", norm)
-        if name == "loss":
-            self._append("label", label_loss)
-            self._append("_error", per_sample)
-            self._append("_t", t)
-
-    def take(self) -> dict[str, object]:
-        errors, times = self.values.pop("_error", []), self.values.pop("_t", [])
-        figures: dict[str, object] = {
-            name: torch.stack(values).mean().item() for name, values in self.values.items()
-        }
-        if errors:
-            error, bins = torch.cat(errors), (torch.cat(times) * TIME_BINS).long().clamp_max(TIME_BINS - 1)
-            figures["by_t"] = [
-                round(error[bins == i].mean().item(), 3) if (bins == i).any() else None
-                for i in range(TIME_BINS)
-            ]
-        self.values = {}
-        return figures
-
-    def _append(self, name: str, value: Tensor) -> None:
-        self.values.setdefault(name, []).append(value.detach())
 
 
 def _ensure_tokenizer(vocab: int, folder: Path) -> None:

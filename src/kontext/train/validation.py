@@ -31,10 +31,10 @@ class Validation:
     def __init__(self, trainer: FlowTrainer):
         self.trainer = trainer
         pairs, triples = trainer.config.validation_pairs, 0
-        if trainer.triples is not None:
+        if trainer.data.triples is not None:
             triples = max(2, pairs // 4)
-            world = trainer.triples.producer.world(HELD_OUT)
-        pair_world = trainer.pairs.world(HELD_OUT)
+            world = trainer.data.triples.producer.world(HELD_OUT)
+        pair_world = trainer.data.pairs.world(HELD_OUT)
         self.pairs = _Tasks([pair_world.sample(HELD_OUT + i, "test") for i in range(pairs)], trainer)
         drawn = [world.sample(HELD_OUT + i, "test", SEVERAL_REFERENCES) for i in range(triples)]
         self.triples = _Tasks(drawn, trainer) if drawn else None
