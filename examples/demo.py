@@ -1,6 +1,6 @@
 """Edit the example pictures over several turns with the shipped weights: `python examples/demo.py FOLDER`.
 
-Writes each turn as a PNG that carries its history, and a sheet of all of them, and prints where they are.
+Writes each turn as a PNG with its history, and a sheet of all turns, and prints their paths.
 """
 
 import sys
@@ -43,14 +43,14 @@ def main(folder: Path) -> None:
             print(f"{name}: {prompt} ({seconds:.2f} s)")
         strips.append(strip(pictures, captions))
     sheet = Image.new("RGB", (strips[0].width, sum(s.height for s in strips)), "white")
-    for row, one in enumerate(strips):
-        sheet.paste(one, (0, row * one.height))
+    for row, picture_strip in enumerate(strips):
+        sheet.paste(picture_strip, (0, row * picture_strip.height))
     sheet.save(folder / "stories.png")
     print(f"\nAll turns side by side: {(folder / 'stories.png').resolve()}")
 
 
 def strip(pictures: list[Image.Image], captions: list[str]) -> Image.Image:
-    """Pictures side by side, each with its words below."""
+    """Pictures side by side, each with its caption below."""
     width, height = pictures[0].size
     sheet = Image.new("RGB", ((width + 8) * len(pictures) - 8, height + 28), "white")
     draw = ImageDraw.Draw(sheet)

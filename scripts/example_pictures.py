@@ -1,6 +1,6 @@
-"""Draw the pictures to begin with (`src/kontext/examples`) from the illustrated world, and say what to ask.
+"""Draw the example pictures (`src/kontext/examples`) from the illustrated world, with suggested prompts.
 
-The pictures are kept in the repository: a change of the world does not change them until this runs again.
+The pictures are stored in the repository: a change of the world takes effect when this script runs again.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""How long warm edits take on a quiet machine and beside busy processes, for several settings of the threads.
+"""Latency of warm edits on an idle machine and next to busy processes, for several thread settings.
 
     python scripts/measure_busy.py [--edits 40] [--rounds 3] [--busy 1 2]
 
-Every figure is the median over the rounds, which take turns between the settings; a busy process is an
-endless loop. A ratio is the p95 beside the busy processes over the quiet p95 of the same setting.
+Every figure is the median over the rounds, which alternate between the settings; a busy process is an
+endless loop. A ratio is the p95 next to the busy processes over the idle p95 of the same setting.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 @contextlib.contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """So many endless loops, ended at the end."""
+    """Run `count` endless loops, which are killed on exit."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -68,17 +68,17 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=40, help="warm edits of a process")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each figure")
     parser.add_argument("--busy", type=int, nargs="*", default=[1, 2], help="numbers of busy processes")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     found: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-    for _ in range(given.rounds):
+    for _ in range(arguments.rounds):
         for name, settings in SETTINGS.items():
-            for count in (0, *given.busy):
+            for count in (0, *arguments.busy):
                 with busy_processes(count):
-                    found[name, count].append(edits(given.edits, settings))
+                    found[name, count].append(edits(arguments.edits, settings))
     print(f"{'setting':32} {'busy':>4} {'p50':>7} {'p95':>7} {'ratio':>6}")
     for name in SETTINGS:
         quiet = statistics.median(p95 for _, p95 in found[name, 0])
-        for count in (0, *given.busy):
+        for count in (0, *arguments.busy):
             p50, p95 = (statistics.median(column) for column in zip(*found[name, count]))
             print(f"{name:32} {count:4} {p50:7.3f} {p95:7.3f} {p95 / quiet:6.2f}")
 

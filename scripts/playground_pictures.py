@@ -1,8 +1,8 @@
-"""Make the pictures of the playground for the README and the docs, from the running application.
+"""Take screenshots of the playground for the README and the docs from the running application.
 
 `python scripts/playground_pictures.py [--model nano] [--out docs/pictures]` starts a server on a free port
 with a store of its own, drives Chromium through a short story and writes WebP files. `--model` is anything
-that `kontext serve --model` takes; `--editor tests/playground/painter.py:load` draws by rules instead.
+that `kontext serve --model` takes; `--editor tests/playground/painter.py:load` uses a rule-based editor.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def wait_for(url: str) -> None:
     raise TimeoutError(f"the server did not become ready in {START_SECONDS} s")
 
 
-def say(page: Page, prompt: str) -> None:
+def send_prompt(page: Page, prompt: str) -> None:
     page.locator("#prompt").fill(prompt)
     page.locator("#prompt").press("Enter")
     page.locator(".now b", has_text=prompt).wait_for()
@@ -80,10 +80,10 @@ def story(page: Page, out: Path, suffix: str, wanted: tuple[str, ...]) -> None:
     page.get_by_label("Number").fill(str(SEED))
     page.get_by_label("Number").press("Enter")
     page.keyboard.press("Escape")
-    say(page, "Make the monster orange")
-    say(page, "Make it night")
+    send_prompt(page, "Make the monster orange")
+    send_prompt(page, "Make it night")
     page.get_by_role("treeitem", name="Original picture").click()
-    say(page, "Change the background to a beach")
+    send_prompt(page, "Change the background to a beach")
     key(page, "v")
     page.get_by_role("treeitem", name="Variant 4 of 4").wait_for()
     page.locator(".send.stopping").wait_for(state="detached")

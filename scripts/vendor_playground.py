@@ -1,7 +1,7 @@
 """Fetch the third-party parts of the playground from npm into `src/kontext/playground/vendor`.
 
-`python scripts/vendor_playground.py` writes the files anew, `--check` only compares them with
-`manifest.json`. Of Lit, what the page uses is joined into one module: on loopback a browser spends more time
+`python scripts/vendor_playground.py` rewrites the files, `--check` only compares them with
+`manifest.json`. Of Lit, what the page uses is bundled into one module: on loopback a browser spends more time
 on asking for a file than on reading it.
 """
 

@@ -1,4 +1,4 @@
-"""A toy item with exact source, target and rivals, so that the metrics are tested without the world."""
+"""A toy item with exact source, target and distractors, so that the metrics are tested without the world."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,9 @@ def scene(disc=(220, 40, 40), square=(40, 90, 220), stripe=(250, 220, 60), size=
 
 @pytest.fixture(scope="session")
 def toy():
-    """Make the disc green; rivals: other colours, the other thing, a stray change, a moved disc."""
+    """Make the disc green; distractors: other colors, the other thing, a stray change, a moved disc."""
     green = (40, 170, 70)
-    rivals = [
+    distractors = [
         scene(disc=(40, 90, 220)),
         scene(disc=(250, 150, 40)),
         scene(square=green),
@@ -36,4 +36,4 @@ def toy():
         scene(disc=green, stripe=(30, 30, 30)),
         scene(disc=green, shift=12),
     ]
-    return Item(scene(), scene(disc=green)), rivals
+    return Item(scene(), scene(disc=green)), distractors

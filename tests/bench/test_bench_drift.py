@@ -64,7 +64,7 @@ def test_every_drift_costs_psnr(truth, change):
     assert series[0] == 100 and series[0] > series[1] > series[2]
 
 
-def test_colour_drift_does_not_look_like_blur_nor_blur_like_colour_drift(truth):
+def test_color_drift_does_not_look_like_blur_nor_blur_like_color_drift(truth):
     assert abs(drift.drift(tinted(truth, 2), truth, EVERYWHERE)["high"]) < 0.1
     assert drift.drift(blurred(truth, 2), truth, EVERYWHERE)["low"] < 1
     assert drift.drift(moved(truth, 3), truth, EVERYWHERE)["shift"] == 3
@@ -83,12 +83,12 @@ def test_only_the_untouched_part_counts(truth):
 @pytest.fixture(scope="module")
 def session(toy):
     """There and back ten times between red and green."""
-    sample, rivals = toy
+    sample, distractors = toy
     ends = (sample.target, sample.source)
     turns = []
     for k in range(drift.ROUNDS):
         target, before = ends[k % 2], ends[1 - k % 2]
-        turns.append(Turn("", 0, "toy", target, Case(before, target, tuple(rivals)), {}))
+        turns.append(Turn("", 0, "toy", target, Case(before, target, tuple(distractors)), {}))
     return drift.Session("back/0000", "back", sample.source, tuple(turns))
 
 

@@ -15,7 +15,8 @@ SIZE = 128
 PRINT_SUM = """
 import hashlib
 from kontext.bench import items
-drawn = [items.item(s, c, 0, 128) for s, c in (("test", "local"), ("pairs", "text"), ("chinese", "generate"))]
+keys = (("test", "local"), ("pairs", "text"), ("chinese", "generate"))
+drawn = [items.draw_item(s, c, 0, 128) for s, c in keys]
 print(hashlib.sha256(items.manifest(drawn).encode()).hexdigest())
 """
 
@@ -28,7 +29,7 @@ def soft(picture):
 
 @pytest.fixture(scope="module")
 def drawn():
-    return [items.item("test", category, i, SIZE) for category in items.CATEGORIES for i in range(2)]
+    return [items.draw_item("test", category, i, SIZE) for category in items.CATEGORIES for i in range(2)]
 
 
 def test_the_manifest_is_the_same_bytes_in_two_processes_and_on_a_plainer_processor():
@@ -49,8 +50,8 @@ def wide_units():
 def test_the_sum_follows_everything_that_decides_the_score(drawn):
     assert len({one.sum for one in drawn}) == len(drawn)
     first = drawn[0]
-    again = items.item("test", first.category, 0, SIZE)
-    assert again.sum == first.sum != items.item("test", first.category, 0, 256).sum
+    again = items.draw_item("test", first.category, 0, SIZE)
+    assert again.sum == first.sum != items.draw_item("test", first.category, 0, 256).sum
 
 
 def test_gates_on_the_world(drawn):
@@ -60,13 +61,13 @@ def test_gates_on_the_world(drawn):
     assert all(score[k](p)["success"] == 1 and score[k](p)["combined"] == 1 for k, p in targets.items())
     assert all(score[one.key](one.given)["success"] == 0 for one in drawn)
     assert np.mean([score[k](soft(p))["success"] for k, p in targets.items()]) == 1
-    wrong = [score[one.key](p)["success"] for one in drawn for _, p in one.rivals]
+    wrong = [score[one.key](p)["success"] for one in drawn for _, p in one.distractors]
     assert not any(wrong) and len(wrong) >= 10 * len(drawn)
 
 
 def test_rivals_have_every_kind_of_mistake(drawn):
     local = [one for one in drawn if one.category == "local"]
-    kinds = {label.split(" ")[0] for one in local for label, _ in one.rivals}
+    kinds = {label.split(" ")[0] for one in local for label, _ in one.distractors}
     assert kinds == {"unchanged", "value", "edit", "stray"}
 
 
@@ -75,29 +76,29 @@ def test_kept_and_changed_pixels_are_exact(drawn):
         if one.category in ("local", "text"):
             case = one.case
             difference = np.abs(case.source.astype(int) - case.target).max(-1)
-            assert not (case.changed & case.kept).any()
-            assert difference[case.kept].max() <= metrics.UNTOUCHED_LEVELS
+            assert not (case.changed & case.keep_mask).any()
+            assert difference[case.keep_mask].max() <= metrics.UNTOUCHED_LEVELS
             assert (difference[case.changed] > metrics.CHANGED_LEVELS).all()
 
 
 def test_chinese_items_are_those_of_test():
-    english, chinese = (items.item(split, "local", 0, SIZE) for split in ("test", "chinese"))
+    english, chinese = (items.draw_item(split, "local", 0, SIZE) for split in ("test", "chinese"))
     assert chinese.scene == english.scene and np.array_equal(chinese.sample.target, english.sample.target)
     assert chinese.prompt != english.prompt and any(ord(c) > 0x4E00 for c in chinese.prompt)
 
 
 def test_nothing_to_do_is_never_an_item():
-    assert all(items.item("test", "local", i, 64).sample.kind != "nothing" for i in range(12))
+    assert all(items.draw_item("test", "local", i, 64).sample.kind != "nothing" for i in range(12))
 
 
 def test_unknown_names_are_refused():
     with pytest.raises(BadRequest, match="splits are test"):
-        items.item("train", "local", 0)
+        items.draw_item("train", "local", 0)
 
 
 @pytest.mark.parametrize("kind", ["edits", "back", "nothing"])
 def test_sessions_have_an_exact_picture_for_every_turn(kind):
-    start, turns = items.session(kind, 0, 4, 64)
+    start, turns = items.draw_session(kind, 0, 4, 64)
     before = start
     for turn in turns:
         assert turn.case.score(turn.target)["success"] == 1

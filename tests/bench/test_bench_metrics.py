@@ -26,10 +26,10 @@ def case(toy):
     return Case.of(*toy)
 
 
-def test_colour_agrees_with_the_reference_implementation():
+def test_color_agrees_with_the_reference_implementation():
     a, b = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), dtype=np.uint8)
     np.testing.assert_allclose(metrics.lab(a), rgb2lab(a), atol=0.05)
-    distance = metrics.colour_distance(metrics.lab(a), metrics.lab(b))
+    distance = metrics.color_distance(metrics.lab(a), metrics.lab(b))
     np.testing.assert_allclose(distance, deltaE_cie76(rgb2lab(a), rgb2lab(b)), atol=0.1)
 
 
@@ -58,12 +58,12 @@ def test_copying_the_input_is_never_a_success_and_keeps_everything(case):
     figures = case.score(case.source)
     assert figures["success"] == figures["choice"] == figures["combined"] == figures["iou@5"] == 0
     assert figures["keep@5"] == 1 and figures["edit_error"] == pytest.approx(1)
-    assert figures["chosen"] == 0  # the nearest rival is the source itself
+    assert figures["chosen"] == 0  # the nearest distractor is the source itself
 
 
 def test_every_rival_fails_and_is_named(toy, case):
-    for index, rival in enumerate(toy[1], start=1):
-        figures = case.score(rival)
+    for index, distractor in enumerate(toy[1], start=1):
+        figures = case.score(distractor)
         assert figures["success"] == figures["choice"] == 0 and figures["chosen"] == index
 
 
@@ -86,7 +86,7 @@ def soften(case, level):
     return metrics.blur(case.target, level)
 
 
-def colour_drift(case, level):
+def color_drift(case, level):
     return case.target + np.array([4.0, -3.0, 3.0]) * level
 
 
@@ -99,7 +99,7 @@ def missing_edit(case, level):
 
 
 def wrong_object(case, level):
-    """The disc fades back while the square takes its colour."""
+    """The disc fades back while the square takes its color."""
     wrong = case._wrong[3].astype(float)
     return case.target + (wrong - case.target) * level / 4
 
@@ -123,7 +123,7 @@ EXPECTED = {
         "-keep_p99",
     ),
     soften: ("accuracy@5", "keep@5", "keep_psnr", "psnr", "iou@5", "combined", "margin", "-edit_error"),
-    colour_drift: ("keep_psnr", "psnr", "margin", "-edit_error", "-keep_p99"),
+    color_drift: ("keep_psnr", "psnr", "margin", "-edit_error", "-keep_p99"),
     shift: (
         "accuracy@10",
         "keep@5",
@@ -174,11 +174,11 @@ def test_a_whole_new_picture_has_no_preservation(toy):
     assert case.score(case.source)["success"] == 0
 
 
-def test_text_to_picture_starts_from_grey(toy):
+def test_text_to_picture_starts_from_gray(toy):
     case = Case(None, toy[0].target, tuple(toy[1]), whole=True)
-    grey = np.full_like(case.target, 128)
+    gray = np.full_like(case.target, 128)
     assert case.score(case.target)["success"] == 1
-    assert case.score(grey)["edit_error"] == pytest.approx(1, abs=0.02) and case.score(grey)["success"] == 0
+    assert case.score(gray)["edit_error"] == pytest.approx(1, abs=0.02) and case.score(gray)["success"] == 0
 
 
 def test_change_nothing_counts_preservation_only(toy):
@@ -208,7 +208,7 @@ def test_plain_measures():
 
 
 def test_success_takes_a_sample_and_its_rivals(toy):
-    sample, rivals = toy
-    assert metrics.success(sample.target, sample, rivals) and not metrics.success(
-        sample.source, sample, rivals
+    sample, distractors = toy
+    assert metrics.success(sample.target, sample, distractors) and not metrics.success(
+        sample.source, sample, distractors
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kontext.bench import rows, speed
-from kontext.bench.items import item
+from kontext.bench.items import draw_item
 from kontext.bench.run import Run
 from kontext.engine import Editor
 from kontext.errors import BadRequest
@@ -16,7 +16,7 @@ def editor():
     return Editor.load("tiny-random")
 
 
-def test_stages_and_evaluations_are_told_for_each_number_of_steps(editor, tmp_path):
+def test_stages_and_evaluations_are_recorded_for_each_number_of_steps(editor, tmp_path):
     with Run(tmp_path, {}) as run:
         latency = speed.measure(editor, run, runs=2, size=64, steps=[1, 2])
         result = run.result("speed", "tiny-random", speed.FIGURES, latency=latency)
@@ -51,7 +51,7 @@ def test_a_different_output_is_an_error_not_a_speed(editor, tmp_path, monkeypatc
 
 def test_diffusers_can_be_scored_like_any_row(editor, monkeypatch):
     monkeypatch.setattr("kontext.bench.peer.Peer.edit.__defaults__", (2,))
-    edited, invented = (item("test", category, 0, 64) for category in ("local", "generate"))
+    edited, invented = (draw_item("test", category, 0, 64) for category in ("local", "generate"))
     (made, facts), (left, refused) = rows.answer("diffusers", [edited, invented], editor)
     text, pooled = editor.prompts.states(edited.prompt)
     noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(edited.seed))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from kontext import world
 from kontext.bench import drift, identity, quality, report, rows, style, text
-from kontext.bench.items import at_size, item, size_for
+from kontext.bench.items import at_size, draw_item, size_for
 from kontext.bench.run import Run
 from kontext.errors import BadRequest
 
@@ -48,7 +48,7 @@ def finished(run, suite, figures, sections):
 
 def test_quality(tmp_path):
     categories, names = ("local", "generate"), ("copy", "random", "oracle", "model@4", "model+lock@4")
-    editor = Exact([item("test", category, 0, SIZE) for category in categories])
+    editor = Exact([draw_item("test", category, 0, SIZE) for category in categories])
     with Run(tmp_path, {}) as run:
         quality.measure(editor, run, n=1, size=SIZE, rows=names, categories=categories)
         result, html = finished(run, "quality", quality.FIGURES, lambda r: quality.sections(run, r, SIZE))
@@ -59,7 +59,7 @@ def test_quality(tmp_path):
     assert "Best: model+lock@4" in html and "Failures of model+lock@4: none" in html
 
 
-def test_what_the_editor_refuses_counts_as_left_alone_and_is_told(tmp_path):
+def test_what_the_editor_refuses_counts_as_unchanged_and_is_recorded(tmp_path):
     with Run(tmp_path, {}) as run:
         quality.measure(Exact(), run, n=1, size=SIZE, rows=["model@4"], categories=("local",))
         result, html = finished(run, "quality", quality.FIGURES, lambda r: quality.sections(run, r, SIZE))
@@ -69,7 +69,7 @@ def test_what_the_editor_refuses_counts_as_left_alone_and_is_told(tmp_path):
 
 
 def test_a_resumed_run_makes_nothing_twice(tmp_path):
-    editor = Exact([item("test", "local", i, SIZE) for i in range(2)])
+    editor = Exact([draw_item("test", "local", i, SIZE) for i in range(2)])
     with Run(tmp_path, {}) as run:
         quality.measure(editor, run, n=1, size=SIZE, rows=["model@4"], categories=("local",))
     del editor.answers[next(iter(editor.answers))]
@@ -105,7 +105,7 @@ def test_letters_are_counted():
     assert text.letter_errors("", "TEA") == text.letter_errors("ANYTHING", "TEA") == 1
 
 
-def test_glyphs_are_compared_whatever_their_colour():
+def test_glyphs_are_compared_whatever_their_color():
     letters = np.full((20, 40, 3), 240, np.uint8)
     letters[5:15, 5:10] = letters[5:15, 20:25] = 30
     assert text.glyph_overlap(letters, letters) == 1
@@ -134,7 +134,7 @@ def test_style_tells_looks_apart_and_catches_copies():
     assert copied["copied"] == 1 and copied["content"] == 0 and copied["score"] == 0
 
 
-def test_colours_and_edges_do_not_care_where_things_are():
+def test_colors_and_edges_do_not_care_where_things_are():
     one = style.find("style_reference", 0, 128)
     mirrored = style.score(one, np.ascontiguousarray(one.sample.target[:, ::-1]))
     assert mirrored["colours"] == 1
@@ -167,5 +167,5 @@ def test_rows_are_multiplied_by_steps_and_unknown_ones_refused():
     with pytest.raises(BadRequest, match="rows are copy"):
         rows.row_names(["magic"], [4])
     assert size_for(None, 64) == 64
-    with pytest.raises(BadRequest, match="there are 256, 128, 64"):
+    with pytest.raises(BadRequest, match="size must be one of 256, 128, 64, got 100"):
         size_for(None, 100)

@@ -6,7 +6,7 @@ import torch
 from numeric import difference, rounding
 from PIL import Image, ImageDraw
 
-from kontext.bench.items import item
+from kontext.bench.items import draw_item
 from kontext.engine import Editor
 from kontext.engine.context import Canvas
 from kontext.engine.pointing import drawn_frame
@@ -321,7 +321,7 @@ def test_regions_of_exact_edits_are_the_true_masks():
 
     overlaps = []
     for index in range(100):
-        sample = item("test", "local", index, size).sample
+        sample = draw_item("test", "local", index, size).sample
         region = find_region(change_map(seen(sample.target), seen(sample.source)), (size, size))
         inside = np.ones_like(sample.mask) if region.soft is None else region.soft > 0.5
         overlaps.append(overlap(inside, sample.mask))
@@ -329,7 +329,7 @@ def test_regions_of_exact_edits_are_the_true_masks():
 
     recognised = []
     for index in range(100):
-        sample = item("test", "global", index, size).sample
+        sample = draw_item("test", "global", index, size).sample
         if sample.mask.all():
             region = find_region(change_map(seen(sample.target), seen(sample.source)), (size, size))
             recognised.append(region.soft is None)

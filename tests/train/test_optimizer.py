@@ -12,9 +12,9 @@ from kontext.train.optimizer import MuonAdamW, orthogonalize, split_parameters
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (2, 16, 64), (2, 64, 16)])
 def test_orthogonalized_momentum_has_singular_values_near_one(shape):
-    made = orthogonalize(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
-    values = torch.linalg.svdvals(made)
-    assert made.shape == torch.Size(shape)
+    update = orthogonalize(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    values = torch.linalg.svdvals(update)
+    assert update.shape == torch.Size(shape)
     assert values.min() > 0.3 and values.max() < 1.6  # five steps of this iteration reach about [0.7, 1.2]
 
 

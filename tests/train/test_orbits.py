@@ -133,7 +133,7 @@ def test_a_run_from_orbits_resumes_with_the_same_losses(tmp_path, codec):
     config = settings(save_seconds=0.0, generate_every=3)
     FlowTrainer(config, tmp_path / "whole", codec, False, None).train()
     first = FlowTrainer(config, tmp_path / "parts", codec, False, None)
-    take, left = first.feeder.take, [3]
+    take, left = first.data.loader.take, [3]
 
     def cut_off(count):
         left[0] -= 1
@@ -141,7 +141,7 @@ def test_a_run_from_orbits_resumes_with_the_same_losses(tmp_path, codec):
             raise KeyboardInterrupt
         return take(count)
 
-    first.feeder.take = cut_off
+    first.data.loader.take = cut_off
     with pytest.raises(KeyboardInterrupt):
         first.train()
     FlowTrainer(config, tmp_path / "parts", codec, True, None).train()
@@ -153,8 +153,8 @@ def test_one_shared_prefix_gives_the_gradients_of_repeated_ones(tmp_path, codec)
     with torch.no_grad():
         for p in run.networks.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
-    run.pool.add(run.feeder.take(2))
-    batch = run.pool.draw(8, run.generator)
+    run.data.pool.add(run.data.loader.take(2))
+    batch = run.data.pool.draw(8, run.generator)
     z, t = torch.randn(8, 16, 64), torch.rand(8)
     contexts = run.contexts(batch)
     repeated = [(tokens.repeat_interleave(4, 0), ids) for tokens, ids in contexts]

@@ -24,10 +24,10 @@ def test_settings_of_the_package_are_found_by_name_and_ones_own_first(tmp_path, 
     Path("lora.toml").write_text('model = "mine"\nsteps = 1\n')
     assert read(LoraTraining, Path("lora.toml")).model == "mine"
     with pytest.raises(
-        BadConfig, match="no such config file: none.toml; those of the package are .*flow-cpu.toml"
+        BadConfig, match="no such settings file: none.toml; packaged files are .*flow-cpu.toml"
     ):
         read(FlowTraining, Path("none.toml"))
-    with pytest.raises(BadConfig, match="no such config file"):
+    with pytest.raises(BadConfig, match="no such settings file"):
         read(FlowTraining, Path("elsewhere/flow-cpu.toml"))
 
 
@@ -38,7 +38,7 @@ def test_a_recipe_may_stand_elsewhere_than_the_settings_it_names(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"steps = [", None])
-def test_settings_that_cannot_be_read_are_told_in_one_line(tmp_path, content):
+def test_settings_that_cannot_be_read_are_reported_in_one_line(tmp_path, content):
     path = tmp_path / "flow.toml"
     path.mkdir() if content is None else path.write_bytes(content)
     done = call("flow", "--config", path, "--autoencoder", "x", "-o", tmp_path / "run")

@@ -49,16 +49,16 @@ def test_what_cannot_be_honoured_is_named(tmp_path, text, word):
         read(AutoencoderTraining, path)
 
 
-def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(BadConfig, match="no such config"):
+def test_a_missing_file_is_reported(tmp_path):
+    with pytest.raises(BadConfig, match="no such settings file"):
         read(FlowTraining, tmp_path / "none.toml")
 
 
 def test_the_recipe_fits_the_time_of_a_gpu():
     path = next(p for p in SHIPPED if p.stem == "recipe-gpu")
     settings = [settings_of(stage, path.parent) for stage in read(Recipe, path).stages]
-    assert sum(one.seconds for one in settings) <= 27 * 60
-    assert all(one.device == "cuda" and one.compile and one.bfloat16 for one in settings)
+    assert sum(stage.seconds for stage in settings) <= 27 * 60
+    assert all(stage.device == "cuda" and stage.compile and stage.bfloat16 for stage in settings)
 
 
 def test_a_mistake_in_a_recipe_names_the_stage(tmp_path):

@@ -107,7 +107,7 @@ def test_an_interrupted_lora_run_goes_on_with_the_same_losses(tmp_path, pairs, b
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
 
 
-def test_a_folder_that_lacks_something_is_told(tmp_path, pairs, base):
+def test_a_folder_that_lacks_something_is_reported(tmp_path, pairs, base):
     assert [len(e.references) for e in read_folder(pairs)] == [0, 1, 0]
     with pytest.raises(NotFound, match="no pairs"):
         read_folder(tmp_path)

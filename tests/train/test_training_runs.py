@@ -16,9 +16,9 @@ from kontext.train import autoencoder as autoencoder_training
 from kontext.train.autoencoder import Crops, Replay, to_pixels
 from kontext.train.config import AutoencoderTraining, DistillTraining, FlowTraining, Stage
 from kontext.train.distill import DistillTrainer
-from kontext.train.feeder import Feeder
 from kontext.train.flow import FlowTrainer
 from kontext.train.ladd import LaddTrainer
+from kontext.train.loader import ExampleLoader
 from kontext.train.pairs import label, target_caption, text_ids, token_mask
 from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
@@ -81,9 +81,9 @@ def losses(folder) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def interrupted(feeder, calls: int):
-    """The feeder's `take`, which is cut off like a killed process after some calls."""
-    take, left = feeder.take, [calls]
+def interrupted(loader, calls: int):
+    """The loader's `take`, which is cut off like a killed process after some calls."""
+    take, left = loader.take, [calls]
 
     def cut_off(count):
         if not left[0]:
@@ -98,7 +98,7 @@ def test_an_interrupted_flow_run_resumes_with_the_same_losses(tmp_path, codec):
     config = settings(steps=6, save_seconds=0.0)
     trainer(config, tmp_path / "whole", codec).train()
     first = trainer(config, tmp_path / "parts", codec)
-    first.feeder.take = interrupted(first.feeder, calls=4)  # the first fill and three steps
+    first.data.loader.take = interrupted(first.data.loader, calls=4)  # the first fill and three steps
     with pytest.raises(KeyboardInterrupt):
         first.train()
     trainer(config, tmp_path / "parts", codec, resume=True).train()
@@ -157,13 +157,13 @@ def test_an_interrupted_autoencoder_run_resumes_where_it_was(tmp_path, monkeypat
     """Steps go on from the saved one with the saved weights; the crops are drawn anew."""
     config = small_autoencoder(steps=6)
 
-    class CutOff(Feeder):
+    class CutOff(ExampleLoader):
         def __init__(self, *args, **settings):
             super().__init__(*args, **settings)
             self.take = interrupted(self, calls=4)
 
     with monkeypatch.context() as patch:
-        patch.setattr(autoencoder_training, "Feeder", CutOff)
+        patch.setattr(autoencoder_training, "ExampleLoader", CutOff)
         with pytest.raises(KeyboardInterrupt):
             autoencoder_training.train(config, tmp_path)
     saved = torch.load(tmp_path / "state.pt", weights_only=True)
@@ -231,10 +231,10 @@ def test_tiny_overfits_sixteen_pairs(tmp_path, codec):
         log_every=100,
     )
     run = trainer(config, tmp_path / "run", codec)
-    pairs = run.feeder.take(16)
-    run.feeder.take = lambda count: {name: value[:count] for name, value in pairs.items()}
+    pairs = run.data.loader.take(16)
+    run.data.loader.take = lambda count: {name: value[:count] for name, value in pairs.items()}
     run.train()
-    latents = run.pool.fields
+    latents = run.data.pool.fields
     with run.ema:
         contexts = run.contexts({"source": latents["source"].float()})
         made = run.validation.sample(latents["text"].long(), contexts)
@@ -253,12 +253,12 @@ def _packed(latents):
 
 def test_rollouts_put_the_models_own_results_in_the_pool(tmp_path, codec):
     run = trainer(settings(rollouts=3, fresh=1, first_fill=2, steps=2), tmp_path / "run", codec)
-    before = run.pool.added
+    before = run.data.pool.added
     run.train()
-    assert run.pool.added - before == 2 + 2 * (1 + 3)
-    chains = run.chains.producer(0)
+    assert run.data.pool.added - before == 2 + 2 * (1 + 3)
+    chains = run.data.chains.producer(0)
     assert chains["mask"].sum() == 0  # seed 0 is an idle turn: leave the picture as it is
-    assert run.chains.producer(1)["mask"].sum() > 0
+    assert run.data.chains.producer(1)["mask"].sum() > 0
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -294,21 +294,21 @@ def test_ladd_nears_the_truth_and_its_discriminator_separates(tmp_path, codec):
     config = DistillTraining(**few.model_dump(), method="ladd", student_steps=2, discriminator_rate=3e-3)
     places = codec / "autoencoder.safetensors", False, tmp_path / "teacher" / "state.pt"
     student = LaddTrainer(config, tmp_path / "student", *places)
-    pairs = student.feeder.take(4)
-    student.feeder.take = lambda count: {name: value[:count] for name, value in pairs.items()}
+    pairs = student.data.loader.take(4)
+    student.data.loader.take = lambda count: {name: value[:count] for name, value in pairs.items()}
 
     def error() -> float:
-        fields = student.pool.fields
+        fields = student.data.pool.fields
         contexts = student.contexts({"source": fields["source"].float()})
         made = student.validation.sample(fields["text"].long(), contexts)
         return (made - _packed(fields["target"])).square().mean().item()
 
-    student._fill(student.pool, student.feeder, 4)
+    student.data.fill(4, 0)
     before = error()
     student.train()
     with student.ema:
         assert error() < 0.8 * before
-    batch = student.pool.draw(4, student.generator)
+    batch = student.data.pool.draw(4, student.generator)
     with torch.no_grad():
         for p in student.networks.parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
@@ -328,14 +328,14 @@ def test_distillation_without_a_teacher_is_refused(tmp_path, codec):
         DistillTrainer(config, tmp_path, codec / "autoencoder.safetensors", False, None)
 
 
-def test_rate_warms_up_and_decays(tmp_path):
+def test_the_lr_factor_warms_up_and_decays(tmp_path):
     run = Run(tmp_path, steps=100, seconds=None, warmup=10, decay_share=0.5)
     run.step = 0
-    assert run.rate() == pytest.approx(0.1)
+    assert run.lr_factor() == pytest.approx(0.1)
     run.step = 40
-    assert run.rate() == 1.0
+    assert run.lr_factor() == 1.0
     run.step = 75
-    assert run.rate() == pytest.approx(0.5)
+    assert run.lr_factor() == pytest.approx(0.5)
 
 
 def test_moving_average_swaps_in_and_out():
@@ -386,16 +386,16 @@ def test_a_second_picture_is_learned_from_and_matters(tmp_path, codec):
     )
     config = settings(**changes, generate_every=0, text_dropout=0.0, label_weight=0.0, log_every=2)
     run = trainer(config, tmp_path / "run", codec)
-    pairs, triples = run.feeder.take(4), run.triples.take(4)
-    run.feeder.take = lambda count: {name: value[:count] for name, value in pairs.items()}
-    run.triples.take = lambda count: {name: value[:count] for name, value in triples.items()}
+    pairs, triples = run.data.loader.take(4), run.data.triples.take(4)
+    run.data.loader.take = lambda count: {name: value[:count] for name, value in pairs.items()}
+    run.data.triples.take = lambda count: {name: value[:count] for name, value in triples.items()}
     run.train()
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     course = [line["loss_references"] for line in lines if "loss_references" in line]
     assert len(course) == 20 and np.mean(course[-5:]) < 0.7 * np.mean(course[:3])
     assert lines[-1]["two_error"] > 0 and lines[-1]["kinds"].keys() == {"hair_color", "style_from"}
-    fields = run.references.fields
-    assert "reference" in fields and "reference" not in run.pool.fields
+    fields = run.data.references.fields
+    assert "reference" in fields and "reference" not in run.data.pool.fields
     batch = {name: fields[name][:4].float() for name in ("source", "reference")}
     with run.ema:
         right, wrong = (

@@ -7,8 +7,8 @@ import pytest
 from kontext.errors import NotFound
 from kontext.world import art
 from kontext.world.art import pack
-from kontext.world.foreign import AVATARS
 from kontext.world.objects import ART_SETS, CONCEPTS
+from kontext.world.out_of_domain import AVATARS
 from kontext.world.pack import FONTS, ICON_SETS, STYLES, build_pack
 
 NOTICE = Path(__file__).parents[2] / "NOTICE"

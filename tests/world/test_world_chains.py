@@ -1,10 +1,10 @@
-"""Chains and rivals: what edits do one after another, and what a wrong answer looks like."""
+"""Chains and distractors: what edits do one after another, and what a wrong answer looks like."""
 
 import numpy as np
 import pytest
 
 from kontext.errors import BadRequest
-from kontext.world import SPLITS, World, kind_names, render, rivals
+from kontext.world import SPLITS, World, distractors, kind_names, render
 from kontext.world.edits import KINDS
 from kontext.world.splits import shows_held_out_pair
 
@@ -55,21 +55,21 @@ def test_impossible_chains_are_refused():
 @pytest.mark.parametrize("kind", kind_names())
 def test_rivals_differ_from_the_answer_and_from_each_other(kind):
     sample = WORLD.sample("rivals", "test", kind=kind)
-    found = rivals(sample, 6)
+    found = distractors(sample, 6)
     assert len(found) >= 4
     pictures = [sample.target] + [picture for _, picture in found]
     for index, picture in enumerate(pictures):
         for earlier in pictures[:index]:
             assert (np.abs(picture.astype(int) - earlier).max(2) > 10).sum() >= 120
-    again = rivals(WORLD.sample("rivals", "test", kind=kind), 6)
+    again = distractors(WORLD.sample("rivals", "test", kind=kind), 6)
     assert [label for label, _ in found] == [label for label, _ in again]
     assert all((a == b).all() for (_, a), (_, b) in zip(found, again))
 
 
 def test_rivals_are_the_mistakes_that_happen():
-    labels = [label for label, _ in rivals(WORLD.sample("mistakes", kind="hair_color"), 8)]
+    labels = [label for label, _ in distractors(WORLD.sample("mistakes", kind="hair_color"), 8)]
     assert "unchanged" in labels
     assert sum(label.startswith("value hair_color") for label in labels) >= 3
     assert sum(label.startswith("edit") for label in labels) >= 2
-    compound = [label for label, _ in rivals(WORLD.sample("mistakes", kind="compound"), 8)]
+    compound = [label for label, _ in distractors(WORLD.sample("mistakes", kind="compound"), 8)]
     assert sum(label.startswith("value only") for label in compound) == 2

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kontext.world import World, render, rivals
-from kontext.world.drafts import CATEGORIES, SEVERAL_REFERENCES
+from kontext.world import World, distractors, render
 from kontext.world.references import BY_REFERENCE, CLOTHES
+from kontext.world.task_specs import CATEGORIES, SEVERAL_REFERENCES
 
 WORLD = World()
 
@@ -66,7 +66,7 @@ def test_both_pictures_are_given_and_named(kind):
 @pytest.mark.parametrize("kind", BY_REFERENCE)
 def test_giving_back_the_second_picture_is_a_rival(kind):
     sample = WORLD.sample("copy", "test", kind=kind)
-    found = dict(rivals(sample, 13))
+    found = dict(distractors(sample, 13))
     assert np.array_equal(found["edit copied: image 2"], sample.references[0])
     assert sum(label.startswith("value") for label in found) >= 4
 

@@ -1,7 +1,7 @@
-"""Two runs of one suite, item by item: is the second better, and by how much at least?
+"""Paired comparison of two runs of one suite.
 
-Only items that both runs have are compared, in pairs, so that the difficulty of an item cancels; the interval
-comes from drawing whole scenes again.
+Only items of both runs are compared, in pairs, so that the difficulty of an item cancels; the interval comes
+from a bootstrap over scenes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kontext.errors import BadRequest, NotFound
 def load(path: Path) -> dict[str, Any]:
     """The JSON of a run. Raises NotFound and BadRequest."""
     if not path.is_file():
-        raise NotFound(f"{path}: there is no such file")
+        raise NotFound(f"{path}: no such file")
     try:
         result = json.loads(path.read_text("utf-8"))
     except json.JSONDecodeError as error:
@@ -45,8 +45,8 @@ def compare(
     out: dict[str, dict[str, dict[str, Estimate]]] = {}
     values = [_values(run) for run in (first, second)]
     for row, split in values[0].keys() & values[1].keys():
-        one, two = values[0][row, split], values[1][row, split]
-        shared = {f: d for f in figures if (d := _difference(one, two, f)).n}
+        before, after = values[0][row, split], values[1][row, split]
+        shared = {f: d for f in figures if (d := _difference(before, after, f)).n}
         if shared:
             out.setdefault(row, {})[split] = shared
     return {row: dict(sorted(splits.items())) for row, splits in sorted(out.items())}
@@ -60,14 +60,14 @@ def _values(run: dict[str, Any]) -> dict[tuple[str, str], dict[str, dict[str, An
     return out
 
 
-def _difference(one: dict[str, Any], two: dict[str, Any], figure: str) -> Estimate:
+def _difference(before: dict[str, Any], after: dict[str, Any], figure: str) -> Estimate:
     def of(records: dict[str, Any]) -> dict[str, float]:
         given = {item: record["figures"].get(figure) for item, record in records.items()}
         return {item: float(value) for item, value in given.items() if value is not None}
 
-    scenes = {item: record["scene"] for item, record in one.items()}
-    categories = {item: record["category"] for item, record in one.items()}
-    return paired(of(one), of(two), scenes, categories)
+    scenes = {item: record["scene"] for item, record in before.items()}
+    categories = {item: record["category"] for item, record in before.items()}
+    return paired(of(before), of(after), scenes, categories)
 
 
 def verdict(difference: Estimate, figure: Figure) -> str:

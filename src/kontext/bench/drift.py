@@ -2,11 +2,11 @@
 
 Three kinds of sessions: ten different edits, ten times "leave it as it is", five times an edit and its
 inverse. The exact picture of every round is known, so what is measured is distance from the truth, never
-from the last result. U_k is the part of the picture that no turn up to k was to touch.
+from the last result. U_k is the part of the picture that no turn up to k should change.
 
 - SR@k: every turn to k a success, with 90 % of U within dE 5. CR@k: collapsed by k, i.e. two turns in a row
   with less than 20 dB, more than 6 low-frequency drift or a factor of 2 in high-frequency energy.
-- low@k: rms over U of the Lab difference below W/16 (colour drift, blind to texture). high@k: log2 of the
+- low@k: rms over U of the Lab difference below W/16 (color drift, blind to texture). high@k: log2 of the
   energy of fine detail over that of the truth (-1: half is left, blur; +1: twice, sharpening). No-reference
   scores are not used: they rank degraded pictures as better.
 """
@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from kontext.bench import plots, report
-from kontext.bench.items import Turn, digest, session
+from kontext.bench.items import Turn, digest, draw_session
 from kontext.bench.metrics import Case, Floats, Mask, Picture, blur, lab, psnr, share
 from kontext.bench.rows import answers, round_trip
 from kontext.bench.run import Figure, Progress, Record, Run, silent
@@ -34,7 +34,7 @@ ROUNDS = 10
 KINDS = ("edits", "nothing", "back")
 SHOWN = (1, 3, 5, 8, 10)
 KEPT_NEEDED = 0.9
-SEEN_NEEDED = 0.02  # of the picture must be untouched for figures on U
+SEEN_NEEDED = 0.02  # minimum untouched share of the picture for figures on U
 COLLAPSE_DB, COLLAPSE_LOW, COLLAPSE_HIGH = 20.0, 6.0, 1.0
 
 BY_ROUND = {
@@ -74,7 +74,7 @@ class Session:
 
     @property
     def sum(self) -> str:
-        """Names the session's pictures and sentences."""
+        """Checksum of the session's pictures and prompts."""
         return digest([self.start, *(t.target for t in self.turns)], *(t.prompt for t in self.turns))
 
 
@@ -92,25 +92,24 @@ def measure(
     """``n`` sessions of each kind in every row, as records with the figures of each round."""
     wanted = [(kind, i) for kind in kinds for i in range(n)]
     sessions = (
-        Session(f"{k}/{i:04d}", k, *session(k, i, ROUNDS, size))
+        Session(f"{k}/{i:04d}", k, *draw_session(k, i, ROUNDS, size))
         for k, i in progress(wanted, len(wanted), "drift")
     )
     while group := list(islice(sessions, batch)):
         for row in rows:
-            missing = [one for one in group if not run.done(one.key, row)]
-            for one, results in zip(missing, play(editor, row, missing) if missing else []):
+            missing = [session for session in group if not run.done(session.key, row)]
+            for session, results in zip(missing, play(editor, row, missing) if missing else []):
                 file = ""
                 for k, result in enumerate(results, 1):
                     if row.startswith("model"):
-                        file = run.save_picture(f"{row}/{one.key}-{k:02d}", result)
-                run.add(
-                    Record(one.key, row, one.kind, "test", one.key, figures(one, results), "", file, one.sum)
-                )
+                        file = run.save_picture(f"{row}/{session.key}-{k:02d}", result)
+                key, scores = session.key, figures(session, results)
+                run.add(Record(key, row, session.kind, "test", key, scores, "", file, session.sum))
 
 
 def play(editor: Any, row: str, sessions: Sequence[Session]) -> list[list[Picture]]:
     """The pictures of every round, each session's in a list."""
-    now = [one.start for one in sessions]
+    now = [session.start for session in sessions]
     out: list[list[Picture]] = [[] for _ in sessions]
     for k in range(ROUNDS):
         now = _round(editor, row, sessions, now, k)
@@ -123,40 +122,44 @@ def _round(editor: Any, row: str, sessions: Sequence[Session], now: list[Picture
     if row == "copy":
         return now
     if row == "oracle":
-        return [one.turns[k].target for one in sessions]
+        return [session.turns[k].target for session in sessions]
     if row == "codec":
-        turns = [one.turns[k] for one in sessions]
+        turns = [session.turns[k] for session in sessions]
         done = [np.where(t.case.changed[..., None], t.target, picture) for t, picture in zip(turns, now)]
         return [round_trip(editor, picture) for picture in done]
     name, steps = row.split("@")
     requests = [
         EditRequest(
-            prompt=one.turns[k].prompt,
+            prompt=session.turns[k].prompt,
             picture=picture,
-            seed=one.turns[k].seed,
+            seed=session.turns[k].seed,
             steps=int(steps),
             lock=name == "model+lock",
             regions=name == "model+lock",
         )
-        for one, picture in zip(sessions, now)
+        for session, picture in zip(sessions, now)
     ]
-    made = answers(editor, requests)
-    return [p if r is None else np.asarray(r.picture.convert("RGB")) for r, p in zip(made, now)]
+    results = answers(editor, requests)
+    return [p if r is None else np.asarray(r.picture.convert("RGB")) for r, p in zip(results, now)]
 
 
-def figures(one: Session, results: Sequence[Picture]) -> dict[str, float]:
+def figures(session: Session, results: Sequence[Picture]) -> dict[str, float]:
     """The figures of every round of a session."""
     out: dict[str, float] = {}
-    untouched = np.ones(one.start.shape[:2], bool)
+    untouched = np.ones(session.start.shape[:2], bool)
     right, collapsed, bad_before = True, False, False
-    for k, (turn, result) in enumerate(zip(one.turns, results), 1):
-        untouched &= turn.case.kept
-        seen = drift(result, turn.target, untouched)
+    for k, (turn, result) in enumerate(zip(session.turns, results), 1):
+        untouched &= turn.case.keep_mask
+        measured = drift(result, turn.target, untouched)
         success = turn.case.score(result)["success"]
-        right &= bool(success) and not seen["kept"] < KEPT_NEEDED
-        bad = seen["psnr"] < COLLAPSE_DB or seen["low"] > COLLAPSE_LOW or abs(seen["high"]) > COLLAPSE_HIGH
+        right &= bool(success) and not measured["kept"] < KEPT_NEEDED
+        bad = (
+            measured["psnr"] < COLLAPSE_DB
+            or measured["low"] > COLLAPSE_LOW
+            or abs(measured["high"]) > COLLAPSE_HIGH
+        )
         collapsed, bad_before = collapsed or (bad and bad_before), bad
-        now = seen | {"success": success, "sr": float(right), "cr": float(collapsed)}
+        now = measured | {"success": success, "sr": float(right), "cr": float(collapsed)}
         out |= {f"{name}@{k}": value for name, value in now.items()}
     rounds = range(1, ROUNDS + 1)
     for name in ("psnr", "low", "high"):
@@ -167,7 +170,7 @@ def figures(one: Session, results: Sequence[Picture]) -> dict[str, float]:
 
 
 def drift(result: Picture, truth: Picture, where: Mask) -> dict[str, float]:
-    """How a result differs from the truth on ``where``; all nan where too little of the picture is left."""
+    """Difference of a result from the truth on ``where``; all nan when ``where`` is too small."""
     names = ("kept", "psnr", "low", "high", "shift")
     if where.mean() < SEEN_NEEDED:
         return dict.fromkeys(names, math.nan)
@@ -202,7 +205,7 @@ def best_shift(result: Picture, truth: Picture, reach: int = 4) -> float:
     a, b = (np.asarray(Image.fromarray(p).convert("L"), np.float32) for p in (result, truth))
     inside = (slice(reach, -reach), slice(reach, -reach))
     steps = [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
-    steps.sort(key=lambda s: s[0] ** 2 + s[1] ** 2)  # of equal fits the shortest
+    steps.sort(key=lambda s: s[0] ** 2 + s[1] ** 2)  # the shortest of equal fits
     errors = [np.square(np.roll(a, step, (0, 1))[inside] - b[inside]).mean() for step in steps]
     return float(np.hypot(*steps[int(np.argmin(errors))]))
 
@@ -246,14 +249,14 @@ def _by_round(rows: dict[str, Any], group: str, name: str) -> str:
 
 def _card(run: Run, record: Record, size: int) -> report.Card:
     kind, index = record.item.split("/")
-    start, turns = session(kind, int(index), ROUNDS, size)
+    start, turns = draw_session(kind, int(index), ROUNDS, size)
     shown: dict[str, Any] = {"start": start}
     for k in SHOWN[1:]:
         path = run.folder / record.picture.replace(f"-{ROUNDS:02d}.png", f"-{k:02d}.png")
         shown[f"round {k}"] = Image.open(path).convert("RGB")
     shown["truth"] = turns[-1].target
-    said = "; ".join(turn.prompt for turn in turns)
+    prompts = "; ".join(turn.prompt for turn in turns)
     line = " · ".join(
         f"{FIGURES[f].label} {FIGURES[f].show(record.figures[f])}" for f in ("sr@5", "sr@10", "psnr@10")
     )
-    return report.Card(shown, said, f"{record.item} · {line}")
+    return report.Card(shown, prompts, f"{record.item} · {line}")

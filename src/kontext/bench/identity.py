@@ -1,10 +1,10 @@
 """Suite ``identity``: is it still the same character?
 
-Two uses: ten rounds of edits that leave the character alone, and characters set into a new scene by
-reference. ``kept`` is the share of what makes the character (hair, its colour, skin, glasses, hat, beard,
+Two uses: ten rounds of edits that leave the character alone, and characters placed in a new scene by
+reference. ``kept`` is the share of what makes the character (hair, its color, skin, glasses, hat, beard,
 clothes, ...) that is nearer to the truth than to the same picture with any other value. ``rank-1`` asks
 which of 100 characters of the same family, drawn in the same place and pose, the result shows (chance 1 %).
-Cosines of face networks are not used: on drawn characters they lie above 0.95 for everybody.
+Cosines of face networks are not used: on drawn characters they lie above 0.95 for all of them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from kontext import world
 from kontext.bench import plots, quality, report
 from kontext.bench.drift import ROUNDS, Session, play
-from kontext.bench.items import Item, at_size, item, session
-from kontext.bench.metrics import DISTANCE_CAP, Floats, Picture, blur, colour_distance, lab
+from kontext.bench.items import Item, at_size, draw_item, draw_session
+from kontext.bench.metrics import DISTANCE_CAP, Floats, Picture, blur, color_distance, lab
 from kontext.bench.run import Figure, Progress, Record, Run, silent
 from kontext.world.characters import FAMILIES, PANTS, SHOES, can_wear, sample_character
 from kontext.world.colors import HAT_COLORS, SKINS
@@ -29,7 +29,7 @@ from kontext.world.scene import Scene, settle
 from kontext.world.seeds import generator
 
 GALLERY = 100
-SEEN_ROUNDS = (1, 5, 10)
+SCORED_ROUNDS = (1, 5, 10)
 AROUND = (
     *("background", "time", "season", "weather", "object_add", "object_remove", "object_replace"),
     *("object_color", "object_move", "text", "text_color", "text_write", "text_remove"),
@@ -38,12 +38,12 @@ TRAITS = (
     *("hair", "hair_color", "skin", "glasses", "hat", "hat_color", "beard", "clothes", "cloth_color"),
     *("pants", "shoes", "horns", "eyes", "pattern"),
 )
-_EVERYBODYS = {"skin": SKINS, "hat_color": tuple(HAT_COLORS), "pants": PANTS, "shoes": SHOES}
+_SHARED_VALUES = {"skin": SKINS, "hat_color": tuple(HAT_COLORS), "pants": PANTS, "shoes": SHOES}
 REFERENCE_KINDS = ("character_scene",)
 
 FIGURES = {
-    **{f"kept@{k}": Figure(f"kept@{k}") for k in SEEN_ROUNDS},
-    **{f"rank-1@{k}": Figure(f"rank-1@{k}") for k in SEEN_ROUNDS},
+    **{f"kept@{k}": Figure(f"kept@{k}") for k in SCORED_ROUNDS},
+    **{f"rank-1@{k}": Figure(f"rank-1@{k}") for k in SCORED_ROUNDS},
     "kept": Figure("kept"),
     "rank-1": Figure("rank-1"),
     "success": Figure("success"),
@@ -66,32 +66,34 @@ def measure(
     sessions = (_session(i, size) for i in progress(range(n), n, "identity over ten rounds"))
     while group := list(islice(sessions, batch)):
         for row in rows:
-            missing = [one for one in group if not run.done(one.key, row)]
-            for one, results in zip(missing, play(editor, row, missing) if missing else []):
+            missing = [session for session in group if not run.done(session.key, row)]
+            for session, results in zip(missing, play(editor, row, missing) if missing else []):
                 figures: dict[str, float] = {}
-                for k in SEEN_ROUNDS:
-                    seen = retained(results[k - 1], one.turns[k - 1].scene, size)
-                    figures |= {f"{name}@{k}": value for name, value in seen.items()}
-                file = run.save_picture(f"{row}/{one.key}", results[-1]) if row.startswith("model") else ""
-                run.add(Record(one.key, row, one.kind, "test", one.key, figures, "", file, one.sum))
+                for k in SCORED_ROUNDS:
+                    retained_figures = retained(results[k - 1], session.turns[k - 1].scene, size)
+                    figures |= {f"{name}@{k}": value for name, value in retained_figures.items()}
+                key, file = session.key, ""
+                if row.startswith("model"):
+                    file = run.save_picture(f"{row}/{key}", results[-1])
+                run.add(Record(key, row, session.kind, "test", key, figures, "", file, session.sum))
     items = (find(i, size) for i in progress(range(n), n, "identity by reference"))
     quality.each(editor, run, items, reference_rows, score)
 
 
 def find(index: int, size: int) -> Item:
-    return item("test", "character_reference", index, size, REFERENCE_KINDS)
+    return draw_item("test", "character_reference", index, size, REFERENCE_KINDS)
 
 
-def score(one: Item, result: Picture) -> dict[str, float]:
+def score(item: Item, result: Picture) -> dict[str, float]:
     """Figures of a character in a new scene."""
-    return one.case.score(result) | retained(result, one.full.after, one.size)
+    return item.case.score(result) | retained(result, item.full.after, item.size)
 
 
 def _session(index: int, size: int) -> Session:
     """The first session of its number in which a character stays from beginning to end."""
     drawn = world.World(kinds=AROUND)
     for attempt in range(50):
-        start, turns = session("edits", index * 50 + attempt, ROUNDS, size, drawn)
+        start, turns = draw_session("edits", index * 50 + attempt, ROUNDS, size, drawn)
         if all(turn.scene["character"] for turn in turns):
             return Session(f"rounds/{index:04d}", "rounds", start, turns)
     raise RuntimeError("no session with a character in 50 draws")
@@ -100,11 +102,11 @@ def _session(index: int, size: int) -> Session:
 def retained(result: Picture, scene: Scene, size: int) -> dict[str, float]:
     """``kept`` and ``rank-1`` of a result against the scene it should show."""
     truth, traits, gallery = _drawn(json.dumps(scene), size)
-    seen = lab(blur(result, 1.0))
-    kept = [_nearest(seen, truth, others) for others in traits]
+    result_lab = lab(blur(result, 1.0))
+    correct = [_nearest(result_lab, truth, others) for others in traits]
     return {
-        "kept": float(np.mean(kept)) if kept else float("nan"),
-        "rank-1": float(_nearest(seen, truth, gallery)),
+        "kept": float(np.mean(correct)) if correct else float("nan"),
+        "rank-1": float(_nearest(result_lab, truth, gallery)),
     }
 
 
@@ -117,7 +119,7 @@ def _drawn(scene_json: str, size: int) -> tuple[Picture, list[list[Picture]], li
     return truth, list(_alternatives(scene, truth, size)), gallery
 
 
-def _nearest(seen: Floats, truth: Picture, others: Sequence[Picture]) -> bool:
+def _nearest(result_lab: Floats, truth: Picture, others: Sequence[Picture]) -> bool:
     """Whether the truth is strictly nearer than all others, where any of them differs from it."""
     where = np.any([np.any(other != truth, axis=-1) for other in others], axis=0)
     rows, columns = np.nonzero(where)
@@ -125,7 +127,7 @@ def _nearest(seen: Floats, truth: Picture, others: Sequence[Picture]) -> bool:
     inside = where[box]
 
     def distance(picture: Picture) -> float:
-        apart = colour_distance(seen[box][inside], lab(blur(picture[box], 1.0))[inside])
+        apart = color_distance(result_lab[box][inside], lab(blur(picture[box], 1.0))[inside])
         return float(np.minimum(apart, DISTANCE_CAP).mean())
 
     here = distance(truth)
@@ -137,7 +139,7 @@ def _alternatives(scene: Scene, truth: Picture, size: int) -> Iterator[list[Pict
     c = scene["character"]
     for trait in TRAITS:
         pictures = []
-        for value in _EVERYBODYS.get(trait) or FAMILIES[c["family"]].allows(trait):
+        for value in _SHARED_VALUES.get(trait) or FAMILIES[c["family"]].allows(trait):
             if value == c.get(trait) or (trait == "hat" and value and not can_wear(c, value)):
                 continue
             picture = at_size(world.render(settle({**scene, "character": {**c, trait: value}})), size)
@@ -151,13 +153,13 @@ def _gallery(scene: Scene) -> Iterator[Scene]:
     """99 other characters of the family in the same place, pose and mood."""
     c, r = scene["character"], generator("gallery", repr(scene))
     same = {k: c[k] for k in c if k not in TRAITS}
-    seen = {repr(c)}
+    characters = {repr(c)}
     for _ in range(50 * GALLERY):
-        if len(seen) == GALLERY:
+        if len(characters) == GALLERY:
             return
         other = settle({**scene, "character": {**sample_character(r, (c["family"],)), **same}})
-        if repr(other["character"]) not in seen:
-            seen.add(repr(other["character"]))
+        if repr(other["character"]) not in characters:
+            characters.add(repr(other["character"]))
             yield other
 
 
@@ -169,7 +171,7 @@ def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
         out.append(report.table(title, {r: g[group] for r, g in rows.items() if group in g}, FIGURES))
     for name in ("kept", "rank-1"):
         curves = {
-            row: [_point(groups["test/rounds"], name, k) for k in SEEN_ROUNDS]
+            row: [_point(groups["test/rounds"], name, k) for k in SCORED_ROUNDS]
             for row, groups in rows.items()
             if "test/rounds" in groups
         }

@@ -1,7 +1,7 @@
-"""Items: world samples by seed and split, with their rivals, at the size of the model, and their manifest.
+"""Benchmark items: world samples by seed and split at the model's size, with distractors; their manifest.
 
-The same version, split, category and number give the same bytes everywhere; the manifest (one line of
-SHA-256 sums an item) says so, and its own sum names the benchmark that a figure was measured on.
+The same version, split, category and index give the same bytes everywhere. The manifest has one line with a
+SHA-256 checksum per item; its own checksum identifies the benchmark that a figure was measured on.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from kontext import world
 from kontext.bench.metrics import Case, Picture
 from kontext.errors import BadRequest
 from kontext.world.changes import visible
-from kontext.world.drafts import CATEGORIES, SEVERAL_REFERENCES
 from kontext.world.edits import JOINABLE, KINDS
 from kontext.world.samples import pool_of
 from kontext.world.seeds import generator
+from kontext.world.task_specs import CATEGORIES, SEVERAL_REFERENCES
 
-VERSION = 1  # of the items; a change to the world or to this file that changes them needs a new one
-SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test, asked for in Chinese
+VERSION = 1  # of the items; must change whenever a change to the world or to this file alters them
+SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test with Chinese prompts
 WORLD_PIXELS = 256
 SIZES = (WORLD_PIXELS, 128, 64)
 SINGLE = tuple(name for name in CATEGORIES if name != SEVERAL_REFERENCES)
-"""What a model must do with one picture or none: measured unless others are asked for."""
+"""Categories with at most one input picture: measured by default."""
 
-Rivals = tuple[tuple[str, Picture], ...]
+Distractors = tuple[tuple[str, Picture], ...]
 
 _STILL = world.World(kinds=("nothing",))
 _WORLD = world.World(kinds=tuple(name for name in world.kind_names() if name != "nothing"))
@@ -40,7 +40,7 @@ _WORLD = world.World(kinds=tuple(name for name in world.kind_names() if name != 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One task with its exact answer. ``scene`` names what it shares with items of other languages."""
+    """One task with its exact answer. ``scene`` is the key it shares with items of other languages."""
 
     key: str
     split: str
@@ -55,55 +55,55 @@ class Item:
 
     @property
     def given(self) -> Picture:
-        """What is shown first: the source, or grey where there is none."""
+        """The input picture: the source, or mid-gray when there is none."""
         source = self.sample.source
         return np.full_like(self.sample.target, 128) if source is None else source
 
     @cached_property
-    def rivals(self) -> Rivals:
+    def distractors(self) -> Distractors:
         """The wrong answers, as (label, picture)."""
-        return rivals_of(self.full, self.size)
+        return distractors_of(self.full, self.size)
 
     @cached_property
     def case(self) -> Case:
-        return Case.of(self.sample, self.rivals)
+        return Case.of(self.sample, self.distractors)
 
     @cached_property
     def sum(self) -> str:
-        """SHA-256 of what is given, asked and expected, and of the rivals: all that decides the score."""
+        """SHA-256 of input, prompt, target and distractors: everything that decides the score."""
         return digest(
-            [self.given, *self.sample.references, self.sample.target, *(p for _, p in self.rivals)],
+            [self.given, *self.sample.references, self.sample.target, *(p for _, p in self.distractors)],
             self.prompt,
             str(self.seed),
         )
 
 
-def rivals_of(sample: Any, size: int, count: int = 13, strays: int = 2) -> Rivals:
+def distractors_of(sample: Any, size: int, count: int = 13, strays: int = 2) -> Distractors:
     """Rendered wrong answers of a world sample, as (label, picture).
 
     ``count`` are the source, other values and other edits; ``strays`` the right edit and one more.
     """
-    found = world.rivals(sample, count)
-    r, scene, seen = generator("stray", sample.seed, sample.kind), sample.after, [sample.target]
+    wrong = world.distractors(sample, count)
+    r, scene, pictures = generator("stray", sample.seed, sample.kind), sample.after, [sample.target]
     if "foreign" not in scene and not scene["sheet"]:
         for _ in range(12):
-            if len(seen) > strays:
+            if len(pictures) > strays:
                 break
             kind = KINDS[r.choice(JOINABLE)]
             value = kind.propose(r, scene, pool_of(_WORLD, "train", every_word=True))
             picture = None if value is None else world.render(kind.after(scene, value))
-            if picture is not None and all(visible(p, picture) for p in seen):
-                seen.append(picture)
-                found.append((f"stray {kind.name}", picture))
-    return tuple((label, at_size(picture, size)) for label, picture in found)
+            if picture is not None and all(visible(p, picture) for p in pictures):
+                pictures.append(picture)
+                wrong.append((f"stray {kind.name}", picture))
+    return tuple((label, at_size(picture, size)) for label, picture in wrong)
 
 
-def item(
+def draw_item(
     split: str, category: str, index: int, size: int = WORLD_PIXELS, kinds: tuple[str, ...] | None = None
 ) -> Item:
-    """The item of a number, of ``kinds`` alone where given.
+    """The item of an index, optionally restricted to ``kinds``.
 
-    Raises BadRequest for a split or category that does not exist.
+    Raises BadRequest for an unknown split or category.
     """
     if split not in SPLITS or category not in CATEGORIES:
         known = f"splits are {', '.join(SPLITS)}, categories {', '.join(CATEGORIES)}"
@@ -128,7 +128,7 @@ def item(
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """One turn of a session: what is asked, the exact picture after it and the case to score it by."""
+    """One turn of a session: the prompt, the exact picture after it and the case to score it by."""
 
     prompt: str
     seed: int
@@ -138,7 +138,7 @@ class Turn:
     scene: Any
 
 
-def session(
+def draw_session(
     kind: str, index: int, rounds: int, size: int, drawn: world.World = _WORLD
 ) -> tuple[Picture, tuple[Turn, ...]]:
     """Start and turns of a session: "edits" (all different), "back" (edit, inverse, ...) or "nothing"."""
@@ -146,13 +146,13 @@ def session(
     if kind == "nothing":
         first = _STILL.sample(name, "test")
         start, target = first.source, at_size(first.source, size)
-        said = [_STILL.sample(f"{name}/{k}", "test").english for k in range(rounds)]
-        turns = [Turn(p, index, "nothing", target, Case(target, target), first.before) for p in said]
+        prompts = [_STILL.sample(f"{name}/{k}", "test").english for k in range(rounds)]
+        turns = [Turn(p, index, "nothing", target, Case(target, target), first.before) for p in prompts]
         return at_size(start, size), tuple(turns)
     chain = drawn.chain(name, rounds, "test", back=kind == "back")
     before, scene, turns = chain.start, chain.scene, []
     for k, turn in enumerate(chain.turns):
-        asked = world.Sample(
+        turn_sample = world.Sample(
             source=before,
             references=(),
             target=turn.picture,
@@ -168,7 +168,7 @@ def session(
             seed=f"{name}/{k}",
             split="test",
         )
-        wrong = tuple(picture for _, picture in rivals_of(asked, size, count=7, strays=1))
+        wrong = tuple(picture for _, picture in distractors_of(turn_sample, size, count=7, strays=1))
         target = at_size(turn.picture, size)
         case = Case(at_size(before, size), target, wrong)
         turns.append(Turn(turn.english, index, turn.kind, target, case, turn.scene))
@@ -194,15 +194,15 @@ def at_size(picture: Any, size: int) -> np.ndarray:
     return picture if factor <= 1 else np.asarray(Image.fromarray(picture).reduce(factor))
 
 
-def size_for(editor: Any, asked: int | None = None) -> int:
-    """Pixels a side of the items: as asked for (256, 128, 64), or the largest that the editor's canvas holds.
+def size_for(editor: Any, requested: int | None = None) -> int:
+    """Side of the items in pixels: as requested (256, 128, 64), or the largest that fits the editor's canvas.
 
-    Raises BadRequest for another size.
+    Raises BadRequest for an unsupported size.
     """
-    if asked is not None:
-        if asked not in SIZES:
-            raise BadRequest(f"items of {asked} pixels a side; there are {', '.join(map(str, SIZES))}")
-        return asked
+    if requested is not None:
+        if requested not in SIZES:
+            raise BadRequest(f"size must be one of {', '.join(map(str, SIZES))}, got {requested}")
+        return requested
     if editor is None:
         return WORLD_PIXELS
     side = max(min(width, height) for width, height in editor.model.preset.sizes)
@@ -210,15 +210,15 @@ def size_for(editor: Any, asked: int | None = None) -> int:
 
 
 def manifest(items: Iterable[Item]) -> str:
-    """One JSON line an item: what is asked and the sum of everything that decides its score."""
+    """One JSON line per item: the prompt and the checksum of everything that decides its score."""
     lines = []
-    for one in items:
+    for item in items:
         entry = {
-            "key": one.key,
-            "kind": one.sample.kind,
-            "prompt": one.prompt,
-            "seed": one.seed,
-            "sum": one.sum,
+            "key": item.key,
+            "kind": item.sample.kind,
+            "prompt": item.prompt,
+            "seed": item.seed,
+            "sum": item.sum,
         }
         lines.append(json.dumps(entry, ensure_ascii=False, sort_keys=True))
     return "".join(line + "\n" for line in lines)

@@ -1,10 +1,10 @@
-"""Ask a vision model behind any OpenAI-compatible endpoint what it thinks of an edit.
+"""Scores of edits by a vision model behind any OpenAI-compatible endpoint.
 
 Three forms: VIEScore (semantic consistency SC and perceptual quality PQ, 0..10, overall O = sqrt(SC * PQ),
 each the smaller of two sub-scores), ImgEdit (three scores 1..5, the second and third capped by the first,
 averaged), and pairs (which of two results is better, asked in both orders; disagreement is a tie). Judges
-differ by 0.2 to 0.4 points between runs, so figures of different judges are not comparable. One that fails
-costs one item its score, never the run.
+differ by 0.2 to 0.4 points between runs, so figures of different judges are not comparable. A
+failing judge costs one item its score, never the run.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class NoScore(Exception):
-    """The judge gave no usable answer; the message says why in one line."""
+    """The judge gave no usable answer; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class Judge:
 
     def better(self, source: Image.Image, first: Image.Image, second: Image.Image, prompt: str) -> float:
         """1 when the first result wins in both orders, 0 when the second does, else 0.5. Raises NoScore."""
-        said = []
+        scores = []
         for pair, names in (((first, second), "AB"), ((second, first), "BA")):
             value = self._ask(PAIR, prompt, [source, *pair], _choice)
-            said.append(0.5 if value == "tie" else float(value == names[0]))
-        return said[0] if said[0] == said[1] else 0.5
+            scores.append(0.5 if value == "tie" else float(value == names[0]))
+        return scores[0] if scores[0] == scores[1] else 0.5
 
     def _numbers(
         self, text: str, prompt: str, pictures: list[Image.Image], names: tuple[str, ...], low: int, high: int
@@ -137,7 +137,7 @@ def data_url(picture: Image.Image) -> str:
 
 
 def _json_within(text: str) -> dict:
-    """The JSON object in an answer, whatever stands around it (prose, a code fence)."""
+    """The JSON object in an answer, with or without surrounding prose or a code fence."""
     found = re.search(r"\{.*\}", text, re.DOTALL)
     if not found:
         raise ValueError("no JSON object in it")

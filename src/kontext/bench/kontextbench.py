@@ -1,7 +1,7 @@
 """Suite ``kontextbench``: run a published, reference-free set and have a vision model judge the results.
 
-Results are written where the set's own scripts look for them, so that those can be used as well. Without a
-judge the pictures are made and nothing is scored. With ``against`` (a folder of another system's results in
+Results are written where the set's own scripts expect them, so that those can be used as well. Without a
+judge the pictures are generated but not scored. With ``against`` (a folder of another system's results in
 the same layout) the judge also compares in pairs.
 """
 
@@ -51,7 +51,7 @@ def measure(
     """Every task's picture and, with a judge, its scores, as records of the row ``model``.
 
     Returns the layout's name and the figures. A task that cannot be edited or judged is a record with a note.
-    Raises NotFound and BadRequest where the set itself cannot be read.
+    Raises NotFound and BadRequest when the set itself cannot be read.
     """
     layout, tasks = load(folder)
     wanted = [t for t in tasks[:n] if not run.done(_name(t), "model")]
@@ -65,8 +65,10 @@ def measure(
             run.add(Record(name, "model", task.category, task.language, name, figures, note, file))
 
         for task in progress(wanted, len(wanted), layout):
-            made, seconds, why = _make(editor, run, task, steps, seed)
-            waiting.append((task, pool.submit(_judge, layout, task, made, seconds, why, judge, against)))
+            result_path, seconds, note = _make(editor, run, task, steps, seed)
+            waiting.append(
+                (task, pool.submit(_judge, layout, task, result_path, seconds, note, judge, against))
+            )
             if len(waiting) > workers:
                 finish()
         while waiting:
@@ -79,7 +81,7 @@ def _name(task: Task) -> str:
 
 
 def _make(editor: Any, run: Run, task: Task, steps: int | None, seed: int) -> tuple[Path | None, float, str]:
-    """The result's file (made once), the seconds it took and why there is none."""
+    """The result's file, the seconds it took, and a note if it is missing; existing files are reused."""
     path = run.folder / "results" / task.result
     if path.is_file():
         return path, float("nan"), ""
@@ -96,18 +98,18 @@ def _make(editor: Any, run: Run, task: Task, steps: int | None, seed: int) -> tu
 def _judge(
     layout: str,
     task: Task,
-    made: Path | None,
+    result_path: Path | None,
     seconds: float,
-    why: str,
+    note: str,
     judge: Judge | None,
     against: Path | None,
 ) -> tuple[dict[str, float], str]:
-    if made is None:
-        return {}, why
+    if result_path is None:
+        return {}, note
     figures, notes = {"seconds": seconds}, []
     if judge is None:
         return figures, ""
-    source, result = pictures.load(task.picture).flat, Image.open(made).convert("RGB")
+    source, result = pictures.load(task.picture).flat, Image.open(result_path).convert("RGB")
     try:
         ask_for = judge.imgedit if layout == "imgedit" else judge.viescore
         figures |= ask_for(source, result, task.prompt)
@@ -129,9 +131,9 @@ def sections(run: Run, folder: Path, result: dict[str, Any], cards: int = 12) ->
     _, tasks = load(folder)
     by_name = {_name(t): t for t in tasks}
     out = [report.table("By category", result["rows"].get("model", {}), FIGURES, first="language / category")]
-    made = [r for r in run.records if (run.folder / r.picture).is_file()]
-    scored = sorted((r for r in made if "overall" in r.figures), key=lambda r: -r.figures["overall"])
-    picked = [("Pictures", made[:cards])]
+    with_picture = [r for r in run.records if (run.folder / r.picture).is_file()]
+    scored = sorted((r for r in with_picture if "overall" in r.figures), key=lambda r: -r.figures["overall"])
+    picked = [("Pictures", with_picture[:cards])]
     if scored:
         middle = len(scored) // 2
         picked = [

@@ -1,8 +1,8 @@
-"""Published editing benchmarks as their makers lay them out: KontextBench, GEdit-Bench, ImgEdit-Bench.
+"""Folder layouts of published editing benchmarks: KontextBench, GEdit-Bench, ImgEdit-Bench.
 
-- KontextBench: ``test/metadata.jsonl`` beside its pictures; fields ``file_name, instruction, category, key``.
+- KontextBench: ``test/metadata.jsonl`` and pictures; fields ``file_name, instruction, category, key``.
 - GEdit-Bench: parquet files (``key, task_type, instruction, instruction_language, input_image``), or the
-  same fields in a ``metadata.jsonl`` beside pictures; results go to ``fullset/<task>/<language>/<key>.png``.
+  same fields in a ``metadata.jsonl`` next to pictures; results go to ``fullset/<task>/<language>/<key>.png``.
 - ImgEdit-Bench: one JSON file ``{key: {id, prompt, edit_type}}``, ``id`` the picture's path below.
 
 All three are reference-free: results are judged (``kontext.bench.judge``), never compared with a target.
@@ -29,13 +29,13 @@ class Task:
     category: str
     language: str
     result: str
-    """Where the set's own scripts look for the result, under the folder of results."""
+    """Path of the result under the folder of results, as the set's own scripts expect it."""
 
 
 def load(folder: Path | str) -> tuple[str, list[Task]]:
     """The name of the layout found in ``folder``, and its tasks in file order.
 
-    Raises NotFound (nothing known there, a picture is missing) and BadRequest (a line lacks a field).
+    Raises NotFound (unknown layout, missing picture) and BadRequest (missing field).
     """
     folder = Path(folder)
     for name, reader in (("kontextbench", _kontextbench), ("gedit", _gedit), ("imgedit", _imgedit)):

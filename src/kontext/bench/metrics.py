@@ -1,10 +1,10 @@
-"""Exact metrics of one edit: did the asked thing happen, and nothing else?
+"""Exact metrics of one edit: was the requested change made, and nothing else?
 
-The world knows the one right answer of every edit, so nothing here needs a judge. Distances are CIE L*a*b*
-(D65, dE76) after a blur of one pixel, because a codec's softness is no wrong edit. The headline is a forced
-choice: the result must be nearer to the target than to every *rival* (the untouched source, the same edit on
-another thing, another value, an added stray change), and near enough in itself. Needs numpy only, so that
-training can use it.
+The world knows the one right answer of every edit, so no judge is needed. Distances are CIE L*a*b* (D65,
+dE76) after a blur of one pixel, because the softness of a codec is not a wrong edit. The headline is a forced
+choice: the result must be nearer to the target than to every *distractor* (the untouched source, the same
+edit on another thing, another value, an additional stray change), and near enough in absolute terms.
+Requires numpy only, so that training can use it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ Mask = NDArray[np.bool_]  # (height, width)
 Floats = NDArray[np.float32]
 
 BLUR_PIXELS = 1.0
-CHANGED_LEVELS = 10  # a pixel belongs to the edit where any channel of source and target differs by more
-UNTOUCHED_LEVELS = (
-    2  # ... and is to be kept where none differs by more than this (what lies between is not scored)
-)
-RING_PIXELS = 4  # around the edit (of 256): scored neither as edit nor as kept
-DISTANCE_CAP = 30.0  # one pixel's dE counts at most this much in the forced choice
-ACCURACY_NEEDED = 0.7  # a success has this share of the edit's pixels within dE 10 of the target ...
-ERROR_ALLOWED = 0.2  # ... and this much of the way left to go (a half-done edit has 0.25)
+CHANGED_LEVELS = 10  # the edit is where any channel of source and target differs by more than this ...
+UNTOUCHED_LEVELS = 2  # ... and what must be preserved is where none does (in between: not scored)
+RING_PIXELS = 4  # around the edit at 256 pixels: scored neither as edit nor as preserved
+DISTANCE_CAP = 30.0  # maximum dE of a pixel in the forced choice
+ACCURACY_NEEDED = 0.7  # a success needs this share of the edit's pixels within dE 10 of the target ...
+ERROR_ALLOWED = 0.2  # ... and at most this edit error (a half-done edit has 0.25)
 PSNR_CAP = 100.0  # stands for "bit for bit"
 WHOLE_CATEGORIES = frozenset({"style_reference", "character_reference", "generate"})  # new pictures
 KEEP_FIGURES = (
@@ -37,7 +35,7 @@ KEEP_FIGURES = (
 )
 
 
-# ---------------------------------------------------------------- colour
+# ---------------------------------------------------------------- color
 
 
 @lru_cache(maxsize=1)
@@ -78,7 +76,7 @@ def lab(picture: NDArray[Any]) -> Floats:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
-def colour_distance(a: Floats, b: Floats) -> Floats:
+def color_distance(a: Floats, b: Floats) -> Floats:
     """dE76 per pixel of two Lab arrays (..., 3) -> (...)."""
     return np.sqrt(np.square(a - b).sum(-1))
 
@@ -94,7 +92,7 @@ def dilate(mask: Mask, radius: int) -> Mask:
 
 
 def share(good: Mask, where: Mask) -> float:
-    """Share of the pixels of ``where`` that are good; 1 where there is none."""
+    """Share of the pixels of ``where`` that are good; 1 when ``where`` is empty."""
     return float(good[where].mean()) if where.any() else 1.0
 
 
@@ -102,7 +100,7 @@ def share(good: Mask, where: Mask) -> float:
 
 
 def psnr(a: NDArray[Any], b: NDArray[Any], where: Mask | None = None) -> float:
-    """Peak signal to noise in dB on ``where`` (None: all): at most 100, nan where nothing is compared."""
+    """Peak signal to noise in dB on ``where`` (None: all): at most 100, nan when nothing is compared."""
     square = np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64))
     square = square if where is None else square[where]
     if square.size == 0:
@@ -113,7 +111,7 @@ def psnr(a: NDArray[Any], b: NDArray[Any], where: Mask | None = None) -> float:
 def edit_error(result: NDArray[Any], source: NDArray[Any] | None, target: NDArray[Any], mask: Mask) -> float:
     """Squared error to the target inside the mask over that of the untouched source: 0 done, 1 not begun.
 
-    Without a source (text to picture) a mid-grey picture takes its place.
+    Without a source (text to picture) a mid-gray picture takes its place.
     """
     truth = target[mask].astype(np.float64)
     start = np.full_like(truth, 127.5) if source is None else source[mask].astype(np.float64)
@@ -131,27 +129,27 @@ def keep_psnr(result: Picture, source: Picture, mask: Mask) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One item to score results against: what was given, what is right, what would be wrong.
+    """One item to score results against: source, target and distractors.
 
-    ``whole`` says that the target is a new picture (references, text to picture): every pixel belongs to the
-    edit and nothing can be kept. The source is always a rival; rivals equal to the target are left out.
+    ``whole`` means that the target is a new picture (references, text to picture): every pixel belongs to the
+    edit and nothing must be kept. The source is always a distractor; those equal to the target are dropped.
     """
 
     source: Picture | None
     target: Picture
-    rivals: tuple[Picture, ...] = ()
+    distractors: tuple[Picture, ...] = ()
     whole: bool = False
 
     @classmethod
-    def of(cls, sample: Any, rivals: Any = ()) -> Case:
-        """From a world sample (source, target, category) and its rivals: pictures, or (label, picture)."""
+    def of(cls, sample: Any, distractors: Any = ()) -> Case:
+        """From a world sample and its distractors, which are pictures or (label, picture) pairs."""
         whole = sample.source is None or sample.category in WHOLE_CATEGORIES
-        pictures = tuple(r[1] if isinstance(r, tuple) else r for r in rivals)
+        pictures = tuple(r[1] if isinstance(r, tuple) else r for r in distractors)
         return cls(sample.source, sample.target, pictures, whole)
 
     @property
     def scale(self) -> float:
-        """The picture's longer side over 256; the unscored ring follows it."""
+        """The picture's longer side over 256; scales the unscored ring."""
         return max(self.target.shape[:2]) / 256
 
     @cached_property
@@ -162,12 +160,12 @@ class Case:
         return np.abs(self.source.astype(np.int16) - self.target).max(-1) > CHANGED_LEVELS
 
     @cached_property
-    def kept(self) -> Mask:
-        """P: the pixels that must stay, without a ring around the edit that is not scored."""
+    def keep_mask(self) -> Mask:
+        """P: the pixels that must be preserved, excluding an unscored ring around the edit."""
         if self.whole or self.source is None:
             return np.zeros(self.target.shape[:2], bool)
         touched = np.abs(self.source.astype(np.int16) - self.target).max(-1) > UNTOUCHED_LEVELS
-        reach = int(np.ceil(3 * BLUR_PIXELS))  # so far the edit's own colours are blurred
+        reach = int(np.ceil(3 * BLUR_PIXELS))  # the edit's own colors are blurred this far
         return ~dilate(touched, max(reach, round(RING_PIXELS * self.scale)))
 
     @cached_property
@@ -184,17 +182,17 @@ class Case:
 
     @cached_property
     def contested(self) -> Mask:
-        """A: where target and rivals disagree, with the edit itself."""
-        seen = self.changed.copy()
-        for rival in self._wrong.values():
-            seen |= np.any(rival != self.target, axis=-1)
-        return seen
+        """A: where target and distractors disagree, with the edit itself."""
+        mask = self.changed.copy()
+        for distractor in self._wrong.values():
+            mask |= np.any(distractor != self.target, axis=-1)
+        return mask
 
     @cached_property
     def _wrong(self) -> dict[int, Picture]:
-        """The source as 0, the rivals from 1 on; without those equal to the target or to the source."""
+        """The source as 0, the distractors from 1 on; without those equal to the target or to the source."""
         out = {} if self.source is None else {0: self.source}
-        out |= dict(enumerate(self.rivals, 1))
+        out |= dict(enumerate(self.distractors, 1))
         same = [i for i, p in out.items() if i and self.source is not None and np.array_equal(p, self.source)]
         return {i: p for i, p in out.items() if i not in same and not np.array_equal(p, self.target)}
 
@@ -203,16 +201,16 @@ class Case:
         return {i: lab(blur(p, BLUR_PIXELS))[self.contested] for i, p in self._wrong.items()}
 
     def choose(self, result_lab: Floats) -> tuple[bool, float, int]:
-        """Forced choice: (target strictly nearest?, margin 1 - d_target / d_nearest, index of nearest rival).
+        """Forced choice: (target strictly nearest?, margin 1 - d_target / d_nearest, index of the nearest).
 
-        Index 0 is the source, i + 1 rival i; -1 when there is none.
+        Index 0 is the source, i + 1 distractor i; -1 when there is none.
         """
         if not self._wrong:
             return True, 1.0, -1
         here = result_lab[self.contested]
 
         def distance(other: Floats) -> float:
-            return float(np.minimum(colour_distance(here, other), DISTANCE_CAP).mean())
+            return float(np.minimum(color_distance(here, other), DISTANCE_CAP).mean())
 
         right = distance(self.target_lab[self.contested])
         wrong = {index: distance(other) for index, other in self._wrong_labs.items()}
@@ -220,16 +218,16 @@ class Case:
         return right < wrong[nearest], 1 - right / max(wrong[nearest], 1e-9), nearest
 
     def score(self, result: Picture) -> dict[str, float]:
-        """All figures of one result (uint8, the target's size): shares are 0..1, nan where meaningless.
+        """All figures of one result (uint8, the target's size): shares are 0..1, nan when undefined.
 
         Raises ValueError when the sizes differ: results are never resized to fit.
         """
         if result.shape != self.target.shape:
             raise ValueError(f"result is {result.shape}, target is {self.target.shape}")
         soft = blur(result, BLUR_PIXELS)
-        seen, edit, keep = lab(soft), self.changed, self.kept
-        chosen, margin, nearest = self.choose(seen)
-        to_target = colour_distance(seen, self.target_lab)
+        result_lab, edit, keep = lab(soft), self.changed, self.keep_mask
+        chosen, margin, nearest = self.choose(result_lab)
+        to_target = color_distance(result_lab, self.target_lab)
         figures: dict[str, float] = {
             "choice": float(chosen),
             "margin": margin,
@@ -244,7 +242,7 @@ class Case:
         followed = chosen * figures["accuracy@10"]
         if self.source_soft is None or keep.mean() < 0.01:
             return figures | dict.fromkeys(KEEP_FIGURES, float("nan")) | {"combined": followed}
-        moved = colour_distance(seen, lab(self.source_soft))
+        moved = color_distance(result_lab, lab(self.source_soft))
         touched = moved > 10
         near = dilate(edit, max(1, round(2 * self.scale)))
         figures |= {
@@ -262,6 +260,6 @@ class Case:
         return figures | {"combined": float(np.sqrt(followed * figures["keep@5"]))}
 
 
-def success(result: Picture, sample: Any, rivals: Any) -> bool:
-    """True when the result is the asked edit: nearer to the target than to every rival, and near enough."""
-    return bool(Case.of(sample, rivals).score(result)["success"])
+def success(result: Picture, sample: Any, distractors: Any) -> bool:
+    """True when the result is nearer to the target than to every distractor, and near enough."""
+    return bool(Case.of(sample, distractors).score(result)["success"])

@@ -27,7 +27,7 @@ DIFFUSERS_PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-    """What both engines are given: the picture (1, 3, h, w) in 0..1, text states, noise (1, 16, h/8, w/8)."""
+    """Inputs of both engines: the picture (1, 3, h, w) in 0..1, text states, noise (1, 16, h/8, w/8)."""
 
     picture: Tensor
     text: Tensor
@@ -38,7 +38,7 @@ class Pieces:
 
 
 def as_full(model: Any) -> Any:
-    """The model with the same weights, its transformer attending as FLUX.1 Kontext does, all in one type."""
+    """The model with the same weights, full attention as in FLUX.1 Kontext, and a single data type."""
     from kontext.model.transformer import Transformer
 
     config = dataclasses.replace(model.transformer.config, context_attention="full")
@@ -54,7 +54,7 @@ def as_full(model: Any) -> Any:
 
 
 def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
-    """FluxKontextPipeline on the model's weights, as a function. Raises BadRequest where it is missing."""
+    """FluxKontextPipeline on the model's weights, as a function. Raises BadRequest when it is missing."""
     try:
         import diffusers
         import transformers
@@ -63,7 +63,7 @@ def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
     from kontext.checkpoint import save_diffusers
     from kontext.model.tokens import pack
 
-    transformers.logging.set_verbosity_error()  # what they would change is of no concern here
+    transformers.logging.set_verbosity_error()  # their warnings are not relevant here
     dtype = parameter_type(model.transformer)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "model"
@@ -104,7 +104,7 @@ def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
 
 
 class Peer:
-    """FluxKontextPipeline on the weights of ``editor``, as its user has it: every picture at its own size."""
+    """FluxKontextPipeline on the weights of ``editor``; every picture is edited at its own size."""
 
     def __init__(self, editor: Any) -> None:
         self.editor = editor
@@ -124,5 +124,5 @@ class Peer:
             max(1.0, model.preset.sampling.guidance),
         )
         with torch.inference_mode():
-            made = self._edit(given)[0].permute(1, 2, 0)
-        return (made * 255).round().byte().cpu().numpy()
+            output = self._edit(given)[0].permute(1, 2, 0)
+        return (output * 255).round().byte().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Line plots as SVG text: points with error bars, a legend, nothing to install and nothing to fetch."""
+"""Line plots as SVG text: points with error bars, a legend, no dependencies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 Point = tuple[float, float, float, float]  # x, y, low, high
 
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
+COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 44
 
@@ -21,9 +21,9 @@ def lines(
     y_range: tuple[float, float] | None = None,
     log_x: bool = False,
 ) -> str:
-    """One curve a name. Points whose y is not finite are left out; an empty plot says so."""
-    kept = {name: [p for p in points if math.isfinite(p[1])] for name, points in series.items()}
-    points = [p for some in kept.values() for p in some]
+    """One curve per name. Points with a non-finite y are omitted; an empty plot has a notice."""
+    finite = {name: [p for p in points if math.isfinite(p[1])] for name, points in series.items()}
+    points = [p for some in finite.values() for p in some]
     if not points:
         return '<p class="quiet">no values to plot</p>'
     place_x, place_y = math.log10 if log_x else float, float
@@ -54,22 +54,22 @@ def lines(
     )
     middle = f"translate(14 {HEIGHT / 2 - 10}) rotate(-90)"
     out.append(f'<text transform="{middle}" text-anchor="middle">{escape(y_label)}</text>')
-    for index, some in enumerate(kept.values()):
-        colour = COLOURS[index % len(COLOURS)]
+    for index, some in enumerate(finite.values()):
+        color = COLORS[index % len(COLORS)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(p[0], p[1]) for p in some))
-        out.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}"/>')
+        out.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="{path}"/>')
         for p in some:
             x, y = at(p[0], p[1])
             if math.isfinite(p[2]) and math.isfinite(p[3]):
                 low, high = at(p[0], max(p[2], y0))[1], at(p[0], min(p[3], y1))[1]
                 out.append(
-                    f'<line stroke="{colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
+                    f'<line stroke="{color}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
                 )
-            out.append(f'<circle fill="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+            out.append(f'<circle fill="{color}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
     out.append("</svg>")
     legend = "".join(
-        f'<span><i style="background:{COLOURS[i % len(COLOURS)]}"></i>{escape(name)}</span>'
-        for i, name in enumerate(kept)
+        f'<span><i style="background:{COLORS[i % len(COLORS)]}"></i>{escape(name)}</span>'
+        for i, name in enumerate(finite)
     )
     return f'{"".join(out)}<div class="legend">{legend}</div>'
 

@@ -1,9 +1,9 @@
 """Suite ``quality``: single edits of every category against their exact answers.
 
 Five categories as in KontextBench (local, global, text, style reference, character reference) and text to
-picture, and on request edits by a second picture (several_references); each split apart; the baselines
-beside the model. The headline is success: the forced choice
-against 15 rendered rivals and the absolute check of ``kontext.bench.metrics``.
+picture, and on request edits by a second picture (several_references); each split separately, with
+baselines next to the model. The headline is success: the forced choice
+against 15 rendered distractors and the absolute check of ``kontext.bench.metrics``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from kontext.bench import plots, report
-from kontext.bench.items import SINGLE, Item, item
+from kontext.bench.items import SINGLE, Item, draw_item
 from kontext.bench.metrics import Picture
 from kontext.bench.rows import BATCH, answer
 from kontext.bench.run import Figure, Progress, Record, Run, silent
@@ -52,10 +52,9 @@ def measure(
 ) -> None:
     """``n`` items of each category and split in every row, as records."""
     wanted = [(s, c, i) for s in splits for c in categories for i in range(n)]
-    items = (item(s, c, i, size) for s, c, i in wanted)
-    each(
-        editor, run, progress(items, len(wanted), "quality"), rows, lambda one, result: one.case.score(result)
-    )
+    items = (draw_item(s, c, i, size) for s, c, i in wanted)
+    shown = progress(items, len(wanted), "quality")
+    each(editor, run, shown, rows, lambda item, result: item.case.score(result))
 
 
 def each(
@@ -65,38 +64,42 @@ def each(
     rows: Sequence[str],
     score: Callable[[Item, Picture], dict[str, float]],
 ) -> None:
-    """Every item in every row, in batches; what the run has already is left out."""
+    """Score every item in every row, in batches; items with a record are skipped."""
     stream = iter(items)
     while group := list(islice(stream, BATCH)):
         for row in rows:
-            missing = [one for one in group if not run.done(one.key, row)]
-            for one, (result, making) in zip(missing, answer(row, missing, editor) if missing else []):
-                figures = score(one, result) | making
-                file = run.save_picture(f"{row}/{one.key}", result) if row.startswith("model") else ""
-                run.add(Record(one.key, row, one.category, one.split, one.scene, figures, "", file, one.sum))
+            missing = [item for item in group if not run.done(item.key, row)]
+            for item, (result, making) in zip(missing, answer(row, missing, editor) if missing else []):
+                figures = score(item, result) | making
+                file = run.save_picture(f"{row}/{item.key}", result) if row.startswith("model") else ""
+                run.add(
+                    Record(item.key, row, item.category, item.split, item.scene, figures, "", file, item.sum)
+                )
         _codec_gap(run, group, rows)
 
 
 def _codec_gap(run: Run, group: Sequence[Item], rows: Sequence[str]) -> None:
-    """What the editor lost in the kept part beyond the codec's own loss, in dB."""
+    """Record the editor's loss in the preserved part beyond the codec's own loss, in dB."""
     if "codec-input" not in rows:
         return
-    for one in group:
-        codec = run.record(one.key, "codec-input").figures.get("keep_psnr", math.nan)
+    for item in group:
+        codec = run.record(item.key, "codec-input").figures.get("keep_psnr", math.nan)
         for row in rows:
-            record = run.record(one.key, row)
+            record = run.record(item.key, row)
             if row.startswith("model") and "codec_gap" not in record.figures:
                 gap = codec - record.figures.get("keep_psnr", math.nan)
                 run.update(record, codec_gap=gap)
 
 
 def confusion(records: Sequence[Record], row: str, find: Callable[[str], Item]) -> dict[str, int]:
-    """What was done instead, over the items of a row that are no success."""
+    """Counts of the mistakes over the failed items of a row."""
     out: Counter[str] = Counter()
     for r in records:
         if r.row == row and not r.figures.get("success", 1.0):
             chosen = int(r.figures["chosen"])
-            label = "unchanged" if chosen == 0 else find(r.item).rivals[chosen - 1][0] if chosen > 0 else ""
+            label = "unchanged" if chosen == 0 else ""
+            if chosen > 0:
+                label = find(r.item).distractors[chosen - 1][0]
             out[_WHAT[label.split(" ")[0]]] += 1
     return dict(out.most_common())
 
@@ -116,7 +119,7 @@ def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
     splits = list(dict.fromkeys(r.split for r in run.records))
 
     def find(key: str) -> Item:
-        return item(*_place(key), size)
+        return draw_item(*_place(key), size)
 
     out = []
     for split in splits:
@@ -166,10 +169,10 @@ def contact_sheets(run: Run, rows: Sequence[str], find: Callable[[str], Item], e
     return out
 
 
-def _card(run: Run, record: Record, one: Item) -> report.Card:
-    shown: dict[str, Any] = {} if one.sample.source is None else {"source": one.sample.source}
-    shown |= {f"image {i}": picture for i, picture in enumerate(one.sample.references, 2)}
-    shown |= {"target": one.sample.target, "result": run.picture(record)}
+def _card(run: Run, record: Record, item: Item) -> report.Card:
+    shown: dict[str, Any] = {} if item.sample.source is None else {"source": item.sample.source}
+    shown |= {f"image {i}": picture for i, picture in enumerate(item.sample.references, 2)}
+    shown |= {"target": item.sample.target, "result": run.picture(record)}
     used = ("success", "combined", "accuracy@10", "keep@5")
     figures = " · ".join(f"{FIGURES[k].label} {FIGURES[k].show(record.figures.get(k))}" for k in used)
-    return report.Card(shown, one.prompt, f"{record.item} ({one.sample.kind}) · {figures}")
+    return report.Card(shown, item.prompt, f"{record.item} ({item.sample.kind}) · {figures}")

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that carries its style, plots and pictures, and opens anywhere."""
+"""The report of a run: one self-contained HTML page with style, plots and pictures."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def table(
     note: str = "",
     first: str = "row",
 ) -> str:
-    """A table of estimates, row -> figure -> {mean, low, high, n}. Columns that nobody has are left out."""
+    """A table of estimates, row -> figure -> {mean, low, high, n}. Columns without values are omitted."""
     used = [name for name in figures if any(name in cells for cells in rows.values())]
     units = {True: " %", False: ""}
     head = "".join(f"<th>{escape(figures[n].label)}{units[figures[n].share]}</th>" for n in used)

@@ -1,10 +1,10 @@
-"""Who answers: the rows of every table. Baselines that need no model, and the model at each number of steps.
+"""Rows of the tables: baselines that need no model, and the model at each number of steps.
 
 ``copy`` returns the input; ``codec-input`` and ``codec-target`` pass a picture once through the model's
-codec (the latter is the ceiling of any model that works in its latents); ``random`` does some other edit;
-``oracle`` is the exact target; ``model@4`` is the model in 4 steps as it paints, ``model+lock@4`` as
-shipped, with the untouched pixels kept; ``diffusers`` is its pipeline on the model's weights, in its 28
-steps, which edits one picture and takes no others.
+codec (the latter is the ceiling of any model that works in its latents); ``random`` does a different edit;
+``oracle`` is the exact target; ``model@4`` is the raw output of the model in 4 steps, ``model+lock@4``
+the shipped configuration, which preserves untouched pixels; ``diffusers`` is its pipeline on the model's
+weights in its default 28 steps, which supports a single input picture.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH = 8
 
 
 def row_names(rows: Sequence[str], steps: Sequence[int]) -> list[str]:
-    """Rows as asked for, the model's multiplied by the steps. Raises BadRequest for an unknown row."""
+    """The requested rows, the model's expanded by the steps. Raises BadRequest for an unknown row."""
     known = (*BASELINES, "model", "model+lock", "diffusers")
     out = []
     for row in rows:
@@ -42,11 +42,11 @@ def row_names(rows: Sequence[str], steps: Sequence[int]) -> list[str]:
 
 
 def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, dict[str, float]]]:
-    """Each item's result in this row (uint8, the target's size) and figures of its making.
+    """Each item's result in this row (uint8, the target's size) and runtime figures.
 
-    Those of the model are ``seconds`` (its share of a batch; the context was prefilled, as when a user
-    types) and ``refused``: an item that the editor refuses (a prompt longer than it reads) counts as left
-    as it was given.
+    The model's figures are ``seconds`` (its share of a batch; the context was prefilled, as when a user
+    types) and ``refused``: an item that the editor rejects (such as a prompt that is too long) counts as
+    returned unchanged.
     """
     if row == "diffusers":
         return [_peer(editor, item) for item in items]
@@ -67,7 +67,7 @@ def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, 
 
 
 def answers(editor: Any, requests: Sequence[EditRequest]) -> list[Result | None]:
-    """Results in order, None for what the editor refuses."""
+    """Results in order, None for requests that the editor rejects."""
     try:
         return [*ask(editor, requests)]
     except KontextError:
@@ -94,8 +94,8 @@ def _peer(editor: Any, item: Item) -> tuple[Picture, dict[str, float]]:
     if sample.source is None or sample.references or sample.source.shape != sample.target.shape:
         return item.given, {"refused": 1.0}
     started = time.perf_counter()
-    made = _pipeline(editor).edit(sample.source, item.prompt, item.seed)
-    return made, {"refused": 0.0, "seconds": time.perf_counter() - started}
+    picture = _pipeline(editor).edit(sample.source, item.prompt, item.seed)
+    return picture, {"refused": 0.0, "seconds": time.perf_counter() - started}
 
 
 def _baseline(row: str, item: Item, editor: Any) -> Picture:
@@ -105,7 +105,7 @@ def _baseline(row: str, item: Item, editor: Any) -> Picture:
     if row == "codec-target":
         return round_trip(editor, sample.target)
     if row == "random":
-        wrong = [p for label, p in item.rivals if label.startswith(("value", "edit"))]
+        wrong = [p for label, p in item.distractors if label.startswith(("value", "edit"))]
         return wrong[item.seed % len(wrong)] if wrong else item.given
     return round_trip(editor, item.given) if row == "codec-input" else item.given
 
@@ -117,8 +117,8 @@ def round_trip(editor: Any, picture: Picture) -> Picture:
 
     image = Image.fromarray(picture)
     plan = plan_edit(image.size, "match", editor.model.preset.sizes)
-    seen = editor.contexts.codec_view(Canvas(plan.place(image)))
-    return np.asarray(plan.restore(Image.fromarray(seen)))
+    reconstruction = editor.contexts.codec_view(Canvas(plan.place(image)))
+    return np.asarray(plan.restore(Image.fromarray(reconstruction)))
 
 
 def request_of(item: Item, steps: int | None, lock: bool) -> EditRequest:
@@ -147,12 +147,12 @@ def request_of(item: Item, steps: int | None, lock: bool) -> EditRequest:
 
 
 def ask(editor: Any, requests: Sequence[EditRequest]) -> list[Result]:
-    """Results in order; in batches where the editor has ``edit_batch``, else one by one through ``edit``."""
+    """Results in order; in batches if the editor has ``edit_batch``, else one by one through ``edit``."""
     if hasattr(editor, "edit_batch"):
         return [
             result
             for start in range(0, len(requests), BATCH)
-            for result in _shared(editor.edit_batch(requests[start : start + BATCH]))
+            for result in _with_shared_time(editor.edit_batch(requests[start : start + BATCH]))
         ]
     return [_one(editor, request) for request in requests]
 
@@ -164,8 +164,8 @@ def _one(editor: Any, request: EditRequest) -> Result:
     return editor.edit(request.picture, request.prompt, size=request.size, lock=request.lock, **same)
 
 
-def _shared(results: list[Result]) -> list[Result]:
-    """A batch's time belongs to all of it: every result is told its part."""
+def _with_shared_time(results: list[Result]) -> list[Result]:
+    """A batch's time belongs to all of it: every result reports its share."""
     from dataclasses import replace
 
     return [replace(r, seconds={k: v / len(results) for k, v in r.seconds.items()}) for r in results]

@@ -1,6 +1,6 @@
-"""One run of a suite: a folder that takes every score as it is made, so that a stopped run can go on.
+"""One run of a suite: a folder that stores every score at once, so that a stopped run can be resumed.
 
-``settings.json`` says what is measured, ``records.jsonl`` has one line an item and row, ``pictures/`` the
+``settings.json`` defines what is measured, ``records.jsonl`` has one line per item and row, ``pictures/`` the
 results. ``result`` joins them into the one JSON that is published.
 """
 
@@ -32,7 +32,7 @@ def silent(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 @dataclass(frozen=True)
 class Figure:
-    """How one figure is called and shown. ``share`` values are stored 0..1 and shown in percent."""
+    """Label and format of a figure. ``share`` values are stored as 0..1 and shown in percent."""
 
     label: str
     share: bool = True
@@ -47,7 +47,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Record:
-    """The figures of one row (a model, a baseline) on one item; ``note`` says why figures are missing."""
+    """The figures of one row (a model, a baseline) on one item; ``note`` explains missing figures."""
 
     item: str
     row: str
@@ -59,14 +59,13 @@ class Record:
     picture: str = ""
     """The result's file under the run's folder."""
     sum: str = ""
-    """SHA-256 of all that decides the score."""
+    """SHA-256 of everything that decides the score."""
 
 
 class Run:
     """Scores and pictures of a run in ``folder``.
 
-    Raises BadRequest when ``resume`` finds a run of other settings, or the folder has one and is not to
-    resume.
+    Raises BadRequest when the folder holds a run and ``resume`` is false, or a run with other settings.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], resume: bool = False):
@@ -75,7 +74,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "settings.json"
         if path.is_file() and not resume:
-            raise BadRequest(f"{folder} holds a run already; add --resume to go on, or name another folder")
+            raise BadRequest(f"{folder} holds a run; add --resume to resume it, or choose another folder")
         if path.is_file():
             before = json.loads(path.read_text())
             other = [k for k in {*before, *self.settings} if before.get(k) != self.settings.get(k)]
@@ -107,7 +106,7 @@ class Run:
         self._known[record.item, record.row] = record
 
     def done(self, item: str, row: str) -> bool:
-        """Whether there is a record; one without figures is tried again."""
+        """Whether a record with figures exists; failed items are tried again."""
         known = self._known.get((item, row))
         return known is not None and not known.note
 
@@ -115,11 +114,11 @@ class Run:
         return self._known[item, row]
 
     def update(self, record: Record, **figures: float) -> None:
-        """More figures for a record; the later line on disk holds."""
+        """Add figures to a record; the last line on disk wins."""
         self.add(replace(record, figures=record.figures | figures))
 
     def add(self, record: Record) -> None:
-        """Keep a record, on disk at once."""
+        """Store a record in memory and on disk."""
         record = replace(record, figures={k: round(float(v), 6) for k, v in record.figures.items()})
         self._keep(record)
         plain = asdict(record) | {"figures": _plain(record.figures)}
@@ -136,7 +135,7 @@ class Run:
 
     @property
     def manifest(self) -> str:
-        """SHA-256 over the items' sums: names what was measured, whoever was measured."""
+        """SHA-256 over the items' checksums: identifies the benchmark, not the model."""
         lines = sorted({f"{r.item} {r.sum}\n" for r in self.records})
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 

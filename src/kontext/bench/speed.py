@@ -1,11 +1,11 @@
-"""Suite ``speed``: how long one edit takes, stage by stage, and the same weights in diffusers beside it.
+"""Suite ``speed``: how long one edit takes, stage by stage, compared with the same weights in diffusers.
 
-One edit is what a user waits for: text, encoding, steps, decoding, an 8-bit picture in memory. ``new``
-pictures are seen for the first time; of ``seen`` ones the context is cached, as after the first look. With
+One edit includes text, encoding, steps, decoding and an 8-bit picture in memory. ``new`` pictures have no
+cached context; that of ``seen`` ones is cached by an earlier edit. With
 ``against_diffusers`` both engines run the same pieces (encode, steps, decode) on the same weights, noise
 and text states, in interleaved pairs on the same threads. Their outputs must agree where ours attends as
-theirs does ("full"); the shipped attention ("prefix") is timed beside it, and so is a whole edit of the
-shipped kind, from the sentence to the finished picture, beside their 28 steps.
+theirs does ("full"); the shipped attention ("prefix") is timed as well, and so is a whole edit of the
+shipped configuration, from prompt to finished picture, against their 28 steps.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STAGES = ("encode", "text", "sample", "decode")
 WARM_UP = 3
 TOLERANCE = 1e-4  # largest difference allowed between the engines' pixels (0..1) in "full" attention
 COLD = ("cold start seconds", "cold start seconds, diffusers", "cold start, diffusers / ours")
-REFRESH = 4  # steps that share one look at the context, timed where there are more
+REFRESH = 4  # steps that share one context evaluation, timed when there are more steps
 WHOLE = f"a whole edit beside {LONG} steps"
 PROMPT = "make it night"
 FIGURES = {
@@ -64,9 +64,9 @@ def measure(
         totals = []
         for i in range(runs + WARM_UP):
             picture = _picture(f"{row} {i if kind == 'new' else 0}", size)
-            said = f"{PROMPT}, number {n}{i}"  # a new sentence every time
+            prompt = f"{PROMPT}, number {n}{i}"  # a new sentence every time
             started = time.perf_counter()
-            (result,) = ask(editor, [EditRequest(picture=picture, prompt=said, seed=i, steps=n)])
+            (result,) = ask(editor, [EditRequest(picture=picture, prompt=prompt, seed=i, steps=n)])
             total = time.perf_counter() - started
             if i >= WARM_UP:
                 totals.append(1000 * total)
@@ -95,13 +95,13 @@ def memory_mib(device: str) -> float:
     return peak / 1024 if sys.platform != "darwin" else peak / 2**20
 
 
-def cold_starts(model: str, size: int, beside: Any = None, times: int = 5) -> dict[str, float]:
-    """Median seconds of a first edit as a whole process, in turns with diffusers on the model `beside`."""
+def cold_starts(model: str, size: int, reference_model: Any = None, times: int = 5) -> dict[str, float]:
+    """Median seconds of a first edit in a new process, alternating with diffusers on `reference_model`."""
     ours, theirs = [], []
     for _ in range(times):
         ours.append(cold_start(model, size))
-        if beside is not None:
-            theirs.append(cold_diffusers(beside, size))
+        if reference_model is not None:
+            theirs.append(cold_diffusers(reference_model, size))
     found = {COLD[0]: float(np.median(ours))}
     if theirs:
         ratio = float(np.median(np.divide(theirs, ours)))
@@ -112,9 +112,9 @@ def cold_starts(model: str, size: int, beside: Any = None, times: int = 5) -> di
 def cold_start(model: str, size: int) -> float:
     """Seconds of `kontext edit` as a whole process. Raises BadRequest when it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder) / "given.png", Path(folder) / "made.png"
-        Image.new("RGB", (size, size), (128, 128, 128)).save(given)
-        command = ["-m", "kontext", "edit", str(given), PROMPT, "-o", str(made)]
+        source, output = Path(folder) / "source.png", Path(folder) / "output.png"
+        Image.new("RGB", (size, size), (128, 128, 128)).save(source)
+        command = ["-m", "kontext", "edit", str(source), PROMPT, "-o", str(output)]
         command += ["--model", model, "--seed", "0"]
         return _whole_process(command)
 
@@ -125,7 +125,8 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from diffusers import FluxKontextPipeline, FluxTransformer2DModel
 from PIL import Image
-home, given, made, size, steps, text, width, pooled = sys.argv[1:4] + [int(one) for one in sys.argv[4:]]
+home, source, output = sys.argv[1:4]
+size, steps, text, width, pooled = map(int, sys.argv[4:])
 pipeline = FluxKontextPipeline(
     transformer=FluxTransformer2DModel.from_pretrained(home, subfolder="transformer"),
     vae=AutoencoderKL.from_pretrained(home, subfolder="vae"),
@@ -133,26 +134,26 @@ pipeline = FluxKontextPipeline(
     text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None,
 )
 pipeline(
-    image=Image.open(given), height=size, width=size, num_inference_steps=steps, max_area=size * size,
+    image=Image.open(source), height=size, width=size, num_inference_steps=steps, max_area=size * size,
     prompt_embeds=torch.zeros(1, text, width), pooled_prompt_embeds=torch.zeros(1, pooled),
     _auto_resize=False,
-).images[0].save(made)
+).images[0].save(output)
 """
 
 
 def cold_diffusers(model: Any, size: int) -> float:
     """Seconds of a script that does one edit with diffusers on the same weights, as a whole process.
 
-    Text encoders are left out, in its favour. Raises BadRequest when it fails.
+    Text encoders are omitted, to its advantage. Raises BadRequest when it fails.
     """
     from kontext.checkpoint import save_diffusers
 
     full = as_full(model)
     config = full.preset.transformer
     with tempfile.TemporaryDirectory() as folder:
-        home, given, made = (Path(folder) / name for name in ("model", "given.png", "made.png"))
+        home, source, output = (Path(folder) / name for name in ("model", "source.png", "output.png"))
         save_diffusers(full, home)
-        Image.new("RGB", (size, size), (128, 128, 128)).save(given)
+        Image.new("RGB", (size, size), (128, 128, 128)).save(source)
         numbers = (
             size,
             full.preset.sampling.steps,
@@ -160,7 +161,7 @@ def cold_diffusers(model: Any, size: int) -> float:
             config.text_width,
             config.pooled_width,
         )
-        paths = (str(home), str(given), str(made))
+        paths = (str(home), str(source), str(output))
         return _whole_process(["-c", _DIFFUSERS_EDIT, *paths, *map(str, numbers)])
 
 
@@ -178,7 +179,7 @@ def against_diffusers(
     """Interleaved pairs, as records of milliseconds and ratios (diffusers over ours).
 
     Returns the largest difference of the outputs in "full" attention, the threads and the ratios' quartiles.
-    Raises BadRequest without diffusers, and when outputs differ by more than 1e-4.
+    Raises BadRequest when diffusers is missing, and when outputs differ by more than 1e-4.
     """
     full = as_full(editor.model)
     theirs = diffusers_pieces(full)
@@ -217,13 +218,13 @@ def against_diffusers(
             ways["ours, prefix seen"](given)  # the first look
         ways[WHOLE](given)
         for way, edit in ways.items():
-            asked = dataclasses.replace(given, steps=LONG) if way == WHOLE else given
-            expected, their_seconds = _timed(theirs, asked)
-            made, our_seconds = _timed(edit, given)
+            peer_input = dataclasses.replace(given, steps=LONG) if way == WHOLE else given
+            expected, their_seconds = _timed(theirs, peer_input)
+            output, our_seconds = _timed(edit, given)
             if way == "ours, full":
-                worst = max(worst, float((made - expected).abs().max()))
+                worst = max(worst, float((output - expected).abs().max()))
             elif "refresh" in way:
-                far = max(far, float((made - expected).square().mean().sqrt()))
+                far = max(far, float((output - expected).square().mean().sqrt()))
             if i >= 0:  # the first pair warms up
                 ratios[way].append(their_seconds / our_seconds)
                 ours_ = {"total": 1000 * our_seconds, "ratio": their_seconds / our_seconds}
@@ -231,7 +232,7 @@ def against_diffusers(
                 their = {"total": 1000 * their_seconds}
                 run.add(Record(f"pair {i:03d}", f"diffusers beside {way}", "pair", "test", f"{i}", their))
     if worst > TOLERANCE:
-        raise BadRequest(f"outputs differ from diffusers by {worst:.1e}; at most {TOLERANCE:.0e} is the same")
+        raise BadRequest(f"difference to diffusers must be at most {TOLERANCE:.0e}, got {worst:.1e}")
     quartiles = {way: [float(q) for q in np.quantile(r, (0.25, 0.5, 0.75))] for way, r in ratios.items()}
     return {
         "largest difference": worst,
@@ -243,7 +244,7 @@ def against_diffusers(
 
 
 def _whole_edit(editor: Any, given: Pieces) -> Tensor:
-    """As a person has it done: own steps, a new sentence, what did not change kept."""
+    """An edit as shipped: the preset's steps, a new prompt, unchanged pixels preserved."""
     picture = (given.picture[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     request = EditRequest(picture=picture, prompt=f"{PROMPT}, {time.perf_counter()}", seed=0)
     (result,) = ask(editor, [request])
@@ -254,8 +255,8 @@ def _timed(edit: Callable[[Pieces], Tensor], given: Pieces) -> tuple[Tensor, flo
     gc.collect()
     started = time.perf_counter()
     with torch.inference_mode():
-        made = edit(given).cpu()
-    return made, time.perf_counter() - started
+        output = edit(given).cpu()
+    return output, time.perf_counter() - started
 
 
 def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None, refresh: int = 1) -> Tensor:

@@ -1,7 +1,7 @@
 """Means with honest intervals: cluster bootstrap by scene, paired differences between two runs.
 
-Items that share a scene (two languages, several turns) are not independent, so whole scenes are drawn again.
-Where every value is the same (all right, all wrong) resampling knows nothing; the exact binomial bound for
+Items that share a scene (two languages, several turns) are not independent, so whole scenes are resampled.
+If every value is the same (all right, all wrong) resampling gives no interval; the exact binomial bound for
 that many scenes is given instead, so that 20 of 20 never reads as "100 % without doubt".
 """
 

@@ -2,7 +2,7 @@
 
 A style here is a filter with exact parameters, so the target is exact, and so is the same content in every
 other style and other contents in this style. ``style`` is the majority of three forced choices over all
-looks of the same content: pixels, colours alone (sliced Wasserstein distance in Lab), edges alone
+looks of the same content: pixels, colors alone (sliced Wasserstein distance in Lab), edges alone
 (gradients at three scales).
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 
 from kontext import world
 from kontext.bench import quality, report
-from kontext.bench.items import Item, at_size, item
-from kontext.bench.metrics import DISTANCE_CAP, Floats, Picture, blur, colour_distance, lab
+from kontext.bench.items import Item, at_size, draw_item
+from kontext.bench.metrics import DISTANCE_CAP, Floats, Picture, blur, color_distance, lab
 from kontext.bench.run import Figure, Progress, Run, silent
 from kontext.world.styles import STYLES
 
@@ -28,7 +28,7 @@ DIRECTIONS = 64
 FIGURES = {
     "style": Figure("style rank-1"),
     "pixels": Figure("by pixels"),
-    "colours": Figure("by colours"),
+    "colours": Figure("by colors"),
     "edges": Figure("by edges"),
     "content": Figure("content rank-1"),
     "score": Figure("style and content"),
@@ -48,44 +48,44 @@ def measure(
 
 
 def find(category: str, index: int, size: int) -> Item:
-    return item("test", category, index, size, KINDS[category])
+    return draw_item("test", category, index, size, KINDS[category])
 
 
-def score(one: Item, result: Picture) -> dict[str, float]:
+def score(item: Item, result: Picture) -> dict[str, float]:
     """Rank-1 of style and content, both as shares of one item, and whether the input was copied."""
-    looks, contents = _looks(one), _contents(one)
-    seen = lab(blur(result, 1.0))
+    looks, contents = _looks(item), _contents(item)
+    result_lab = lab(blur(result, 1.0))
     votes = {
-        "pixels": nearest([_apart(seen, other) for other, _ in looks]),
-        "colours": nearest([_colour_apart(seen, other) for other, _ in looks]),
+        "pixels": nearest([_apart(result_lab, other) for other, _ in looks]),
+        "colours": nearest([_color_distance(result_lab, other) for other, _ in looks]),
         "edges": nearest([float(np.abs(edges(result) - other).sum()) for _, other in looks]),
     }
     figures = {name: float(vote == 0) for name, vote in votes.items()}
     figures["style"] = float(sum(figures.values()) >= 2)
-    figures["content"] = float(nearest([_apart(seen, other) for other in contents]) == 0)
+    figures["content"] = float(nearest([_apart(result_lab, other) for other in contents]) == 0)
     figures["score"] = math.sqrt(figures["style"] * figures["content"])
-    given = lab(blur(one.given, 1.0))
-    figures["copied"] = float(_apart(seen, given) < _apart(seen, looks[0][0]))
-    return figures | one.case.score(result)
+    given = lab(blur(item.given, 1.0))
+    figures["copied"] = float(_apart(result_lab, given) < _apart(result_lab, looks[0][0]))
+    return figures | item.case.score(result)
 
 
 @lru_cache(maxsize=16)
-def _looks(one: Item) -> list[tuple[Floats, Floats]]:
+def _looks(item: Item) -> list[tuple[Floats, Floats]]:
     """Lab and edge histogram of the target (first) and of its content in every other look."""
-    scene = one.full.after
+    scene = item.full.after
     others = [style for style in (None, *STYLES) if style != scene["style"]]
-    pictures = [one.sample.target]
-    pictures += [at_size(world.render(scene | {"style": style}), one.size) for style in others]
+    pictures = [item.sample.target]
+    pictures += [at_size(world.render(scene | {"style": style}), item.size) for style in others]
     return [(lab(blur(p, 1.0)), edges(p)) for p in pictures]
 
 
 @lru_cache(maxsize=16)
-def _contents(one: Item) -> list[Floats]:
+def _contents(item: Item) -> list[Floats]:
     """Lab of the target (first), of the input and of other scenes in the target's style."""
-    style, pictures = one.full.after["style"], [one.sample.target, one.given]
+    style, pictures = item.full.after["style"], [item.sample.target, item.given]
     for i in range(CONTENTS - 2):
-        other = world.sample(f"content {one.key}/{i}", "test", "generate").after
-        pictures.append(at_size(world.render(other | {"style": style}), one.size))
+        other = world.sample(f"content {item.key}/{i}", "test", "generate").after
+        pictures.append(at_size(world.render(other | {"style": style}), item.size))
     return [lab(blur(p, 1.0)) for p in pictures]
 
 
@@ -96,7 +96,7 @@ def nearest(distances: Sequence[float]) -> int:
 
 
 def _apart(a: Floats, b: Floats) -> float:
-    return float(np.minimum(colour_distance(a, b), DISTANCE_CAP).mean())
+    return float(np.minimum(color_distance(a, b), DISTANCE_CAP).mean())
 
 
 @lru_cache(maxsize=1)
@@ -105,21 +105,21 @@ def _directions() -> Floats:
     return drawn / np.linalg.norm(drawn, axis=0)
 
 
-def _colour_apart(a: Floats, b: Floats) -> float:
-    """Sliced Wasserstein distance of the colours of two Lab pictures, wherever they are."""
+def _color_distance(a: Floats, b: Floats) -> float:
+    """Sliced Wasserstein distance of the colors of two Lab pictures, wherever they are."""
     sorted_a, sorted_b = (np.sort(p[::2, ::2].reshape(-1, 3) @ _directions(), axis=0) for p in (a, b))
     return float(np.abs(sorted_a - sorted_b).mean())
 
 
 def edges(picture: Picture) -> Floats:
     """Shares of edge direction (8) by strength (6) at three scales: 144 numbers, wherever the edges are."""
-    grey = picture.astype(np.float32).mean(-1)
+    gray = picture.astype(np.float32).mean(-1)
     out = []
     for sigma in (0.7, 1.5, 3.0):
-        down, across = np.gradient(blur(grey, sigma))
+        down, across = np.gradient(blur(gray, sigma))
         strength = np.digitize(np.hypot(down, across), (1, 3, 8, 16, 32))
         angle = ((np.arctan2(down, across) % math.pi) / math.pi * 8).astype(int) % 8
-        out.append(np.bincount((strength * 8 + angle).ravel(), minlength=48) / grey.size)
+        out.append(np.bincount((strength * 8 + angle).ravel(), minlength=48) / gray.size)
     return np.concatenate(out).astype(np.float32)
 
 
@@ -131,8 +131,8 @@ def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
         out.append(report.table(category, {r: g[group] for r, g in rows.items() if group in g}, FIGURES))
     models = [row for row in rows if row.startswith("model")]
 
-    def again(key: str) -> Item:
+    def find_by_key(key: str) -> Item:
         _, category, index = key.split("/")
         return find(category, int(index), size)
 
-    return out + quality.contact_sheets(run, models[-1:], again)
+    return out + quality.contact_sheets(run, models[-1:], find_by_key)

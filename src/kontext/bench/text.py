@@ -17,8 +17,8 @@ from PIL import Image
 
 from kontext import world
 from kontext.bench import quality, report
-from kontext.bench.items import Item, at_size, item
-from kontext.bench.metrics import DISTANCE_CAP, Picture, blur, colour_distance, lab
+from kontext.bench.items import Item, at_size, draw_item
+from kontext.bench.metrics import DISTANCE_CAP, Picture, blur, color_distance, lab
 from kontext.bench.run import Figure, Progress, Run, silent
 from kontext.world.signs import WORDS
 
@@ -55,71 +55,71 @@ def measure(
         log.warning("rapidocr is not installed (pip install 'openkontext[bench]'): no OCR figures")
     wanted = [(split, i) for split in splits for i in range(n)]
     items = (find(split, i, size) for split, i in progress(wanted, len(wanted), "text"))
-    quality.each(editor, run, items, rows, lambda one, result: score(one, result, read))
+    quality.each(editor, run, items, rows, lambda item, result: score(item, result, read))
 
 
 def find(split: str, index: int, size: int) -> Item:
-    return item(split, "text", index, size, KINDS)
+    return draw_item(split, "text", index, size, KINDS)
 
 
-def score(one: Item, result: Picture, read: Callable[[Picture], str] | None) -> dict[str, float]:
-    """The quality figures of an edit and what its writing says."""
-    word, box = one.full.after["sign"]["word"], _writing(one)
-    figures = one.case.score(result) | {
-        "matched": float(matched(one, result) == word),
-        "glyphs": glyph_overlap(result[box], one.sample.target[box]),
+def score(item: Item, result: Picture, read: Callable[[Picture], str] | None) -> dict[str, float]:
+    """The quality figures of an edit and of its text."""
+    word, box = item.full.after["sign"]["word"], _writing(item)
+    figures = item.case.score(result) | {
+        "matched": float(matched(item, result) == word),
+        "glyphs": glyph_overlap(result[box], item.sample.target[box]),
     }
     if read is not None:
-        said = read(result[box])
-        figures |= {"read": float(said == word), "letters": letter_errors(said, word)}
+        text = read(result[box])
+        figures |= {"read": float(text == word), "letters": letter_errors(text, word)}
     return figures
 
 
 @lru_cache(maxsize=16)
-def _candidates(one: Item) -> dict[str, Picture]:
+def _candidates(item: Item) -> dict[str, Picture]:
     """The target with every word of the world on its sign."""
-    scene = one.full.after
-    words = dict.fromkeys((one.full.after["sign"]["word"], *WORDS))
-    return {w: at_size(world.render(scene | {"sign": scene["sign"] | {"word": w}}), one.size) for w in words}
+    scene = item.full.after
+    words = dict.fromkeys((item.full.after["sign"]["word"], *WORDS))
+    return {w: at_size(world.render(scene | {"sign": scene["sign"] | {"word": w}}), item.size) for w in words}
 
 
-def _writing(one: Item) -> tuple[slice, slice]:
-    """Where the words differ: the part of the sign that is written on."""
-    pictures = np.stack(list(_candidates(one).values()))
+def _writing(item: Item) -> tuple[slice, slice]:
+    """The bounding box of the sign's text, where candidate words differ."""
+    pictures = np.stack(list(_candidates(item).values()))
     rows, columns = np.nonzero((pictures != pictures[0]).any(axis=(0, 3)))
     return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
 
 
-def matched(one: Item, result: Picture) -> str:
+def matched(item: Item, result: Picture) -> str:
     """The word whose rendering is nearest to the result's writing."""
-    box = _writing(one)
-    seen = lab(blur(result[box], 1.0))
+    box = _writing(item)
+    result_lab = lab(blur(result[box], 1.0))
     distance = {
-        word: np.minimum(colour_distance(seen, lab(blur(picture[box], 1.0))), DISTANCE_CAP).mean()
-        for word, picture in _candidates(one).items()
+        word: np.minimum(color_distance(result_lab, lab(blur(picture[box], 1.0))), DISTANCE_CAP).mean()
+        for word, picture in _candidates(item).items()
     }
     return min(distance, key=distance.__getitem__)
 
 
 def glyph_overlap(result: Picture, target: Picture) -> float:
-    """Intersection over union of the letters, told from their ground by Otsu's threshold of each picture."""
+    """Intersection over union of the letters, segmented by Otsu's threshold of each picture."""
     from skimage.filters import threshold_otsu
 
     masks = []
     for picture in (result, target):
-        grey = np.asarray(Image.fromarray(picture).convert("L"), np.float32)
-        if grey.min() == grey.max():
+        gray = np.asarray(Image.fromarray(picture).convert("L"), np.float32)
+        if gray.min() == gray.max():
             return 0.0
-        masks.append(grey > threshold_otsu(grey))
+        masks.append(gray > threshold_otsu(gray))
     if masks[1].mean() > 0.5:  # dark letters on a light ground
         masks = [~m for m in masks]
     return float((masks[0] & masks[1]).sum() / max(1, (masks[0] | masks[1]).sum()))
 
 
-def letter_errors(said: str, word: str) -> float:
+def letter_errors(text: str, word: str) -> float:
     """Levenshtein distance over the length of the word, at most 1."""
     row = list(range(len(word) + 1))
-    for i, a in enumerate(said, 1):
+    for i, a in enumerate(text, 1):
         before, row[0] = row[0], i
         for j, b in enumerate(word, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
@@ -128,7 +128,7 @@ def letter_errors(said: str, word: str) -> float:
 
 @lru_cache(maxsize=1)
 def reader() -> Callable[[Picture], str] | None:
-    """One line of capitals read by RapidOCR; None where it is not installed."""
+    """One line of capitals read by RapidOCR; None if it is not installed."""
     try:
         from rapidocr import RapidOCR
     except ImportError:
@@ -141,8 +141,8 @@ def reader() -> Callable[[Picture], str] | None:
             (round(width * READING_PIXELS / height), READING_PIXELS), Image.Resampling.BICUBIC
         )
         found: Any = engine(np.asarray(line)[..., ::-1], use_det=False, use_cls=False, use_rec=True)
-        said = "".join(found.txts or ())
-        return "".join(c for c in said.upper() if c.isalnum())
+        text = "".join(found.txts or ())
+        return "".join(c for c in text.upper() if c.isalnum())
 
     return read
 
@@ -156,8 +156,8 @@ def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
     ]
     models = [row for row in rows if row.startswith("model")]
 
-    def again(key: str) -> Item:
+    def find_by_key(key: str) -> Item:
         split, _, index = key.split("/")
         return find(split, int(index), size)
 
-    return out + quality.contact_sheets(run, models[-1:], again)
+    return out + quality.contact_sheets(run, models[-1:], find_by_key)

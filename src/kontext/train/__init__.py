@@ -1,3 +1,1 @@
-"""Training: the autoencoder of the world, the flow model, its distillation, and LoRA; writes what
-`checkpoint` reads.
-"""
+"""Training of the autoencoder, the flow model, its distillation and LoRA; output is read by `checkpoint`."""

@@ -2,10 +2,10 @@
 
 Loss: L1, L1 of gradients, L1 at half and quarter size, L1 in two opponent color axes (color is learned last),
 squared error, and a tiny KL term. Two things make it robust, both from `robust_from` on: half of the crops
-are decoded from slightly noisy latents, as a sampler's are, and a quarter of each batch are pictures that
-have been through the autoencoder before, up to ten times, to be mapped back to their originals, so that
-repeated round trips stay where they are. `consistency_weight` adds that a decoded picture must be encoded as
-what it was decoded from: what a projection does, and what keeps many turns from drifting.
+are decoded from slightly noisy latents, like those of a sampler, and a quarter of each batch are pictures
+that have passed through the autoencoder up to ten times and are mapped back to their originals, so that
+repeated round trips are stable. `consistency_weight` penalizes a difference between the latents of a decoded
+picture and the latents it was decoded from, which makes the codec a projection and prevents drift.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from kontext.bench.metrics import lab
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS
 from kontext.train.config import AutoencoderTraining
-from kontext.train.feeder import Feeder
+from kontext.train.distributed import require_single_process
+from kontext.train.loader import ExampleLoader
 from kontext.train.optimizer import MuonAdamW, split_parameters
-from kontext.train.ranks import check_alone
 from kontext.train.run import Ema, Paused, Run
 from kontext.world import World
 
 log = logging.getLogger(__name__)
 
 HELD_OUT = 1_000_000_000
-"""Seeds from here on belong to validation."""
+"""First seed of validation samples."""
 
 ROUND_TRIPS = 10
-"""Of a crop through the autoencoder before it is replaced by a new one."""
+"""Round trips of a crop through the autoencoder before a new crop replaces it."""
 
 LATENT_NOISE = 0.05
-"""Of the latents' deviation, added to half of the crops: about what few-step sampling leaves."""
+"""Noise added to half of the crops, relative to the latents' deviation; about that of few-step sampling."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ class Pictures:
 
 
 class Crops:
-    """A ring of pictures, from which random crops are drawn: each picture is used several times, never
-    alike.
-    """
+    """A ring buffer of pictures, each used for several random crops."""
 
     def __init__(self, capacity: int, crop: int, seed: int):
         self.capacity, self.crop = capacity, crop
@@ -74,7 +72,7 @@ class Crops:
             self.added += 1
 
     def draw(self, count: int) -> np.ndarray:
-        """uint8 (count, crop, crop, 3), each of another picture where there are enough."""
+        """uint8 (count, crop, crop, 3), from different pictures if there are enough."""
         chosen = self.random.choice(len(self.pictures), count, replace=count > len(self.pictures))
         crops = np.empty((count, self.crop, self.crop, 3), np.uint8)
         for i, picture in enumerate(self.pictures[index] for index in chosen):
@@ -84,7 +82,7 @@ class Crops:
 
 
 class Replay:
-    """Crops that went through the autoencoder before, next to their originals."""
+    """Crops after repeated round trips through the autoencoder, with their originals."""
 
     def __init__(self, originals: Tensor):
         self.originals, self.current = originals.clone(), originals.clone()
@@ -92,13 +90,13 @@ class Replay:
         self.next = 0
 
     def draw(self, count: int) -> Tensor:
-        """Places (count,) of the crops whose turn it is."""
+        """Indices (count,) of the next crops, in rotation."""
         places = (torch.arange(count) + self.next) % len(self.originals)
         self.next = int(places[-1]) + 1
         return places
 
     def store(self, places: Tensor, decoded: Tensor, fresh: Tensor) -> None:
-        """Keep what the places became; those at the end of their trips are replaced by fresh crops."""
+        """Store decoded crops; those after their last round trip are replaced by new crops."""
         self.trips[places] += 1
         done = self.trips[places] >= ROUND_TRIPS
         self.current[places] = torch.where(done[:, None, None, None], fresh, decoded.clamp(-1, 1))
@@ -124,9 +122,7 @@ def reconstruction_loss(decoded: Tensor, true: Tensor, color_weight: float, squa
 
 
 def psnr(decoded: Tensor, true: Tensor) -> float:
-    """Peak signal to noise in dB over pixels in [-1, 1], clamped and rounded to 8 bits as a saved picture
-    is.
-    """
+    """Peak signal to noise in dB over pixels in [-1, 1], clamped and rounded to 8 bits like a file."""
     decoded = ((decoded.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
     return -10 * torch.log10((decoded - true).square().mean() / 4).item()
 
@@ -142,13 +138,13 @@ def flat_distances(decoded: Tensor, true: Tensor) -> np.ndarray:
 @torch.no_grad()
 def validate(model: Autoencoder, pictures: Tensor) -> dict[str, float]:
     """Means over held-out pictures: PSNR after one and ten round trips, color distance of flat areas."""
-    first = made = _round_trip(model, pictures)
+    once = repeated = _round_trip(model, pictures)
     for _ in range(ROUND_TRIPS - 1):
-        made = _round_trip(model, made)
-    flat = np.concatenate([flat_distances(m, t) for m, t in zip(first, pictures)])
+        repeated = _round_trip(model, repeated)
+    flat = np.concatenate([flat_distances(m, t) for m, t in zip(once, pictures)])
     return {
-        "psnr": float(np.mean([psnr(m, t) for m, t in zip(first, pictures)])),
-        "psnr_ten": float(np.mean([psnr(m, t) for m, t in zip(made, pictures)])),
+        "psnr": float(np.mean([psnr(m, t) for m, t in zip(once, pictures)])),
+        "psnr_ten": float(np.mean([psnr(m, t) for m, t in zip(repeated, pictures)])),
         "flat_de": float(flat.mean()) if len(flat) else 0.0,
         "flat_de_95": float(np.quantile(flat, 0.95)) if len(flat) else 0.0,
     }
@@ -157,12 +153,11 @@ def validate(model: Autoencoder, pictures: Tensor) -> dict[str, float]:
 def train(
     config: AutoencoderTraining, folder: Path, resume: bool = False, initial: Path | None = None
 ) -> Path:
-    """Train and leave `autoencoder.safetensors` (averaged weights, raw latents) and `latents.json` in the
-    folder.
+    """Train; writes `autoencoder.safetensors` (averaged weights) and `latents.json` to the folder.
 
     initial: weights to start from. Returns the path of the weights.
     """
-    check_alone("the autoencoder")
+    require_single_process("the autoencoder")
     torch.manual_seed(config.seed)
     device, preset = torch.device(config.device), PRESETS[config.preset]
     size = preset.sizes[0][0]
@@ -185,9 +180,9 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         ema.average = [a.to(device) for a in state["ema"]]
     first_seed = state["seed"] if state else config.seed
-    feeder = Feeder(Pictures(size), workers=config.workers, first_seed=first_seed)
+    loader = ExampleLoader(Pictures(size), workers=config.workers, first_seed=first_seed)
     crops = Crops(config.pool, config.crop, first_seed)
-    crops.add(feeder.take(min(config.pool, config.first_fill))["picture"])
+    crops.add(loader.take(min(config.pool, config.first_fill))["picture"])
     held_out = _held_out(config.validation_pictures, size, device)
     generator = torch.Generator(device).manual_seed(config.seed)
     if state is not None:
@@ -203,7 +198,7 @@ def train(
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "ema": ema.average,
-                "seed": feeder.seed,
+                "seed": loader.seed,
                 "generator": generator.get_state(),
             }
         )
@@ -215,9 +210,9 @@ def train(
         try:
             run.pause_if_due(save)
         except Paused:
-            feeder.close()
+            loader.close()
             raise
-        crops.add(feeder.take(config.fresh)["picture"])
+        crops.add(loader.take(config.fresh)["picture"])
         pixels = to_pixels(crops.draw(config.batch), device)
         pixels_in, places = pixels, None
         robust = config.robust_from is not None and run.progress >= config.robust_from
@@ -230,25 +225,26 @@ def train(
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             mean, log_variance = encode(pixels_in)
             noise = torch.randn(mean.shape, generator=generator, device=device)
-            made = decode(_noisy(mean, log_variance, noise, robust))
+            decoded = decode(_noisy(mean, log_variance, noise, robust))
         if replay is not None and places is not None:
-            replay.store(places, made[own].detach().float(), fresh)
-        loss = reconstruction_loss(made.float(), pixels, config.color_weight, config.square_weight)
+            replay.store(places, decoded[own].detach().float(), fresh)
+        loss = reconstruction_loss(decoded.float(), pixels, config.color_weight, config.square_weight)
         if config.consistency_weight:
-            again, _ = encode(made)
-            loss = loss + config.consistency_weight * (again.float() - mean.detach().float()).abs().mean()
+            re_encoded, _ = encode(decoded)
+            drift = (re_encoded.float() - mean.detach().float()).abs().mean()
+            loss = loss + config.consistency_weight * drift
         spread = log_variance.float().clamp(-20, 10)
         kl = 0.5 * (mean.float().square() + spread.exp() - 1 - spread).mean()
         optimizer.zero_grad(set_to_none=True)
         (loss + config.kl_weight * kl).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.scale_rates(run.rate())
+        optimizer.scale_rates(run.lr_factor())
         optimizer.step()
         run.step += 1
         ema.update(run.step)
         if run.logs(config.log_every):
             figures = {"loss": loss.item(), "kl": kl.item(), **run.pace(device)}
-            run.record(**figures, waiting=feeder.ready() == 0)
+            run.record(**figures, waiting=loader.blocks_ready() == 0)
         if run.step % config.validate_every == 0 or run.finished:
             with ema:
                 run.record(**validate(model, held_out))
@@ -256,15 +252,13 @@ def train(
         if run.elapsed - last_save > config.save_seconds or run.finished:
             save()
             last_save = run.elapsed
-    feeder.close()
+    loader.close()
     ema.swap()
     return _finish(model, held_out, folder)
 
 
 def _start(model: Autoencoder, config: AutoencoderTraining, size: int, initial: Path | None) -> None:
-    """The weights at step 0: an earlier run's, or a near-certain posterior and the linear path's
-    components.
-    """
+    """Initialize the weights from a file, or with a narrow posterior and a PCA of pictures as linear path."""
     if initial is not None:
         model.load_state_dict(load_file(initial))
         return
@@ -279,7 +273,7 @@ def _start(model: Autoencoder, config: AutoencoderTraining, size: int, initial: 
 
 
 def _optimizer(model: Autoencoder, config: AutoencoderTraining) -> MuonAdamW:
-    """The linear path, which starts where it should be, has a smaller rate of its own."""
+    """Optimizer with a smaller learning rate for the linear path, which starts near its optimum."""
     muon, adamw = split_parameters([model], ("conv_in", "encoder.conv_out", "decoder.conv_out", "linear_"))
     linear = {id(p) for name, p in model.named_parameters() if name.startswith("linear_")}
     optimizer = MuonAdamW(
@@ -330,8 +324,8 @@ def _to_picture(pixels: Tensor) -> np.ndarray:
 @torch.no_grad()
 def _sheet(model: Autoencoder, pictures: Tensor, path: Path) -> None:
     shown = pictures[:8]
-    made = _round_trip(model, shown)
-    rows = torch.cat((torch.cat(list(shown), dim=2), torch.cat(list(made), dim=2)), dim=1)
+    decoded = _round_trip(model, shown)
+    rows = torch.cat((torch.cat(list(shown), dim=2), torch.cat(list(decoded), dim=2)), dim=1)
     Image.fromarray(_to_picture(rows)).save(path)
 
 
@@ -341,7 +335,7 @@ def _write(model: Autoencoder, folder: Path) -> None:
 
 @torch.no_grad()
 def _finish(model: Autoencoder, pictures: Tensor, folder: Path) -> Path:
-    """Save the averaged weights, and the scale and shift that give latents mean 0 and deviation 1."""
+    """Save the averaged weights, and the scale and shift that normalize latents to mean 0, deviation 1."""
     raw = torch.cat([model.posterior(p[None])[0] for p in pictures])
     figures = {"scale": 1 / raw.std().item(), "shift": raw.mean().item()}
     _write(model, folder)

@@ -1,4 +1,4 @@
-"""Settings of the training runs, read from TOML. Unknown keys are refused."""
+"""Settings of the training runs, read from TOML. Unknown keys are rejected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Training(Settings):
     seconds: float | None = None
     """Time budget of the whole run; it ends, decayed and saved, at the earlier of steps and seconds."""
     call_seconds: float | None = None
-    """Time of one call, after which the run pauses, saved, to be resumed."""
+    """Time of one call, after which the run is saved and paused."""
     warmup: int = 100
     decay_share: float = 0.4
     batch: int
@@ -46,7 +46,7 @@ class AutoencoderTraining(_Training):
     first_fill: int = 64
     """Pictures drawn before the first step."""
     fresh: int = 1
-    """New pictures a step, in place of the oldest."""
+    """New pictures per step, replacing the oldest."""
     component_pictures: int = 512
     """Pictures whose principal components the linear path starts from."""
     color_weight: float = 1.0
@@ -55,9 +55,9 @@ class AutoencoderTraining(_Training):
     linear_rate: float = 5e-5
     """Learning rate of the linear path."""
     consistency_weight: float = 0.0
-    """Of the L1 distance between the latents of a picture and those of its reconstruction."""
+    """Weight of the L1 distance between the latents of a picture and those of its reconstruction."""
     robust_from: float | None = 0.4
-    """Share of the run after which latents are noisy and pictures come round again; None for never."""
+    """Share of the run after which latents are noisy and decoded pictures are re-encoded; None: never."""
     validation_pictures: int = 32
 
 
@@ -65,14 +65,14 @@ class WordsTraining(_Training):
     world: dict[str, Any] = {}
     """Arguments of `kontext.world.World`."""
     fresh: int = 32
-    """New sentences (in two languages) a step."""
+    """New sentences (in two languages) per step."""
     pool: int = 40000
     first_fill: int = 2000
     validation_sentences: int = 400
 
 
 class Stage(Settings):
-    """A part of the curriculum: from this sample on, draw from this world."""
+    """A stage of the curriculum: the world of all samples from `first_sample` on."""
 
     first_sample: int = 0
     world: dict[str, Any] = {}
@@ -82,27 +82,27 @@ class Stage(Settings):
 class FlowTraining(_Training):
     curriculum: tuple[Stage, ...] = (Stage(),)
     fresh: int
-    """New pairs a step; batch / fresh is how often each pair is used."""
+    """New pairs per step; each pair is used batch / fresh times."""
     targets_per_source: int = 1
-    """Above 1: examples are orbits of the world, and so many targets share the prefix of one source. `fresh`,
-    `pool` and `first_fill` then count orbits, each of about twenty pairs.
+    """Above 1, examples are orbits of the world and this many targets share the prefix of one source.
+    `fresh`, `pool` and `first_fill` then count orbits of about twenty pairs each.
     """
     orbit_kinds: int = 4
     orbit_values: int = 3
     short_text: int = 24
     long_texts_every: int = 0
-    """One batch of orbits in so many has texts of more than `short_text` tokens; 0: all batches may have."""
+    """Interval of orbit batches with texts of more than `short_text` tokens; 0: every batch may have them."""
     region_weight: float = 0.3
-    """Of the region head's cross-entropy, where the preset has one."""
+    """Weight of the region head's cross-entropy, for presets with a region head."""
     rollouts: int = 0
-    """Second turns a step, in each of which the source is the model's own result of the first."""
+    """Second turns per step, whose source is the model's own result of the first turn."""
     pool: int
     first_fill: int
     chinese_share: float = 0.3
     generate_every: int = 12
-    """One batch in so many is text to picture; 0 for none."""
+    """Interval of text-to-picture batches; 0: none."""
     references_every: int = 0
-    """One batch in so many has a second context picture; 0 for none. Its pool is as much smaller."""
+    """Interval of batches with a second context picture; 0: none. Their pool is smaller by this factor."""
     text_dropout: float = 0.1
     label_weight: float = 0.1
     area_weight: float = 0.0
@@ -118,21 +118,21 @@ class DistillTraining(FlowTraining):
     method: Literal["trajectory", "ladd"] = "trajectory"
     student_steps: int = 4
     substeps: int = 4
-    """Euler steps of the teacher for one of the student's."""
+    """Euler steps of the teacher per step of the student."""
     guidance_from: float = 1.0
     guidance_to: float = 1.0
-    """Range of guidance to distil; a range makes the student embed it."""
+    """Range of guidance to distill; with a non-empty range the student embeds it."""
     adversarial_weight: float = 0.1
-    """ladd: weight of passing for real; that of the error to the truth is `data_weight`."""
+    """ladd: weight of the adversarial loss; that of the error to the target is `data_weight`."""
     data_weight: float = 1.0
     discriminator_rate: float = 1e-3
     renoise_shift: float = 2.7
-    """ladd: shift of the times at which guess and truth are compared."""
+    """ladd: shift of the times at which prediction and target are compared."""
 
 
 class LoraTraining(Settings):
     model: str = "nano"
-    """Name or path of the model that is changed."""
+    """Name or path of the base model."""
     device: str = "cpu"
     seed: int = 0
     steps: int
@@ -144,36 +144,37 @@ class LoraTraining(Settings):
     alpha: float = 16.0
     rate: float = 1e-4
     shift: float | None = None
-    """Of the training times; None: as the model samples, or 3."""
+    """Shift of the training times; None: that of the model's sampling, or 3."""
     guidance: float = 1.0
-    """What the guidance embedding is told while training, where the model has one."""
+    """Input of the guidance embedding in training, for models that have one."""
     bfloat16: bool = False
     world: dict[str, Any] | None = None
-    """Pairs of this world, by the arguments of `kontext.world.World`, where no folder is given."""
+    """Arguments of `kontext.world.World`, whose pairs are used when no folder is given."""
     world_samples: int = 256
     log_every: int = 20
     save_seconds: float = 120.0
 
 
 CONFIGS = Path(__file__).parent / "configs"
-"""Settings that come with the package; found by their bare names."""
+"""Folder of the packaged settings files, which are found by their bare names."""
 
 T = TypeVar("T", bound=BaseModel)
 
 
 def find_config(path: Path) -> Path:
-    """A settings file: a path, or the bare name of one of the package. Raises BadConfig."""
+    """Path of a settings file, given a path or the bare name of a packaged file. Raises BadConfig."""
     if path.exists():
         return path
     if path.name == str(path) and (CONFIGS / path).is_file():
         return CONFIGS / path
-    known = ", ".join(sorted(one.name for one in CONFIGS.glob("*.toml")))
-    raise BadConfig(f"no such config file: {path}; those of the package are {known}")
+    known = ", ".join(sorted(file.name for file in CONFIGS.glob("*.toml")))
+    raise BadConfig(f"no such settings file: {path}; packaged files are {known}")
 
 
 def read(kind: type[T], path: Path) -> T:
-    """Read a TOML file, found by `find_config`, as settings of a kind. Raises BadConfig naming the file and
-    the offending key.
+    """Read a TOML file, found by `find_config`, as settings.
+
+    Raises BadConfig naming the file and the offending key.
     """
     path = find_config(path)
     try:
@@ -186,7 +187,7 @@ def read(kind: type[T], path: Path) -> T:
 
 
 def checked(kind: type[T], data: dict[str, Any], origin: str) -> T:
-    """Settings of a kind from plain data. Raises BadConfig naming the origin and the offending key."""
+    """Validated settings. Raises BadConfig naming the origin and the offending key."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:

@@ -1,10 +1,10 @@
 """Distillation of a trained flow model: guidance into its embedding, and several small steps into one.
 
-Guidance (Meng et al., 2210.03142): the teacher is evaluated with and without the prompt and pushed apart by
-a guidance drawn per picture; the student, which embeds that guidance, learns to say the same in one
-evaluation. Steps (Salimans and Ho, 2202.00512, for straight paths): between two neighbouring times of the
-student's schedule the teacher goes `substeps` Euler steps; the student learns the one velocity that ends at
-the same place. The other method, latent adversarial diffusion distillation, is in `ladd`.
+Guidance (Meng et al., 2210.03142): the teacher is evaluated with and without the prompt and combined by a
+guidance drawn per picture; the student, which embeds that guidance, learns the result in one evaluation.
+Steps (Salimans and Ho, 2202.00512, for straight paths): between two neighboring times of the student's
+schedule the teacher takes `substeps` Euler steps; the student learns the single velocity with the same end
+point. The other method, latent adversarial diffusion distillation, is in `ladd`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack
 from kontext.model.transformer import Context
 from kontext.train.config import DistillTraining
+from kontext.train.distributed import require_single_process
 from kontext.train.flow import FlowTrainer
 from kontext.train.networks import Networks
-from kontext.train.ranks import check_alone
 
 
 class DistillTrainer(FlowTrainer):
-    """The student starts as the teacher; its guidance embedding, if it gets one, starts silent."""
+    """The student starts with the teacher's weights; a new guidance embedding starts at zero."""
 
     config: DistillTraining
 
     def __init__(
         self, config: DistillTraining, folder: Path, autoencoder: Path, resume: bool, initial: Path | None
     ):
-        check_alone("a student")
+        require_single_process("a student")
         teacher_state = folder / "teacher.pt"
         if initial is not None and not resume:
             folder.mkdir(parents=True, exist_ok=True)
@@ -44,17 +44,17 @@ class DistillTrainer(FlowTrainer):
             raise BadConfig("distillation needs a trained model: give --start, the state.pt of a flow run")
         super().__init__(config, folder, autoencoder, resume, initial)
         if self.preset.transformer.guidance_embed and not resume:
-            _silence(self.networks)
+            _zero_guidance_embedding(self.networks)
             self.ema = type(self.ema)([self.networks], config.ema)
         averaged = torch.load(teacher_state, map_location="cpu", weights_only=True)["averaged"]
         self.teacher = Networks(self.preset).to(self.device).eval().requires_grad_(False)
         self.teacher.load_state_dict(averaged, strict=False)
         if self.preset.transformer.guidance_embed:
-            _silence(self.teacher)
+            _zero_guidance_embedding(self.teacher)
         if config.compile:
             self.teacher.compile_blocks()
 
-    def choose_preset(self) -> Preset:
+    def _training_preset(self) -> Preset:
         preset, config = PRESETS[self.config.preset], self.config
         embeds = config.guidance_from < config.guidance_to
         return dataclasses.replace(
@@ -64,13 +64,13 @@ class DistillTrainer(FlowTrainer):
         )
 
     def starts(self, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy tokens at random times of the student's schedule, those times and the next: (b,)."""
+        """Noisy tokens at random times of the student's schedule, those times (b,) and the next ones (b,)."""
         steps = self.config.student_steps
         noise = self._noise_like(data)
         times = flow.schedule(steps, data.shape[1], self.preset.sampling.shift)
-        place = torch.randint(steps, (len(data),), generator=self.generator).to(self.device)
+        index = torch.randint(steps, (len(data),), generator=self.generator).to(self.device)
         grid = torch.tensor(times, device=self.device)
-        return flow.interpolate(data, noise, grid[place]), grid[place], grid[place + 1]
+        return flow.interpolate(data, noise, grid[index]), grid[index], grid[index + 1]
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         config, ids = self.config, batch["text"]
@@ -79,21 +79,20 @@ class DistillTrainer(FlowTrainer):
         guidance = config.guidance_from + spread * (config.guidance_to - config.guidance_from)
         contexts = [] if generate else self.contexts(batch)
         with torch.no_grad():
-            goal = (self._teach(z, ids, start, end, guidance, contexts) - z) / (end - start)[:, None, None]
+            arrived = self._teacher_step(z, ids, start, end, guidance, contexts)
+            target = (arrived - z) / (end - start)[:, None, None]
         embedded = guidance if self.preset.transformer.guidance_embed else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, _, _ = self.networks(z, ids, start, self.target_ids, contexts, embedded)
-        error = (made.float() - goal).square().mean(-1)
+            velocity, _, _ = self.networks(z, ids, start, self.target_ids, contexts, embedded)
+        error = (velocity.float() - target).square().mean(-1)
         return error.mean(), error.new_zeros(()), error.mean(1).detach(), start
 
-    def _teach(
+    def _teacher_step(
         self, z: Tensor, ids: Tensor, start: Tensor, end: Tensor, guidance: Tensor, contexts: Context
     ) -> Tensor:
-        """Where the guided teacher arrives from z (b, n, channels) at `start` when it steps to `end`, both
-        (b,).
-        """
+        """The guided teacher's state at `end`, from z (b, n, channels) at `start`; both times are (b,)."""
         config, guided = self.config, (self.config.guidance_from, self.config.guidance_to) != (1, 1)
-        # told silence, which its embedding, if it has one, makes of any guidance
+        # the teacher's guidance embedding, if it has one, is zero for any guidance
         embedded = torch.zeros_like(start) if self.preset.transformer.guidance_embed else None
         empty = self.empty.expand_as(ids)
         for i in range(config.substeps):
@@ -107,8 +106,8 @@ class DistillTrainer(FlowTrainer):
         return z
 
 
-def _silence(networks: Networks) -> None:
-    """A guidance embedding that adds nothing, whatever the guidance."""
+def _zero_guidance_embedding(networks: Networks) -> None:
+    """Zero the guidance embedding, so that it has no effect."""
     for parameter in networks.transformer.guidance_in.out_layer.parameters():
         torch.nn.init.zeros_(parameter)
 
@@ -120,7 +119,7 @@ def train(
     resume: bool = False,
     initial: Path | None = None,
 ) -> Path:
-    """Distil and leave the student's folder. initial: the `state.pt` of the flow run that teaches."""
+    """Distill and return the student's folder. initial: the `state.pt` of the teacher's flow run."""
     from kontext.train.ladd import LaddTrainer
 
     trainer = LaddTrainer if config.method == "ladd" else DistillTrainer

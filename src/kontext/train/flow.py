@@ -2,9 +2,9 @@
 
 Rectified flow (FLUX.1 Kontext report, section 3): the network sees z_t = (1 - t) x + t e, the context and
 the prompt, and learns e - x. One batch in `generate_every` has no context and the target's caption as prompt
-(text to picture), one in `references_every` a second context picture. All of a batch have as many contexts.
-With `targets_per_source` above 1 the examples are orbits of the world, and targets of one source share its
-prefix.
+(text to picture), one in `references_every` a second context picture. All samples of a batch have the same
+number of contexts. With `targets_per_source` above 1 the examples are orbits of the world, and targets of one
+source share its prefix.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.train.autoencoder import to_pixels
 from kontext.train.config import FlowTraining
-from kontext.train.feeder import Feeder
+from kontext.train.data import TrainingData
+from kontext.train.distributed import RANK_SEED_STRIDE, Distributed
+from kontext.train.metrics import MetricAverager, RegionIou
 from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
-from kontext.train.orbits import OrbitPool, Orbits
-from kontext.train.pairs import Chains, Pairs, Pool, Triples, target_caption, text_ids
-from kontext.train.ranks import SEEDS_APART, Ranks
+from kontext.train.orbits import OrbitPool
+from kontext.train.pairs import target_caption, text_ids
 from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
 from kontext.world import World
-from kontext.world.drafts import SEVERAL_REFERENCES
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,10 @@ ADAMW_NAMES = (
     *("img_in", "txt_in", "_in.", "mod", "final_layer", "embed", "shared", "bias", "label"),
     "region_head",
 )
-TIME_BINS = 5
-FILLED_AT_ONCE = 512  # pairs
 
 
 class FlowTrainer:
-    """One run: `train()` goes on until the steps or the time budget are used up."""
+    """One run: `train()` runs until the steps or the time budget are used up."""
 
     def __init__(
         self,
@@ -64,18 +62,18 @@ class FlowTrainer:
         initial: Path | None,
         words: Path | None = None,
     ):
-        """initial: state of an earlier run whose averaged weights to start from; words: folder of encoders
-        that have learned to read, with their tokenizer.
+        """initial: state of an earlier run, whose averaged weights are the start; words: folder of pretrained
+        text encoders with their tokenizer.
         """
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
         self.device = torch.device(config.device)
-        self.ranks = Ranks(self.device)
-        self.batch = self.ranks.share("batch", config.batch)
-        self.fresh = self.ranks.share("fresh", config.fresh)
-        self.rollouts = self.ranks.share("rollouts", config.rollouts)
+        self.distributed = Distributed(self.device)
+        self.batch = self.distributed.split("batch", config.batch)
+        self.new_per_step = self.distributed.split("fresh", config.fresh)
+        self.rollouts = self.distributed.split("rollouts", config.rollouts)
         figures = json.loads((autoencoder.parent / "latents.json").read_text())
-        preset = self.choose_preset()
+        preset = self._training_preset()
         self.preset = dataclasses.replace(
             preset, autoencoder=dataclasses.replace(preset.autoencoder, **figures)
         )
@@ -95,19 +93,19 @@ class FlowTrainer:
             warmup=config.warmup,
             decay_share=config.decay_share,
             call_seconds=config.call_seconds,
-            clock=self.ranks.clock,
-            writes=self.ranks.first,
+            clock=self.distributed.clock,
+            writes=self.distributed.is_main,
         )
         state = self.run.load() if resume else None
         if initial is not None and not resume:
             state = torch.load(initial, map_location="cpu", weights_only=True)
-        if not state and self.ranks.first:
+        if not state and self.distributed.is_main:
             if words is not None:
                 shutil.copyfile(words / "tokenizer.json", folder / "tokenizer.json")
-            _make_tokenizer(self.preset.t5.vocab, folder)
-        self.ranks.meet()
-        told = state["tokenizer"] if state else (folder / "tokenizer.json").read_text("utf-8")
-        self.tokenizer = Tokenizer.from_str(told)
+            _ensure_tokenizer(self.preset.t5.vocab, folder)
+        self.distributed.barrier()
+        tokenizer = state["tokenizer"] if state else (folder / "tokenizer.json").read_text("utf-8")
+        self.tokenizer = Tokenizer.from_str(tokenizer)
         if words is not None and not state:
             self.networks.load_state_dict(load_file(words / "words.safetensors"), strict=False)
             self.ema = Ema([self.networks], config.ema)
@@ -118,66 +116,41 @@ class FlowTrainer:
             self.ema.average = [a.to(self.device) for a in state["ema"]]
         elif state:
             self.ema = Ema([self.networks], config.ema)
-        apart = self.ranks.rank * SEEDS_APART
-        first_seed = (state["seed"] if state else config.seed) + apart
+        seed_offset = self.distributed.rank * RANK_SEED_STRIDE
+        first_seed = (state["seed"] if state else config.seed) + seed_offset
 
-        self.region = _RegionFigures()
+        self.region_iou = RegionIou()
         self.size = self.preset.sizes[0][0]
         self.tokens = self.size // self.preset.token_pixels
         self.target_ids = picture_ids(0, self.tokens, self.tokens, self.device)
         self.context_ids = [picture_ids(i, self.tokens, self.tokens, self.device) for i in (1, 2)]
         self.empty = torch.from_numpy(text_ids(self.tokenizer, "", self.preset.text_length)).to(self.device)
-        worlds = [(stage.first_sample, World(**stage.world)) for stage in config.curriculum]
-        self.pairs = Pairs(
-            worlds=tuple((first, world.without(SEVERAL_REFERENCES, "generate")) for first, world in worlds),
-            size=self.size,
-            token_pixels=self.preset.token_pixels,
-            tokenizer=self.tokenizer.to_str(),
-            text_length=self.preset.text_length,
-            chinese_share=config.chinese_share,
+        references_seed = state["references_seed"] if state and "references_seed" in state else config.seed
+        self.data = TrainingData(
+            config,
+            self.preset,
+            self.tokenizer,
+            self.codec,
+            self.device,
+            first_seed=first_seed,
+            references_seed=references_seed + seed_offset,
         )
-        self.chains = self.triples = None
-        shared = 0  # workers that make second pictures
-        if config.rollouts:
-            chains = Chains(**vars(self.pairs))
-            self.chains = Feeder(chains, workers=min(1, config.workers), first_seed=first_seed)
-        if config.references_every:
-            triples = Triples(**{**vars(self.pairs), "worlds": tuple(worlds)})
-            shared = -(-config.workers // config.references_every)
-            seed = state["references_seed"] if state and "references_seed" in state else config.seed
-            self.triples = Feeder(triples, workers=shared, first_seed=seed + apart)
-            self.references = Pool(
-                config.pool // config.references_every, self.codec, self.device, config.bfloat16
-            )
-        workers = max(min(1, config.workers), config.workers - shared)
-        self.pool: Pool | OrbitPool
-        if config.targets_per_source > 1:
-            producer = Orbits(**vars(self.pairs), kinds=config.orbit_kinds, values=config.orbit_values)
-            self.feeder = Feeder(producer, workers=workers, first_seed=first_seed)
-            self.pool = OrbitPool(
-                config.pool, config.targets_per_source, self.codec, self.device, config.bfloat16
-            )
-        else:
-            self.feeder = Feeder(self.pairs, workers=workers, first_seed=first_seed)
-            self.pool = Pool(config.pool, self.codec, self.device, config.bfloat16)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.noise = self.generator
-        if self.device.type != "cpu":  # millions of numbers a step: drawn where they are needed
+        if self.device.type != "cpu":  # millions of numbers per step: drawn on the device that needs them
             self.noise = torch.Generator(self.device).manual_seed(config.seed)
         if state and resume:
             self.generator.set_state(state["generator"])
             if "noise" in state:
                 self.noise.set_state(state["noise"])
-            self.pool.restore(state["pool"])
-            if self.triples:
-                self.references.restore(state.get("references"))
-        for generator in () if self.ranks.first else (self.generator, self.noise):
-            generator.manual_seed(config.seed + apart + self.run.step)
+            self.data.restore(state)
+        for generator in () if self.distributed.is_main else (self.generator, self.noise):
+            generator.manual_seed(config.seed + seed_offset + self.run.step)
         self.validation = Validation(self)
         if config.compile:
             self.networks.compile_blocks()
 
-    def choose_preset(self) -> Preset:
+    def _training_preset(self) -> Preset:
         return PRESETS[self.config.preset]
 
     def train(self) -> Path:
@@ -185,66 +158,58 @@ class FlowTrainer:
         try:
             self._train()
         finally:
-            for feeder in (self.feeder, self.chains, self.triples):
-                if feeder is not None:
-                    feeder.close()
-            self.ranks.close()
+            self.data.close()
+            self.distributed.close()
         return self.folder / "model"
 
     def _train(self) -> None:
         config, run = self.config, self.run
-        self._fill(self.pool, self.feeder, config.first_fill)
-        if self.triples:
-            self._fill(self.references, self.triples, config.first_fill // config.references_every)
-        sums = _Sums()
+        self.data.fill(config.first_fill, config.first_fill // max(1, config.references_every))
+        averager = MetricAverager()
         last_save = run.elapsed
         while not run.finished:
             run.pause_if_due(self._save)
-            self.pool.add(self.feeder.take(self.fresh))
-            if self.chains is not None:
-                self._roll_out(self.chains.take(self.rollouts))
+            self.data.pool.add(self.data.loader.take(self.new_per_step))
+            if self.data.chains is not None:
+                self._add_rollouts(self.data.chains.take(self.rollouts))
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
-            several = not generate and self.triples is not None and self._turn_of_references()
+            several = not generate and self.data.triples is not None and self._is_reference_step()
             if several:
-                self.references.add(self.triples.take(self.fresh))
-            batch = self.references.draw(self.batch, self.generator) if several else self._draw(generate)
+                self.data.references.add(self.data.triples.take(self.new_per_step))
+            batch = self.data.references.draw(self.batch, self.generator) if several else self._draw(generate)
             loss, label_loss, per_sample, t = self._loss(batch, generate)
             self.optimizer.zero_grad(set_to_none=True)
             (loss + config.label_weight * label_loss).backward()
-            self.ranks.average(self.networks.parameters())
+            self.distributed.average(self.networks.parameters())
             norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
-            self.optimizer.scale_rates(run.rate())
+            self.optimizer.scale_rates(run.lr_factor())
             self.optimizer.step()
             run.step += 1
             self.ema.update(run.step)
             name = "loss_generate" if generate else "loss_references" if several else "loss"
-            sums.add(name, loss, label_loss, norm, per_sample, t)
+            averager.add(name, loss, label_loss, norm, per_sample, t)
             if run.logs(config.log_every):
-                figures = {**sums.take(), **self._more_figures(), **run.pace(self.device)}
-                run.record(**figures, waiting=self.feeder.ready() == 0)
-            if self.ranks.first and (run.step % config.validate_every == 0 or run.finished):
+                figures = {**averager.take(), **self._extra_metrics(), **run.pace(self.device)}
+                run.record(**figures, waiting=self.data.loader.blocks_ready() == 0)
+            if self.distributed.is_main and (run.step % config.validate_every == 0 or run.finished):
                 with self.ema:
                     run.record(**self.validation.figures(self.folder / f"sheet_{run.step:06d}.png"))
             if run.elapsed - last_save > config.save_seconds or run.finished:
                 self._save()
                 last_save = run.elapsed
 
-    def _fill(self, pool: Pool, feeder: Feeder, wanted: int) -> None:
-        while pool.filled < wanted:
-            pool.add(feeder.take(min(wanted - pool.filled, FILLED_AT_ONCE)))
-
     def _draw(self, generate: bool) -> dict[str, Tensor]:
-        """A batch; of orbits most have short texts only, so that they need not be padded to the longest."""
-        if not isinstance(self.pool, OrbitPool):
-            batch = self.pool.draw(self.batch, self.generator)
+        """A batch; most batches of orbits have short texts only, to avoid padding to the longest."""
+        if not isinstance(self.data.pool, OrbitPool):
+            batch = self.data.pool.draw(self.batch, self.generator)
             return {**batch, "text": batch["caption"]} if generate else batch
         if generate:
-            return self.pool.draw_captions(self.batch, self.generator)
+            return self.data.pool.draw_captions(self.batch, self.generator)
         every = self.config.long_texts_every
         longest = self.config.short_text if every and self.run.step % every else None
-        return self.pool.draw(self.batch, self.generator, longest)
+        return self.data.pool.draw(self.batch, self.generator, longest)
 
-    def _turn_of_references(self) -> bool:
+    def _is_reference_step(self) -> bool:
         every = self.config.references_every
         return self.run.step % every == every - 1
 
@@ -253,10 +218,8 @@ class FlowTrainer:
         given = [batch[name] for name in ("source", "reference") if name in batch]
         return [(pack(latents), ids) for latents, ids in zip(given, self.context_ids)]
 
-    def _roll_out(self, chains: dict[str, np.ndarray]) -> None:
-        """Add second turns whose source is the model's own result of the first: it learns to mend its
-        drift.
-        """
+    def _add_rollouts(self, chains: dict[str, np.ndarray]) -> None:
+        """Add second turns whose source is the model's own result of the first, to train against drift."""
         latents = self.codec.encode(to_pixels(chains["start"], self.device))
         ids = torch.from_numpy(chains["first"]).to(self.device)
         contexts = self.contexts({"source": latents})
@@ -264,8 +227,8 @@ class FlowTrainer:
             noise = self._noise_like(contexts[0][0])
             sampled = self.networks.sample(self.preset, ids, noise, self.target_ids, contexts)
         pixels = self.codec.decode(unpack(sampled, *latents.shape[-2:])).clamp(-1, 1)
-        made = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-        self.pool.add({**chains, "source": made.cpu().numpy()})
+        results = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        self.data.pool.add({**chains, "source": results.cpu().numpy()})
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss, label loss, error of each sample (b,), and the times (b,) at which it was measured."""
@@ -284,10 +247,10 @@ class FlowTrainer:
         ids = self.cut(torch.where(dropped[:, None], self.empty, batch["text"]))
         contexts = [] if generate else self.contexts(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, scores, region = self.networks(
+            velocity, scores, region = self.networks(
                 flow.interpolate(data, noise, t), ids, t, self.target_ids, contexts
             )
-        error = (made.float() - flow.velocity(data, noise)).square().mean(-1)  # (b, tokens)
+        error = (velocity.float() - flow.velocity(data, noise)).square().mean(-1)  # (b, tokens)
         if generate:
             return error.mean(), torch.zeros((), device=self.device), error.mean(1).detach(), t
         mask, loss = batch["mask"].float(), error.mean()
@@ -296,29 +259,30 @@ class FlowTrainer:
             fading = config.area_weight * max(0.0, 1 - self.run.progress / 0.8)
             weight = 1 + fading * mask * (0.3 / area).clamp(0.5, 5)
             loss = (error * weight / weight.mean()).mean()
-        told = (~dropped).float()
+        has_prompt = (~dropped).float()
         if region is not None and config.region_weight:
             region_error = F.binary_cross_entropy_with_logits(region.float(), mask, reduction="none").mean(1)
-            loss = loss + config.region_weight * (region_error * told).sum() / told.sum().clamp_min(1)
-            self.region.update(region, mask, told)
+            region_loss = (region_error * has_prompt).sum() / has_prompt.sum().clamp_min(1)
+            loss = loss + config.region_weight * region_loss
+            self.region_iou.update(region, mask, has_prompt)
         label_loss = F.cross_entropy(scores.float(), batch["label"], reduction="none")
-        label_loss = (label_loss * told).sum() / told.sum().clamp_min(1)
+        label_loss = (label_loss * has_prompt).sum() / has_prompt.sum().clamp_min(1)
         return loss, label_loss, error.mean(1).detach(), t
 
     def cut(self, ids: Tensor) -> Tensor:
-        """Text ids (b, m) without the padding that none of them needs."""
+        """Text ids (b, m) without the padding common to all of them."""
         longest = int((ids != 0).sum(1).max())
         return ids[:, : self.preset.padded_length(longest)]
 
     def eager(self) -> AbstractContextManager:
-        """For batches of odd sizes, which are not worth kernels of their own."""
+        """Context without compilation, for batch sizes that are too rare to compile kernels for."""
         return torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
 
     def _noise_like(self, tokens: Tensor) -> Tensor:
         return torch.randn(tokens.shape, generator=self.noise, device=self.noise.device)
 
     def _save(self) -> None:
-        if not self.ranks.first:
+        if not self.distributed.is_main:
             return
         with self.ema:
             averaged = {name: value.clone() for name, value in self.networks.state_dict().items()}
@@ -329,25 +293,22 @@ class FlowTrainer:
                 "averaged": averaged,
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.average,
-                "seed": self.feeder.seed,
                 "generator": self.generator.get_state(),
                 "noise": self.noise.get_state(),
-                "pool": self.pool.state(),
-                **self._more_state(),
+                **self.data.state(),
+                **self._extra_state(),
                 "tokenizer": self.tokenizer.to_str(),
             }
         )
 
-    def _more_figures(self) -> dict[str, object]:
-        return self.region.take()
+    def _extra_metrics(self) -> dict[str, object]:
+        return self.region_iou.take()
 
-    def _more_state(self) -> dict[str, object]:
-        if self.triples is None:
-            return {}
-        return {"references": self.references.state(), "references_seed": self.triples.seed}
+    def _extra_state(self) -> dict[str, object]:
+        return {}
 
     def model(self) -> Model:
-        """What ships: the networks as they are now, the codec and the tokenizer."""
+        """The model to ship: the current networks, the codec and the tokenizer."""
         return Model(
             name=self.preset.name,
             preset=self.preset,
@@ -360,61 +321,8 @@ class FlowTrainer:
         )
 
 
-class _RegionFigures:
-    """Intersection over union of the region head's tokens and the true ones, over the batches since the last
-    log line.
-    """
-
-    def __init__(self) -> None:
-        self.both = self.either = 0.0
-
-    @torch.no_grad()
-    def update(self, logits: Tensor, mask: Tensor, counts: Tensor) -> None:
-        """logits and mask (b, tokens); counts (b,): 0 for samples that are left out."""
-        found, true = logits > 0, mask > 0.5
-        self.both += float(((found & true) * counts[:, None]).sum())
-        self.either += float(((found | true) * counts[:, None]).sum())
-
-    def take(self) -> dict[str, object]:
-        figures: dict[str, object] = {"region_iou": self.both / self.either} if self.either else {}
-        self.both = self.either = 0.0
-        return figures
-
-
-class _Sums:
-    """Means since the last log line; the loss also in bins of t."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[Tensor]] = {}
-
-    def add(self, name, loss, label_loss, norm, per_sample, t) -> None:
-        self._keep(name, loss)
-        self._keep("norm", norm)
-        if name == "loss":
-            self._keep("label", label_loss)
-            self._keep("_error", per_sample)
-            self._keep("_t", t)
-
-    def take(self) -> dict[str, object]:
-        errors, times = self.values.pop("_error", []), self.values.pop("_t", [])
-        figures: dict[str, object] = {
-            name: torch.stack(values).mean().item() for name, values in self.values.items()
-        }
-        if errors:
-            error, bins = torch.cat(errors), (torch.cat(times) * TIME_BINS).long().clamp_max(TIME_BINS - 1)
-            figures["by_t"] = [
-                round(error[bins == i].mean().item(), 3) if (bins == i).any() else None
-                for i in range(TIME_BINS)
-            ]
-        self.values = {}
-        return figures
-
-    def _keep(self, name: str, value: Tensor) -> None:
-        self.values.setdefault(name, []).append(value.detach())
-
-
-def _make_tokenizer(vocab: int, folder: Path) -> None:
-    """The tokenizer in the run's folder, made from the world's sentences if it is not there yet."""
+def _ensure_tokenizer(vocab: int, folder: Path) -> None:
+    """Train the run's tokenizer on sentences of the world unless its file exists."""
     path = folder / "tokenizer.json"
     if not path.exists():
         samples = (World().sample(seed) for seed in range(2000))
@@ -430,9 +338,9 @@ def train(
     initial: Path | None = None,
     words: Path | None = None,
 ) -> Path:
-    """Train and leave the model's folder.
+    """Train and return the folder of the model.
 
-    initial: the `state.pt` of an earlier run whose averaged weights to start from; words: the folder of a run
-    of `kontext.train.words`, whose encoders and tokenizer to start from.
+    initial: the `state.pt` of an earlier run, whose averaged weights are the start; words: the folder of a
+    run of `kontext.train.words`, whose encoders and tokenizer are the start.
     """
     return FlowTrainer(config, folder, autoencoder, resume, initial, words).train()

@@ -1,8 +1,8 @@
 """Latent adversarial diffusion distillation (Sauer et al., 2403.12015; FLUX.1 Kontext report, section 3).
 
-The student guesses the picture from each time of its short schedule. Guess and truth are noised again and
-shown to the frozen teacher, whose block outputs small heads tell apart, token by token; the student learns to
-pass, in the hinge loss, and to stay near the truth, which in this world is exact.
+The student predicts the picture from each time of its short schedule. Prediction and target are noised again
+and passed through the frozen teacher; small heads on its block outputs classify every token as real or fake.
+The student minimizes the hinge loss of the generator and the distance to the target, which is exact here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HIDDEN = 64
 
 
 class Head(nn.Module):
-    """Says of every token of one block's output how real it looks, given what was asked (pooled text)."""
+    """Scores every token of one block's output as real or fake, conditioned on the pooled text."""
 
     def __init__(self, width: int, pooled_width: int):
         super().__init__()
@@ -73,82 +73,85 @@ def block_outputs(
         picture = torch.cat((picture, prepared.context), dim=1)
     doubles, singles = transformer.double_blocks, transformer.single_blocks
     prefix = iter(prepared.prefix or (None,) * (len(doubles) + len(singles)))
-    found = []
-    for block, (picture_mod, text_mod), seen in zip(doubles, mod.double, prefix):
-        picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, seen)
-        found.append(picture[:, : z.shape[1]])
+    outputs = []
+    for block, (picture_mod, text_mod), context_kv in zip(doubles, mod.double, prefix):
+        picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, context_kv)
+        outputs.append(picture[:, : z.shape[1]])
     joined, start = torch.cat((text, picture), dim=1), text.shape[1]
-    for block, block_mod, seen in zip(singles, mod.single, prefix):
-        joined = block(joined, block_mod, prepared.rotary, seen)
-        found.append(joined[:, start : start + z.shape[1]])
-    return found
+    for block, block_mod, context_kv in zip(singles, mod.single, prefix):
+        joined = block(joined, block_mod, prepared.rotary, context_kv)
+        outputs.append(joined[:, start : start + z.shape[1]])
+    return outputs
 
 
 class LaddTrainer(DistillTrainer):
-    """The discriminator takes its step inside the student's loss."""
+    """Adversarial distillation; the discriminator takes its step within the student's loss."""
 
     def __init__(
         self, config: DistillTraining, folder: Path, autoencoder: Path, resume: bool, initial: Path | None
     ):
         if (config.guidance_from, config.guidance_to) != (1, 1):
-            raise BadConfig('method = "ladd" distils no guidance; leave guidance_from and guidance_to at 1')
+            raise BadConfig('method = "ladd" distills no guidance; guidance_from and guidance_to must be 1')
         if config.targets_per_source > 1:
-            raise BadConfig('method = "ladd" takes single pairs; leave targets_per_source at 1')
+            raise BadConfig('method = "ladd" takes single pairs; targets_per_source must be 1')
         super().__init__(config, folder, autoencoder, resume, initial)
         self.discriminator = Discriminator(self.teacher.transformer).to(self.device)
-        rule = {"lr": config.discriminator_rate, "betas": (0.5, 0.99), "weight_decay": 0.0}
-        self.opponent = torch.optim.AdamW(self.discriminator.parameters(), **rule)
+        options = {"lr": config.discriminator_rate, "betas": (0.5, 0.99), "weight_decay": 0.0}
+        self.discriminator_optimizer = torch.optim.AdamW(self.discriminator.parameters(), **options)
         if resume:
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
             self.discriminator.load_state_dict(state["discriminator"])
-            self.opponent.load_state_dict(state["opponent"])
+            self.discriminator_optimizer.load_state_dict(state["opponent"])
 
     def _loss(self, batch: dict[str, Tensor], generate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         config, ids = self.config, batch["text"]
         data, contexts = pack(batch["target"]), [] if generate else self.contexts(batch)
         z, start, _ = self.starts(data)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            made, _, _ = self.networks(z, ids, start, self.target_ids, contexts)
-        guess = z - start[:, None, None] * made.float()
+            velocity, _, _ = self.networks(z, ids, start, self.target_ids, contexts)
+        prediction = z - start[:, None, None] * velocity.float()
 
         with torch.no_grad():
             text, pooled = self.teacher.t5(ids), self.teacher.clip(ids)
         t = flow.training_times(len(data), self.generator, shift=config.renoise_shift).to(self.device)
         noise = self._noise_like(data)
 
-        def seen(picture: Tensor) -> list[Tensor]:
-            noised = flow.interpolate(picture, noise, t)
+        def noised_features(picture: Tensor) -> list[Tensor]:
+            noisy = flow.interpolate(picture, noise, t)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
                 return block_outputs(
-                    self.teacher.transformer, noised, text, pooled, t, self.target_ids, contexts
+                    self.teacher.transformer, noisy, text, pooled, t, self.target_ids, contexts
                 )
 
         with torch.no_grad():
-            real = seen(data)
-        fake = seen(guess)
-        self._separate(real, [x.detach() for x in fake], pooled)
-        passing = -_mean(self.discriminator(fake, pooled, self.tokens))
-        error = (made.float() - (z - data) / start[:, None, None]).square().mean(-1)
-        loss = config.data_weight * error.mean() + config.adversarial_weight * passing
+            real = noised_features(data)
+        fake = noised_features(prediction)
+        self._discriminator_step(real, [x.detach() for x in fake], pooled)
+        adversarial = -_mean(self.discriminator(fake, pooled, self.tokens))
+        error = (velocity.float() - (z - data) / start[:, None, None]).square().mean(-1)
+        loss = config.data_weight * error.mean() + config.adversarial_weight * adversarial
         return loss, error.new_zeros(()), error.mean(1).detach(), start
 
-    def _separate(self, real: list[Tensor], fake: list[Tensor], pooled: Tensor) -> None:
+    def _discriminator_step(self, real: list[Tensor], fake: list[Tensor], pooled: Tensor) -> None:
         """One step of the discriminator."""
-        right = self.discriminator(real, pooled, self.tokens)
-        wrong = self.discriminator(fake, pooled, self.tokens)
-        loss = _mean([F.relu(1 - x) for x in right]) + _mean([F.relu(1 + x) for x in wrong])
-        self.opponent.zero_grad(set_to_none=True)
+        real_scores = self.discriminator(real, pooled, self.tokens)
+        fake_scores = self.discriminator(fake, pooled, self.tokens)
+        loss = _mean([F.relu(1 - x) for x in real_scores]) + _mean([F.relu(1 + x) for x in fake_scores])
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.opponent.step()
-        self.hinge = loss.detach()  # 2: cannot tell, 0: tells all
-        self.opponent.zero_grad(set_to_none=True)
+        self.discriminator_optimizer.step()
+        self.hinge = loss.detach()  # 2: chance level, 0: perfect separation
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
 
-    def _more_figures(self) -> dict[str, object]:
-        return {**super()._more_figures(), "hinge": self.hinge.item()}
+    def _extra_metrics(self) -> dict[str, object]:
+        return {**super()._extra_metrics(), "hinge": self.hinge.item()}
 
-    def _more_state(self) -> dict[str, object]:
-        own = {"discriminator": self.discriminator.state_dict(), "opponent": self.opponent.state_dict()}
-        return {**super()._more_state(), **own}
+    def _extra_state(self) -> dict[str, object]:
+        discriminator = {
+            "discriminator": self.discriminator.state_dict(),
+            "opponent": self.discriminator_optimizer.state_dict(),
+        }
+        return {**super()._extra_state(), **discriminator}
 
 
 def _mean(scores: list[Tensor]) -> Tensor:

@@ -1,8 +1,8 @@
-"""LoRA: a low-rank change of a trained model's blocks, learned from a few pairs of pictures and sentences.
+"""LoRA: a low-rank update of a trained model's blocks, learned from a few pairs of pictures and sentences.
 
-The model itself stays frozen; attention and MLP of every block gain up @ down. Pictures are encoded and
-prompts read once. Pairs come from a folder or from the world; the result is a file that `kontext edit --lora`
-and other tools read.
+The base model is frozen; every linear layer of attention and MLP gains up @ down. Pictures and prompts are
+encoded once. Pairs come from a folder or from the world; the result is a file for `kontext edit --lora` and
+other tools.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from kontext.errors import BadConfig, NotFound
 from kontext.model.tokens import pack, picture_ids
 from kontext.train.autoencoder import to_pixels
 from kontext.train.config import LoraTraining
-from kontext.train.ranks import check_alone
+from kontext.train.distributed import require_single_process
 from kontext.train.run import Run
 from kontext.world import World
 
 log = logging.getLogger(__name__)
 
-SHOWN = 6
+SHEET_ROWS = 6
 
 
 @dataclass(frozen=True)
 class Example:
-    """One pair: the picture to edit, further pictures, the result, and ways to ask for it."""
+    """One pair: the picture to edit, further pictures, the result, and alternative prompts."""
 
     before: Image.Image
     after: Image.Image
@@ -49,7 +49,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example as the transformer takes it; its key decides with which others it shares a batch."""
+    """An example as input of the transformer; examples with equal keys can share a batch."""
 
     target: Tensor
     """(n, channels)."""
@@ -61,7 +61,7 @@ class Encoded:
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer and its change, which starts at nothing."""
+    """A frozen linear layer plus its low-rank update, which starts at zero."""
 
     def __init__(self, base: nn.Linear, rank: int, factor: float):
         super().__init__()
@@ -73,7 +73,7 @@ class LoraLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Base and change in one, for blocks that use some rows only."""
+        """Sum of base weight and update, for blocks that use a subset of rows."""
         change = self.factor * (self.up.weight @ self.down.weight)
         return self.base.weight + change.to(self.base.weight.dtype)
 
@@ -87,7 +87,7 @@ class LoraLinear(nn.Module):
 
 
 def adapt(transformer: nn.Module, rank: int, alpha: float) -> dict[str, LoraLinear]:
-    """Give attention and MLP of every block a change (in place): name -> layer."""
+    """Add updates to attention and MLP of every block (in place); returns name -> layer."""
     found = {
         name: module
         for name, module in transformer.named_modules()
@@ -103,7 +103,7 @@ def adapt(transformer: nn.Module, rank: int, alpha: float) -> dict[str, LoraLine
 
 @torch.no_grad()
 def fold(transformer: nn.Module, layers: dict[str, LoraLinear]) -> None:
-    """Put the changes into the weights, and the plain layers back in their places."""
+    """Merge the updates into the weights and restore the plain layers."""
     for name, layer in layers.items():
         parent, _, last = name.rpartition(".")
         layer.base.weight.copy_(layer.weight)
@@ -111,8 +111,11 @@ def fold(transformer: nn.Module, layers: dict[str, LoraLinear]) -> None:
 
 
 def read_folder(folder: Path) -> list[Example]:
-    """Pairs in a folder: NAME_before.*, NAME_after.*, NAME.txt with a way to ask on every line, for further
-    pictures NAME_reference*.*. Raises NotFound for what is missing, BadPicture for what is no picture.
+    """Pairs in a folder.
+
+    Files: NAME_before.*, NAME_after.*, NAME.txt with one prompt per line, and NAME_reference*.* for further
+    pictures. Raises NotFound for missing files, BadConfig for an empty prompt file, BadPicture for unreadable
+    pictures.
     """
     examples = []
     for after in sorted(folder.glob("*_after.*")):
@@ -120,10 +123,10 @@ def read_folder(folder: Path) -> list[Example]:
         before = next(iter(sorted(folder.glob(f"{name}_before.*"))), None)
         prompt = folder / f"{name}.txt"
         if before is None or not prompt.is_file():
-            raise NotFound(f"{after.name} needs {name}_before.* and {name}.txt beside it in {folder}")
+            raise NotFound(f"{after.name} needs {name}_before.* and {name}.txt in {folder}")
         lines = tuple(line.strip() for line in prompt.read_text("utf-8").splitlines() if line.strip())
         if not lines:
-            raise BadConfig(f"{prompt.name} is empty; write a way to ask for the edit on every line")
+            raise BadConfig(f"{prompt.name} is empty; write one prompt per line")
         references = tuple(pictures.load(p).flat for p in sorted(folder.glob(f"{name}_reference*.*")))
         examples.append(Example(pictures.load(before).flat, pictures.load(after).flat, lines, references))
     if not examples:
@@ -131,12 +134,12 @@ def read_folder(folder: Path) -> list[Example]:
     return examples
 
 
-def _counted(number: int, noun: str) -> str:
+def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def draw_world(world: dict[str, Any], count: int) -> list[Example]:
-    """Pairs of the world, asked for in both languages."""
+    """Pairs of the world, with a prompt in each language."""
     drawn = (World(**world).without("generate").sample(f"lora {i}") for i in range(count))
     return [
         Example(
@@ -151,7 +154,7 @@ def draw_world(world: dict[str, Any], count: int) -> list[Example]:
 
 @torch.no_grad()
 def encode(model: Model, example: Example) -> Encoded:
-    """Pictures lie on the canvas as they do in an edit."""
+    """Encode an example; pictures are placed on the canvas as in an edit."""
     sizes = model.preset.sizes
     device = model.transformer.img_in.weight.device
     dtype = model.autoencoder.encoder.conv_in.weight.dtype
@@ -174,11 +177,11 @@ def encode(model: Model, example: Example) -> Encoded:
 
 
 def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: bool = False) -> Path:
-    """Learn and leave `lora.safetensors` and a sheet in the folder. data: a folder of pairs; None: the world.
+    """Train; writes `lora.safetensors` and a contact sheet to the folder.
 
-    Returns the path of the LoRA.
+    data: a folder of pairs; None: the world. Returns the path of the LoRA. Raises BadConfig.
     """
-    check_alone("a LoRA")
+    require_single_process("a LoRA")
     if (data is None) == (config.world is None):
         raise BadConfig(
             "give pairs either as a folder (--data) or as [world] in the settings, not both or none"
@@ -192,7 +195,7 @@ def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: 
         encoded = encode(model, example)
         groups[encoded.key].append(encoded)
     same_shape = list(groups.values())
-    log.info("%s, %s", _counted(len(examples), "pair"), _counted(len(same_shape), "picture size"))
+    log.info("%s, %s", _count(len(examples), "pair"), _count(len(same_shape), "picture size"))
     layers = adapt(model.transformer, config.rank, config.alpha)
     parameters = [p for layer in layers.values() for p in (layer.down.weight, layer.up.weight)]
     optimizer = torch.optim.AdamW(parameters, lr=config.rate, weight_decay=0.01)
@@ -229,7 +232,7 @@ def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: 
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for rates in optimizer.param_groups:
-            rates["lr"] = config.rate * run.rate()
+            rates["lr"] = config.rate * run.lr_factor()
         optimizer.step()
         run.step += 1
         losses.append(loss.detach())
@@ -247,13 +250,15 @@ def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: 
 
 def _loss(model: Model, group: list[Encoded], config: LoraTraining, generator: torch.Generator) -> Tensor:
     chosen = [group[i] for i in torch.randint(len(group), (config.batch,), generator=generator)]
-    said = [one.texts[int(torch.randint(len(one.texts), (), generator=generator))] for one in chosen]
-    data = torch.stack([one.target for one in chosen])
+    prompts = [
+        encoded.texts[int(torch.randint(len(encoded.texts), (), generator=generator))] for encoded in chosen
+    ]
+    data = torch.stack([encoded.target for encoded in chosen])
     noise = torch.randn(data.shape, generator=generator).to(data.device)
     shift = config.shift or model.preset.sampling.shift or 3.0
     t = flow.training_times(config.batch, generator, shift=shift, uniform_share=0.2).to(data.device)
     contexts = [
-        (torch.stack([one.contexts[i][0] for one in chosen]), ids)
+        (torch.stack([encoded.contexts[i][0] for encoded in chosen]), ids)
         for i, (_, ids) in enumerate(chosen[0].contexts)
     ]
     guidance = None
@@ -261,24 +266,26 @@ def _loss(model: Model, group: list[Encoded], config: LoraTraining, generator: t
         guidance = torch.full_like(t, config.guidance)
     dtype = model.transformer.img_in.weight.dtype
     with torch.autocast(data.device.type, torch.bfloat16, enabled=config.bfloat16 or dtype != torch.float32):
-        made = model.transformer(
+        velocity = model.transformer(
             flow.interpolate(data, noise, t),
-            torch.stack([states for states, _ in said]),
-            torch.stack([pooled for _, pooled in said]),
+            torch.stack([states for states, _ in prompts]),
+            torch.stack([pooled for _, pooled in prompts]),
             t,
             guidance,
             chosen[0].ids,
             contexts,
         )
-    return (made.float() - flow.velocity(data, noise)).square().mean()
+    return (velocity.float() - flow.velocity(data, noise)).square().mean()
 
 
 def _sheet(model: Model, examples: list[Example], path: Path) -> None:
-    """Before, made and after of the first examples."""
+    """Source, result and target of the first examples."""
     editor, rows = Editor(model), []
-    for one in examples[:SHOWN]:
-        made = editor.edit(one.before, one.prompts[0], references=one.references, seed=1, lock=False).picture
-        rows.append([p.convert("RGB").resize((192, 192)) for p in (one.before, made, one.after)])
+    for example in examples[:SHEET_ROWS]:
+        result = editor.edit(
+            example.before, example.prompts[0], references=example.references, seed=1, lock=False
+        ).picture
+        rows.append([p.convert("RGB").resize((192, 192)) for p in (example.before, result, example.after)])
     sheet = Image.new("RGB", (3 * 192, 192 * len(rows)))
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):

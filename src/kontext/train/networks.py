@@ -1,4 +1,4 @@
-"""Everything that is trained together, and its own sampling: for validation, rollouts and distillation."""
+"""The jointly trained networks, with sampling for validation, rollouts and distillation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kontext.train.pairs import LABELS
 
 
 class Networks(nn.Module):
-    """Transformer and text encoders; `label` serves only the training."""
+    """Transformer and text encoders; `label` is used in training only."""
 
     def __init__(self, preset: Preset):
         super().__init__()
@@ -24,10 +24,12 @@ class Networks(nn.Module):
         self.label = nn.Linear(preset.clip.width, LABELS)
 
     def compile_blocks(self) -> None:
-        """Compile the transformer's blocks, for each shape apart: batches have 0, 1 or 2 contexts, with and
-        without gradients, in student and teacher, which is more than the 8 variants that torch would make.
+        """Compile the transformer's blocks for static shapes.
+
+        Batches have 0, 1 or 2 contexts, with and without gradients, in student and teacher, which exceeds
+        torch's default limit of 8 variants.
         """
-        import torch._dynamo  # takes seconds, which only those pay who compile
+        import torch._dynamo  # takes seconds to import
 
         torch._dynamo.config.recompile_limit = 32
         for block in (*self.transformer.double_blocks, *self.transformer.single_blocks):
@@ -45,8 +47,8 @@ class Networks(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Velocity (b, n, channels), label scores (b, LABELS) and region logits (b, n) for text ids (b, m).
 
-        A context may hold fewer pictures than the batch has targets: each then serves as many targets in a
-        row.
+        A context may hold fewer pictures than the batch has targets; each then serves the same number of
+        adjacent targets.
         """
         pooled, transformer = self.clip(ids), self.transformer
         states = self.t5(ids)
@@ -67,9 +69,7 @@ class Networks(nn.Module):
     def sample(
         self, preset: Preset, ids: Tensor, noise: Tensor, target_ids: Tensor, contexts: Context
     ) -> Tensor:
-        """Tokens (b, n, channels) at t = 0 with the preset's own steps and schedule, from noise of that
-        shape.
-        """
+        """Tokens (b, n, channels) at t = 0 with the preset's steps and schedule, from noise of that shape."""
         pooled = self.clip(ids)
         prepared = self.transformer.prepare(self.t5(ids), target_ids, contexts)
         strength = noise.new_full((len(noise),), preset.sampling.guidance)

@@ -2,7 +2,7 @@
 
 Muon (Jordan et al., 2024) replaces the momentum of a matrix by the nearest orthogonal one, found with five
 Newton-Schulz steps; matrices of one shape are iterated together. Convolutions count as (out, in * kernel).
-In bfloat16 where the processor multiplies it fast, which the iteration bears well; else in float32.
+The iteration tolerates bfloat16 and uses it on hardware with fast bfloat16 products, else float32.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ class MuonAdamW(torch.optim.Optimizer):
 def split_parameters(
     modules: Iterable[nn.Module], adamw_names: tuple[str, ...]
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices and convolutions for Muon; vectors, and parameters whose name holds one of `adamw_names`, for
-    AdamW.
-    """
+    """Parameters for Muon (matrices, convolutions) and for AdamW (vectors, names in `adamw_names`)."""
     muon: list[nn.Parameter] = []
     adamw: list[nn.Parameter] = []
     for module in modules:

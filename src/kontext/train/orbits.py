@@ -1,8 +1,7 @@
 """Training from orbits of the world: one scene, several edits of it, many exact pairs between the pictures.
 
 A picture is rendered and encoded once and serves as source and target of several pairs; several targets of
-one source stand side by side in a batch and share its prefix. Both make a sample cheaper, see
-`docs/training.md`.
+one source are adjacent in a batch and share its prefix. Both make a sample cheaper, see `docs/training.md`.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from kontext.world.orbits import Orbit
 from kontext.world.sentences import caption
 
 PICTURES = 10
-"""At most so many pictures of an orbit are kept; the base comes first."""
+"""Maximum number of pictures of an orbit; the base comes first."""
 
 EDITS = 40
-"""At most so many edits of an orbit are kept."""
+"""Maximum number of edits of an orbit."""
 
 
 @dataclass(frozen=True)
 class Orbits:
     """Producer: seed -> one orbit at `size` pixels, padded to `PICTURES` pictures and `EDITS` edits.
 
-    `weight` is what an edit counts in drawing: the weight of its kind, shared by the orbit's edits of that
-    kind; 0 for padding.
+    `weight` is an edit's sampling weight: that of its kind, divided by the orbit's edits of that kind; 0 for
+    padding.
     """
 
     worlds: tuple[tuple[int, World], ...]
@@ -84,7 +83,7 @@ class Orbits:
 
 
 def scene_caption(orbit: Orbit, index: int) -> tuple[str, str]:
-    """A picture of an orbit in words, English and Chinese; empty where captions do not say all of it."""
+    """Caption of an orbit's picture in English and Chinese; empty when it would be incomplete."""
     scene = orbit.scenes[index]
     plain = "foreign" not in scene and not scene["style"] and not scene["sheet"]
     return caption(scene) if plain and (scene["character"] or scene["objects"]) else ("", "")
@@ -100,9 +99,9 @@ def _tokenizer(text: str) -> Tokenizer:
 
 
 class OrbitPool:
-    """A ring of encoded orbits on the training device.
+    """A ring buffer of encoded orbits on the training device.
 
-    targets: how many targets of one source stand in a row of a batch. bfloat16: encode in it.
+    targets: number of adjacent targets per source in a batch. bfloat16: encode in bfloat16.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class OrbitPool:
 
     @torch.no_grad()
     def add(self, orbits: dict[str, np.ndarray]) -> None:
-        """Encode and keep orbits, in place of the oldest."""
+        """Encode orbits and store them, replacing the oldest."""
         count = len(orbits["weight"])
         encoded = {name: torch.from_numpy(value) for name, value in orbits.items() if name != "pictures"}
         flat = orbits["pictures"].reshape(-1, *orbits["pictures"].shape[2:])
@@ -142,7 +141,7 @@ class OrbitPool:
         self.added += count
 
     def state(self) -> dict[str, object] | None:
-        """What to save: all of a small pool; nothing of a large one, which a resumed run fills again."""
+        """State to save; None for a large pool, which a resumed run fills again."""
         size = sum(value.nelement() * value.element_size() for value in self.fields.values())
         return {"fields": self.fields, "added": self.added} if size < SAVED_BYTES else None
 
@@ -152,10 +151,10 @@ class OrbitPool:
             self.added = state["added"]
 
     def draw(self, count: int, generator: torch.Generator, longest: int | None = None) -> dict[str, Tensor]:
-        """A batch of `count` targets of count / targets sources, those of one source in a row.
+        """A batch of `count` targets of count / targets sources; targets of one source are adjacent.
 
-        A source is drawn by the root of its edits' weights, so that the base, which has most of them, does
-        not take all; its edits by their weights, distinct ones as far as there are. Edits of more than
+        A source is drawn by the root of its edits' weights, so that the base, which has most edits, does
+        not dominate; its edits by their weights, without repetition where possible. Edits of more than
         `longest` text tokens are not drawn. Returns source (count / targets, c, h, w), target (count, ...),
         text, label and mask.
         """

@@ -1,6 +1,6 @@
-"""Training pairs of the flow model: drawn by workers as pictures and token ids, kept as latents in a pool.
+"""Training pairs of the flow model: produced by workers as pictures and token ids, pooled as latents.
 
-A pair is encoded once and then used several times with fresh noise and times. The pool is a ring: new pairs
+A pair is encoded once and used several times with new noise and times. The pool is a ring buffer: new pairs
 replace the oldest.
 """
 
@@ -18,14 +18,14 @@ from torch import Tensor
 from kontext.model.autoencoder import Autoencoder
 from kontext.train.autoencoder import to_pixels
 from kontext.world import Sample, World
-from kontext.world.drafts import SEVERAL_REFERENCES
 from kontext.world.edits import value_label
 from kontext.world.sentences import caption
+from kontext.world.task_specs import SEVERAL_REFERENCES
 
 SAVED_BYTES = 64 * 2**20
 
-ENCODED_AT_ONCE = 256
-"""Pictures: of 256 pixels a side, they take some 2 GiB of a device while they are encoded."""
+ENCODE_CHUNK = 256
+"""Pictures per encoder call; at 256 x 256 pixels they take about 2 GiB of device memory."""
 
 PICTURES = ("source", "target", "reference")
 
@@ -51,7 +51,7 @@ class Pairs:
         return self.example(self.world(seed).sample(seed, self.split), seed)
 
     def world(self, seed: int) -> World:
-        """Text to picture is trained on the captions of the other tasks' targets, and drawn by nobody."""
+        """The curriculum's world; text to picture is not drawn but trained on captions of the targets."""
         return [world for first, world in self.worlds if seed >= first][-1]
 
     def example(self, sample: Sample, seed: int) -> dict[str, np.ndarray]:
@@ -81,8 +81,11 @@ class Triples(Pairs):
 
 @dataclass(frozen=True)
 class Chains(Pairs):
-    """Producer of two turns: a start, the first instruction, and the second as a pair whose source the model
-    makes itself. In one of three the second turn is "leave it as it is"."""
+    """Producer of two turns: start picture, first instruction, and the second turn as a pair without source.
+
+    The model's own result of the first turn becomes the source. In one of three chains the second turn is
+    "leave it as it is".
+    """
 
     def __call__(self, seed: int) -> dict[str, np.ndarray]:
         world = self.world(seed)
@@ -105,9 +108,7 @@ class Chains(Pairs):
 
 
 def text_ids(tokenizer: Tokenizer, text: str, length: int) -> np.ndarray:
-    """Ids (length,) int32, ended and padded with 0; a caption that is too long loses its end, not its end
-    token.
-    """
+    """Ids (length,) int32, padded with 0; a text that is too long is truncated but keeps its end token."""
     ids = tokenizer.encode(text).ids
     if len(ids) > length:
         ids = ids[: length - 1] + ids[-1:]
@@ -127,9 +128,9 @@ def token_mask(mask: np.ndarray, tokens: int) -> np.ndarray:
 
 
 def label(sample: Sample) -> int:
-    """Class of a sample's edit: its kind and, where the instruction says it, what the target then shows."""
-    said = "" if sample.references else sample.labels.get(sample.kind, "")
-    return label_of(f"{sample.kind}={said}")
+    """Class of a sample's edit: its kind and, if the instruction states it, its value."""
+    value = "" if sample.references else sample.labels.get(sample.kind, "")
+    return label_of(f"{sample.kind}={value}")
 
 
 def label_of(text: str) -> int:
@@ -137,9 +138,7 @@ def label_of(text: str) -> int:
 
 
 def target_caption(sample: Sample) -> tuple[str, str]:
-    """The target in words, English and Chinese; empty where the world's captions do not tell the whole
-    picture.
-    """
+    """Caption of the target in English and Chinese; empty when captions do not describe all of it."""
     scene = sample.after
     plain = "foreign" not in scene and not scene["style"] and not scene["sheet"]
     shows = plain and (scene["character"] or scene["objects"])
@@ -151,8 +150,8 @@ def encode_pictures(
 ) -> Tensor:
     """Latents of uint8 pictures (n, h, w, 3), in float16 on the device."""
     parts = []
-    for start in range(0, len(pictures), ENCODED_AT_ONCE):
-        pixels = to_pixels(pictures[start : start + ENCODED_AT_ONCE], device)
+    for start in range(0, len(pictures), ENCODE_CHUNK):
+        pixels = to_pixels(pictures[start : start + ENCODE_CHUNK], device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             parts.append(autoencoder.encode(pixels).half())
     return torch.cat(parts)
@@ -182,7 +181,7 @@ class Pool:
 
     @torch.no_grad()
     def add(self, pairs: dict[str, np.ndarray]) -> None:
-        """Encode and keep pairs, in place of the oldest."""
+        """Encode pairs and store them, replacing the oldest."""
         count = len(pairs["label"])
         encoded = {name: torch.from_numpy(pairs[name]) for name in ("mask", "text", "caption", "label")}
         for name in PICTURES:
@@ -201,9 +200,7 @@ class Pool:
         return encode_pictures(self.autoencoder, pictures, self.device, self.bfloat16)
 
     def state(self) -> dict[str, object] | None:
-        """What to save: all of a small pool; nothing of a large one, which a resumed run fills with new
-        pairs.
-        """
+        """State to save; None for a large pool, which a resumed run fills with new pairs."""
         size = sum(value.nelement() * value.element_size() for value in self.fields.values())
         return {"fields": self.fields, "added": self.added} if size < SAVED_BYTES else None
 
@@ -213,7 +210,7 @@ class Pool:
             self.added = state["added"]
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """A batch of pairs, drawn evenly; latents in float32."""
+        """A batch of pairs, drawn uniformly; latents in float32."""
         places = torch.randint(self.filled, (count,), generator=generator).to(self.device)
         batch = {name: value[places] for name, value in self.fields.items()}
         return batch | {name: batch[name].float() for name in PICTURES if name in batch}

@@ -1,8 +1,8 @@
-"""The whole recipe in order, from the autoencoder to weights to ship, in as many calls as it takes.
+"""A recipe of training stages, from the autoencoder to the weights to ship, in any number of calls.
 
-A recipe is a TOML file of stages, each with a settings file or settings of its own. A call goes on where the
-last one stopped, in the same folder, and pauses after its time with everything saved and the model as it is
-then written in files of a size that travels.
+A recipe is a TOML file of stages, each with a settings file or inline settings. A call resumes where the last
+one stopped, in the same folder, and pauses when its time is over, with the state saved and the current model
+exported in shards of a limited size.
 """
 
 from __future__ import annotations
@@ -39,30 +39,32 @@ KINDS: dict[str, tuple[type[Settings], Callable[..., Path]]] = {
 
 class RecipeStage(Settings):
     name: str
-    """Of its folder."""
+    """Name of the stage and of its folder."""
     kind: Literal["autoencoder", "flow", "distill"]
     config: str | None = None
-    """Settings file beside the recipe; or `settings`."""
+    """Settings file in the recipe's folder or in the package; or `settings`."""
     settings: dict[str, Any] = {}
-    """Settings, which add to those of the file."""
+    """Settings, which override those of the file."""
 
 
 class Recipe(Settings):
     stages: tuple[RecipeStage, ...]
     shard_mib: float = 15.5
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
-    """Of the weights to ship."""
+    """Data type of the weights to ship."""
 
 
-def settings_of(stage: RecipeStage, home: Path, **more: Any) -> Any:
+def settings_of(stage: RecipeStage, home: Path, **overrides: Any) -> Any:
     """The checked settings of a stage. Raises BadConfig naming the stage."""
     kind = KINDS[stage.kind][0]
-    from_file = read(kind, _beside(home, stage.config)).model_dump(exclude_unset=True) if stage.config else {}
-    return checked(kind, {**from_file, **stage.settings, **more}, stage.name)
+    from_file = (
+        read(kind, _find_settings(home, stage.config)).model_dump(exclude_unset=True) if stage.config else {}
+    )
+    return checked(kind, {**from_file, **stage.settings, **overrides}, stage.name)
 
 
-def _beside(home: Path, name: str) -> Path:
-    """A settings file beside the recipe, else one of the package."""
+def _find_settings(home: Path, name: str) -> Path:
+    """A settings file in the recipe's folder, else one of the package."""
     return home / name if (home / name).exists() else find_config(Path(name))
 
 
@@ -73,43 +75,47 @@ def follow(
     export: Path | None = None,
     device: str | None = None,
 ) -> bool:
-    """Do what is left of a recipe in a folder; whether it is finished.
+    """Run the remaining stages of a recipe in a folder; returns whether all are finished.
 
-    call_seconds: pause after so long. export: where the model is written (default: in the folder), finished
-    or not. device: overrides that of the settings. Raises BadConfig, and BadRequest for a device that is not
-    available.
+    call_seconds: time after which the call pauses. export: folder of the exported model, finished or not
+    (default: `model` in the folder). device: overrides the settings. Raises BadConfig, and BadRequest for a
+    device that is not available.
     """
     path = find_config(path)
     recipe, started = read(Recipe, path), time.monotonic()
-    more = {"device": device} if device else {}
-    # mistakes before minutes
-    stages = [(stage, settings_of(stage, path.parent, **more)) for stage in recipe.stages]
+    overrides = {"device": device} if device else {}
+    # report mistakes before any training
+    stages = [(stage, settings_of(stage, path.parent, **overrides)) for stage in recipe.stages]
     for _, settings in stages:
         usable_device(settings.device)
     if not stages or stages[0][0].kind != "autoencoder":
         raise BadConfig(f"{path}: the first stage must train the autoencoder")
     folder.mkdir(parents=True, exist_ok=True)
-    codec, before, newest, finished = folder / "none", None, None, True
+    codec, previous_state, newest, finished = folder / "none", None, None, True
     for stage, settings in stages:
-        place = folder / stage.name
-        if not (place / "done").exists():
-            left = None if call_seconds is None else call_seconds - (time.monotonic() - started)
-            resume = (place / "state.pt").exists()
-            log.info("%s: %s", stage.name, "going on" if resume else "starting")
-            given: tuple = (resume, None) if stage.kind == "autoencoder" else (codec, resume, before)
+        stage_folder = folder / stage.name
+        if not (stage_folder / "done").exists():
+            remaining = None if call_seconds is None else call_seconds - (time.monotonic() - started)
+            resume = (stage_folder / "state.pt").exists()
+            log.info("%s: %s", stage.name, "resuming" if resume else "starting")
+            arguments: tuple = (
+                (resume, None) if stage.kind == "autoencoder" else (codec, resume, previous_state)
+            )
             try:
-                if left is not None and left <= 0:
+                if remaining is not None and remaining <= 0:
                     raise Paused
-                KINDS[stage.kind][1](settings.model_copy(update={"call_seconds": left}), place, *given)
-                (place / "done").touch()
+                KINDS[stage.kind][1](
+                    settings.model_copy(update={"call_seconds": remaining}), stage_folder, *arguments
+                )
+                (stage_folder / "done").touch()
             except Paused:
                 finished = False
         if stage.kind == "autoencoder":
-            codec = place / "autoencoder.safetensors"
-        elif (place / "model" / "config.json").exists():
-            before, newest = place / "state.pt", place / "model"
+            codec = stage_folder / "autoencoder.safetensors"
+        elif (stage_folder / "model" / "config.json").exists():
+            previous_state, newest = stage_folder / "state.pt", stage_folder / "model"
         if not finished:
-            log.info("%s: paused; the same command goes on", stage.name)
+            log.info("%s: paused; run the same command to resume", stage.name)
             break
     if newest is not None:
         _write(newest, export or folder / "model", recipe)
@@ -117,7 +123,7 @@ def follow(
 
 
 def _write(model: Path, export: Path, recipe: Recipe) -> None:
-    """The model in small files, in place of the one written before."""
+    """Export the model in shards, replacing an earlier export."""
     convert(
         model,
         export,

@@ -1,8 +1,7 @@
-"""What every training run shares: its folder, log, clock, learning-rate course, moving average and saved
-state.
+"""Shared parts of training runs: folder, log, clock, learning-rate schedule, moving average and state.
 
-A run is resumable at any save and stops at its step count or its time budget, whichever comes first, always
-with a complete state on disk.
+A run can be resumed from any save and stops at its step count or its time budget, whichever comes first,
+always with a complete state on disk.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from kontext.errors import BadCheckpoint
 
 log = logging.getLogger(__name__)
 
-EARLY = (10, 50)  # steps that are logged whatever else is: a first run shows its speed within a minute
+EARLY_STEPS = (10, 50)  # always logged, so that a new run shows its speed within a minute
 
 
 class Paused(Exception):
-    """A call's time is over: the run is saved, and goes on when it is resumed."""
+    """The time of a call is over; the run is saved and can be resumed."""
 
 
 class Ema:
@@ -45,9 +44,9 @@ class Ema:
     def swap(self) -> None:
         """Exchange averaged and live weights; call again to exchange back."""
         for average, live in zip(self.average, self.live):
-            kept = live.detach().float().clone()
+            copy = live.detach().float().clone()
             live.copy_(average)
-            average.copy_(kept)
+            average.copy_(copy)
 
     def __enter__(self) -> Ema:
         self.swap()
@@ -58,7 +57,7 @@ class Ema:
 
 
 class Run:
-    """A folder with `log.jsonl`, `state.pt` (resumable, ours alone) and what the trainer puts beside them."""
+    """A folder with `log.jsonl`, `state.pt` (resumable, private format) and the trainer's own files."""
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class Run:
         clock: Callable[[], float] = time.monotonic,
         writes: bool = True,
     ):
-        """clock: in seconds; writes: whether this process writes what it records and saves."""
+        """clock: seconds; writes: whether this process writes logs and states."""
         self.folder, self.call_seconds = folder, call_seconds
         self.clock, self.writes = clock, writes
         self.steps, self.seconds, self.warmup, self.decay_share = steps, seconds, warmup, decay_share
@@ -84,7 +83,7 @@ class Run:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training, those of earlier parts of a resumed run included."""
+        """Seconds of training, including earlier parts of a resumed run."""
         return self.spent + self.clock() - self._started
 
     @property
@@ -104,10 +103,10 @@ class Run:
             raise Paused
 
     def logs(self, every: int) -> bool:
-        return self.step % every == 0 or self.step in EARLY
+        return self.step % every == 0 or self.step in EARLY_STEPS
 
     def pace(self, device: torch.device) -> dict[str, object]:
-        """Steps a second since the last time; on a GPU how busy it is now (%) and its memory's peak (GiB)."""
+        """Steps per second since the last call; on a GPU also its utilization (%) and peak memory (GiB)."""
         step, then = self._recorded
         self._recorded = (self.step, time.monotonic())
         figures: dict[str, object] = {"pace": round((self.step - step) / (self._recorded[1] - then), 3)}
@@ -115,17 +114,17 @@ class Run:
             figures["gpu_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 1)
             query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
             try:
-                told = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout
-                figures["gpu_percent"] = int(told.split()[0])
+                output = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout
+                figures["gpu_percent"] = int(output.split()[0])
             except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-                pass  # a figure less is no reason to stop
+                pass  # a missing metric must not stop the run
         return figures
 
-    def rate(self) -> float:
-        """Factor of the learning rate: linear warm-up, constant, then linear to zero over the last share."""
+    def lr_factor(self) -> float:
+        """Learning-rate factor: linear warm-up, constant, then linear decay to 0 over the last share."""
         warm = min(1.0, (self.step + 1) / max(1, self.warmup))
-        left = max(0.0, 1.0 - self.progress)
-        return warm * min(1.0, left / self.decay_share if self.decay_share else 1.0)
+        remaining = max(0.0, 1.0 - self.progress)
+        return warm * min(1.0, remaining / self.decay_share if self.decay_share else 1.0)
 
     def record(self, **figures: object) -> None:
         if not self.writes:

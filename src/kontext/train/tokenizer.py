@@ -1,5 +1,4 @@
-"""The small tokenizer of our own models: byte-level BPE over sentences of the world, English and Chinese
-alike.
+"""The small tokenizer of our own models: byte-level BPE over English and Chinese sentences of the world.
 
 Byte level, so that no text is unknown; lower case, since the world's sentences mean the same in any case.
 Ids 0 and 1 are padding and end of text.

@@ -1,6 +1,4 @@
-"""How far a flow run is: held-out tasks, sampled with the preset's own steps, scored against exact
-targets.
-"""
+"""Validation of a flow run: held-out tasks, sampled as the preset does, scored against exact targets."""
 
 from __future__ import annotations
 
@@ -17,66 +15,68 @@ from kontext.model.tokens import unpack
 from kontext.train.autoencoder import HELD_OUT, to_pixels
 from kontext.train.pairs import shrink, text_ids
 from kontext.world import Sample
-from kontext.world.drafts import SEVERAL_REFERENCES
+from kontext.world.task_specs import SEVERAL_REFERENCES
 
 if TYPE_CHECKING:
     from kontext.train.flow import FlowTrainer
 
 
 class Validation:
-    """Held-out tasks, sampled with the preset's own steps and schedule: edit error, keep, wrong words, by
-    kind; and with second pictures, edit error and what it becomes when they are exchanged.
+    """Held-out tasks, sampled with the preset's own steps and schedule.
+
+    Reports the edit error, also by kind and with shuffled prompts, and the PSNR outside the edit; for tasks
+    with a second picture the edit error, also with the second pictures exchanged.
     """
 
     def __init__(self, trainer: FlowTrainer):
         self.trainer = trainer
         pairs, triples = trainer.config.validation_pairs, 0
-        if trainer.triples is not None:
+        if trainer.data.triples is not None:
             triples = max(2, pairs // 4)
-            world = trainer.triples.producer.world(HELD_OUT)
-        one = trainer.pairs.world(HELD_OUT)
-        self.pairs = _Tasks([one.sample(HELD_OUT + i, "test") for i in range(pairs)], trainer)
+            world = trainer.data.triples.producer.world(HELD_OUT)
+        pair_world = trainer.data.pairs.world(HELD_OUT)
+        self.pairs = _Tasks([pair_world.sample(HELD_OUT + i, "test") for i in range(pairs)], trainer)
         drawn = [world.sample(HELD_OUT + i, "test", SEVERAL_REFERENCES) for i in range(triples)]
         self.triples = _Tasks(drawn, trainer) if drawn else None
 
     @torch.no_grad()
     def figures(self, sheet: Path) -> dict[str, object]:
         tasks = self.pairs
-        made = self._made(tasks, tasks.ids)
-        errors = tasks.errors(made)
-        misled = tasks.errors(self._made(tasks, np.roll(tasks.ids, 1, axis=0)))
+        results = self._sample_pictures(tasks, tasks.ids)
+        errors = tasks.errors(results)
+        shuffled_prompts = tasks.errors(self._sample_pictures(tasks, np.roll(tasks.ids, 1, axis=0)))
         figures: dict[str, object] = {
             "edit_error": float(np.mean(errors)),
-            "keep": tasks.kept(made),
-            "wrong_words": float(np.mean(misled)),
+            "keep": tasks.mean_keep_psnr(results),
+            "wrong_words": float(np.mean(shuffled_prompts)),
         }
         kinds = tasks.by_kind(errors)
-        rows = tasks.rows(made)
+        rows = tasks.rows(results)
         if self.triples is not None:
-            made = self._made(self.triples, self.triples.ids)
-            errors = self.triples.errors(made)
+            results = self._sample_pictures(self.triples, self.triples.ids)
+            errors = self.triples.errors(results)
             order = np.roll(np.arange(len(errors)), 1)
-            exchanged = self._made(self.triples, self.triples.ids, order)
+            exchanged = self._sample_pictures(self.triples, self.triples.ids, order)
             figures["two_error"] = float(np.mean(errors))
             figures["two_exchanged"] = float(np.mean(self.triples.errors(exchanged)))
             kinds |= self.triples.by_kind(errors)
-            rows += self.triples.rows(made)
+            rows += self.triples.rows(results)
         width = max(row.shape[1] for row in rows)
         rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
         Image.fromarray(np.concatenate(rows)).save(sheet)
         return {**figures, "kinds": kinds}
 
-    def _made(self, tasks: _Tasks, ids: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
-        """Pictures (n, size, size, 3); with second pictures exchanged as `order` says."""
+    def _sample_pictures(self, tasks: _Tasks, ids: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+        """Pictures uint8 (n, size, size, 3); `order` (n,) permutes the second pictures."""
         trainer, references, out = self.trainer, tasks.references, []
         if references is not None and order is not None:
             references = references[order]
         for start in range(0, len(ids), 32):
             part = slice(start, start + 32)
-            given = {"source": tasks.sources[part]}
+            inputs = {"source": tasks.sources[part]}
             if references is not None:
-                given["reference"] = references[part]
-            latents = {k: trainer.codec.encode(to_pixels(v, trainer.device)) for k, v in given.items()}
+                inputs["reference"] = references[part]
+            latents = {k: trainer.codec.encode(to_pixels(v, trainer.device)) for k, v in inputs.items()}
             contexts = trainer.contexts(latents)
             sampled = self.sample(torch.from_numpy(ids[part]).to(trainer.device), contexts)
             pixels = trainer.codec.decode(unpack(sampled, *latents["source"].shape[-2:]))
@@ -108,20 +108,20 @@ class _Tasks:
         self.masks = [s.mask.reshape(size, 256 // size, size, 256 // size).any(axis=(1, 3)) for s in samples]
         self.ids = np.stack([text_ids(trainer.tokenizer, s.english, length) for s in samples])
 
-    def errors(self, made: np.ndarray) -> list[float]:
-        return [edit_error(*item) for item in zip(made, self.sources, self.targets, self.masks)]
+    def errors(self, results: np.ndarray) -> list[float]:
+        return [edit_error(*item) for item in zip(results, self.sources, self.targets, self.masks)]
 
-    def kept(self, made: np.ndarray) -> float:
-        kept = [keep_psnr(*item) for item in zip(made, self.sources, self.masks) if not item[2].all()]
-        return float(np.mean(kept)) if kept else 0.0
+    def mean_keep_psnr(self, results: np.ndarray) -> float:
+        values = [keep_psnr(*item) for item in zip(results, self.sources, self.masks) if not item[2].all()]
+        return float(np.mean(values)) if values else 0.0
 
     def by_kind(self, errors: list[float]) -> dict[str, float]:
-        every = {
+        errors_by_kind = {
             kind: [e for k, e in zip(self.kinds, errors) if k == kind] for kind in sorted(set(self.kinds))
         }
-        return {kind: round(float(np.mean(values)), 3) for kind, values in every.items()}
+        return {kind: round(float(np.mean(values)), 3) for kind, values in errors_by_kind.items()}
 
-    def rows(self, made: np.ndarray) -> list[np.ndarray]:
-        """Source, second picture where there is one, result and target of the first fourteen."""
-        stacks = [self.sources, self.references, made, self.targets]
+    def rows(self, results: np.ndarray) -> list[np.ndarray]:
+        """Rows of the first 14 samples: source, second picture if there is one, result and target."""
+        stacks = [self.sources, self.references, results, self.targets]
         return [np.concatenate(list(stack[:14]), 1) for stack in stacks if stack is not None]

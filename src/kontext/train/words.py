@@ -1,8 +1,8 @@
-"""Teaching both text encoders to read, from sentences alone, before and apart from pictures.
+"""Pretraining of both text encoders on sentences, without pictures.
 
-A sentence costs a hundredth of a pair of pictures. From the pooled vector of CLIP and from the mean state of
-T5 a linear head each must tell what the sentence says (`kontext.world.attributes`), in both languages, as
-independent yes-or-no questions. The flow run goes on from the encoders and the tokenizer that this leaves.
+A sentence costs a hundredth of a pair of pictures. A linear head on the pooled vector of CLIP and one on the
+mean state of T5 predict the attributes of the sentence (`kontext.world.attributes`), in both languages, as
+independent binary labels. The flow run starts from the resulting encoders and tokenizer.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from kontext.model.presets import PRESETS, Preset
 from kontext.model.text import ClipText, T5Encoder
 from kontext.train.autoencoder import HELD_OUT
 from kontext.train.config import WordsTraining
+from kontext.train.distributed import require_single_process
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.pairs import target_caption, text_ids
-from kontext.train.ranks import check_alone
-from kontext.train.run import Ema, Paused, Run
+from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
 from kontext.world.attributes import attributes
@@ -34,16 +34,16 @@ from kontext.world.attributes import attributes
 log = logging.getLogger(__name__)
 
 TOKENIZER_SAMPLES = 6000
-"""Samples whose sentences the tokenizer is made from."""
+"""Number of samples whose sentences train the tokenizer."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One instruction in both languages and what it says."""
+    """One instruction in both languages with its attribute labels."""
 
     english: str
     chinese: str
-    says: frozenset[str]
+    labels: frozenset[str]
 
 
 def draw(world: World, seed: int, split: str = "train") -> Sentence:
@@ -67,48 +67,47 @@ class Readers(nn.Module):
         return self.t5_head(mean), self.clip_head(self.clip(ids))
 
 
-class Library:
-    """A ring of sentences as token ids and labels."""
+class SentencePool:
+    """A ring buffer of sentences as token ids and labels."""
 
     def __init__(self, capacity: int, labels: list[str], tokenizer: Tokenizer, length: int):
         self.capacity, self.length, self.tokenizer = capacity, length, tokenizer
         self.index = {label: i for i, label in enumerate(labels)}
         self.ids = np.zeros((capacity, 2, length), np.int32)
-        self.says = np.zeros((capacity, len(labels)), bool)
+        self.targets = np.zeros((capacity, len(labels)), bool)
         self.added = 0
 
     def add(self, sentence: Sentence) -> None:
         place = self.added % self.capacity
         for language, text in enumerate((sentence.english, sentence.chinese)):
             self.ids[place, language] = text_ids(self.tokenizer, text, self.length)
-        self.says[place] = False
-        self.says[place, [self.index[label] for label in sentence.says if label in self.index]] = True
+        self.targets[place] = False
+        known = [self.index[label] for label in sentence.labels if label in self.index]
+        self.targets[place, known] = True
         self.added += 1
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Ids (count, m), half of them English, without the padding that none needs, and labels (count,
-        n).
-        """
+        """Ids (count, m), half of them English, without common padding, and labels (count, n)."""
         places = torch.randint(min(self.added, self.capacity), (count,), generator=generator).numpy()
         ids = self.ids[places, np.arange(count) % 2]
         longest = int((ids != 0).sum(1).max())
-        return torch.from_numpy(ids[:, :longest]), torch.from_numpy(self.says[places]).float()
+        return torch.from_numpy(ids[:, :longest]), torch.from_numpy(self.targets[places]).float()
 
 
 @torch.no_grad()
-def accuracy(readers: Readers, library: Library) -> dict[str, float]:
-    """Share of sentences of which everything, and nothing else, is told right: by encoder and language."""
-    figures, true = {}, torch.from_numpy(library.says[: library.added])
+def accuracy(readers: Readers, pool: SentencePool) -> dict[str, float]:
+    """Share of sentences with all labels predicted correctly, by encoder and language."""
+    figures, true = {}, torch.from_numpy(pool.targets[: pool.added])
     for language, name in enumerate(("english", "chinese")):
-        ids = torch.from_numpy(library.ids[: library.added, language])
+        ids = torch.from_numpy(pool.ids[: pool.added, language])
         for encoder, logits in zip(("t5", "clip"), readers(ids)):
             figures[f"{encoder}_{name}"] = float(((logits > 0) == true).all(1).float().mean())
     return figures
 
 
 def train(config: WordsTraining, folder: Path, resume: bool = False) -> Path:
-    """Train and leave `words.safetensors` (averaged encoders) and `tokenizer.json` in the folder."""
-    check_alone("reading")
+    """Train; writes `words.safetensors` (averaged encoders) and `tokenizer.json` to the folder."""
+    require_single_process("the text encoder pretraining")
     torch.manual_seed(config.seed)
     preset, world = PRESETS[config.preset], World(**config.world)
     run = Run(
@@ -136,10 +135,10 @@ def train(config: WordsTraining, folder: Path, resume: bool = False) -> Path:
         ema.average = state["ema"]
     generator = torch.Generator().manual_seed(config.seed + run.step)
     seed = state["seed"] if state else config.seed
-    library = Library(config.pool, labels, tokenizer, preset.text_length)
+    pool = SentencePool(config.pool, labels, tokenizer, preset.text_length)
     held_out = {}
     for split in ("test", "phrasing"):
-        held_out[split] = Library(config.validation_sentences, labels, tokenizer, preset.text_length)
+        held_out[split] = SentencePool(config.validation_sentences, labels, tokenizer, preset.text_length)
         for i in range(config.validation_sentences):
             held_out[split].add(draw(world, HELD_OUT + i, split))
 
@@ -157,27 +156,24 @@ def train(config: WordsTraining, folder: Path, resume: bool = False) -> Path:
 
     last_save = run.elapsed
     while not run.finished:
-        try:
-            run.pause_if_due(save)
-        except Paused:
-            raise
-        for _ in range(config.fresh if library.added else config.first_fill):
-            library.add(draw(world, seed))
+        run.pause_if_due(save)
+        for _ in range(config.fresh if pool.added else config.first_fill):
+            pool.add(draw(world, seed))
             seed += 1
-        ids, says = library.draw(config.batch, generator)
+        ids, targets = pool.draw(config.batch, generator)
         loss = sum(
-            F.binary_cross_entropy_with_logits(logits, says, reduction="sum") / len(ids)
+            F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(ids)
             for logits in readers(ids)
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(readers.parameters(), 1.0)
-        optimizer.scale_rates(run.rate())
+        optimizer.scale_rates(run.lr_factor())
         optimizer.step()
         run.step += 1
         ema.update(run.step)
         if run.logs(config.log_every):
-            run.record(loss=loss.item(), sentences=2 * library.added, **run.pace(torch.device("cpu")))
+            run.record(loss=loss.item(), sentences=2 * pool.added, **run.pace(torch.device("cpu")))
         if run.step % config.validate_every == 0 or run.finished:
             with ema:
                 figures = {split: accuracy(readers, held_out[split]) for split in held_out}
@@ -193,7 +189,7 @@ def train(config: WordsTraining, folder: Path, resume: bool = False) -> Path:
 
 
 def _prepare(world: World, vocab: int, folder: Path) -> tuple[Tokenizer, list[str]]:
-    """The tokenizer and the labels, from sentences of the world."""
+    """The tokenizer and the sorted labels, from sentences of the world."""
     texts: list[str] = []
     labels: set[str] = set()
     for seed in range(TOKENIZER_SAMPLES):

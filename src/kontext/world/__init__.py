@@ -3,8 +3,8 @@
 import numpy as np
 
 from .chains import Chain, Turn
+from .distractors import distractors
 from .render import render
-from .rivals import rivals
 from .samples import Sample, World, kind_names
 from .splits import SPLITS
 
@@ -14,9 +14,9 @@ __all__ = [
     "Sample",
     "Turn",
     "World",
+    "distractors",
     "kind_names",
     "render",
-    "rivals",
     "sample",
     "scene_picture",
 ]

@@ -1,7 +1,7 @@
 """The art pack: vector drawings and fonts that ship inside the package (authors and licences: NOTICE).
 
 `pack.json.gz` holds avatar definitions (`styles`), objects in parallel drawing sets (`objects`) and unnamed
-icons (`icons`); the fonts are subsets beside it. `pack.py` builds the folder from the published packages.
+icons (`icons`); the fonts are subsets in the same folder. `pack.py` builds the folder from packages.
 """
 
 import functools

@@ -16,7 +16,7 @@ from .samples import Sample
 from .scene import Scene
 from .sentences import TEMPLATES
 
-_FREE = ("word", "caption", "doing", "first", "second")  # what is written or told at length has no label
+_FREE = ("word", "caption", "doing", "first", "second")  # free text has no label
 _FREE_OLD = ("text", "text_color", "text_remove")  # there the old one is a word too
 _SKIPPED = frozenset("a an the of with in on at and its his her their".split())
 
@@ -33,7 +33,7 @@ def _of_edit(kind: str, before: Scene, value: Value) -> set[str]:
         (first, first_value), (second, second_value) = value["edits"]
         between = KINDS[first].after(before, first_value)
         return _of_edit(first, before, first_value) | _of_edit(second, between, second_value)
-    variant, slots = KINDS[kind].say(before, value)
+    variant, slots = KINDS[kind].phrase(before, value)
     labels = {f"kind:{variant}"}
     for slot in _always_said(variant):
         english = slots[slot][0].lower()

@@ -1,7 +1,7 @@
-"""Busts composed from avatar definitions (DiceBear's JSON: canvas, components, named variants, colour slots).
+"""Busts composed from avatar definitions (DiceBear's JSON: canvas, components, named variants, color slots).
 
 A definition is a tree of elements with references to components; a picture chooses one variant per component
-and one colour per slot. A slot may have its own colour within one component: (component, slot).
+and one color per slot. A slot may have its own color within one component: (component, slot).
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Places: our own drawings of fourteen backgrounds, each in eight fixed layouts.
 
-Outdoor places have times of day, some have seasons, plain ones have a colour. Layout 0 is the one that an
+Outdoor places have times of day, some have seasons, plain ones have a color. Layout 0 is the one that an
 edit brings in ("put it on a beach" has one exact answer); pictures to start from may have any.
 """
 
@@ -27,7 +27,7 @@ _GRASS = {"spring": "#8fd06a", "summer": "#6fbf5a", "autumn": "#d3a94f", "winter
 
 
 class Scenery(NamedTuple):
-    """What a drawing of a place is told: its own generator (layout), time, season and colour."""
+    """Inputs of a place's drawing: generator (layout), time, season and color."""
 
     r: random.Random
     time: str
@@ -35,7 +35,7 @@ class Scenery(NamedTuple):
     color: str | None
 
     def light(self, color: str, strength: float = 0.42) -> str:
-        """A colour of daylight as it looks at this time; `strength` is what night leaves of it."""
+        """A color of daylight as it looks at this time; `strength` is what night leaves of it."""
         if self.time == "night":
             return mix(shade(color, strength), "#1c2c66", 0.42)
         if self.time == "sunset":
@@ -382,7 +382,7 @@ def background_picture(background: dict[str, Any]) -> Image.Image:
 
 
 def tint_of(background: dict[str, Any]) -> Tint:
-    """How the light of the place colours what stands in it."""
+    """How the light of the place colors what stands in it."""
     place, time = background["place"], background["time"]
     if place == "sea":
         return (0.88, 0.96, 1.0)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .changes import change_mask, visible
-from .drafts import WEIGHTS, say
 from .edits import JOINABLE, KINDS, Value, inverse
 from .render import render
 from .scene import Pool, Scene, sample_scene
 from .splits import admits, admits_start, shows_held_out_pair
+from .task_specs import WEIGHTS, phrase
 
 _SAME_KIND_AFTER = 3  # turns before a kind of edit may come again
 
@@ -63,11 +63,11 @@ def draw_chain(r: random.Random, length: int, split: str, back: bool, pool: Pool
             continue
         used.add((kind.name, repr(value)))
         mask = change_mask(picture, result)
-        words = say(r, kind, scene, value, split)
+        words = phrase(r, kind, scene, value, split)
         turns.append(Turn(*words, result, mask, kind.name, value, after, False))
         if back and undone is not None:
             other, old_value = undone
-            words = say(r, other, after, old_value, split)
+            words = phrase(r, other, after, old_value, split)
             turns.append(Turn(*words, picture, mask, other.name, old_value, scene, True))
         else:
             scene, picture = after, result

@@ -1,10 +1,10 @@
-"""What differs between two pictures: whether somebody would see it, and where it is."""
+"""Differences between two pictures: whether they are visible, and where."""
 
 import numpy as np
 
 from .styles import channel_maximum, dilated
 
-_VISIBLE = 10  # of 255: smaller differences are not seen
+_VISIBLE = 10  # of 255: smaller differences are not visible
 _VISIBLE_PIXELS = 120
 _MARGIN = 2  # pixels
 
@@ -15,7 +15,7 @@ def _difference(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def visible(source: np.ndarray, target: np.ndarray) -> bool:
-    """Whether two pictures differ by more than somebody could overlook."""
+    """Whether two pictures differ visibly."""
     return bool(np.count_nonzero(_difference(source, target) > _VISIBLE) >= _VISIBLE_PIXELS)
 
 

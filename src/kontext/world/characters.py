@@ -61,7 +61,7 @@ _PERSONA_HAT_FILL = {"beanie": "#E15C66", "cap": "#F29C65"}  # fixed in the defi
 
 _LONG_HAIR = ("long", "bob", "twintails", "ponytail", "bun", "bangs")
 _HIDING_HATS = tuple(hat for hat in HATS if hat != "headphones")
-_HIDDEN_HAIR = ("mohawk", "spiky", "bun")  # cannot be told from other hair under a kid's hat
+_HIDDEN_HAIR = ("mohawk", "spiky", "bun")  # cannot be distinguished from other hair under a kid's hat
 PANTS = ("#566a9c", "#6b5a4a", "#4d5a63", "#8a6fa8", "#3f7a6a")
 SHOES = ("#d8574f", "#f0f0f0", "#f2b33d", "#4f7fc0", "#3c3a46")
 
@@ -197,7 +197,7 @@ def can_wear(c: dict[str, Any], hat: str) -> bool:
 
 
 def settle_hidden(c: dict[str, Any]) -> None:
-    """Give what cannot be seen its one fixed value."""
+    """Set attributes that are not visible to their fixed values."""
     if c["hat"] and c["family"] == "peep":
         c.update(hair="short", hair_color="black")
     if c["hat"] and c["family"] == "persona":
@@ -214,7 +214,7 @@ def hats_under_banner(hats: tuple[str | None, ...]) -> tuple[str | None, ...]:
 
 
 def place_character(c: dict[str, Any], x: int, *, under_banner: bool, full: bool) -> None:
-    """Set centre, height of the drawing box and its lowest row; `full` shows a kid from head to toe."""
+    """Set center, height of the drawing box and its lowest row; `full` shows a kid from head to toe."""
     family = FAMILIES[c["family"]]
     c["x"], c["full"] = x, c["family"] == "kid" and (full or under_banner)
     c["height"] = family.heights[under_banner]

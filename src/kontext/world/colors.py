@@ -1,4 +1,4 @@
-"""Named colours of the world, and arithmetic on hex colours and on the colours of a drawing."""
+"""Named colors of the world, and arithmetic on hex colors and on the colors of a drawing."""
 
 import colorsys
 import functools
@@ -11,7 +11,7 @@ from .raster import rasterize
 
 
 class Color(NamedTuple):
-    """A colour with its names."""
+    """A color with its names."""
 
     hex: str
     english: str
@@ -82,7 +82,7 @@ def mix(a: str, b: str, amount: float) -> str:
 
 
 def wall_hex(name: str) -> str:
-    """The pale form of a colour that plain backgrounds have."""
+    """The pale form of a color that plain backgrounds have."""
     return COLORS[name].hex if name in ("white", "gray") else shade(COLORS[name].hex, 1.45)
 
 
@@ -91,7 +91,7 @@ _HEX = re.compile(r"#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b")
 
 @functools.lru_cache(maxsize=2000)
 def main_hue(svg: str) -> float | None:
-    """The hue (0 to 1) that covers most of the area of a drawing; None where there is hardly any colour."""
+    """The hue (0 to 1) that covers most of the area of a drawing; None where there is hardly any color."""
     picture = rasterize(svg, 40, 40)
     drawn = np.asarray(picture.getchannel("A")) > 128
     hsv = np.asarray(picture.convert("RGB").convert("HSV"), np.float32)[drawn] / 255
@@ -104,7 +104,7 @@ def main_hue(svg: str) -> float | None:
 
 
 def recolored(svg: str, name: str) -> str:
-    """A flat drawing with its main hue turned into a named colour; light and dark parts stay so."""
+    """A flat drawing with its main hue turned into a named color; light and dark parts stay so."""
     main = main_hue(svg)
     if main is None:
         return svg

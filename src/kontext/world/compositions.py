@@ -1,4 +1,4 @@
-"""Pictures made anew: from words alone, in the style of a picture, or with the character of a picture."""
+"""Newly composed pictures: from words alone, in the style or with the character of a picture."""
 
 import random
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Composed(NamedTuple):
 
 @dataclass(frozen=True)
 class Composition:
-    """A kind of task made at once of its scenes; `compose` gives None where a draw gives none."""
+    """A kind of task composed directly from scenes; `compose` returns None when a draw is not usable."""
 
     name: str
     category: str
@@ -71,7 +71,7 @@ def _character_scene(r: random.Random, pool: Pool) -> Composed:
         c["pose"] = r.choice(family.allows("pose"))
     doing = [EXPRESSION[c["expression"]]]
     company = r.random()
-    x = 78 if company >= 0.6 else 128  # beside somebody, or alone in the middle
+    x = 78 if company >= 0.6 else 128  # next to another character, or alone in the middle
     place_character(c, x, under_banner=False, full=bool(c["full"]))
     c["hand"] = 1
     if company < 0.5 and c["family"] != "critter":

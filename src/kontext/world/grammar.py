@@ -1,8 +1,8 @@
 """How people word a request, whatever it asks for: polite, as a question, as a wish, short, sloppy.
 
-`paraphrases.py` says each edit in several ways; this grammar puts such a sentence into frames, swaps words
-that mean the same, adds that the rest stays, and makes the slips that people make. Only training hears it.
-With it each kind of edit has several hundred frames before its slots are filled (`frame_count`).
+`paraphrases.py` phrases each edit in several ways; this grammar puts such a sentence into frames, swaps words
+that mean the same, adds that the rest stays, and adds typing errors. It is used in training only. With
+it each kind of edit has several hundred frames before its slots are filled (`frame_count`).
 """
 
 import random

@@ -1,7 +1,7 @@
 """The "kid": our own character rig with front, side and back views, so that three-view sheets, "show from
 behind", poses and two camera distances are exact.
 
-Drawn in a box of 200 x 300 with the head centred on (100, 92) and the feet at 290. Tables hold the outlines,
+Drawn in a box of 200 x 300 with the head centered on (100, 92) and the feet at 290. Tables hold the outlines,
 one per view; functions put them together from back to front.
 """
 
@@ -401,7 +401,7 @@ def _glasses(glasses: str, view: str) -> str:
 
 # ---- hats ------------------------------------------------------------------------------------------------
 def _hat(hat: str, color: str, view: str, nape: str) -> str:
-    """A hat; `nape` is the colour that shows in the gap at the back of a cap."""
+    """A hat; `nape` is the color that shows in the gap at the back of a cap."""
     dark, thin = shade(color, 0.8), f'{_LINE} stroke-width="3"'
     if hat == "cap":
         body = _shape("M40,66 C40,6 160,6 160,66 Q100,78 40,66Z", color) + _disc(100, 20, 5, dark, "")

@@ -18,7 +18,7 @@ ART_SETS = ("flat", "noto", "twemoji", "line")
 
 
 class Concept(NamedTuple):
-    """A thing with a name: icon in the packages, words, where it may be, whether it can be recoloured."""
+    """A thing with a name: icon in the packages, words, where it may be, whether it can be recolored."""
 
     icon: str
     english: str
@@ -181,7 +181,7 @@ def object_box(thing: dict[str, Any], art: str) -> tuple[int, int, int, int]:
 
 
 def draw_object(canvas: Image.Image, thing: dict[str, Any], art: str, tint: Tint) -> None:
-    """Draw a placed object centred on its (x, y), with a shadow where it stands on the ground."""
+    """Draw a placed object centered on its (x, y), with a shadow where it stands on the ground."""
     if thing["ground"]:
         left, _, right, bottom = object_box(thing, art)
         width = max(20, int((right - left) * 0.86)) // 4 * 4

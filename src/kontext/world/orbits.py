@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .changes import change_mask, visible
-from .drafts import CATEGORY, Draft, draft, say
 from .edits import KINDS, EditKind, Value, inverse, value_label
 from .raster import SIZE
 from .references import CATEGORY as SEVERAL_REFERENCES
 from .render import render
 from .scene import Pool, Scene
 from .splits import admits
+from .task_specs import CATEGORY, TaskSpec, draw_task, phrase
 from .vocabulary import Words
 
 _ALONE = ("nothing", "compound", "character_remove", "object_box")  # one value of these says it all
@@ -50,12 +50,12 @@ class Orbit:
 
 
 class _Orbit:
-    """An orbit in the making."""
+    """An orbit under construction."""
 
     def __init__(self, r: random.Random, pool: Pool, split: str, base: Scene):
         self.r, self.pool, self.split = r, pool, split
         self.scenes: list[Scene] = [base]
-        self.made_by: list[tuple[EditKind, Value] | None] = [None]
+        self.origins: list[tuple[EditKind, Value] | None] = [None]
         self.edits: list[tuple[int, int, str, Value, Words, dict[str, str]]] = []
 
     def add(self, kind: EditKind, value: Value, words: Words, after: Scene, labels: dict[str, str]) -> None:
@@ -64,35 +64,35 @@ class _Orbit:
         else:
             target = len(self.scenes)
             self.scenes.append(after)
-            self.made_by.append((kind, value))
+            self.origins.append((kind, value))
         self.edits.append((0, target, kind.name, value, words, labels))
 
     def propose(self, kind: EditKind, values: int) -> None:
         """Apply up to `values` values of a kind to the base."""
         base = {**self.scenes[0], "box": None}
-        if kind.on_foreign != ("foreign" in base) or kind.name == "object_box":
+        if kind.out_of_domain != ("foreign" in base) or kind.name == "object_box":
             return
         if base.get("style") and (kind.style_hides or kind.part == "style"):
             return
-        seen: set[str] = set()
+        labels: set[str] = set()
         for _ in range(_TRIES * values):
-            if len(seen) == values:
+            if len(labels) == values:
                 return
             value = kind.propose(self.r, base, self.pool)
-            if value is None or value.get("box") or value_label(value) in seen:
+            if value is None or value.get("box") or value_label(value) in labels:
                 continue
             after = kind.after(base, value)
             if admits(self.split, base, after):
-                seen.add(value_label(value))
-                words = say(self.r, kind, base, value, self.split)
+                labels.add(value_label(value))
+                words = phrase(self.r, kind, base, value, self.split)
                 self.add(kind, value, words, after, labels_of(kind.name, value))
 
     def connect(self) -> None:
         """Add the edits from result to base and between results of one kind."""
-        base, made = {**self.scenes[0], "box": None}, list(enumerate(self.made_by))
+        base, origins = {**self.scenes[0], "box": None}, list(enumerate(self.origins))
         if self.scenes[0].get("box"):
             return
-        for i, origin in made:
+        for i, origin in origins:
             if origin is None:
                 continue
             kind, value = origin
@@ -102,7 +102,7 @@ class _Orbit:
             self._step(i, 0, *back)
             if back[0] is not kind:  # removing a thing is not undone by removing another
                 continue
-            for j, other in made:
+            for j, other in origins:
                 if other is not None and i != j and other[0] is kind:
                     self._step(i, j, kind, other[1])
 
@@ -110,7 +110,7 @@ class _Orbit:
         before, after = self.scenes[i], self.scenes[j]
         if kind.after(before, value) == after and admits(self.split, before, after):
             try:
-                words = say(self.r, kind, before, value, self.split)
+                words = phrase(self.r, kind, before, value, self.split)
             except KeyError:  # scenes begin with values that no words ask for, such as a thing's own colors
                 return
             self.edits.append((i, j, kind.name, value, words, labels_of(kind.name, value)))
@@ -142,7 +142,7 @@ def draw_orbit(
     weights = {name: w for name, w in weights.items() if w > 0 and CATEGORY[name] not in left_out}
     if not weights:
         return None
-    first: Draft | None = draft(r, r.choices(list(weights), list(weights.values()))[0], pool, split)
+    first: TaskSpec | None = draw_task(r, r.choices(list(weights), list(weights.values()))[0], pool, split)
     if first is None or first.before is None or first.reference is not None:
         return None
     orbit = _Orbit(r, pool, split, first.before)

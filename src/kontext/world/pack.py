@@ -18,8 +18,8 @@ from typing import Any
 
 from ..errors import BadRequest, NotFound
 from .art import CHINESE_FONT
-from .foreign import AVATARS
 from .objects import ART_SETS, CONCEPTS
+from .out_of_domain import AVATARS
 
 STYLES = ("open-peeps", "critters", "personas", "micah")
 ICON_SETS = dict(

@@ -1,6 +1,6 @@
 """SVG to cropped layers, and layers onto a canvas.
 
-A layer is kept as colours plus mask, cropped to what is drawn: pasting it is the cheapest operation that
+A layer is stored as colors plus mask, cropped to what is drawn: pasting it is the cheapest operation that
 Pillow has. Layers are cached, because most pictures share most of their parts.
 """
 
@@ -26,7 +26,7 @@ Tint = tuple[float, float, float] | None
 
 
 class Layer(NamedTuple):
-    """A cropped drawing: RGB colours, L mask and the offset of its top left corner."""
+    """A cropped drawing: RGB colors, L mask and the offset of its top left corner."""
 
     colors: Image.Image
     mask: Image.Image
@@ -63,7 +63,7 @@ def layer(svg: str, width: int, height: int) -> Layer:
 
 
 def paste(canvas: Image.Image, drawing: Layer, x: int, y: int, tint: Tint = None) -> None:
-    """Put a layer's own origin at (x, y) of the canvas, its colours multiplied by `tint`."""
+    """Put a layer's own origin at (x, y) of the canvas, its colors multiplied by `tint`."""
     colors = drawing.colors
     if tint is not None:
         colors = colors.convert("RGB", (tint[0], 0, 0, 0, 0, tint[1], 0, 0, 0, 0, tint[2], 0))

@@ -1,6 +1,6 @@
 """Edits by a second picture: clothes, style, person, background or object of image 2, brought into image 1.
 
-What is taken shows completely in image 2, and where it goes is said, so that the answer is exact.
+What is taken shows completely in image 2, and its destination is stated, so that the answer is exact.
 """
 
 import random
@@ -12,12 +12,12 @@ from .vocabulary import clothes_words, object_words, side_words, spot_words
 
 CATEGORY = "several_references"
 CLOTHES = ("clothes", "cloth_color", "pants", "shoes")
-_BESIDE = 50  # pixels from the middle; beside a sign 68, as in sample_scene
-_BESIDE_SIGN = 68
+_OFFSET = 50  # pixels from the center; next to a sign 68, as in sample_scene
+_OFFSET_SIGN = 68
 
 
 def _clothes(r: random.Random, pool: Pool) -> Composed | None:
-    """The clothes of somebody of the same family; a kid's also from a sheet with three views."""
+    """The clothes of another character of the same family; a kid's also from a sheet with three views."""
     families = tuple(name for name in pool.families if name != "critter") or ("kid",)
     before = sample_scene(r, pool, character=True, family=r.choice(families))
     c = before["character"]
@@ -38,17 +38,17 @@ def _style(r: random.Random, pool: Pool) -> Composed:
 
 
 def _person(r: random.Random, pool: Pool) -> Composed | None:
-    """Somebody from another place, as they are, to a place where nobody is."""
+    """A character from another place, unchanged, to a place without characters."""
     place = sample_scene(r, pool, character=True, held=False)
     if place["sign"] and place["sign"]["kind"] == "bubble":
-        return None  # nobody would be speaking
-    nobody, top = place["character"], has_top_sign(place)
-    other = sample_scene(r, pool, character=True, held=False, full=nobody["full"])
+        return None  # a speech bubble needs a speaker
+    original, top = place["character"], has_top_sign(place)
+    other = sample_scene(r, pool, character=True, held=False, full=original["full"])
     c = copied(other["character"])
     if top and c["hat"] not in hats_under_banner((c["hat"],)):
         return None
-    side = round((nobody["x"] - 128) / _BESIDE)
-    x = 128 + side * (_BESIDE_SIGN if place["sign"] and not top else _BESIDE)
+    side = round((original["x"] - 128) / _OFFSET)
+    x = 128 + side * (_OFFSET_SIGN if place["sign"] and not top else _OFFSET)
     place_character(c, x, under_banner=top, full=c["full"])
     before = {**place, "character": None}
     after = settle({**copied(place), "character": c})

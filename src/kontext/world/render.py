@@ -5,8 +5,8 @@ from PIL import Image, ImageDraw
 
 from .backgrounds import background_picture, tint_of, weather_layer
 from .characters import draw_character
-from .foreign import draw_foreign
 from .objects import draw_object
+from .out_of_domain import draw_out_of_domain
 from .raster import SIZE, paste
 from .scene import Scene
 from .signs import draw_sign
@@ -16,7 +16,7 @@ from .styles import styled
 def render(scene: Scene) -> np.ndarray:
     """A scene as pixels: uint8, 256 x 256 x 3, red green blue."""
     if "foreign" in scene:
-        canvas = draw_foreign(scene["foreign"])
+        canvas = draw_out_of_domain(scene["foreign"])
     elif scene["sheet"]:
         canvas = _draw_sheet(scene)
     else:

@@ -16,7 +16,6 @@ from .backgrounds import PLACES
 from .chains import Chain, draw_chain
 from .changes import change_mask, visible
 from .characters import FAMILIES
-from .drafts import CATEGORIES, CATEGORY, WEIGHTS, Draft, draft, foreign_scene
 from .edits import JOINABLE, KINDS, Value
 from .objects import ART_SETS, CONCEPTS
 from .orbits import Orbit, draw_orbit
@@ -28,6 +27,7 @@ from .sentences import described
 from .signs import WORDS
 from .splits import HELD_OUT_WORDS, SPLITS, admits
 from .styles import STYLES
+from .task_specs import CATEGORIES, CATEGORY, WEIGHTS, TaskSpec, draw_task, out_of_domain_scene
 from .vocabulary import Words
 
 LANGUAGES = ("en", "zh")
@@ -40,7 +40,7 @@ class Sample:
     """One task with its exact answer; pictures are uint8, 256 x 256 x 3.
 
     `mask` (bool, 256 x 256) has the pixels that change, widened by two pixels: every pixel outside it is
-    equal in source and target. Pictures made anew have a full mask, "leave it as it is" an empty one.
+    equal in source and target. Newly composed pictures have a full mask, "leave it as it is" an empty one.
     `references` are the pictures given after the source: image 2 of the sentence. `before`, `after` and
     `reference_scenes` are scenes (plain data, see scene.py), `value` is what the edit sets, `labels` says in
     words what was asked for: kind of edit -> value.
@@ -139,46 +139,46 @@ class World:
         for attempt in range(4 * _TRIES):
             if attempt % _TRIES == 0:
                 name = r.choices(list(weights), list(weights.values()))[0]
-            made = draft(r, name, pool, split)
-            drawn = _drawn(made) if made and pictures else _NOT_DRAWN
-            if made and drawn:
-                return self._sample(made, drawn, str(seed), split)
+            spec = draw_task(r, name, pool, split)
+            drawn = _drawn(spec) if spec and pictures else _NOT_DRAWN
+            if spec and drawn:
+                return self._sample(spec, drawn, str(seed), split)
         raise BadRequest(
             f"kind {name} cannot be drawn in split {split} with the limits of {self}; widen them"
         )
 
-    def _sample(self, made: Draft, drawn: "_Pictures", seed: str, split: str) -> Sample:
+    def _sample(self, spec: TaskSpec, drawn: "_Pictures", seed: str, split: str) -> Sample:
         source, target, mask, references = drawn
         return Sample(
             source=source,
             references=references,
             target=target,
-            english=made.words[0] if "en" in self.languages else "",
-            chinese=made.words[1] if "zh" in self.languages else "",
+            english=spec.words[0] if "en" in self.languages else "",
+            chinese=spec.words[1] if "zh" in self.languages else "",
             mask=mask,
-            category=made.category,
-            kind=made.kind,
-            value=made.value,
-            before=made.before,
-            after=made.after,
-            labels=made.labels,
+            category=spec.category,
+            kind=spec.kind,
+            value=spec.value,
+            before=spec.before,
+            after=spec.after,
+            labels=spec.labels,
             seed=seed,
             split=split,
-            reference_scenes=() if made.reference is None else (made.reference,),
+            reference_scenes=() if spec.reference is None else (spec.reference,),
         )
 
     def without(self, *categories: str) -> "World":
         """The same world without some categories of tasks."""
-        kept = {name: weight for name, weight in self._weights if CATEGORY[name] not in categories}
-        return replace(self, kinds=kept)
+        weights = {name: weight for name, weight in self._weights if CATEGORY[name] not in categories}
+        return replace(self, kinds=weights)
 
     def scene_picture(self, seed: int | str, split: str = "train") -> np.ndarray:
-        """Just a picture (uint8, 256 x 256 x 3): one in six foreign, one in six in a style."""
+        """Just a picture (uint8, 256 x 256 x 3): one in six out of domain, one in six in a style."""
         _check("split", split, SPLITS)
         pool = pool_of(self, split)
         r = generator("picture", split, seed)
         while True:
-            scene = foreign_scene(r, pool) if r.random() < 1 / 6 else sample_scene(r, pool)
+            scene = out_of_domain_scene(r, pool) if r.random() < 1 / 6 else sample_scene(r, pool)
             if r.random() < 1 / 6:
                 scene["style"] = r.choice(pool.styles)
             if admits(split, None, scene):
@@ -266,16 +266,16 @@ def pool_of(world: World, split: str, every_word: bool = False) -> Pool:
     )
 
 
-def _drawn(made: Draft) -> _Pictures | None:
+def _drawn(spec: TaskSpec) -> _Pictures | None:
     """Source, target and mask; None where an edit cannot be seen."""
-    target = render(made.after)
+    target = render(spec.after)
     everything = np.ones((SIZE, SIZE), bool)
-    if made.before is None:
+    if spec.before is None:
         return None, target, everything, ()
-    source = render(made.before)
-    references = () if made.reference is None else (render(made.reference),)
-    if made.kind in _WHOLE_PICTURE or (made.kind not in KINDS and not references):
+    source = render(spec.before)
+    references = () if spec.reference is None else (render(spec.reference),)
+    if spec.kind in _WHOLE_PICTURE or (spec.kind not in KINDS and not references):
         return source, target, everything, references
-    if made.kind != "nothing" and not visible(source, target):
+    if spec.kind != "nothing" and not visible(source, target):
         return None
     return source, target, change_mask(source, target), references

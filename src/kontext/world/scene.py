@@ -10,7 +10,7 @@
     box         a red box drawn over the picture (left, top, right, bottom), or None
     sheet       views of a character sheet, or None
 
-Pictures foreign to this world have the key `foreign` instead of the first five (see foreign.py).
+Out-of-domain pictures have the key `foreign` instead of the first five (see out_of_domain.py).
 """
 
 import functools
@@ -39,7 +39,7 @@ Scene = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pool:
-    """What may be drawn: a world's limits resolved for one split."""
+    """The allowed choices: a world's limits resolved for one split."""
 
     families: tuple[str, ...]
     places: tuple[str, ...]
@@ -68,7 +68,7 @@ def copied(data: Any) -> Any:
 
 
 def settle(scene: Scene) -> Scene:
-    """Give everything that cannot be seen its one fixed value (in place)."""
+    """Set every attribute that is not visible to its fixed value (in place)."""
     c = scene["character"]
     if c:
         settle_hidden(c)
@@ -121,7 +121,7 @@ def sample_sign(r: random.Random, pool: Pool, side: str, new: bool = False) -> d
 
 
 def sample_color(r: random.Random, name: str, chance: float = 0.5) -> str | None:
-    """A colour for a concept that can be recoloured, sometimes."""
+    """Sometimes a color, for a concept that can be recolored."""
     return r.choice(OBJECT_COLORS) if CONCEPTS[name].colorable and r.random() < chance else None
 
 
@@ -235,7 +235,7 @@ def sample_scene(
         return settle(scene)
     c = sample_character(r, (family,) if family else pool.families)
     if new and c["family"] == "kid":
-        c.update(pants=PANTS[0], shoes=SHOES[0])  # words do not tell
+        c.update(pants=PANTS[0], shoes=SHOES[0])  # not expressed in words
     position = r.choice(["left", "right", "middle"])
     if sign:
         if r.random() < 0.5:

@@ -1,8 +1,8 @@
 """Instructions: templates per kind of edit in English and Chinese, captions of scenes, and two edits in one.
 
 A variant names a kind and, where one kind says different things, what happens: "glasses/on". Its slots hold
-(English, Chinese) pairs, so that one set fills both languages. `paraphrases.py` has more sentences, which
-only training hears, and `phrasings.py` some that only tests hear; variants and slots are the same.
+(English, Chinese) pairs, so that one set fills both languages. `paraphrases.py` has more sentences for
+training only, and `phrasings.py` some for tests only; variants and slots are the same.
 """
 
 import random
@@ -329,7 +329,7 @@ def sentence(r: random.Random, variant: str, slots: Slots, split: str = "test") 
 
 
 def request(r: random.Random, variant: str, slots: Slots, split: str = "test") -> Words:
-    """A sentence as a whole request, which training hears in the words of many people (`grammar.py`)."""
+    """A sentence as a whole request, which training rewords as many people would (`grammar.py`)."""
     words = sentence(r, variant, slots, split)
     if split != "train":
         return words
@@ -445,29 +445,29 @@ def _item_words(item: dict) -> Words:
     return ("a sticker", "贴纸") if item["kind"] == "icon" else ("a figure", "人物")
 
 
-def _foreign_caption(foreign: dict) -> Words:
-    things = [_item_words(item) for item in foreign["items"]]
-    place = _BASES[foreign["base"]["kind"]]
-    if foreign["color"]:
-        color = COLORS[foreign["color"]]
+def _out_of_domain_caption(picture: dict) -> Words:
+    things = [_item_words(item) for item in picture["items"]]
+    place = _BASES[picture["base"]["kind"]]
+    if picture["color"]:
+        color = COLORS[picture["color"]]
         place = (with_article(f"plain {color.english} background"), f"纯{color.chinese}背景")
     english = re.sub(r", ([^,]*)$", r" and \1", ", ".join(words[0] for words in things)) + f" on {place[0]}"
     chinese = f"{place[1]}上有" + "、".join(words[1] for words in things)
-    if foreign["banner"]:
-        english += f", with a banner that says '{foreign['banner']}'"
-        chinese += f"，横幅上写着“{foreign['banner']}”"
-    if foreign["weather"]:
+    if picture["banner"]:
+        english += f", with a banner that says '{picture['banner']}'"
+        chinese += f"，横幅上写着“{picture['banner']}”"
+    if picture["weather"]:
         english, chinese = (
-            f"{english} {WEATHER[foreign['weather']][0]}",
-            chinese + "，" + WEATHER[foreign["weather"]][1],
+            f"{english} {WEATHER[picture['weather']][0]}",
+            chinese + "，" + WEATHER[picture["weather"]][1],
         )
     return english, chinese
 
 
 def described(scene: Scene) -> Words:
-    """Any picture of the world in words: scene, character sheet or foreign picture, with its style."""
+    """A caption of any picture: scene, character sheet or out-of-domain picture, with its style."""
     if "foreign" in scene:
-        english, chinese = _foreign_caption(scene["foreign"])
+        english, chinese = _out_of_domain_caption(scene["foreign"])
     elif scene["sheet"]:
         words = character_words(scene["character"])
         english = f"a character sheet with front, side and back views of {words[0]}"

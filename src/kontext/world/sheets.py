@@ -1,4 +1,4 @@
-"""Contact sheets: rows of source, instruction, mask and target, to look at the world with one's own eyes."""
+"""Contact sheets: rows of source, instruction, mask and target, to inspect the world."""
 
 import numpy as np
 from PIL import Image, ImageDraw

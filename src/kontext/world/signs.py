@@ -37,7 +37,7 @@ INKS = {
 
 
 class Sign(NamedTuple):
-    """A kind of sign: words, drawing size, centre and size of the writing, inks, row where it hangs."""
+    """A kind of sign: words, drawing size, center and size of the writing, inks, row where it hangs."""
 
     english: str
     chinese: str
@@ -46,7 +46,7 @@ class Sign(NamedTuple):
     writing: tuple[int, int]
     inks: tuple[str, ...]
     y: int
-    top: bool  # across the top of the picture rather than beside a character
+    top: bool  # across the top of the picture rather than next to a character
 
 
 SIGNS = {
@@ -122,7 +122,7 @@ def _font_size(word: str, name: str, width: int, height: int) -> int:
 
 @functools.lru_cache(maxsize=3000)
 def word_layer(word: str, name: str, width: int, height: int, color: str, glow: bool = False) -> Layer:
-    """A word as large as fits into width x height, its centre at the origin."""
+    """A word as large as fits into width x height, its center at the origin."""
     face = font(name, _font_size(word, name, width, height))
     left, top, right, bottom = face.getbbox(word)
     margin = 12

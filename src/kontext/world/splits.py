@@ -6,7 +6,7 @@
     phrasing  hand-written sentences, on scenes of test
     words     signs with held-out words
 
-A pair is held out by its hash: about one in twelve, so that each of its two values is seen with others.
+A pair is held out by its hash: about one in twelve, so that each of its two values appears in other pairs.
 """
 
 import functools
@@ -25,7 +25,7 @@ _SCENES_KEPT = 16
 
 @functools.lru_cache(maxsize=20000)
 def is_held_out(kind: str, first: str, second: str) -> bool:
-    """Whether a pair of attributes is kept from training."""
+    """Whether a pair of attributes is held out from training."""
     return digest("held-out pair", kind, first, second) % _PAIRS_KEPT == 0
 
 

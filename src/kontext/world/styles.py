@@ -175,7 +175,7 @@ def _gray(pixels: np.ndarray) -> np.ndarray:
 
 def _neon(pixels: np.ndarray) -> np.ndarray:
     rows = np.maximum(pixels[::2], pixels[1::2])
-    half = np.maximum(rows[:, ::2], rows[:, 1::2])  # colours need only half the resolution
+    half = np.maximum(rows[:, ::2], rows[:, 1::2])  # colors need only half the resolution
     hsv = np.array(Image.fromarray(dilated(half, 1)).convert("HSV"))
     hsv[..., 1] = np.maximum(hsv[..., 1], 170)
     hsv[..., 2] = 255

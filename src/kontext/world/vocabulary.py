@@ -51,7 +51,7 @@ CLOTHES: dict[str, Words] = {
     "crew": ("round-neck sweater", "圆领毛衣"),
     "collared": ("collared shirt", "有领衬衫"),
 }
-COLORED_CLOTH: dict[str | None, Words] = {  # the part of an outfit that has the colour
+COLORED_CLOTH: dict[str | None, Words] = {  # the part of an outfit that has the color
     "suit": ("tie", "领带"),
     "dress": ("dress", "裙子"),
     "hoodie": ("hoodie", "连帽衫"),
@@ -105,7 +105,7 @@ def with_article(noun: str) -> str:
 
 
 def hat_words(hat: str, color: str) -> Words:
-    """A hat with its colour: "a blue beanie"."""
+    """A hat with its color: "a blue beanie"."""
     english, chinese = COLORS[color].words
     special = {
         "headphones": (f"{english} headphones", f"{chinese}耳机"),
@@ -119,7 +119,7 @@ def hat_words(hat: str, color: str) -> Words:
 
 
 def hair_words(hair: str, color: str) -> Words:
-    """Hair with its colour: "long green hair", "a blue mohawk"."""
+    """Hair with its color: "long green hair", "a blue mohawk"."""
     english, chinese = HAIR[hair]
     name, name_chinese = HAIR_COLORS[color].words
     adjective = re.match(r"(short|long|curly|spiky|straight) hair", english)
@@ -133,14 +133,14 @@ def hair_words(hair: str, color: str) -> Words:
 
 
 def clothes_words(c: dict[str, Any]) -> Words:
-    """What a character wears, with its colour: "a red hoodie"."""
+    """What a character wears, with its color: "a red hoodie"."""
     english, chinese = CLOTHES[c["clothes"] or "tshirt"]
     color = COLORS[c["cloth_color"]]
     return with_article(f"{color.english} {english}"), color.chinese + chinese
 
 
 def object_words(thing: dict[str, Any], article: str = "a") -> Words:
-    """A thing with its colour, with `a` or `the`."""
+    """A thing with its color, with `a` or `the`."""
     concept, color = CONCEPTS[thing["name"]], thing.get("color")
     english = f"{COLORS[color].english} {concept.english}" if color else concept.english
     chinese = (COLORS[color].chinese if color else "") + concept.chinese
@@ -148,7 +148,7 @@ def object_words(thing: dict[str, Any], article: str = "a") -> Words:
 
 
 def side_words(x: int) -> Words:
-    """Where something stands, from its centre."""
+    """Where something stands, from its center."""
     if x < 100:
         return "on the left", "左边"
     return ("on the right", "右边") if x > 156 else ("in the middle", "中间")

@@ -1,12 +1,12 @@
-"""The table of edit kinds; edits that take others back, two edits in one, the edit that changes nothing."""
+"""The table of edit kinds, with inverse edits, compound edits and the edit that changes nothing."""
 
 import random
 
 from ..scene import Pool, Scene, settle
 from .character import CHARACTER_KINDS
-from .foreign import FOREIGN_KINDS
-from .kind import EditKind, Said, Value, value_label
+from .kind import EditKind, Phrase, Value, value_label
 from .objects import OBJECT_KINDS
+from .out_of_domain import OUT_OF_DOMAIN_KINDS
 from .picture import PICTURE_KINDS
 from .text import TEXT_KINDS
 
@@ -14,17 +14,17 @@ __all__ = ["JOINABLE", "KINDS", "EditKind", "Value", "inverse", "value_label"]
 
 
 def inverse(kind: EditKind, before: Scene, value: Value) -> tuple[EditKind, Value] | None:
-    """The edit that leads from the scene after back to exactly the scene before, where there is one."""
+    """The edit that restores exactly the scene before; None when there is none."""
     if kind.undo is None or before["box"]:
         return None
     name, back = kind.undo(before, value)
     return (KINDS[name], back) if KINDS[name].after(kind.after(before, value), back) == before else None
 
 
-def _clash(one: EditKind, two: EditKind) -> bool:
+def _clash(first: EditKind, second: EditKind) -> bool:
     """Whether two edits act on the same thing, or one is a style that would hide the other."""
-    hidden = "style" in (one.part, two.part) and one.style_hides and two.style_hides
-    return one.part == two.part or hidden
+    hidden = "style" in (first.part, second.part) and first.style_hides and second.style_hides
+    return first.part == second.part or hidden
 
 
 def _propose_compound(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
@@ -52,8 +52,8 @@ def _apply_compound(scene: Scene, value: Value) -> None:
         settle(scene)
 
 
-def _say_compound(scene: Scene, value: Value) -> Said:
-    raise TypeError("a compound edit is said by its two parts")
+def _phrase_compound(scene: Scene, value: Value) -> Phrase:
+    raise TypeError("a compound edit is phrased by its two parts")
 
 
 _ALL = (
@@ -67,7 +67,7 @@ _ALL = (
         weight=1.2,
         propose=lambda r, scene, pool: {},
         apply=lambda scene, value: None,
-        say=lambda scene, value: ("nothing", {}),
+        phrase=lambda scene, value: ("nothing", {}),
     ),
     EditKind(
         name="compound",
@@ -75,10 +75,10 @@ _ALL = (
         weight=4,
         propose=_propose_compound,
         apply=_apply_compound,
-        say=_say_compound,
+        phrase=_phrase_compound,
         style_hides=True,
     ),
-    *FOREIGN_KINDS,
+    *OUT_OF_DOMAIN_KINDS,
 )
 KINDS = {kind.name: kind for kind in _ALL}
 JOINABLE = tuple(kind.name for kind in _ALL if kind.part)

@@ -21,14 +21,14 @@ from ..vocabulary import (
     object_words,
     with_article,
 )
-from .kind import EditKind, Said, Value, other, who
+from .kind import EditKind, Phrase, Value, other, who
 
 
 def _trait(
     name: str,
     key: str,
     weight: float,
-    say: Callable[[Scene, Any], Said],
+    phrase: Callable[[Scene, Any], Phrase],
     *,
     part: str,
     allowed: Callable[[Scene], bool] = lambda scene: True,
@@ -49,7 +49,7 @@ def _trait(
         weight=weight,
         propose=propose,
         apply=lambda scene, value: scene["character"].update(value),
-        say=lambda scene, value: say(scene, value[key]),
+        phrase=lambda scene, value: phrase(scene, value[key]),
         undo=lambda scene, value: (name, {key: scene["character"][key]}),
         needs={"character": True, **(needs or {})},
         part=part,
@@ -62,16 +62,16 @@ def _hair_shows(scene: Scene) -> bool:
     return c["hair"] != "bald" and (not c["hat"] or c["family"] == "kid")
 
 
-def _say_hair_color(scene: Scene, color: str) -> Said:
+def _phrase_hair_color(scene: Scene, color: str) -> Phrase:
     return "hair_color", {"who": who(scene), "color": HAIR_COLORS[color].words}
 
 
-def _say_hair_style(scene: Scene, hair: str) -> Said:
+def _phrase_hair_style(scene: Scene, hair: str) -> Phrase:
     variant = "hair_style/bald" if hair == "bald" else "hair_style"
     return variant, {"who": who(scene), "hair": HAIR[hair]}
 
 
-def _say_glasses(scene: Scene, glasses: str | None) -> Said:
+def _phrase_glasses(scene: Scene, glasses: str | None) -> Phrase:
     old = scene["character"]["glasses"]
     slots = {"who": who(scene)}
     if glasses is None:
@@ -81,11 +81,11 @@ def _say_glasses(scene: Scene, glasses: str | None) -> Said:
     return "glasses/on", {**slots, "glasses": GLASSES[glasses]}
 
 
-def _say_expression(scene: Scene, expression: str) -> Said:
+def _phrase_expression(scene: Scene, expression: str) -> Phrase:
     return "expression", {"who": who(scene), "express": EXPRESS[expression]}
 
 
-def _say_cloth_color(scene: Scene, color: str) -> Said:
+def _phrase_cloth_color(scene: Scene, color: str) -> Phrase:
     c, (english, chinese) = scene["character"], COLORS[color].words
     if c["family"] == "critter":
         return "cloth_color/monster", {"color": (english, chinese)}
@@ -98,25 +98,25 @@ def _say_cloth_color(scene: Scene, color: str) -> Said:
     }
 
 
-def _say_clothes(scene: Scene, clothes: str) -> Said:
+def _phrase_clothes(scene: Scene, clothes: str) -> Phrase:
     worn = clothes_words({**scene["character"], "clothes": clothes})
     return "clothes", {"who": who(scene), "clothes": worn}
 
 
-def _say_beard(scene: Scene, beard: str | None) -> Said:
+def _phrase_beard(scene: Scene, beard: str | None) -> Phrase:
     if beard is None:
         return "beard/off", {"who": who(scene)}
     return "beard/on", {"who": who(scene), "beard": BEARD[beard]}
 
 
-def _say_horns(scene: Scene, horns: str | None) -> Said:
+def _phrase_horns(scene: Scene, horns: str | None) -> Phrase:
     if horns is None:
         english, chinese = HORNS[scene["character"]["horns"]]
         return "horns/off", {"horns": ("the " + english.removeprefix("a "), chinese)}
     return "horns/on", {"who": who(scene), "horns": HORNS[horns]}
 
 
-def _say_pose(scene: Scene, pose: str) -> Said:
+def _phrase_pose(scene: Scene, pose: str) -> Phrase:
     return "pose", {"who": who(scene), "pose": POSE[pose]}
 
 
@@ -137,7 +137,7 @@ def _propose_hat(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
     )
 
 
-def _say_hat(scene: Scene, value: Value) -> Said:
+def _phrase_hat(scene: Scene, value: Value) -> Phrase:
     old, slots = scene["character"]["hat"], {"who": who(scene)}
     if value["hat"] is None:
         return "hat/off", {**slots, "old": HAT[old]}
@@ -160,7 +160,7 @@ def _propose_held(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
     return None if scene["held"] and held["name"] == scene["held"]["name"] else {"held": held}
 
 
-def _say_held(scene: Scene, value: Value) -> Said:
+def _phrase_held(scene: Scene, value: Value) -> Phrase:
     slots = {"who": who(scene)}
     if scene["held"]:
         slots["old"] = object_words(scene["held"], "the")
@@ -177,33 +177,33 @@ def _propose_remove(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
 
 CHARACTER_KINDS = (
     _trait(
-        "hair_color", "hair_color", 3, _say_hair_color, part="hair", allowed=_hair_shows, style_hides=True
+        "hair_color", "hair_color", 3, _phrase_hair_color, part="hair", allowed=_hair_shows, style_hides=True
     ),
     _trait(
-        "hair_style", "hair", 3, _say_hair_style, part="hair", allowed=lambda s: not s["character"]["hat"]
+        "hair_style", "hair", 3, _phrase_hair_style, part="hair", allowed=lambda s: not s["character"]["hat"]
     ),
-    _trait("horns", "horns", 0.7, _say_horns, part="hair", needs={"family": "critter"}),
-    _trait("glasses", "glasses", 3, _say_glasses, part="eyes"),
+    _trait("horns", "horns", 0.7, _phrase_horns, part="hair", needs={"family": "critter"}),
+    _trait("glasses", "glasses", 3, _phrase_glasses, part="eyes"),
     EditKind(
         name="hat",
         category="local",
         weight=3,
         propose=_propose_hat,
         apply=lambda scene, value: scene["character"].update(value),
-        say=_say_hat,
+        phrase=_phrase_hat,
         undo=_undo_hat,
         needs={"character": True},
         part="hair",
     ),
-    _trait("expression", "expression", 3, _say_expression, part="mouth"),
-    _trait("cloth_color", "cloth_color", 3, _say_cloth_color, part="clothes", style_hides=True),
-    _trait("clothes", "clothes", 2.5, _say_clothes, part="clothes"),
-    _trait("beard", "beard", 1.5, _say_beard, part="mouth"),
+    _trait("expression", "expression", 3, _phrase_expression, part="mouth"),
+    _trait("cloth_color", "cloth_color", 3, _phrase_cloth_color, part="clothes", style_hides=True),
+    _trait("clothes", "clothes", 2.5, _phrase_clothes, part="clothes"),
+    _trait("beard", "beard", 1.5, _phrase_beard, part="mouth"),
     _trait(
         "pose",
         "pose",
         2,
-        _say_pose,
+        _phrase_pose,
         part="arms",
         allowed=lambda scene: not scene["held"],
         needs={"family": "kid", "held": False},
@@ -214,7 +214,7 @@ CHARACTER_KINDS = (
         weight=3,
         propose=_propose_held,
         apply=lambda scene, value: scene.update(copied(value)),
-        say=_say_held,
+        phrase=_phrase_held,
         undo=lambda scene, value: ("hold", {"held": scene["held"]}),
         needs={"character": True, "objects": 0},
         part="arms",
@@ -225,7 +225,7 @@ CHARACTER_KINDS = (
         weight=1,
         propose=_propose_remove,
         apply=lambda scene, value: scene.update(character=None),
-        say=lambda scene, value: ("character_remove", {"who": who(scene)}),
+        phrase=lambda scene, value: ("character_remove", {"who": who(scene)}),
         needs={"character": True},
     ),
 )

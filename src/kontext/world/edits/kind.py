@@ -1,7 +1,7 @@
-"""What a kind of edit is: it proposes a value, applies it, says it, and may name what takes it back.
+"""A kind of edit: proposes a value, applies it, phrases it as an instruction, and may have an inverse.
 
-A value is plain data, so that the same kind with other values gives the rivals of an edit, and an edit can be
-kept, repeated and undone.
+A value is plain data, so that the same kind with other values yields the distractors of an edit, and edits
+can be stored, repeated and undone.
 """
 
 import random
@@ -15,7 +15,7 @@ from ..sentences import Slots
 from ..vocabulary import Words
 
 Value = dict[str, Any]
-Said = tuple[str, Slots]  # variant of the sentence and its slots
+Phrase = tuple[str, Slots]  # variant of the sentence and its slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,24 +30,24 @@ class EditKind:
     """A value by chance; None where the scene does not allow this edit."""
     apply: Callable[[Scene, Value], Any]
     """Changes a scene in place."""
-    say: Callable[[Scene, Value], Said]
+    phrase: Callable[[Scene, Value], Phrase]
     """The edit in words, given the scene before."""
     undo: Callable[[Scene, Value], tuple[str, Value]] | None = None
     """Kind and value that might take it back, given the scene before."""
     needs: Mapping[str, Any] = field(default_factory=dict)
     """What to ask of `sample_scene`, so that a proposal is likely."""
     part: str = ""
-    """Kinds of different parts can be joined in one instruction and follow each other; "" stands alone."""
+    """Kinds of different parts can be joined in one instruction and follow each other; "" excludes both."""
     style_hides: bool = False
-    """Meaningless inside a style that has no colours or letters."""
-    on_foreign: bool = False
+    """Meaningless inside a style that has no colors or letters."""
+    out_of_domain: bool = False
 
     def after(self, before: Scene, value: Value) -> Scene:
         """The scene that the edit makes; `before` stays as it is."""
         scene = copied(before)
         scene["box"] = None
         self.apply(scene, value)
-        return scene if self.on_foreign else settle(scene)
+        return scene if self.out_of_domain else settle(scene)
 
 
 def value_label(value: Value) -> str:
@@ -74,7 +74,7 @@ def other(r: random.Random, values, current: Any) -> Any:
 
 
 def who(scene: Scene) -> Words:
-    """ "the kid", or "everything" where nobody is in the picture."""
+    """ "the kid", or "everything" when the picture has no character."""
     if "foreign" in scene or not scene["character"]:
         return "everything", "所有东西"
     return FAMILIES[scene["character"]["family"]].noun

@@ -1,4 +1,4 @@
-"""Edits of things: remove, add, replace, change the one in the red box, recolour, move, resize, redraw."""
+"""Edits of things: remove, add, replace, change the thing in the red box, recolor, move, resize, redraw."""
 
 import random
 
@@ -6,9 +6,9 @@ from ..colors import COLORS, OBJECT_COLORS
 from ..objects import CONCEPTS, GROUND, HOLD, SKY, object_box
 from ..scene import Pool, Scene, free_slots, has_top_sign, sample_color, sample_object
 from ..vocabulary import object_words, side_words, spot_words
-from .kind import EditKind, Said, Value, other
+from .kind import EditKind, Phrase, Value, other
 
-_SIZES = {"bigger": (172, 150, "变大"), "smaller": (76, 198, "变小")}  # pixels, row of the centre, Chinese
+_SIZES = {"bigger": (172, 150, "变大"), "smaller": (76, 198, "变小")}  # pixels, row of the center, Chinese
 
 
 def _propose_remove(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
@@ -16,7 +16,7 @@ def _propose_remove(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
     return {"index": r.randrange(count)} if count >= (1 if scene["character"] else 2) else None
 
 
-def _say_remove(scene: Scene, value: Value) -> Said:
+def _phrase_remove(scene: Scene, value: Value) -> Phrase:
     thing = scene["objects"][value["index"]]
     return "object_remove", {"thing": object_words(thing, "the"), "side": side_words(thing["x"])}
 
@@ -33,7 +33,7 @@ def _propose_add(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
     return {"index": len(scene["objects"]), "object": thing}
 
 
-def _say_add(scene: Scene, value: Value) -> Said:
+def _phrase_add(scene: Scene, value: Value) -> Phrase:
     return "object_add", {"thing": object_words(value["object"]), "spot": spot_words(value["object"])}
 
 
@@ -54,7 +54,7 @@ def _apply_replace(scene: Scene, value: Value) -> None:
     scene["objects"][value["index"]].update(name=value["name"], color=value["color"])
 
 
-def _say_replace(scene: Scene, value: Value) -> Said:
+def _phrase_replace(scene: Scene, value: Value) -> Phrase:
     old = object_words(scene["objects"][value["index"]], "the")
     return "object_replace", {"old": old, "thing": object_words(value)}
 
@@ -84,7 +84,7 @@ def _apply_box(scene: Scene, value: Value) -> None:
         scene["objects"].pop(value["index"])
 
 
-def say_box(scene: Scene, value: Value) -> Said:
+def phrase_box(scene: Scene, value: Value) -> Phrase:
     """What happens to the thing in the red box."""
     if "name" in value:
         return "object_box/replace", {"thing": object_words(value)}
@@ -104,7 +104,7 @@ def _apply_color(scene: Scene, value: Value) -> None:
     scene["objects"][value["index"]]["color"] = value["color"]
 
 
-def _say_color(scene: Scene, value: Value) -> Said:
+def _phrase_color(scene: Scene, value: Value) -> Phrase:
     plain = {"name": scene["objects"][value["index"]]["name"]}
     return "object_color", {"old": object_words(plain, "the"), "color": COLORS[value["color"]].words}
 
@@ -123,7 +123,7 @@ def _propose_move(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
     return {"x": r.choice([66, 190]) if abs(x - 128) < 30 else 256 - x}
 
 
-def _say_move(scene: Scene, value: Value) -> Said:
+def _phrase_move(scene: Scene, value: Value) -> Phrase:
     thing = scene["objects"][0]
     direction = ("left", "左边") if value["x"] < thing["x"] else ("right", "右边")
     return "object_move", {"thing": object_words(thing, "the"), "direction": direction}
@@ -140,7 +140,7 @@ def _apply_size(scene: Scene, value: Value) -> None:
     scene["objects"][0].update(size=size, y=y)
 
 
-def _say_size(scene: Scene, value: Value) -> Said:
+def _phrase_size(scene: Scene, value: Value) -> Phrase:
     size = (value["size"], _SIZES[value["size"]][2])
     return "object_size", {"thing": object_words(scene["objects"][0], "the"), "size": size}
 
@@ -159,7 +159,7 @@ OBJECT_KINDS = (
         weight=3,
         propose=_propose_remove,
         apply=lambda scene, value: scene["objects"].pop(value["index"]),
-        say=_say_remove,
+        phrase=_phrase_remove,
         undo=_undo_remove,
         needs={"objects": 2},
         part="objects",
@@ -170,7 +170,7 @@ OBJECT_KINDS = (
         weight=3,
         propose=_propose_add,
         apply=lambda scene, value: scene["objects"].insert(value["index"], dict(value["object"])),
-        say=_say_add,
+        phrase=_phrase_add,
         undo=lambda scene, value: ("object_remove", {"index": value["index"]}),
         part="objects",
     ),
@@ -180,7 +180,7 @@ OBJECT_KINDS = (
         weight=3,
         propose=_propose_replace,
         apply=_apply_replace,
-        say=_say_replace,
+        phrase=_phrase_replace,
         undo=_undo_replace,
         needs={"objects": 2},
         part="objects",
@@ -191,7 +191,7 @@ OBJECT_KINDS = (
         weight=3,
         propose=_propose_box,
         apply=_apply_box,
-        say=say_box,
+        phrase=phrase_box,
         needs={"objects": 2},
     ),
     EditKind(
@@ -200,7 +200,7 @@ OBJECT_KINDS = (
         weight=3,
         propose=_propose_color,
         apply=_apply_color,
-        say=_say_color,
+        phrase=_phrase_color,
         undo=_undo_color,
         needs={"objects": 2},
         part="objects",
@@ -212,7 +212,7 @@ OBJECT_KINDS = (
         weight=2,
         propose=_propose_move,
         apply=lambda scene, value: scene["objects"][0].update(x=value["x"]),
-        say=_say_move,
+        phrase=_phrase_move,
         undo=lambda scene, value: ("object_move", {"x": scene["objects"][0]["x"]}),
         needs={"objects": 1},
         part="objects",
@@ -223,7 +223,7 @@ OBJECT_KINDS = (
         weight=1,
         propose=_propose_size,
         apply=_apply_size,
-        say=_say_size,
+        phrase=_phrase_size,
         needs={"character": False, "objects": 1},
         part="objects",
     ),
@@ -233,7 +233,7 @@ OBJECT_KINDS = (
         weight=1.5,
         propose=_propose_art,
         apply=lambda scene, value: scene.update(value),
-        say=lambda scene, value: (f"art/{value['art']}", {}),
+        phrase=lambda scene, value: (f"art/{value['art']}", {}),
         undo=lambda scene, value: ("art", {"art": scene["art"]}),
         needs={"character": False},
         part="objects",

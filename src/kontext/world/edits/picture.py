@@ -6,7 +6,7 @@ from ..backgrounds import PLACES, WEATHERS, outdoors, place_words
 from ..scene import Pool, Scene, copied, sample_background
 from ..styles import STYLES
 from ..vocabulary import SEASON
-from .kind import EditKind, Said, Value, other, who
+from .kind import EditKind, Phrase, Value, other, who
 
 
 def _propose_background(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
@@ -17,7 +17,7 @@ def _propose_background(r: random.Random, scene: Scene, pool: Pool) -> Value | N
     return None if background["place"] == here else {"background": background}
 
 
-def _say_background(scene: Scene, value: Value) -> Said:
+def _phrase_background(scene: Scene, value: Value) -> Phrase:
     background = value["background"]
     english, chinese = place_words(background)
     if background["season"] not in (None, "summer"):
@@ -45,8 +45,8 @@ def _propose_weather(r: random.Random, scene: Scene, pool: Pool) -> Value | None
     return {"weather": None if background["weather"] else r.choice(WEATHERS)}
 
 
-def say_weather(scene: Scene, value: Value) -> Said:
-    """Weather that comes, or the one that goes."""
+def phrase_weather(scene: Scene, value: Value) -> Phrase:
+    """New weather, or the removal of the current weather."""
     old = (scene["foreign"] if "foreign" in scene else scene["background"])["weather"]
     return f"weather/{value['weather'] or f'clear_{old}'}", {}
 
@@ -60,7 +60,7 @@ def apply_style(scene: Scene, value: Value) -> None:
     scene["style"] = value["style"]
 
 
-def say_style(scene: Scene, value: Value) -> Said:
+def phrase_style(scene: Scene, value: Value) -> Phrase:
     style, phrase = STYLES[value["style"]], value["phrase"]
     return "style", {"style": (style.english[phrase], style.chinese[phrase])}
 
@@ -76,7 +76,7 @@ PICTURE_KINDS = (
         weight=4.5,
         propose=_propose_background,
         apply=lambda scene, value: scene.update(copied(value)),
-        say=_say_background,
+        phrase=_phrase_background,
         undo=lambda scene, value: ("background", {"background": scene["background"]}),
         part="background",
     ),
@@ -86,7 +86,7 @@ PICTURE_KINDS = (
         weight=3,
         propose=_propose_time,
         apply=_set,
-        say=lambda scene, value: (f"time/{value['time']}", {}),
+        phrase=lambda scene, value: (f"time/{value['time']}", {}),
         undo=lambda scene, value: ("time", {"time": scene["background"]["time"]}),
         part="background",
     ),
@@ -96,7 +96,7 @@ PICTURE_KINDS = (
         weight=1.5,
         propose=_propose_season,
         apply=_set,
-        say=lambda scene, value: ("season", {"season": SEASON[value["season"]]}),
+        phrase=lambda scene, value: ("season", {"season": SEASON[value["season"]]}),
         undo=lambda scene, value: ("season", {"season": scene["background"]["season"]}),
         needs={"places": tuple(name for name, place in PLACES.items() if place.seasons)},
         part="background",
@@ -107,7 +107,7 @@ PICTURE_KINDS = (
         weight=1.5,
         propose=_propose_weather,
         apply=_set,
-        say=say_weather,
+        phrase=phrase_weather,
         undo=lambda scene, value: ("weather", {"weather": scene["background"]["weather"]}),
         needs={"weather": 0.4, "places": tuple(filter(outdoors, PLACES))},
         part="background",
@@ -118,7 +118,7 @@ PICTURE_KINDS = (
         weight=7.5,
         propose=propose_style,
         apply=apply_style,
-        say=say_style,
+        phrase=phrase_style,
         part="style",
         style_hides=True,
     ),

@@ -1,11 +1,11 @@
-"""Edits of words on signs: other word, other colour, write, erase."""
+"""Edits of words on signs: other word, other color, write, erase."""
 
 import random
 
 from ..scene import Pool, Scene
 from ..signs import INKS, NEW_WORD_FONT, SIGNS
 from ..vocabulary import Words
-from .kind import EditKind, Said, Value, other
+from .kind import EditKind, Phrase, Value, other
 
 
 def _written(scene: Scene) -> bool:
@@ -25,7 +25,7 @@ def _propose_text(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
     return {"word": word} if word else None
 
 
-def _say_text(scene: Scene, value: Value) -> Said:
+def _phrase_text(scene: Scene, value: Value) -> Phrase:
     return "text", {**_slots(scene), "word": (value["word"],) * 2}
 
 
@@ -34,7 +34,7 @@ def _propose_color(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
     return {"ink": ink} if ink else None
 
 
-def _say_color(scene: Scene, value: Value) -> Said:
+def _phrase_color(scene: Scene, value: Value) -> Phrase:
     return "text_color", {**_slots(scene), "color": INKS[value["ink"]].words}
 
 
@@ -47,7 +47,7 @@ def _apply_write(scene: Scene, value: Value) -> None:
     scene["sign"].update(word=value["word"], font=NEW_WORD_FONT, ink=inks[0])
 
 
-def _say_write(scene: Scene, value: Value) -> Said:
+def _phrase_write(scene: Scene, value: Value) -> Phrase:
     return "text_write", {**_slots(scene), "word": (value["word"],) * 2}
 
 
@@ -58,7 +58,7 @@ TEXT_KINDS = (
         weight=9,
         propose=_propose_text,
         apply=lambda scene, value: scene["sign"].update(value),
-        say=_say_text,
+        phrase=_phrase_text,
         undo=lambda scene, value: ("text", {"word": scene["sign"]["word"]}),
         needs={"sign": True},
         part="text",
@@ -70,7 +70,7 @@ TEXT_KINDS = (
         weight=2,
         propose=_propose_color,
         apply=lambda scene, value: scene["sign"].update(value),
-        say=_say_color,
+        phrase=_phrase_color,
         undo=lambda scene, value: ("text_color", {"ink": scene["sign"]["ink"]}),
         needs={"sign": True},
         part="text",
@@ -82,7 +82,7 @@ TEXT_KINDS = (
         weight=1.2,
         propose=_propose_write,
         apply=_apply_write,
-        say=_say_write,
+        phrase=_phrase_write,
         undo=lambda scene, value: ("text_remove", {}),
         needs={"sign": True, "empty_sign": True},
         part="text",
@@ -94,7 +94,7 @@ TEXT_KINDS = (
         weight=1,
         propose=lambda r, scene, pool: {} if _written(scene) else None,
         apply=lambda scene, value: scene["sign"].update(word=""),
-        say=lambda scene, value: ("text_remove", _slots(scene)),
+        phrase=lambda scene, value: ("text_remove", _slots(scene)),
         undo=lambda scene, value: ("text_write", {"word": scene["sign"]["word"]}),
         needs={"sign": True},
         part="text",

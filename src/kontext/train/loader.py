@@ -1,8 +1,8 @@
 """Training examples from worker processes through shared memory: no data set on disk, no pickled pictures.
 
 A producer is a picklable callable: seed -> {field: array}, always of the same shapes. Workers fill slots of
-shared memory with blocks of examples; the trainer copies a slot out and hands it back. With no workers the
-examples are made in the caller's process, in the order of their seeds.
+shared memory with blocks of examples; the trainer copies a slot and returns it to the free list. Without
+workers the examples are produced in the caller's process, in the order of their seeds.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ Example = Mapping[str, np.ndarray]
 Producer = Callable[[int], Example]
 
 
-class Feeder:
+class ExampleLoader:
+    """Batches of examples, each seed once, from `workers` processes or the caller's own."""
+
     def __init__(self, producer: Producer, *, workers: int, first_seed: int, block: int = 16, slots: int = 8):
-        """first_seed: examples made before, so that a resumed run goes on with new ones."""
+        """first_seed: of the first example; a resumed run passes the saved seed to get new examples.
+
+        block: examples per slot; slots: number of shared-memory slots, reduced to what fits.
+        """
         self.producer, self.workers, self.block = producer, workers, block
         self.seed = first_seed
-        self._kept: list[dict[str, np.ndarray]] = []
+        self._blocks: list[dict[str, np.ndarray]] = []
         if workers:
             self._start(max(slots, 2 * workers))
 
@@ -38,15 +43,15 @@ class Feeder:
             examples = [self.producer(self.seed + i) for i in range(count)]
             self.seed += count
             return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-        while sum(len(next(iter(b.values()))) for b in self._kept) < count:
-            self._kept.append(self._next_block())
-        joined = {name: np.concatenate([b[name] for b in self._kept]) for name in self._kept[0]}
-        self._kept = [{name: value[count:] for name, value in joined.items()}]
+        while sum(len(next(iter(b.values()))) for b in self._blocks) < count:
+            self._blocks.append(self._next_block())
+        joined = {name: np.concatenate([b[name] for b in self._blocks]) for name in self._blocks[0]}
+        self._blocks = [{name: value[count:] for name, value in joined.items()}]
         self.seed += count
         return {name: value[:count] for name, value in joined.items()}
 
-    def ready(self) -> int:
-        """Blocks that wait to be taken: 0 means that the trainer waits for the workers."""
+    def blocks_ready(self) -> int:
+        """Number of filled blocks; 0 means that the trainer waits for the workers."""
         return self._full.qsize() if self.workers else 1
 
     def close(self) -> None:
@@ -75,7 +80,7 @@ class Feeder:
         names = [memory.name for memory in self._memories]
         self._processes = [
             context.Process(
-                target=_work,
+                target=_produce,
                 args=(
                     self.producer,
                     self._fields,
@@ -101,7 +106,7 @@ class Feeder:
                 dead = [p.exitcode for p in self._processes if not p.is_alive()]
                 if dead:
                     raise RuntimeError(
-                        f"a worker that makes training examples has died (exit {dead[0]})"
+                        f"a worker that produces training examples has died (exit code {dead[0]})"
                     ) from None
         block = {name: view.copy() for name, view in self._views[slot].items()}
         self._free.put(slot)
@@ -122,7 +127,7 @@ def _views(memory: shared_memory.SharedMemory, fields: dict[str, tuple]) -> dict
     return views
 
 
-def _work(producer, fields, names, free, full, seed, stride) -> None:
+def _produce(producer, fields, names, free, full, seed, stride) -> None:
     memories = [shared_memory.SharedMemory(name=name) for name in names]
     slots = [_views(memory, fields) for memory in memories]
     while True:

@@ -1,16 +1,16 @@
-"""Edits of pictures foreign to the world, for which one need only see the picture."""
+"""Edits of out-of-domain pictures, which depend on the picture alone."""
 
 import random
 
 from ..backgrounds import WEATHERS
 from ..colors import COLORS, WALL_COLORS
-from ..foreign import item_box
 from ..objects import GROUND, HOLD
+from ..out_of_domain import item_box
 from ..scene import Pool, Scene, sample_color
 from ..vocabulary import object_words
-from .kind import EditKind, Said, Value, other
-from .objects import framed, say_box
-from .picture import apply_style, propose_style, say_style, say_weather
+from .kind import EditKind, Phrase, Value, other
+from .objects import framed, phrase_box
+from .picture import apply_style, phrase_style, phrase_weather, propose_style
 
 _CORNERS = {
     "top left": ("左上角", 50, 50),
@@ -51,7 +51,7 @@ def _propose_banner(r: random.Random, scene: Scene, pool: Pool) -> Value | None:
     return None if scene["foreign"]["banner"] else {"banner": r.choice(pool.words)}
 
 
-def _say_banner(scene: Scene, value: Value) -> Said:
+def _phrase_banner(scene: Scene, value: Value) -> Phrase:
     return "foreign_banner", {"word": (value["banner"],) * 2}
 
 
@@ -59,7 +59,7 @@ def _propose_background(r: random.Random, scene: Scene, pool: Pool) -> Value | N
     return {"color": other(r, WALL_COLORS, scene["foreign"]["color"])}
 
 
-def _say_background(scene: Scene, value: Value) -> Said:
+def _phrase_background(scene: Scene, value: Value) -> Phrase:
     return "foreign_background", {"color": COLORS[value["color"]].words}
 
 
@@ -85,21 +85,21 @@ def _apply_add(scene: Scene, value: Value) -> None:
     scene["foreign"]["items"].append({**item, "x": x, "y": y, "size": 84})
 
 
-def _say_add(scene: Scene, value: Value) -> Said:
+def _phrase_add(scene: Scene, value: Value) -> Phrase:
     corner = (value["corner"], _CORNERS[value["corner"]][0])
     return "foreign_add", {"thing": object_words(value), "corner": corner}
 
 
-FOREIGN_KINDS = (
+OUT_OF_DOMAIN_KINDS = (
     EditKind(
         name="foreign_style",
         category="global",
         weight=2,
         propose=propose_style,
         apply=apply_style,
-        say=say_style,
+        phrase=phrase_style,
         style_hides=True,
-        on_foreign=True,
+        out_of_domain=True,
     ),
     EditKind(
         name="foreign_weather",
@@ -107,8 +107,8 @@ FOREIGN_KINDS = (
         weight=0.5,
         propose=_propose_weather,
         apply=_set,
-        say=say_weather,
-        on_foreign=True,
+        phrase=phrase_weather,
+        out_of_domain=True,
     ),
     EditKind(
         name="foreign_banner",
@@ -116,10 +116,10 @@ FOREIGN_KINDS = (
         weight=1,
         propose=_propose_banner,
         apply=_set,
-        say=_say_banner,
+        phrase=_phrase_banner,
         needs={"banner": False},
         style_hides=True,
-        on_foreign=True,
+        out_of_domain=True,
     ),
     EditKind(
         name="foreign_box",
@@ -127,8 +127,8 @@ FOREIGN_KINDS = (
         weight=2,
         propose=_propose_box,
         apply=_apply_box,
-        say=say_box,
-        on_foreign=True,
+        phrase=phrase_box,
+        out_of_domain=True,
     ),
     EditKind(
         name="foreign_background",
@@ -136,9 +136,9 @@ FOREIGN_KINDS = (
         weight=1,
         propose=_propose_background,
         apply=_set,
-        say=_say_background,
+        phrase=_phrase_background,
         style_hides=True,
-        on_foreign=True,
+        out_of_domain=True,
     ),
     EditKind(
         name="foreign_add",
@@ -146,7 +146,7 @@ FOREIGN_KINDS = (
         weight=1.5,
         propose=_propose_add,
         apply=_apply_add,
-        say=_say_add,
-        on_foreign=True,
+        phrase=_phrase_add,
+        out_of_domain=True,
     ),
 )

@@ -1,8 +1,8 @@
-"""Rivals of an answer, for forced choice: rendered pictures that a wrong edit would have made.
+"""Distractors for the forced choice: rendered pictures that a wrong edit would have produced.
 
-A rival differs visibly from the target and from the other rivals. Labels say what it is:
+A distractor differs visibly from the target and from the other distractors. Labels name the mistake:
 
-    unchanged                  the source as it was given
+    unchanged                  the source unmodified
     value hair_color: red      the right kind of edit with another value
     edit glasses: sunglasses   another kind of edit
 """
@@ -23,18 +23,18 @@ from .styles import STYLES
 
 _IDENTITY = ("hair_color", "hair_style", "cloth_color", "clothes", "glasses", "hat", "beard", "horns")
 _SETTING = ("background", "time", "expression", "object_replace", "object_color", "hold", "pose", "text")
-_ELSEWHERE = {  # the same colour on the wrong thing
+_ELSEWHERE = {  # the same color on the wrong thing
     "hair_color": ("cloth_color", CLOTH_COLORS),
     "cloth_color": ("hair_color", tuple(HAIR_COLORS)),
 }
-_FOREIGN = tuple(name for name, kind in KINDS.items() if kind.on_foreign)
+_OUT_OF_DOMAIN = tuple(name for name, kind in KINDS.items() if kind.out_of_domain)
 
 
-def rivals(sample: Sample, count: int = 8) -> list[tuple[str, np.ndarray]]:
-    """Up to `count` labelled pictures: the source unchanged, other values and other edits about evenly."""
+def distractors(sample: Sample, count: int = 8) -> list[tuple[str, np.ndarray]]:
+    """Up to `count` labeled pictures: the source unchanged, other values and other edits about evenly."""
     r = generator("rivals", sample.split, sample.seed, sample.kind, sample.english)
     pool = pool_of(World(), "train", every_word=True)
-    found = _Found(sample.target)
+    found = _Distractors(sample.target)
     if sample.source is not None:
         found.add("unchanged", sample.source)
     for reference in sample.references:
@@ -46,29 +46,29 @@ def rivals(sample: Sample, count: int = 8) -> list[tuple[str, np.ndarray]]:
     else:
         values = _other_values(r, sample, sample.before, pool)
         edits = _other_edits(r, sample, sample.before, pool)
-    found.take(values, count - len(found.rivals) - (count - 1) // 2)
-    found.take(edits, count - len(found.rivals))
-    found.take(values, count - len(found.rivals))
-    return found.rivals
+    found.take(values, count - len(found.distractors) - (count - 1) // 2)
+    found.take(edits, count - len(found.distractors))
+    found.take(values, count - len(found.distractors))
+    return found.distractors
 
 
-class _Found:
-    """Rivals so far; each must look different from the target and from the others."""
+class _Distractors:
+    """Distractors found so far; each must look different from the target and from the others."""
 
     def __init__(self, target: np.ndarray) -> None:
-        self._seen = [target]
+        self._pictures = [target]
         self._drawn: set[str] = set()
-        self.rivals: list[tuple[str, np.ndarray]] = []
+        self.distractors: list[tuple[str, np.ndarray]] = []
 
     def add(self, label: str, picture: np.ndarray) -> bool:
-        if not all(visible(other, picture) for other in self._seen):
+        if not all(visible(other, picture) for other in self._pictures):
             return False
-        self._seen.append(picture)
-        self.rivals.append((label, picture))
+        self._pictures.append(picture)
+        self.distractors.append((label, picture))
         return True
 
     def take(self, group: Iterator[tuple[str, Scene]], count: int) -> None:
-        """Up to `count` more of a group, which is left where it was stopped."""
+        """Add up to `count` more from a group; the iterator keeps its position."""
         if count <= 0:
             return
         for label, scene in group:
@@ -80,7 +80,7 @@ class _Found:
                 return
 
 
-def _misspelt(r: random.Random, word: str) -> str:
+def _misspelled(r: random.Random, word: str) -> str:
     letters, place = list(word), r.randrange(len(word))
     if r.random() < 0.5 and len(word) > 1:
         other = (place + 1) % len(word)
@@ -91,7 +91,7 @@ def _misspelt(r: random.Random, word: str) -> str:
 
 
 def _other_values(r: random.Random, sample: Sample, before: Scene, pool: Pool) -> Iterator[tuple[str, Scene]]:
-    """The same kind of edit: first on the same thing, then on any; a word is also misspelt."""
+    """The same kind of edit: first on the same thing, then on any; a word is also misspelled."""
     kind, given = KINDS[sample.kind], sample.value
     if kind.name == "compound":
         yield from _parts(r, sample, before, pool)
@@ -104,7 +104,7 @@ def _other_values(r: random.Random, sample: Sample, before: Scene, pool: Pool) -
                 value[key] = given[key]
         for key in ("word", "banner"):
             if key in given and key in value and attempt % 2:
-                value[key] = _misspelt(r, given[key])
+                value[key] = _misspelled(r, given[key])
         yield f"value {kind.name}: {value_label(value)}", kind.after(before, value)
 
 
@@ -117,19 +117,19 @@ def _edit(r: random.Random, kind: EditKind, scene: Scene, pool: Pool) -> Iterato
 def _parts(r: random.Random, sample: Sample, before: Scene, pool: Pool) -> Iterator[tuple[str, Scene]]:
     """Two edits in one: only the first, only the second, and either with another value."""
     (first, first_value), (second, second_value) = sample.value["edits"]
-    one, two = KINDS[first], KINDS[second]
-    between = one.after(before, first_value)
+    first_kind, second_kind = KINDS[first], KINDS[second]
+    between = first_kind.after(before, first_value)
     yield f"value only {first}", between
-    yield f"value only {second}", two.after(before, second_value)
+    yield f"value only {second}", second_kind.after(before, second_value)
     for _ in range(20):
-        value = two.propose(r, between, pool)
+        value = second_kind.propose(r, between, pool)
         if value is not None:
-            yield f"value {first} and {second}: {value_label(value)}", two.after(between, value)
-        value = one.propose(r, before, pool)
+            yield f"value {first} and {second}: {value_label(value)}", second_kind.after(between, value)
+        value = first_kind.propose(r, before, pool)
         if value is not None:
             yield (
                 f"value {first}: {value_label(value)} and {second}",
-                two.after(one.after(before, value), second_value),
+                second_kind.after(first_kind.after(before, value), second_value),
             )
 
 
@@ -138,12 +138,12 @@ def _other_edits(r: random.Random, sample: Sample, before: Scene, pool: Pool) ->
         color, (elsewhere, allowed) = sample.value[sample.kind], _ELSEWHERE[sample.kind]
         if color in allowed:
             yield f"edit {elsewhere}: {color}", KINDS[elsewhere].after(before, {elsewhere: color})
-    names = [name for name in (_FOREIGN if "foreign" in before else JOINABLE) if name != sample.kind]
+    names = [name for name in (_OUT_OF_DOMAIN if "foreign" in before else JOINABLE) if name != sample.kind]
     for _ in range(80):
         yield from _edit(r, KINDS[r.choice(names)], before, pool)
 
 
-_TAKEN = {  # what a wrong answer may have taken instead: edits of the scene before (0) or after (1)
+_TAKEN = {  # what a wrong answer may have taken: edits of the scene before (0) or after (1)
     "clothes_from": (1, ("clothes", "cloth_color")),
     "person_from": (1, _IDENTITY),
     "background_from": (0, ("background", "time")),
@@ -161,7 +161,7 @@ def _of_references(r: random.Random, sample: Sample, pool: Pool) -> tuple[Iterat
         place, names = _TAKEN[sample.kind]
         scene = (before, sample.after)[place]
         tried = (_edit(r, KINDS[r.choice(names)], scene, pool) for _ in range(100))
-        values = ((label.replace("edit", "value", 1), made) for one in tried for label, made in one)
+        values = ((label.replace("edit", "value", 1), scene) for edits in tried for label, scene in edits)
     edits = (found for _ in range(80) for found in _edit(r, KINDS[r.choice(JOINABLE)], before, pool))
     return values, edits
 
@@ -171,7 +171,7 @@ def _shuffled(r: random.Random) -> list[str]:
 
 
 def _of_composition(r: random.Random, sample: Sample, pool: Pool) -> tuple[Iterator, Iterator]:
-    """For pictures made anew: wrong identity or style, and wrong setting."""
+    """For newly composed pictures: wrong identity or style, and wrong setting."""
     after = sample.after
 
     def changed(names: tuple[str, ...]) -> Iterator[tuple[str, Scene]]:

@@ -1,11 +1,11 @@
-"""Tasks before they are drawn: scenes, value and sentences of one kind, admitted by a split."""
+"""Task specifications: scenes, value and sentences of a task, admitted by a split, not yet rendered."""
 
 import random
 from dataclasses import dataclass
 
 from .compositions import COMPOSITIONS
 from .edits import KINDS, EditKind, Value, value_label
-from .foreign import sample_foreign
+from .out_of_domain import sample_out_of_domain
 from .references import BY_REFERENCE
 from .references import CATEGORY as SEVERAL_REFERENCES
 from .scene import Pool, Scene, sample_scene
@@ -24,8 +24,8 @@ _STYLED_SHARE = 0.08  # of edits happen inside a style
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A task without its pictures. `labels` says what was asked for: kind of edit -> value."""
+class TaskSpec:
+    """A task without its pictures. `labels` holds the requested values: kind of edit -> value."""
 
     kind: str
     category: str
@@ -37,23 +37,23 @@ class Draft:
     reference: Scene | None = None
 
 
-def draft(r: random.Random, name: str, pool: Pool, split: str) -> Draft | None:
-    """A task of a kind; None where this draw gives none."""
+def draw_task(r: random.Random, name: str, pool: Pool, split: str) -> TaskSpec | None:
+    """A task of a kind; None when this draw is not usable."""
     return (_composed if name in _COMPOSED else _edited)(r, name, pool, split)
 
 
-def _composed(r: random.Random, name: str, pool: Pool, split: str) -> Draft | None:
-    made = _COMPOSED[name].compose(r, pool)
-    if made is None or not admits(split, made.before, made.after):
+def _composed(r: random.Random, name: str, pool: Pool, split: str) -> TaskSpec | None:
+    composed = _COMPOSED[name].compose(r, pool)
+    if composed is None or not admits(split, composed.before, composed.after):
         return None
-    if made.reference is not None and not admits_reference(split, made.reference):
+    if composed.reference is not None and not admits_reference(split, composed.reference):
         return None
-    words = request(r, made.variant, made.slots, split)
-    labels = {name: made.label}
-    return Draft(name, CATEGORY[name], made.before, made.after, words, {}, labels, made.reference)
+    words = request(r, composed.variant, composed.slots, split)
+    scenes = composed.before, composed.after
+    return TaskSpec(name, CATEGORY[name], *scenes, words, {}, {name: composed.label}, composed.reference)
 
 
-def _edited(r: random.Random, name: str, pool: Pool, split: str) -> Draft | None:
+def _edited(r: random.Random, name: str, pool: Pool, split: str) -> TaskSpec | None:
     kind = KINDS[name]
     before = _start(r, kind, pool)
     if not admits_start(split, before):
@@ -69,15 +69,15 @@ def _edited(r: random.Random, name: str, pool: Pool, split: str) -> Draft | None
         return None
     category, labels = kind.category, {name: value_label(value)}
     if name == "compound":
-        labels = {part: value_label(said) for part, said in value["edits"]}
+        labels = {part: value_label(part_value) for part, part_value in value["edits"]}
         category = "global" if any(CATEGORY[part] == "global" for part in labels) else "local"
-    return Draft(name, category, before, after, say(r, kind, before, value, split), value, labels)
+    return TaskSpec(name, category, before, after, phrase(r, kind, before, value, split), value, labels)
 
 
 def _start(r: random.Random, kind: EditKind, pool: Pool) -> Scene:
-    """A picture on which a kind of edit can probably be done."""
-    if kind.on_foreign:
-        return foreign_scene(r, pool, kind.needs.get("banner"))
+    """A source scene on which a kind of edit can probably be done."""
+    if kind.out_of_domain:
+        return out_of_domain_scene(r, pool, kind.needs.get("banner"))
     needs = dict(kind.needs)
     empty_sign = needs.pop("empty_sign", False)
     if needs.get("family") not in pool.families:
@@ -88,18 +88,18 @@ def _start(r: random.Random, kind: EditKind, pool: Pool) -> Scene:
     return scene
 
 
-def foreign_scene(r: random.Random, pool: Pool, banner: bool | None = None) -> Scene:
-    """A picture foreign to the world, some with a banner."""
+def out_of_domain_scene(r: random.Random, pool: Pool, banner: bool | None = None) -> Scene:
+    """An out-of-domain scene; one in ten has a banner."""
     if banner is None:
         banner = pool.always_sign or r.random() < 0.1
-    return {"foreign": sample_foreign(r, pool.words, banner), "style": None, "box": None, "sheet": None}
+    return {"foreign": sample_out_of_domain(r, pool.words, banner), "style": None, "box": None, "sheet": None}
 
 
-def say(r: random.Random, kind: EditKind, before: Scene, value: Value, split: str) -> Words:
-    """An edit in words, in the phrasing of its split."""
+def phrase(r: random.Random, kind: EditKind, before: Scene, value: Value, split: str) -> Words:
+    """The instruction of an edit, in the phrasing of its split."""
     if kind.name != "compound":
-        return request(r, *kind.say(before, value), split)
+        return request(r, *kind.phrase(before, value), split)
     (first, first_value), (second, second_value) = value["edits"]
     between = KINDS[first].after(before, first_value)
-    one = sentence(r, *KINDS[first].say(before, first_value), split)
-    return joined(r, one, sentence(r, *KINDS[second].say(between, second_value), split), split)
+    first_words = sentence(r, *KINDS[first].phrase(before, first_value), split)
+    return joined(r, first_words, sentence(r, *KINDS[second].phrase(between, second_value), split), split)

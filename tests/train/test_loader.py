@@ -1,13 +1,13 @@
-"""Examples reach the trainer whole and once each, from workers or its own process; a dead worker is told."""
+"""Examples reach the trainer whole and once each, from workers or its own process."""
 
 import numpy as np
 import pytest
 
-from kontext.train.feeder import Feeder
+from kontext.train.loader import ExampleLoader
 
 
 class Numbers:
-    """A producer that tells its seed in two fields of different types and shapes."""
+    """A producer that returns its seed in two fields of different types and shapes."""
 
     def __call__(self, seed: int) -> dict[str, np.ndarray]:
         return {"number": np.int64(seed), "picture": np.full((3, 5), seed % 251, np.uint8)}
@@ -21,18 +21,18 @@ class Dies:
 
 
 def test_without_workers_examples_come_in_the_order_of_their_seeds():
-    feeder = Feeder(Numbers(), workers=0, first_seed=10)
-    assert feeder.take(3)["number"].tolist() == [10, 11, 12]
-    assert feeder.take(2)["number"].tolist() == [13, 14]
-    assert feeder.seed == 15
+    loader = ExampleLoader(Numbers(), workers=0, first_seed=10)
+    assert loader.take(3)["number"].tolist() == [10, 11, 12]
+    assert loader.take(2)["number"].tolist() == [13, 14]
+    assert loader.seed == 15
 
 
 def test_workers_deliver_every_seed_once_and_whole():
-    feeder = Feeder(Numbers(), workers=2, first_seed=100, block=4, slots=3)
+    loader = ExampleLoader(Numbers(), workers=2, first_seed=100, block=4, slots=3)
     try:
-        taken = [feeder.take(7) for _ in range(6)]
+        taken = [loader.take(7) for _ in range(6)]
     finally:
-        feeder.close()
+        loader.close()
     numbers = np.concatenate([t["number"] for t in taken])
     pictures = np.concatenate([t["picture"] for t in taken])
     assert len(set(numbers.tolist())) == 42
@@ -40,28 +40,28 @@ def test_workers_deliver_every_seed_once_and_whole():
     assert (pictures == (numbers % 251)[:, None, None]).all()
 
 
-def test_a_dead_worker_is_told():
-    feeder = Feeder(Dies(), workers=1, first_seed=0, block=2, slots=2)
+def test_a_dead_worker_is_reported():
+    loader = ExampleLoader(Dies(), workers=1, first_seed=0, block=2, slots=2)
     try:
         with pytest.raises(RuntimeError, match="died"):
             for _ in range(10):
-                feeder.take(2)
+                loader.take(2)
     finally:
-        feeder.close()
+        loader.close()
 
 
 def test_little_shared_memory_makes_fewer_slots(monkeypatch):
     usage = type("Usage", (), {"free": 3 * block_bytes()})
-    monkeypatch.setattr("kontext.train.feeder.shutil.disk_usage", lambda path: usage)
-    feeder = Feeder(Numbers(), workers=1, first_seed=0, block=4, slots=9)
+    monkeypatch.setattr("kontext.train.loader.shutil.disk_usage", lambda path: usage)
+    loader = ExampleLoader(Numbers(), workers=1, first_seed=0, block=4, slots=9)
     try:
-        assert len(feeder._memories) == 2
-        assert len(feeder.take(9)["number"]) == 9
+        assert len(loader._memories) == 2
+        assert len(loader.take(9)["number"]) == 9
     finally:
-        feeder.close()
+        loader.close()
 
 
 def block_bytes() -> int:
-    """Of a block of four, as the feeder counts them."""
+    """Of a block of four, as the loader counts them."""
     sample = Numbers()(0)
     return sum(-(-4 * value.nbytes // 64) * 64 for value in map(np.asarray, sample.values()))

@@ -14,8 +14,8 @@ from kontext.checkpoint import load_model
 from kontext.errors import BadConfig
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS
+from kontext.train.distributed import RANK_SEED_STRIDE, Distributed
 from kontext.train.lora import train as train_lora
-from kontext.train.ranks import SEEDS_APART, Ranks
 
 PROGRAM = """
 import hashlib, json, os, sys
@@ -29,23 +29,24 @@ config = FlowTraining(
     preset="tiny", steps=6 if resume else 4, batch=4, fresh=2, pool=16, first_fill=4, workers=0, warmup=1,
     curriculum=(Stage(world=world),), log_every=1, validate_every=2, validation_pairs=2,
 )
-one = FlowTrainer(config, folder / "run", folder / "autoencoder.safetensors", resume, None)
-batches, loss = [], one._loss
+trainer = FlowTrainer(config, folder / "run", folder / "autoencoder.safetensors", resume, None)
+batches, loss = [], trainer._loss
 def watched(batch, generate):
     batches.append(hashlib.sha256(batch["target"].numpy().tobytes()).hexdigest())
     return loss(batch, generate)
-one._loss = watched
-one.train()
+trainer._loss = watched
+trainer.train()
 weights = hashlib.sha256()
-for value in one.networks.state_dict().values():
+for value in trainer.networks.state_dict().values():
     weights.update(value.numpy().tobytes())
-told = {"weights": weights.hexdigest(), "batches": batches, "seed": one.feeder.seed, "step": one.run.step}
-(folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(told))
+report = {"weights": weights.hexdigest(), "batches": batches}
+report |= {"seed": trainer.data.loader.seed, "step": trainer.run.step}
+(folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(report))
 """
 
 
 def launched(folder: Path, *arguments: str) -> list[dict]:
-    """What two processes of one run tell."""
+    """The reports of the two processes of one run."""
     program = folder / "program.py"
     program.write_text(PROGRAM)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -66,21 +67,21 @@ def test_two_processes_train_one_model(tmp_path):
         assert first["weights"] == second["weights"]
         assert first["step"] == second["step"] == steps
         assert not set(first["batches"]) & set(second["batches"])
-        assert second["seed"] - first["seed"] == SEEDS_APART
+        assert second["seed"] - first["seed"] == RANK_SEED_STRIDE
         log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
         assert [line["step"] for line in log if "norm" in line] == list(range(1, steps + 1)), "one log"
     state = torch.load(tmp_path / "run/state.pt", weights_only=True)
-    assert state["seed"] < SEEDS_APART and state["step"] == 6
+    assert state["seed"] < RANK_SEED_STRIDE and state["step"] == 6
     load_model(str(tmp_path / "run/model"))
 
 
 def test_what_cannot_be_shared_is_refused(tmp_path, monkeypatch):
-    alone = Ranks(torch.device("cpu"))
-    assert alone.first and alone.share("batch", 7) == 7
+    single = Distributed(torch.device("cpu"))
+    assert single.is_main and single.split("batch", 7) == 7
     monkeypatch.setenv("WORLD_SIZE", "2")
-    alone.count = 2
+    single.world_size = 2
     with pytest.raises(BadConfig, match="batch = 7 cannot be divided among 2"):
-        alone.share("batch", 7)
+        single.split("batch", 7)
     with pytest.raises(BadConfig, match="one process"):
         train_lora(None, tmp_path)
 
@@ -89,16 +90,17 @@ def test_gradients_are_averaged_and_clocks_agree(tmp_path):
     program = tmp_path / "average.py"
     program.write_text(
         "import json, pathlib, time, torch\n"
-        "from kontext.train.ranks import Ranks\n"
-        "ranks = Ranks(torch.device('cpu'))\n"
-        "time.sleep(0.2 * ranks.rank)\n"
+        "from kontext.train.distributed import Distributed\n"
+        "distributed = Distributed(torch.device('cpu'))\n"
+        "time.sleep(0.2 * distributed.rank)\n"
         "a, b, c = (torch.nn.Parameter(torch.zeros(n)) for n in (2, 3, 1))\n"
-        "a.grad, b.grad = torch.full((2,), float(ranks.rank)), torch.full((3,), 4.0 * ranks.rank)\n"
-        "before = ranks.clock()\n"
-        "ranks.average([a, b, c])\n"
-        "told = [before, ranks.clock(), a.grad.tolist(), b.grad.tolist(), c.grad]\n"
-        f"pathlib.Path({str(tmp_path)!r}, f'{{ranks.rank}}.json').write_text(json.dumps(told))\n"
-        "ranks.close()\n"
+        "a.grad = torch.full((2,), float(distributed.rank))\n"
+        "b.grad = torch.full((3,), 4.0 * distributed.rank)\n"
+        "before = distributed.clock()\n"
+        "distributed.average([a, b, c])\n"
+        "report = [before, distributed.clock(), a.grad.tolist(), b.grad.tolist(), c.grad]\n"
+        f"pathlib.Path({str(tmp_path)!r}, f'{{distributed.rank}}.json').write_text(json.dumps(report))\n"
+        "distributed.close()\n"
     )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*torchrun, str(program)], check=True, capture_output=True)

@@ -1,6 +1,6 @@
-"""Pictures foreign to the world: random shapes, scattered icons and other avatars on all sorts of grounds.
+"""Out-of-domain pictures: random shapes, scattered icons and other avatars on all sorts of grounds.
 
-They stand for what people bring along. Edits on them need no knowledge of a scene, only of the picture.
+They stand for pictures that users upload. Edits on them require no scene knowledge, only the picture.
 
     base     kind ("flat", "gradient", "stripes", "checks") and colors
     items    name, color, size, x, y, turn, and kind: "shape", "icon", "avatar" (with `variants` and `colors`)
@@ -91,7 +91,7 @@ _SVG = {"shape": _shape_svg, "icon": _icon_svg, "avatar": _avatar_svg}
 
 
 def _sample_avatar(r: random.Random) -> dict[str, Any]:
-    """An avatar of any style: one variant per component, different colours where there are several."""
+    """An avatar of any style: one variant per component, different colors where there are several."""
     name = r.choice(AVATARS)
     style = pack()["styles"][name]
     variants = {}
@@ -105,8 +105,8 @@ def _sample_avatar(r: random.Random) -> dict[str, Any]:
     return {"kind": "avatar", "name": name, "color": None, "turn": 0, "variants": variants, "colors": colors}
 
 
-def sample_foreign(r: random.Random, words: tuple[str, ...], banner: bool) -> dict[str, Any]:
-    """A foreign picture by chance; `banner` puts one of `words` across the top."""
+def sample_out_of_domain(r: random.Random, words: tuple[str, ...], banner: bool) -> dict[str, Any]:
+    """A random out-of-domain picture; `banner` puts one of `words` across the top."""
     colors = r.sample(
         [COLORS[name].hex for name in SHAPE_COLORS] + [wall_hex(name) for name in WALL_COLORS], 2
     )
@@ -144,10 +144,10 @@ def item_box(item: dict[str, Any]) -> tuple[int, int, int, int]:
     return item["x"] - half, item["y"] - half, item["x"] + half, item["y"] + half
 
 
-def _draw_base(foreign: dict[str, Any]) -> Image.Image:
-    if foreign["color"]:
-        return Image.new("RGB", (SIZE, SIZE), wall_hex(foreign["color"]))
-    kind, (first, second) = foreign["base"]["kind"], foreign["base"]["colors"]
+def _draw_base(picture: dict[str, Any]) -> Image.Image:
+    if picture["color"]:
+        return Image.new("RGB", (SIZE, SIZE), wall_hex(picture["color"]))
+    kind, (first, second) = picture["base"]["kind"], picture["base"]["colors"]
     canvas = Image.new("RGB", (SIZE, SIZE), first)
     if kind == "gradient":
         ramp = Image.linear_gradient("L").resize((SIZE, SIZE))
@@ -164,25 +164,25 @@ def _draw_base(foreign: dict[str, Any]) -> Image.Image:
     return canvas
 
 
-def draw_foreign(foreign: dict[str, Any]) -> Image.Image:
-    """A foreign picture (RGB), without style and red box."""
-    canvas = _draw_base(foreign)
-    for item in foreign["items"]:
+def draw_out_of_domain(picture: dict[str, Any]) -> Image.Image:
+    """An out-of-domain picture (RGB), without style and red box."""
+    canvas = _draw_base(picture)
+    for item in picture["items"]:
         size = item["size"]
         if item["kind"] == "object":
             drawing = object_layer("flat", item["name"], size, item["color"])
         else:
             drawing = layer(_SVG[item["kind"]](item), size, size)
         paste(canvas, drawing, item["x"] - size // 2, item["y"] - size // 2)
-    if foreign["banner"]:
-        draw_sign(canvas, banner_sign(foreign["banner"]), None)
-    if foreign["weather"]:
-        paste(canvas, weather_layer(foreign["weather"]), 0, 0)
+    if picture["banner"]:
+        draw_sign(canvas, banner_sign(picture["banner"]), None)
+    if picture["weather"]:
+        paste(canvas, weather_layer(picture["weather"]), 0, 0)
     return canvas
 
 
 def banner_sign(word: str) -> dict[str, Any]:
-    """The one look that a banner on a foreign picture has."""
+    """The fixed look of a banner on an out-of-domain picture."""
     return {
         "kind": "banner",
         "word": word,

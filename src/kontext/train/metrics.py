@@ -1,0 +1,59 @@
+"""Running metrics of a flow run, reported and reset with every log line."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TIME_BINS = 5
+
+
+class RegionIou:
+    """Intersection over union of predicted and true region tokens since the last log line."""
+
+    def __init__(self) -> None:
+        self.both = self.either = 0.0
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, mask: Tensor, counts: Tensor) -> None:
+        """logits and mask (b, tokens); counts (b,): 0 for samples that are ignored."""
+        found, true = logits > 0, mask > 0.5
+        self.both += float(((found & true) * counts[:, None]).sum())
+        self.either += float(((found | true) * counts[:, None]).sum())
+
+    def take(self) -> dict[str, object]:
+        figures: dict[str, object] = {"region_iou": self.both / self.either} if self.either else {}
+        self.both = self.either = 0.0
+        return figures
+
+
+class MetricAverager:
+    """Means of metrics since the last log line; the loss also in bins of t."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[Tensor]] = {}
+
+    def add(self, name, loss, label_loss, norm, per_sample, t) -> None:
+        self._append(name, loss)
+        self._append("norm", norm)
+        if name == "loss":
+            self._append("label", label_loss)
+            self._append("_error", per_sample)
+            self._append("_t", t)
+
+    def take(self) -> dict[str, object]:
+        errors, times = self.values.pop("_error", []), self.values.pop("_t", [])
+        figures: dict[str, object] = {
+            name: torch.stack(values).mean().item() for name, values in self.values.items()
+        }
+        if errors:
+            error, bins = torch.cat(errors), (torch.cat(times) * TIME_BINS).long().clamp_max(TIME_BINS - 1)
+            figures["by_t"] = [
+                round(error[bins == i].mean().item(), 3) if (bins == i).any() else None
+                for i in range(TIME_BINS)
+            ]
+        self.values = {}
+        return figures
+
+    def _append(self, name: str, value: Tensor) -> None:
+        self.values.setdefault(name, []).append(value.detach())
