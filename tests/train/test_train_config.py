@@ -6,7 +6,14 @@ import pytest
 
 import kontext.train
 from kontext.errors import BadConfig
-from kontext.train.config import AutoencoderTraining, DistillTraining, FlowTraining, LoraTraining, read
+from kontext.train.config import (
+    AutoencoderTraining,
+    DistillTraining,
+    FlowTraining,
+    LoraTraining,
+    WordsTraining,
+    read,
+)
 from kontext.train.recipe import Recipe, follow, settings_of
 from kontext.world import World
 
@@ -26,6 +33,7 @@ def test_shipped_settings_are_read(path):
         "distill": DistillTraining,
         "ladd": DistillTraining,
         "lora": LoraTraining,
+        "words": WordsTraining,
     }
     kind = kinds.get(path.stem.split("-")[0], FlowTraining)
     settings = read(kind, path)
