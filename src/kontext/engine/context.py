@@ -23,12 +23,12 @@ from kontext.engine.cache import ByteCache
 from kontext.engine.device import finite
 from kontext.engine.domain import flat_share
 from kontext.engine.regions import window_of
+from kontext.kernels import use_decoder_kernels, use_transformer_kernels
 from kontext.model.autoencoder import Norms
 from kontext.model.blocks import KeysValues
 from kontext.model.tokens import pack, picture_ids
 from kontext.model.transformer import Prefix
 from kontext.model.window import Window
-from kontext.tiles import decode_on_tiles, put_on_tiles
 
 WIDE = 384  # of a transformer: from here on its products outweigh all else
 
@@ -150,8 +150,8 @@ def _bytes(pixels: Tensor) -> np.ndarray:
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def quicken(model) -> None:
-    """Use the kernels of `kontext.tiles` for transformer and decoder, where the processor has one of their
+def accelerate_cpu(model) -> None:
+    """Use the kernels of `kontext.kernels` for transformer and decoder, where the processor has one of their
     instruction sets.
 
     With AMX their products are bfloat16's: some tenths of a level of 255 from float32's, where a round trip
@@ -162,8 +162,8 @@ def quicken(model) -> None:
     if device_of(model).type != "cpu":
         return
     transformer, decoder = model.transformer, model.autoencoder.decoder
-    slow = [] if decode_on_tiles(decoder) else [decoder]
-    if not put_on_tiles(transformer, exact=False) and transformer.config.width >= WIDE:
+    slow = [] if use_decoder_kernels(decoder) else [decoder]
+    if not use_transformer_kernels(transformer, exact=False) and transformer.config.width >= WIDE:
         slow.append(transformer)
     if not torch.cpu._is_amx_tile_supported():
         return

@@ -21,9 +21,9 @@ from kontext.engine import pictures
 from kontext.engine.context import (
     Canvas,
     ContextStore,
+    accelerate_cpu,
     decode,
     device_of,
-    quicken,
     stack,
 )
 from kontext.engine.detail import add_detail
@@ -134,7 +134,7 @@ class Editor:
         with explained_errors(place):
             model = load_model(name_or_path, device=place, dtype=dtype, lora=lora)
             if dtype is None:
-                quicken(model)
+                accelerate_cpu(model)
             editor = cls(model, refresh=refresh)
         editor._load_seconds = time.perf_counter() - start
         return editor

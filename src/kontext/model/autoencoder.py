@@ -166,7 +166,7 @@ class Decoder(nn.Module):
         self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
         self.conv_out = nn.Conv2d(before, 3 * config.patch**2, 3, padding=1)
         self.levels = config.levels
-        self.instead: Decoding | None = None  # faster on this processor (`kontext.tiles`), same weights
+        self.instead: Decoding | None = None  # faster on this processor (`kontext.kernels`), same weights
 
     def __getstate__(self):
         return {**self.__dict__, "instead": None}  # of this very decoder, not of its copies

@@ -115,7 +115,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
-        self.instead: Evaluator | None = None  # faster on this processor (`kontext.tiles`), same weights
+        self.instead: Evaluator | None = None  # faster on this processor (`kontext.kernels`), same weights
         width = config.width
         self.img_in = nn.Linear(config.in_channels, width)
         self.txt_in = nn.Linear(config.text_width, width)

@@ -125,7 +125,7 @@ Job = Product | Attention | Convolution
 """Addresses of tensors, which must live as long."""
 
 
-class TiledLinear:
+class PackedLinear:
     """Weights and bias of a linear layer, the weights packed for the kernels.
 
     parts: 3 for float32's product, 1 for bfloat16's where that is faster (AMX). Weights that are bfloat16

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kontext.kernels.library import CONVOLUTION, Convolution, Job, Kernels, PackedLinear
 from kontext.model.autoencoder import AttnBlock, Decoder, Level, Norms, ResnetBlock
 from kontext.model.window import Window
-from kontext.tiles.library import CONVOLUTION, Convolution, Job, Kernels, TiledLinear
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class _Picture:
     """(shares, channels, 2) double: of the values and of their squares, over all pixels."""
 
 
-class TiledDecoder:
+class KernelDecoder:
     """Decodes as a decoder of float32 does, with the products that are fastest here: float32's, or bfloat16's
     (AMX).
     """
@@ -32,7 +32,7 @@ class TiledDecoder:
     def __init__(self, decoder: Decoder, kernels: Kernels):
         self.decoder, self.kernels = decoder, kernels
         self.panels: dict[nn.Module, Tensor] = {}
-        self.narrow: dict[nn.Module, TiledLinear] = {}
+        self.narrow: dict[nn.Module, PackedLinear] = {}
         for layer in decoder.modules():
             if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
                 self.panels[layer] = kernels.pack(_thirds(layer.weight, kernels.inner_step), parts=1)
@@ -40,7 +40,7 @@ class TiledDecoder:
                 shortcut = layer.nin_shortcut
                 flat = nn.Linear(shortcut.in_channels, shortcut.out_channels)
                 flat.weight, flat.bias = nn.Parameter(shortcut.weight[:, :, 0, 0]), shortcut.bias
-                self.narrow[shortcut] = TiledLinear(kernels, flat, parts=1)
+                self.narrow[shortcut] = PackedLinear(kernels, flat, parts=1)
 
     def forward(self, z: Tensor) -> Tensor:
         """As `Decoder.forward`: z (b, channels, rows, columns) -> (b, channels of conv_out, 8 rows, 8
@@ -61,8 +61,8 @@ class TiledDecoder:
 class _Pass:
     """One decoding: what is still to be done, and what it needs until then."""
 
-    def __init__(self, tiled: TiledDecoder):
-        self.tiled, self.decoder = tiled, tiled.decoder
+    def __init__(self, backend: KernelDecoder):
+        self.backend, self.decoder = backend, backend.decoder
         self.jobs: list[Job] = []
         self.alive: list[Tensor] = []
         self.noted: list[tuple[nn.GroupNorm, _Picture]] = []
@@ -116,7 +116,7 @@ class _Pass:
         h = self._convolution(block.conv1, x, block.norm1, known)
         beside = x.values
         if hasattr(block, "nin_shortcut"):
-            linear = self.tiled.narrow[block.nin_shortcut]
+            linear = self.backend.narrow[block.nin_shortcut]
             beside = self._room(*x.values.shape[:2], linear.columns)
             self.jobs.append(linear.job(x.values, beside))
         return self._convolution(block.conv2, h, block.norm2, known, beside)
@@ -165,7 +165,7 @@ class _Pass:
             width=width,
             channels=channels,
             enlarge=enlarge,
-            weights=self.tiled.panels[layer].data_ptr(),
+            weights=self.backend.panels[layer].data_ptr(),
             bias=bias.data_ptr(),
             residual=None if residual is None else residual.data_ptr(),
             out=out.data_ptr(),
@@ -193,7 +193,7 @@ class _Pass:
         return room
 
     def _run(self) -> None:
-        self.tiled.kernels.run(self.jobs)
+        self.backend.kernels.run(self.jobs)
         self.jobs.clear()
         self.alive.clear()
 

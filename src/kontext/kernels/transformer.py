@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kontext.kernels.library import Job, Kernels, PackedLinear, Product, attention
 from kontext.model.blocks import (
     DoubleStreamBlock,
     Keep,
@@ -25,12 +26,11 @@ from kontext.model.blocks import (
 )
 from kontext.model.rope import apply_rotary
 from kontext.model.transformer import Prepared, StepModulation, Transformer
-from kontext.tiles.library import Job, Kernels, Product, TiledLinear, attention
 
-Tiled = Callable[[nn.Linear], TiledLinear]
+PackLinear = Callable[[nn.Linear], PackedLinear]
 
 
-class TiledTransformer:
+class KernelTransformer:
     """Evaluates a transformer of float32; `parts`: 3 for products as exact as float32's, 1 for bfloat16's."""
 
     def __init__(self, transformer: Transformer, kernels: Kernels, parts: int):
@@ -40,12 +40,12 @@ class TiledTransformer:
         self._plan: _Plan | None = None
         self._lock = threading.Lock()
 
-        def tiled(layer: nn.Linear) -> TiledLinear:
-            return TiledLinear(kernels, layer, parts)
+        def packed(layer: nn.Linear) -> PackedLinear:
+            return PackedLinear(kernels, layer, parts)
 
-        self.img_in, self.last = tiled(transformer.img_in), tiled(transformer.final_layer.linear)
-        self.double = [_Double.of(block, tiled) for block in transformer.double_blocks]
-        self.single = [_Single.of(block, tiled) for block in transformer.single_blocks]
+        self.img_in, self.last = packed(transformer.img_in), packed(transformer.final_layer.linear)
+        self.double = [_Double.of(block, packed) for block in transformer.double_blocks]
+        self.single = [_Single.of(block, packed) for block in transformer.single_blocks]
 
     def evaluate(
         self, target: Tensor, prepared: Prepared, mod: StepModulation, keep: Keep | None = None
@@ -234,10 +234,10 @@ def _tensors(mod: StepModulation) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class _Stream:
-    qkv: TiledLinear
-    proj: TiledLinear
-    mlp_in: TiledLinear
-    mlp_out: TiledLinear
+    qkv: PackedLinear
+    proj: PackedLinear
+    mlp_in: PackedLinear
+    mlp_out: PackedLinear
 
 
 @dataclass(frozen=True)
@@ -247,9 +247,9 @@ class _Double:
     scales: tuple[Tensor, Tensor]
 
     @classmethod
-    def of(cls, block: DoubleStreamBlock, tiled: Tiled) -> _Double:
+    def of(cls, block: DoubleStreamBlock, packed: PackLinear) -> _Double:
         def stream(attention: SelfAttention, mlp: nn.Sequential) -> _Stream:
-            return _Stream(tiled(attention.qkv), tiled(attention.proj), tiled(mlp[0]), tiled(mlp[2]))
+            return _Stream(packed(attention.qkv), packed(attention.proj), packed(mlp[0]), packed(mlp[2]))
 
         scales = _scales(block.txt_attn.norm, block.img_attn.norm)
         return cls(stream(block.img_attn, block.img_mlp), stream(block.txt_attn, block.txt_mlp), scales)
@@ -257,13 +257,13 @@ class _Double:
 
 @dataclass(frozen=True)
 class _Single:
-    linear1: TiledLinear
-    linear2: TiledLinear
+    linear1: PackedLinear
+    linear2: PackedLinear
     scales: tuple[Tensor, Tensor]
 
     @classmethod
-    def of(cls, block: SingleStreamBlock, tiled: Tiled) -> _Single:
-        return cls(tiled(block.linear1), tiled(block.linear2), _scales(block.norm, block.norm))
+    def of(cls, block: SingleStreamBlock, packed: PackLinear) -> _Single:
+        return cls(packed(block.linear1), packed(block.linear2), _scales(block.norm, block.norm))
 
 
 def _scales(before: QKNorm, after: QKNorm) -> tuple[Tensor, Tensor]:
