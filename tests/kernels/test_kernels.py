@@ -59,9 +59,9 @@ def random_linear(inner, columns, bfloat16=False):
 
 @pytest.fixture
 def threads():
-    before = torch.get_num_threads()
+    usual = torch.get_num_threads()
     yield torch.set_num_threads
-    torch.set_num_threads(before)
+    torch.set_num_threads(usual)
 
 
 @settings(max_examples=60, deadline=None)
@@ -90,15 +90,15 @@ def test_what_surrounds_a_product_happens_in_it(compiled, rows):
     layer = random_linear(70, 3 * heads * width + hidden)
     packed = PackedLinear(compiled, layer, 3)
     x = torch.randn(2, rows, 70)
-    before = Modulated(torch.randn(2, 1, 70), 1 + torch.randn(2, 1, 70), torch.ones(()))
+    modulation = Modulated(torch.randn(2, 1, 70), 1 + torch.randn(2, 1, 70), torch.ones(()))
     qkv, mlp = torch.empty(2, 3 * heads, rows, width), torch.empty(2, rows, hidden)
-    compiled.run([packed.job(x, mlp, heads=qkv, before=before, gelu=True)])
-    left, right = layer(before.before(x)).split((3 * heads * width, hidden), dim=-1)
+    compiled.run([packed.job(x, mlp, heads=qkv, modulation=modulation, gelu=True)])
+    left, right = layer(modulation.modulated_norm(x)).split((3 * heads * width, hidden), dim=-1)
     assert near(qkv.transpose(1, 2).flatten(2), left, 3, compiled) and near(mlp, gelu(right), 3, compiled)
 
     some = torch.empty(2, 2 * heads, rows, width)
     columns = slice(heads * width, 3 * heads * width)
-    compiled.run([packed.job(x, heads=some, before=before, columns=columns)])
+    compiled.run([packed.job(x, heads=some, modulation=modulation, columns=columns)])
     assert torch.equal(some, qkv[:, heads:])
 
     layer = random_linear(70, 50)
@@ -111,7 +111,7 @@ def test_what_surrounds_a_product_happens_in_it(compiled, rows):
     assert torch.equal(out[:, :2], expected[:, :2]) and torch.equal(out[:, -1], expected[:, -1])
 
 
-def exact_attention(qkv, scales, change, rotary, seen, asked):
+def exact_attention(qkv, scales, change, rotary, context_kv, query_rows):
     """The same by PyTorch, in double precision."""
     q, k, v = qkv.double().unflatten(1, (3, -1)).unbind(1)
     first = (torch.arange(qkv.shape[2]) < change)[:, None]
@@ -121,10 +121,10 @@ def exact_attention(qkv, scales, change, rotary, seen, asked):
         return apply_rotary(x.float().transpose(1, 2)[:, :, None], rotary)[:, :, 0].transpose(1, 2).double()
 
     q, k = normed(q, scales[0]), normed(k, scales[1])
-    if seen is not None:
-        k = torch.cat((k, seen.keys.double().expand(len(k), -1, -1, -1)), dim=2)
-        v = torch.cat((v, seen.values.double().expand(len(v), -1, -1, -1)), dim=2)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)[:, asked].float()
+    if context_kv is not None:
+        k = torch.cat((k, context_kv.keys.double().expand(len(k), -1, -1, -1)), dim=2)
+        v = torch.cat((v, context_kv.values.double().expand(len(v), -1, -1, -1)), dim=2)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)[:, query_rows].float()
 
 
 @settings(max_examples=40, deadline=None)
@@ -133,24 +133,26 @@ def exact_attention(qkv, scales, change, rotary, seen, asked):
     heads=st.integers(1, 3),
     width=st.sampled_from((32, 64, 128)),
     rows=st.integers(1, 100),
-    seen=st.integers(0, 70),
+    context_rows=st.integers(0, 70),
     parts=st.sampled_from((1, 3)),
     data=st.data(),
 )
-def test_attention_of_any_size(compiled, items, heads, width, rows, seen, parts, data):
+def test_attention_of_any_size(compiled, items, heads, width, rows, context_rows, parts, data):
     torch.manual_seed(rows)
     start = data.draw(st.integers(0, rows - 1))
-    asked = slice(start, data.draw(st.integers(start + 1, rows)))
+    query_rows = slice(start, data.draw(st.integers(start + 1, rows)))
     change = data.draw(st.integers(0, rows))
     qkv = torch.randn(items, 3 * heads, rows, width)
     scales = torch.rand(2, width) + 0.5, torch.rand(2, width) + 0.5
     angles = torch.rand(rows, width // 2) * 6
     rotary = torch.stack((angles.cos(), angles.sin()), -1)
-    prefix = KeysValues(*torch.randn(2, 1, heads, seen, width)) if seen else None
+    prefix = KeysValues(*torch.randn(2, 1, heads, context_rows, width)) if context_rows else None
     out = torch.full((items, rows, heads * width), torch.nan)
-    compiled.run([attention(qkv, scales, change, rotary, prefix, out, asked, parts)])
-    assert near(out[:, asked], exact_attention(qkv, scales, change, rotary, prefix, asked), parts, compiled)
-    assert out.isfinite().sum() == out[:, asked].numel()
+    compiled.run([attention(qkv, scales, change, rotary, prefix, out, query_rows, parts)])
+    assert near(
+        out[:, query_rows], exact_attention(qkv, scales, change, rotary, prefix, query_rows), parts, compiled
+    )
+    assert out.isfinite().sum() == out[:, query_rows].numel()
 
 
 def test_large_scores_do_not_overflow(compiled):
@@ -203,15 +205,15 @@ def test_the_transformer_is_the_same(chosen, preset, sees, contexts, batch):
 
 
 @torch.inference_mode()
-def test_what_is_kept_for_later_steps_is_the_same(chosen):
+def test_the_cached_context_of_later_steps_is_the_same(chosen):
     model = random_transformer(context_attention="full")
     target, given, mod = inputs(model, 2, 1)
     prepared = model.prepare(*given)
-    expected, later = model.evaluate_keeping(target, prepared, mod)
+    expected, cached = model.evaluate_and_cache_context(target, prepared, mod)
     assert use_transformer_kernels(model)
-    made, kept = model.evaluate_keeping(target, prepared, mod)
+    made, made_cached = model.evaluate_and_cache_context(target, prepared, mod)
     assert torch.allclose(made, expected, atol=2e-4)
-    for ours, theirs in zip(kept.prefix, later.prefix):
+    for ours, theirs in zip(made_cached.prefix, cached.prefix):
         assert torch.allclose(ours.keys, theirs.keys, atol=2e-4)
         assert torch.allclose(ours.values, theirs.values, atol=2e-4)
 
@@ -281,7 +283,7 @@ def test_the_same_machine_makes_the_same_bits(chosen):
 def test_models_are_loaded_onto_the_kernels(chosen):
     model = load_model("tiny-random")
     accelerate_cpu(model)
-    assert model.transformer.instead is not None
+    assert model.transformer.backend is not None
     assert all(parameter.dtype == torch.float32 for parameter in model.transformer.parameters())
 
 
@@ -290,7 +292,7 @@ def test_without_the_kernels_pytorch_does_the_work(monkeypatch):
     monkeypatch.setattr(engine_context.torch.cpu, "_is_amx_tile_supported", lambda: True)
     model = load_model("tiny-random")
     accelerate_cpu(model)
-    assert model.transformer.instead is None
+    assert model.transformer.backend is None
     assert next(model.transformer.parameters()).dtype == torch.float32
     assert next(model.autoencoder.decoder.parameters()).dtype == torch.bfloat16
     monkeypatch.setattr(engine_context, "WIDE", 64)
@@ -309,7 +311,7 @@ def decoder():
 def test_the_decoder_is_the_same(chosen, decoder, size):
     z = torch.randn(2, 16, *size, generator=torch.Generator().manual_seed(0))
     plain, packed = copy.deepcopy(decoder), copy.deepcopy(decoder)
-    assert use_decoder_kernels(packed) and packed.instead is not None
+    assert use_decoder_kernels(packed) and packed.backend is not None
     expected, made = plain(z), packed(z)
     mean, largest = (0.3, 6) if chosen.name == "amx" else (0.002, 0.05)  # levels of 255: 8 bits, or 24
     assert float((made - expected).abs().mean()) * 127.5 < mean

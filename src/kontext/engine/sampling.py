@@ -124,7 +124,7 @@ class _Field:
         self.tokens = self.batch.noise.shape[1] if active is None else int(active.sum())
         ids = self.batch.ids if active is None else self.batch.ids[active]
         self.prepared = self.transformer.prepare(self.text, ids, self.context, self.prefixes)
-        self.evaluations, self.later = 0, self.prepared
+        self.evaluations, self.cached = 0, self.prepared
 
     def __call__(self, z: Tensor, t: float) -> Tensor:
         if self.active is None:
@@ -138,9 +138,11 @@ class _Field:
         if self.refresh == 1:
             v = self.transformer.evaluate(target, self.prepared, self.modulation[t])
         elif self.evaluations % self.refresh == 0:
-            v, self.later = self.transformer.evaluate_keeping(target, self.prepared, self.modulation[t])
+            v, self.cached = self.transformer.evaluate_and_cache_context(
+                target, self.prepared, self.modulation[t]
+            )
         else:
-            v = self.transformer.evaluate(target, self.later, self.modulation[t])
+            v = self.transformer.evaluate(target, self.cached, self.modulation[t])
         self.evaluations += 1
         v = self.transformer.to_velocity(v.float(), z.repeat(self.copies, 1, 1), t)
         if self.copies == 1:

@@ -32,7 +32,7 @@ def use_transformer_kernels(transformer: Transformer, exact: bool = True) -> boo
         return False
     if _parameters(transformer) * compiled.weight_bytes > LARGEST_BYTES:
         return False
-    transformer.instead = KernelTransformer(transformer, compiled, parts=3 if exact else 1)
+    transformer.backend = KernelTransformer(transformer, compiled, parts=3 if exact else 1)
     return True
 
 
@@ -44,7 +44,7 @@ def use_decoder_kernels(decoder: Decoder) -> bool:
         return False
     if _parameters(decoder) > LARGEST_DECODER:
         return False
-    decoder.instead = KernelDecoder(decoder, compiled)
+    decoder.backend = KernelDecoder(decoder, compiled)
     return True
 
 

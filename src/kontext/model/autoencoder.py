@@ -132,8 +132,8 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
-class Decoding(Protocol):
-    """Does the work of a decoder in its stead."""
+class DecoderBackend(Protocol):
+    """Another implementation of a decoder, over the same weights."""
 
     def forward(self, z: Tensor) -> Tensor: ...
 
@@ -166,13 +166,14 @@ class Decoder(nn.Module):
         self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
         self.conv_out = nn.Conv2d(before, 3 * config.patch**2, 3, padding=1)
         self.levels = config.levels
-        self.instead: Decoding | None = None  # faster on this processor (`kontext.kernels`), same weights
+        # Computes with the same weights, faster on this processor (`kontext.kernels`).
+        self.backend: DecoderBackend | None = None
 
     def __getstate__(self):
-        return {**self.__dict__, "instead": None}  # of this very decoder, not of its copies
+        return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.instead.forward(z) if self.instead is not None else self._whole(z)
+        return self.backend.forward(z) if self.backend is not None else self._whole(z)
 
     def _whole(self, z: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
         """`norm` does the work of the finer levels' group norms."""
@@ -183,8 +184,8 @@ class Decoder(nn.Module):
 
     def noting(self, z: Tensor) -> tuple[Tensor, Norms]:
         """The picture of one z, and its norms."""
-        if self.instead is not None:
-            return self.instead.noting(z)
+        if self.backend is not None:
+            return self.backend.noting(z)
         norms: list[tuple[Tensor, Tensor]] = []
 
         def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -206,8 +207,8 @@ class Decoder(nn.Module):
         The coarsest level, attention included, is computed whole; the finer ones, where the work is, in the
         window and as far around it as their convolutions reach.
         """
-        if self.instead is not None:
-            return self.instead.window(z, norms, window)
+        if self.backend is not None:
+            return self.backend.window(z, norms, window)
         known = iter(norms)
 
         def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class KeysValues(NamedTuple):
     values: Tensor
 
 
-class Keep:
+class ContextKVRecorder:
     """Collects, block by block, the keys and values of the rows from `start` on: those of the context."""
 
     def __init__(self, start: int):
@@ -46,7 +46,7 @@ class Modulated(NamedTuple):
     """1 + scale."""
     gate: Tensor
 
-    def before(self, x: Tensor) -> Tensor:
+    def modulated_norm(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, self.factor, F.layer_norm(x, x.shape[-1:], eps=1e-6))
 
 
@@ -149,15 +149,15 @@ class DoubleStreamBlock(nn.Module):
         text_mod: tuple[Modulated, ...],
         rotary: Tensor,
         prefix: KeysValues | None = None,
-        keep: Keep | None = None,
+        recorder: ContextKVRecorder | None = None,
     ) -> tuple[Tensor, Tensor]:
         """picture (b, n, width), text (b, m, width), rotary over [text | picture]; returns both, updated."""
-        text_qk, text_v = self.txt_attn.project(text_mod[0].before(text))
-        picture_qk, picture_v = self.img_attn.project(picture_mod[0].before(picture))
+        text_qk, text_v = self.txt_attn.project(text_mod[0].modulated_norm(text))
+        picture_qk, picture_v = self.img_attn.project(picture_mod[0].modulated_norm(picture))
         q, k = _heads(apply_rotary(torch.cat((text_qk, picture_qk), dim=1), rotary))
         (v,) = _heads(torch.cat((text_v, picture_v), dim=1))
-        if keep is not None:
-            keep.add(k, v)
+        if recorder is not None:
+            recorder.add(k, v)
         if prefix is not None:
             k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
         text_out, picture_out = attend(q, k, v).split((text.shape[1], picture.shape[1]), dim=1)
@@ -172,7 +172,7 @@ class DoubleStreamBlock(nn.Module):
         """The picture stream of a context, which sees only itself. Returns the stream and its keys and
         values.
         """
-        qk, v = self.img_attn.project(picture_mod[0].before(picture))
+        qk, v = self.img_attn.project(picture_mod[0].modulated_norm(picture))
         (q, k), (v,) = _heads(apply_rotary(qk, rotary)), _heads(v)
         picture = self._finish(picture, attend(q, k, v), picture_mod, self.img_attn, self.img_mlp)
         return picture, KeysValues(k, v)
@@ -182,7 +182,7 @@ class DoubleStreamBlock(nn.Module):
         x: Tensor, attended: Tensor, mod: tuple[Modulated, ...], attention: SelfAttention, mlp: nn.Module
     ) -> Tensor:
         x = torch.addcmul(x, mod[0].gate, attention.proj(attended))
-        return torch.addcmul(x, mod[1].gate, mlp(mod[1].before(x)))
+        return torch.addcmul(x, mod[1].gate, mlp(mod[1].modulated_norm(x)))
 
 
 class SingleStreamBlock(nn.Module):
@@ -201,26 +201,30 @@ class SingleStreamBlock(nn.Module):
         mod: tuple[Modulated, ...],
         rotary: Tensor,
         prefix: KeysValues | None = None,
-        wanted: slice | None = None,
-        keep: Keep | None = None,
+        query_rows: slice | None = None,
+        recorder: ContextKVRecorder | None = None,
     ) -> Tensor:
-        """x: (b, n, width), the joined sequence; returns its `wanted` rows, updated (None: all).
+        """x: (b, n, width), the joined sequence; returns its `query_rows` rows, updated (None: all).
 
         The rows not wanted only lend their keys and values.
         """
-        before = mod[0].before(x)
-        if wanted is None:
-            q, k, v, mlp = self._project(before, rotary)
+        normed = mod[0].modulated_norm(x)
+        if query_rows is None:
+            q, k, v, mlp = self._project(normed, rotary)
         else:
-            q, k, v, mlp = self._project(before[:, wanted], rotary[wanted])
-            others = [slice(0, wanted.start), slice(wanted.stop, None)]
-            lent = self._lend(
-                torch.cat([before[:, rows] for rows in others], dim=1),
+            q, k, v, mlp = self._project(normed[:, query_rows], rotary[query_rows])
+            others = [slice(0, query_rows.start), slice(query_rows.stop, None)]
+            other_kv = self._project_kv(
+                torch.cat([normed[:, rows] for rows in others], dim=1),
                 torch.cat([rotary[rows] for rows in others]),
             )
-            k, v, x = torch.cat((k, lent.keys), dim=2), torch.cat((v, lent.values), dim=2), x[:, wanted]
-        if keep is not None:
-            keep.add(k, v)
+            k, v, x = (
+                torch.cat((k, other_kv.keys), dim=2),
+                torch.cat((v, other_kv.values), dim=2),
+                x[:, query_rows],
+            )
+        if recorder is not None:
+            recorder.add(k, v)
         if prefix is not None:
             k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
         return self._finish(x, attend(q, k, v), mlp, mod[0].gate)
@@ -232,8 +236,8 @@ class SingleStreamBlock(nn.Module):
         values.
         """
         if last:
-            return x, self._lend(mod[0].before(x), rotary)
-        q, k, v, mlp = self._project(mod[0].before(x), rotary)
+            return x, self._project_kv(mod[0].modulated_norm(x), rotary)
+        q, k, v, mlp = self._project(mod[0].modulated_norm(x), rotary)
         return self._finish(x, attend(q, k, v), mlp, mod[0].gate), KeysValues(k, v)
 
     def _project(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -242,7 +246,7 @@ class SingleStreamBlock(nn.Module):
         (q, k), (v,) = _heads(apply_rotary(self.norm(qkv[:, :, :2]), rotary)), _heads(qkv[:, :, 2:])
         return q, k, v, mlp
 
-    def _lend(self, x: Tensor, rotary: Tensor) -> KeysValues:
+    def _project_kv(self, x: Tensor, rotary: Tensor) -> KeysValues:
         rows = slice(self.width, 3 * self.width)
         kv = F.linear(x, self.linear1.weight[rows], self.linear1.bias[rows])
         k, v = kv.unflatten(-1, (2, 1, self.heads, -1)).unbind(2)
@@ -279,7 +283,7 @@ class LastLayer(nn.Module):
         return Modulated(shift, 1 + scale, scale.new_ones(()))
 
     def forward(self, x: Tensor, mod: Modulated) -> Tensor:
-        return self.linear(mod.before(x))
+        return self.linear(mod.modulated_norm(x))
 
 
 def sinusoidal_embedding(value: Tensor, width: int = 256) -> Tensor:
