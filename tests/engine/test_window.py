@@ -26,7 +26,7 @@ def autoencoder():
 @torch.inference_mode()
 def test_with_its_own_norms_a_window_is_the_wholes(autoencoder, window):
     latents = torch.randn(1, 16, 20, 24, generator=torch.Generator().manual_seed(0))
-    whole, norms = autoencoder.decode_noting(latents)
+    whole, norms = autoencoder.decode_with_norm_stats(latents)
     assert torch.equal(whole, autoencoder.decode(latents))
     part = autoencoder.decode_window(latents, norms, window)
     expected = whole[:, :, window.top : window.bottom, window.left : window.right]

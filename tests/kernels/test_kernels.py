@@ -318,15 +318,15 @@ def test_the_decoder_is_the_same(chosen, decoder, size):
     assert float((made - expected).abs().max()) * 127.5 < largest
     assert torch.equal(packed(z[1:]), made[1:])
 
-    expected, norms = plain.noting(z[:1])
-    made, noted = packed.noting(z[:1])
+    expected, norms = plain.with_norm_stats(z[:1])
+    made, made_norms = packed.with_norm_stats(z[:1])
     assert torch.equal(made, packed(z[:1]))
-    for ours, theirs in zip(noted, norms, strict=True):
+    for ours, theirs in zip(made_norms, norms, strict=True):
         for a, b in zip(ours, theirs):
             allowed = 0.02 if chosen.name == "amx" else 1e-4
             assert torch.allclose(a, b, rtol=allowed, atol=allowed)
     window = Window(4, 8 * size[0] - 4, 0, 8 * size[1] // 2)
-    part, exact = packed.window(z, noted, window), plain.window(z, norms, window)
+    part, exact = packed.decode_window(z, made_norms, window), plain.decode_window(z, norms, window)
     assert part.shape == exact.shape
     assert float((part - exact).abs().mean()) * 127.5 < mean * 4 / 3
 

@@ -100,7 +100,7 @@ class ContextStore:
 
     def _view(self, canvas: Canvas) -> tuple[np.ndarray, Norms]:
         def make() -> tuple[np.ndarray, Norms]:
-            pixels, norms = self.model.autoencoder.decode_noting(self.latents(canvas))
+            pixels, norms = self.model.autoencoder.decode_with_norm_stats(self.latents(canvas))
             return _bytes(pixels)[0], norms
 
         key = ("codec", self.model.fingerprint, canvas.digest)
