@@ -109,9 +109,9 @@ def split(name: str) -> tuple[str, str, str] | None:
     return None
 
 
-def other_kind(held: Iterable[str]) -> tuple[str, str] | None:
+def other_kind(tensors: Iterable[str]) -> tuple[str, str] | None:
     """The kind of adapter that cannot be merged, and one name that shows it."""
-    for name in held:
+    for name in tensors:
         for kind, pattern in _OTHER_KINDS.items():
             if re.search(pattern, name):
                 return kind, name

@@ -18,8 +18,8 @@ from kontext.checkpoint import names, save
 from kontext.checkpoint.layouts import MODULES, TOKENIZERS, empty_module, open_checkpoint
 from kontext.checkpoint.lora import merged
 from kontext.checkpoint.skills import Skills, read_skills
-from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, is_there, raw_bytes, stored
-from kontext.checkpoint.tokenizer import byte_tokenizer, fitted
+from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, LazyTensor, Weights, is_there, raw_bytes, stored
+from kontext.checkpoint.tokenizer import byte_tokenizer, with_fixed_length
 from kontext.errors import BadCheckpoint, NotFound
 from kontext.home import models_folder
 from kontext.model.autoencoder import Autoencoder
@@ -56,8 +56,8 @@ class Model:
     """Prompts that are known to work; None where nothing is known."""
 
     def __post_init__(self) -> None:
-        self.tokenizer = fitted(self.tokenizer, self.preset.text_length)
-        self.tokenizer_clip = fitted(self.tokenizer_clip, self.preset.clip.length)
+        self.tokenizer = with_fixed_length(self.tokenizer, self.preset.text_length)
+        self.tokenizer_clip = with_fixed_length(self.tokenizer_clip, self.preset.clip.length)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -191,12 +191,12 @@ def build(
     """A network made on the meta device and given these weights, tensor by tensor."""
     module = empty_module(part, config)
     module.load_state_dict(
-        {name: _placed(tensor, device, dtype) for name, tensor in weights.items()}, strict=True, assign=True
+        {name: _load_to(tensor, device, dtype) for name, tensor in weights.items()}, strict=True, assign=True
     )
     return module.eval().requires_grad_(False)
 
 
-def _placed(tensor: Stored, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
+def _load_to(tensor: LazyTensor, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
     if dtype is None:
         small = (*EIGHT_BIT_FLOATS, torch.float16)
         dtype = torch.bfloat16 if tensor.dtype in small else tensor.dtype
