@@ -117,8 +117,8 @@ def round_trip(editor: Any, picture: Picture) -> Picture:
 
     image = Image.fromarray(picture)
     plan = plan_edit(image.size, "match", editor.model.preset.sizes)
-    seen = editor.contexts.codec_view(Canvas(plan.place(image)))
-    return np.asarray(plan.restore(Image.fromarray(seen)))
+    reconstruction = editor.contexts.reconstruct(Canvas(plan.place(image)))
+    return np.asarray(plan.restore(Image.fromarray(reconstruction)))
 
 
 def request_of(item: Item, steps: int | None, lock: bool) -> EditRequest:

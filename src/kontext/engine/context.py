@@ -68,7 +68,7 @@ class ContextStore:
             ("latents", self.model.fingerprint, canvas.digest), lambda: self._encode(canvas), _tensor_bytes
         )
 
-    def codec_view(self, canvas: Canvas) -> np.ndarray:
+    def reconstruct(self, canvas: Canvas) -> np.ndarray:
         """decode(encode(picture)): what is left of it by the codec alone. uint8 (height, width, 3)."""
         return self._view(canvas)[0]
 
@@ -91,11 +91,11 @@ class ContextStore:
             # Variants of one picture are decoded together; other pictures have norms of their own.
             alone = len({source.digest for source in sources}) == 1
             together = [latents] if alone else latents.split(1)
-            painted = [
+            decoded = [
                 self.model.autoencoder.decode_window(part, norms, window)
                 for part, (_, norms) in zip(together, views)
             ]
-            pictures[:, window.top : window.bottom, window.left : window.right] = _bytes(torch.cat(painted))
+            pictures[:, window.top : window.bottom, window.left : window.right] = _bytes(torch.cat(decoded))
         return pictures, window
 
     def _view(self, canvas: Canvas) -> tuple[np.ndarray, Norms]:
@@ -119,15 +119,15 @@ class ContextStore:
         ids = picture_ids(index, *canvas.grid(self.model.preset.token_pixels), device=device_of(self.model))
         return pack(self.latents(canvas)).to(parameter_type(self.model.transformer)), ids
 
-    def looks(self, canvas: Canvas) -> tuple[float, float]:
+    def picture_stats(self, canvas: Canvas) -> tuple[float, float]:
         """How well the codec alone keeps the picture, in dB, and the share of it that is flat."""
 
         def measure() -> tuple[float, float]:
-            error = np.asarray(canvas.image, np.float32) - self.codec_view(canvas)
+            error = np.asarray(canvas.image, np.float32) - self.reconstruct(canvas)
             psnr = 10 * math.log10(255**2 / max(float(np.square(error).mean()), 1e-6))
             return psnr, flat_share(canvas.image)
 
-        return self._cache.get(("looks", self.model.fingerprint, canvas.digest), measure, lambda _: 256)
+        return self._cache.get(("stats", self.model.fingerprint, canvas.digest), measure, lambda _: 256)
 
     def _encode(self, canvas: Canvas) -> Tensor:
         pixels = torch.from_numpy(np.array(canvas.image)).to(device_of(self.model))

@@ -42,7 +42,7 @@ PictureLike: TypeAlias = "str | os.PathLike | bytes | Image.Image | np.ndarray |
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: `rgb` (mode RGB, upright, sRGB, straight colours), `alpha` (mode L, or None when
+    """One picture: `rgb` (mode RGB, upright, sRGB, straight colors), `alpha` (mode L, or None when
     opaque).
     """
 
@@ -57,14 +57,14 @@ class Picture:
         return self.rgb.size
 
     @cached_property
-    def flat(self) -> Image.Image:
+    def opaque_rgb(self) -> Image.Image:
         """What the model sees: the picture laid on white where it is transparent. Mode RGB."""
         if self.alpha is None:
             return self.rgb
         return Image.composite(self.rgb, Image.new("RGB", self.size, "white"), self.alpha)
 
     @cached_property
-    def whole(self) -> Image.Image:
+    def as_given(self) -> Image.Image:
         """The picture as it was given: RGB, or RGBA when it has transparent pixels."""
         if self.alpha is None:
             return self.rgb
@@ -74,7 +74,7 @@ class Picture:
     def digest(self) -> str:
         """Names the content: sha256 of the size and of what the model sees."""
         header = f"{self.size[0]}x{self.size[1]}:".encode()
-        return hashlib.sha256(header + self.flat.tobytes()).hexdigest()
+        return hashlib.sha256(header + self.opaque_rgb.tobytes()).hexdigest()
 
 
 def load(given: PictureLike, source: str | None = None) -> Picture:
@@ -249,7 +249,7 @@ def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | No
         image.save(buffer, "PNG", pnginfo=chunks, compress_level=4)
         return buffer.getvalue()
     if format == "JPEG" and image.mode != "RGB":
-        image = load(image).flat
+        image = load(image).opaque_rgb
     extra: dict[str, Any] = {"subsampling": 0} if format == "JPEG" else {}
     if text and "parameters" in text:
         extra["exif"] = Image.Exif()

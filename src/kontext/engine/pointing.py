@@ -31,7 +31,7 @@ def overlay_of(request: EditRequest, picture: Picture) -> Image.Image | None:
         raise BadRequest("the markup has no transparent part; draw on a transparent layer over the picture")
     if given.alpha.getbbox() is None:
         raise BadRequest("the markup is empty; draw around what is to change, or leave it away")
-    return given.whole
+    return given.as_given
 
 
 _OF_A_FRAME = re.compile(r"\bred (box|frame|rectangle|square|outline)|红色?(方|矩形)?框", re.IGNORECASE)
@@ -79,7 +79,7 @@ def draw_on(picture: Image.Image, overlay: Image.Image) -> Image.Image:
     return Image.alpha_composite(picture.convert("RGBA"), overlay).convert("RGB")
 
 
-def inside_of(request: EditRequest, picture: Picture, overlay: Image.Image | None) -> Image.Image | None:
+def edit_mask_of(request: EditRequest, picture: Picture, overlay: Image.Image | None) -> Image.Image | None:
     """Where the edit may act, as large as the picture, mode L; None: anywhere.
 
     Several pointers narrow each other. Strokes stand for the box around them. Raises BadRequest when a
@@ -94,22 +94,22 @@ def inside_of(request: EditRequest, picture: Picture, overlay: Image.Image | Non
         pointers.append(_filled((x0, y0, x1 - x0, y1 - y0), picture.size))
     if request.mask is not None:
         pointers.append(
-            _same_size(pictures.load(request.mask, "the mask"), picture.size, "mask").flat.convert("L")
+            _same_size(pictures.load(request.mask, "the mask"), picture.size, "mask").opaque_rgb.convert("L")
         )
     if not pointers:
-        frame = drawn_frame(picture.flat, request.prompt)
+        frame = drawn_frame(picture.opaque_rgb, request.prompt)
         return None if frame is None else _filled(_around(frame, picture.size), picture.size)
-    inside = pointers[0]
+    edit_mask = pointers[0]
     for other in pointers[1:]:
-        inside = ImageChops.multiply(inside, other)
-    if inside.getbbox() is None:
+        edit_mask = ImageChops.multiply(edit_mask, other)
+    if edit_mask.getbbox() is None:
         what = (
             "box, mask and markup have no pixel in common"
             if len(pointers) > 1
             else "the mask is empty (all black)"
         )
         raise BadRequest(f"{what}; mark what may change in white")
-    return inside
+    return edit_mask
 
 
 def check_box(box: Box, size: Size) -> Box:

@@ -103,10 +103,10 @@ def plan_edit(original: Size, wish: str | Size, sizes: Iterable[Size]) -> SizePl
     else:
         output = check((width, height), wish)
         crop_size = _largest_within(original, width / height)
-    crop = (*_centred(crop_size, original), *crop_size)
+    crop = (*_centered(crop_size, original), *crop_size)
     canvas = preferred(sizes, crop_size[0] / crop_size[1])
     inner = _largest_fitting(crop_size, canvas)
-    return SizePlan(canvas, (*_centred(inner, canvas), *inner), output, crop, original)
+    return SizePlan(canvas, (*_centered(inner, canvas), *inner), output, crop, original)
 
 
 def plan_generate(wish: str | Size | None, sizes: Iterable[Size]) -> SizePlan:
@@ -123,7 +123,7 @@ def plan_generate(wish: str | Size | None, sizes: Iterable[Size]) -> SizePlan:
     canvas = preferred(sizes, width / height)
     inner = _largest_within(canvas, width / height)
     output = check((width, height) if kind == "exact" else inner, wish)
-    return SizePlan(canvas, (*_centred(inner, canvas), *inner), output, None)
+    return SizePlan(canvas, (*_centered(inner, canvas), *inner), output, None)
 
 
 def parse(wish: str | Size) -> tuple[str, int, int]:
@@ -170,5 +170,5 @@ def _largest_fitting(size: Size, canvas: Size) -> Size:
     return _largest_within(canvas, size[0] / size[1])
 
 
-def _centred(size: Size, within: Size) -> tuple[int, int]:
+def _centered(size: Size, within: Size) -> tuple[int, int]:
     return (within[0] - size[0]) // 2, (within[1] - size[1]) // 2

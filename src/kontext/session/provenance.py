@@ -109,7 +109,7 @@ def continued(source: str | Path | bytes | None, result: Any) -> list[Link]:
     """
     chain = []
     if source is not None:
-        picture = pictures.load(source).whole
+        picture = pictures.load(source).as_given
         chain = _valid_chain(source, picture) or [_link("0", None, "source", picture)]
     facts = {key: getattr(result, key) for key in ("prompt", "seed", "steps", "guidance", "model")}
     facts["fingerprint"] = result.settings.get("fingerprint")
@@ -120,7 +120,7 @@ def continued(source: str | Path | bytes | None, result: Any) -> list[Link]:
 
 
 def _link(name: str, parent: str | None, kind: str, picture: Image.Image, **facts: Any) -> Link:
-    picture = pictures.load(picture).whole
+    picture = pictures.load(picture).as_given
     empty: dict[str, Any] = dict(
         prompt="", seed=None, steps=None, guidance=None, model=None, fingerprint=None
     )
