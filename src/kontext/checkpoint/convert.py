@@ -35,7 +35,7 @@ def convert(
     larger are written in several with an index. dtype: float32, float16 or bfloat16; None: as stored.
     replace: a model at the destination gives way.
 
-    A destination named `*.safetensors` takes the one part of a single file; any other is a new folder for a
+    A destination named `*.safetensors` holds the one part of a single file; any other is a new folder for a
     whole model. Returns what was written, opened; its warnings say what was left out of the LoRAs. Raises
     BadRequest for an impossible destination, BadCheckpoint for a source that does not fit or is incomplete.
     """

@@ -65,7 +65,7 @@ OWN_ENDS = (".safetensors.index.json", ".safetensors", ".sft", ".gguf")
 """What the parts' files in our own folders end with."""
 
 SIBLING_DIRS = (".", "../vae", "../text_encoders", "../clip")
-"""Folders, seen from a transformer's file, where other parts are looked for; the last as in ComfyUI."""
+"""Folders relative to a transformer's file to search for other parts; the last as in ComfyUI."""
 COMPANIONS: dict[str, tuple[str, ...]] = {
     "autoencoder": ("autoencoder", "ae", "*ae"),
     "t5": ("t5", "t5xxl_fp16", "t5xxl*"),
@@ -191,7 +191,7 @@ class Checkpoint:
 
     @property
     def absent(self) -> list[str]:
-        """What must still be brought to run the model."""
+        """Parts and tokenizers that are missing to run the model."""
         return [p for p in names.PARTS if p not in self.parts] + [
             f"tokenizer of {t}" for t in TOKENIZERS if t not in self.tokenizers
         ]
@@ -202,7 +202,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
-    """See what lies at `path`. With `companions`, what a transformer's file lacks is looked for beside it.
+    """Open the checkpoint at `path`. With `companions`, parts that it lacks are searched for next to it.
 
     Raises NotFound if there is nothing, BadCheckpoint if it is damaged, refused or not a model of this
     family. Tensors that do not fit are reported by `Part.report`, not raised here.
@@ -291,7 +291,7 @@ def _diffusers_folder(folder: Path) -> Checkpoint:
             found.tokenizers[name] = tokenizer
     if pipeline != "FluxKontextPipeline":
         found.warnings.append(
-            f"model_index.json says {pipeline}: taken for FLUX.1 Kontext [dev]; "
+            f"model_index.json says {pipeline}: assumed to be FLUX.1 Kontext [dev]; "
             "a model that was not trained to edit will not edit"
         )
     extra = folder / "kontext.json"
@@ -308,8 +308,8 @@ def _single_file(path: Path, companions: bool) -> Checkpoint:
             ".safetensors.index.json that names all of them"
         )
     weights, metadata = _read(path)
-    beside = path.parent / "config.json"
-    config = read_json(beside) if beside.is_file() else {}
+    config_file = path.parent / "config.json"
+    config = read_json(config_file) if config_file.is_file() else {}
     parts, rest = names.find_parts(weights)
     own = _preset_in(metadata, path)
     if own is None:
@@ -319,7 +319,7 @@ def _single_file(path: Path, companions: bool) -> Checkpoint:
             f"{path.name}: holds no part of a FLUX model (its tensors: {summarize(rest) or 'none'})"
         )
     if own is None and config.get("format") == "kontext":
-        own = configs.preset_from_json(config.get("preset") or {}, str(beside))
+        own = configs.preset_from_json(config.get("preset") or {}, str(config_file))
     found = Checkpoint(path, "gguf" if path.suffix.lower() == ".gguf" else "bfl", PRESETS["dev"])
     for part, (layout, tensors) in parts.items():
         if own is not None:
@@ -368,7 +368,7 @@ def _preset_in(metadata: dict[str, str], path: Path) -> Preset | None:
 
 
 def _assumptions(path: Path, config: Any) -> list[str]:
-    """What shapes cannot tell, in words. Raises BadCheckpoint for the other tools of FLUX.1."""
+    """Warnings about what shapes do not show. Raises BadCheckpoint for the other tools of FLUX.1."""
     if config.in_channels != 64 and config.axes == (16, 56, 56):
         tools = {384: "FLUX.1 Fill [dev]", 128: "FLUX.1 Canny or Depth [dev]"}
         raise BadCheckpoint(
@@ -376,14 +376,14 @@ def _assumptions(path: Path, config: Any) -> list[str]:
             f"{tools.get(config.in_channels, 'another model')}; FLUX.1 Kontext [dev] takes 64"
         )
     if config == PRESETS["dev"].transformer and "kontext" not in path.name.lower():
-        return ["taken for FLUX.1 Kontext [dev]; the shapes are those of FLUX.1 [dev] too, which cannot edit"]
+        return ["assumed to be FLUX.1 Kontext [dev]; FLUX.1 [dev], which cannot edit, has the same shapes"]
     if not config.guidance_embed and config.axes == (16, 56, 56):
         return ["it has no guidance, like FLUX.1 [schnell], which was not trained to edit"]
     return []
 
 
 def _add_companions(found: Checkpoint) -> None:
-    """Parts and tokenizers from the files beside a single file."""
+    """Parts and tokenizers from the files next to a single file."""
     home = found.path.parent
     places = [home / place for place in SIBLING_DIRS if (home / place).is_dir()]
     for part, patterns in COMPANIONS.items():

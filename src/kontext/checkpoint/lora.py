@@ -119,7 +119,7 @@ def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
     """The changes that a file, or a folder of PEFT or `diffusers`, holds for a model.
 
     Raises NotFound for a file that is not there, BadCheckpoint for what is damaged, of another kind, or made
-    for another model. Names that fit nothing beside others that do are left out with a warning.
+    for another model. Names that fit nothing, next to others that do, are ignored with a warning.
     """
     path = lora_file(path)
     weights, metadata = read_safetensors(path)
@@ -168,7 +168,7 @@ def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
 
 
 def _modules(path: Path, tensors: Weights, unused: list[str]) -> dict[tuple[str, str], dict[str, LazyTensor]]:
-    """Tensors by module and adapter, then by word. What is no change of a module goes to `unused`."""
+    """Tensors by module and adapter, then by word. Other tensors go to `unused`."""
     modules: dict[tuple[str, str], dict[str, LazyTensor]] = {}
     for name, tensor in tensors.items():
         found = lora_names.split(name)
@@ -211,7 +211,7 @@ def _left_out(path: Path, unused: list[str], absent: list[str], ranks: list[str]
     others = [name for name in unused if not name.startswith("bundle_emb.")]
     lines = []
     if embeddings:
-        lines.append(f"its bundled embeddings are no LoRA and are left out: {summarize(embeddings)}")
+        lines.append(f"its bundled embeddings are not LoRA weights and are ignored: {summarize(embeddings)}")
     if others:
         lines.append(f"{len(others)} of its names fit nothing here and are left out: {summarize(others)}")
     if absent:
@@ -227,7 +227,7 @@ def _encoders(parts: Iterable[str]) -> str:
 
 
 def is_peft(path: Path, names_in: Iterable[str]) -> bool:
-    """Whether an `adapter_config.json` beside the file is the file's own."""
+    """Whether an `adapter_config.json` next to the file belongs to it."""
     if path.name.startswith("adapter_model") or any(
         name.startswith("base_model.model.") for name in names_in
     ):

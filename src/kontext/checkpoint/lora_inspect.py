@@ -45,7 +45,7 @@ def describe_lora(path: Path) -> dict[str, Any] | None:
     if other:
         warnings.append(f"adapters of the kind {other[0]} cannot be merged")
     if others:
-        warnings.append(f"{len(others)} tensors are no LoRA and are left out: {summarize(others)}")
+        warnings.append(f"{len(others)} tensors are not LoRA weights and are ignored: {summarize(others)}")
     return {
         "path": str(file),
         "layout": "lora",

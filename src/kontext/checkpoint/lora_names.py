@@ -100,7 +100,7 @@ class Place:
 
 
 def split(name: str) -> tuple[str, str, str] | None:
-    """Module, adapter ("" where none is named) and word for a tensor's name; None where it is no change."""
+    """Module, adapter ("" where none is named) and word of a tensor's name; None for other tensors."""
     if name.startswith("bundle_emb."):
         return None
     for pattern, word in _WORDS:

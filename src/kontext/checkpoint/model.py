@@ -31,7 +31,7 @@ SHIPPED = Path(__file__).parent.parent / "weights"
 """Folder of the models that come with the package."""
 
 SMALL = 1_000_000_000
-"""Models with fewer parameters than this run in float32 unless told otherwise."""
+"""Models with fewer parameters than this run in float32 unless a type is given."""
 
 
 @dataclass
@@ -90,7 +90,7 @@ def fingerprint(parts: Mapping[str, Weights]) -> str:
         (f"{part}.{name}", tensor) for part in names.PARTS for name, tensor in parts.get(part, {}).items()
     ]
     tensors.sort(key=lambda item: item[0])
-    with ThreadPoolExecutor() as pool:  # hashing runs beside the interpreter
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         digests = pool.map(lambda item: hashlib.sha256(raw_bytes(item[1].read())).hexdigest(), tensors)
         lines = [f"{name} {t.dtype} {t.shape} {digest}\n" for (name, t), digest in zip(tensors, digests)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -160,7 +160,7 @@ def load_model(
     found = open_checkpoint(path)
     if found.absent:
         raise BadCheckpoint(
-            f"{path.name}: missing the {', the '.join(found.absent)}. Put beside it ae.safetensors, "
+            f"{path.name}: missing the {', the '.join(found.absent)}. Put next to it ae.safetensors, "
             "clip_l.safetensors, t5xxl_fp16.safetensors and the folders tokenizer and tokenizer_2, "
             "as published with FLUX.1 Kontext [dev]"
         )

@@ -229,7 +229,7 @@ SIGNATURES: dict[str, dict[str, tuple[str, ...]]] = {
     "t5": {"bfl": ("encoder.block.0.",)},
     "clip": {"bfl": ("text_model.encoder.", "encoder.layers.0.")},
 }
-"""Beginnings of names that tell a part and its layout. Text encoders have the same names in every layout."""
+"""Prefixes that identify a part and its layout. Text encoders have the same names in every layout."""
 
 IGNORED: dict[str, str] = {
     "t5": r"decoder\..*|lm_head\..*",
@@ -242,7 +242,7 @@ def find_parts(weights: Weights) -> tuple[dict[str, tuple[str, Weights]], list[s
     """The parts in a file: {part: (layout, weights without prefix)}, and the names that belong to none."""
     found: dict[str, tuple[str, Weights]] = {}
     rest = dict(weights)
-    for prefixed in (True, False):  # a bare part takes whatever no prefix claimed
+    for prefixed in (True, False):  # a part without a prefix gets the names that no prefix matched
         for part in PARTS:
             for prefix in PREFIXES[part]:
                 if bool(prefix) != prefixed or part in found:

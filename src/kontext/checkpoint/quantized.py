@@ -1,4 +1,4 @@
-"""Weights in fewer bits: GGUF files (through the `gguf` package) and 8-bit floats with a scale beside them.
+"""Weights in fewer bits: GGUF files (through the `gguf` package) and 8-bit floats with separate scales.
 
 Both are expanded to bfloat16 at load: they save disk, not memory.
 """
@@ -40,7 +40,7 @@ _ADVICE = "bring bfloat16, fp8 (plain or scaled) or GGUF"
 
 
 def dequantize_fp8(weights: Weights, where: str) -> Weights:
-    """Multiply 8-bit floats by the scale stored beside them, one for each tensor or for each row.
+    """Multiply 8-bit floats by their stored scales, one for each tensor or for each row.
 
     where: the file, for messages. Raises BadCheckpoint for other quantized forms, by their name.
     """
@@ -75,7 +75,7 @@ def dequantize_fp8(weights: Weights, where: str) -> Weights:
 
 
 def _noted_form(note: LazyTensor | None) -> str:
-    """The form that ComfyUI writes beside a tensor, as JSON in bytes."""
+    """The form that ComfyUI stores with a tensor, as JSON in bytes."""
     if note is None:
         return "float8"
     try:

@@ -1,6 +1,6 @@
 """Writing a model: our own folder, a `diffusers` folder, the files of the BFL layout, or one part.
 
-A folder is written beside its place and renamed into it, so that nobody ever sees half of one.
+A folder is written next to its destination and renamed, so that no reader finds half of one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ BFL_FILES = {
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `folder` when the block ends well and vanishes when it does
-    not.
+    """A folder to fill: it replaces `folder` when the block succeeds and is removed when it fails.
 
     A model that lies there is replaced; what else lies there (a README) stays. Raises BadRequest where
     `folder` is a file or holds anything but a model.

@@ -41,7 +41,7 @@ DTYPES = {
 
 EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 HEADER_BYTES = 256
-"""More than one tensor takes in the header of a file."""
+"""Upper bound for one tensor's entry in the header of a file."""
 SAFETENSORS = (".safetensors", ".sft")
 """Endings of the files of one format."""
 RUNS_CODE = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -49,7 +49,7 @@ RUNS_CODE = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is somewhere: its shape and type are known, `read` brings its numbers."""
+    """A tensor whose shape and type are known; `read` loads its numbers."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -217,7 +217,7 @@ def is_index(path: Path) -> bool:
 
 
 def read_index(index: Path) -> dict[str, str]:
-    """Names of tensors to names of files beside the index."""
+    """Names of tensors to names of files next to the index."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
         raise BadCheckpoint(f"{index.name}: has no weight_map of names to files")
@@ -233,7 +233,7 @@ def read_sharded(index: Path) -> Weights:
     weights: Weights = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard or not (index.parent / shard).is_file():
-            raise BadCheckpoint(f"{index.name}: names the file {shard}, which is not beside it")
+            raise BadCheckpoint(f"{index.name}: names the file {shard}, which is not next to it")
         tensors, _ = read_safetensors(index.parent / shard)
         assigned = [name for name, file in weight_map.items() if file == shard]
         absent = [name for name in assigned if name not in tensors]
@@ -282,7 +282,7 @@ def write_safetensors(path: Path, weights: Weights, metadata: Mapping[str, str] 
 
 
 def write_sharded(path: Path, weights: Weights, shard_bytes: int | None) -> None:
-    """Write one file, or where it would be larger than `shard_bytes`, several and their index beside them.
+    """Write one file, or where it would be larger than `shard_bytes`, several files and their index.
 
     A tensor is never cut: one that is larger by itself fills a file of its own.
     """
@@ -314,7 +314,7 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 
 
 def summarize(names: Iterable[str], limit: int = 4) -> str:
-    """A handful of names, then how many more."""
+    """The first `limit` names, then how many more."""
     names = list(names)
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

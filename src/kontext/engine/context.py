@@ -1,5 +1,4 @@
-"""The contexts of an edit, computed once each: latents, the codec's own view, and keys and values for the
-transformer.
+"""The contexts of an edit, computed once each: latents, reconstruction by the codec, keys and values.
 
 In "prefix" attention nothing of this depends on the prompt, the seed or the step, so it is made when a
 picture arrives and serves every edit of it. Everything is keyed by the pixels on the canvas (which content
@@ -35,7 +34,7 @@ WIDE = 384  # of a transformer: from here on its products outweigh all else
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture as it lies before the model: RGB, sides multiples of a token's."""
+    """A picture at the resolution of the model: RGB, sides multiples of a token's."""
 
     image: Image.Image
 
@@ -50,9 +49,7 @@ class Canvas:
 
 
 class ContextStore:
-    """Makes and keeps what contexts need; at most `limit_bytes` of it, the least recently used leaving
-    first.
-    """
+    """A cache of contexts of at most `limit_bytes`; the least recently used are dropped first."""
 
     def __init__(self, model, limit_bytes: int = 512 * 2**20):
         self.model = model
@@ -69,7 +66,7 @@ class ContextStore:
         )
 
     def reconstruct(self, canvas: Canvas) -> np.ndarray:
-        """decode(encode(picture)): what is left of it by the codec alone. uint8 (height, width, 3)."""
+        """decode(encode(picture)), the reconstruction by the codec alone: uint8 (height, width, 3)."""
         return self._view(canvas)[0]
 
     def paint(self, latents: Tensor, sources: Sequence[Canvas]) -> tuple[np.ndarray, Window | None]:
@@ -120,7 +117,7 @@ class ContextStore:
         return pack(self.latents(canvas)).to(parameter_type(self.model.transformer)), ids
 
     def picture_stats(self, canvas: Canvas) -> tuple[float, float]:
-        """How well the codec alone keeps the picture, in dB, and the share of it that is flat."""
+        """PSNR of the reconstruction in dB, and the share of flat pixels (0 to 1)."""
 
         def measure() -> tuple[float, float]:
             error = np.asarray(canvas.image, np.float32) - self.reconstruct(canvas)

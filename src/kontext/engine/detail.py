@@ -4,7 +4,7 @@ Near every pixel the edit is a linear map of colors: the identity where nothing 
 hair was dyed, towards black at nightfall, zero where new things cover the old. It is fitted between the
 original through the codec and the result (as in the guided filter: He, Sun and Tang, 2010), and maps the
 difference of original and codec, which also holds what a smaller canvas cannot show. Where no such map
-explains what is seen around a pixel, the picture is new, and a trace of the old is no reason for its detail.
+explains the surroundings of a pixel, the picture is new, and a trace of the old is no reason for its detail.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Job:
     source: Canvas | None
     """The picture on the canvas, as it is."""
     contexts: tuple[Canvas, ...]
-    """What the model is shown: the picture (with its markup) and the references."""
+    """The contexts of the model: the picture (with its markup) and the references."""
     edit_mask: Image.Image | None
     """Mode L, as large as the picture: where the edit may act; None: anywhere."""
     seed: int
@@ -94,15 +94,15 @@ class Job:
 
 
 class Editor:
-    """Edits pictures by sentences with one model. Pictures seen before cost nothing to see again.
+    """Edits pictures by sentences with one model. Contexts of known pictures are cached.
 
-    refresh: how often a model of "full" attention looks at its contexts, every so many steps; 1 is exact.
+    refresh: steps between two evaluations of the contexts in "full" attention; 1 is exact.
     Raises BadRequest below 1.
     """
 
     def __init__(self, model, context_bytes: int = 512 * 2**20, refresh: int = 1):
         if refresh < 1:
-            raise BadRequest(f"refresh {refresh}; allowed are 1 (exact) and more steps")
+            raise BadRequest(f"refresh must be at least 1, got {refresh}")
         self.model = model
         model.autoencoder.to(memory_format=torch.channels_last)  # a fifth faster on processors
         self.refresh = refresh
@@ -397,7 +397,7 @@ class Editor:
         clock.lap("decode")
 
         seconds = {"load": self._load_seconds, **clock.seconds, "total": self._load_seconds + clock.total}
-        self._load_seconds = 0.0  # paid once, told with the first result
+        self._load_seconds = 0.0  # reported once, with the first result
         evaluations = first.steps * (2 if guided else 1)
         return [
             self._result(job, picture, region, evaluations, seconds)
@@ -406,8 +406,10 @@ class Editor:
 
     @staticmethod
     def _active_selection(jobs: Sequence[Job], sources: torch.Tensor | None, grid: tuple[int, int]):
-        """What lies outside of all boxes and masks is never computed, and after the first step only what the
-        edit touches, where all jobs allow it: a function of the first estimate, and tokens (n,) bool or None.
+        """The selection of active tokens after the first step, and the edit mask as tokens (n,) bool.
+
+        Both are None where a job does not allow regions: then all tokens are computed. Tokens outside of all
+        boxes and masks are never computed.
         """
         if sources is None or not all(job.request.lock and job.request.regions for job in jobs):
             return None, None

@@ -1,9 +1,8 @@
-"""What a person points at: a box, a mask or strokes over the picture, as one soft mask of where the edit
-may act.
+"""A box, a mask or strokes over the picture, combined into one soft mask of where the edit may act.
 
-Strokes are shown to the model (a red frame around a thing is how one points in FLUX.1 Kontext). Box and mask
-only limit: shown as a frame, a box made the edits of nano worse, and every box would need a new prefix. A red
-frame that is drawn in the picture itself limits too, where the prompt speaks of it.
+Strokes are drawn into the input of the model (FLUX.1 Kontext understands a red frame around an object). Box
+and mask only limit the edit: drawn as a frame, a box made the edits of nano worse, and every box would need a
+new prefix. A red frame that is drawn in the picture itself limits too, where the prompt mentions it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def overlay_of(request: EditRequest, picture: Picture) -> Image.Image | None:
     if given.alpha is None:
         raise BadRequest("the markup has no transparent part; draw on a transparent layer over the picture")
     if given.alpha.getbbox() is None:
-        raise BadRequest("the markup is empty; draw around what is to change, or leave it away")
+        raise BadRequest("the markup is empty; draw around what is to change, or omit it")
     return given.as_given
 
 
@@ -82,8 +81,8 @@ def draw_on(picture: Image.Image, overlay: Image.Image) -> Image.Image:
 def edit_mask_of(request: EditRequest, picture: Picture, overlay: Image.Image | None) -> Image.Image | None:
     """Where the edit may act, as large as the picture, mode L; None: anywhere.
 
-    Several pointers narrow each other. Strokes stand for the box around them. Raises BadRequest when a
-    pointer is empty, outside the picture or of another size.
+    The masks of several pointers are multiplied. Strokes count as the box around them. Raises BadRequest
+    when a pointer is empty, outside the picture or of another size.
     """
     pointers = []
     if request.box is not None:

@@ -1,5 +1,4 @@
-"""The sampling loop: from noise to the latents of the pictures asked for, all pictures of a batch in one
-forward.
+"""The sampling loop: from noise to latents, all pictures of a batch in one forward.
 
 All that does not change from step to step is prepared before the loop: text, positions, contexts and the
 modulations of every step. The state is float32 whatever the weights are.
@@ -39,8 +38,8 @@ class Batch:
     without_prompt: tuple[Tensor, Tensor] | None = None
     """Text states and pooled vector of the empty prompt, (1, ...): with them every step is guided."""
     source: Tensor | None = None
-    """Tokens of the pictures being edited, (1 or b, n, in_channels) float32: where tokens go that are not
-    computed.
+    """Tokens of the pictures being edited, (1 or b, n, in_channels) float32: tokens that are not computed go
+    there.
     """
 
 

@@ -117,12 +117,12 @@ class _Pass:
 
     def _block(self, block: ResnetBlock, x: _Picture, known: Iterator | None = None) -> _Picture:
         h = self._convolution(block.conv1, x, block.norm1, known)
-        beside = x.values
+        residual = x.values
         if hasattr(block, "nin_shortcut"):
             linear = self.backend.shortcuts[block.nin_shortcut]
-            beside = self._room(*x.values.shape[:2], linear.columns)
-            self.jobs.append(linear.job(x.values, beside))
-        return self._convolution(block.conv2, h, block.norm2, known, beside)
+            residual = self._room(*x.values.shape[:2], linear.columns)
+            self.jobs.append(linear.job(x.values, residual))
+        return self._convolution(block.conv2, h, block.norm2, known, residual)
 
     def _pixels(self, x: _Picture, known: Iterator | None = None) -> Tensor:
         pixels = self._convolution(self.decoder.conv_out, x, self.decoder.norm_out, known).values

@@ -3,7 +3,7 @@ attention) and single-stream (one sequence, attention and MLP in parallel). Para
 published files.
 
 In "prefix" attention a context picture runs through the same blocks alone (`context`), which yields the keys
-and values that the text and the target then see.
+and values that the text and the target attend to.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def gelu(x: Tensor) -> Tensor:
     """GELU in its approximation by tanh."""
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
         return F.gelu(x, approximate="tanh")
-    # x * sigmoid(2u) is the same as x * (1 + tanh(u)) / 2, and takes a processor half the time.
+    # x * sigmoid(2u) is the same as x * (1 + tanh(u)) / 2, and costs a CPU half the time.
     inner = torch.square(x).mul_(2 * GELU_CUBIC * GELU_SLOPE).add_(2 * GELU_SLOPE).mul_(x)
     return inner.sigmoid_().mul_(x)
 
@@ -169,9 +169,7 @@ class DoubleStreamBlock(nn.Module):
     def context(
         self, picture: Tensor, picture_mod: tuple[Modulated, ...], rotary: Tensor
     ) -> tuple[Tensor, KeysValues]:
-        """The picture stream of a context, which sees only itself. Returns the stream and its keys and
-        values.
-        """
+        """The picture stream of a context, which attends to itself. Returns the stream, keys and values."""
         qk, v = self.img_attn.project(picture_mod[0].modulated_norm(picture))
         (q, k), (v,) = _heads(apply_rotary(qk, rotary)), _heads(v)
         picture = self._finish(picture, attend(q, k, v), picture_mod, self.img_attn, self.img_mlp)
@@ -232,9 +230,7 @@ class SingleStreamBlock(nn.Module):
     def context(
         self, x: Tensor, mod: tuple[Modulated, ...], rotary: Tensor, last: bool = False
     ) -> tuple[Tensor, KeysValues]:
-        """A context picture alone. Nobody reads its stream after the last block, so there only keys and
-        values.
-        """
+        """A context picture alone. Of the last block, only keys and values are computed."""
         if last:
             return x, self._project_kv(mod[0].modulated_norm(x), rotary)
         q, k, v, mlp = self._project(mod[0].modulated_norm(x), rotary)

@@ -219,8 +219,8 @@ class ClipText(nn.Module):
     """CLIP text encoder: token ids (batch, length <= config.length) -> state at the end (batch, width).
 
     The end is the first position that holds `config.end_id`; with the legacy value 2, the first of
-    the largest id. Files may also hold `text_model.embeddings.position_ids` (0, 1, 2, ...), which is no
-    weight.
+    the largest id. Files may also hold `text_model.embeddings.position_ids` (0, 1, 2, ...), which is not
+    a weight.
     """
 
     def __init__(self, config: ClipConfig):

@@ -30,7 +30,7 @@ from kontext.model.presets import TransformerConfig
 from kontext.model.rope import rotary_table
 
 LEAST_TIME = 0.1
-"""Times are kept from 0 by this where the velocity follows from a predicted picture."""
+"""Smallest time used where the velocity follows from a predicted picture."""
 
 Context = Sequence[tuple[Tensor, Tensor]]
 """Context pictures: tokens (batch, n, in_channels) and their positions (n, 3)."""
@@ -38,7 +38,7 @@ Context = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the text and the target see of a context picture: keys and values of every block."""
+    """Keys and values of every block of a context picture, for the queries of text and target."""
 
     blocks: tuple[KeysValues, ...]
 
@@ -71,7 +71,7 @@ class StepModulation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that an evaluation needs and that does not change from step to step."""
+    """The inputs of an evaluation that do not change from step to step."""
 
     text: Tensor
     """Projected text, (batch, m, width)."""
@@ -98,7 +98,7 @@ class TransformerBackend(Protocol):
 
 
 class RegionHead(nn.Module):
-    """Says from the middle of the network which tokens of the target will change, and tells the rest of it.
+    """Predicts in the middle of the network which tokens of the target will change, and conditions the rest.
 
     The region importance of the Kontext report's context awareness, learned from exact masks: one logit a
     token; its sigmoid is projected back into the stream.
@@ -177,7 +177,7 @@ class Transformer(nn.Module):
         mod: StepModulation,
         recorder: ContextKVRecorder | None = None,
     ) -> Tensor:
-        """One evaluation from what is prepared: the whole of the work inside the sampling loop."""
+        """One evaluation from prepared inputs: all of the work inside the sampling loop."""
         if self.backend is not None:
             return self.backend.evaluate(target, prepared, mod, recorder)
         return self.evaluate_with_region(target, prepared, mod, recorder)[0]
@@ -216,7 +216,7 @@ class Transformer(nn.Module):
     def evaluate_and_cache_context(
         self, target: Tensor, prepared: Prepared, mod: StepModulation
     ) -> tuple[Tensor, Prepared]:
-        """One evaluation in "full" attention, and what later ones need that take the context as it was here.
+        """One evaluation in "full" attention, and inputs that reuse its context in the following steps.
 
         Exact only for the same prompt and time: an approximation, for the steps right after this one.
         """
@@ -229,7 +229,7 @@ class Transformer(nn.Module):
     def prepare(
         self, text: Tensor, target_ids: Tensor, context: Context = (), prefixes: Sequence[Prefix] = ()
     ) -> Prepared:
-        """Leave the loop what can leave it: text projected, rotary table, context embedded or prefilled.
+        """Inputs that all steps share: projected text, rotary table, embedded or prefilled context.
 
         In "prefix" attention, `prefixes` are pictures prefilled before; `context` is prefilled here.
         """
