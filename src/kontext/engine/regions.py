@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageChops
 from torch import Tensor
 
+from kontext.engine.morphology import connected, dilate, erode, feather, largest_in_square
 from kontext.engine.sizes import Size, SizePlan
 from kontext.model.window import Window
 
@@ -167,15 +168,15 @@ def find_region(
         max(RULES.strong_change, RULES.strong_noise_factor * noise_floor),
         RULES.max_noise_factor * RULES.strong_change,
     )
-    halo = RULES.halo_share * _square(size, 4)
-    grown = _connected((size > weak) & (size > halo), size > strong)
+    halo = RULES.halo_share * largest_in_square(size, 4)
+    grown = connected((size > weak) & (size > halo), size > strong)
     radius = _radius(full_canvas or canvas, coarseness(full_canvas or canvas))
-    grown = _shrink(_grow(grown, radius), radius)  # gaps closed
+    grown = erode(dilate(grown, radius), radius)  # gaps closed
     dense = F.avg_pool2d(grown.float(), 7, 1, 3) * 49 >= RULES.min_blob_pixels
-    grown = _connected(grown, dense & grown)  # specks dropped
+    grown = connected(grown, dense & grown)  # specks dropped
     if edit_mask is None and share * grown.float().mean() > RULES.global_share:
         return Region(None)
-    soft = F.interpolate(_feather(grown, radius), canvas[::-1], mode="bilinear")
+    soft = F.interpolate(feather(grown, radius), canvas[::-1], mode="bilinear")
     if edit_mask is not None:
         soft = soft * _field(edit_mask)
     return Region(soft[0, 0].numpy())
@@ -268,58 +269,3 @@ def dilate_if_sparse(active: Tensor) -> Tensor | None:
 def token_mask(edit_mask: Image.Image, patch: int = 16) -> Tensor:
     """A mask (mode L) on the canvas as (rows, columns) bool: tokens that more than its soft edge touches."""
     return F.max_pool2d(_field(edit_mask), patch)[0, 0] > RULES.min_token_coverage
-
-
-def _largest(x: Tensor, radius: int, dim: int) -> Tensor:
-    """The largest value within `radius` along one axis."""
-    for _ in range(radius):
-        wide = x.clone()
-        for into, of in ((1, 0), (0, 1)):
-            part = wide.narrow(dim, into, x.shape[dim] - 1)
-            torch.maximum(part, x.narrow(dim, of, x.shape[dim] - 1), out=part)
-        x = wide
-    return x
-
-
-def _square(x: Tensor, radius: int) -> Tensor:
-    """The largest value within `radius` rows and columns."""
-    return _largest(_largest(x, radius, -1), radius, -2)
-
-
-def _grow(mask: Tensor, radius: int) -> Tensor:
-    """Dilation by a disc-like shape: a square and a diamond in turn."""
-    for i in range(radius):
-        mask = _square(mask, 1) if i % 2 else _largest(mask, 1, -1) | _largest(mask, 1, -2)
-    return mask
-
-
-def _shrink(mask: Tensor, radius: int) -> Tensor:
-    return ~_grow(~mask, radius)
-
-
-def _connected(allowed: Tensor, seeds: Tensor) -> Tensor:
-    """The part of `allowed` that is connected with a seed; what lies within 2 pixels counts as connected."""
-    where, field, before = _halved(allowed), _halved(seeds & allowed), None
-    while before is None or not torch.equal(field, before):
-        before = field
-        for _ in range(8):
-            field = _square(field, 1) & where
-    rows, columns = allowed.shape[-2:]
-    return allowed & field.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., :rows, :columns]
-
-
-def _halved(mask: Tensor) -> Tensor:
-    """Whether any of 2x2 is set."""
-    rows, columns = mask.shape[-2:]
-    even = F.pad(mask, (0, columns % 2, 0, rows % 2))
-    pairs = even[..., ::2] | even[..., 1::2]
-    return pairs[..., ::2, :] | pairs[..., 1::2, :]
-
-
-def _feather(mask: Tensor, radius: int) -> Tensor:
-    """1 in the mask, falling evenly to 0 at `radius` + 1 pixels outside it."""
-    soft = mask.float()
-    for i in range(1, radius + 1):
-        mask = _grow(mask, 1)
-        soft = torch.maximum(soft, mask * (1 - i / (radius + 1)))
-    return soft
