@@ -42,7 +42,7 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv .venv
 
-BUILT_FROM := pyproject.toml setup.py $(wildcard src/kontext/tiles/*.[ch])
+BUILT_FROM := pyproject.toml setup.py $(wildcard src/kontext/kernels/*.[ch])
 
 .venv/installed: $(BIN)/python $(BUILT_FROM)
 	$(BIN)/pip install -q --no-compile -e .

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-KERNELS = Path("src/kontext/tiles")
+KERNELS = Path("src/kontext/kernels")
 
 setup(
     ext_modules=[
         Extension(
-            "kontext.tiles._kernels",
+            "kontext.kernels._kernels",
             sorted(path.as_posix() for path in KERNELS.glob("*.c")),
             depends=sorted(path.as_posix() for path in KERNELS.glob("*.h")),
             extra_compile_args=["-O3", "-Wall", "-Wextra"],

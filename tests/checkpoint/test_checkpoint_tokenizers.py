@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPTokenizer
 
-from kontext.checkpoint.tokenizer import byte_tokenizer, clip_tokenizer, fitted, read_tokenizer
+from kontext.checkpoint.tokenizer import byte_tokenizer, clip_tokenizer, read_tokenizer, with_fixed_length
 from kontext.errors import BadCheckpoint
 
 TEXTS = [
@@ -41,7 +41,7 @@ def clip_files(tmp_path_factory):
 
 
 def test_clip_files_give_the_ids_of_transformers(clip_files):
-    ours = fitted(read_tokenizer(clip_files), 40)
+    ours = with_fixed_length(read_tokenizer(clip_files), 40)
     theirs = CLIPTokenizer.from_pretrained(clip_files)
     expected = theirs(TEXTS, padding="max_length", max_length=40, truncation=True).input_ids
     assert [encoding.ids for encoding in ours.encode_batch(TEXTS)] == expected
@@ -49,7 +49,7 @@ def test_clip_files_give_the_ids_of_transformers(clip_files):
 
 
 def test_a_long_prompt_is_cut_before_the_end_token_and_says_so(clip_files):
-    tokenizer = fitted(clip_tokenizer(clip_files / "vocab.json", clip_files / "merges.txt"), 10)
+    tokenizer = with_fixed_length(clip_tokenizer(clip_files / "vocab.json", clip_files / "merges.txt"), 10)
     short, long = tokenizer.encode_batch(["a b", "a b c d e f g h i j k"])
     assert len(short.ids) == len(long.ids) == 10
     end = tokenizer.token_to_id("<|endoftext|>")
@@ -69,13 +69,13 @@ def test_bytes_tokenize_every_language_without_loss():
 def test_padding_of_the_file_is_kept():
     tokenizer = byte_tokenizer()
     tokenizer.enable_padding(pad_id=5, pad_token="!")
-    assert fitted(tokenizer, 4).encode("").ids == [1, 5, 5, 5]
-    assert fitted(byte_tokenizer(), 4).encode("").ids == [1, 0, 0, 0]
+    assert with_fixed_length(tokenizer, 4).encode("").ids == [1, 5, 5, 5]
+    assert with_fixed_length(byte_tokenizer(), 4).encode("").ids == [1, 0, 0, 0]
 
 
 def test_a_tokenizer_without_padding_is_refused():
     with pytest.raises(BadCheckpoint, match="padding"):
-        fitted(Tokenizer(models.BPE({"a": 0}, [])), 4)
+        with_fixed_length(Tokenizer(models.BPE({"a": 0}, [])), 4)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class BlockCodec(nn.Module):
     def decode(self, latents):
         return nn.functional.conv_transpose2d(latents * 4, self.kernels, stride=8)
 
-    def decode_noting(self, latents):
+    def decode_with_norm_stats(self, latents):
         return self.decode(latents), ()
 
     def decode_window(self, latents, norms, window):

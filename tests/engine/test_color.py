@@ -102,7 +102,7 @@ def rgb_of(data):
 def test_png_of_sixteen_bits_is_divided_by_257(kind, channels):
     values = random(65535, channels)
     picture = load(png(values, 16, kind))
-    expected, found = np.rint(values / 257), np.asarray(picture.whole)
+    expected, found = np.rint(values / 257), np.asarray(picture.as_given)
     if channels in (None, 2):
         grey = expected if channels is None else expected[..., 0]
         assert all(np.array_equal(found[..., c], grey) for c in range(3))
@@ -142,7 +142,7 @@ def test_tiff_of_sixteen_bits_is_divided_by_257(order, channels, planes):
     if planes and channels == 4:
         pytest.skip("Pillow reads no such planes")
     picture = load(tiff(values, order=order, photometric=2, planes=planes, extra=extra))
-    assert np.array_equal(np.asarray(picture.whole), np.rint(values / 257))
+    assert np.array_equal(np.asarray(picture.as_given), np.rint(values / 257))
     assert "more than 8 bits" in picture.warnings[0]
 
 

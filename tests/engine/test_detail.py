@@ -1,11 +1,11 @@
-"""The original's own detail comes back in the colours of the edit, and only where the edit is of colours."""
+"""The original's own detail comes back in the colors of the edit, and only where the edit is of colors."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from kontext.engine.detail import add_detail, colour_maps, inverse
+from kontext.engine.detail import add_detail, color_maps, inverse
 from kontext.engine.sizes import plan_edit
 
 
@@ -40,7 +40,7 @@ def test_where_nothing_changes_the_result_is_the_original(given):
     assert np.abs(made.astype(int) - picture).max() <= 1
 
 
-def test_detail_takes_the_colours_of_the_edit(given):
+def test_detail_takes_the_colors_of_the_edit(given):
     picture, plan, codec = given
     night = np.array([[0.3, 0.1, 0.0], [0.0, 0.3, 0.1], [0.1, 0.1, 0.4]])
 
@@ -74,17 +74,17 @@ def test_a_trace_of_the_old_in_a_new_picture_brings_no_detail_back(given):
     assert np.abs(made - alone).mean() < 0.05 * np.abs(lost).mean()
 
 
-def test_maps_of_a_colour_change_are_that_change():
+def test_maps_of_a_color_change_are_that_change():
     change = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.25]])
     codec = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     result = np.rint(codec @ change.numpy().T).astype(np.uint8)
-    maps = colour_maps(result, codec)
+    maps = color_maps(result, codec)
     assert torch.allclose(maps.mean(dim=(2, 3)), change, atol=0.02)
 
 
 def test_inverse_is_that_of_the_library():
     x = torch.randn(200, 3, 1, generator=torch.Generator().manual_seed(0)) * 0.3
-    matrices = x @ x.mT + 1e-4 * torch.eye(3)  # as of colours on a line
+    matrices = x @ x.mT + 1e-4 * torch.eye(3)  # as of colors on a line
     # The inverse is rounded to float32, and its product with the matrix shows that times the condition.
     limit = 4 * torch.finfo(torch.float32).eps * torch.linalg.cond(matrices)
     assert ((inverse(matrices) @ matrices - torch.eye(3)).abs().amax((1, 2)) <= limit).all()

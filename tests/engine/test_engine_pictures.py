@@ -61,9 +61,9 @@ def test_alpha_is_kept_aside_and_the_model_sees_white():
     array = noise(channels=4)
     array[:10, :, 3], array[10:20, :, 3] = 0, 255
     picture = load(array)
-    assert np.array_equal(np.asarray(picture.whole), array)
-    assert np.asarray(picture.flat)[:10].min() == 255
-    assert np.array_equal(np.asarray(picture.flat)[10:20], array[10:20, :, :3])
+    assert np.array_equal(np.asarray(picture.as_given), array)
+    assert np.asarray(picture.opaque_rgb)[:10].min() == 255
+    assert np.array_equal(np.asarray(picture.opaque_rgb)[10:20], array[10:20, :, :3])
 
 
 def test_opaque_alpha_counts_as_none():

@@ -10,15 +10,15 @@ from kontext.bench.items import draw_item
 from kontext.engine import Editor
 from kontext.engine.context import Canvas
 from kontext.engine.pointing import drawn_frame
-from kontext.engine.regions import active_tokens, change_map, composite, find_region
+from kontext.engine.regions import change_map, composite, find_region, select_active_tokens
 from kontext.engine.sampling import Batch, sample
 from kontext.flow import schedule
 from kontext.model.tokens import picture_ids
 
 
-def paint_square(x0=40, y0=48, side=32, colour=(0.9, -0.8, -0.8)):
+def paint_square(x0=40, y0=48, side=32, color=(0.9, -0.8, -0.8)):
     def paint(pixels):
-        for channel, value in zip(pixels, colour):
+        for channel, value in zip(pixels, color):
             channel[y0 : y0 + side, x0 : x0 + side] = value
 
     return paint
@@ -224,7 +224,7 @@ def test_gaps_inside_a_region_are_closed():
     assert found(change).soft[25:55, 25:55].min() == 1
 
 
-def test_a_slight_change_of_all_colours_is_one_of_the_whole_picture():
+def test_a_slight_change_of_all_colors_is_one_of_the_whole_picture():
     restless = np.random.default_rng(0).normal(0, 0.03, (128, 128))
     assert found(restless + 0.04).soft is None
     assert found(restless).soft is not None
@@ -268,7 +268,7 @@ def test_outside_of_a_box_nothing_is_computed_from_the_first_step(painting_edito
     assert painter.worked_on == [64] * 4
     painter.worked_on.clear()
     within = painting_editor.edit(scene, "put a red square", seed=1, steps=4, box=(32, 32, 32, 32))
-    assert max(painter.worked_on) == painter.worked_on[0] == 16  # 2 x 2 tokens and their neighbours
+    assert max(painter.worked_on) == painter.worked_on[0] == 16  # 2 x 2 tokens and their neighbors
     assert np.abs(array(everything.picture) - array(within.picture)).max() <= 2
     painter.worked_on.clear()
     painting_editor.edit(scene, "put a red square", seed=1, steps=4, box=(0, 0, 120, 120))
@@ -279,8 +279,8 @@ def test_variants_go_on_with_the_tokens_that_any_of_them_needs():
     estimate = torch.zeros(3, 64, 64)
     for i, token in enumerate((17, 20, 23)):
         estimate[i, token] = 1
-    active = active_tokens(estimate, torch.zeros(1, 64, 64), (8, 8)).reshape(8, 8)
-    assert active[1:4].all() and active.sum() == 24  # each with its neighbours
+    active = select_active_tokens(estimate, torch.zeros(1, 64, 64), (8, 8)).reshape(8, 8)
+    assert active[1:4].all() and active.sum() == 24  # each with its neighbors
 
 
 def test_an_edit_of_most_of_the_picture_is_computed_whole(painting_editor, scene):
@@ -316,13 +316,13 @@ def test_regions_of_exact_edits_are_the_true_masks():
     editor = Editor.load("nano")
     size = editor.model.preset.sizes[0][0]
 
-    def seen(picture):
-        return editor.contexts.codec_view(Canvas(Image.fromarray(picture)))
+    def reconstruct(picture):
+        return editor.contexts.reconstruct(Canvas(Image.fromarray(picture)))
 
     overlaps = []
     for index in range(100):
         sample = draw_item("test", "local", index, size).sample
-        region = find_region(change_map(seen(sample.target), seen(sample.source)), (size, size))
+        region = find_region(change_map(reconstruct(sample.target), reconstruct(sample.source)), (size, size))
         inside = np.ones_like(sample.mask) if region.soft is None else region.soft > 0.5
         overlaps.append(overlap(inside, sample.mask))
     assert np.mean(overlaps) >= 0.8
@@ -331,6 +331,8 @@ def test_regions_of_exact_edits_are_the_true_masks():
     for index in range(100):
         sample = draw_item("test", "global", index, size).sample
         if sample.mask.all():
-            region = find_region(change_map(seen(sample.target), seen(sample.source)), (size, size))
+            region = find_region(
+                change_map(reconstruct(sample.target), reconstruct(sample.source)), (size, size)
+            )
             recognised.append(region.soft is None)
     assert len(recognised) > 40 and np.mean(recognised) >= 0.95, np.mean(recognised)

@@ -26,7 +26,7 @@ def autoencoder():
 @torch.inference_mode()
 def test_with_its_own_norms_a_window_is_the_wholes(autoencoder, window):
     latents = torch.randn(1, 16, 20, 24, generator=torch.Generator().manual_seed(0))
-    whole, norms = autoencoder.decode_noting(latents)
+    whole, norms = autoencoder.decode_with_norm_stats(latents)
     assert torch.equal(whole, autoencoder.decode(latents))
     part = autoencoder.decode_window(latents, norms, window)
     expected = whole[:, :, window.top : window.bottom, window.left : window.right]
@@ -57,14 +57,14 @@ def test_pictures_are_painted_into_their_sources():
         painted, window = contexts.paint(latents, sources)
         assert window.area == 0
         for made, source in zip(painted, sources):
-            assert np.array_equal(made, contexts.codec_view(source))
+            assert np.array_equal(made, contexts.reconstruct(source))
         latents[:, :, 4:8, 8:12] += 0.1
         painted, window = contexts.paint(latents, sources)
         whole = decode(contexts.model, latents).astype(int)
         inside = np.zeros((128, 128), bool)
         window.of(inside)[:] = True
         for made, exact, source in zip(painted, whole, sources):
-            view = contexts.codec_view(source)
+            view = contexts.reconstruct(source)
             assert np.array_equal(made[~inside], view[~inside])
             assert np.abs(made - exact)[inside].mean() < 0.3 * np.abs(view - exact)[inside].mean()
 

@@ -43,7 +43,7 @@ def test_latents_are_a_cell_smaller_and_pictures_come_back_in_their_size(config)
 def test_a_decoded_window_is_that_part_of_the_whole(config, window):
     model = build(config)
     latents = torch.randn(1, config.latent_channels, 128 // config.cell, 96 // config.cell)
-    whole, norms = model.decode_noting(latents)
+    whole, norms = model.decode_with_norm_stats(latents)
     part = model.decode_window(latents, norms, window)
     expected = whole[:, :, window.top : window.bottom, window.left : window.right]
     assert part.shape == expected.shape

@@ -135,7 +135,7 @@ def paint(request: EditRequest):
         draw.ellipse(disc(size, dice, 0.28), fill=colour, outline="#1d2b3a", width=4)
         return picture, None, request, None, seed
     given = pictures.load(request.picture, "the picture")
-    before = plan_edit(given.size, request.size or "match", SIZES).original(given.flat)
+    before = plan_edit(given.size, request.size or "match", SIZES).original(given.opaque_rgb)
     region = inside_of(request, given, overlay_of(request, given)) if before.size == given.size else None
     if region is None:
         region = Image.new("L", before.size)

@@ -130,7 +130,7 @@ def test_camera_and_place_of_the_input_are_never_copied(store, editor, picture, 
 
 def test_an_edit_of_a_saved_file_continues_its_chain(session, editor, tmp_path):
     path = session.save(tmp_path / "kid.png")
-    result = editor.edit(pictures.load(path).whole, "third", seed=3)
+    result = editor.edit(pictures.load(path).as_given, "third", seed=3)
     result.settings = {"size": "match", "box": None, "lock": True, "canvas": [1, 2], "fingerprint": "a" * 64}
     chain = extend_history(path, result)
     assert [entry.prompt for entry in chain][1::2] == ["Make the hair blue", "third"]

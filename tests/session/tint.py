@@ -49,7 +49,7 @@ class TintEditor:
         if prompt == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         seed = 7 if seed is None else seed
-        made, region = tint(pictures.load(picture).whole, prompt, seed)
+        made, region = tint(pictures.load(picture).as_given, prompt, seed)
         return SimpleNamespace(
             picture=made,
             region=region,

@@ -109,7 +109,7 @@ def _judge(
     figures, notes = {"seconds": seconds}, []
     if judge is None:
         return figures, ""
-    source, result = pictures.load(task.picture).flat, Image.open(result_path).convert("RGB")
+    source, result = pictures.load(task.picture).opaque_rgb, Image.open(result_path).convert("RGB")
     try:
         ask_for = judge.imgedit if layout == "imgedit" else judge.viescore
         figures |= ask_for(source, result, task.prompt)
@@ -145,7 +145,7 @@ def sections(run: Run, folder: Path, result: dict[str, Any], cards: int = 12) ->
         shown = [
             report.Card(
                 {
-                    "picture": pictures.load(by_name[r.item].picture).flat,
+                    "picture": pictures.load(by_name[r.item].picture).opaque_rgb,
                     "result": Image.open(run.folder / r.picture),
                 },
                 by_name[r.item].prompt,

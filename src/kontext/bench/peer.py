@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kontext.engine.context import device_of, parameter_type
 from kontext.errors import BadRequest
-from kontext.tiles import put_on_tiles
+from kontext.kernels import use_transformer_kernels
 
 LONG = 28  # steps that diffusers takes by default
 DIFFUSERS_PARTS = {
@@ -46,7 +46,7 @@ def as_full(model: Any) -> Any:
     transformer.load_state_dict(model.transformer.state_dict())
     dtype = parameter_type(model.transformer)
     transformer = transformer.to(device_of(model), dtype).eval().requires_grad_(False)
-    put_on_tiles(transformer)
+    use_transformer_kernels(transformer)
     autoencoder = copy.deepcopy(model.autoencoder).to(dtype)  # a processor's decoder may be in bfloat16
     preset = dataclasses.replace(model.preset, transformer=config)
     changed = {"preset": preset, "transformer": transformer, "autoencoder": autoencoder, "source": None}

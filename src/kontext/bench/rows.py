@@ -117,7 +117,7 @@ def round_trip(editor: Any, picture: Picture) -> Picture:
 
     image = Image.fromarray(picture)
     plan = plan_edit(image.size, "match", editor.model.preset.sizes)
-    reconstruction = editor.contexts.codec_view(Canvas(plan.place(image)))
+    reconstruction = editor.contexts.reconstruct(Canvas(plan.place(image)))
     return np.asarray(plan.restore(Image.fromarray(reconstruction)))
 
 

@@ -280,7 +280,7 @@ def to_diffusers_config(config: Config) -> dict[str, Any]:
 
 
 def from_shapes(part: str, weights: Weights, where: str) -> Config:
-    """Sizes read off the tensors (BFL names). What shapes do not show is taken from the preset that is equal
+    """Sizes read off the tensors (BFL names). What shapes do not show comes from the preset that is equal
     in the rest, or else from FLUX.1. Raises BadCheckpoint where that leaves a doubt."""
     try:
         return _FROM_SHAPES[part](weights)
@@ -292,7 +292,7 @@ def from_shapes(part: str, weights: Weights, where: str) -> Config:
         reason = "no known model has these"
     except ArithmeticError:
         reason = "one of them is empty"
-    raise BadCheckpoint(f"{where}: the sizes of its {part} cannot be told from its tensors: {reason}")
+    raise BadCheckpoint(f"{where}: the sizes of its {part} cannot be derived from its tensors: {reason}")
 
 
 def _shape(weights: Weights, name: str, axes: int) -> tuple[int, ...]:
@@ -312,7 +312,7 @@ def _transformer_shapes(weights: Weights) -> TransformerConfig:
     heads = width // _shape(weights, "single_blocks.0.norm.query_norm.scale", 1)[0]
     if not heads:
         raise ValueError("its heads are wider than the model")
-    seen = dict(
+    sizes = dict(
         in_channels=in_channels,
         width=width,
         heads=heads,
@@ -325,12 +325,12 @@ def _transformer_shapes(weights: Weights) -> TransformerConfig:
         qkv_bias="double_blocks.0.img_attn.qkv.bias" in weights,
     )
     known = [preset.transformer for preset in PRESETS.values()]
-    same = [config for config in known if all(getattr(config, key) == value for key, value in seen.items())]
+    same = [config for config in known if all(getattr(config, key) == value for key, value in sizes.items())]
     if same:
         return same[0]
     if width // heads != 128:
         raise ValueError("its heads are not 128 wide, so the split of positions is unknown")
-    return TransformerConfig(axes=(16, 56, 56), context_attention="full", **seen)  # type: ignore[arg-type]
+    return TransformerConfig(axes=(16, 56, 56), context_attention="full", **sizes)  # type: ignore[arg-type]
 
 
 def _autoencoder_shapes(weights: Weights) -> AutoencoderConfig:
@@ -369,7 +369,7 @@ def _t5_shapes(weights: Weights) -> T5Config:
 
 def _clip_shapes(weights: Weights) -> ClipConfig:
     vocab, width = _shape(weights, "text_model.embeddings.token_embedding.weight", 2)
-    seen = dict(
+    sizes = dict(
         vocab=vocab,
         width=width,
         layers=_count(weights, r"text_model\.encoder\.layers\.(\d+)\."),
@@ -377,7 +377,7 @@ def _clip_shapes(weights: Weights) -> ClipConfig:
         length=_shape(weights, "text_model.embeddings.position_embedding.weight", 2)[0],
     )
     known = [preset.clip for preset in PRESETS.values()]
-    return next(config for config in known if all(getattr(config, k) == v for k, v in seen.items()))
+    return next(config for config in known if all(getattr(config, k) == v for k, v in sizes.items()))
 
 
 _FROM_SHAPES: dict[str, Callable[[Weights], Config]] = {

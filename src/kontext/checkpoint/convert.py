@@ -12,7 +12,7 @@ from kontext.checkpoint.layouts import Checkpoint, open_checkpoint
 from kontext.checkpoint.lora import merged
 from kontext.checkpoint.model import find_model
 from kontext.checkpoint.quantized import write_gguf
-from kontext.checkpoint.tensors import SAFETENSORS, typed
+from kontext.checkpoint.tensors import SAFETENSORS, cast
 from kontext.errors import BadCheckpoint, BadRequest
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -35,7 +35,7 @@ def convert(
     larger are written in several with an index. dtype: float32, float16 or bfloat16; None: as stored.
     replace: a model at the destination gives way.
 
-    A destination named `*.safetensors` takes the one part of a single file; any other is a new folder for a
+    A destination named `*.safetensors` holds the one part of a single file; any other is a new folder for a
     whole model. Returns what was written, opened; its warnings say what was left out of the LoRAs. Raises
     BadRequest for an impossible destination, BadCheckpoint for a source that does not fit or is incomplete.
     """
@@ -51,7 +51,7 @@ def convert(
     if dtype is not None:
         if dtype not in DTYPES:
             raise BadRequest(f"type {dtype!r} is unknown; possible: {', '.join(DTYPES)}")
-        parts = {name: typed(weights, DTYPES[dtype]) for name, weights in parts.items()}
+        parts = {name: cast(weights, DTYPES[dtype]) for name, weights in parts.items()}
     if not one_file:
         if found.absent:
             raise BadCheckpoint(

@@ -23,12 +23,11 @@ from torch.overrides import TorchFunctionMode
 
 from kontext.checkpoint import configs, names
 from kontext.checkpoint.files import COMPONENT_FILES, SHARD, is_weights, weights_file
-from kontext.checkpoint.quantized import read_gguf, unscaled
+from kontext.checkpoint.quantized import dequantize_fp8, read_gguf
 from kontext.checkpoint.recognize import is_lora, lora_model, model_family
 from kontext.checkpoint.tensors import (
     SAFETENSORS,
     Weights,
-    few,
     finite,
     is_index,
     read_json,
@@ -36,6 +35,7 @@ from kontext.checkpoint.tensors import (
     read_sharded,
     refuse_code,
     stored,
+    summarize,
 )
 from kontext.checkpoint.tokenizer import read_tokenizer
 from kontext.errors import BadCheckpoint, NotFound
@@ -64,8 +64,8 @@ DIFFUSERS_TOKENIZERS = {"t5": "tokenizer_2", "clip": "tokenizer"}
 OWN_ENDS = (".safetensors.index.json", ".safetensors", ".sft", ".gguf")
 """What the parts' files in our own folders end with."""
 
-BESIDE = (".", "../vae", "../text_encoders", "../clip")
-"""Folders, seen from a transformer's file, where other parts are looked for; the last as in ComfyUI."""
+SIBLING_DIRS = (".", "../vae", "../text_encoders", "../clip")
+"""Folders relative to a transformer's file to search for other parts; the last as in ComfyUI."""
 COMPANIONS: dict[str, tuple[str, ...]] = {
     "autoencoder": ("autoencoder", "ae", "*ae"),
     "t5": ("t5", "t5xxl_fp16", "t5xxl*"),
@@ -121,7 +121,7 @@ class Report:
             "of wrong shape": self.wrong_shape,
             "of wrong type": self.wrong_type,
         }
-        return "; ".join(f"{len(items)} {kind}: {few(items)}" for kind, items in kinds.items() if items)
+        return "; ".join(f"{len(items)} {kind}: {summarize(items)}" for kind, items in kinds.items() if items)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Part:
     source: Path
     layout: str
     config: configs.Config
-    held: Weights
+    tensors: Weights
 
     @cached_property
     def report(self) -> Report:
@@ -141,17 +141,17 @@ class Part:
         if self.layout == "diffusers":
             wanted = names.to_diffusers(self.name, wanted)
         return Report(
-            missing=tuple(name for name in wanted if name not in self.held),
-            unexpected=tuple(name for name in self.held if name not in wanted),
+            missing=tuple(name for name in wanted if name not in self.tensors),
+            unexpected=tuple(name for name in self.tensors if name not in wanted),
             wrong_shape=tuple(
-                f"{name} is {_by(self.held[name].shape)}, must be {_by(tensor.shape)}"
+                f"{name} is {_by(self.tensors[name].shape)}, must be {_by(tensor.shape)}"
                 for name, tensor in wanted.items()
-                if name in self.held and self.held[name].shape != tensor.shape
+                if name in self.tensors and self.tensors[name].shape != tensor.shape
             ),
             wrong_type=tuple(
-                f"{name} holds {str(self.held[name].dtype).removeprefix('torch.')}, must hold floats"
+                f"{name} holds {str(self.tensors[name].dtype).removeprefix('torch.')}, must hold floats"
                 for name in wanted
-                if name in self.held and not self.held[name].dtype.is_floating_point
+                if name in self.tensors and not self.tensors[name].dtype.is_floating_point
             ),
         )
 
@@ -160,17 +160,17 @@ class Part:
         """The tensors under our names. Raises BadCheckpoint unless they are exactly those wanted."""
         if self.report:
             raise BadCheckpoint(f"{self.source.name}: the {self.name} does not fit; {self.report}")
-        return names.to_bfl(self.name, self.held) if self.layout == "diffusers" else self.held
+        return names.to_bfl(self.name, self.tensors) if self.layout == "diffusers" else self.tensors
 
     @property
     def parameters(self) -> int:
-        return sum(tensor.count for tensor in self.held.values())
+        return sum(tensor.count for tensor in self.tensors.values())
 
     @property
     def dtypes(self) -> dict[str, int]:
         """Parameters by type, the most frequent first."""
         counts: Counter[str] = Counter()
-        for tensor in self.held.values():
+        for tensor in self.tensors.values():
             counts[tensor.kind or str(tensor.dtype).removeprefix("torch.")] += tensor.count
         return dict(counts.most_common())
 
@@ -191,7 +191,7 @@ class Checkpoint:
 
     @property
     def absent(self) -> list[str]:
-        """What must still be brought to run the model."""
+        """Parts and tokenizers that are missing to run the model."""
         return [p for p in names.PARTS if p not in self.parts] + [
             f"tokenizer of {t}" for t in TOKENIZERS if t not in self.tokenizers
         ]
@@ -202,7 +202,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
-    """See what lies at `path`. With `companions`, what a transformer's file lacks is looked for beside it.
+    """Open the checkpoint at `path`. With `companions`, parts that it lacks are searched for next to it.
 
     Raises NotFound if there is nothing, BadCheckpoint if it is damaged, refused or not a model of this
     family. Tensors that do not fit are reported by `Part.report`, not raised here.
@@ -222,8 +222,8 @@ def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
             return _single_file(indexes[0], companions)
         transformers = sorted(file for file in path.iterdir() if is_weights(file) and not _is_companion(file))
         if len(transformers) != 1:
-            held = few([p.name for p in transformers]) or "no .safetensors file"
-            raise BadCheckpoint(f"{path}: no model_index.json or config.json in it, but {held}")
+            names_found = summarize([p.name for p in transformers]) or "no .safetensors file"
+            raise BadCheckpoint(f"{path}: no model_index.json or config.json in it, but {names_found}")
         return _single_file(transformers[0], companions)
     refuse_code(path)
     if not path.exists():
@@ -249,7 +249,7 @@ def _read(path: Path) -> tuple[Weights, dict[str, str]]:
         weights, metadata = read_gguf(path)
     else:
         weights, metadata = read_safetensors(path)
-    plain = unscaled(weights, path.name)
+    plain = dequantize_fp8(weights, path.name)
     return {name: finite(path.name, name, tensor) for name, tensor in plain.items()}, metadata
 
 
@@ -284,15 +284,15 @@ def _diffusers_folder(folder: Path) -> Checkpoint:
         config = configs.from_diffusers(part, read_json(folder / name / "config.json"), f"{name}/config.json")
         parts, rest = names.find_parts(_read(file)[0])
         if part not in parts:
-            raise BadCheckpoint(f"{file}: holds no {part} (it has {few(rest) or 'other parts'})")
-        layout, held = parts[part]
-        found.parts[part] = Part(part, file, layout, config, held)
+            raise BadCheckpoint(f"{file}: holds no {part} (it has {summarize(rest) or 'other parts'})")
+        layout, tensors = parts[part]
+        found.parts[part] = Part(part, file, layout, config, tensors)
     for name, place in DIFFUSERS_TOKENIZERS.items():
         if tokenizer := read_tokenizer(folder / place):
             found.tokenizers[name] = tokenizer
     if pipeline != "FluxKontextPipeline":
         found.warnings.append(
-            f"model_index.json says {pipeline}: taken for FLUX.1 Kontext [dev]; "
+            f"model_index.json says {pipeline}: assumed to be FLUX.1 Kontext [dev]; "
             "a model that was not trained to edit will not edit"
         )
     extra = folder / "kontext.json"
@@ -309,35 +309,35 @@ def _single_file(path: Path, companions: bool) -> Checkpoint:
             ".safetensors.index.json that names all of them"
         )
     weights, metadata = _read(path)
-    beside = path.parent / "config.json"
-    config = read_json(beside) if beside.is_file() else {}
+    config_file = path.parent / "config.json"
+    config = read_json(config_file) if config_file.is_file() else {}
     parts, rest = names.find_parts(weights)
     own = _preset_in(metadata, path)
     if own is None:
         _refuse_foreign(path, weights)
     if not parts:
         raise BadCheckpoint(
-            f"{path.name}: holds no part of a FLUX model (its tensors: {few(rest) or 'none'})"
+            f"{path.name}: holds no part of a FLUX model (its tensors: {summarize(rest) or 'none'})"
         )
     if own is None and config.get("format") == "kontext":
-        own = configs.preset_from_json(config.get("preset") or {}, str(beside))
+        own = configs.preset_from_json(config.get("preset") or {}, str(config_file))
     found = Checkpoint(path, "gguf" if path.suffix.lower() == ".gguf" else "bfl", PRESETS["dev"])
-    for part, (layout, held) in parts.items():
+    for part, (layout, tensors) in parts.items():
         if own is not None:
             sizes = getattr(own, part)
         elif path.name.startswith(COMPONENT_FILES) and config:
             sizes = configs.from_diffusers(part, config, f"{path.parent.name}/config.json")
         else:
-            ours = names.to_bfl(part, held) if layout == "diffusers" else held
+            ours = names.to_bfl(part, tensors) if layout == "diffusers" else tensors
             sizes = configs.from_shapes(part, ours, path.name)
             if part == "transformer":
                 found.warnings += _assumptions(path, sizes)
-        found.parts[part] = Part(part, path, layout, sizes, held)
+        found.parts[part] = Part(part, path, layout, sizes, tensors)
     if len(parts) == 1 and next(iter(parts.values()))[0] == "diffusers":
         found.layout = "diffusers"
     if rest:
         found.warnings.append(
-            f"{path.name}: {len(rest)} tensors belong to no part and are left out: {few(rest)}"
+            f"{path.name}: {len(rest)} tensors belong to no part and are left out: {summarize(rest)}"
         )
     if companions and "transformer" in found.parts:
         _add_companions(found)
@@ -369,7 +369,7 @@ def _preset_in(metadata: dict[str, str], path: Path) -> Preset | None:
 
 
 def _assumptions(path: Path, config: Any) -> list[str]:
-    """What shapes cannot tell, in words. Raises BadCheckpoint for the other tools of FLUX.1."""
+    """Warnings about what shapes do not show. Raises BadCheckpoint for the other tools of FLUX.1."""
     if config.in_channels != 64 and config.axes == (16, 56, 56):
         tools = {384: "FLUX.1 Fill [dev]", 128: "FLUX.1 Canny or Depth [dev]"}
         raise BadCheckpoint(
@@ -377,16 +377,16 @@ def _assumptions(path: Path, config: Any) -> list[str]:
             f"{tools.get(config.in_channels, 'another model')}; FLUX.1 Kontext [dev] takes 64"
         )
     if config == PRESETS["dev"].transformer and "kontext" not in path.name.lower():
-        return ["taken for FLUX.1 Kontext [dev]; the shapes are those of FLUX.1 [dev] too, which cannot edit"]
+        return ["assumed to be FLUX.1 Kontext [dev]; FLUX.1 [dev], which cannot edit, has the same shapes"]
     if not config.guidance_embed and config.axes == (16, 56, 56):
         return ["it has no guidance, like FLUX.1 [schnell], which was not trained to edit"]
     return []
 
 
 def _add_companions(found: Checkpoint) -> None:
-    """Parts and tokenizers from the files beside a single file."""
+    """Parts and tokenizers from the files next to a single file."""
     home = found.path.parent
-    places = [home / place for place in BESIDE if (home / place).is_dir()]
+    places = [home / place for place in SIBLING_DIRS if (home / place).is_dir()]
     for part, patterns in COMPANIONS.items():
         if part in found.parts:
             continue

@@ -22,14 +22,14 @@ from kontext.checkpoint.recognize import is_lora, lora_family
 from kontext.checkpoint.tensors import (
     EIGHT_BIT_FLOATS,
     SAFETENSORS,
-    Stored,
+    LazyTensor,
     Weights,
     all_finite,
-    few,
     finite,
     is_there,
     read_safetensors,
     stored,
+    summarize,
     write_safetensors,
 )
 from kontext.errors import BadCheckpoint, BadRequest, NotFound
@@ -84,7 +84,7 @@ def merged(
     return out
 
 
-def _changed(file: str, name: str, tensor: Stored, changes: list[Patch], scale: float) -> Stored:
+def _changed(file: str, name: str, tensor: LazyTensor, changes: list[Patch], scale: float) -> LazyTensor:
     dtype = torch.bfloat16 if tensor.dtype in EIGHT_BIT_FLOATS else tensor.dtype
 
     def read() -> Tensor:
@@ -110,8 +110,8 @@ def lora_file(path: Path) -> Path:
             return path / name
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SAFETENSORS and file.is_file())
     if len(files) != 1:
-        held = few([file.name for file in files]) or "no .safetensors file"
-        raise NotFound(f"{path}: a folder with {held}; give the LoRA file itself")
+        names_found = summarize([file.name for file in files]) or "no .safetensors file"
+        raise NotFound(f"{path}: a folder with {names_found}; give the LoRA file itself")
     return files[0]
 
 
@@ -119,22 +119,22 @@ def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
     """The changes that a file, or a folder of PEFT or `diffusers`, holds for a model.
 
     Raises NotFound for a file that is not there, BadCheckpoint for what is damaged, of another kind, or made
-    for another model. Names that fit nothing beside others that do are left out with a warning.
+    for another model. Names that fit nothing, next to others that do, are ignored with a warning.
     """
     path = lora_file(path)
-    held, metadata = read_safetensors(path)
-    other = lora_names.other_kind(held)
+    weights, metadata = read_safetensors(path)
+    other = lora_names.other_kind(weights)
     if other:
         raise BadCheckpoint(
             f"{path.name}: an adapter of the kind {other[0]} ({other[1]}), which cannot be merged; "
             "LoRA, DoRA, LoHa and LoKr can"
         )
     unused: list[str] = []
-    modules = _modules(path, held, unused)
-    if not is_lora(held):
-        raise _foreign(path, held)
-    strengths, warnings = read_strengths(path, metadata, is_peft(path, held))
-    flat = {part: lora_names.flattened(part, weights) for part, weights in parts.items()}
+    modules = _modules(path, weights, unused)
+    if not is_lora(weights):
+        raise _foreign(path, weights)
+    strengths, warnings = read_strengths(path, metadata, is_peft(path, weights))
+    flat = {part: lora_names.flattened(part, own) for part, own in parts.items()}
     out: dict[str, dict[str, list[Patch]]] = {part: {} for part in parts}
     sources: dict[tuple[object, ...], str] = {}
     ranks: list[str] = []
@@ -163,14 +163,14 @@ def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
     if not any(out.values()):
         if absent and not unused:
             raise BadCheckpoint(f"{path.name}: changes only the {_encoders(absent)}, which is not here")
-        raise _foreign(path, held)
+        raise _foreign(path, weights)
     return Adapter(out, [*warnings, *_left_out(path, unused, absent, ranks)])
 
 
-def _modules(path: Path, held: Weights, unused: list[str]) -> dict[tuple[str, str], dict[str, Stored]]:
-    """Tensors by module and adapter, then by word. What is no change of a module goes to `unused`."""
-    modules: dict[tuple[str, str], dict[str, Stored]] = {}
-    for name, tensor in held.items():
+def _modules(path: Path, tensors: Weights, unused: list[str]) -> dict[tuple[str, str], dict[str, LazyTensor]]:
+    """Tensors by module and adapter, then by word. Other tensors go to `unused`."""
+    modules: dict[tuple[str, str], dict[str, LazyTensor]] = {}
+    for name, tensor in tensors.items():
         found = lora_names.split(name)
         if found is None:
             unused.append(name)
@@ -196,12 +196,12 @@ def _modules(path: Path, held: Weights, unused: list[str]) -> dict[tuple[str, st
     return modules
 
 
-def _foreign(path: Path, held: Weights) -> BadCheckpoint:
-    family = lora_family(held)
+def _foreign(path: Path, tensors: Weights) -> BadCheckpoint:
+    family = lora_family(tensors)
     if family:
         return BadCheckpoint(f"{path.name}: {family}, not a LoRA for this model")
     return BadCheckpoint(
-        f"{path.name}: no LoRA for this model; names that fit nothing: {few(held) or 'none'}"
+        f"{path.name}: no LoRA for this model; names that fit nothing: {summarize(tensors) or 'none'}"
     )
 
 
@@ -211,13 +211,13 @@ def _left_out(path: Path, unused: list[str], absent: list[str], ranks: list[str]
     others = [name for name in unused if not name.startswith("bundle_emb.")]
     lines = []
     if embeddings:
-        lines.append(f"its bundled embeddings are no LoRA and are left out: {few(embeddings)}")
+        lines.append(f"its bundled embeddings are not LoRA weights and are ignored: {summarize(embeddings)}")
     if others:
-        lines.append(f"{len(others)} of its names fit nothing here and are left out: {few(others)}")
+        lines.append(f"{len(others)} of its names fit nothing here and are left out: {summarize(others)}")
     if absent:
         lines.append(f"its changes of the {_encoders(absent)} are left out, as that is not here")
     if ranks:
-        lines.append(f"its configuration has other ranks than its matrices: {few(ranks)}")
+        lines.append(f"its configuration has other ranks than its matrices: {summarize(ranks)}")
     return [f"{path.name}: {line}" for line in lines]
 
 
@@ -226,15 +226,22 @@ def _encoders(parts: Iterable[str]) -> str:
     return " and the ".join(named[part] for part in sorted(set(parts)))
 
 
-def is_peft(path: Path, held: Iterable[str]) -> bool:
-    """Whether an `adapter_config.json` beside the file is the file's own."""
-    if path.name.startswith("adapter_model") or any(name.startswith("base_model.model.") for name in held):
+def is_peft(path: Path, names_in: Iterable[str]) -> bool:
+    """Whether an `adapter_config.json` next to the file belongs to it."""
+    if path.name.startswith("adapter_model") or any(
+        name.startswith("base_model.model.") for name in names_in
+    ):
         return True
     return sum(file.suffix.lower() in SAFETENSORS for file in path.parent.iterdir()) == 1
 
 
 def _factor(
-    where: str, module: str, tensors: Mapping[str, Stored], config: Config, ranks: list[str], rank: int | None
+    where: str,
+    module: str,
+    tensors: Mapping[str, LazyTensor],
+    config: Config,
+    ranks: list[str],
+    rank: int | None,
 ) -> float:
     """alpha / rank of a module; 1 where nothing is said. A tensor `alpha` wins over the configuration.
 
@@ -262,7 +269,7 @@ def _target(stem: str, kind: str, weights: Weights) -> str | None:
     return next((name for name in choices if name in weights), None)
 
 
-def _check(path: Path, name: str, whole: Stored, patch: Patch, place: lora_names.Place) -> None:
+def _check(path: Path, name: str, whole: LazyTensor, patch: Patch, place: lora_names.Place) -> None:
     """Raise BadCheckpoint for a change that does not fit the tensor."""
     if name == "img_in.weight" and patch.shape[1:] == (2 * whole.shape[1],):
         raise BadCheckpoint(

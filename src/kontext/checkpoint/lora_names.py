@@ -100,7 +100,7 @@ class Place:
 
 
 def split(name: str) -> tuple[str, str, str] | None:
-    """Module, adapter ("" where none is named) and word for a tensor's name; None where it is no change."""
+    """Module, adapter ("" where none is named) and word of a tensor's name; None for other tensors."""
     if name.startswith("bundle_emb."):
         return None
     for pattern, word in _WORDS:
@@ -109,9 +109,9 @@ def split(name: str) -> tuple[str, str, str] | None:
     return None
 
 
-def other_kind(held: Iterable[str]) -> tuple[str, str] | None:
+def other_kind(tensors: Iterable[str]) -> tuple[str, str] | None:
     """The kind of adapter that cannot be merged, and one name that shows it."""
-    for name in held:
+    for name in tensors:
         for kind, pattern in _OTHER_KINDS.items():
             if re.search(pattern, name):
                 return kind, name

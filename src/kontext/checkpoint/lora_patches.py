@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kontext.checkpoint.tensors import Stored
+from kontext.checkpoint.tensors import LazyTensor
 from kontext.errors import BadCheckpoint
 
 Factor = Callable[[int | None], float]
@@ -46,21 +46,21 @@ class Patch:
 
 
 def patches(
-    module: str, tensors: Mapping[str, Stored], factor: Factor, swap: bool
+    module: str, tensors: Mapping[str, LazyTensor], factor: Factor, swap: bool
 ) -> Iterator[tuple[str, Patch]]:
     """The changes in a module's tensors (by word, see `lora_names`): ("weight" or "bias", patch).
 
     swap: whether the halves of all rows are exchanged. Raises BadCheckpoint for tensors that do not belong
     together.
     """
-    held = {word: _squeezed(tensor.read()) for word, tensor in tensors.items() if word != "alpha"}
-    if "mid" in held:
+    matrices = {word: _squeezed(tensor.read()) for word, tensor in tensors.items() if word != "alpha"}
+    if "mid" in matrices:
         raise BadCheckpoint(f"{module} has a Tucker core, which only convolutions have; not for this model")
-    delta, rank = _delta(module, held)
+    delta, rank = _delta(module, matrices)
     if delta is not None:
         shape, product = delta
         scale = factor(rank)
-        magnitude = held.get("magnitude")
+        magnitude = matrices.get("magnitude")
         if magnitude is not None:
             magnitude = _magnitude(module, magnitude, shape, swap)
 
@@ -68,12 +68,12 @@ def patches(
             return _swapped(scale * product(), swap)
 
         yield "weight", Patch(shape, change, magnitude=magnitude)
-    if "bias" in held:
-        yield "bias", _plain(held["bias"].float() * (factor(rank) if delta else 1.0), swap)
+    if "bias" in matrices:
+        yield "bias", _plain(matrices["bias"].float() * (factor(rank) if delta else 1.0), swap)
     for word in ("add weight", "add bias", "set weight", "set bias"):
-        if word in held:
+        if word in matrices:
             kind, _, target = word.partition(" ")
-            yield target, _plain(held[word], swap, replaces=kind == "set")
+            yield target, _plain(matrices[word], swap, replaces=kind == "set")
 
 
 def _squeezed(tensor: Tensor) -> Tensor:
@@ -108,32 +108,32 @@ def _magnitude(module: str, magnitude: Tensor, shape: tuple[int, ...], swap: boo
 Product = tuple[tuple[int, ...], Callable[[], Tensor]]
 
 
-def _delta(module: str, held: Mapping[str, Tensor]) -> tuple[Product | None, int | None]:
+def _delta(module: str, tensors: Mapping[str, Tensor]) -> tuple[Product | None, int | None]:
     """Shape and product of the small matrices before scaling, and their rank."""
-    if held.keys() & {"down", "up"}:
-        _need(module, held, "down", "up")
-        return _product(module, held["up"], held["down"]), held["down"].shape[0]
-    if any(word.startswith("hada_") for word in held):
-        _need(module, held, *(f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b")))
-        shape, one = _product(module, held["hada_w1_a"], held["hada_w1_b"])
-        other_shape, two = _product(module, held["hada_w2_a"], held["hada_w2_b"])
+    if tensors.keys() & {"down", "up"}:
+        _need(module, tensors, "down", "up")
+        return _product(module, tensors["up"], tensors["down"]), tensors["down"].shape[0]
+    if any(word.startswith("hada_") for word in tensors):
+        _need(module, tensors, *(f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b")))
+        shape, one = _product(module, tensors["hada_w1_a"], tensors["hada_w1_b"])
+        other_shape, two = _product(module, tensors["hada_w2_a"], tensors["hada_w2_b"])
         if other_shape != shape:
             raise BadCheckpoint(f"{module}: the two products of its LoHa differ in shape")
-        return (shape, lambda: one() * two()), held["hada_w1_b"].shape[0]
-    if any(word.startswith("lokr_") for word in held):
-        (shape, one), rank = _kronecker(module, held, "w1")
-        (other, two), other_rank = _kronecker(module, held, "w2")
+        return (shape, lambda: one() * two()), tensors["hada_w1_b"].shape[0]
+    if any(word.startswith("lokr_") for word in tensors):
+        (shape, one), rank = _kronecker(module, tensors, "w1")
+        (other, two), other_rank = _kronecker(module, tensors, "w2")
         whole = (shape[0] * other[0], shape[1] * other[1])
         return (whole, lambda: torch.kron(one(), two())), other_rank or rank
     return None, None
 
 
-def _kronecker(module: str, held: Mapping[str, Tensor], name: str) -> tuple[Product, int | None]:
-    if f"lokr_{name}" not in held:
-        _need(module, held, f"lokr_{name}_a", f"lokr_{name}_b")
-        a, b = held[f"lokr_{name}_a"], held[f"lokr_{name}_b"]
+def _kronecker(module: str, tensors: Mapping[str, Tensor], name: str) -> tuple[Product, int | None]:
+    if f"lokr_{name}" not in tensors:
+        _need(module, tensors, f"lokr_{name}_a", f"lokr_{name}_b")
+        a, b = tensors[f"lokr_{name}_a"], tensors[f"lokr_{name}_b"]
         return _product(module, a, b), b.shape[0]
-    whole = held[f"lokr_{name}"]
+    whole = tensors[f"lokr_{name}"]
     if whole.ndim != 2:
         raise BadCheckpoint(f"{module}: lokr_{name} must be a matrix, got shape {tuple(whole.shape)}")
     return (tuple(whole.shape), lambda: whole.float()), None
@@ -151,7 +151,7 @@ def _by(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "of a single number"
 
 
-def _need(module: str, held: Mapping[str, Tensor], *words: str) -> None:
-    absent = [word for word in words if word not in held]
+def _need(module: str, tensors: Mapping[str, Tensor], *words: str) -> None:
+    absent = [word for word in words if word not in tensors]
     if absent:
         raise BadCheckpoint(f"{module} lacks its matrix {' and '.join(absent)}; the file is incomplete")

@@ -69,7 +69,7 @@ def read_strengths(
 ) -> tuple[dict[str, Config], list[str]]:
     """Configurations by part and warnings about what is malformed and ignored. Part "" is all others.
 
-    metadata: the header of the file. peft: whether `adapter_config.json` beside it belongs to it.
+    metadata: the header of the file. peft: whether `adapter_config.json` next to it belongs to it.
     """
     sources: list[tuple[str, Mapping[str, object]]] = []
     warnings: list[str] = []
@@ -79,12 +79,12 @@ def read_strengths(
     plain = {key: value for key, value in metadata.items() if key.rpartition(".")[2] in (*_ALPHAS, *_RANKS)}
     plain |= {key: value for key, value in metadata.items() if key.rpartition(".")[2] == "use_rslora"}
     sources.append((f"the header of {file.name}", plain))
-    beside = file.parent / "adapter_config.json"
-    if peft and beside.is_file():
+    config_file = file.parent / "adapter_config.json"
+    if peft and config_file.is_file():
         try:
-            _add_json(sources, warnings, f"{beside.name} of {file.name}", beside.read_text("utf-8"))
+            _add_json(sources, warnings, f"{config_file.name} of {file.name}", config_file.read_text("utf-8"))
         except (OSError, UnicodeDecodeError):
-            warnings.append(f"{beside.name} of {file.name} is not readable and is ignored")
+            warnings.append(f"{config_file.name} of {file.name} is not readable and is ignored")
     found: dict[str, Config] = {}
     for where, data in sources:
         groups: dict[str, dict[str, object]] = {}

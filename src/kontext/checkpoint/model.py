@@ -18,8 +18,8 @@ from kontext.checkpoint import names, save
 from kontext.checkpoint.layouts import MODULES, TOKENIZERS, empty_module, open_checkpoint
 from kontext.checkpoint.lora import merged
 from kontext.checkpoint.skills import Skills, read_skills
-from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights, is_there, raw_bytes, stored
-from kontext.checkpoint.tokenizer import byte_tokenizer, fitted
+from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, LazyTensor, Weights, is_there, raw_bytes, stored
+from kontext.checkpoint.tokenizer import byte_tokenizer, with_fixed_length
 from kontext.errors import BadCheckpoint, NotFound
 from kontext.home import models_folder
 from kontext.model.autoencoder import Autoencoder
@@ -31,7 +31,7 @@ SHIPPED = Path(__file__).parent.parent / "weights"
 """Folder of the models that come with the package."""
 
 SMALL = 1_000_000_000
-"""Models with fewer parameters than this run in float32 unless told otherwise."""
+"""Models with fewer parameters than this run in float32 unless a type is given."""
 
 
 @dataclass
@@ -56,8 +56,8 @@ class Model:
     """Prompts that are known to work; None where nothing is known."""
 
     def __post_init__(self) -> None:
-        self.tokenizer = fitted(self.tokenizer, self.preset.text_length)
-        self.tokenizer_clip = fitted(self.tokenizer_clip, self.preset.clip.length)
+        self.tokenizer = with_fixed_length(self.tokenizer, self.preset.text_length)
+        self.tokenizer_clip = with_fixed_length(self.tokenizer_clip, self.preset.clip.length)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -90,7 +90,7 @@ def fingerprint(parts: Mapping[str, Weights]) -> str:
         (f"{part}.{name}", tensor) for part in names.PARTS for name, tensor in parts.get(part, {}).items()
     ]
     tensors.sort(key=lambda item: item[0])
-    with ThreadPoolExecutor() as pool:  # hashing runs beside the interpreter
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         digests = pool.map(lambda item: hashlib.sha256(raw_bytes(item[1].read())).hexdigest(), tensors)
         lines = [f"{name} {t.dtype} {t.shape} {digest}\n" for (name, t), digest in zip(tensors, digests)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -160,7 +160,7 @@ def load_model(
     found = open_checkpoint(path)
     if found.absent:
         raise BadCheckpoint(
-            f"{path.name}: missing the {', the '.join(found.absent)}. Put beside it ae.safetensors, "
+            f"{path.name}: missing the {', the '.join(found.absent)}. Put next to it ae.safetensors, "
             "clip_l.safetensors, t5xxl_fp16.safetensors and the folders tokenizer and tokenizer_2, "
             "as published with FLUX.1 Kontext [dev]"
         )
@@ -191,12 +191,12 @@ def build(
     """A network made on the meta device and given these weights, tensor by tensor."""
     module = empty_module(part, config)
     module.load_state_dict(
-        {name: _placed(tensor, device, dtype) for name, tensor in weights.items()}, strict=True, assign=True
+        {name: _load_to(tensor, device, dtype) for name, tensor in weights.items()}, strict=True, assign=True
     )
     return module.eval().requires_grad_(False)
 
 
-def _placed(tensor: Stored, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
+def _load_to(tensor: LazyTensor, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
     if dtype is None:
         small = (*EIGHT_BIT_FLOATS, torch.float16)
         dtype = torch.bfloat16 if tensor.dtype in small else tensor.dtype

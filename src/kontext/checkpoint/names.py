@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kontext.checkpoint.tensors import Stored, Weights, cut, joined, reshaped
+from kontext.checkpoint.tensors import LazyTensor, Weights, cut, joined, reshaped
 
 PARTS = ("transformer", "autoencoder", "t5", "clip")
 
@@ -194,7 +194,7 @@ def to_bfl(part: str, weights: Weights) -> Weights:
     return renamed
 
 
-def _changed(tensor: Stored, change: str, word: str, to_bfl: bool) -> Stored:
+def _changed(tensor: LazyTensor, change: str, word: str, to_bfl: bool) -> LazyTensor:
     if change == "swap":
         first, second = cut(tensor, [tensor.shape[0] // 2] * 2)
         return joined([second, first])
@@ -229,7 +229,7 @@ SIGNATURES: dict[str, dict[str, tuple[str, ...]]] = {
     "t5": {"bfl": ("encoder.block.0.",)},
     "clip": {"bfl": ("text_model.encoder.", "encoder.layers.0.")},
 }
-"""Beginnings of names that tell a part and its layout. Text encoders have the same names in every layout."""
+"""Prefixes that identify a part and its layout. Text encoders have the same names in every layout."""
 
 IGNORED: dict[str, str] = {
     "t5": r"decoder\..*|lm_head\..*",
@@ -242,7 +242,7 @@ def find_parts(weights: Weights) -> tuple[dict[str, tuple[str, Weights]], list[s
     """The parts in a file: {part: (layout, weights without prefix)}, and the names that belong to none."""
     found: dict[str, tuple[str, Weights]] = {}
     rest = dict(weights)
-    for prefixed in (True, False):  # a bare part takes whatever no prefix claimed
+    for prefixed in (True, False):  # a part without a prefix gets the names that no prefix matched
         for part in PARTS:
             for prefix in PREFIXES[part]:
                 if bool(prefix) != prefixed or part in found:
@@ -252,7 +252,8 @@ def find_parts(weights: Weights) -> tuple[dict[str, tuple[str, Weights]], list[s
                         own = [name for name in rest if name.startswith(prefix)]
                         found[part] = layout, {n.removeprefix(prefix): rest.pop(n) for n in own}
                         break
-    return {part: (layout, _canonical(part, held)) for part, (layout, held) in found.items()}, list(rest)
+    parts = {part: (layout, _canonical(part, tensors)) for part, (layout, tensors) in found.items()}
+    return parts, list(rest)
 
 
 def _canonical(part: str, weights: Weights) -> Weights:

@@ -1,4 +1,4 @@
-"""Weights in fewer bits: GGUF files (through the `gguf` package) and 8-bit floats with a scale beside them.
+"""Weights in fewer bits: GGUF files (through the `gguf` package) and 8-bit floats with separate scales.
 
 Both are expanded to bfloat16 at load: they save disk, not memory.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, Stored, Weights
+from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, LazyTensor, Weights
 from kontext.errors import BadCheckpoint, BadRequest, NotFound
 
 METADATA_KEY = "kontext.preset"
@@ -39,8 +39,8 @@ _NOTES = (*_SCALES, ".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant"
 _ADVICE = "bring bfloat16, fp8 (plain or scaled) or GGUF"
 
 
-def unscaled(weights: Weights, where: str) -> Weights:
-    """Multiply 8-bit floats by the scale stored beside them, one for each tensor or for each row.
+def dequantize_fp8(weights: Weights, where: str) -> Weights:
+    """Multiply 8-bit floats by their stored scales, one for each tensor or for each row.
 
     where: the file, for messages. Raises BadCheckpoint for other quantized forms, by their name.
     """
@@ -68,12 +68,14 @@ def unscaled(weights: Weights, where: str) -> Weights:
                 f"{where}: {name}: stored in a quantized form that is not supported ({form}, {stored_as}, "
                 f"scales of shape {scale.shape}); {_ADVICE}"
             )
-        plain[name] = Stored(weight.shape, torch.bfloat16, partial(_expanded, weight, scale), "scaled fp8")
+        plain[name] = LazyTensor(
+            weight.shape, torch.bfloat16, partial(_expanded, weight, scale), "scaled fp8"
+        )
     return plain
 
 
-def _noted_form(note: Stored | None) -> str:
-    """The form that ComfyUI writes beside a tensor, as JSON in bytes."""
+def _noted_form(note: LazyTensor | None) -> str:
+    """The form that ComfyUI stores with a tensor, as JSON in bytes."""
     if note is None:
         return "float8"
     try:
@@ -83,7 +85,7 @@ def _noted_form(note: Stored | None) -> str:
     return str(form)
 
 
-def _expanded(weight: Stored, scale: Stored) -> Tensor:
+def _expanded(weight: LazyTensor, scale: LazyTensor) -> Tensor:
     numbers = scale.read().float().reshape(-1, *[1] * (len(weight.shape) - 1))
     return (weight.read().float() * numbers).to(torch.bfloat16)
 
@@ -111,7 +113,7 @@ def read_gguf(path: Path) -> tuple[Weights, dict[str, str]]:
     return weights, metadata
 
 
-def _gguf_tensor(gguf: Any, tensor: Any, where: str) -> Stored:
+def _gguf_tensor(gguf: Any, tensor: Any, where: str) -> LazyTensor:
     shape = tuple(int(n) for n in reversed(tensor.shape))
     exact = {"F32": torch.float32, "F16": torch.float16}.get(tensor.tensor_type.name)
 
@@ -126,7 +128,7 @@ def _gguf_tensor(gguf: Any, tensor: Any, where: str) -> Stored:
             ) from None
         return torch.from_numpy(numbers).reshape(shape).to(torch.bfloat16)
 
-    return Stored(shape, exact or torch.bfloat16, read, "" if exact else tensor.tensor_type.name)
+    return LazyTensor(shape, exact or torch.bfloat16, read, "" if exact else tensor.tensor_type.name)
 
 
 def write_gguf(path: Path, weights: Weights, kind: str, metadata: str) -> None:

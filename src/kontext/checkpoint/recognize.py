@@ -100,34 +100,34 @@ def _by_cross_attention(weights: Weights) -> str:
     return "Stable Diffusion"
 
 
-def is_lora(held: Iterable[str]) -> bool:
+def is_lora(tensors: Iterable[str]) -> bool:
     """Whether a file holds changes of weights, not weights."""
     changes = ("down", "up", "hada", "lokr", "magnitude", "add")
-    words = (found[2] for name in held if (found := lora_names.split(name)))
-    return any(word.startswith(changes) for word in words) or lora_names.other_kind(held) is not None
+    words = (found[2] for name in tensors if (found := lora_names.split(name)))
+    return any(word.startswith(changes) for word in words) or lora_names.other_kind(tensors) is not None
 
 
-def lora_model(held: Weights) -> str | None:
+def lora_model(tensors: Weights) -> str | None:
     """The model that an adapter was made for, or None where it is not known."""
     for model, pattern in _LORAS:
-        if any(re.search(pattern, name) for name in held):
+        if any(re.search(pattern, name) for name in tensors):
             return model
-    if any(_UNET.search(name) for name in held):
-        if any(name.startswith("lora_te2_") for name in held):
+    if any(_UNET.search(name) for name in tensors):
+        if any(name.startswith("lora_te2_") for name in tensors):
             return "Stable Diffusion XL"
-        return _by_cross_attention(held)
-    if any(_FLUX.search(name) for name in held):
+        return _by_cross_attention(tensors)
+    if any(_FLUX.search(name) for name in tensors):
         return "FLUX.1"
     return None
 
 
-def lora_family(held: Weights) -> str | None:
+def lora_family(tensors: Weights) -> str | None:
     """What a file is that was given as a LoRA and fits nothing, in words for a sentence."""
-    if is_lora(held):
-        model = lora_model(held)
+    if is_lora(tensors):
+        model = lora_model(tensors)
         return f"a LoRA for {model}" if model and model != "FLUX.1" else None
-    family = model_family(held)
+    family = model_family(tensors)
     if family:
         return family
-    flux = any(_FLUX.search(name) for name in held)
+    flux = any(_FLUX.search(name) for name in tensors)
     return "weights of a whole FLUX model" if flux else None

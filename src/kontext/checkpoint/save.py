@@ -1,6 +1,6 @@
 """Writing a model: our own folder, a `diffusers` folder, the files of the BFL layout, or one part.
 
-A folder is written beside its place and renamed into it, so that nobody ever sees half of one.
+A folder is written next to its destination and renamed, so that no reader finds half of one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from kontext.checkpoint import configs, names
 from kontext.checkpoint.layouts import DIFFUSERS_FOLDERS, DIFFUSERS_TOKENIZERS, TOKENIZERS
 from kontext.checkpoint.tensors import Weights, write_safetensors, write_sharded
-from kontext.checkpoint.tokenizer import fitted
+from kontext.checkpoint.tokenizer import with_fixed_length
 from kontext.errors import BadRequest
 from kontext.model.presets import Preset
 
@@ -32,8 +32,7 @@ BFL_FILES = {
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `folder` when the block ends well and vanishes when it does
-    not.
+    """A folder to fill: it replaces `folder` when the block succeeds and is removed when it fails.
 
     A model that lies there is replaced; what else lies there (a README) stays. Raises BadRequest where
     `folder` is a file or holds anything but a model.
@@ -41,8 +40,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
         raise BadRequest(f"{folder} is a file; give a folder for the model")
-    held = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    if held - {"README.md"} and not held & {"config.json", "model_index.json"}:
+    entries = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    if entries - {"README.md"} and not entries & {"config.json", "model_index.json"}:
         raise BadRequest(f"{folder} holds other things than a model; give an empty or new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
@@ -117,7 +116,7 @@ def write_diffusers(
         for which, tokenizer in tokenizers.items():
             home = place / DIFFUSERS_TOKENIZERS[which]
             home.mkdir()
-            padded = fitted(tokenizer, lengths[which])
+            padded = with_fixed_length(tokenizer, lengths[which])
             (home / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
             _write_json(
                 home / "tokenizer_config.json",

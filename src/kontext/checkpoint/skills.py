@@ -1,4 +1,4 @@
-"""What a model is known to do well: prompts to offer, kept as `skills.json` beside its weights.
+"""What a model is known to do well: prompts to offer, kept as `skills.json` next to its weights.
 
     {"examples": [{"picture": "library", "prompt": {"en": "Make the hair blue", "zh": "..."}}],
      "suggestions": [{"use": "edit", "label": {"en": "Hair"}, "prompt": {"en": "Make the hair [green]"}}]}

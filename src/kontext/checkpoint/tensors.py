@@ -41,15 +41,15 @@ DTYPES = {
 
 EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 HEADER_BYTES = 256
-"""More than one tensor takes in the header of a file."""
+"""Upper bound for one tensor's entry in the header of a file."""
 SAFETENSORS = (".safetensors", ".sft")
 """Endings of the files of one format."""
 RUNS_CODE = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A tensor that is somewhere: its shape and type are known, `read` brings its numbers."""
+class LazyTensor:
+    """A tensor whose shape and type are known; `read` loads its numbers."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -62,52 +62,52 @@ class Stored:
         return math.prod(self.shape)
 
 
-Weights = dict[str, Stored]
+Weights = dict[str, LazyTensor]
 
 
 def stored(tensors: Mapping[str, Tensor]) -> Weights:
     """The tensors of a module's state dict, as weights."""
-    return {name: Stored(tuple(t.shape), t.dtype, partial(_same, t)) for name, t in tensors.items()}
+    return {name: LazyTensor(tuple(t.shape), t.dtype, partial(_same, t)) for name, t in tensors.items()}
 
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _rows(whole: Stored, start: int, stop: int) -> Tensor:
+def _rows(whole: LazyTensor, start: int, stop: int) -> Tensor:
     return whole.read()[start:stop]
 
 
-def joined(parts: Sequence[Stored]) -> Stored:
+def joined(parts: Sequence[LazyTensor]) -> LazyTensor:
     """The parts put together along the first axis."""
     rows = sum(part.shape[0] for part in parts)
     shape = (rows, *parts[0].shape[1:])
-    return Stored(shape, parts[0].dtype, lambda: torch.cat([part.read() for part in parts]))
+    return LazyTensor(shape, parts[0].dtype, lambda: torch.cat([part.read() for part in parts]))
 
 
-def cut(whole: Stored, sizes: Iterable[int]) -> list[Stored]:
+def cut(whole: LazyTensor, sizes: Iterable[int]) -> list[LazyTensor]:
     """Consecutive pieces of a tensor along the first axis."""
     pieces, start = [], 0
     for size in sizes:
         read = partial(_rows, whole, start, start + size)
-        pieces.append(Stored((size, *whole.shape[1:]), whole.dtype, read))
+        pieces.append(LazyTensor((size, *whole.shape[1:]), whole.dtype, read))
         start += size
     return pieces
 
 
-def reshaped(whole: Stored, shape: tuple[int, ...]) -> Stored:
-    return Stored(shape, whole.dtype, lambda: whole.read().reshape(shape))
+def reshaped(whole: LazyTensor, shape: tuple[int, ...]) -> LazyTensor:
+    return LazyTensor(shape, whole.dtype, lambda: whole.read().reshape(shape))
 
 
-def typed(weights: Weights, dtype: torch.dtype) -> Weights:
+def cast(weights: Weights, dtype: torch.dtype) -> Weights:
     """The tensors in another type of floats, converted when they are read."""
     return {
-        name: Stored(t.shape, dtype, partial(_as, t, dtype)) if t.dtype.is_floating_point else t
+        name: LazyTensor(t.shape, dtype, partial(_as, t, dtype)) if t.dtype.is_floating_point else t
         for name, t in weights.items()
     }
 
 
-def _as(tensor: Stored, dtype: torch.dtype) -> Tensor:
+def _as(tensor: LazyTensor, dtype: torch.dtype) -> Tensor:
     return tensor.read().to(dtype)
 
 
@@ -124,7 +124,7 @@ def all_finite(tensor: Tensor) -> bool:
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
-def finite(file: str, name: str, tensor: Stored) -> Stored:
+def finite(file: str, name: str, tensor: LazyTensor) -> LazyTensor:
     """The same tensor, which raises BadCheckpoint when it is read and holds NaN or infinity."""
     checked = False
 
@@ -139,7 +139,7 @@ def finite(file: str, name: str, tensor: Stored) -> Stored:
         checked = True
         return numbers
 
-    return Stored(tensor.shape, tensor.dtype, read, tensor.kind)
+    return LazyTensor(tensor.shape, tensor.dtype, read, tensor.kind)
 
 
 def is_there(path: Path) -> bool:
@@ -177,7 +177,9 @@ def read_safetensors(path: Path) -> tuple[Weights, dict[str, str]]:
             "bring bfloat16, fp8 (plain or scaled) or GGUF"
         )
     weights = {
-        name: Stored(tuple(s.get_shape()), DTYPES[s.get_dtype()], partial(_numbers, file, path.name, name))
+        name: LazyTensor(
+            tuple(s.get_shape()), DTYPES[s.get_dtype()], partial(_numbers, file, path.name, name)
+        )
         for name, s in slices.items()
     }
     return weights, metadata
@@ -215,7 +217,7 @@ def is_index(path: Path) -> bool:
 
 
 def read_index(index: Path) -> dict[str, str]:
-    """Names of tensors to names of files beside the index."""
+    """Names of tensors to names of files next to the index."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
         raise BadCheckpoint(f"{index.name}: has no weight_map of names to files")
@@ -231,13 +233,13 @@ def read_sharded(index: Path) -> Weights:
     weights: Weights = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard or not (index.parent / shard).is_file():
-            raise BadCheckpoint(f"{index.name}: names the file {shard}, which is not beside it")
-        held, _ = read_safetensors(index.parent / shard)
+            raise BadCheckpoint(f"{index.name}: names the file {shard}, which is not next to it")
+        tensors, _ = read_safetensors(index.parent / shard)
         assigned = [name for name, file in weight_map.items() if file == shard]
-        absent = [name for name in assigned if name not in held]
+        absent = [name for name in assigned if name not in tensors]
         if absent:
-            raise BadCheckpoint(f"{shard}: lacks {few(absent)}, which {index.name} expects in it")
-        weights.update({name: held[name] for name in assigned})
+            raise BadCheckpoint(f"{shard}: lacks {summarize(absent)}, which {index.name} expects in it")
+        weights.update({name: tensors[name] for name in assigned})
     return weights
 
 
@@ -280,7 +282,7 @@ def write_safetensors(path: Path, weights: Weights, metadata: Mapping[str, str] 
 
 
 def write_sharded(path: Path, weights: Weights, shard_bytes: int | None) -> None:
-    """Write one file, or where it would be larger than `shard_bytes`, several and their index beside them.
+    """Write one file, or where it would be larger than `shard_bytes`, several files and their index.
 
     A tensor is never cut: one that is larger by itself fills a file of its own.
     """
@@ -311,8 +313,8 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def few(names: Iterable[str], limit: int = 4) -> str:
-    """A handful of names, then how many more."""
+def summarize(names: Iterable[str], limit: int = 4) -> str:
+    """The first `limit` names, then how many more."""
     names = list(names)
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

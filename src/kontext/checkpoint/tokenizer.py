@@ -1,7 +1,7 @@
 """Tokenizers of the two text encoders, through the `tokenizers` library.
 
 Read from `tokenizer.json`, from CLIP's `vocab.json` + `merges.txt`, or made in memory from bytes (for tests).
-Once `fitted`, a tokenizer gives ids of one fixed length: cut (`encoding.overflowing` says so) and padded.
+A tokenizer `with_fixed_length` truncates (`encoding.overflowing` holds the rest) and pads to one length.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def fitted(tokenizer: Tokenizer, length: int) -> Tokenizer:
+def with_fixed_length(tokenizer: Tokenizer, length: int) -> Tokenizer:
     """A copy that cuts and pads to `length`; pads with what the file says, else `<pad>`, else CLIP's end
     token."""
     copy = Tokenizer.from_str(tokenizer.to_str())

@@ -51,7 +51,7 @@ def verify(
         raise NotFound(f"{error.filename}: cannot be read ({error.strerror})") from None
     signature = read_signature(data, [*anchors, *own_anchors()])
     problems, chain, whole = [], [], None
-    for read in (lambda: chain.extend(read_chain(data)), lambda: pictures.load(data, str(picture)).whole):
+    for read in (lambda: chain.extend(read_chain(data)), lambda: pictures.load(data, str(picture)).as_given):
         try:
             whole = read()
         except BadPicture as error:  # a damaged history may still have a valid signature

@@ -125,7 +125,7 @@ def describe(found: Checkpoint) -> dict[str, Any]:
         parts[name] = {
             "file": str(part.source),
             "layout": part.layout,
-            "tensors": len(part.held),
+            "tensors": len(part.tensors),
             "parameters": part.parameters,
             "types": part.dtypes,
             "fits": not report,

@@ -1,4 +1,4 @@
-"""A store of computed things, bounded in bytes: the least recently used leave first. Safe between threads."""
+"""A cache of computed values, bounded in bytes: the least recently used are dropped first. Thread-safe."""
 
 from __future__ import annotations
 

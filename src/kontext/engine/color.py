@@ -127,7 +127,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Mode L, RGB, CMYK or LAB to RGB in sRGB. A broken or foreign profile is left aside, as browsers do."""
+    """Mode L, RGB, CMYK or LAB to RGB in sRGB. A broken or foreign profile is ignored, as in browsers."""
     if image.mode == "LAB":
         if not features.check("littlecms2"):
             raise BadPicture("a Lab picture, which cannot be read here; save it as RGB")
@@ -265,7 +265,7 @@ def correct_tiff(image: Image.Image) -> None:
     """Correct how Pillow will decode two kinds of TIFF, before it does.
 
     libtiff hands over samples in the order of this machine, also those of a big-endian file; and planes of 16
-    bits that are not compressed are no planes of 8.
+    bits that are not compressed are not planes of 8.
     """
     if image.format != "TIFF" or not image.tile:
         return

@@ -1,5 +1,4 @@
-"""The contexts of an edit, computed once each: latents, the codec's own view, and keys and values for the
-transformer.
+"""The contexts of an edit, computed once each: latents, reconstruction by the codec, keys and values.
 
 In "prefix" attention nothing of this depends on the prompt, the seed or the step, so it is made when a
 picture arrives and serves every edit of it. Everything is keyed by the pixels on the canvas (which content
@@ -23,19 +22,19 @@ from kontext.engine.cache import ByteCache
 from kontext.engine.device import finite
 from kontext.engine.domain import flat_share
 from kontext.engine.regions import window_of
+from kontext.kernels import use_decoder_kernels, use_transformer_kernels
 from kontext.model.autoencoder import Norms
 from kontext.model.blocks import KeysValues
 from kontext.model.tokens import pack, picture_ids
 from kontext.model.transformer import Prefix
 from kontext.model.window import Window
-from kontext.tiles import decode_on_tiles, put_on_tiles
 
 WIDE = 384  # of a transformer: from here on its products outweigh all else
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture as it lies before the model: RGB, sides multiples of a token's."""
+    """A picture at the resolution of the model: RGB, sides multiples of a token's."""
 
     image: Image.Image
 
@@ -50,9 +49,7 @@ class Canvas:
 
 
 class ContextStore:
-    """Makes and keeps what contexts need; at most `limit_bytes` of it, the least recently used leaving
-    first.
-    """
+    """A cache of contexts of at most `limit_bytes`; the least recently used are dropped first."""
 
     def __init__(self, model, limit_bytes: int = 512 * 2**20):
         self.model = model
@@ -68,8 +65,8 @@ class ContextStore:
             ("latents", self.model.fingerprint, canvas.digest), lambda: self._encode(canvas), _tensor_bytes
         )
 
-    def codec_view(self, canvas: Canvas) -> np.ndarray:
-        """decode(encode(picture)): what is left of it by the codec alone. uint8 (height, width, 3)."""
+    def reconstruct(self, canvas: Canvas) -> np.ndarray:
+        """decode(encode(picture)), the reconstruction by the codec alone: uint8 (height, width, 3)."""
         return self._view(canvas)[0]
 
     def paint(self, latents: Tensor, sources: Sequence[Canvas]) -> tuple[np.ndarray, Window | None]:
@@ -91,16 +88,16 @@ class ContextStore:
             # Variants of one picture are decoded together; other pictures have norms of their own.
             alone = len({source.digest for source in sources}) == 1
             together = [latents] if alone else latents.split(1)
-            painted = [
+            decoded = [
                 self.model.autoencoder.decode_window(part, norms, window)
                 for part, (_, norms) in zip(together, views)
             ]
-            pictures[:, window.top : window.bottom, window.left : window.right] = _bytes(torch.cat(painted))
+            pictures[:, window.top : window.bottom, window.left : window.right] = _bytes(torch.cat(decoded))
         return pictures, window
 
     def _view(self, canvas: Canvas) -> tuple[np.ndarray, Norms]:
         def make() -> tuple[np.ndarray, Norms]:
-            pixels, norms = self.model.autoencoder.decode_noting(self.latents(canvas))
+            pixels, norms = self.model.autoencoder.decode_with_norm_stats(self.latents(canvas))
             return _bytes(pixels)[0], norms
 
         key = ("codec", self.model.fingerprint, canvas.digest)
@@ -119,15 +116,15 @@ class ContextStore:
         ids = picture_ids(index, *canvas.grid(self.model.preset.token_pixels), device=device_of(self.model))
         return pack(self.latents(canvas)).to(parameter_type(self.model.transformer)), ids
 
-    def looks(self, canvas: Canvas) -> tuple[float, float]:
-        """How well the codec alone keeps the picture, in dB, and the share of it that is flat."""
+    def picture_stats(self, canvas: Canvas) -> tuple[float, float]:
+        """PSNR of the reconstruction in dB, and the share of flat pixels (0 to 1)."""
 
         def measure() -> tuple[float, float]:
-            error = np.asarray(canvas.image, np.float32) - self.codec_view(canvas)
+            error = np.asarray(canvas.image, np.float32) - self.reconstruct(canvas)
             psnr = 10 * math.log10(255**2 / max(float(np.square(error).mean()), 1e-6))
             return psnr, flat_share(canvas.image)
 
-        return self._cache.get(("looks", self.model.fingerprint, canvas.digest), measure, lambda _: 256)
+        return self._cache.get(("stats", self.model.fingerprint, canvas.digest), measure, lambda _: 256)
 
     def _encode(self, canvas: Canvas) -> Tensor:
         pixels = torch.from_numpy(np.array(canvas.image)).to(device_of(self.model))
@@ -150,8 +147,8 @@ def _bytes(pixels: Tensor) -> np.ndarray:
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def quicken(model) -> None:
-    """Use the kernels of `kontext.tiles` for transformer and decoder, where the processor has one of their
+def accelerate_cpu(model) -> None:
+    """Use the kernels of `kontext.kernels` for transformer and decoder, where the processor has one of their
     instruction sets.
 
     With AMX their products are bfloat16's: some tenths of a level of 255 from float32's, where a round trip
@@ -162,8 +159,8 @@ def quicken(model) -> None:
     if device_of(model).type != "cpu":
         return
     transformer, decoder = model.transformer, model.autoencoder.decoder
-    slow = [] if decode_on_tiles(decoder) else [decoder]
-    if not put_on_tiles(transformer, exact=False) and transformer.config.width >= WIDE:
+    slow = [] if use_decoder_kernels(decoder) else [decoder]
+    if not use_transformer_kernels(transformer, exact=False) and transformer.config.width >= WIDE:
         slow.append(transformer)
     if not torch.cpu._is_amx_tile_supported():
         return

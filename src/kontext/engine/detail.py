@@ -1,16 +1,17 @@
-"""What the codec lost of the original, given back in the colours of the edit.
+"""What the codec lost of the original, given back in the colors of the edit.
 
-Near every pixel the edit is a linear map of colours: the identity where nothing changed, brown to blue where
+Near every pixel the edit is a linear map of colors: the identity where nothing changed, brown to blue where
 hair was dyed, towards black at nightfall, zero where new things cover the old. It is fitted between the
 original through the codec and the result (as in the guided filter: He, Sun and Tang, 2010), and maps the
 difference of original and codec, which also holds what a smaller canvas cannot show. Where no such map
-explains what is seen around a pixel, the picture is new, and a trace of the old is no reason for its detail.
+explains the surroundings of a pixel, the picture is new, and a trace of the old is no reason for its detail.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,16 +24,34 @@ from kontext.model.window import Window
 
 Corners = tuple[int, int, int, int]  # (left, top, right, bottom) in pixels
 
-NEAR = 1 / 64  # of the canvas side: half a window's side
-RIDGE = 1e-4  # variance of colour (of 1) that counts as none
-SAME, OTHER = 0.02, 0.08  # mean change of colour (of 1) up to which a flat area is the same, and another
-NEW, RECOLOURED = 0.5, 0.8  # share of the result's variance that a map explains up to and from which it is so
-COARSER = 2  # the maps are fitted on a grid so many times coarser than the canvas,
-LARGEST = 256  # and at most so large
+
+@dataclass(frozen=True, kw_only=True)
+class DetailRules:
+    """Thresholds of the maps that carry the original's detail. Colors are 0 to 1, shares are 0 to 1."""
+
+    window_share: float = 1 / 64
+    """Half the side of a window, as a share of the canvas side."""
+    ridge: float = 1e-4
+    """Variance of color that counts as none."""
+    same_change: float = 0.02
+    """Mean change of color up to which a flat area is the same."""
+    other_change: float = 0.08
+    """Mean change of color from which a flat area is another."""
+    new_explained: float = 0.5
+    """Share of the result's variance explained by a map up to which the picture is new."""
+    recolored_explained: float = 0.8
+    """Share of the result's variance explained by a map from which the edit is one of colors."""
+    min_coarseness: int = 2
+    """Pixels of the canvas a side per point of the grid, at least."""
+    max_grid: int = 256
+    """Points along the longer side of the grid, at most."""
+
+
+RULES = DetailRules()
 
 
 def add_detail(
-    painted: Image.Image, original: Image.Image, codec: np.ndarray, plan: SizePlan, box: Corners | None = None
+    result: Image.Image, original: Image.Image, codec: np.ndarray, plan: SizePlan, box: Corners | None = None
 ) -> Image.Image:
     """What is in `box` (None: all) of the result at the size of the output, with the original's own detail.
 
@@ -40,33 +59,33 @@ def add_detail(
     original: at the size of the output.
     """
     box = box or (0, 0, *plan.output)
-    made = plan.restore(painted).crop(box)
-    seen = plan.restore(Image.fromarray(codec)).crop(box)
-    lost = np.asarray(original.crop(box)).astype(np.int16) - np.asarray(seen)
+    restored = plan.restore(result).crop(box)
+    reconstruction = plan.restore(Image.fromarray(codec)).crop(box)
+    lost_detail = np.asarray(original.crop(box)).astype(np.int16) - np.asarray(reconstruction)
     channels = []
     # one by one, for large pictures' memory
-    for share, channel in zip(_shares(np.asarray(painted), codec, plan, box), made.split()):
+    for share, channel in zip(_shares(np.asarray(result), codec, plan, box), restored.split()):
         values = np.asarray(channel).astype(np.float32)
         for of, field in enumerate(share):
-            values += np.asarray(field) * lost[..., of]
+            values += np.asarray(field) * lost_detail[..., of]
         channels.append(Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8)))
     return Image.merge("RGB", channels)
 
 
 def _shares(
-    painted: np.ndarray, codec: np.ndarray, plan: SizePlan, box: Corners
+    result: np.ndarray, codec: np.ndarray, plan: SizePlan, box: Corners
 ) -> Iterator[Iterator[Image.Image]]:
-    """The colour maps of a canvas at the size of `box` of the output, fitted on what lies under it."""
-    height, width = painted.shape[:2]
+    """The color maps of a canvas at the size of `box` of the output, fitted on what lies under it."""
+    height, width = result.shape[:2]
     left, top = plan.inner[:2]
     across, down = plan.inner[2] / plan.output[0], plan.inner[3] / plan.output[1]
     x0, y0, x1, y1 = box
     part = (left + across * x0, top + down * y0, left + across * x1, top + down * y1)
     factor = _coarseness((width, height))
-    radius = max(1, round(NEAR * -(-max(width, height) // factor)))
+    radius = max(1, round(RULES.window_share * -(-max(width, height) // factor)))
     under = Window(math.floor(part[1]), math.ceil(part[3]), math.floor(part[0]), math.ceil(part[2]))
     near = under.grown(factor * (4 * radius + 3), height, width, 2 * factor)
-    maps = colour_maps(near.of(painted), near.of(codec), factor, radius)
+    maps = color_maps(near.of(result), near.of(codec), factor, radius)
     part = tuple((value - start) / factor for value, start in zip(part, 2 * (near.left, near.top)))
     for share in maps.numpy():
         yield (
@@ -75,10 +94,10 @@ def _shares(
         )
 
 
-def colour_maps(
+def color_maps(
     result: np.ndarray, codec: np.ndarray, factor: int | None = None, radius: int | None = None
 ) -> Tensor:
-    """Local linear maps (3 to, 3 of, rows, columns) from the colours of `codec` to those of `result`.
+    """Local linear maps (3 to, 3 of, rows, columns) from the colors of `codec` to those of `result`.
 
     Least squares in windows, with a ridge towards the identity in flat areas that stay the same, else towards
     zero. `factor` (pixels of a point of the grid) and `radius` (points) come from the whole canvas where
@@ -86,22 +105,26 @@ def colour_maps(
     """
     factor = factor or _coarseness(codec.shape[:2])
     c, r = _field(codec, factor), _field(result, factor)
-    radius = radius or max(1, round(NEAR * max(c.shape[2:])))
+    radius = radius or max(1, round(RULES.window_share * max(c.shape[2:])))
     pairs = (c[:, :, None] * torch.cat((c, r), 1)[:, None]).flatten(1, 2)
     fields = torch.cat((c, r, (r - c).abs(), r * r, pairs), 1)
 
     near = _Statistics(fields, radius)
-    same = ((OTHER - near.change.amax(-1)) / (OTHER - SAME)).clamp(0, 1)[..., None, None]
+    same = ((RULES.other_change - near.change.amax(-1)) / (RULES.other_change - RULES.same_change)).clamp(
+        0, 1
+    )[..., None, None]
     maps = _window_means(near.maps(same).permute(3, 2, 0, 1).flatten(0, 1)[None], radius)
-    # Whether the edit is one of colours is asked in wider windows, on a grid twice as coarse.
+    # Whether the edit is one of colors is asked in wider windows, on a grid twice as coarse.
     wide = _Statistics(F.avg_pool2d(fields, 2, ceil_mode=True, count_include_pad=False), radius)
-    trust = ((wide.explained() - NEW) / (RECOLOURED - NEW)).clamp(0, 1)[None, None]
+    trust = (
+        (wide.explained() - RULES.new_explained) / (RULES.recolored_explained - RULES.new_explained)
+    ).clamp(0, 1)[None, None]
     trust = F.interpolate(trust, scale_factor=2, mode="bilinear")[..., : maps.shape[2], : maps.shape[3]]
     return (maps * trust)[0].unflatten(0, (3, 3))
 
 
 class _Statistics:
-    """Of the colours of codec and result in the window around every point: (rows, columns, ...)."""
+    """Of the colors of codec and result in the window around every point: (rows, columns, ...)."""
 
     def __init__(self, fields: Tensor, radius: int):
         means = _window_means(fields, radius)[0].permute(1, 2, 0)
@@ -112,14 +135,14 @@ class _Statistics:
         self.variance = (squares - to * to).sum(-1)
 
     def maps(self, identity: Tensor | float = 0.0) -> Tensor:
-        """(rows, columns, 3 of, 3 to); flat windows tend to so much of the identity."""
-        ridge = RIDGE * torch.eye(3, dtype=self.within.dtype, device=self.within.device)
+        """(rows, columns, 3 of, 3 to); flat windows tend to `identity` times the identity matrix."""
+        ridge = RULES.ridge * torch.eye(3, dtype=self.within.dtype, device=self.within.device)
         return inverse(self.within + ridge) @ (self.across + identity * ridge)
 
     def explained(self) -> Tensor:
         """The share of the result's variance that the map of its window explains."""
         left = self.variance - (self.maps() * self.across).sum((-1, -2))
-        return 1 - left.clamp_min(0) / (self.variance + 2 * RIDGE)
+        return 1 - left.clamp_min(0) / (self.variance + 2 * RULES.ridge)
 
 
 def _window_means(x: Tensor, radius: int) -> Tensor:
@@ -139,8 +162,8 @@ def _means(x: Tensor, radius: int, dim: int) -> Tensor:
 
 
 def inverse(matrices: Tensor) -> Tensor:
-    """Of symmetric (..., 3, 3), by cofactors: thousands at once, which a general solver takes one by one."""
-    # In double precision: the colours of a window lie nearly on a line, and single would lose the small rest.
+    """Inverse of symmetric (..., 3, 3) by cofactors: thousands at once, unlike a general solver."""
+    # In double precision: the colors of a window lie nearly on a line, and single would lose the small rest.
     x, y, z = matrices.double().unbind(-2)
     cofactors = torch.stack([torch.linalg.cross(*pair) for pair in ((y, z), (z, x), (x, y))], dim=-2)
     determinant = (x * cofactors[..., 0, :]).sum(-1)
@@ -148,7 +171,7 @@ def inverse(matrices: Tensor) -> Tensor:
 
 
 def _coarseness(canvas: Size) -> int:
-    return max(COARSER, -(-max(canvas) // LARGEST))
+    return max(RULES.min_coarseness, -(-max(canvas) // RULES.max_grid))
 
 
 def _field(picture: np.ndarray, factor: int) -> Tensor:

@@ -8,7 +8,7 @@ from PIL import Image
 POOR_ROUND_TRIP_DB = 20.0
 """Of a picture through the codec alone. Pictures of the illustrated world: 22 and more."""
 EVEN = 4
-"""Levels of 255 by which neighbours in a flat area may differ: models' own drawings have some noise."""
+"""Levels of 255 by which neighbors in a flat area may differ: models' own drawings have some noise."""
 LITTLE_FLAT = 0.34
 """Share of even pixels. In drawings, also those that nano made or edited: 0.38 and more; in photographs of
 people, animals and things mostly below 0.3.
@@ -20,7 +20,7 @@ class PhotoWarning(str):
 
 
 def flat_share(picture: Image.Image) -> float:
-    """Share of pixels that are as even as a drawing's with their right and lower neighbour, 0 to 1."""
+    """Share of pixels that are as even as a drawing's with their right and lower neighbor, 0 to 1."""
     pixels = np.asarray(picture, np.int16)
     right = np.abs(np.diff(pixels, axis=1)).max(-1)[:-1]
     below = np.abs(np.diff(pixels, axis=0)).max(-1)[:, :-1]

@@ -21,26 +21,26 @@ from kontext.engine import pictures
 from kontext.engine.context import (
     Canvas,
     ContextStore,
+    accelerate_cpu,
     decode,
     device_of,
-    quicken,
     stack,
 )
 from kontext.engine.detail import add_detail
 from kontext.engine.device import computing, explained_errors, finite, usable_device
 from kontext.engine.domain import photo_warning
 from kontext.engine.pictures import Picture, PictureLike
-from kontext.engine.pointing import draw_on, inside_of, overlay_of
+from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
 from kontext.engine.previews import fit_projection, paint
 from kontext.engine.prompts import PromptStore
 from kontext.engine.regions import (
-    active_tokens,
     changed_fraction,
     composite,
+    dilate_if_sparse,
     enlarge,
     region_of,
+    select_active_tokens,
     token_mask,
-    worth,
 )
 from kontext.engine.requests import (
     MAX_BATCH,
@@ -74,8 +74,8 @@ class Job:
     source: Canvas | None
     """The picture on the canvas, as it is."""
     contexts: tuple[Canvas, ...]
-    """What the model is shown: the picture (with its markup) and the references."""
-    inside: Image.Image | None
+    """The contexts of the model: the picture (with its markup) and the references."""
+    edit_mask: Image.Image | None
     """Mode L, as large as the picture: where the edit may act; None: anywhere."""
     seed: int
     steps: int
@@ -94,15 +94,15 @@ class Job:
 
 
 class Editor:
-    """Edits pictures by sentences with one model. Pictures seen before cost nothing to see again.
+    """Edits pictures by sentences with one model. Contexts of known pictures are cached.
 
-    refresh: how often a model of "full" attention looks at its contexts, every so many steps; 1 is exact.
+    refresh: steps between two evaluations of the contexts in "full" attention; 1 is exact.
     Raises BadRequest below 1.
     """
 
     def __init__(self, model, context_bytes: int = 512 * 2**20, refresh: int = 1):
         if refresh < 1:
-            raise BadRequest(f"refresh {refresh}; allowed are 1 (exact) and more steps")
+            raise BadRequest(f"refresh must be at least 1, got {refresh}")
         self.model = model
         model.autoencoder.to(memory_format=torch.channels_last)  # a fifth faster on processors
         self.refresh = refresh
@@ -134,7 +134,7 @@ class Editor:
         with explained_errors(place):
             model = load_model(name_or_path, device=place, dtype=dtype, lora=lora)
             if dtype is None:
-                quicken(model)
+                accelerate_cpu(model)
             editor = cls(model, refresh=refresh)
         editor._load_seconds = time.perf_counter() - start
         return editor
@@ -255,9 +255,9 @@ class Editor:
                 self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefill")
             return self._background.submit(self.prefill, picture)
         picture = pictures.load(picture)
-        canvas = Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.flat))
+        canvas = Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.opaque_rgb))
         with computing(device_of(self.model)):
-            self.contexts.codec_view(canvas)
+            self.contexts.reconstruct(canvas)
             if self._has_prefix:
                 self.contexts.prefix(canvas, 1)
         return None
@@ -282,13 +282,13 @@ class Editor:
         warnings = list(self.model.warnings)
         for reference in references:
             warnings += reference.warnings
-        shown = [self._canvas(reference) for reference in references]
+        context_canvases = [self._canvas(reference) for reference in references]
 
         if request.picture is None:
             if request.box is not None or request.mask is not None or request.markup is not None:
                 raise BadRequest("box, mask and markup point into a picture; give the picture to edit")
             plan = plan_generate(request.size, preset.sizes)
-            picture = source = inside = None
+            picture = source = edit_mask = None
         else:
             picture = pictures.load(request.picture)
             warnings += picture.warnings
@@ -298,18 +298,18 @@ class Editor:
                     f"size {request.size} is of another shape than the picture, which was cropped about its "
                     f"middle from {picture.size[0]}x{picture.size[1]} to {plan.crop[2]}x{plan.crop[3]}"
                 )
-            source = Canvas(plan.place(picture.flat))
+            source = Canvas(plan.place(picture.opaque_rgb))
             overlay = overlay_of(request, picture)
-            inside = inside_of(request, picture, overlay)
-            marked = source if overlay is None else Canvas(plan.place(draw_on(picture.flat, overlay)))
-            shown.insert(0, marked)
+            edit_mask = edit_mask_of(request, picture, overlay)
+            marked = source if overlay is None else Canvas(plan.place(draw_on(picture.opaque_rgb, overlay)))
+            context_canvases.insert(0, marked)
         return Job(
             request=request,
             picture=picture,
             plan=plan,
             source=source,
-            contexts=tuple(shown),
-            inside=inside,
+            contexts=tuple(context_canvases),
+            edit_mask=edit_mask,
             seed=_seed(request.seed),
             steps=steps,
             guidance=guidance,
@@ -317,7 +317,7 @@ class Editor:
         )
 
     def _canvas(self, picture: Picture) -> Canvas:
-        return Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.flat))
+        return Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.opaque_rgb))
 
     def _run(self, jobs: Sequence[Job], on_step: OnStep | None, cancel: Cancel | None) -> list[Result]:
         """The one way through, for jobs of equal shape."""
@@ -332,13 +332,13 @@ class Editor:
         if first.source is not None:
             sources = pack(torch.cat([self.contexts.latents(job.source) for job in jobs]))
             for job in jobs:
-                self.contexts.codec_view(job.source)
+                self.contexts.reconstruct(job.source)
         prefixes, context = [], []
-        for index, shown in enumerate(zip(*(job.contexts for job in jobs)), start=1):
+        for index, context_canvases in enumerate(zip(*(job.contexts for job in jobs)), start=1):
             if self._has_prefix:
-                prefixes.append(stack([self.contexts.prefix(canvas, index) for canvas in shown]))
+                prefixes.append(stack([self.contexts.prefix(canvas, index) for canvas in context_canvases]))
             else:
-                tokens, ids = zip(*(self.contexts.tokens(canvas, index) for canvas in shown))
+                tokens, ids = zip(*(self.contexts.tokens(canvas, index) for canvas in context_canvases))
                 context.append((torch.cat(tokens), ids[0]))
         clock.lap("encode")
 
@@ -364,32 +364,40 @@ class Editor:
         )
         times = schedule(first.steps, rows * columns, model.preset.sampling.shift)
 
-        def tell(step: int, estimate: torch.Tensor) -> None:
+        def report_step(step: int, estimate: torch.Tensor) -> None:
             def preview(i: int = 0) -> Image.Image:
                 return self._preview(unpack(estimate[i : i + 1], 2 * rows, 2 * columns)[0], jobs[i].plan)
 
             on_step(StepInfo(step + 1, first.steps, preview))
 
-        narrow, inside = self._narrowing(jobs, sources, (rows, columns))
+        select_active, edit_mask = self._active_selection(jobs, sources, (rows, columns))
         cancelled = cancel.is_set if cancel is not None else lambda: False
-        told = on_step and tell
+        report = on_step and report_step
         tokens = sample(
-            model.transformer, batch, times, first.guidance, narrow, inside, told, cancelled, self.refresh
+            model.transformer,
+            batch,
+            times,
+            first.guidance,
+            select_active,
+            edit_mask,
+            report,
+            cancelled,
+            self.refresh,
         )
         finite(tokens, f"transformer of {model.name}")
         clock.lap("sample")
 
         # 4. Tokens to pictures; what did not change becomes the original again.
         latents, window = unpack(tokens, 2 * rows, 2 * columns), None
-        if narrow is None:
-            painted = decode(model, latents)
+        if select_active is None:
+            decoded = decode(model, latents)
         else:
-            painted, window = self.contexts.paint(latents, [job.source for job in jobs])
-        finished = [self._finish(job, one, window) for job, one in zip(jobs, painted)]
+            decoded, window = self.contexts.paint(latents, [job.source for job in jobs])
+        finished = [self._finish(job, pixels, window) for job, pixels in zip(jobs, decoded)]
         clock.lap("decode")
 
         seconds = {"load": self._load_seconds, **clock.seconds, "total": self._load_seconds + clock.total}
-        self._load_seconds = 0.0  # paid once, told with the first result
+        self._load_seconds = 0.0  # reported once, with the first result
         evaluations = first.steps * (2 if guided else 1)
         return [
             self._result(job, picture, region, evaluations, seconds)
@@ -397,40 +405,42 @@ class Editor:
         ]
 
     @staticmethod
-    def _narrowing(jobs: Sequence[Job], sources: torch.Tensor | None, grid: tuple[int, int]):
-        """What lies outside of all boxes and masks is never computed, and after the first step only what the
-        edit touches, where all jobs allow it: a function of the first estimate, and tokens (n,) bool or None.
+    def _active_selection(jobs: Sequence[Job], sources: torch.Tensor | None, grid: tuple[int, int]):
+        """The selection of active tokens after the first step, and the edit mask as tokens (n,) bool.
+
+        Both are None where a job does not allow regions: then all tokens are computed. Tokens outside of all
+        boxes and masks are never computed.
         """
         if sources is None or not all(job.request.lock and job.request.regions for job in jobs):
             return None, None
         masks = [
-            job.inside and token_mask(job.plan.place(job.inside), job.plan.canvas[0] // grid[1])
+            job.edit_mask and token_mask(job.plan.place(job.edit_mask), job.plan.canvas[0] // grid[1])
             for job in jobs
         ]
         limited = all(mask is not None for mask in masks)
-        inside = torch.stack(masks).any(0).to(sources.device) if limited else None
-        known = None if inside is None else worth(inside)
-        return lambda estimate: active_tokens(estimate, sources, grid, inside), known
+        edit_mask = torch.stack(masks).any(0).to(sources.device) if limited else None
+        known = None if edit_mask is None else dilate_if_sparse(edit_mask)
+        return lambda estimate: select_active_tokens(estimate, sources, grid, edit_mask), known
 
     def _finish(
-        self, job: Job, made: np.ndarray, window: Window | None
+        self, job: Job, decoded: np.ndarray, window: Window | None
     ) -> tuple[Image.Image, Image.Image | None]:
         """The output picture and its region (None: the whole); outside of a window nothing was made."""
-        painted = Image.fromarray(made)
+        on_canvas = Image.fromarray(decoded)
         if job.picture is None or not job.request.lock:
-            return job.plan.restore(painted), None
-        codec = self.contexts.codec_view(job.source)
-        inside = job.inside and job.plan.place(job.inside)
-        region = region_of(made, codec, inside, window)
+            return job.plan.restore(on_canvas), None
+        codec = self.contexts.reconstruct(job.source)
+        edit_mask = job.edit_mask and job.plan.place(job.edit_mask)
+        region = region_of(decoded, codec, edit_mask, window)
         alpha = job.picture.alpha and job.plan.original(job.picture.alpha)
-        original = job.plan.original(job.picture.rgb if alpha else job.picture.flat)
+        original = job.plan.original(job.picture.rgb if alpha else job.picture.opaque_rgb)
         if region.soft is None:
-            return add_detail(painted, original, codec, job.plan), None
+            return add_detail(on_canvas, original, codec, job.plan), None
         soft = enlarge(region, job.plan)
-        if job.inside is not None:  # the person's own border, at full resolution
-            soft = ImageChops.multiply(soft, job.plan.original(job.inside))
+        if job.edit_mask is not None:  # the person's own border, at full resolution
+            soft = ImageChops.multiply(soft, job.plan.original(job.edit_mask))
         box = soft.getbbox()
-        result = add_detail(painted, original, codec, job.plan, box) if box else original
+        result = add_detail(on_canvas, original, codec, job.plan, box) if box else original
         return composite(original, result, soft, alpha), soft
 
     def _result(
@@ -439,9 +449,9 @@ class Editor:
         request, warnings = job.request, list(job.warnings)
         changed = 1.0
         if job.source is not None:
-            changed = changed_fraction(job.plan.original(job.picture.whole), picture)
+            changed = changed_fraction(job.plan.original(job.picture.as_given), picture)
             if self.model.preset.name != "dev":
-                warnings += photo_warning(self.model.name, *self.contexts.looks(job.source))
+                warnings += photo_warning(self.model.name, *self.contexts.picture_stats(job.source))
             if changed == 0:
                 warnings.append(NOTHING_CHANGED)
         settings = {

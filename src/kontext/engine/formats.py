@@ -115,7 +115,7 @@ def signature(head: bytes) -> str | None:
 
 
 def unreadable(data: bytes) -> str:
-    """Why bytes that no decoder takes cannot be read, and what to do."""
+    """Why no decoder accepts these bytes, and what to do."""
     found, listed = signature(data[:HEAD_BYTES]), ", ".join(READABLE)
     if found is None:
         return f"not a picture that can be read; use one of {listed}"

@@ -1,7 +1,7 @@
-"""Pictures in and out: whatever a person hands over becomes upright 8-bit sRGB with its alpha kept aside.
+"""Reading and writing pictures: every input becomes upright 8-bit sRGB with its alpha in a separate plane.
 
-Reading refuses what is no picture, is cut short, or would not fit into memory, before decoding it. Writing is
-atomic: a file under its final name is always whole.
+Reading refuses files that are not pictures, are truncated or exceed the limits, before decoding them.
+Writing is atomic: a file under its final name is always complete.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PictureLike: TypeAlias = "str | os.PathLike | bytes | Image.Image | np.ndarray |
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: `rgb` (mode RGB, upright, sRGB, straight colours), `alpha` (mode L, or None when
+    """One picture: `rgb` (mode RGB, upright, sRGB, straight colors), `alpha` (mode L, or None when
     opaque).
     """
 
@@ -57,14 +57,14 @@ class Picture:
         return self.rgb.size
 
     @cached_property
-    def flat(self) -> Image.Image:
-        """What the model sees: the picture laid on white where it is transparent. Mode RGB."""
+    def opaque_rgb(self) -> Image.Image:
+        """The input of the model: the picture over white where it is transparent, mode RGB."""
         if self.alpha is None:
             return self.rgb
         return Image.composite(self.rgb, Image.new("RGB", self.size, "white"), self.alpha)
 
     @cached_property
-    def whole(self) -> Image.Image:
+    def as_given(self) -> Image.Image:
         """The picture as it was given: RGB, or RGBA when it has transparent pixels."""
         if self.alpha is None:
             return self.rgb
@@ -72,9 +72,9 @@ class Picture:
 
     @cached_property
     def digest(self) -> str:
-        """Names the content: sha256 of the size and of what the model sees."""
+        """sha256 (hex) of the size and of `opaque_rgb`."""
         header = f"{self.size[0]}x{self.size[1]}:".encode()
-        return hashlib.sha256(header + self.flat.tobytes()).hexdigest()
+        return hashlib.sha256(header + self.opaque_rgb.tobytes()).hexdigest()
 
 
 def load(given: PictureLike, source: str | None = None) -> Picture:
@@ -162,7 +162,7 @@ def check_limits(size: tuple[int, int], source: str) -> None:
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4):
         raise BadPicture(
-            f"an array of {array.dtype} {array.shape} is no picture; give uint8 of (height, width, 3 or 4)"
+            f"an array of {array.dtype} {array.shape} is not a picture; give uint8 of (height, width, 3 or 4)"
         )
     return Image.fromarray(np.ascontiguousarray(array))
 
@@ -206,7 +206,7 @@ _UPRIGHT = {
 def _finish(pixels: color.Pixels, metadata: formats.Metadata, source: str) -> Picture:
     """Orientation, color space and depth of a decoded picture made uniform."""
     image, notes = pixels.image, []
-    # A phone's photograph (MPO) has a preview behind it, which is no frame.
+    # A phone's photograph (MPO) has a preview behind it, which is not a frame.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append(f"{source} has {image.n_frames} frames; only the first is used")
     if pixels.deep:
@@ -249,7 +249,7 @@ def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | No
         image.save(buffer, "PNG", pnginfo=chunks, compress_level=4)
         return buffer.getvalue()
     if format == "JPEG" and image.mode != "RGB":
-        image = load(image).flat
+        image = load(image).opaque_rgb
     extra: dict[str, Any] = {"subsampling": 0} if format == "JPEG" else {}
     if text and "parameters" in text:
         extra["exif"] = Image.Exif()
@@ -267,7 +267,7 @@ def save(image: Image.Image, path: os.PathLike | str, text: Mapping[str, str] | 
 
 
 def write(path: os.PathLike | str, data: bytes, replace: bool = True) -> Path:
-    """Bytes under a name, atomically: a temporary file beside it, then a rename. Raises BadRequest, without
+    """Bytes under a name, atomically: a temporary file next to it, then a rename. Raises BadRequest, without
     `replace` also where the name is in use by then.
     """
     path = Path(path)
@@ -336,5 +336,5 @@ def looks_like_picture(path: Path) -> bool:
 
 
 def _claim(path: Path) -> None:
-    """Take a name, if nobody has it; the empty file is replaced at once. Raises FileExistsError."""
+    """Reserve a name that does not exist; the empty file is replaced at once. Raises FileExistsError."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

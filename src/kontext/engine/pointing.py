@@ -1,9 +1,8 @@
-"""What a person points at: a box, a mask or strokes over the picture, as one soft mask of where the edit
-may act.
+"""A box, a mask or strokes over the picture, combined into one soft mask of where the edit may act.
 
-Strokes are shown to the model (a red frame around a thing is how one points in FLUX.1 Kontext). Box and mask
-only limit: shown as a frame, a box made the edits of nano worse, and every box would need a new prefix. A red
-frame that is drawn in the picture itself limits too, where the prompt speaks of it.
+Strokes are drawn into the input of the model (FLUX.1 Kontext understands a red frame around an object). Box
+and mask only limit the edit: drawn as a frame, a box made the edits of nano worse, and every box would need a
+new prefix. A red frame that is drawn in the picture itself limits too, where the prompt mentions it.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ def overlay_of(request: EditRequest, picture: Picture) -> Image.Image | None:
     if given.alpha is None:
         raise BadRequest("the markup has no transparent part; draw on a transparent layer over the picture")
     if given.alpha.getbbox() is None:
-        raise BadRequest("the markup is empty; draw around what is to change, or leave it away")
-    return given.whole
+        raise BadRequest("the markup is empty; draw around what is to change, or omit it")
+    return given.as_given
 
 
 _OF_A_FRAME = re.compile(r"\bred (box|frame|rectangle|square|outline)|红色?(方|矩形)?框", re.IGNORECASE)
@@ -79,11 +78,11 @@ def draw_on(picture: Image.Image, overlay: Image.Image) -> Image.Image:
     return Image.alpha_composite(picture.convert("RGBA"), overlay).convert("RGB")
 
 
-def inside_of(request: EditRequest, picture: Picture, overlay: Image.Image | None) -> Image.Image | None:
+def edit_mask_of(request: EditRequest, picture: Picture, overlay: Image.Image | None) -> Image.Image | None:
     """Where the edit may act, as large as the picture, mode L; None: anywhere.
 
-    Several pointers narrow each other. Strokes stand for the box around them. Raises BadRequest when a
-    pointer is empty, outside the picture or of another size.
+    The masks of several pointers are multiplied. Strokes count as the box around them. Raises BadRequest
+    when a pointer is empty, outside the picture or of another size.
     """
     pointers = []
     if request.box is not None:
@@ -94,22 +93,22 @@ def inside_of(request: EditRequest, picture: Picture, overlay: Image.Image | Non
         pointers.append(_filled((x0, y0, x1 - x0, y1 - y0), picture.size))
     if request.mask is not None:
         pointers.append(
-            _same_size(pictures.load(request.mask, "the mask"), picture.size, "mask").flat.convert("L")
+            _same_size(pictures.load(request.mask, "the mask"), picture.size, "mask").opaque_rgb.convert("L")
         )
     if not pointers:
-        frame = drawn_frame(picture.flat, request.prompt)
+        frame = drawn_frame(picture.opaque_rgb, request.prompt)
         return None if frame is None else _filled(_around(frame, picture.size), picture.size)
-    inside = pointers[0]
+    edit_mask = pointers[0]
     for other in pointers[1:]:
-        inside = ImageChops.multiply(inside, other)
-    if inside.getbbox() is None:
+        edit_mask = ImageChops.multiply(edit_mask, other)
+    if edit_mask.getbbox() is None:
         what = (
             "box, mask and markup have no pixel in common"
             if len(pointers) > 1
             else "the mask is empty (all black)"
         )
         raise BadRequest(f"{what}; mark what may change in white")
-    return inside
+    return edit_mask
 
 
 def check_box(box: Box, size: Size) -> Box:

@@ -1,6 +1,6 @@
-"""Small pictures of where the sampling is heading: a linear map from latents to colours, no decoder needed.
+"""Small pictures of where the sampling is heading: a linear map from latents to colors, no decoder needed.
 
-The map is fitted once per model, by least squares, on a chart of colours, ramps and edges.
+The map is fitted once per model, by least squares, on a chart of colors, ramps and edges.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def fit_projection(autoencoder: torch.nn.Module) -> Tensor:
     pixels = _chart().to(next(autoencoder.parameters()).device, parameter_type(autoencoder))
     latents = autoencoder.encode(pixels).cpu().double()  # MPS has no float64
     cell = CHART_SIDE // latents.shape[-1]
-    colours = torch.nn.functional.avg_pool2d(pixels.cpu().double(), cell)
+    colors = torch.nn.functional.avg_pool2d(pixels.cpu().double(), cell)
     x = torch.cat((latents, torch.ones_like(latents[:, :1])), dim=1).flatten(2)[0].T  # (blocks, channels + 1)
-    y = colours.flatten(2)[0].T
+    y = colors.flatten(2)[0].T
     ridge = STRENGTH * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
     return torch.linalg.solve(x.T @ x + ridge, x.T @ y).float()
 
@@ -32,12 +32,12 @@ def paint(latents: Tensor, projection: Tensor) -> Image.Image:
     """Latents (channels, height, width) as a picture of width x height pixels."""
     latents = latents.float().cpu()
     x = torch.cat((latents, torch.ones_like(latents[:1])))
-    colours = torch.einsum("chw,ck->hwk", x, projection)
-    return Image.fromarray(((colours.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
+    colors = torch.einsum("chw,ck->hwk", x, projection)
+    return Image.fromarray(((colors.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
 
 
 def _chart() -> Tensor:
-    """(1, 3, side, side) in [-1, 1]: flat patches of many colours over ramps."""
+    """(1, 3, side, side) in [-1, 1]: flat patches of many colors over ramps."""
     random = np.random.default_rng(0)
     side = CHART_SIDE
     ramp = np.linspace(-1, 1, side)

@@ -12,7 +12,7 @@ from kontext.errors import BadRequest
 def check_length(tokenizer: Tokenizer, prompt: str, limit: int, model: str) -> None:
     """Raise BadRequest when a prompt has more than `limit` tokens, its end mark included.
 
-    `tokenizer` cuts at `limit` (see `checkpoint.tokenizer.fitted`); nothing is cut off silently.
+    `tokenizer` cuts at `limit` (see `checkpoint.tokenizer.with_fixed_length`); nothing is cut off silently.
     """
     encoding = tokenizer.encode(prompt)
     if encoding.overflowing:

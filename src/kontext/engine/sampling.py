@@ -1,5 +1,4 @@
-"""The sampling loop: from noise to the latents of the pictures asked for, all pictures of a batch in one
-forward.
+"""The sampling loop: from noise to latents, all pictures of a batch in one forward.
 
 All that does not change from step to step is prepared before the loop: text, positions, contexts and the
 modulations of every step. The state is float32 whatever the weights are.
@@ -17,7 +16,7 @@ from kontext.errors import Cancelled
 from kontext.flow import euler, guided
 from kontext.model.transformer import Prefix, Transformer
 
-FEWER = 0.75  # of the tokens: with more than that left, starting anew for them costs what it saves
+MAX_ACTIVE_SHARE = 0.75  # of the tokens: with more active ones, the new preparation costs what it saves
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Batch:
     without_prompt: tuple[Tensor, Tensor] | None = None
     """Text states and pooled vector of the empty prompt, (1, ...): with them every step is guided."""
     source: Tensor | None = None
-    """Tokens of the pictures being edited, (1 or b, n, in_channels) float32: where tokens go that are not
-    computed.
+    """Tokens of the pictures being edited, (1 or b, n, in_channels) float32: tokens that are not computed go
+    there.
     """
 
 
@@ -58,21 +57,21 @@ def sample(
     batch: Batch,
     times: Sequence[float],
     guidance: float,
-    narrow: Callable[[Tensor], Tensor | None] | None = None,
-    inside: Tensor | None = None,
+    select_active: Callable[[Tensor], Tensor | None] | None = None,
+    edit_mask: Tensor | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     refresh: int = 1,
 ) -> Tensor:
     """Tokens (b, n, in_channels) float32 at time 0.
 
-    `narrow(estimate)` hears after the first step where the sampling is heading and answers which tokens, (n,)
-    bool, may stay alone in the work (None: no fewer); the others then go straight to the source. `inside`,
-    (n,) bool, are those that are worked on at all (None: all). `on_step(i, estimate)` hears of every step i
-    (from 0). Raises Cancelled at the next evaluation after `cancelled` says so. In "full"
-    attention the contexts are computed anew at every `refresh`-th step only (1: exact).
+    `select_active(estimate)` is called after the first step with the expected result and returns the tokens,
+    (n,) bool, to compute further (None: all); the others go straight to the source. `edit_mask`, (n,) bool,
+    limits the tokens that are computed at all (None: all). `on_step(i, estimate)` is called after every step
+    i (from 0). Raises Cancelled at the next evaluation after `cancelled()` is true. In "full" attention the
+    contexts are computed again only at every `refresh`-th step (1: exact).
     """
-    field = _Field(transformer, batch, times, guidance, refresh, inside)
+    field = _Field(transformer, batch, times, guidance, refresh, edit_mask)
 
     def velocity(z: Tensor, t: float) -> Tensor:
         if cancelled():
@@ -80,9 +79,9 @@ def sample(
         return field(z, t)
 
     def after_step(i: int, _: Tensor, estimate: Tensor) -> None:
-        if i == 0 and narrow is not None:
-            active = narrow(estimate)
-            if active is not None and active.sum() <= FEWER * field.tokens:
+        if i == 0 and select_active is not None:
+            active = select_active(estimate)
+            if active is not None and active.sum() <= MAX_ACTIVE_SHARE * field.tokens:
                 field.work_on(active)
         if on_step is not None:
             on_step(i, estimate)
@@ -100,7 +99,7 @@ class _Field:
         times: Sequence[float],
         guidance: float,
         refresh: int = 1,
-        inside: Tensor | None = None,
+        edit_mask: Tensor | None = None,
     ):
         self.transformer, self.batch, self.guidance = transformer, batch, guidance
         full = transformer.config.context_attention == "full"
@@ -116,15 +115,15 @@ class _Field:
         self.prefixes = [_repeat_prefix(prefix, self.copies) for prefix in batch.prefixes]
         self.context = [(_repeat(tokens, self.copies), ids) for tokens, ids in batch.context]
         self.modulation = dict(zip(times, transformer.modulations(times[:-1], pooled, embedded)))
-        self.work_on(inside)
+        self.work_on(edit_mask)
 
     def work_on(self, active: Tensor | None) -> None:
-        """Go on with these tokens, (n,) bool, or with all."""
+        """Compute only these tokens, (n,) bool, from here on; None: all."""
         self.active = active
         self.tokens = self.batch.noise.shape[1] if active is None else int(active.sum())
         ids = self.batch.ids if active is None else self.batch.ids[active]
         self.prepared = self.transformer.prepare(self.text, ids, self.context, self.prefixes)
-        self.evaluations, self.later = 0, self.prepared
+        self.evaluations, self.cached = 0, self.prepared
 
     def __call__(self, z: Tensor, t: float) -> Tensor:
         if self.active is None:
@@ -138,9 +137,11 @@ class _Field:
         if self.refresh == 1:
             v = self.transformer.evaluate(target, self.prepared, self.modulation[t])
         elif self.evaluations % self.refresh == 0:
-            v, self.later = self.transformer.evaluate_keeping(target, self.prepared, self.modulation[t])
+            v, self.cached = self.transformer.evaluate_and_cache_context(
+                target, self.prepared, self.modulation[t]
+            )
         else:
-            v = self.transformer.evaluate(target, self.later, self.modulation[t])
+            v = self.transformer.evaluate(target, self.cached, self.modulation[t])
         self.evaluations += 1
         v = self.transformer.to_velocity(v.float(), z.repeat(self.copies, 1, 1), t)
         if self.copies == 1:

@@ -1,9 +1,8 @@
-"""How large: from the size of a picture and a wish (match, WxH or W:H) to the canvas on which the model
-works.
+"""Output size and canvas from the size of a picture and a size_spec: match, WxH or W:H.
 
-The model paints only at its own best sizes (`preset.sizes`). A picture is scaled into that canvas whole, its
-aspect kept, the rest of the canvas filled with its edge pixels; the result takes the same way back, so that
-it lies on the original to the pixel. Nothing is ever stretched.
+The model paints only at its own best sizes (`preset.sizes`). A picture is scaled into that canvas as a whole,
+its aspect kept, the rest of the canvas filled with its edge pixels; the result is mapped back the same way,
+so that it aligns with the original to the pixel. Nothing is ever stretched.
 """
 
 from __future__ import annotations
@@ -88,72 +87,70 @@ def preferred(sizes: Iterable[Size], aspect: float) -> Size:
     return min(sizes, key=lambda size: (abs(aspect - size[0] / size[1]), size[0]))
 
 
-def plan_edit(original: Size, wish: str | Size, sizes: Iterable[Size]) -> SizePlan:
+def plan_edit(original: Size, size_spec: str | Size, sizes: Iterable[Size]) -> SizePlan:
     """The plan for a picture of size `original`.
 
     "match": output as large as the original. "WxH": exactly that. "W:H": the largest part of the original
     with that aspect. Where the aspect differs from the original's, the original is cropped about its
-    middle. Raises BadRequest for a wish that cannot be read or is outside the limits.
+    middle. Raises BadRequest for a size_spec that cannot be parsed or is outside the limits.
     """
-    kind, width, height = parse(wish)
+    kind, width, height = parse(size_spec)
     if kind == "match":
         crop_size = output = original
     elif kind == "aspect":
-        crop_size = output = check(_largest_within(original, width / height), wish)
+        crop_size = output = check(_largest_within(original, width / height), size_spec)
     else:
-        output = check((width, height), wish)
+        output = check((width, height), size_spec)
         crop_size = _largest_within(original, width / height)
-    crop = (*_centred(crop_size, original), *crop_size)
+    crop = (*_centered(crop_size, original), *crop_size)
     canvas = preferred(sizes, crop_size[0] / crop_size[1])
     inner = _largest_fitting(crop_size, canvas)
-    return SizePlan(canvas, (*_centred(inner, canvas), *inner), output, crop, original)
+    return SizePlan(canvas, (*_centered(inner, canvas), *inner), output, crop, original)
 
 
-def plan_generate(wish: str | Size | None, sizes: Iterable[Size]) -> SizePlan:
-    """The plan for a picture made from words alone; no wish means the model's own square (or squarest)
-    size.
-    """
+def plan_generate(size_spec: str | Size | None, sizes: Iterable[Size]) -> SizePlan:
+    """The plan for a picture from text alone; None means the model's own square (or squarest) size."""
     sizes = tuple(sizes)
-    if wish is None:
+    if size_spec is None:
         canvas = output = preferred(sizes, 1.0)
         return SizePlan(canvas, (0, 0, *canvas), output, None)
-    kind, width, height = parse(wish)
+    kind, width, height = parse(size_spec)
     if kind == "match":
         raise BadRequest("size 'match' needs a picture to match; give WxH or W:H, such as 1024x768 or 4:3")
     canvas = preferred(sizes, width / height)
     inner = _largest_within(canvas, width / height)
-    output = check((width, height) if kind == "exact" else inner, wish)
-    return SizePlan(canvas, (*_centred(inner, canvas), *inner), output, None)
+    output = check((width, height) if kind == "exact" else inner, size_spec)
+    return SizePlan(canvas, (*_centered(inner, canvas), *inner), output, None)
 
 
-def parse(wish: str | Size) -> tuple[str, int, int]:
+def parse(size_spec: str | Size) -> tuple[str, int, int]:
     """("match", 0, 0), ("exact", width, height) or ("aspect", width, height)."""
-    if isinstance(wish, tuple | list) and len(wish) == 2:
-        wish = f"{wish[0]}x{wish[1]}"
-    text = str(wish).strip().lower()
+    if isinstance(size_spec, tuple | list) and len(size_spec) == 2:
+        size_spec = f"{size_spec[0]}x{size_spec[1]}"
+    text = str(size_spec).strip().lower()
     if text == "match":
         return "match", 0, 0
     found = re.fullmatch(r"(\d{1,9})\s*([x×:])\s*(\d{1,9})", text)
     if not found:
         raise BadRequest(
-            f"size '{wish}' is not understood; give match, WxH (such as 1024x768) or W:H (such as 16:9)"
+            f"size '{size_spec}' is not understood; give match, WxH (such as 1024x768) or W:H (such as 16:9)"
         )
     width, height = int(found[1]), int(found[3])
     if found[2] == ":":
         if not (width and height and 1 / 16 <= width / height <= 16):
-            raise BadRequest(f"aspect '{wish}' is outside 1:16 to 16:1")
+            raise BadRequest(f"aspect '{size_spec}' is outside 1:16 to 16:1")
         return "aspect", width, height
-    check((width, height), wish)
+    check((width, height), size_spec)
     return "exact", width, height
 
 
-def check(size: Size, wish: object) -> Size:
+def check(size: Size, size_spec: object) -> Size:
     """`size` itself, or BadRequest when it is outside the limits of a picture."""
     width, height = size
     if min(size) < MIN_SIDE or max(size) > MAX_SIDE or width * height > MAX_PIXELS:
         raise BadRequest(
-            f"size '{wish}' would give {width}x{height} pixels; allowed are {MIN_SIDE} to {MAX_SIDE} a side "
-            f"and at most {MAX_PIXELS // 2**20} megapixels"
+            f"size '{size_spec}' would give {width}x{height} pixels; each side must be {MIN_SIDE} to "
+            f"{MAX_SIDE} pixels, and the area at most {MAX_PIXELS // 2**20} megapixels"
         )
     return size
 
@@ -170,5 +167,5 @@ def _largest_fitting(size: Size, canvas: Size) -> Size:
     return _largest_within(canvas, size[0] / size[1])
 
 
-def _centred(size: Size, within: Size) -> tuple[int, int]:
+def _centered(size: Size, within: Size) -> tuple[int, int]:
     return (within[0] - size[0]) // 2, (within[1] - size[1]) // 2

@@ -29,8 +29,8 @@ def training_times(
 ) -> Tensor:
     """Times (count,) in (0, 1): logit-normal (mean 0, deviation 1), then shifted by alpha = `shift`.
 
-    A share of them is drawn uniformly instead. Stratified: one draw from each of `count` equal slices of the
-    distribution, in random order, so that a batch covers it evenly.
+    `uniform_share` (0 to 1) of them is drawn uniformly. Stratified: one draw from each of `count` equal
+    slices of the distribution, in random order, so that a batch covers it evenly.
     """
     u = torch.rand(count, generator=generator)
     if stratified:

@@ -25,12 +25,12 @@ def time_shift(t: float, mu: float) -> float:
 def schedule(steps: int, target_tokens: int, shift: float | None = None) -> list[float]:
     """steps + 1 times from exactly 1 to exactly 0.
 
-    shift: e^mu, for models that carry their own; None takes the official mu of the target's tokens.
+    shift: e^mu, for models that carry their own; None: the official mu of the target's tokens.
     Raises ValueError for fewer than one step or a shift that is not positive.
     """
     if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
+        raise ValueError(f"steps must be at least 1, got {steps}")
     if shift is not None and shift <= 0:
-        raise ValueError(f"shift must be positive, not {shift}")
+        raise ValueError(f"shift must be positive, got {shift}")
     mu = official_mu(target_tokens) if shift is None else math.log(shift)
     return [time_shift(1.0 - i / steps, mu) for i in range(steps + 1)]

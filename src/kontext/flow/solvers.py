@@ -14,7 +14,7 @@ OnStep = Callable[[int, Tensor, Tensor], None]
 
 
 def euler(field: VelocityField, z: Tensor, times: Sequence[float], on_step: OnStep | None = None) -> Tensor:
-    """First order: one evaluation a step. The state keeps the type of z (float32 wanted)."""
+    """First order: one evaluation a step. The state keeps the type of z; use float32."""
     for i, (t, following) in enumerate(zip(times, times[1:])):
         v = field(z, t).to(z.dtype)
         estimate = z - t * v

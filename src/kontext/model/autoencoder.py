@@ -132,14 +132,14 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
-class Decoding(Protocol):
-    """Does the work of a decoder in its stead."""
+class DecoderBackend(Protocol):
+    """Another implementation of a decoder, over the same weights."""
 
     def forward(self, z: Tensor) -> Tensor: ...
 
-    def noting(self, z: Tensor) -> tuple[Tensor, Norms]: ...
+    def with_norm_stats(self, z: Tensor) -> tuple[Tensor, Norms]: ...
 
-    def window(self, z: Tensor, norms: Norms, window: Window) -> Tensor: ...
+    def decode_window(self, z: Tensor, norms: Norms, window: Window) -> Tensor: ...
 
 
 class Decoder(nn.Module):
@@ -166,13 +166,14 @@ class Decoder(nn.Module):
         self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
         self.conv_out = nn.Conv2d(before, 3 * config.patch**2, 3, padding=1)
         self.levels = config.levels
-        self.instead: Decoding | None = None  # faster on this processor (`kontext.tiles`), same weights
+        # Computes with the same weights, faster on this processor (`kontext.kernels`).
+        self.backend: DecoderBackend | None = None
 
     def __getstate__(self):
-        return {**self.__dict__, "instead": None}  # of this very decoder, not of its copies
+        return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.instead.forward(z) if self.instead is not None else self._whole(z)
+        return self.backend.forward(z) if self.backend is not None else self._whole(z)
 
     def _whole(self, z: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
         """`norm` does the work of the finer levels' group norms."""
@@ -181,10 +182,10 @@ class Decoder(nn.Module):
             x = level(x, norm)
         return self.conv_out(F.silu(norm(self.norm_out, x)))
 
-    def noting(self, z: Tensor) -> tuple[Tensor, Norms]:
-        """The picture of one z, and its norms."""
-        if self.instead is not None:
-            return self.instead.noting(z)
+    def with_norm_stats(self, z: Tensor) -> tuple[Tensor, Norms]:
+        """The patches of one z, and mean and variance before each norm of the finer levels."""
+        if self.backend is not None:
+            return self.backend.with_norm_stats(z)
         norms: list[tuple[Tensor, Tensor]] = []
 
         def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -200,14 +201,14 @@ class Decoder(nn.Module):
 
         return self._whole(z, norm), tuple(norms)
 
-    def window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
+    def decode_window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
         """What `forward` gives in a window, with the norms of a picture that is nearly the same.
 
         The coarsest level, attention included, is computed whole; the finer ones, where the work is, in the
         window and as far around it as their convolutions reach.
         """
-        if self.instead is not None:
-            return self.instead.window(z, norms, window)
+        if self.backend is not None:
+            return self.backend.decode_window(z, norms, window)
         known = iter(norms)
 
         def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -215,21 +216,21 @@ class Decoder(nn.Module):
             weight, bias = layer.weight.float(), layer.bias.float()
             return F.batch_norm(x.float(), mean, variance, weight, bias, eps=layer.eps).to(x.dtype)
 
-        needs = self.needs(window, *z.shape[2:])
-        x, has = self._coarse(z), Window(0, self.levels * z.shape[2], 0, self.levels * z.shape[3])
-        for i in reversed(range(len(needs))):
-            x = _cut(x, has, needs[i], 1 << i)
-            x, has = self.up[i](x, norm), needs[i]
-        return _cut(self.conv_out(F.silu(norm(self.norm_out, x))), has, window, 1)
+        windows = self.receptive_windows(window, *z.shape[2:])
+        x, available = self._coarse(z), Window(0, self.levels * z.shape[2], 0, self.levels * z.shape[3])
+        for i in reversed(range(len(windows))):
+            x = _crop(x, available, windows[i], 1 << i)
+            x, available = self.up[i](x, norm), windows[i]
+        return _crop(self.conv_out(F.silu(norm(self.norm_out, x))), available, window, 1)
 
-    def needs(self, window: Window, rows: int, columns: int) -> list[Window]:
-        """What each of the finer levels has to know, the finest first: what it and those after it reach."""
-        needs, need = [], window
+    def receptive_windows(self, window: Window, rows: int, columns: int) -> list[Window]:
+        """Input window of each finer level, the finest first, from the reach of its convolutions."""
+        windows, reach = [], window
         for i, level in enumerate(self.up[:-1]):
             margin = (2 * len(level.block) + 1) << i
-            need = need.grown(margin, self.levels * rows, self.levels * columns, 2 << i)
-            needs.append(need)
-        return needs
+            reach = reach.grown(margin, self.levels * rows, self.levels * columns, 2 << i)
+            windows.append(reach)
+        return windows
 
     def _coarse(self, z: Tensor) -> Tensor:
         return self.up[-1](self.mid(self.conv_in(z)))
@@ -255,36 +256,36 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents as `encode` gives them -> pixels, about [-1, 1], not clamped, in the decoder's type."""
-        z = self.raw(latents)
+        z = self.to_decoder_latents(latents)
         return self._to_pixels(self.decoder(z), z)
 
-    def decode_noting(self, latents: Tensor) -> tuple[Tensor, Norms]:
-        """`decode` of one picture, and what `decode_window` has to know of it."""
-        z = self.raw(latents)
-        patches, norms = self.decoder.noting(z)
+    def decode_with_norm_stats(self, latents: Tensor) -> tuple[Tensor, Norms]:
+        """`decode` of one picture, and the norm statistics that `decode_window` needs."""
+        z = self.to_decoder_latents(latents)
+        patches, norms = self.decoder.with_norm_stats(z)
         return self._to_pixels(patches, z), norms
 
     def decode_window(self, latents: Tensor, norms: Norms, window: Window) -> Tensor:
         """`decode` inside of a window, with the norms of a picture that is nearly the same elsewhere."""
-        z, cell = self.raw(latents), self.config.cell
+        z, cell = self.to_decoder_latents(latents), self.config.cell
         height, width = cell * z.shape[2], cell * z.shape[3]
         outer = window.grown(0, height, width, self.config.patch)
         made = F.pixel_shuffle(
-            self.decoder.window(z, norms, outer.divided(self.config.patch)), self.config.patch
+            self.decoder.decode_window(z, norms, outer.divided(self.config.patch)), self.config.patch
         )
         if self.config.linear_path:
             cells = outer.grown(0, height, width, cell)
             part = cells.divided(cell)
             linear = self.linear_out(z[:, :, part.top : part.bottom, part.left : part.right])
-            made = made + _cut(linear, cells, outer, 1)
-        return _cut(made, outer, window, 1)
+            made = made + _crop(linear, cells, outer, 1)
+        return _crop(made, outer, window, 1)
 
     def _to_pixels(self, patches: Tensor, z: Tensor) -> Tensor:
         pixels = F.pixel_shuffle(patches, self.config.patch)
         return pixels + self.linear_out(z) if self.config.linear_path else pixels
 
-    def raw(self, latents: Tensor) -> Tensor:
-        """What the decoder takes for latents, in its type."""
+    def to_decoder_latents(self, latents: Tensor) -> Tensor:
+        """Latents without scale and shift, in the decoder's type."""
         return (latents / self.config.scale + self.config.shift).to(self.decoder.conv_in.weight.dtype)
 
     def decode_raw(self, z: Tensor) -> Tensor:
@@ -328,8 +329,8 @@ class Autoencoder(nn.Module):
             last.bias.zero_()
 
 
-def _cut(x: Tensor, has: Window, wanted: Window, scale: int) -> Tensor:
-    """Of numbers for the pixels of `has`, one for every `scale` of them on a side, those of `wanted`."""
-    rows = slice((wanted.top - has.top) // scale, (wanted.bottom - has.top) // scale)
-    columns = slice((wanted.left - has.left) // scale, (wanted.right - has.left) // scale)
+def _crop(x: Tensor, available: Window, target: Window, scale: int) -> Tensor:
+    """The values of window `target` from those of `available`; one value covers scale x scale pixels."""
+    rows = slice((target.top - available.top) // scale, (target.bottom - available.top) // scale)
+    columns = slice((target.left - available.left) // scale, (target.right - available.left) // scale)
     return x[:, :, rows, columns].contiguous(memory_format=torch.channels_last)

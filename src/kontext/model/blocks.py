@@ -3,7 +3,7 @@ attention) and single-stream (one sequence, attention and MLP in parallel). Para
 published files.
 
 In "prefix" attention a context picture runs through the same blocks alone (`context`), which yields the keys
-and values that the text and the target then see.
+and values that the text and the target attend to.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class KeysValues(NamedTuple):
     values: Tensor
 
 
-class Keep:
+class ContextKVRecorder:
     """Collects, block by block, the keys and values of the rows from `start` on: those of the context."""
 
     def __init__(self, start: int):
@@ -46,7 +46,7 @@ class Modulated(NamedTuple):
     """1 + scale."""
     gate: Tensor
 
-    def before(self, x: Tensor) -> Tensor:
+    def modulated_norm(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, self.factor, F.layer_norm(x, x.shape[-1:], eps=1e-6))
 
 
@@ -54,7 +54,7 @@ def gelu(x: Tensor) -> Tensor:
     """GELU in its approximation by tanh."""
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
         return F.gelu(x, approximate="tanh")
-    # x * sigmoid(2u) is the same as x * (1 + tanh(u)) / 2, and takes a processor half the time.
+    # x * sigmoid(2u) is the same as x * (1 + tanh(u)) / 2, and costs a CPU half the time.
     inner = torch.square(x).mul_(2 * GELU_CUBIC * GELU_SLOPE).add_(2 * GELU_SLOPE).mul_(x)
     return inner.sigmoid_().mul_(x)
 
@@ -149,15 +149,15 @@ class DoubleStreamBlock(nn.Module):
         text_mod: tuple[Modulated, ...],
         rotary: Tensor,
         prefix: KeysValues | None = None,
-        keep: Keep | None = None,
+        recorder: ContextKVRecorder | None = None,
     ) -> tuple[Tensor, Tensor]:
         """picture (b, n, width), text (b, m, width), rotary over [text | picture]; returns both, updated."""
-        text_qk, text_v = self.txt_attn.project(text_mod[0].before(text))
-        picture_qk, picture_v = self.img_attn.project(picture_mod[0].before(picture))
+        text_qk, text_v = self.txt_attn.project(text_mod[0].modulated_norm(text))
+        picture_qk, picture_v = self.img_attn.project(picture_mod[0].modulated_norm(picture))
         q, k = _heads(apply_rotary(torch.cat((text_qk, picture_qk), dim=1), rotary))
         (v,) = _heads(torch.cat((text_v, picture_v), dim=1))
-        if keep is not None:
-            keep.add(k, v)
+        if recorder is not None:
+            recorder.add(k, v)
         if prefix is not None:
             k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
         text_out, picture_out = attend(q, k, v).split((text.shape[1], picture.shape[1]), dim=1)
@@ -169,10 +169,8 @@ class DoubleStreamBlock(nn.Module):
     def context(
         self, picture: Tensor, picture_mod: tuple[Modulated, ...], rotary: Tensor
     ) -> tuple[Tensor, KeysValues]:
-        """The picture stream of a context, which sees only itself. Returns the stream and its keys and
-        values.
-        """
-        qk, v = self.img_attn.project(picture_mod[0].before(picture))
+        """The picture stream of a context, which attends to itself. Returns the stream, keys and values."""
+        qk, v = self.img_attn.project(picture_mod[0].modulated_norm(picture))
         (q, k), (v,) = _heads(apply_rotary(qk, rotary)), _heads(v)
         picture = self._finish(picture, attend(q, k, v), picture_mod, self.img_attn, self.img_mlp)
         return picture, KeysValues(k, v)
@@ -182,7 +180,7 @@ class DoubleStreamBlock(nn.Module):
         x: Tensor, attended: Tensor, mod: tuple[Modulated, ...], attention: SelfAttention, mlp: nn.Module
     ) -> Tensor:
         x = torch.addcmul(x, mod[0].gate, attention.proj(attended))
-        return torch.addcmul(x, mod[1].gate, mlp(mod[1].before(x)))
+        return torch.addcmul(x, mod[1].gate, mlp(mod[1].modulated_norm(x)))
 
 
 class SingleStreamBlock(nn.Module):
@@ -201,26 +199,30 @@ class SingleStreamBlock(nn.Module):
         mod: tuple[Modulated, ...],
         rotary: Tensor,
         prefix: KeysValues | None = None,
-        wanted: slice | None = None,
-        keep: Keep | None = None,
+        query_rows: slice | None = None,
+        recorder: ContextKVRecorder | None = None,
     ) -> Tensor:
-        """x: (b, n, width), the joined sequence; returns its `wanted` rows, updated (None: all).
+        """x: (b, n, width), the joined sequence; returns its `query_rows` rows, updated (None: all).
 
         The rows not wanted only lend their keys and values.
         """
-        before = mod[0].before(x)
-        if wanted is None:
-            q, k, v, mlp = self._project(before, rotary)
+        normed = mod[0].modulated_norm(x)
+        if query_rows is None:
+            q, k, v, mlp = self._project(normed, rotary)
         else:
-            q, k, v, mlp = self._project(before[:, wanted], rotary[wanted])
-            others = [slice(0, wanted.start), slice(wanted.stop, None)]
-            lent = self._lend(
-                torch.cat([before[:, rows] for rows in others], dim=1),
+            q, k, v, mlp = self._project(normed[:, query_rows], rotary[query_rows])
+            others = [slice(0, query_rows.start), slice(query_rows.stop, None)]
+            other_kv = self._project_kv(
+                torch.cat([normed[:, rows] for rows in others], dim=1),
                 torch.cat([rotary[rows] for rows in others]),
             )
-            k, v, x = torch.cat((k, lent.keys), dim=2), torch.cat((v, lent.values), dim=2), x[:, wanted]
-        if keep is not None:
-            keep.add(k, v)
+            k, v, x = (
+                torch.cat((k, other_kv.keys), dim=2),
+                torch.cat((v, other_kv.values), dim=2),
+                x[:, query_rows],
+            )
+        if recorder is not None:
+            recorder.add(k, v)
         if prefix is not None:
             k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
         return self._finish(x, attend(q, k, v), mlp, mod[0].gate)
@@ -228,12 +230,10 @@ class SingleStreamBlock(nn.Module):
     def context(
         self, x: Tensor, mod: tuple[Modulated, ...], rotary: Tensor, last: bool = False
     ) -> tuple[Tensor, KeysValues]:
-        """A context picture alone. Nobody reads its stream after the last block, so there only keys and
-        values.
-        """
+        """A context picture alone. Of the last block, only keys and values are computed."""
         if last:
-            return x, self._lend(mod[0].before(x), rotary)
-        q, k, v, mlp = self._project(mod[0].before(x), rotary)
+            return x, self._project_kv(mod[0].modulated_norm(x), rotary)
+        q, k, v, mlp = self._project(mod[0].modulated_norm(x), rotary)
         return self._finish(x, attend(q, k, v), mlp, mod[0].gate), KeysValues(k, v)
 
     def _project(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -242,7 +242,7 @@ class SingleStreamBlock(nn.Module):
         (q, k), (v,) = _heads(apply_rotary(self.norm(qkv[:, :, :2]), rotary)), _heads(qkv[:, :, 2:])
         return q, k, v, mlp
 
-    def _lend(self, x: Tensor, rotary: Tensor) -> KeysValues:
+    def _project_kv(self, x: Tensor, rotary: Tensor) -> KeysValues:
         rows = slice(self.width, 3 * self.width)
         kv = F.linear(x, self.linear1.weight[rows], self.linear1.bias[rows])
         k, v = kv.unflatten(-1, (2, 1, self.heads, -1)).unbind(2)
@@ -279,7 +279,7 @@ class LastLayer(nn.Module):
         return Modulated(shift, 1 + scale, scale.new_ones(()))
 
     def forward(self, x: Tensor, mod: Modulated) -> Tensor:
-        return self.linear(mod.before(x))
+        return self.linear(mod.modulated_norm(x))
 
 
 def sinusoidal_embedding(value: Tensor, width: int = 256) -> Tensor:

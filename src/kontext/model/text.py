@@ -147,7 +147,7 @@ class T5Encoder(nn.Module):
         self.shared = nn.Embedding(config.vocab, config.width)
         self.encoder = T5Stack(config)
         inner = config.heads * config.head_width
-        _initialise(
+        _initialize(
             self,
             {
                 "shared.weight": 1.0,
@@ -219,8 +219,8 @@ class ClipText(nn.Module):
     """CLIP text encoder: token ids (batch, length <= config.length) -> state at the end (batch, width).
 
     The end is the first position that holds `config.end_id`; with the legacy value 2, the first of
-    the largest id. Files may also hold `text_model.embeddings.position_ids` (0, 1, 2, ...), which is no
-    weight.
+    the largest id. Files may also hold `text_model.embeddings.position_ids` (0, 1, 2, ...), which is not
+    a weight.
     """
 
     def __init__(self, config: ClipConfig):
@@ -241,7 +241,7 @@ class ClipText(nn.Module):
             }
         )
         shallow = config.width**-0.5
-        _initialise(
+        _initialize(
             self,
             {"embedding.weight": 0.02, "out_proj.weight": shallow, "fc1.weight": (2 * config.width) ** -0.5},
             otherwise=shallow * (2 * config.layers) ** -0.5,
@@ -259,7 +259,7 @@ class ClipText(nn.Module):
 
 
 @torch.no_grad()
-def _initialise(module: nn.Module, deviations: dict[str, float], otherwise: float) -> None:
+def _initialize(module: nn.Module, deviations: dict[str, float], otherwise: float) -> None:
     """Draw matrices normally, with the deviation given for the end of their name; biases are 0."""
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kontext.model.blocks import (
+    ContextKVRecorder,
     DoubleStreamBlock,
-    Keep,
     KeysValues,
     LastLayer,
     MLPEmbedder,
@@ -30,7 +30,7 @@ from kontext.model.presets import TransformerConfig
 from kontext.model.rope import rotary_table
 
 LEAST_TIME = 0.1
-"""Times are kept from 0 by this where the velocity follows from a predicted picture."""
+"""Smallest time used where the velocity follows from a predicted picture."""
 
 Context = Sequence[tuple[Tensor, Tensor]]
 """Context pictures: tokens (batch, n, in_channels) and their positions (n, 3)."""
@@ -38,7 +38,7 @@ Context = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the text and the target see of a context picture: keys and values of every block."""
+    """Keys and values of every block of a context picture, for the queries of text and target."""
 
     blocks: tuple[KeysValues, ...]
 
@@ -71,7 +71,7 @@ class StepModulation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that an evaluation needs and that does not change from step to step."""
+    """The inputs of an evaluation that do not change from step to step."""
 
     text: Tensor
     """Projected text, (batch, m, width)."""
@@ -83,18 +83,22 @@ class Prepared:
     """Table over [text | target | context] in "full", [text | target] in "prefix"."""
 
 
-class Evaluator(Protocol):
-    """Does the work of a transformer in its stead."""
+class TransformerBackend(Protocol):
+    """Another implementation of a transformer, over the same weights."""
 
     def evaluate(
-        self, target: Tensor, prepared: Prepared, mod: StepModulation, keep: Keep | None = None
+        self,
+        target: Tensor,
+        prepared: Prepared,
+        mod: StepModulation,
+        recorder: ContextKVRecorder | None = None,
     ) -> Tensor: ...
 
     def prefill(self, tokens: Tensor, mod: StepModulation, rotary: Tensor) -> list[KeysValues]: ...
 
 
 class RegionHead(nn.Module):
-    """Says from the middle of the network which tokens of the target will change, and tells the rest of it.
+    """Predicts in the middle of the network which tokens of the target will change, and conditions the rest.
 
     The region importance of the Kontext report's context awareness, learned from exact masks: one logit a
     token; its sigmoid is projected back into the stream.
@@ -115,7 +119,8 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
-        self.instead: Evaluator | None = None  # faster on this processor (`kontext.tiles`), same weights
+        # Computes with the same weights, faster on this processor (`kontext.kernels`).
+        self.backend: TransformerBackend | None = None
         width = config.width
         self.img_in = nn.Linear(config.in_channels, width)
         self.txt_in = nn.Linear(config.text_width, width)
@@ -135,7 +140,7 @@ class Transformer(nn.Module):
         self.final_layer = LastLayer(width, config.in_channels)
 
     def __getstate__(self):
-        return {**self.__dict__, "instead": None}  # of this very transformer, not of its copies
+        return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
 
     def forward(
         self,
@@ -166,15 +171,23 @@ class Transformer(nn.Module):
         return (z - predicted) / (t.clamp_min(LEAST_TIME) if isinstance(t, Tensor) else max(t, LEAST_TIME))
 
     def evaluate(
-        self, target: Tensor, prepared: Prepared, mod: StepModulation, keep: Keep | None = None
+        self,
+        target: Tensor,
+        prepared: Prepared,
+        mod: StepModulation,
+        recorder: ContextKVRecorder | None = None,
     ) -> Tensor:
-        """One evaluation from what is prepared: the whole of the work inside the sampling loop."""
-        if self.instead is not None:
-            return self.instead.evaluate(target, prepared, mod, keep)
-        return self.evaluate_with_region(target, prepared, mod, keep)[0]
+        """One evaluation from prepared inputs: all of the work inside the sampling loop."""
+        if self.backend is not None:
+            return self.backend.evaluate(target, prepared, mod, recorder)
+        return self.evaluate_with_region(target, prepared, mod, recorder)[0]
 
     def evaluate_with_region(
-        self, target: Tensor, prepared: Prepared, mod: StepModulation, keep: Keep | None = None
+        self,
+        target: Tensor,
+        prepared: Prepared,
+        mod: StepModulation,
+        recorder: ContextKVRecorder | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The same, and which tokens will change: logits (b, n), None where the model has no region head."""
         picture, text = self.img_in(target), prepared.text
@@ -183,36 +196,40 @@ class Transformer(nn.Module):
         prefix = prepared.prefix or (None,) * (len(self.double_blocks) + len(self.single_blocks))
         prefix_double, prefix_single = prefix[: len(self.double_blocks)], prefix[len(self.double_blocks) :]
 
-        for block, (picture_mod, text_mod), seen in zip(self.double_blocks, mod.double, prefix_double):
-            picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, seen, keep)
+        for block, (picture_mod, text_mod), context_kv in zip(self.double_blocks, mod.double, prefix_double):
+            picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, context_kv, recorder)
         joined = torch.cat((text, picture), dim=1)
-        asked = slice(text.shape[1], text.shape[1] + target.shape[1])
+        target_rows = slice(text.shape[1], text.shape[1] + target.shape[1])
         region = None
-        for i, (block, block_mod, seen) in enumerate(zip(self.single_blocks, mod.single, prefix_single)):
+        for i, (block, block_mod, context_kv) in enumerate(
+            zip(self.single_blocks, mod.single, prefix_single)
+        ):
             if i == self.config.region_after:
-                region, told = self.region_head(joined[:, asked])
-                joined = torch.cat((joined[:, : asked.start], told, joined[:, asked.stop :]), dim=1)
-            wanted = asked if block is self.single_blocks[-1] else None
-            joined = block(joined, block_mod, prepared.rotary, seen, wanted, keep)
+                region, conditioned = self.region_head(joined[:, target_rows])
+                joined = torch.cat(
+                    (joined[:, : target_rows.start], conditioned, joined[:, target_rows.stop :]), dim=1
+                )
+            query_rows = target_rows if block is self.single_blocks[-1] else None
+            joined = block(joined, block_mod, prepared.rotary, context_kv, query_rows, recorder)
         return self.final_layer(joined, mod.final), region
 
-    def evaluate_keeping(
+    def evaluate_and_cache_context(
         self, target: Tensor, prepared: Prepared, mod: StepModulation
     ) -> tuple[Tensor, Prepared]:
-        """One evaluation in "full" attention, and what later ones need that take the context as it was here.
+        """One evaluation in "full" attention, and inputs that reuse its context in the following steps.
 
         Exact only for the same prompt and time: an approximation, for the steps right after this one.
         """
         start = prepared.text.shape[1] + target.shape[1]
-        keep = Keep(start)
-        velocity = self.evaluate(target, prepared, mod, keep)
-        later = Prepared(prepared.text, None, tuple(keep.blocks), prepared.rotary[:start])
-        return velocity, later
+        recorder = ContextKVRecorder(start)
+        velocity = self.evaluate(target, prepared, mod, recorder)
+        cached = Prepared(prepared.text, None, tuple(recorder.blocks), prepared.rotary[:start])
+        return velocity, cached
 
     def prepare(
         self, text: Tensor, target_ids: Tensor, context: Context = (), prefixes: Sequence[Prefix] = ()
     ) -> Prepared:
-        """Leave the loop what can leave it: text projected, rotary table, context embedded or prefilled.
+        """Inputs that all steps share: projected text, rotary table, embedded or prefilled context.
 
         In "prefix" attention, `prefixes` are pictures prefilled before; `context` is prefilled here.
         """
@@ -240,15 +257,15 @@ class Transformer(nn.Module):
         """
         mod = self.modulate(self.time_in(sinusoidal_embedding(tokens.new_zeros(1)).to(tokens.dtype)))
         rotary = rotary_table(ids, self.config.axes, self.config.theta)
-        if self.instead is not None:
-            return Prefix(tuple(self.instead.prefill(tokens, mod, rotary)))
+        if self.backend is not None:
+            return Prefix(tuple(self.backend.prefill(tokens, mod, rotary)))
         x, blocks = self.img_in(tokens), []
         for block, (picture_mod, _) in zip(self.double_blocks, mod.double):
-            x, seen = block.context(x, picture_mod, rotary)
-            blocks.append(seen)
+            x, context_kv = block.context(x, picture_mod, rotary)
+            blocks.append(context_kv)
         for block, block_mod in zip(self.single_blocks, mod.single):
-            x, seen = block.context(x, block_mod, rotary, last=block is self.single_blocks[-1])
-            blocks.append(seen)
+            x, context_kv = block.context(x, block_mod, rotary, last=block is self.single_blocks[-1])
+            blocks.append(context_kv)
         # Apart from what they were computed with: a cached prefix must not hold several times its size.
         return Prefix(tuple(KeysValues(*(part.contiguous() for part in block)) for block in blocks))
 

@@ -24,7 +24,7 @@ class Window:
         return self.left, self.top, self.right, self.bottom
 
     def grown(self, by: int, height: int, width: int, step: int = 1) -> Window:
-        """Wider by so many pixels on every side, outward to multiples of `step`, within a picture."""
+        """Extended by `by` pixels on every side, outward to multiples of `step`, within a picture."""
         return Window(
             max(0, (self.top - by) // step * step),
             min(height, -(-(self.bottom + by) // step) * step),

@@ -90,9 +90,9 @@ class Inputs:
 
     def _keep(self, data: bytes, name: str, tolerance: int, mask: bool) -> Kept:
         picture = pictures.load(data, name)
-        if reason := self.service.moderator.input(picture.flat, tolerance):
+        if reason := self.service.moderator.input(picture.opaque_rgb, tolerance):
             raise ModerationBlocked(reason)
-        whole = picture.whole
+        whole = picture.as_given
         if mask:
             whole = (
                 Image.eval(picture.alpha, lambda alpha: 255 - alpha)

@@ -20,7 +20,7 @@ HEADER_BYTES = 33  # PNG signature and IHDR
 
 def as_picture(given: Any) -> Image.Image:
     """Path, bytes, PIL picture or uint8 array -> upright RGB or RGBA. Raises NotFound, BadPicture."""
-    return load(given).whole
+    return load(given).as_given
 
 
 def to_png(picture: Image.Image) -> bytes:

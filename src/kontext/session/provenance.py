@@ -108,7 +108,7 @@ def extend_history(source: str | Path | bytes | None, result: Any) -> list[Histo
     """
     chain = []
     if source is not None:
-        picture = pictures.load(source).whole
+        picture = pictures.load(source).as_given
         chain = _valid_chain(source, picture) or [_entry("0", None, "source", picture)]
     values = {key: getattr(result, key) for key in ("prompt", "seed", "steps", "guidance", "model")}
     values["fingerprint"] = result.settings.get("fingerprint")
@@ -119,7 +119,7 @@ def extend_history(source: str | Path | bytes | None, result: Any) -> list[Histo
 
 
 def _entry(name: str, parent: str | None, kind: str, picture: Image.Image, **values: Any) -> HistoryEntry:
-    picture = pictures.load(picture).whole
+    picture = pictures.load(picture).as_given
     empty: dict[str, Any] = dict(
         prompt="", seed=None, steps=None, guidance=None, model=None, fingerprint=None
     )

@@ -127,8 +127,10 @@ def read_folder(folder: Path) -> list[Example]:
         lines = tuple(line.strip() for line in prompt.read_text("utf-8").splitlines() if line.strip())
         if not lines:
             raise BadConfig(f"{prompt.name} is empty; write one prompt per line")
-        references = tuple(pictures.load(p).flat for p in sorted(folder.glob(f"{name}_reference*.*")))
-        examples.append(Example(pictures.load(before).flat, pictures.load(after).flat, lines, references))
+        references = tuple(pictures.load(p).opaque_rgb for p in sorted(folder.glob(f"{name}_reference*.*")))
+        examples.append(
+            Example(pictures.load(before).opaque_rgb, pictures.load(after).opaque_rgb, lines, references)
+        )
     if not examples:
         raise NotFound(f"no pairs in {folder}: name them NAME_before.png, NAME_after.png and NAME.txt")
     return examples

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kontext.kernels.library import Job, Kernels, PackedLinear, Product, attention
 from kontext.model.blocks import (
+    ContextKVRecorder,
     DoubleStreamBlock,
-    Keep,
     KeysValues,
     Modulated,
     QKNorm,
@@ -25,12 +26,11 @@ from kontext.model.blocks import (
 )
 from kontext.model.rope import apply_rotary
 from kontext.model.transformer import Prepared, StepModulation, Transformer
-from kontext.tiles.library import Job, Kernels, Product, TiledLinear, attention
 
-Tiled = Callable[[nn.Linear], TiledLinear]
+PackLinear = Callable[[nn.Linear], PackedLinear]
 
 
-class TiledTransformer:
+class KernelTransformer:
     """Evaluates a transformer of float32; `parts`: 3 for products as exact as float32's, 1 for bfloat16's."""
 
     def __init__(self, transformer: Transformer, kernels: Kernels, parts: int):
@@ -40,15 +40,19 @@ class TiledTransformer:
         self._plan: _Plan | None = None
         self._lock = threading.Lock()
 
-        def tiled(layer: nn.Linear) -> TiledLinear:
-            return TiledLinear(kernels, layer, parts)
+        def packed(layer: nn.Linear) -> PackedLinear:
+            return PackedLinear(kernels, layer, parts)
 
-        self.img_in, self.last = tiled(transformer.img_in), tiled(transformer.final_layer.linear)
-        self.double = [_Double.of(block, tiled) for block in transformer.double_blocks]
-        self.single = [_Single.of(block, tiled) for block in transformer.single_blocks]
+        self.img_in, self.last = packed(transformer.img_in), packed(transformer.final_layer.linear)
+        self.double = [_Double.of(block, packed) for block in transformer.double_blocks]
+        self.single = [_Single.of(block, packed) for block in transformer.single_blocks]
 
     def evaluate(
-        self, target: Tensor, prepared: Prepared, mod: StepModulation, keep: Keep | None = None
+        self,
+        target: Tensor,
+        prepared: Prepared,
+        mod: StepModulation,
+        recorder: ContextKVRecorder | None = None,
     ) -> Tensor:
         """As `Transformer.evaluate`."""
         with self._lock:
@@ -60,30 +64,34 @@ class TiledTransformer:
             if prepared.context is not None:
                 plan.x[:, -prepared.context.shape[1] :] = prepared.context
             plan.modulate(mod)
-            if keep is None:
+            if recorder is None:
                 self.kernels.run([job for jobs in plan.blocks for job in jobs])
             else:
                 for jobs, block in zip(plan.blocks, (*self.double, *self.single, None)):
                     self.kernels.run(jobs)
                     if block is not None:
-                        keep.blocks.append(self._lent(plan.room, block, prepared.rotary, keep.start))
+                        recorder.blocks.append(
+                            self._read_kv(plan.room, block, prepared.rotary, recorder.start)
+                        )
             return plan.out.clone()
 
     def _planned(self, target: Tensor, prepared: Prepared, mod: StepModulation) -> _Plan:
         start, rotary = prepared.text.shape[1], prepared.rotary
-        asked = slice(start, start + target.shape[1])
+        target_rows = slice(start, start + target.shape[1])
         x = target.new_empty(target.shape[0], rotary.shape[0], self.width)
         plan = _Plan(prepared, torch.empty_like(target), x, self._room(x), torch.empty_like(target), mod)
-        begin = [self.img_in.job(plan.target, x[:, asked])]
+        begin = [self.img_in.job(plan.target, x[:, target_rows])]
         prefix = prepared.prefix or (None,) * (len(self.double) + len(self.single))
-        for double, pair, seen in zip(self.double, mod.double, prefix):
-            plan.blocks.append(begin + self._double(double, x, plan.room, pair, start, rotary, seen))
+        for double, pair, context_kv in zip(self.double, mod.double, prefix):
+            plan.blocks.append(begin + self._double(double, x, plan.room, pair, start, rotary, context_kv))
             begin = []
-        for single, (one,), seen in zip(self.single, mod.single, prefix[len(self.double) :]):
-            wanted = asked if single is self.single[-1] else slice(0, x.shape[1])
-            plan.blocks.append(begin + self._single(single, x, plan.room, one, rotary, seen, wanted))
+        for single, (one,), context_kv in zip(self.single, mod.single, prefix[len(self.double) :]):
+            query_rows = target_rows if single is self.single[-1] else slice(0, x.shape[1])
+            plan.blocks.append(
+                begin + self._single(single, x, plan.room, one, rotary, context_kv, query_rows)
+            )
             begin = []
-        plan.blocks.append([*begin, self.last.job(x[:, asked], plan.out, before=mod.final)])
+        plan.blocks.append([*begin, self.last.job(x[:, target_rows], plan.out, modulation=mod.final)])
         plan.find(mod)
         return plan
 
@@ -94,11 +102,11 @@ class TiledTransformer:
         room, blocks = self._room(x), []
         for double, pair in zip(self.double, mod.double):
             self.kernels.run(self._double(double, x, room, pair, 0, rotary, None))
-            blocks.append(self._lent(room, double, rotary))
+            blocks.append(self._read_kv(room, double, rotary))
         for single, (one,) in zip(self.single, mod.single):
-            wanted = slice(0, 0 if single is self.single[-1] else x.shape[1])
-            self.kernels.run(self._single(single, x, room, one, rotary, None, wanted))
-            blocks.append(self._lent(room, single, rotary))
+            query_rows = slice(0, 0 if single is self.single[-1] else x.shape[1])
+            self.kernels.run(self._single(single, x, room, one, rotary, None, query_rows))
+            blocks.append(self._read_kv(room, single, rotary))
         return blocks
 
     def _room(self, x: Tensor) -> _Room:
@@ -115,21 +123,23 @@ class TiledTransformer:
         mods: tuple[tuple[Modulated, ...], tuple[Modulated, ...]],
         change: int,
         rotary: Tensor,
-        seen: KeysValues | None,
+        context_kv: KeysValues | None,
     ) -> list[Job]:
         """x: text up to row `change`, then pictures; each with its own weights."""
         streams = [(block.picture, slice(change, None), mods[0])]
         if change:
             streams.append((block.text, slice(0, change), mods[1]))
         jobs: list[Job] = [
-            stream.qkv.job(x[:, rows], heads=room.qkv[:, :, rows], before=mod[0])
+            stream.qkv.job(x[:, rows], heads=room.qkv[:, :, rows], modulation=mod[0])
             for stream, rows, mod in streams
         ]
         every = slice(0, x.shape[1])
-        jobs.append(attention(room.qkv, block.scales, change, rotary, seen, room.attended, every, self.parts))
+        jobs.append(
+            attention(room.qkv, block.scales, change, rotary, context_kv, room.attended, every, self.parts)
+        )
         for stream, rows, mod in streams:
             jobs.append(stream.proj.job(room.attended[:, rows], x[:, rows], gate=mod[0].gate))
-            jobs.append(stream.mlp_in.job(x[:, rows], room.mlp[:, rows], before=mod[1], gelu=True))
+            jobs.append(stream.mlp_in.job(x[:, rows], room.mlp[:, rows], modulation=mod[1], gelu=True))
             jobs.append(stream.mlp_out.job(room.mlp[:, rows], x[:, rows], gate=mod[1].gate))
         return jobs
 
@@ -140,27 +150,27 @@ class TiledTransformer:
         room: _Room,
         mod: Modulated,
         rotary: Tensor,
-        seen: KeysValues | None,
-        wanted: slice,
+        context_kv: KeysValues | None,
+        query_rows: slice,
     ) -> list[Job]:
-        """Updates the `wanted` rows of x; the others lend their keys and values."""
+        """Updates the `query_rows` rows of x; of the others only keys and values are computed."""
         jobs: list[Job] = []
-        lent = slice(self.width, 3 * self.width)
-        for rows in (slice(0, wanted.start), slice(wanted.stop, x.shape[1])):
+        kv_columns = slice(self.width, 3 * self.width)
+        for rows in (slice(0, query_rows.start), slice(query_rows.stop, x.shape[1])):
             if rows.start < rows.stop:
                 heads = room.qkv[:, self.heads :, rows]
-                jobs.append(block.linear1.job(x[:, rows], heads=heads, before=mod, columns=lent))
-        if wanted.start == wanted.stop:
+                jobs.append(block.linear1.job(x[:, rows], heads=heads, modulation=mod, columns=kv_columns))
+        if query_rows.start == query_rows.stop:
             return jobs
-        mlp, heads = room.mlp[:, wanted], room.qkv[:, :, wanted]
+        mlp, heads = room.mlp[:, query_rows], room.qkv[:, :, query_rows]
         return [
             *jobs,
-            block.linear1.job(x[:, wanted], mlp, heads=heads, before=mod, gelu=True),
-            attention(room.qkv, block.scales, 0, rotary, seen, room.attended, wanted, self.parts),
-            block.linear2.job(room.both[:, wanted], x[:, wanted], gate=mod.gate),
+            block.linear1.job(x[:, query_rows], mlp, heads=heads, modulation=mod, gelu=True),
+            attention(room.qkv, block.scales, 0, rotary, context_kv, room.attended, query_rows, self.parts),
+            block.linear2.job(room.both[:, query_rows], x[:, query_rows], gate=mod.gate),
         ]
 
-    def _lent(self, room: _Room, block: _Double | _Single, rotary: Tensor, start: int = 0) -> KeysValues:
+    def _read_kv(self, room: _Room, block: _Double | _Single, rotary: Tensor, start: int = 0) -> KeysValues:
         """A block's keys, normed and turned, and values, as others see them: of rows from `start` on."""
         keys, values = room.qkv[:, self.heads :, start:].unflatten(1, (2, self.heads)).unbind(1)
         keys = F.rms_norm(keys, keys.shape[-1:], eps=1e-6) * block.scales[1][1]
@@ -234,10 +244,10 @@ def _tensors(mod: StepModulation) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class _Stream:
-    qkv: TiledLinear
-    proj: TiledLinear
-    mlp_in: TiledLinear
-    mlp_out: TiledLinear
+    qkv: PackedLinear
+    proj: PackedLinear
+    mlp_in: PackedLinear
+    mlp_out: PackedLinear
 
 
 @dataclass(frozen=True)
@@ -247,9 +257,9 @@ class _Double:
     scales: tuple[Tensor, Tensor]
 
     @classmethod
-    def of(cls, block: DoubleStreamBlock, tiled: Tiled) -> _Double:
+    def of(cls, block: DoubleStreamBlock, packed: PackLinear) -> _Double:
         def stream(attention: SelfAttention, mlp: nn.Sequential) -> _Stream:
-            return _Stream(tiled(attention.qkv), tiled(attention.proj), tiled(mlp[0]), tiled(mlp[2]))
+            return _Stream(packed(attention.qkv), packed(attention.proj), packed(mlp[0]), packed(mlp[2]))
 
         scales = _scales(block.txt_attn.norm, block.img_attn.norm)
         return cls(stream(block.img_attn, block.img_mlp), stream(block.txt_attn, block.txt_mlp), scales)
@@ -257,17 +267,17 @@ class _Double:
 
 @dataclass(frozen=True)
 class _Single:
-    linear1: TiledLinear
-    linear2: TiledLinear
+    linear1: PackedLinear
+    linear2: PackedLinear
     scales: tuple[Tensor, Tensor]
 
     @classmethod
-    def of(cls, block: SingleStreamBlock, tiled: Tiled) -> _Single:
-        return cls(tiled(block.linear1), tiled(block.linear2), _scales(block.norm, block.norm))
+    def of(cls, block: SingleStreamBlock, packed: PackLinear) -> _Single:
+        return cls(packed(block.linear1), packed(block.linear2), _scales(block.norm, block.norm))
 
 
-def _scales(before: QKNorm, after: QKNorm) -> tuple[Tensor, Tensor]:
+def _scales(text_norm: QKNorm, picture_norm: QKNorm) -> tuple[Tensor, Tensor]:
     return (
-        torch.stack((before.query_norm.scale, after.query_norm.scale)).detach(),
-        torch.stack((before.key_norm.scale, after.key_norm.scale)).detach(),
+        torch.stack((text_norm.query_norm.scale, picture_norm.query_norm.scale)).detach(),
+        torch.stack((text_norm.key_norm.scale, picture_norm.key_norm.scale)).detach(),
     )

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kontext.kernels.library import CONVOLUTION, Convolution, Job, Kernels, PackedLinear
 from kontext.model.autoencoder import AttnBlock, Decoder, Level, Norms, ResnetBlock
 from kontext.model.window import Window
-from kontext.tiles.library import CONVOLUTION, Convolution, Job, Kernels, TiledLinear
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class _Picture:
     """(shares, channels, 2) double: of the values and of their squares, over all pixels."""
 
 
-class TiledDecoder:
+class KernelDecoder:
     """Decodes as a decoder of float32 does, with the products that are fastest here: float32's, or bfloat16's
     (AMX).
     """
@@ -32,7 +32,7 @@ class TiledDecoder:
     def __init__(self, decoder: Decoder, kernels: Kernels):
         self.decoder, self.kernels = decoder, kernels
         self.panels: dict[nn.Module, Tensor] = {}
-        self.narrow: dict[nn.Module, TiledLinear] = {}
+        self.shortcuts: dict[nn.Module, PackedLinear] = {}
         for layer in decoder.modules():
             if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
                 self.panels[layer] = kernels.pack(_thirds(layer.weight, kernels.inner_step), parts=1)
@@ -40,56 +40,59 @@ class TiledDecoder:
                 shortcut = layer.nin_shortcut
                 flat = nn.Linear(shortcut.in_channels, shortcut.out_channels)
                 flat.weight, flat.bias = nn.Parameter(shortcut.weight[:, :, 0, 0]), shortcut.bias
-                self.narrow[shortcut] = TiledLinear(kernels, flat, parts=1)
+                self.shortcuts[shortcut] = PackedLinear(kernels, flat, parts=1)
 
     def forward(self, z: Tensor) -> Tensor:
         """As `Decoder.forward`: z (b, channels, rows, columns) -> (b, channels of conv_out, 8 rows, 8
         columns).
         """
-        return torch.cat([_Pass(self).whole(one) for one in z.split(1)])
+        return torch.cat([_Pass(self).decode(one) for one in z.split(1)])
 
-    def noting(self, z: Tensor) -> tuple[Tensor, Norms]:
-        """As `Decoder.noting`."""
+    def with_norm_stats(self, z: Tensor) -> tuple[Tensor, Norms]:
+        """As `Decoder.with_norm_stats`."""
         work = _Pass(self)
-        return work.whole(z), work.norms()
+        return work.decode(z), work.norms()
 
-    def window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
-        """As `Decoder.window`."""
-        return torch.cat([_Pass(self).window(one, norms, window) for one in z.split(1)])
+    def decode_window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
+        """As `Decoder.decode_window`."""
+        return torch.cat([_Pass(self).decode_window(one, norms, window) for one in z.split(1)])
 
 
 class _Pass:
     """One decoding: what is still to be done, and what it needs until then."""
 
-    def __init__(self, tiled: TiledDecoder):
-        self.tiled, self.decoder = tiled, tiled.decoder
+    def __init__(self, backend: KernelDecoder):
+        self.backend, self.decoder = backend, backend.decoder
         self.jobs: list[Job] = []
         self.alive: list[Tensor] = []
-        self.noted: list[tuple[nn.GroupNorm, _Picture]] = []
+        self.norm_inputs: list[tuple[nn.GroupNorm, _Picture]] = []
 
-    def whole(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor) -> Tensor:
         x = self._coarse(z)
         for level in reversed(self.decoder.up[:-1]):
             x = self._level(level, x)
         return self._pixels(x)
 
-    def window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
+    def decode_window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
         known = iter(norms)
-        needs, levels = self.decoder.needs(window, *z.shape[2:]), self.decoder.levels
-        x, has = self._coarse(z), Window(0, levels * z.shape[2], 0, levels * z.shape[3])
-        for i in reversed(range(len(needs))):
-            x, has = self._cut(x, has, needs[i], 1 << i), needs[i]
+        windows, levels = self.decoder.receptive_windows(window, *z.shape[2:]), self.decoder.levels
+        x, available = self._coarse(z), Window(0, levels * z.shape[2], 0, levels * z.shape[3])
+        for i in reversed(range(len(windows))):
+            x, available = self._crop(x, available, windows[i], 1 << i), windows[i]
             x = self._level(self.decoder.up[i], x, known)
         pixels = self._pixels(x, known)
         part = Window(
-            window.top - has.top, window.bottom - has.top, window.left - has.left, window.right - has.left
+            window.top - available.top,
+            window.bottom - available.top,
+            window.left - available.left,
+            window.right - available.left,
         )
         return pixels[:, :, part.top : part.bottom, part.left : part.right]
 
     def norms(self) -> Norms:
         """Mean and variance of what entered each norm of the finer levels."""
         found = []
-        for layer, picture in self.noted:
+        for layer, picture in self.norm_inputs:
             each = picture.values.shape[2] // layer.num_groups
             total = picture.sums.sum(0).unflatten(0, (layer.num_groups, each)).sum(1)
             mean, square = (total / (each * picture.values[..., 0].numel())).unbind(1)
@@ -104,7 +107,7 @@ class _Pass:
         self._run()
         x = self._block(middle.block_2, self._attention(middle.attn_1, x))
         x = self._level(self.decoder.up[-1], x)
-        self.noted.clear()
+        self.norm_inputs.clear()
         return x
 
     def _level(self, level: Level, x: _Picture, known: Iterator | None = None) -> _Picture:
@@ -114,12 +117,12 @@ class _Pass:
 
     def _block(self, block: ResnetBlock, x: _Picture, known: Iterator | None = None) -> _Picture:
         h = self._convolution(block.conv1, x, block.norm1, known)
-        beside = x.values
+        residual = x.values
         if hasattr(block, "nin_shortcut"):
-            linear = self.tiled.narrow[block.nin_shortcut]
-            beside = self._room(*x.values.shape[:2], linear.columns)
-            self.jobs.append(linear.job(x.values, beside))
-        return self._convolution(block.conv2, h, block.norm2, known, beside)
+            linear = self.backend.shortcuts[block.nin_shortcut]
+            residual = self._room(*x.values.shape[:2], linear.columns)
+            self.jobs.append(linear.job(x.values, residual))
+        return self._convolution(block.conv2, h, block.norm2, known, residual)
 
     def _pixels(self, x: _Picture, known: Iterator | None = None) -> Tensor:
         pixels = self._convolution(self.decoder.conv_out, x, self.decoder.norm_out, known).values
@@ -133,13 +136,13 @@ class _Pass:
         sums[0, :, 0], sums[0, :, 1] = double.sum(0), double.square().sum(0)
         return _Picture(values, sums)
 
-    def _cut(self, x: _Picture, has: Window, wanted: Window, scale: int) -> _Picture:
-        """Of numbers for the pixels of `has`, one for every `scale` of them on a side, those of `wanted`."""
-        if has == wanted:
+    def _crop(self, x: _Picture, available: Window, target: Window, scale: int) -> _Picture:
+        """The values of window `target` from those of `available`; one value covers scale x scale pixels."""
+        if available == target:
             return x
         self._run()
-        rows = slice((wanted.top - has.top) // scale, (wanted.bottom - has.top) // scale)
-        columns = slice((wanted.left - has.left) // scale, (wanted.right - has.left) // scale)
+        rows = slice((target.top - available.top) // scale, (target.bottom - available.top) // scale)
+        columns = slice((target.left - available.left) // scale, (target.right - available.left) // scale)
         return _Picture(x.values[rows, columns].contiguous())
 
     def _convolution(
@@ -165,7 +168,7 @@ class _Pass:
             width=width,
             channels=channels,
             enlarge=enlarge,
-            weights=self.tiled.panels[layer].data_ptr(),
+            weights=self.backend.panels[layer].data_ptr(),
             bias=bias.data_ptr(),
             residual=None if residual is None else residual.data_ptr(),
             out=out.data_ptr(),
@@ -177,7 +180,7 @@ class _Pass:
             job.norm_weight, job.norm_bias = norm.weight.data_ptr(), norm.bias.data_ptr()
             job.groups, job.counted = norm.num_groups, height * width
             if known is None:
-                self.noted.append((norm, x))
+                self.norm_inputs.append((norm, x))
                 self.alive.append(x.sums)
                 job.sums = x.sums.data_ptr()
             else:
@@ -193,7 +196,7 @@ class _Pass:
         return room
 
     def _run(self) -> None:
-        self.tiled.kernels.run(self.jobs)
+        self.backend.kernels.run(self.jobs)
         self.jobs.clear()
         self.alive.clear()
 

@@ -125,7 +125,7 @@ Job = Product | Attention | Convolution
 """Addresses of tensors, which must live as long."""
 
 
-class TiledLinear:
+class PackedLinear:
     """Weights and bias of a linear layer, the weights packed for the kernels.
 
     parts: 3 for float32's product, 1 for bfloat16's where that is faster (AMX). Weights that are bfloat16
@@ -147,7 +147,7 @@ class TiledLinear:
         out: Tensor | None = None,
         *,
         heads: Tensor | None = None,
-        before: Modulated | None = None,
+        modulation: Modulated | None = None,
         gate: Tensor | None = None,
         gelu: bool = False,
         columns: slice | None = None,
@@ -155,9 +155,9 @@ class TiledLinear:
         """x W^T + bias of x (b, n, inner): its first columns into `heads` (b, k, n, head_width), the others
         into `out` (b, n, rest). Rows are contiguous.
 
-        `before` modulates the layer norm of x first. What goes into `out` passes through GELU with `gelu`;
-        with `gate` (b, 1, rest) it is multiplied by it and added to what is there. `columns`, multiples of
-        32, are the only ones computed.
+        `modulation` is applied to the layer norm of x first. With `gelu`, the columns for `out` pass through
+        GELU; with `gate` (b, 1, rest) they are multiplied by it and added to `out`. `columns`, whose ends are
+        multiples of 32, limits the columns computed.
         """
         start, stop = (0, self.columns) if columns is None else (columns.start, columns.stop)
         job = Product(
@@ -179,9 +179,9 @@ class TiledLinear:
             job.head_width, job.head_columns = heads.shape[3], heads.shape[1] * heads.shape[3]
         if out is not None:
             job.out, job.out_row, job.out_item = out.data_ptr(), out.stride(1), _step(out)
-        if before is not None:
-            job.shift, job.shift_item = before.shift.data_ptr(), _step(before.shift)
-            job.factor, job.factor_item = before.factor.data_ptr(), _step(before.factor)
+        if modulation is not None:
+            job.shift, job.shift_item = modulation.shift.data_ptr(), _step(modulation.shift)
+            job.factor, job.factor_item = modulation.factor.data_ptr(), _step(modulation.factor)
         if gate is not None:
             job.gate, job.gate_item = gate.data_ptr(), _step(gate)
         return job
@@ -194,11 +194,11 @@ def attention(
     rotary: Tensor,
     prefix: KeysValues | None,
     out: Tensor,
-    asked: slice,
+    query_rows: slice,
     parts: int,
 ) -> Attention:
     """Softmax attention of qkv (b, 3 heads, n, head_width), queries, keys and values as they leave a
-    linear layer, and of the keys and values of a `prefix`; rows `asked` of out (b, n, heads head_width)
+    linear layer, and of the keys and values of a `prefix`; rows `query_rows` of out (b, n, heads head_width)
     are filled.
 
     `scales`, each (2, head_width), are those of the norms of queries and keys for the rows before
@@ -222,8 +222,8 @@ def attention(
         heads=qkv.shape[1] // 3,
         width=width,
         rows=qkv.shape[2],
-        start=asked.start,
-        stop=asked.stop,
+        start=query_rows.start,
+        stop=query_rows.stop,
     )
     if prefix is not None:
         keys, values = prefix.keys, prefix.values

@@ -13,27 +13,27 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import kontext.engine.context as engine_context
-import kontext.tiles
+import kontext.kernels
 from kontext.checkpoint import load_model
-from kontext.engine.context import quicken
+from kontext.engine.context import accelerate_cpu
 from kontext.errors import BadConfig
+from kontext.kernels import use_decoder_kernels, use_transformer_kernels
+from kontext.kernels.decoder import KernelDecoder, _Pass, _Picture
+from kontext.kernels.library import (
+    BACKENDS,
+    SETTING,
+    PackedLinear,
+    attention,
+    kernels,
+    kernels_for,
+    same_version,
+)
 from kontext.model.blocks import KeysValues, Modulated, gelu
 from kontext.model.presets import NANO_128, TINY
 from kontext.model.rope import apply_rotary, rotary_table
 from kontext.model.tokens import picture_ids
 from kontext.model.transformer import Transformer, _rows
 from kontext.model.window import Window
-from kontext.tiles import decode_on_tiles, put_on_tiles
-from kontext.tiles.decoder import TiledDecoder, _Pass, _Picture
-from kontext.tiles.library import (
-    BACKENDS,
-    SETTING,
-    TiledLinear,
-    attention,
-    kernels,
-    kernels_for,
-    same_version,
-)
 
 CLOSE = {3: 2e-5, 2: 2e-5, 1: 2e-2}
 """Allowed difference from float32 for results of size 1, by how many terms of bfloat16 products are taken: a
@@ -59,9 +59,9 @@ def random_linear(inner, columns, bfloat16=False):
 
 @pytest.fixture
 def threads():
-    before = torch.get_num_threads()
+    usual = torch.get_num_threads()
     yield torch.set_num_threads
-    torch.set_num_threads(before)
+    torch.set_num_threads(usual)
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,9 +77,9 @@ def test_a_linear_layer_of_any_size(compiled, items, rows, inner, columns, parts
     torch.manual_seed(seed)
     layer = random_linear(inner, columns, bfloat16=parts == 2)
     x, out = torch.randn(items, rows, inner), torch.full((items, rows, columns), torch.nan)
-    tiled = TiledLinear(compiled, layer, 1 if parts == 1 else 3)
-    assert tiled.parts == parts or columns * inner < 9  # few numbers may be bfloat16 by chance
-    compiled.run([tiled.job(x, out)])
+    packed = PackedLinear(compiled, layer, 1 if parts == 1 else 3)
+    assert packed.parts == parts or columns * inner < 9  # few numbers may be bfloat16 by chance
+    compiled.run([packed.job(x, out)])
     assert near(out, layer(x), parts, compiled)
 
 
@@ -88,30 +88,30 @@ def test_what_surrounds_a_product_happens_in_it(compiled, rows):
     torch.manual_seed(0)
     heads, width, hidden = 2, 32, 80
     layer = random_linear(70, 3 * heads * width + hidden)
-    tiled = TiledLinear(compiled, layer, 3)
+    packed = PackedLinear(compiled, layer, 3)
     x = torch.randn(2, rows, 70)
-    before = Modulated(torch.randn(2, 1, 70), 1 + torch.randn(2, 1, 70), torch.ones(()))
+    modulation = Modulated(torch.randn(2, 1, 70), 1 + torch.randn(2, 1, 70), torch.ones(()))
     qkv, mlp = torch.empty(2, 3 * heads, rows, width), torch.empty(2, rows, hidden)
-    compiled.run([tiled.job(x, mlp, heads=qkv, before=before, gelu=True)])
-    left, right = layer(before.before(x)).split((3 * heads * width, hidden), dim=-1)
+    compiled.run([packed.job(x, mlp, heads=qkv, modulation=modulation, gelu=True)])
+    left, right = layer(modulation.modulated_norm(x)).split((3 * heads * width, hidden), dim=-1)
     assert near(qkv.transpose(1, 2).flatten(2), left, 3, compiled) and near(mlp, gelu(right), 3, compiled)
 
     some = torch.empty(2, 2 * heads, rows, width)
     columns = slice(heads * width, 3 * heads * width)
-    compiled.run([tiled.job(x, heads=some, before=before, columns=columns)])
+    compiled.run([packed.job(x, heads=some, modulation=modulation, columns=columns)])
     assert torch.equal(some, qkv[:, heads:])
 
     layer = random_linear(70, 50)
     gate, out = torch.randn(1, 1, 50), torch.randn(2, rows + 3, 50)
     expected = out.clone()
     expected[:, 2:-1] += gate * layer(x)
-    tiled = TiledLinear(compiled, layer, 3)
-    compiled.run([tiled.job(x, out[:, 2:-1], gate=gate)])
+    packed = PackedLinear(compiled, layer, 3)
+    compiled.run([packed.job(x, out[:, 2:-1], gate=gate)])
     assert near(out, expected, 3, compiled)
     assert torch.equal(out[:, :2], expected[:, :2]) and torch.equal(out[:, -1], expected[:, -1])
 
 
-def exact_attention(qkv, scales, change, rotary, seen, asked):
+def exact_attention(qkv, scales, change, rotary, context_kv, query_rows):
     """The same by PyTorch, in double precision."""
     q, k, v = qkv.double().unflatten(1, (3, -1)).unbind(1)
     first = (torch.arange(qkv.shape[2]) < change)[:, None]
@@ -121,10 +121,10 @@ def exact_attention(qkv, scales, change, rotary, seen, asked):
         return apply_rotary(x.float().transpose(1, 2)[:, :, None], rotary)[:, :, 0].transpose(1, 2).double()
 
     q, k = normed(q, scales[0]), normed(k, scales[1])
-    if seen is not None:
-        k = torch.cat((k, seen.keys.double().expand(len(k), -1, -1, -1)), dim=2)
-        v = torch.cat((v, seen.values.double().expand(len(v), -1, -1, -1)), dim=2)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)[:, asked].float()
+    if context_kv is not None:
+        k = torch.cat((k, context_kv.keys.double().expand(len(k), -1, -1, -1)), dim=2)
+        v = torch.cat((v, context_kv.values.double().expand(len(v), -1, -1, -1)), dim=2)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)[:, query_rows].float()
 
 
 @settings(max_examples=40, deadline=None)
@@ -133,24 +133,26 @@ def exact_attention(qkv, scales, change, rotary, seen, asked):
     heads=st.integers(1, 3),
     width=st.sampled_from((32, 64, 128)),
     rows=st.integers(1, 100),
-    seen=st.integers(0, 70),
+    context_rows=st.integers(0, 70),
     parts=st.sampled_from((1, 3)),
     data=st.data(),
 )
-def test_attention_of_any_size(compiled, items, heads, width, rows, seen, parts, data):
+def test_attention_of_any_size(compiled, items, heads, width, rows, context_rows, parts, data):
     torch.manual_seed(rows)
     start = data.draw(st.integers(0, rows - 1))
-    asked = slice(start, data.draw(st.integers(start + 1, rows)))
+    query_rows = slice(start, data.draw(st.integers(start + 1, rows)))
     change = data.draw(st.integers(0, rows))
     qkv = torch.randn(items, 3 * heads, rows, width)
     scales = torch.rand(2, width) + 0.5, torch.rand(2, width) + 0.5
     angles = torch.rand(rows, width // 2) * 6
     rotary = torch.stack((angles.cos(), angles.sin()), -1)
-    prefix = KeysValues(*torch.randn(2, 1, heads, seen, width)) if seen else None
+    prefix = KeysValues(*torch.randn(2, 1, heads, context_rows, width)) if context_rows else None
     out = torch.full((items, rows, heads * width), torch.nan)
-    compiled.run([attention(qkv, scales, change, rotary, prefix, out, asked, parts)])
-    assert near(out[:, asked], exact_attention(qkv, scales, change, rotary, prefix, asked), parts, compiled)
-    assert out.isfinite().sum() == out[:, asked].numel()
+    compiled.run([attention(qkv, scales, change, rotary, prefix, out, query_rows, parts)])
+    assert near(
+        out[:, query_rows], exact_attention(qkv, scales, change, rotary, prefix, query_rows), parts, compiled
+    )
+    assert out.isfinite().sum() == out[:, query_rows].numel()
 
 
 def test_large_scores_do_not_overflow(compiled):
@@ -193,25 +195,25 @@ def test_the_transformer_is_the_same(chosen, preset, sees, contexts, batch):
     model = random_transformer(preset, context_attention=sees)
     target, given, mod = inputs(model, batch, contexts)
     expected = model.evaluate(target, model.prepare(*given), mod)
-    assert put_on_tiles(model)
-    made = model.evaluate(target, model.prepare(*given), mod)  # prefilled on tiles as well
+    assert use_transformer_kernels(model)
+    made = model.evaluate(target, model.prepare(*given), mod)  # prefilled on the kernels as well
     assert float((made - expected).abs().max() / expected.abs().max()) < 5e-5
-    assert put_on_tiles(model, exact=False)
+    assert use_transformer_kernels(model, exact=False)
     rough = model.evaluate(target, model.prepare(*given), mod)
     difference = float((rough - expected).abs().max() / expected.abs().max())
     assert 1e-4 < difference < 3e-2 if chosen.name == "amx" else torch.equal(rough, made)
 
 
 @torch.inference_mode()
-def test_what_is_kept_for_later_steps_is_the_same(chosen):
+def test_the_cached_context_of_later_steps_is_the_same(chosen):
     model = random_transformer(context_attention="full")
     target, given, mod = inputs(model, 2, 1)
     prepared = model.prepare(*given)
-    expected, later = model.evaluate_keeping(target, prepared, mod)
-    assert put_on_tiles(model)
-    made, kept = model.evaluate_keeping(target, prepared, mod)
+    expected, cached = model.evaluate_and_cache_context(target, prepared, mod)
+    assert use_transformer_kernels(model)
+    made, made_cached = model.evaluate_and_cache_context(target, prepared, mod)
     assert torch.allclose(made, expected, atol=2e-4)
-    for ours, theirs in zip(kept.prefix, later.prefix):
+    for ours, theirs in zip(made_cached.prefix, cached.prefix):
         assert torch.allclose(ours.keys, theirs.keys, atol=2e-4)
         assert torch.allclose(ours.values, theirs.values, atol=2e-4)
 
@@ -220,7 +222,7 @@ def test_what_is_kept_for_later_steps_is_the_same(chosen):
 def test_results_do_not_depend_on_threads_or_company(chosen, threads):
     model = random_transformer(NANO_128)
     target, (text, ids, context), mod = inputs(model, 4, 1, side=8)
-    assert put_on_tiles(model)
+    assert use_transformer_kernels(model)
     made, prepared = [], model.prepare(text, ids, context)
     for count in (1, 2, 5):
         threads(count)
@@ -234,14 +236,14 @@ def test_results_do_not_depend_on_threads_or_company(chosen, threads):
 
 def test_published_weights_need_two_terms(compiled):
     layer = random_linear(64, 64, bfloat16=True)
-    assert TiledLinear(compiled, layer, 3).parts == 2
+    assert PackedLinear(compiled, layer, 3).parts == 2
     layer.weight[0, 0] += 1e-5
-    assert TiledLinear(compiled, layer, 3).parts == 3
+    assert PackedLinear(compiled, layer, 3).parts == 3
 
 
 def test_only_what_the_kernels_can_do_is_put_on_them(chosen):
-    assert not put_on_tiles(random_transformer().bfloat16())
-    assert not put_on_tiles(random_transformer(width=48, heads=3, axes=(4, 6, 6)))
+    assert not use_transformer_kernels(random_transformer().bfloat16())
+    assert not use_transformer_kernels(random_transformer(width=48, heads=3, axes=(4, 6, 6)))
 
 
 def test_kernels_of_another_version_are_not_used(compiled):
@@ -271,30 +273,30 @@ def test_an_unknown_setting_is_refused(monkeypatch):
 def test_the_same_machine_makes_the_same_bits(chosen):
     model = random_transformer(NANO_128)
     target, given, mod = inputs(model, 1, 1, side=8)
-    assert put_on_tiles(model, exact=False)
+    assert use_transformer_kernels(model, exact=False)
     first = model.evaluate(target, model.prepare(*given), mod)
     other = random_transformer(NANO_128)
-    assert put_on_tiles(other, exact=False)
+    assert use_transformer_kernels(other, exact=False)
     assert torch.equal(other.evaluate(target, other.prepare(*given), mod), first)
 
 
 def test_models_are_loaded_onto_the_kernels(chosen):
     model = load_model("tiny-random")
-    quicken(model)
-    assert model.transformer.instead is not None
+    accelerate_cpu(model)
+    assert model.transformer.backend is not None
     assert all(parameter.dtype == torch.float32 for parameter in model.transformer.parameters())
 
 
 def test_without_the_kernels_pytorch_does_the_work(monkeypatch):
-    monkeypatch.setattr(kontext.tiles, "kernels", lambda: None)
+    monkeypatch.setattr(kontext.kernels, "kernels", lambda: None)
     monkeypatch.setattr(engine_context.torch.cpu, "_is_amx_tile_supported", lambda: True)
     model = load_model("tiny-random")
-    quicken(model)
-    assert model.transformer.instead is None
+    accelerate_cpu(model)
+    assert model.transformer.backend is None
     assert next(model.transformer.parameters()).dtype == torch.float32
     assert next(model.autoencoder.decoder.parameters()).dtype == torch.bfloat16
     monkeypatch.setattr(engine_context, "WIDE", 64)
-    quicken(model)
+    accelerate_cpu(model)
     assert next(model.transformer.parameters()).dtype == torch.bfloat16
 
 
@@ -308,23 +310,23 @@ def decoder():
 @torch.inference_mode()
 def test_the_decoder_is_the_same(chosen, decoder, size):
     z = torch.randn(2, 16, *size, generator=torch.Generator().manual_seed(0))
-    plain, tiled = copy.deepcopy(decoder), copy.deepcopy(decoder)
-    assert decode_on_tiles(tiled) and tiled.instead is not None
-    expected, made = plain(z), tiled(z)
+    plain, packed = copy.deepcopy(decoder), copy.deepcopy(decoder)
+    assert use_decoder_kernels(packed) and packed.backend is not None
+    expected, made = plain(z), packed(z)
     mean, largest = (0.3, 6) if chosen.name == "amx" else (0.002, 0.05)  # levels of 255: 8 bits, or 24
     assert float((made - expected).abs().mean()) * 127.5 < mean
     assert float((made - expected).abs().max()) * 127.5 < largest
-    assert torch.equal(tiled(z[1:]), made[1:])
+    assert torch.equal(packed(z[1:]), made[1:])
 
-    expected, norms = plain.noting(z[:1])
-    made, noted = tiled.noting(z[:1])
-    assert torch.equal(made, tiled(z[:1]))
-    for ours, theirs in zip(noted, norms, strict=True):
+    expected, norms = plain.with_norm_stats(z[:1])
+    made, made_norms = packed.with_norm_stats(z[:1])
+    assert torch.equal(made, packed(z[:1]))
+    for ours, theirs in zip(made_norms, norms, strict=True):
         for a, b in zip(ours, theirs):
             allowed = 0.02 if chosen.name == "amx" else 1e-4
             assert torch.allclose(a, b, rtol=allowed, atol=allowed)
     window = Window(4, 8 * size[0] - 4, 0, 8 * size[1] // 2)
-    part, exact = tiled.window(z, noted, window), plain.window(z, norms, window)
+    part, exact = packed.decode_window(z, made_norms, window), plain.decode_window(z, norms, window)
     assert part.shape == exact.shape
     assert float((part - exact).abs().mean()) * 127.5 < mean * 4 / 3
 
@@ -348,7 +350,7 @@ def test_a_convolution_of_any_size(compiled, channels, columns, height, width, g
         norm.bias.normal_()
     x = torch.randn(height, width, channels)
     residual = torch.randn(height << enlarge, width << enlarge, columns)
-    owner = TiledDecoder(torch.nn.Sequential(layer), compiled)
+    owner = KernelDecoder(torch.nn.Sequential(layer), compiled)
     work = _Pass(owner)
     double = x.flatten(0, 1).double()
     sums = torch.zeros(torch.get_num_threads(), channels, 2, dtype=torch.float64)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-import kontext.tiles
-from kontext.tiles.library import BACKENDS, Kernels, _openmp, kernels_for
+import kontext.kernels
+from kontext.kernels.library import BACKENDS, Kernels, _openmp, kernels_for
 
 EMULATED = "amx-emulated"
-SOURCES = Path(kontext.tiles.__file__).parent
+SOURCES = Path(kontext.kernels.__file__).parent
 
 
 @functools.cache
@@ -54,6 +54,6 @@ def compiled(request) -> Kernels:
 
 @pytest.fixture
 def chosen(compiled, monkeypatch) -> Kernels:
-    """The same, used by `put_on_tiles` and `decode_on_tiles`."""
-    monkeypatch.setattr(kontext.tiles, "kernels", lambda: compiled)
+    """The same, used by `use_transformer_kernels` and `use_decoder_kernels`."""
+    monkeypatch.setattr(kontext.kernels, "kernels", lambda: compiled)
     return compiled

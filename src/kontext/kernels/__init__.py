@@ -9,19 +9,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from kontext.kernels.decoder import KernelDecoder
+from kontext.kernels.library import Kernels, kernels
+from kontext.kernels.transformer import KernelTransformer
 from kontext.model.autoencoder import Decoder
 from kontext.model.transformer import Transformer
-from kontext.tiles.decoder import TiledDecoder
-from kontext.tiles.library import Kernels, kernels
-from kontext.tiles.transformer import TiledTransformer
 
 LARGEST_BYTES = 2**29  # of a transformer's packed weights, which are a second copy of them
 LARGEST_DECODER = 2**23  # parameters: of wider ones PyTorch makes as much
 
-__all__ = ["decode_on_tiles", "put_on_tiles"]
+__all__ = ["use_decoder_kernels", "use_transformer_kernels"]
 
 
-def put_on_tiles(transformer: Transformer, exact: bool = True) -> bool:
+def use_transformer_kernels(transformer: Transformer, exact: bool = True) -> bool:
     """Have the transformer evaluated by the kernels from now on; its weights must not change afterwards.
 
     exact: products as float32's to some 1e-5 of their size; else as bfloat16's, where that is faster (AMX).
@@ -32,11 +32,11 @@ def put_on_tiles(transformer: Transformer, exact: bool = True) -> bool:
         return False
     if _parameters(transformer) * compiled.weight_bytes > LARGEST_BYTES:
         return False
-    transformer.instead = TiledTransformer(transformer, compiled, parts=3 if exact else 1)
+    transformer.backend = KernelTransformer(transformer, compiled, parts=3 if exact else 1)
     return True
 
 
-def decode_on_tiles(decoder: Decoder) -> bool:
+def use_decoder_kernels(decoder: Decoder) -> bool:
     """The same for a decoder, with the fastest products and everything else in float32."""
     compiled = _kernels_for(decoder)
     convolutions = [layer for layer in decoder.modules() if isinstance(layer, nn.Conv2d)]
@@ -44,7 +44,7 @@ def decode_on_tiles(decoder: Decoder) -> bool:
         return False
     if _parameters(decoder) > LARGEST_DECODER:
         return False
-    decoder.instead = TiledDecoder(decoder, compiled)
+    decoder.backend = KernelDecoder(decoder, compiled)
     return True
 
 
