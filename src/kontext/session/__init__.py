@@ -28,7 +28,7 @@ _HOMES = {
 __all__ = ["Blobs", "Session", "SessionInfo", "Store", "Tree", "Turn", "default_folder"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     # Lazy, so that what only writes a picture's history does not wait for the database library.
     if name in _HOMES:
         return getattr(import_module(f"kontext.session.{_HOMES[name]}"), name)

@@ -23,6 +23,7 @@ from PIL import Image
 
 from kontext import __version__
 from kontext.engine import pictures
+from kontext.engine.requests import Result
 from kontext.errors import BadPicture, NotFound
 from kontext.session import rules
 from kontext.session.pixels import digest
@@ -101,16 +102,16 @@ def chain_of(turns: Iterable[Turn]) -> list[Link]:
     ]
 
 
-def continued(source: str | Path | bytes | None, result: Any) -> list[Link]:
+def continued(source: pictures.PictureLike | None, result: Result) -> list[Link]:
     """The chain of a Result that was made outside a session.
 
-    `source` is the file that was edited (path or bytes), None for a generated picture. Where it is a PNG of
-    ours whose pixels still are those of its chain, that chain goes on. Raises NotFound, BadPicture.
+    `source` is the picture that was edited, None for a generated one. Where it comes from a PNG of ours whose
+    pixels still are those of its chain, the new turn is appended to that chain. Raises NotFound, BadPicture.
     """
     chain = []
     if source is not None:
-        picture = pictures.load(source).whole
-        chain = _valid_chain(source, picture) or [_link("0", None, "source", picture)]
+        picture = pictures.load(source)
+        chain = _valid_chain(picture) or [_link("0", None, "source", picture.whole)]
     facts = {key: getattr(result, key) for key in ("prompt", "seed", "steps", "guidance", "model")}
     facts["fingerprint"] = result.settings.get("fingerprint")
     facts["settings"] = _kept(result.settings)
@@ -128,12 +129,14 @@ def _link(name: str, parent: str | None, kind: str, picture: Image.Image, **fact
     return Link(id=name, parent=parent, kind=kind, **{**empty, **facts}, **own)
 
 
-def _valid_chain(source: str | Path | bytes, picture: Image.Image) -> list[Link]:
+def _valid_chain(picture: pictures.Picture) -> list[Link]:
+    if picture.history is None:
+        return []
     try:
-        chain = read_chain(source)
+        chain = read_chain(picture.history)
     except BadPicture:  # somebody else's text under our key: the picture itself is as good as any
         return []
-    return chain if chain and chain[-1].pixels == digest(picture) else []
+    return chain if chain and chain[-1].pixels == digest(picture.whole) else []
 
 
 def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
