@@ -15,14 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from kontext.engine.options import MAX_CONTEXTS, option
 from kontext.engine.pictures import Picture, PictureLike, check_writable, encode, format_for, write
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
 
-MAX_CONTEXTS = 4
-MAX_BATCH = 16
-MAX_STEPS = 200
-MAX_SEED = 2**53 - 1  # the largest whole number that survives JSON in a browser
+MAX_BATCH = option("variants").whole_range[1]
+MAX_STEPS = option("steps").whole_range[1]
+MAX_SEED = option("seed").whole_range[1]
+GUIDANCE = option("guidance").range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class EditRequest:
             "references": references,
             "seed": None if self.seed is None else whole_number("seed", self.seed, 0, MAX_SEED),
             "steps": None if self.steps is None else whole_number("steps", self.steps, 1, MAX_STEPS),
-            "guidance": None if self.guidance is None else real_number("guidance", self.guidance, 1, 30),
+            "guidance": None if self.guidance is None else real_number("guidance", self.guidance, *GUIDANCE),
             "size": _size(self.size),
             "box": None if self.box is None else _box(self.box),
             "lock": flag("lock", self.lock),

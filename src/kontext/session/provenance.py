@@ -23,6 +23,7 @@ from PIL import Image
 
 from kontext import __version__
 from kontext.engine import pictures
+from kontext.engine.options import option
 from kontext.engine.requests import Result
 from kontext.errors import BadPicture, NotFound
 from kontext.session import rules
@@ -38,8 +39,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 # The settings that travel in a file; their values are given to `Editor.edit` again when a turn is repeated.
 SETTINGS: dict[str, rules.Rule] = {
-    "steps": rules.whole(1, 10_000),
-    "guidance": rules.number,
+    "steps": rules.whole(*option("steps").whole_range),
+    "guidance": rules.between(*option("guidance").range),
     "size": lambda value: rules.text(32)(value) or rules.pixels(2)(value),
     "box": rules.pixels(4),
     "lock": rules.flag,
@@ -52,7 +53,7 @@ RULES: dict[str, rules.Rule] = {
     "kind": lambda value: value in KINDS,
     "prompt": rules.text(MAX_PROMPT),
     "seed": rules.maybe(rules.whole(0, 2**63 - 1)),
-    "steps": rules.maybe(rules.whole(1, 10_000)),
+    "steps": rules.maybe(SETTINGS["steps"]),
     "guidance": rules.maybe(rules.number),
     "size": lambda value: rules.pixels(2)(value) and min(value) > 0,
     "model": rules.maybe(rules.text(200)),

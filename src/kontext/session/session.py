@@ -20,6 +20,7 @@ import sqlalchemy as sql
 from PIL import Image
 
 from kontext.engine import pictures
+from kontext.engine.checks import check_variants
 from kontext.engine.domain import PhotoWarning
 from kontext.errors import BadRequest, Busy, NotFound, Stale
 from kontext.session.blobs import sha256_of
@@ -48,7 +49,7 @@ FACTS = (
     "seconds",
     "warnings",
 )
-MAX_PROMPT, MAX_NAME, MAX_VARIANTS = 10_000, 200, 64
+MAX_PROMPT, MAX_NAME = 10_000, 200
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,7 @@ class Session:
         With a prompt they are made from the current turn. Without, they are siblings of the current turn: its
         own prompt, settings and references again, from the same picture. The first of them becomes current.
         """
-        if not 1 <= count <= MAX_VARIANTS:
-            raise BadRequest(f"{count} variants; 1 to {MAX_VARIANTS} can be made at once")
+        count = check_variants(count)
         parent = self.current
         if prompt is None:
             if parent.kind != "edit" or parent.parent_id is None:
