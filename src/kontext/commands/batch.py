@@ -63,7 +63,7 @@ def batch(
 
         own_identity()  # made once, before the workers start; says here when the extra is missing
     given = {"seed": seed, "steps": steps, "guidance": guidance, "size": size, "lock": lock}
-    settings = {key: value for key, value in given.items() if value is not None}
+    settings: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if not regions:  # written only where it is not the default: it names the task in the journal
         settings["regions"] = False
     if reference:

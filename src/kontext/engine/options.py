@@ -69,7 +69,7 @@ class Option:
     def json_schema(self) -> dict[str, Any]:
         """The option as JSON schema; a picture is the path of a file."""
         path = {"type": "string", "description": "Path of a picture on this machine."}
-        schema: dict[str, Any] = {
+        schemas: dict[str, dict[str, Any]] = {
             "integer": {"type": "integer", "minimum": self.low, "maximum": self.high},
             "number": {"type": "number", "minimum": self.low, "maximum": self.high},
             "text": {"type": "string"},
@@ -77,8 +77,8 @@ class Option:
             "picture": {"type": "string"},
             "pictures": {"type": "array", "items": path, "maxItems": self.high},
             "boolean": {"type": "boolean"},
-        }[self.type]
-        return {**schema, "description": self.help}
+        }
+        return {**schemas[self.type], "description": self.help}
 
 
 _NO_PICTURE = "there is no picture yet"
