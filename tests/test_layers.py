@@ -14,7 +14,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("failures", "home", "memory", "terminal", "threads"),
     ("model", "flow", "world"),
-    ("checkpoint", "tiles"),
+    ("checkpoint", "kernels"),
     ("engine",),
     ("session", "bench"),
     ("server", "train"),
@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 """Top-level packages and modules, lowest first. Neighbors on one floor do not import each other."""
 
-PRODUCT = {"model", "flow", "checkpoint", "tiles", "engine", "session", "server"}
+PRODUCT = {"model", "flow", "checkpoint", "kernels", "engine", "session", "server"}
 RESEARCH = {"world", "bench", "train"}
 
 EXCEPTIONS: dict[tuple[str, str], str] = {

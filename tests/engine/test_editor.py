@@ -17,6 +17,7 @@ from kontext.engine.sampling import Batch, sample, seeded_noise
 from kontext.errors import BadPicture, BadRequest, Cancelled, NotFound
 from kontext.flow import schedule
 from kontext.model.tokens import pack, picture_ids
+from kontext.session.provenance import read_chain
 
 TERMS = 4 * 512
 """Of the longest sums of tiny's transformer: four blocks, products over width and hidden width, attention."""
@@ -146,6 +147,27 @@ def test_prefill_leaves_nothing_of_the_picture_to_compute(editor, count_calls, b
     counts = count_calls(editor)
     editor.edit(Image.fromarray(noise()), "make it red", steps=1)
     assert counts == {"encode": 0, "decode": 1, "prefill": 0, "evaluate": 1, "t5": 1}
+
+
+def test_a_closed_editor_leaves_no_thread_and_can_be_used_again(random_model):
+    before = set(threading.enumerate())
+    with Editor(random_model) as editor:
+        assert editor.prefill_in_background(noise()).result(timeout=60) is None
+        assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) <= before
+    editor.close()
+    editor.prefill_in_background(noise()).result(timeout=60)
+    editor.close()
+
+
+def test_a_result_saves_the_history_of_what_was_edited(editor, tmp_path):
+    first = editor.edit(noise(), "make it red", seed=1, steps=1).save(tmp_path / "red.png")
+    second = editor.edit(first, "make it blue", seed=2, steps=1).save(first)
+    assert [(link.kind, link.seed) for link in read_chain(second)] == [
+        ("source", None),
+        ("edit", 1),
+        ("edit", 2),
+    ]
 
 
 def test_stored_prefix_is_bit_equal_whatever_the_prompt_and_seed(editor):

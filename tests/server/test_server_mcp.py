@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 import pytest
-from fake_editor import tint
+from fake_editor import FakeEditor, tint
 from PIL import Image
 from serving import FAKE, noise, opened
 
@@ -93,6 +93,28 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(tmp_path, save
     told = tools.call("generate", {"prompt": "a kid", "save_to": given}, None, threading.Event())
     assert told["isError"] and words in told["content"][0]["text"]
     assert (tmp_path / "here.png").read_bytes() == b"mine"
+
+
+def test_the_tools_take_every_option_of_an_edit(tmp_path):
+    noise().save(tmp_path / "kid.png")
+    Image.new("L", noise().size, 255).save(tmp_path / "mask.png")
+    tools = Tools(Store(tmp_path / "data"), load=FakeEditor)
+    settings = {"steps": 3, "guidance": 4.5, "size": "match", "box": [1, 2, 20, 20], "lock": False}
+    pictures = {"mask": str(tmp_path / "mask.png"), "references": [str(tmp_path / "kid.png")]}
+    given = {
+        "prompt": "a hat",
+        "picture": str(tmp_path / "kid.png"),
+        "regions": False,
+        **settings,
+        **pictures,
+    }
+    answer = tools.call("edit", given, None, threading.Event())
+    assert "isError" not in answer, answer
+    turn = tools.store.open(answer["structuredContent"]["session"]).current
+    assert turn.settings == {"regions": False, **settings}
+    assert set(turn.blobs) >= {"mask", "reference"}
+    for wrong in ({"lock": "no"}, {"guidance": 31}, {"mask": "nowhere.png"}, {"references": [3]}):
+        assert tools.call("edit", {**given, **wrong}, None, threading.Event())["isError"]
 
 
 def test_an_id_in_use_is_refused_and_its_first_request_is_answered(tmp_path):

@@ -131,6 +131,36 @@ def test_settings_are_checked_when_they_are_made(kontext_command, kid):
     assert answers[-2:] == [{"box": [0, 0, 10, 10]}, {"steps": 8}]
 
 
+def test_every_option_of_an_edit_can_be_set_and_unset(kontext_command, kid, tmp_path, picture):
+    picture.convert("L").save(tmp_path / "mask.png")
+    mask = str(tmp_path / "mask.png")
+    right = [
+        "/size match",
+        "/lock off",
+        "/regions off",
+        f"/mask {mask}",
+        "/mask",
+        f"/ref {kid}",
+        f"/ref {kid}",
+    ]
+    wrong = ["/size huge", "/lock perhaps", "/regions 3", "/mask nowhere.png", "/ref nowhere.png"]
+    answers = chat(kontext_command, kid, lines=[*right, "/ref", "/lock on", "Make it blue", *wrong])
+    assert answers[1:11] == [
+        {"size": "match"},
+        {"lock": False},
+        {"regions": False},
+        {"mask": mask},
+        {"mask": None},
+        {"references": [str(kid)]},
+        {"references": [str(kid), str(kid)]},
+        {"references": None},
+        {"lock": True},
+        answers[10],
+    ]
+    assert answers[10]["prompt"] == "Make it blue"
+    assert [list(answer) for answer in answers[11:]] == [["error"]] * len(wrong)
+
+
 def test_chat_replaces_no_file_but_its_own_unless_asked(kontext_command, kid, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = kid.read_bytes()
@@ -322,3 +352,26 @@ def test_verify_tells_whose_signature_it_is_and_that_it_is_broken(
     path.write_bytes(data)
     code, out, _ = kontext_command("verify", path)
     assert code == 1 and "signature BROKEN" in out
+
+
+def test_a_batch_command_hands_on_every_option(monkeypatch, kontext_command, kid, tmp_path):
+    import kontext.session.batch as batch
+
+    tasks = []
+    monkeypatch.setattr(
+        batch, "run", lambda found, *_, **__: tasks.extend(found) or batch.Progress(1, 1, 0, [])
+    )
+    table = tmp_path / "t.csv"
+    table.write_text("picture,lock\nkid.png,yes\n")
+    plain = ["batch", table, "Make it blue", "-o", tmp_path / "out"]
+    code, _, err = kontext_command(*plain, "--no-lock", "--no-regions", "--ref", kid, "--steps", 3)
+    assert code == 0, err
+    assert tasks.pop().settings == {
+        "steps": 3,
+        "size": "match",
+        "lock": True,  # a column wins
+        "regions": False,
+        "references": [str(kid.resolve())],
+    }
+    kontext_command(*plain)
+    assert tasks.pop().settings == {"size": "match", "lock": True}  # as journals of earlier versions name it

@@ -73,8 +73,8 @@ def test_what_cannot_be_done_is_said(store, editor, picture):
     for wrong in (session.undo, session.redo, lambda: session.delete(0), lambda: session.variants(2)):
         with pytest.raises(BadRequest):
             wrong()
-    with pytest.raises(BadRequest, match="variants must be 1 to 64, got 65"):
-        session.variants(65, "a")
+    with pytest.raises(BadRequest, match="variants must be 1 to 16, got 17"):
+        session.variants(17, "a")
     with pytest.raises(NotFound, match="no turn 9 in this session; its turns are 0"):
         session.goto(9)
     with pytest.raises(BadRequest, match="plain value"):

@@ -112,3 +112,18 @@ def test_nothing_in_a_table_is_left_out_silently(tmp_path, text, said):
 def test_lines_are_counted_where_cells_have_several(tmp_path):
     with pytest.raises(BadRequest, match="line 4: seed"):
         read(tmp_path / "t.csv", 'picture,prompt,seed\na.png,"one\ntwo",1\nb.png,"three\nfour",x\n')
+
+
+@pytest.mark.parametrize(
+    "cell, value", [("yes", True), ("TRUE", True), ("1", True), ("no", False), (" Off ", False), ("0", False)]
+)
+def test_switches_in_cells(tmp_path, cell, value):
+    (task,) = read(tmp_path / "t.csv", f"picture;lock;regions\na.png;{cell};{cell}")
+    assert task.settings == {"lock": value, "regions": value}
+
+
+def test_switches_in_json_are_true_or_false(tmp_path):
+    (task,) = read(tmp_path / "t.jsonl", '{"picture": "a.png", "regions": false}')
+    assert task.settings == {"regions": False}
+    with pytest.raises(BadRequest, match="line 1: lock must be True or False, got 'maybe'"):
+        read(tmp_path / "u.jsonl", '{"picture": "a.png", "lock": "maybe"}')

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from kontext.commands import options
+from kontext.commands import inputs, options
+from kontext.engine.options import offered
 from kontext.terminal import draw, say, say_json, watched
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -23,7 +24,7 @@ def batch(
         Path,
         typer.Argument(
             help="A folder of pictures, or a .csv or .jsonl table with a column picture and, as wanted, "
-            "prompt, output, seed, steps, guidance, size, box, mask, markup, references.",
+            f"prompt, output, {', '.join(one.name for one in offered('table'))}.",
             metavar="FOLDER|TABLE",
             show_default=False,
         ),
@@ -42,10 +43,10 @@ def batch(
     seed: options.Seed = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
-    size: Annotated[str, typer.Option(help="match, WxH or W:H.", metavar="SIZE")] = "match",
-    lock: Annotated[
-        bool, typer.Option("--lock/--no-lock", help="Keep the original pixels outside the edit.")
-    ] = True,
+    size: options.Size = "match",
+    reference: options.Reference = None,
+    lock: options.Lock = True,
+    regions: options.Regions = True,
     sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
     model: options.Model = "nano",
     device: options.Device = None,
@@ -64,7 +65,11 @@ def batch(
 
         own_identity()  # created once before the workers start, and fails early if the extra is missing
     given = {"seed": seed, "steps": steps, "guidance": guidance, "size": size, "lock": lock}
-    settings = {key: value for key, value in given.items() if value is not None}
+    settings: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+    if not regions:  # written only where it is not the default: it names the task in the journal
+        settings["regions"] = False
+    if reference:
+        settings["references"] = [str(Path(name).resolve()) for name in inputs.files(reference)]
     if source.is_dir():
         tasks = from_folder(source, prompt, settings, ending, output)
     else:

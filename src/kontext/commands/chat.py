@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kontext.commands import options
+from kontext.engine.options import option
 from kontext.errors import BadRequest, Busy, Cancelled, KontextError
 from kontext.terminal import say, say_json
 
@@ -248,6 +249,38 @@ class Chat:
 
         box = options.parse_box(rest or None)
         self._set("box", None if box is None else check_box(box, self.session.current.size))
+
+    def do_size(self, rest: str) -> None:
+        """/size SIZE          match, WxH or W:H from now on; without a size match"""
+        from kontext.engine.sizes import parse
+
+        if rest:
+            parse(rest)
+        self._set("size", rest or None)
+
+    def do_lock(self, rest: str) -> None:
+        """/lock on|off        keep the original pixels where nothing changed; on is the default"""
+        self._set("lock", options.parse_switch(rest, "lock"))
+
+    def do_regions(self, rest: str) -> None:
+        """/regions on|off     compute only where something changes; on is the default"""
+        self._set("regions", options.parse_switch(rest, "regions"))
+
+    def do_mask(self, rest: str) -> None:
+        """/mask FILE          edit only where FILE is white; without a file anywhere"""
+        self._set("mask", options.parse_picture(rest))
+
+    def do_markup(self, rest: str) -> None:
+        """/markup FILE        a transparent overlay drawn over the picture; without a file none"""
+        self._set("markup", options.parse_picture(rest))
+
+    def do_ref(self, rest: str) -> None:
+        """/ref FILE           another picture to go by, up to 3; without a file none"""
+        most = option("references").whole_range[1]
+        given = [*self.settings.get("references", ()), options.parse_picture(rest)] if rest else None
+        if given and len(given) > most:
+            raise BadRequest(f"references must be 0 to {most}, got {len(given)}; /ref alone removes them")
+        self._set("references", given)
 
     def do_turns(self, rest: str) -> None:
         """/turns              all turns, as a tree; * is where you are"""

@@ -31,7 +31,7 @@ def edit(
     seed: options.Seed = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
-    size: Annotated[str, typer.Option(help="match, WxH or W:H.", metavar="SIZE")] = "match",
+    size: options.Size = "match",
     box: Annotated[str | None, typer.Option(help="Edit only this box, in pixels.", metavar="X,Y,W,H")] = None,
     mask: Annotated[
         str | None, typer.Option(help="Edit only where this mask is white.", metavar="FILE")
@@ -39,12 +39,8 @@ def edit(
     markup: Annotated[
         str | None, typer.Option(help="Transparent overlay drawn over the picture.", metavar="FILE")
     ] = None,
-    lock: Annotated[
-        bool, typer.Option("--lock/--no-lock", help="Keep the original pixels outside the edit.")
-    ] = True,
-    regions: Annotated[
-        bool, typer.Option("--regions/--no-regions", help="Compute only the regions that change.")
-    ] = True,
+    lock: options.Lock = True,
+    regions: options.Regions = True,
     variants: options.Variants = 1,
     region: Annotated[
         Path | None, typer.Option(help="Save the edited region as a mask.", metavar="FILE")

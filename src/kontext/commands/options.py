@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kontext.engine.options import option
 from kontext.errors import BadRequest
 from kontext.terminal import draw, watched
 
@@ -33,21 +34,20 @@ Reference = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(help="The same seed gives the same picture; default: random.", metavar="N"),
+    typer.Option(help=option("seed").help, metavar="N"),
 ]
-Steps = Annotated[
-    int | None, typer.Option(help="Sampling steps, 1 to 200; default: the model's own.", metavar="N")
-]
+Steps = Annotated[int | None, typer.Option(help=option("steps").help, metavar="N")]
 Guidance = Annotated[
     float | None,
-    typer.Option(help="How strictly to follow the prompt, 1 to 30; default: the model's own.", metavar="G"),
+    typer.Option(help=option("guidance").help, metavar="G"),
 ]
 Variants = Annotated[
     int,
-    typer.Option(
-        help="Number of results, 1 to 16, with seeds N, N+1, ...; files NAME-1, NAME-2, ...", metavar="N"
-    ),
+    typer.Option(help=f"{option('variants').help.rstrip('.')}; files NAME-1, NAME-2, ...", metavar="N"),
 ]
+Size = Annotated[str, typer.Option(help=option("size").help, metavar="SIZE")]
+Lock = Annotated[bool, typer.Option("--lock/--no-lock", help=option("lock").help)]
+Regions = Annotated[bool, typer.Option("--regions/--no-regions", help=option("regions").help)]
 Model = Annotated[
     str,
     typer.Option(
@@ -84,6 +84,26 @@ def parse_box(text: str | None) -> tuple[int, int, int, int] | None:
     except ValueError:
         raise BadRequest(f"box must be X,Y,W,H in pixels, such as 10,20,64,64, got '{text}'") from None
     return x, y, width, height
+
+
+def parse_switch(text: str, name: str) -> bool | None:
+    """on or off, or None for no text. Raises BadRequest."""
+    if text not in ("", "on", "off"):
+        raise BadRequest(f"{text!r} is not on or off; such as /{name} off")
+    return {"on": True, "off": False}.get(text)
+
+
+def parse_picture(text: str) -> str | None:
+    """The path of a picture that can be read, or None for no text. Raises KontextError."""
+    from kontext.commands.inputs import check_file_name
+    from kontext.engine import pictures
+
+    if not text:
+        return None
+    check_file_name(text)
+    path = Path(text).expanduser()
+    pictures.load(path)
+    return str(path)
 
 
 @contextmanager

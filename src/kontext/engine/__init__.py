@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 __all__ = ["EditRequest", "Editor", "Result", "StepInfo"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     # Lazy, so that pictures and sizes can be checked without waiting for torch.
     if name == "Editor":
         from kontext.engine.editor import Editor

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from kontext.engine import pictures
 from kontext.engine.pointing import inside_of, overlay_of
-from kontext.engine.requests import MAX_BATCH, MAX_SEED, MAX_STEPS, EditRequest, real_number, whole_number
+from kontext.engine.requests import (
+    GUIDANCE,
+    MAX_BATCH,
+    MAX_SEED,
+    MAX_STEPS,
+    EditRequest,
+    real_number,
+    whole_number,
+)
 from kontext.engine.sizes import parse, plan_edit, plan_generate
 from kontext.errors import BadRequest
 
@@ -37,7 +45,7 @@ def check_steps(steps: object) -> int:
 
 
 def check_guidance(guidance: object) -> float:
-    return real_number("guidance", guidance, 1, 30)
+    return real_number("guidance", guidance, *GUIDANCE)
 
 
 def check_seed(seed: object, count: int = 1) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 import numpy as np
 import torch
@@ -61,6 +61,10 @@ from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.model.window import Window
 from kontext.threads import leave_one_processor
 
+if TYPE_CHECKING:
+    from kontext.checkpoint import Model
+    from kontext.session import Session
+
 NOTHING_CHANGED = "nothing changed; say it in other words, or let it reach further (a larger box or mask)"
 
 
@@ -100,7 +104,7 @@ class Editor:
     Raises BadRequest below 1.
     """
 
-    def __init__(self, model, context_bytes: int = 512 * 2**20, refresh: int = 1):
+    def __init__(self, model: Model, context_bytes: int = 512 * 2**20, refresh: int = 1) -> None:
         if refresh < 1:
             raise BadRequest(f"refresh must be at least 1, got {refresh}")
         self.model = model
@@ -117,7 +121,7 @@ class Editor:
         cls,
         name_or_path: str | Path = "nano",
         device: str | None = None,
-        dtype=None,
+        dtype: torch.dtype | None = None,
         lora: Sequence[str | Path] = (),
         refresh: int = 1,
     ) -> Editor:
@@ -138,6 +142,21 @@ class Editor:
             editor = cls(model, refresh=refresh)
         editor._load_seconds = time.perf_counter() - start
         return editor
+
+    def close(self) -> None:
+        """Wait for a prefill that is being computed, drop those that wait, and end their thread.
+
+        An editor that is used again starts what it needs again.
+        """
+        if self._background is not None:
+            self._background.shutdown(cancel_futures=True)
+            self._background = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def edit(
         self,
@@ -209,19 +228,39 @@ class Editor:
         prompt: str,
         count: int,
         *,
+        references: PictureLike | Sequence[PictureLike] | None = (),
         seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: str | Size | None = None,
+        box: Box | None = None,
+        mask: PictureLike | None = None,
+        markup: PictureLike | None = None,
+        lock: bool = True,
+        regions: bool = True,
         on_step: OnStep | None = None,
         cancel: Cancel | None = None,
-        **same: Any,
     ) -> list[Result]:
-        """`count` (1 to 16) results of seeds seed, seed + 1, ... in one batched forward; `same` as in
-        `edit`.
+        """`count` (1 to 16) results of seeds seed, seed + 1, ... in one batched forward; arguments as in
+        `edit`, or with None for the picture as in `generate`.
         """
         count = whole_number("variants", count, 1, MAX_BATCH)
         first = _seed(seed, count)
         if picture is not None:
             picture = pictures.load(picture)
-        request = EditRequest(picture=picture, prompt=prompt, **same)
+        request = EditRequest(
+            picture=picture,
+            prompt=prompt,
+            references=references,
+            steps=steps,
+            guidance=guidance,
+            size=size,
+            box=box,
+            mask=mask,
+            markup=markup,
+            lock=lock,
+            regions=regions,
+        )
         requests = [replace(request, seed=first + i) for i in range(count)]
         return self.edit_batch(requests, on_step=on_step, cancel=cancel)
 
@@ -245,15 +284,17 @@ class Editor:
                 results.update(zip(part, done))
         return [results[i] for i in range(len(jobs))]
 
-    def prefill(self, picture: PictureLike, background: bool = False) -> Future | None:
+    @overload
+    def prefill(self, picture: PictureLike, background: Literal[False] = False) -> None: ...
+    @overload
+    def prefill(self, picture: PictureLike, background: Literal[True]) -> Future[None]: ...
+    def prefill(self, picture: PictureLike, background: bool = False) -> Future[None] | None:
         """Compute now what any edit of the picture needs, so that the edit itself starts at once.
 
-        With `background` it runs in a thread of its own, and the Future says when it is done.
+        `background=True` is `prefill_in_background`.
         """
         if background:
-            if self._background is None:
-                self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefill")
-            return self._background.submit(self.prefill, picture)
+            return self.prefill_in_background(picture)
         picture = pictures.load(picture)
         canvas = Canvas(plan_edit(picture.size, "match", self.model.preset.sizes).place(picture.opaque_rgb))
         with computing(device_of(self.model)):
@@ -262,7 +303,13 @@ class Editor:
                 self.contexts.prefix(canvas, 1)
         return None
 
-    def open(self, picture: PictureLike):
+    def prefill_in_background(self, picture: PictureLike) -> Future[None]:
+        """`prefill` in a thread of its own; the Future is done when it is."""
+        if self._background is None:
+            self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefill")
+        return self._background.submit(self.prefill, picture)
+
+    def open(self, picture: PictureLike) -> Session:
         """A session: many edits of one picture, with undo and branches."""
         from kontext.session import Store
 
@@ -479,6 +526,7 @@ class Editor:
             warnings=tuple(dict.fromkeys(warnings)),
             prompt=request.prompt,
             settings=settings,
+            source=job.picture,
         )
 
     def _preview(self, latents: torch.Tensor, plan: SizePlan) -> Image.Image:

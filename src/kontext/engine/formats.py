@@ -144,6 +144,11 @@ def is_png(data: bytes) -> bool:
     return data.startswith(b"\x89PNG\r\n\x1a\n")
 
 
+def has_history(data: bytes) -> bool:
+    """Whether a file is a PNG with a text under the key `kontext` (`session.provenance` reads it)."""
+    return is_png(data) and b"iTXtkontext\0" in data
+
+
 def split_png(data: bytes) -> tuple[bytes, Metadata]:
     """A PNG file without its texts and its profile, and what of them says how the pixels are to be read.
 

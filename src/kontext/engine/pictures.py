@@ -14,7 +14,7 @@ import secrets
 import warnings as python_warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -37,7 +37,7 @@ READABLE = formats.READABLE
 XMP = "XML:com.adobe.xmp"  # the key under which PNG keeps an XMP packet
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
-PictureLike: TypeAlias = "str | os.PathLike | bytes | Image.Image | np.ndarray | Picture"
+PictureLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Picture"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Picture:
     alpha: Image.Image | None = None
     warnings: tuple[str, ...] = ()
     source: str = "the picture"
+    history: bytes | None = field(default=None, repr=False, compare=False)
+    """The file itself, where it is a PNG with a `kontext` text: its claim of how it was made, unchecked."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -124,7 +126,7 @@ def _decode(data: bytes, source: str) -> Picture:
         if metadata is None:
             metadata = _metadata(image)
         pixels = color.Pixels(image, color.wide_values(image, stored, lean), color.grey_levels(stored), deep)
-        return _finish(pixels, metadata, source)
+        return _finish(pixels, metadata, source, data if formats.has_history(data) else None)
 
 
 @contextmanager
@@ -203,7 +205,9 @@ _UPRIGHT = {
 }
 
 
-def _finish(pixels: color.Pixels, metadata: formats.Metadata, source: str) -> Picture:
+def _finish(
+    pixels: color.Pixels, metadata: formats.Metadata, source: str, history: bytes | None = None
+) -> Picture:
     """Orientation, color space and depth of a decoded picture made uniform."""
     image, notes = pixels.image, []
     # A phone's photograph (MPO) has a preview behind it, which is not a frame.
@@ -217,7 +221,7 @@ def _finish(pixels: color.Pixels, metadata: formats.Metadata, source: str) -> Pi
         rgb, alpha = rgb.transpose(turn), alpha and alpha.transpose(turn)
     rgb = rgb.copy()
     rgb.info = {}
-    return Picture(rgb, alpha, tuple(notes), source)
+    return Picture(rgb, alpha, tuple(notes), source, history)
 
 
 def cutout(picture: Image.Image, region: Image.Image) -> Image.Image:

@@ -9,19 +9,21 @@ import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from kontext.engine.pictures import Picture, PictureLike
+from kontext.engine.options import MAX_CONTEXTS, option
+from kontext.engine.pictures import Picture, PictureLike, check_writable, encode, format_for, write
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
 
-MAX_CONTEXTS = 4
-MAX_BATCH = 16
-MAX_STEPS = 200
-MAX_SEED = 2**53 - 1  # the largest whole number that survives JSON in a browser
+MAX_BATCH = option("variants").whole_range[1]
+MAX_STEPS = option("steps").whole_range[1]
+MAX_SEED = option("seed").whole_range[1]
+GUIDANCE = option("guidance").range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ class EditRequest:
             "references": references,
             "seed": None if self.seed is None else whole_number("seed", self.seed, 0, MAX_SEED),
             "steps": None if self.steps is None else whole_number("steps", self.steps, 1, MAX_STEPS),
-            "guidance": None if self.guidance is None else real_number("guidance", self.guidance, 1, 30),
+            "guidance": None if self.guidance is None else real_number("guidance", self.guidance, *GUIDANCE),
             "size": _size(self.size),
             "box": None if self.box is None else _box(self.box),
             "lock": flag("lock", self.lock),
@@ -81,9 +83,9 @@ class EditRequest:
             object.__setattr__(self, name, value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """A finished picture and all that is needed to make it again."""
+    """A finished picture and all that is needed to make it again. Notebooks show the picture."""
 
     picture: Image.Image
     """Mode RGB, or RGBA where the original was transparent and nothing changed."""
@@ -106,6 +108,28 @@ class Result:
     prompt: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Everything else that shaped the picture, as plain data."""
+    source: Picture | None = field(default=None, compare=False)
+    """The picture that was edited, with the history its file carried; None for a generated one."""
+
+    def save(self, path: str | os.PathLike[str], *, replace: bool = True) -> Path:
+        """Write the picture as .png, .jpg or .webp with how it was made inside; returns the path.
+
+        A PNG carries the whole chain of turns, that of an edited PNG of ours included, as the command line
+        writes it. The file is whole or not there at all. Raises BadRequest where it cannot be written, and
+        without `replace` for a file that exists.
+        """
+        from kontext.session import provenance  # a floor above: only saving needs it
+
+        check_writable(path)
+        chain = provenance.extend_history(self.source, self)
+        return write(path, provenance.encode(self.picture, chain, format_for(path)), replace)
+
+    def __repr__(self) -> str:
+        facts = f"{self.size[0]}x{self.size[1]}, {self.prompt[:40]!r}, seed {self.seed}, {self.model}"
+        return f"Result({facts}, {self.changed_fraction:.0%} changed)"
+
+    def _repr_png_(self) -> bytes:
+        return encode(self.picture)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from kontext import __version__
+from kontext.engine.options import Surface, offered, option
+from kontext.engine.requests import MAX_BATCH
 from kontext.errors import BadRequest, KontextError
 from kontext.session import Session, Store, Turn
 from kontext.session.pixels import to_png
@@ -30,7 +32,7 @@ Continue with `edit` and that session: each edit is a turn, based on the current
 `vary` creates variants of a turn. `history` lists sessions and turns.
 With `save_to` the result is also written to a file, which must not exist yet."""
 SAVED = (".png", ".jpg", ".jpeg", ".webp")  # extensions of written files
-VARIANTS, MAX_VARIANTS = 4, 8
+VARIANTS, MAX_VARIANTS = 4, MAX_BATCH
 PARSE_ERROR, INVALID, NO_METHOD, BAD_PARAMS, FAILED = -32700, -32600, -32601, -32602, -32603
 
 
@@ -43,11 +45,13 @@ def _schema(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
     }
 
 
+def _options(surface: Surface) -> dict[str, Any]:
+    return {one.name_on(surface): one.json_schema() for one in offered(surface)}
+
+
 PROMPT = {"type": "string", "description": "What to change, or what to generate."}
 SESSION = {"type": "string", "description": "Id or name of a session, from an earlier result."}
 TURN = {"type": "integer", "description": "Number of the turn to start from; default: the current one."}
-SEED = {"type": "integer", "description": "The same seed gives the same picture."}
-STEPS = {"type": "integer", "minimum": 1, "maximum": 200}
 PATH = {"type": "string", "description": "Path of a picture on this machine."}
 SAVE_TO = {
     "type": "string",
@@ -61,9 +65,7 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
         _schema(
             ("prompt",),
             prompt=PROMPT,
-            size={"type": "string", "description": "WxH or W:H"},
-            seed=SEED,
-            steps=STEPS,
+            **_options("mcp generate"),
             save_to=SAVE_TO,
         ),
     ),
@@ -75,21 +77,7 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
             picture=PATH,
             session=SESSION,
             turn=TURN,
-            references={
-                "type": "array",
-                "items": PATH,
-                "maxItems": 3,
-                "description": "Pictures 2 to 4 of the prompt.",
-            },
-            box={
-                "type": "array",
-                "items": {"type": "integer"},
-                "minItems": 4,
-                "maxItems": 4,
-                "description": "x, y, width, height",
-            },
-            seed=SEED,
-            steps=STEPS,
+            **_options("mcp edit"),
             save_to=SAVE_TO,
         ),
     ),
@@ -100,7 +88,7 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
             session=SESSION,
             turn=TURN,
             count={"type": "integer", "minimum": 1, "maximum": MAX_VARIANTS},
-            seed=SEED,
+            seed=option("seed").json_schema(),
             save_to=SAVE_TO,
         ),
     ),

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -196,7 +196,8 @@ class ModelHost:
                 on_progress(payload.id, info.index, info.steps, preview)
 
         requests = [payload.edit_request() for payload in payloads]
-        return self.editor.edit_batch(requests, on_step=on_step, cancel=self)
+        results = self.editor.edit_batch(requests, on_step=on_step, cancel=self)
+        return [replace(result, source=None) for result in results]  # the service has it: not sent back
 
     def is_set(self) -> bool:
         """The editor's cancel flag: set when all jobs of the batch are cancelled."""

@@ -28,7 +28,7 @@ _MODULES = {
 __all__ = ["Blobs", "Session", "SessionInfo", "Store", "Tree", "Turn", "default_folder"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     # Lazy, so that writing a picture's history does not import the database library.
     if name in _MODULES:
         return getattr(import_module(f"kontext.session.{_MODULES[name]}"), name)

@@ -22,6 +22,8 @@ from PIL import Image
 
 from kontext import __version__
 from kontext.engine import pictures
+from kontext.engine.options import option
+from kontext.engine.requests import Result
 from kontext.errors import BadPicture, NotFound
 from kontext.session import rules
 from kontext.session.pixels import digest
@@ -36,8 +38,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 # The settings embedded in a file; their values are passed to `Editor.edit` when a turn is repeated.
 SETTINGS: dict[str, rules.Rule] = {
-    "steps": rules.whole(1, 10_000),
-    "guidance": rules.number,
+    "steps": rules.whole(*option("steps").whole_range),
+    "guidance": rules.between(*option("guidance").range),
     "size": lambda value: rules.text(32)(value) or rules.pixels(2)(value),
     "box": rules.pixels(4),
     "lock": rules.flag,
@@ -50,7 +52,7 @@ RULES: dict[str, rules.Rule] = {
     "kind": lambda value: value in KINDS,
     "prompt": rules.text(MAX_PROMPT),
     "seed": rules.maybe(rules.whole(0, 2**63 - 1)),
-    "steps": rules.maybe(rules.whole(1, 10_000)),
+    "steps": rules.maybe(SETTINGS["steps"]),
     "guidance": rules.maybe(rules.number),
     "size": lambda value: rules.pixels(2)(value) and min(value) > 0,
     "model": rules.maybe(rules.text(200)),
@@ -100,16 +102,16 @@ def chain_of(turns: Iterable[Turn]) -> list[HistoryEntry]:
     ]
 
 
-def extend_history(source: str | Path | bytes | None, result: Any) -> list[HistoryEntry]:
+def extend_history(source: pictures.PictureLike | None, result: Result) -> list[HistoryEntry]:
     """The history of a Result created outside a session.
 
-    `source` is the edited file (path or bytes), None for a generated picture. If it is a PNG with a history
-    that matches its pixels, that history is extended. Raises NotFound, BadPicture.
+    `source` is the edited picture, None for a generated one. If it comes from a PNG with a history that
+    matches its pixels, that history is extended. Raises NotFound, BadPicture.
     """
     chain = []
     if source is not None:
-        picture = pictures.load(source).as_given
-        chain = _valid_chain(source, picture) or [_entry("0", None, "source", picture)]
+        picture = pictures.load(source)
+        chain = _valid_chain(picture) or [_entry("0", None, "source", picture.as_given)]
     values = {key: getattr(result, key) for key in ("prompt", "seed", "steps", "guidance", "model")}
     values["fingerprint"] = result.settings.get("fingerprint")
     values["settings"] = _embeddable(result.settings)
@@ -127,12 +129,14 @@ def _entry(name: str, parent: str | None, kind: str, picture: Image.Image, **val
     return HistoryEntry(id=name, parent=parent, kind=kind, **{**empty, **values}, **own)
 
 
-def _valid_chain(source: str | Path | bytes, picture: Image.Image) -> list[HistoryEntry]:
+def _valid_chain(picture: pictures.Picture) -> list[HistoryEntry]:
+    if picture.history is None:
+        return []
     try:
-        chain = read_chain(source)
+        chain = read_chain(picture.history)
     except BadPicture:  # a foreign text under the `kontext` key: treat it as a picture without history
         return []
-    return chain if chain and chain[-1].pixels == digest(picture) else []
+    return chain if chain and chain[-1].pixels == digest(picture.as_given) else []
 
 
 def _embeddable(settings: Mapping[str, Any]) -> dict[str, Any]:

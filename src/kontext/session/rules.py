@@ -19,6 +19,11 @@ def number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
+def between(low: float, high: float) -> Rule:
+    """A finite number of `low` to `high`."""
+    return lambda value: number(value) and low <= value <= high
+
+
 def flag(value: Any) -> bool:
     return type(value) is bool
 

@@ -20,6 +20,7 @@ import sqlalchemy as sql
 from PIL import Image
 
 from kontext.engine import pictures
+from kontext.engine.checks import check_variants
 from kontext.engine.domain import PhotoWarning
 from kontext.errors import BadRequest, Busy, Conflict, NotFound
 from kontext.session.blobs import sha256_of
@@ -45,7 +46,7 @@ RESULT_INFO = (
     "seconds",
     "warnings",
 )
-MAX_PROMPT, MAX_NAME, MAX_VARIANTS = 10_000, 200, 64
+MAX_PROMPT, MAX_NAME = 10_000, 200
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,12 @@ class Session:
         return self.add(result, prompt=prompt, kind="generate", settings=settings)
 
     def variants(self, count: int, prompt: str | None = None, **settings: Any) -> list[Turn]:
-        """Create `count` sibling turns (1 to 64), each with its own seed.
+        """Create `count` sibling turns (1 to 16), each with its own seed.
 
         With a prompt they are children of the current turn. Without one they are siblings of the current
         turn, with its prompt, settings and references. The first of them becomes current.
         """
-        if not 1 <= count <= MAX_VARIANTS:
-            raise BadRequest(f"variants must be 1 to {MAX_VARIANTS}, got {count}")
+        count = check_variants(count)
         parent = self.current
         if prompt is None:
             if parent.kind != "edit" or parent.parent_id is None:

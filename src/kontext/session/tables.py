@@ -13,20 +13,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kontext.engine import sizes
+from kontext.engine import options, sizes
 from kontext.engine.requests import (
+    GUIDANCE,
     MAX_CONTEXTS,
     MAX_SEED,
-    MAX_STEPS,
     check_prompt,
+    flag,
     real_number,
     whole_number,
 )
 from kontext.errors import BadRequest, NotFound
 
-WHOLE = {"seed": (0, MAX_SEED), "steps": (1, MAX_STEPS)}
-FILES = ("picture", "mask", "markup")
-COLUMNS = ("picture", "prompt", "output", *WHOLE, "guidance", "size", "box", "mask", "markup", "references")
+OPTIONS = options.offered("table")
+WHOLE = {one.name: one.whole_range for one in OPTIONS if one.type == "integer"}
+FLAGS = tuple(one.name for one in OPTIONS if one.kind == "flag")
+FILES = ("picture", *(one.name for one in OPTIONS if one.type == "picture"))
+COLUMNS = ("picture", "prompt", "output", *(one.name for one in OPTIONS))
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # as spreadsheets and people write them
 SEPARATORS = (",", ";", "\t")
 JSON_ENDINGS, CSV_ENDINGS = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".txt")
 
@@ -168,7 +172,10 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if key in row:
             typed[key] = whole_number(key, _whole(key, row[key]), low, high)
     if "guidance" in row:
-        typed["guidance"] = real_number("guidance", _decimal(row["guidance"]), 1, 30)
+        typed["guidance"] = real_number("guidance", _decimal(row["guidance"]), *GUIDANCE)
+    for key in FLAGS:
+        if key in row:
+            typed[key] = flag(key, _boolean(row[key]))
     if "prompt" in row:
         check_prompt(row["prompt"])
     if "size" in row:
@@ -208,6 +215,12 @@ def _whole(name: str, value: Any) -> Any:
     if re.fullmatch(r"[+-]?\d+([.,]\d+)?[eE][+-]?\d+", text, re.ASCII):
         raise BadRequest(f"{name} {value!r} may have lost digits; format the column as whole numbers")
     return value
+
+
+def _boolean(value: Any) -> Any:
+    """A cell as True or False, where it is one of the usual words for it."""
+    word = str(value).strip().casefold() if isinstance(value, str | int) else None
+    return True if word in TRUE else False if word in FALSE else value
 
 
 def _decimal(value: Any) -> Any:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from kontext import __version__
-from kontext.engine.requests import MAX_CONTEXTS, MAX_STEPS
+from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_STEPS
 from kontext.errors import NotFound
 from kontext.server.access import COOKIE, Reader, Watcher, service_of
 from kontext.server.answers import FAILURES
@@ -23,7 +23,6 @@ from kontext.server.routes.edits import MAX_VARIANTS
 from kontext.server.service import RESULTS_AT_ONCE
 
 router = APIRouter(responses=FAILURES)
-GUIDANCE = (1.0, 30.0)
 
 
 class Login(Body):
@@ -62,7 +61,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "prompt_characters": 10_000,
             "prompt_tokens": model_info.prompt_tokens if model_info else None,
             "steps": [1, MAX_STEPS],
-            "guidance": list(GUIDANCE),
+            "guidance": [float(edge) for edge in GUIDANCE],
             "active_jobs": settings.active_jobs,
         },
         "features": {

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from kontext.engine.requests import MAX_SEED
+from kontext.engine.requests import GUIDANCE, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest, NotFound
 from kontext.server import fetching
 from kontext.server.access import Maker, Reader, service_of
@@ -80,8 +80,8 @@ class KontextInputs(BaseModel):
     ] = None
     prompt_upsampling: bool = False
     safety_tolerance: int = Field(2, ge=0, le=6)
-    steps: int | None = Field(None, ge=1, le=150)
-    guidance: float | None = Field(None, ge=1, le=30)
+    steps: int | None = Field(None, ge=1, le=MAX_STEPS)
+    guidance: float | None = Field(None, ge=GUIDANCE[0], le=GUIDANCE[1])
 
 
 class Submitted(BaseModel):

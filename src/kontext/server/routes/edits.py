@@ -10,8 +10,9 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from kontext.engine.checks import check_seed
 from kontext.engine.pointing import check_box
-from kontext.engine.requests import MAX_CONTEXTS, MAX_SEED, MAX_STEPS
+from kontext.engine.requests import GUIDANCE, MAX_BATCH, MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest
 from kontext.server.access import Maker, Reader, service_of
@@ -31,13 +32,14 @@ from kontext.server.routes.common import (
 from kontext.server.service import Service, shape_of
 from kontext.server.views import JobView
 from kontext.session import Session, Turn
+from kontext.session.provenance import SETTINGS
+from kontext.session.session import PICTURES
 
 router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
-MAX_VARIANTS = 8
-SETTINGS = ("steps", "guidance", "size", "box", "lock", "regions")
-
-Seed = Annotated[int | None, Field(ge=0, le=MAX_SEED - MAX_VARIANTS)]
+MAX_VARIANTS = MAX_BATCH
+Guidance = Annotated[float | None, Field(ge=GUIDANCE[0], le=GUIDANCE[1])]
+Seed = Annotated[int | None, Field(ge=0, le=MAX_SEED)]
 
 
 class Edit(Body):
@@ -48,7 +50,7 @@ class Edit(Body):
     count: int = Field(1, ge=1, le=MAX_VARIANTS)
     seed: Seed = None
     steps: int | None = Field(None, ge=1, le=MAX_STEPS)
-    guidance: float | None = Field(None, ge=1, le=30)
+    guidance: Guidance = None
     size: Annotated[Text, Field(max_length=32)] = "match"
     box: tuple[int, int, int, int] | None = None
     mask: Sha256 | None = None
@@ -99,9 +101,8 @@ async def variants(key: Maker, request: Request, session: str, turn: str, body: 
         settings = {
             name: original.settings[name] for name in SETTINGS if original.settings.get(name) is not None
         }
-        roles = {"references": "reference", "mask": "mask", "markup": "markup"}
         pictures = {
-            name: list(original.blobs[role]) for name, role in roles.items() if original.blobs.get(role)
+            name: list(original.blobs[role]) for name, role in PICTURES.items() if original.blobs.get(role)
         }
         payload = {
             "edit": {"prompt": original.prompt, **settings},
@@ -197,7 +198,7 @@ async def _submit(
     seed: int | None,
 ) -> Jobs:
     # Drawn here, so that a requeued job gives the same picture.
-    first = secrets.randbelow(2**32) if seed is None else seed
+    first = secrets.randbelow(2**32) if seed is None else check_seed(seed, count)
     requests = [{**payload, "edit": {**payload["edit"], "seed": first + place}} for place in range(count)]
     kind = "generate" if parent is None else "edit"
     about = _about(service, key, session.id, parent.id if parent else None, kind, shape)

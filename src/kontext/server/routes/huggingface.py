@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kontext.engine.requests import MAX_SEED, MAX_STEPS
+from kontext.engine.requests import GUIDANCE, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest
 from kontext.server.access import Maker, service_of
 from kontext.server.answers import FAILURES, first_problem
@@ -33,7 +33,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="ignore")
     prompt: Prompt
     negative_prompt: Annotated[str | None, Field(max_length=10_000)] = None
-    guidance_scale: float | None = Field(None, ge=1, le=30)
+    guidance_scale: float | None = Field(None, ge=GUIDANCE[0], le=GUIDANCE[1])
     num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
     target_size: Size | None = None

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from kontext.engine.requests import MAX_CONTEXTS, MAX_SEED, MAX_STEPS
+from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest, KontextError
 from kontext.server.answers import first_problem
 from kontext.server.routes.common import Prompt, db_safe_text
@@ -66,7 +66,7 @@ class ImageRequest(BaseModel):
     partial_images: Integer | None = Field(0, ge=0, le=3)
     seed: Integer | None = Field(None, ge=0, le=MAX_SEED - 10)
     num_inference_steps: Integer | None = Field(None, ge=1, le=MAX_STEPS)
-    guidance_scale: Number | None = Field(None, ge=1, le=30)
+    guidance_scale: Number | None = Field(None, ge=GUIDANCE[0], le=GUIDANCE[1])
 
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = None
     background: Literal["auto", "opaque", "transparent"] | None = None

@@ -1,0 +1,226 @@
+"""The options of an edit, said once: type, range, default, help, and which surface takes which.
+
+`EditRequest`, the command line, the HTTP bodies, batch tables, MCP tools, provenance and `docs/options.md`
+take their ranges and words from here, or are compared with it by `tests/engine/test_options.py`. The dialects
+of other services (BFL, OpenAI, Hugging Face) have the fields of those services, with these ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+MAX_CONTEXTS = 4  # pictures that the model is shown, the edited one included
+
+Kind = Literal["plain", "picture", "flag"]
+Surface = Literal[
+    "python", "edit", "generate", "batch", "chat", "table", "http", "mcp edit", "mcp generate", "provenance"
+]
+SURFACES: Mapping[Surface, str] = {
+    "python": "`EditRequest`, `Editor.edit`",
+    "edit": "`kontext edit`",
+    "generate": "`kontext generate`",
+    "batch": "`kontext batch`",
+    "chat": "`kontext chat`",
+    "table": "columns of a batch table",
+    "http": "`POST /api/sessions/{session}/edits`",
+    "mcp edit": "MCP tool `edit`",
+    "mcp generate": "MCP tool `generate`",
+    "provenance": "settings of a turn in a saved PNG",
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an edit."""
+
+    name: str
+    kind: Kind
+    type: Literal["integer", "number", "text", "box", "picture", "pictures", "boolean"]
+    default: object
+    help: str
+    low: float | None = None
+    high: float | None = None
+    """Smallest and largest value; of `pictures`, how many."""
+    names: Mapping[Surface, str] = field(default_factory=dict)
+    """Where a surface calls it otherwise."""
+    exempt: Mapping[Surface, str] = field(default_factory=dict)
+    """Surfaces without it, and why."""
+
+    def name_on(self, surface: Surface) -> str:
+        return self.names.get(surface, self.name)
+
+    @property
+    def whole_range(self) -> tuple[int, int]:
+        """(low, high) of whole numbers. Raises ValueError for an option without them."""
+        if self.low is None or self.high is None:
+            raise ValueError(f"{self.name} has no range")
+        return int(self.low), int(self.high)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """(low, high). Raises ValueError for an option without them."""
+        low, high = self.low, self.high
+        if low is None or high is None:
+            raise ValueError(f"{self.name} has no range")
+        return low, high
+
+    def json_schema(self) -> dict[str, Any]:
+        """The option as JSON schema; a picture is the path of a file."""
+        path = {"type": "string", "description": "Path of a picture on this machine."}
+        schemas: dict[str, dict[str, Any]] = {
+            "integer": {"type": "integer", "minimum": self.low, "maximum": self.high},
+            "number": {"type": "number", "minimum": self.low, "maximum": self.high},
+            "text": {"type": "string"},
+            "box": {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4},
+            "picture": {"type": "string"},
+            "pictures": {"type": "array", "items": path, "maxItems": self.high},
+            "boolean": {"type": "boolean"},
+        }
+        return {**schemas[self.type], "description": self.help}
+
+
+_NO_PICTURE = "there is no picture yet"
+_WITHOUT_PICTURE: dict[Surface, str] = {"generate": _NO_PICTURE, "mcp generate": _NO_PICTURE}
+_PER_PICTURE: dict[Surface, str] = {
+    **_WITHOUT_PICTURE,
+    "batch": "belongs to one picture; a table has a column for it",
+}
+_NOT_IN_FILES: dict[Surface, str] = {"provenance": "a saved picture carries no other pictures"}
+
+TABLE: tuple[Option, ...] = (
+    Option(
+        "seed",
+        "plain",
+        "integer",
+        None,
+        "The same seed gives the same picture; default: drawn at random.",
+        low=0,
+        high=2**53 - 1,  # the largest whole number that survives JSON in a browser
+        exempt={"provenance": "a field of the turn itself"},
+    ),
+    Option(
+        "steps",
+        "plain",
+        "integer",
+        None,
+        "Sampling steps, 1 to 200; default: the model's own.",
+        low=1,
+        high=200,
+    ),
+    Option(
+        "guidance",
+        "plain",
+        "number",
+        None,
+        "How strictly to follow the prompt, 1 to 30; default: the model's own.",
+        low=1,
+        high=30,
+    ),
+    Option(
+        "size",
+        "plain",
+        "text",
+        "match",
+        "match, WxH or W:H.",
+    ),
+    Option(
+        "box",
+        "plain",
+        "box",
+        None,
+        "Edit only here: X,Y,W,H in pixels.",
+        exempt=_PER_PICTURE,
+    ),
+    Option(
+        "mask",
+        "picture",
+        "picture",
+        None,
+        "Edit only where this picture, as large as the edited one, is white.",
+        exempt={**_PER_PICTURE, **_NOT_IN_FILES},
+    ),
+    Option(
+        "markup",
+        "picture",
+        "picture",
+        None,
+        "Transparent overlay drawn over the picture; the edit acts within what is drawn.",
+        exempt={**_PER_PICTURE, **_NOT_IN_FILES},
+    ),
+    Option(
+        "references",
+        "picture",
+        "pictures",
+        (),
+        "Further pictures, 2 to 4 of the prompt; up to 3.",
+        low=0,
+        high=MAX_CONTEXTS - 1,
+        names={"edit": "ref", "generate": "ref", "batch": "ref", "chat": "ref"},
+        exempt=_NOT_IN_FILES,
+    ),
+    Option(
+        "lock",
+        "flag",
+        "boolean",
+        True,
+        "Keep the original pixels where nothing changed.",
+        exempt=_WITHOUT_PICTURE,
+    ),
+    Option(
+        "regions",
+        "flag",
+        "boolean",
+        True,
+        "Compute only where something changes.",
+        exempt=_WITHOUT_PICTURE,
+    ),
+    Option(
+        "variants",
+        "plain",
+        "integer",
+        1,
+        "Several results, 1 to 16, of seeds N, N+1, ...",
+        low=1,
+        high=16,
+        names={"http": "count"},
+        exempt={
+            "python": "`Editor.variants` makes several requests of one",
+            "batch": "one result for each picture",
+            "table": "one result for each row",
+            "mcp edit": "the tool `vary` makes variants of a turn",
+            "mcp generate": "the tool `vary` makes variants of a turn",
+            "provenance": "each variant is a turn of its own",
+        },
+    ),
+)
+
+
+def option(name: str) -> Option:
+    """An option by its name. Raises KeyError."""
+    return {one.name: one for one in TABLE}[name]
+
+
+def offered(surface: Surface) -> tuple[Option, ...]:
+    """The options that a surface takes."""
+    return tuple(one for one in TABLE if surface not in one.exempt)
+
+
+def markdown() -> str:
+    """The table as `docs/options.md` shows it."""
+    lines = ["| option | type | values | default | what it does |", "| --- | --- | --- | --- | --- |"]
+    for one in TABLE:
+        values = "" if one.low is None else f"{one.low:.0f} to {one.high:.0f}"
+        default = "on" if one.kind == "flag" else f"`{one.default}`" if one.default else ""
+        lines.append(f"| `{one.name}` | {one.type} | {values} | {default} | {one.help} |")
+    lines += ["", "| surface | other names | without |", "| --- | --- | --- |"]
+    for surface, words in SURFACES.items():
+        names = ", ".join(f"`{one.name}` is `{one.names[surface]}`" for one in TABLE if surface in one.names)
+        reasons: dict[str, list[str]] = {}
+        for one in TABLE:
+            if surface in one.exempt:
+                reasons.setdefault(one.exempt[surface], []).append(f"`{one.name}`")
+        absent = "; ".join(f"{', '.join(given)}: {reason}" for reason, given in reasons.items())
+        lines.append(f"| {words} | {names} | {absent} |")
+    return "\n".join(lines) + "\n"
