@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
 from kontext.engine import pictures
-from kontext.engine.pointing import inside_of, overlay_of
+from kontext.engine.pointing import edit_mask_of, overlay_of
 from kontext.engine.requests import EditRequest, Result, StepInfo
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest, Cancelled
@@ -136,7 +136,7 @@ def paint(request: EditRequest):
         return picture, None, request, None, seed
     given = pictures.load(request.picture, "the picture")
     before = plan_edit(given.size, request.size or "match", SIZES).original(given.opaque_rgb)
-    region = inside_of(request, given, overlay_of(request, given)) if before.size == given.size else None
+    region = edit_mask_of(request, given, overlay_of(request, given)) if before.size == given.size else None
     if region is None:
         region = Image.new("L", before.size)
     if not region.getbbox() and "nothing" not in request.prompt:

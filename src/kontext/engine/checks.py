@@ -6,7 +6,7 @@ The fields themselves are checked where an `EditRequest` is made; here its pictu
 from __future__ import annotations
 
 from kontext.engine import pictures
-from kontext.engine.pointing import inside_of, overlay_of
+from kontext.engine.pointing import edit_mask_of, overlay_of
 from kontext.engine.requests import (
     GUIDANCE,
     MAX_BATCH,
@@ -37,7 +37,7 @@ def check_request(request: EditRequest, count: int = 1) -> None:
     parse(request.size or "match")  # the words of the size before the picture is opened
     picture = pictures.load(request.picture)
     plan_edit(picture.size, request.size or "match", [picture.size])
-    inside_of(request, picture, overlay_of(request, picture))
+    edit_mask_of(request, picture, overlay_of(request, picture))
 
 
 def check_steps(steps: object) -> int:
