@@ -204,6 +204,20 @@ def test_the_transformer_is_the_same(chosen, preset, sees, contexts, batch):
     assert 1e-4 < difference < 3e-2 if chosen.name == "amx" else torch.equal(rough, made)
 
 
+@pytest.mark.parametrize("after", [0, 1])
+@torch.inference_mode()
+def test_the_region_head_says_the_same_and_reaches_the_rest(chosen, after):
+    model = random_transformer(region_after=after, context_attention="prefix")
+    target, given, mod = inputs(model, 2, 1)
+    expected, region = model.evaluate_with_region(target, model.prepare(*given), mod)
+    assert use_transformer_kernels(model)
+    made, made_region = model.evaluate_with_region(target, model.prepare(*given), mod)
+    assert float((made - expected).abs().max() / expected.abs().max()) < 5e-5
+    assert float((made_region - region).abs().max() / region.abs().max()) < 5e-5
+    model.region_head.back.weight.zero_()
+    assert float((model.evaluate(target, model.prepare(*given), mod) - made).abs().max()) > 1e-3
+
+
 @torch.inference_mode()
 def test_the_cached_context_of_later_steps_is_the_same(chosen):
     model = random_transformer(context_attention="full")

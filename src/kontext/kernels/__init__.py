@@ -28,7 +28,7 @@ def use_transformer_kernels(transformer: Transformer, exact: bool = True) -> boo
     False, and nothing is done, where the kernels cannot run, the weights are not float32 or too many.
     """
     compiled, config = _kernels_for(transformer), transformer.config
-    if compiled is None or config.head_width % 32 or config.width % 32 or config.region_after is not None:
+    if compiled is None or config.head_width % 32 or config.width % 32:
         return False
     if _parameters(transformer) * compiled.weight_bytes > LARGEST_BYTES:
         return False

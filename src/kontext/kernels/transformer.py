@@ -37,6 +37,8 @@ class KernelTransformer:
         config = transformer.config
         self.width, self.heads, self.hidden = config.width, config.heads, int(config.width * config.mlp_ratio)
         self.kernels, self.parts = kernels, parts
+        self.region_head = transformer.region_head if config.region_after is not None else None
+        self.before_region = config.depth_double + (config.region_after or 0)  # blocks
         self._plan: _Plan | None = None
         self._lock = threading.Lock()
 
@@ -47,14 +49,14 @@ class KernelTransformer:
         self.double = [_Double.of(block, packed) for block in transformer.double_blocks]
         self.single = [_Single.of(block, packed) for block in transformer.single_blocks]
 
-    def evaluate(
+    def evaluate_with_region(
         self,
         target: Tensor,
         prepared: Prepared,
         mod: StepModulation,
         recorder: ContextKVRecorder | None = None,
-    ) -> Tensor:
-        """As `Transformer.evaluate`."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `Transformer.evaluate_with_region`; the head itself, one number a token, runs in PyTorch."""
         with self._lock:
             plan = self._plan
             if plan is None or not plan.serves(target, prepared, mod):
@@ -64,16 +66,26 @@ class KernelTransformer:
             if prepared.context is not None:
                 plan.x[:, -prepared.context.shape[1] :] = prepared.context
             plan.modulate(mod)
-            if recorder is None:
-                self.kernels.run([job for jobs in plan.blocks for job in jobs])
+            region = None
+            if self.region_head is None:
+                self._run(plan, slice(None), recorder)
             else:
-                for jobs, block in zip(plan.blocks, (*self.double, *self.single, None)):
-                    self.kernels.run(jobs)
-                    if block is not None:
-                        recorder.blocks.append(
-                            self._read_kv(plan.room, block, prepared.rotary, recorder.start)
-                        )
-            return plan.out.clone()
+                self._run(plan, slice(self.before_region), recorder)
+                rows = plan.x[:, prepared.text.shape[1] :][:, : target.shape[1]]
+                region, conditioned = self.region_head(rows)
+                rows.copy_(conditioned)
+                self._run(plan, slice(self.before_region, None), recorder)
+            return plan.out.clone(), region
+
+    def _run(self, plan: _Plan, part: slice, recorder: ContextKVRecorder | None) -> None:
+        """Run a part of the blocks; their jobs at once, unless keys and values are read in between."""
+        if recorder is None:
+            self.kernels.run([job for jobs in plan.blocks[part] for job in jobs])
+            return
+        for jobs, block in zip(plan.blocks[part], (*self.double, *self.single, None)[part]):
+            self.kernels.run(jobs)
+            if block is not None:
+                recorder.blocks.append(self._read_kv(plan.room, block, plan.prepared.rotary, recorder.start))
 
     def _planned(self, target: Tensor, prepared: Prepared, mod: StepModulation) -> _Plan:
         start, rotary = prepared.text.shape[1], prepared.rotary

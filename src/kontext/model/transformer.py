@@ -86,13 +86,13 @@ class Prepared:
 class TransformerBackend(Protocol):
     """Another implementation of a transformer, over the same weights."""
 
-    def evaluate(
+    def evaluate_with_region(
         self,
         target: Tensor,
         prepared: Prepared,
         mod: StepModulation,
         recorder: ContextKVRecorder | None = None,
-    ) -> Tensor: ...
+    ) -> tuple[Tensor, Tensor | None]: ...
 
     def prefill(self, tokens: Tensor, mod: StepModulation, rotary: Tensor) -> list[KeysValues]: ...
 
@@ -178,8 +178,6 @@ class Transformer(nn.Module):
         recorder: ContextKVRecorder | None = None,
     ) -> Tensor:
         """One evaluation from prepared inputs: all of the work inside the sampling loop."""
-        if self.backend is not None:
-            return self.backend.evaluate(target, prepared, mod, recorder)
         return self.evaluate_with_region(target, prepared, mod, recorder)[0]
 
     def evaluate_with_region(
@@ -190,6 +188,8 @@ class Transformer(nn.Module):
         recorder: ContextKVRecorder | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The same, and which tokens will change: logits (b, n), None where the model has no region head."""
+        if self.backend is not None:
+            return self.backend.evaluate_with_region(target, prepared, mod, recorder)
         picture, text = self.img_in(target), prepared.text
         if prepared.context is not None:
             picture = torch.cat((picture, prepared.context), dim=1)
