@@ -74,7 +74,7 @@ def test_a_file_that_exists_is_replaced_with_force_only(folder):
     assert "already exists" in refused("generate", "red", "-o", "a.png")
     assert "already exists" in refused("edit", "kid.png", "red", "-o", "b.png", "--cutout", "a.png")
     Path("v-2.png").write_bytes(b"mine")
-    assert "v-2.png: exists" in refused("edit", "kid.png", "red", "-o", "v.png", "--variants", 3)
+    assert "v-2.png: already exists" in refused("edit", "kid.png", "red", "-o", "v.png", "--variants", 3)
     assert call("edit", "kid.png", "red", "-o", "a.png", "--force", *TINY).exit_code == 0
     assert Image.open("a.png").size == (70, 50)
 
@@ -121,7 +121,7 @@ def test_several_pictures_and_patterns(folder):
     assert call("edit", "a.png", "b.png", "red", *TINY).exit_code == 0
     assert {"a-edited.png", "b-edited.png"} <= set(listing())
     assert "need an existing folder" in refused("edit", "a.png", "b.png", "red", "-o", "c.png")
-    assert "one picture" in refused("edit", "a.png", "b.png", "red", "--region", "c.png")
+    assert "single picture" in refused("edit", "a.png", "b.png", "red", "--region", "c.png")
     assert "no file matches" in refused("edit", "x*.png", "red")
     assert 'in quotes: "Make it ..."' in refused("edit", "kid.png", "Make", "it", "blue")
 
@@ -254,7 +254,7 @@ def test_examples_are_the_files_of_the_readme(folder):
     done = call("examples")
     assert done.exit_code == 0
     readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
-    commands = readme[readme.index("kontext examples") : readme.index("Nothing is overwritten")]
+    commands = readme[readme.index("kontext examples") : readme.index("Existing files are overwritten")]
     for name in re.findall(r"(?<![-\w])[\w/]+\.png\b|\bcatalogue/", commands):
         if name not in ("blue.png", "where.png", "new.png"):  # what the commands write
             assert Path(name).exists(), name

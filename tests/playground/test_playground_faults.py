@@ -74,7 +74,7 @@ def test_refused_words_come_back_to_be_changed(make_hand, strict_server):
     hand.told("The prompt contains a word that this server does not accept")
     hand.told("Use other words")
     hand.picture("fault-refused")
-    page.get_by_role("button", name="Edit the prompt").click()
+    page.get_by_role("region", name="Messages").get_by_role("button", name="Edit the prompt").click()
     assert page.locator("#prompt").input_value() == "Add a gorgonzola"
     assert hand.here() == "Original picture"
 
@@ -140,8 +140,9 @@ def test_hostile_names_and_prompts_are_text(hand, drawing):
     page = hand.open().page
     hand.drop(drawing(), f"{HOSTILE}.png")
     page.locator(".doings").wait_for()
-    hand.say(HOSTILE)
-    assert hand.turns()[1] == HOSTILE
+    prompt = HOSTILE.replace("\u202e", "")  # a prompt that would be shown in another order is refused
+    hand.say(prompt)
+    assert hand.turns()[1] == prompt
     hand.key("i")
     page.locator("dialog[open] dd", has_text="<script>").first.wait_for()
     page.keyboard.press("Escape")
@@ -183,12 +184,12 @@ def test_where_keys_are_needed_the_page_asks_for_one(make_hand, start_server, tm
         page = hand.page
         page.goto(running.url)
         page.get_by_label("Key", exact=True).fill("wrong")
-        page.get_by_role("button", name="Enter").click()
+        page.get_by_role("button", name="Log in").click()
         dialog = page.locator("dialog.login[open]")
         dialog.get_by_role("alert").get_by_text("This key is not known").wait_for()
         assert page.locator(".notice").count() == 0
         page.get_by_label("Key", exact=True).fill(key)
-        page.get_by_role("button", name="Enter").click()
+        page.get_by_role("button", name="Log in").click()
         page.get_by_role("button", name="Start with: A kid with a sign").click()
         page.locator(".doings").wait_for()
         page.reload()

@@ -332,7 +332,7 @@ def test_one_can_log_out(make_hand, start_server, tmp_path):
         page = hand.page
         page.goto(running.url)
         page.get_by_label("Key", exact=True).fill(key)
-        page.get_by_role("button", name="Enter").click()
+        page.get_by_role("button", name="Log in").click()
         page.locator(".example").first.wait_for()
         page.get_by_role("button", name="Log out").click()
         page.get_by_label("Key", exact=True).wait_for()

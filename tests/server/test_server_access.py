@@ -112,7 +112,7 @@ def test_a_login_ends_with_its_key(guarded):
     token, seconds = logins.token(key)
     assert 43000 < seconds <= 43200 and logins.key(token) == key
     guarded.keys.change(key, revoked=True)
-    logins.keys._known.clear()
+    logins.keys._cache.clear()
     assert logins.key(token) is None
     assert logins.key(logins.token(guarded.anna)[0]) == guarded.anna
 
@@ -178,10 +178,10 @@ def test_credits_are_taken_once_and_given_back_for_what_failed(guarded):
         )
 
     assert ended(submit("good")) == "Ready"
-    guarded.app.state.keys._known.clear()
+    guarded.app.state.keys._cache.clear()
     assert left() == 5.0
     assert ended(submit("refuse this")) == "Error"
-    guarded.app.state.keys._known.clear()
+    guarded.app.state.keys._cache.clear()
     assert left() == 5.0
     assert ended(submit("good")) == "Ready"
     answer = submit("good")

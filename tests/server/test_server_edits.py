@@ -172,7 +172,7 @@ def test_references_masks_markup_and_boxes_travel_with_the_turn(server):
     assert server.http.get(turn["mask"]).status_code == 200
     wrong = server.http.post("/api/pictures", files={"picture": png(noise((50, 50)))}).json()["picture"]
     for fields, words in [
-        (dict(mask=wrong), "equal"),
+        (dict(mask=wrong), "must be"),
         (dict(box=[90, 0, 20, 20]), "inside"),
         (dict(size="banana"), "understood"),
         (dict(references=["0" * 64]), "upload"),

@@ -130,7 +130,7 @@ ATTACKS = {
     "large flat pictures": lambda: of_pictures([flat(4000, 3000 + more) for more in range(6)]),
     "flat pictures up to the limit": lambda: of_pictures([png(noise((500, 500)))] + [flat(5700, 5700)]),
     "many pictures": lambda: of_pictures([gray(seed) for seed in range(1500)]),
-    "too many pictures": lambda: of_pictures([gray(seed) for seed in range(1900)]),
+    "too many pictures": lambda: of_pictures([gray(seed) for seed in range(1530)]),
     "many turns": lambda: zipped([turn(n, {}, (16, 16), "0" * 64) for n in range(1200)], []),
     "too many turns": lambda: zipped([turn(n, {}, (16, 16), "0" * 64) for n in range(9999)], []),
     "long prompts": lambda: zipped([turn(n, {}, (16, 16), "0" * 64, "p" * 10_000) for n in range(400)], []),
@@ -289,7 +289,7 @@ def test_every_kind_of_damage_stays_within_the_bounds(tmp_path):
             data = of_pictures(files, "p" * chance.choice((1, 10_000)))
             before, known = stored(tmp_path), len(store.sessions())
             try:
-                session = archive.load(store, data, limits=archive.Limits.of_sent(len(data), 2**25))
+                session = archive.load(store, data, limits=archive.Limits.for_upload(len(data), 2**25))
                 assert len(session.turns) == len(files)
             except BadRequest:
                 assert len(store.sessions()) == known

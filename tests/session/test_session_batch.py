@@ -86,7 +86,7 @@ def test_bad_pictures_are_told_skipped_and_tried_again(folder, tmp_path):
     noise(99).save(folder / "broken.png")
     again = start(folder, "blue", "-o", tmp_path / "out")
     text, errors = again.communicate()
-    assert again.returncode == 0 and "7 of 7 pictures" in text and "6 of them by earlier runs" in text
+    assert again.returncode == 0 and "7 of 7 pictures" in text and "6 by earlier runs" in text
     assert made.items() <= outputs(tmp_path / "out").items()
 
 

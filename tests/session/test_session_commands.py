@@ -320,8 +320,8 @@ def test_verify_tells_the_chain_and_what_does_not_fit(kontext_command, kid, stor
     code, out, _ = kontext_command("verify", path)
     assert code == 1 and "NOT those of the last turn" in out
     path.write_bytes(path.read_bytes().replace(b"Make it blue", b"Make it pink"))
-    code, _, errors = kontext_command("verify", path)
-    assert code == 1 and "its checksum is wrong" in errors
+    code, out, errors = kontext_command("verify", path)
+    assert code == 1 and "its checksum is wrong" in out + errors
     code, _, errors = kontext_command("verify", kid)
     assert code == 1 and "neither a history nor a signature" in errors
     code, _, errors = kontext_command("verify", VICTIM)

@@ -77,7 +77,7 @@ def test_what_cannot_be_done_is_said(store, editor, picture):
         session.variants(17, "a")
     with pytest.raises(NotFound, match="no turn 9 in this session; its turns are 0"):
         session.goto(9)
-    with pytest.raises(BadRequest, match="plain value"):
+    with pytest.raises(BadRequest, match="plain JSON"):
         session.edit("a", strange=object())
     with pytest.raises(BadRequest, match="prompt of 10001"):
         session.edit("a" * 10001)

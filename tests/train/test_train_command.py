@@ -49,7 +49,7 @@ def test_settings_that_cannot_be_read_are_reported_in_one_line(tmp_path, content
 def test_without_a_gpu_the_whole_recipe_says_what_to_do(tmp_path):
     done = call("all", "-o", tmp_path / "run", "--call-seconds", 20)
     assert done.exit_code == 1 and not (tmp_path / "run").exists()
-    assert "device 'cuda' is not available here" in done.stderr
+    assert "device 'cuda' is not available" in done.stderr
     assert "--device cpu" in done.stderr and "recipe-tiny.toml" in done.stderr
 
 

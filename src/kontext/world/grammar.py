@@ -66,7 +66,7 @@ CHINESE_POLITE = (
     ),
 )
 CHINESE_KEEPING = (
-    *("，其他不变", "，其余保持不变", "，别的都不要动", "，其他地方保持原样", "，不要改别的", "，剩下的不变"),
+    *("，其他不变", "，其余保持不变", "，别的都不要动", "，其他地方保持原样", "，剩下的不变"),
     *("，其他部分不动", "，背景和其他都别变", "，只改这里"),
 )
 
@@ -84,10 +84,10 @@ _CHINESE_NEGATED = ("不要动{part}，只{request}", "{part}别变，{request}"
 _SYNONYMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\bchange (?=the\b|\{)", ("alter ", "modify ", "adjust ", "switch ")),
     (r"\bput on\b", ("wear",)),
-    (r"\bremove\b", ("delete", "erase", "get rid of", "take out", "take away", "cut out", "clear away")),
+    (r"\bremove\b", ("delete", "erase", "take out", "take away", "cut out", "clear away")),
     (r"\bdelete\b", ("remove", "erase", "take out")),
-    (r"\badd\b", ("put in", "insert", "include", "draw", "place")),
-    (r"\breplace (.+) with\b", (r"swap \1 for", r"substitute \1 with", r"exchange \1 for", r"switch \1 for")),
+    (r"\badd\b", ("put in", "insert", "include", "place")),
+    (r"\breplace (.+) with\b", (r"substitute \1 with", r"switch \1 for")),
     (r"\bpicture\b", ("image", "photo", "pic", "drawing", "illustration", "scene")),
     (r"\bimage\b(?! \d)", ("picture", "pic")),
     (r"\bbackground\b", ("backdrop", "scenery", "surroundings", "setting")),
