@@ -115,7 +115,17 @@ def from_the_command_line(picture):
         found = []
         for seed in range(5):
             out = str(picture.with_name("made.png"))
-            command = [sys.executable, "-m", "kontext", "edit", str(picture), "make it night", "-o", out]
+            command = [
+                sys.executable,
+                "-m",
+                "kontext",
+                "edit",
+                str(picture),
+                "make it night",
+                "-o",
+                out,
+                "--force",
+            ]
             done = subprocess.run(
                 [*command, "--seed", str(seed), "--device", "cpu", "--json"],
                 env=environment(),

@@ -74,9 +74,10 @@ def test_refused_words_come_back_to_be_changed(make_hand, strict_server):
     hand.told("The prompt contains a word that this server does not accept")
     hand.told("Use other words")
     hand.picture("fault-refused")
-    page.get_by_role("region", name="Messages").get_by_role("button", name="Edit the prompt").click()
+    page.get_by_role("main").get_by_role("button", name="Edit the prompt").click()
     assert page.locator("#prompt").input_value() == "Add a gorgonzola"
-    assert hand.here() == "Original picture"
+    hand.say("Make the shirt red")  # goes on from where the rejected edit began
+    assert hand.here() == "Make the shirt red" and "Original picture" in hand.turns()[0]
 
 
 def test_failed_edit_can_be_tried_again(hand):

@@ -79,7 +79,7 @@ def test_what_cannot_be_done_is_said(store, editor, picture):
         session.goto(9)
     with pytest.raises(BadRequest, match="plain JSON"):
         session.edit("a", strange=object())
-    with pytest.raises(BadRequest, match="prompt of 10001"):
+    with pytest.raises(BadRequest, match="at most 10000 characters"):
         session.edit("a" * 10001)
     with pytest.raises(BadRequest, match="no editor"):
         store.open(session.id).edit("a")
