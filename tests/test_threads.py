@@ -172,6 +172,7 @@ def from_the_service(picture):
         connection.close()
 
 
+@pytest.mark.slow  # and for a machine that does nothing else: tests that run at the same time are busy too
 @pytest.mark.skipif(usable_processors() < 2, reason="a busy process needs a second processor")
 @pytest.mark.parametrize("surface", [from_python, from_the_command_line, from_the_service])
 def test_edits_beside_a_busy_process_take_little_longer(surface, tmp_path, monkeypatch):
