@@ -5,7 +5,7 @@ WORKDIR /source
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /app
 RUN /app/bin/pip install --no-cache-dir "torch>=2.7,<2.14" --index-url ${TORCH_INDEX}
-COPY pyproject.toml setup.py README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE NOTICE ./
 COPY src src
 RUN /app/bin/pip install --no-cache-dir ".[provenance]" "psycopg[binary]>=3.2" "s3fs>=2024.6"
 
