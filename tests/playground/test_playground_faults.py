@@ -74,7 +74,7 @@ def test_refused_words_come_back_to_be_changed(make_hand, strict_server):
     hand.told("The prompt contains a word that this server does not accept")
     hand.told("Use other words")
     hand.picture("fault-refused")
-    page.get_by_role("main").get_by_role("button", name="Edit the prompt").click()
+    page.get_by_role("button", name="Edit the prompt").first.click()
     assert page.locator("#prompt").input_value() == "Add a gorgonzola"
     hand.say("Make the shirt red")  # goes on from where the rejected edit began
     assert hand.here() == "Make the shirt red" and "Original picture" in hand.turns()[0]
@@ -86,7 +86,7 @@ def test_failed_edit_can_be_tried_again(hand):
     hand.told("The edit failed")
     hand.told("The painter fell over, as it was told.")
     assert len(hand.session()["turns"]) == 1, "the failed edit is no turn"
-    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("button", name="Try again").first.click()
     hand.told("The edit failed")
 
 
