@@ -10,11 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from kontext.model.autoencoder import Autoencoder
-from kontext.train.pairs import SAVED_BYTES, encode_pictures, label_of, shrink, text_ids, token_mask
+from kontext.train.pairs import (
+    SAVED_BYTES,
+    cached_tokenizer,
+    encode_pictures,
+    label_of,
+    shrink,
+    text_ids,
+    token_mask,
+)
 from kontext.world import World
 from kontext.world.orbits import Orbit
 from kontext.world.sentences import caption
@@ -65,7 +72,7 @@ class Orbits:
             "mask": np.zeros((EDITS, tokens * tokens), np.uint8),
             "weight": np.zeros(EDITS, np.float32),
         }
-        tokenizer = _tokenizer(self.tokenizer)
+        tokenizer = cached_tokenizer(self.tokenizer)
         for i in range(shown):
             example["pictures"][i] = shrink(orbit.pictures[i], self.size)
             words = scene_caption(orbit, i)[int(random.random() < self.chinese_share)]
@@ -87,15 +94,6 @@ def scene_caption(orbit: Orbit, index: int) -> tuple[str, str]:
     scene = orbit.scenes[index]
     plain = "foreign" not in scene and not scene["style"] and not scene["sheet"]
     return caption(scene) if plain and (scene["character"] or scene["objects"]) else ("", "")
-
-
-_tokenizers: dict[str, Tokenizer] = {}
-
-
-def _tokenizer(text: str) -> Tokenizer:
-    if text not in _tokenizers:
-        _tokenizers[text] = Tokenizer.from_str(text)
-    return _tokenizers[text]
 
 
 class OrbitPool:

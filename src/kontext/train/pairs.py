@@ -66,7 +66,7 @@ class Pairs:
         }
 
     def ids(self, text: str) -> np.ndarray:
-        return text_ids(_tokenizer(self.tokenizer), text, self.text_length)
+        return text_ids(cached_tokenizer(self.tokenizer), text, self.text_length)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,8 @@ def encode_pictures(
 _tokenizers: dict[str, Tokenizer] = {}
 
 
-def _tokenizer(text: str) -> Tokenizer:
+def cached_tokenizer(text: str) -> Tokenizer:
+    """The tokenizer of a JSON text, parsed once per process."""
     if text not in _tokenizers:
         _tokenizers[text] = Tokenizer.from_str(text)
     return _tokenizers[text]
