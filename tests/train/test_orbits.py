@@ -19,6 +19,8 @@ from kontext.world import World
 
 SIMPLE = {"families": ("kid",), "art_sets": ("flat",), "kinds": ("hair_color", "cloth_color", "background")}
 TINY = PRESETS["tiny"]
+PADDED = PRESETS["nano-256"].padded_length
+"""Padded text lengths of several sizes, which tiny does not have."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def pool(producer):
         def encode(self, pixels):
             return torch.nn.functional.avg_pool2d(pixels, 8)
 
-    pool = OrbitPool(8, 4, Shrink(), torch.device("cpu"))
+    pool = OrbitPool(8, 4, Shrink(), torch.device("cpu"), PADDED)
     examples = [producer(seed) for seed in range(6)]
     pool.add({name: np.stack([example[name] for example in examples]) for name in examples[0]})
     return pool
@@ -94,14 +96,20 @@ def test_edits_of_one_source_are_distinct_as_far_as_there_are(pool):
             if torch.equal(latents.float(), source)
         )
         edits = (pool.fields["source"][orbit] == place) & (pool.fields["weight"][orbit] > 0)
+        edits &= pool.fields["text_length"][orbit] == PADDED(int((batch["text"][0] != 0).sum()))
         assert len(rows) == min(4, len({tuple(t.tolist()) for t in pool.fields["text"][orbit][edits]}))
 
 
-def test_long_texts_can_be_left_out(pool):
-    lengths = (pool.fields["text"][: pool.filled] != 0).sum(-1)
-    limit = int(lengths[pool.fields["weight"][: pool.filled] > 0].float().median())
-    batch = pool.draw(32, torch.Generator().manual_seed(1), longest=limit)
-    assert int((batch["text"] != 0).sum(1).max()) <= limit
+def test_texts_of_a_batch_have_one_padded_length(pool):
+    """Padding is attended, so a text must be padded in training as a request of its own is."""
+    seen = set()
+    for seed in range(12):
+        batch = pool.draw(16, torch.Generator().manual_seed(seed))
+        lengths = {PADDED(int(n)) for n in (batch["text"] != 0).sum(1)}
+        assert len(lengths) == 1
+        seen |= lengths
+    shares = pool.fields["text_length"][: pool.filled][pool.fields["weight"][: pool.filled] > 0]
+    assert len(seen) > 1 and seen <= set(shares.tolist())
 
 
 def test_captions_come_with_their_pictures(pool):
@@ -110,7 +118,7 @@ def test_captions_come_with_their_pictures(pool):
 
 
 def test_a_ring_forgets_the_oldest(producer):
-    pool = OrbitPool(2, 2, Autoencoder(TINY.autoencoder), torch.device("cpu"))
+    pool = OrbitPool(2, 2, Autoencoder(TINY.autoencoder), torch.device("cpu"), PADDED)
     for seed in range(3):
         pool.add({name: value[None] for name, value in producer(seed).items()})
     assert pool.filled == 2 and pool.added == 3

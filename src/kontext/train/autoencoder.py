@@ -222,7 +222,7 @@ def train(
             fresh, own = pixels[: len(places)].clone(), slice(len(places))
             pixels_in = pixels.clone()
             pixels_in[own], pixels[own] = replay.current[places], replay.originals[places]
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
             mean, log_variance = encode(pixels_in)
             noise = torch.randn(mean.shape, generator=generator, device=device)
             decoded = decode(_noisy(mean, log_variance, noise, robust))

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kontext.errors import BadConfig
+from kontext.train.precision import bfloat16_is_faster
 
 
 class Settings(BaseModel):
@@ -31,11 +32,17 @@ class _Training(Settings):
     muon_rate: float = 2e-3
     adamw_rate: float = 1e-3
     ema: float = 0.999
-    bfloat16: bool = False
+    bfloat16: bool | Literal["auto"] = False
+    """Products in bfloat16; "auto": where that is faster on this device."""
     compile: bool = False
     log_every: int = 50
     validate_every: int = 500
     save_seconds: float = 120.0
+
+    @property
+    def autocast(self) -> bool:
+        """Whether products are computed in bfloat16."""
+        return bfloat16_is_faster(self.device) if self.bfloat16 == "auto" else self.bfloat16
 
 
 class AutoencoderTraining(_Training):
@@ -89,9 +96,6 @@ class FlowTraining(_Training):
     """
     orbit_kinds: int = 4
     orbit_values: int = 3
-    short_text: int = 24
-    long_texts_every: int = 0
-    """Interval of orbit batches with texts of more than `short_text` tokens; 0: every batch may have them."""
     region_weight: float = 0.3
     """Weight of the region head's cross-entropy, for presets with a region head."""
     rollouts: int = 0

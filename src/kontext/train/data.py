@@ -52,16 +52,18 @@ class TrainingData:
             triple_workers = -(-config.workers // config.references_every)
             self.triples = ExampleLoader(triples, workers=triple_workers, first_seed=references_seed)
             capacity = config.pool // config.references_every
-            self.references = Pool(capacity, codec, device, config.bfloat16)
+            self.references = Pool(capacity, codec, device, config.autocast)
         workers = max(min(1, config.workers), config.workers - triple_workers)
         self.pool: Pool | OrbitPool
         if config.targets_per_source > 1:
             producer = Orbits(**vars(self.pairs), kinds=config.orbit_kinds, values=config.orbit_values)
             self.loader = ExampleLoader(producer, workers=workers, first_seed=first_seed)
-            self.pool = OrbitPool(config.pool, config.targets_per_source, codec, device, config.bfloat16)
+            self.pool = OrbitPool(
+                config.pool, config.targets_per_source, codec, device, preset.padded_length, config.autocast
+            )
         else:
             self.loader = ExampleLoader(self.pairs, workers=workers, first_seed=first_seed)
-            self.pool = Pool(config.pool, codec, device, config.bfloat16)
+            self.pool = Pool(config.pool, codec, device, config.autocast)
 
     def fill(self, count: int, reference_count: int) -> None:
         """Add examples until the pools hold `count` and, with second pictures, `reference_count`."""

@@ -82,7 +82,7 @@ class DistillTrainer(FlowTrainer):
             arrived = self._teacher_step(z, ids, start, end, guidance, contexts)
             target = (arrived - z) / (end - start)[:, None, None]
         embedded = guidance if self.preset.transformer.guidance_embed else None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
             velocity, _, _ = self.networks(z, ids, start, self.target_ids, contexts, embedded)
         error = (velocity.float() - target).square().mean(-1)
         return error.mean(), error.new_zeros(()), error.mean(1).detach(), start
@@ -97,7 +97,7 @@ class DistillTrainer(FlowTrainer):
         empty = self.empty.expand_as(ids)
         for i in range(config.substeps):
             t = torch.lerp(start, end, i / config.substeps)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
                 v = self.teacher(z, ids, t, self.target_ids, contexts, embedded)[0]
                 if guided:
                     without = self.teacher(z, empty, t, self.target_ids, contexts, embedded)[0]

@@ -50,6 +50,10 @@ ADAMW_NAMES = (
 )
 
 
+COMPILED_TEXT = 24
+"""Longest text, in tokens, that is worth compiling the blocks for: longer ones are rare, of many lengths."""
+
+
 class FlowTrainer:
     """One run: `train()` runs until the steps or the time budget are used up."""
 
@@ -199,15 +203,13 @@ class FlowTrainer:
                 last_save = run.elapsed
 
     def _draw(self, generate: bool) -> dict[str, Tensor]:
-        """A batch; most batches of orbits have short texts only, to avoid padding to the longest."""
+        """A batch of edits, or of pictures with their captions."""
         if not isinstance(self.data.pool, OrbitPool):
             batch = self.data.pool.draw(self.batch, self.generator)
             return {**batch, "text": batch["caption"]} if generate else batch
         if generate:
             return self.data.pool.draw_captions(self.batch, self.generator)
-        every = self.config.long_texts_every
-        longest = self.config.short_text if every and self.run.step % every else None
-        return self.data.pool.draw(self.batch, self.generator, longest)
+        return self.data.pool.draw(self.batch, self.generator)
 
     def _is_reference_step(self) -> bool:
         every = self.config.references_every
@@ -246,7 +248,11 @@ class FlowTrainer:
         dropped = (torch.rand(count, generator=self.generator) < config.text_dropout).to(self.device)
         ids = self.cut(torch.where(dropped[:, None], self.empty, batch["text"]))
         contexts = [] if generate else self.contexts(batch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+        rare = ids.shape[1] > COMPILED_TEXT
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast),
+            self.eager() if rare else nullcontext(),
+        ):
             velocity, scores, region = self.networks(
                 flow.interpolate(data, noise, t), ids, t, self.target_ids, contexts
             )

@@ -107,7 +107,7 @@ class LaddTrainer(DistillTrainer):
         config, ids = self.config, batch["text"]
         data, contexts = pack(batch["target"]), [] if generate else self.contexts(batch)
         z, start, _ = self.starts(data)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
             velocity, _, _ = self.networks(z, ids, start, self.target_ids, contexts)
         prediction = z - start[:, None, None] * velocity.float()
 
@@ -118,7 +118,7 @@ class LaddTrainer(DistillTrainer):
 
         def noised_features(picture: Tensor) -> list[Tensor]:
             noisy = flow.interpolate(picture, noise, t)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
                 return block_outputs(
                     self.teacher.transformer, noisy, text, pooled, t, self.target_ids, contexts
                 )

@@ -13,11 +13,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from kontext.train.precision import bfloat16_is_faster
+
 
 def orthogonalize(momentum: Tensor) -> Tensor:
     """Nearest matrices with all singular values near 1: (n, rows, columns) -> the same shape, float32."""
-    slow = momentum.device.type == "cpu" and not torch.cpu._is_amx_tile_supported()
-    x = momentum if slow else momentum.bfloat16()
+    x = momentum.bfloat16() if bfloat16_is_faster(momentum.device.type) else momentum
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

@@ -6,6 +6,7 @@ one source are adjacent in a batch and share its prefix. Both make a sample chea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,7 +100,9 @@ def scene_caption(orbit: Orbit, index: int) -> tuple[str, str]:
 class OrbitPool:
     """A ring buffer of encoded orbits on the training device.
 
-    targets: number of adjacent targets per source in a batch. bfloat16: encode in bfloat16.
+    targets: number of adjacent targets per source in a batch. padded_length: of a text of so many tokens;
+    the texts of a batch have one padded length, since the networks attend to padding and a request is padded
+    no further than its own length. bfloat16: encode in bfloat16.
     """
 
     def __init__(
@@ -108,9 +111,11 @@ class OrbitPool:
         targets: int,
         autoencoder: Autoencoder,
         device: torch.device,
+        padded_length: Callable[[int], int],
         bfloat16: bool = False,
     ):
         self.capacity, self.targets = capacity, targets
+        self.padded_length = padded_length
         self.autoencoder, self.device, self.bfloat16 = autoencoder, device, bfloat16
         self.fields: dict[str, Tensor] = {}
         self.added = 0
@@ -124,6 +129,9 @@ class OrbitPool:
         """Encode orbits and store them, replacing the oldest."""
         count = len(orbits["weight"])
         encoded = {name: torch.from_numpy(value) for name, value in orbits.items() if name != "pictures"}
+        for texts in ("text", "caption"):
+            lengths = [self.padded_length(int(n)) for n in (orbits[texts] != 0).sum(-1).flat]
+            encoded[f"{texts}_length"] = torch.tensor(lengths).reshape(count, -1)
         flat = orbits["pictures"].reshape(-1, *orbits["pictures"].shape[2:])
         drawn = np.flatnonzero(flat.any(axis=(1, 2, 3)))
         latents = encode_pictures(self.autoencoder, flat[drawn], self.device, self.bfloat16)
@@ -148,20 +156,20 @@ class OrbitPool:
             self.fields = {name: value.to(self.device) for name, value in state["fields"].items()}
             self.added = state["added"]
 
-    def draw(self, count: int, generator: torch.Generator, longest: int | None = None) -> dict[str, Tensor]:
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """A batch of `count` targets of count / targets sources; targets of one source are adjacent.
 
         A source is drawn by the root of its edits' weights, so that the base, which has most edits, does
-        not dominate; its edits by their weights, without repetition where possible. Edits of more than
-        `longest` text tokens are not drawn. Returns source (count / targets, c, h, w), target (count, ...),
-        text, label and mask.
+        not dominate; its edits by their weights, without repetition where possible. All texts of the batch
+        have the padded length of one edit drawn first. Returns source (count / targets, c, h, w), target
+        (count, ...), text, label and mask.
         """
         groups = count // self.targets
-        orbits = torch.randint(self.filled, (groups,), generator=generator)
-        weight = self.fields["weight"][orbits].cpu()
-        if longest is not None:
-            short = (self.fields["text"][orbits, :, longest:] == 0).all(-1).cpu()
-            weight = torch.where((weight * short).sum(1, keepdim=True) > 0, weight * short, weight)
+        weights = self._of_one_length("text", self.fields["weight"][: self.filled].cpu(), generator)
+        orbits = torch.multinomial(
+            (weights.sum(1) > 0).float(), groups, replacement=True, generator=generator
+        )
+        weight = weights[orbits]
         source = self.fields["source"][orbits].cpu()
         by_source = torch.zeros(groups, PICTURES).scatter_add_(1, source, weight).sqrt()
         chosen = torch.multinomial(by_source, 1, generator=generator)
@@ -181,7 +189,8 @@ class OrbitPool:
     def draw_captions(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """A batch of pictures with their captions: target (count, c, h, w) and text."""
         orbits = torch.arange(self.filled)
-        share = self.fields["captioned"][: self.filled].flatten().cpu()
+        captioned = self.fields["captioned"][: self.filled].cpu()
+        share = self._of_one_length("caption", captioned, generator).flatten()
         places = torch.multinomial(share, count, replacement=True, generator=generator)
         rows, columns = orbits[places // PICTURES].to(self.device), (places % PICTURES).to(self.device)
         return {
@@ -189,3 +198,10 @@ class OrbitPool:
             "text": self.fields["caption"][rows, columns],
             "label": torch.zeros(count, dtype=torch.int64, device=self.device),
         }
+
+    def _of_one_length(self, texts: str, weight: Tensor, generator: torch.Generator) -> Tensor:
+        """The weights (orbits, n) of the texts whose padded length is that of one text drawn by weight."""
+        lengths = self.fields[f"{texts}_length"][: self.filled].cpu()
+        drawn = torch.multinomial(weight.sum(1), 1, generator=generator)
+        column = torch.multinomial(weight[drawn[0]], 1, generator=generator)
+        return torch.where(lengths == lengths[drawn, column], weight, 0.0)
