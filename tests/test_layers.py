@@ -27,6 +27,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 PRODUCT = {"model", "flow", "checkpoint", "kernels", "engine", "session", "server"}
 RESEARCH = {"world", "bench", "train"}
 
+WINGS, MOST_ENTRIES = ("world",), 12
+"""Packages that are divided into sub-packages, and the maximum number of entries at their top."""
+
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("kontext.engine.editor", "session"): "Editor.open() is a shortcut to Store.temporary().create()",
     (
@@ -145,6 +148,12 @@ def test_packages_form_no_circle() -> None:
 
     circles = [package for package in FLOOR_OF if package in reachable(package)]
     assert not circles
+
+
+def test_large_packages_are_divided() -> None:
+    for package in WINGS:
+        entries = [path.name for path in (ROOT / package).iterdir() if path.name != "__pycache__"]
+        assert len(entries) <= MOST_ENTRIES, sorted(entries)
 
 
 def test_only_the_version_is_imported_from_the_public_face() -> None:

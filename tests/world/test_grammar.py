@@ -6,11 +6,11 @@ import re
 import pytest
 
 from kontext.world import World
-from kontext.world.grammar import POLITE, frame_count, nothing, out_of_reach, sloppy, worded
-from kontext.world.objects import CONCEPTS
-from kontext.world.paraphrases import PARAPHRASES
-from kontext.world.phrasings import HELD_OUT
-from kontext.world.sentences import TEMPLATES
+from kontext.world.drawing.objects import CONCEPTS
+from kontext.world.language.grammar import POLITE, frame_count, nothing, out_of_reach, sloppy, worded
+from kontext.world.language.paraphrases import PARAPHRASES
+from kontext.world.language.phrasings import HELD_OUT
+from kontext.world.language.templates import TEMPLATES
 
 SAMPLES = [World().sample(seed, pictures=False) for seed in range(1500)]
 

@@ -6,9 +6,9 @@ import pytest
 from kontext.errors import BadRequest
 from kontext.world import World
 from kontext.world.edits import KINDS
-from kontext.world.orbits import labels_of
-from kontext.world.render import render
-from kontext.world.splits import admits, is_test_scene, shows_held_out_pair
+from kontext.world.scenes.render import render
+from kontext.world.tasks.orbits import labels_of
+from kontext.world.tasks.splits import admits, is_test_scene, shows_held_out_pair
 
 ORBITS = [World().orbit(seed) for seed in range(12)]
 EDITS = [(orbit, edit) for orbit in ORBITS for edit in orbit.edits]

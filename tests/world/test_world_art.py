@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from kontext.errors import NotFound
-from kontext.world import art
-from kontext.world.art import pack
-from kontext.world.objects import ART_SETS, CONCEPTS
-from kontext.world.out_of_domain import AVATARS
-from kontext.world.pack import FONTS, ICON_SETS, STYLES, build_pack
+from kontext.world.drawing import art
+from kontext.world.drawing.art import pack
+from kontext.world.drawing.objects import ART_SETS, CONCEPTS
+from kontext.world.drawing.out_of_domain import AVATARS
+from kontext.world.drawing.pack import FONTS, ICON_SETS, STYLES, build_pack
 
 NOTICE = Path(__file__).parents[2] / "NOTICE"
 FOLDER = Path(str(art.FOLDER))

@@ -6,7 +6,7 @@ import pytest
 from kontext.errors import BadRequest
 from kontext.world import SPLITS, World, distractors, kind_names, render
 from kontext.world.edits import KINDS
-from kontext.world.splits import shows_held_out_pair
+from kontext.world.tasks.splits import shows_held_out_pair
 
 WORLD = World()
 

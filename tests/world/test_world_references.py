@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kontext.world import World, distractors, render
-from kontext.world.references import BY_REFERENCE, CLOTHES
-from kontext.world.task_specs import CATEGORIES, SEVERAL_REFERENCES
+from kontext.world.tasks.references import BY_REFERENCE, CLOTHES
+from kontext.world.tasks.task_specs import CATEGORIES, SEVERAL_REFERENCES
 
 WORLD = World()
 

@@ -11,7 +11,7 @@ import pytest
 
 from kontext.errors import BadConfig, BadRequest
 from kontext.world import SPLITS, World, kind_names, render
-from kontext.world.samples import Sample
+from kontext.world.tasks.samples import Sample
 
 WORLD = World()
 

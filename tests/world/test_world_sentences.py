@@ -7,9 +7,9 @@ import pytest
 
 from kontext.world import SPLITS, World, kind_names
 from kontext.world.edits import KINDS
-from kontext.world.paraphrases import PARAPHRASES
-from kontext.world.phrasings import HELD_OUT
-from kontext.world.sentences import TEMPLATES
+from kontext.world.language.paraphrases import PARAPHRASES
+from kontext.world.language.phrasings import HELD_OUT
+from kontext.world.language.templates import TEMPLATES
 
 WORLD = World()
 

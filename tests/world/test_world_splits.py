@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from kontext.world import World, kind_names
-from kontext.world.backgrounds import PLACES
-from kontext.world.colors import CLOTH_COLORS, HAIR_COLORS
-from kontext.world.kid import CLOTHES, HAIRS
-from kontext.world.objects import CONCEPTS
-from kontext.world.paraphrases import PARAPHRASES
-from kontext.world.phrasings import HELD_OUT
-from kontext.world.sentences import TEMPLATES
-from kontext.world.signs import WORDS
-from kontext.world.splits import (
+from kontext.world.drawing.backgrounds import PLACES
+from kontext.world.drawing.colors import CLOTH_COLORS, HAIR_COLORS
+from kontext.world.drawing.kid import CLOTHES, HAIRS
+from kontext.world.drawing.objects import CONCEPTS
+from kontext.world.drawing.signs import WORDS
+from kontext.world.language.paraphrases import PARAPHRASES
+from kontext.world.language.phrasings import HELD_OUT
+from kontext.world.language.templates import TEMPLATES
+from kontext.world.tasks.splits import (
     HELD_OUT_WORDS,
     TRAIN_WORDS,
     is_held_out,

@@ -23,9 +23,9 @@ from kontext.bench.drift import ROUNDS, Session, play
 from kontext.bench.items import Item, at_size, draw_item, draw_session
 from kontext.bench.metrics import DISTANCE_CAP, Floats, Picture, blur, color_distance, lab
 from kontext.bench.run import Figure, Progress, Record, Run, silent
-from kontext.world.characters import FAMILIES, PANTS, SHOES, can_wear, sample_character
-from kontext.world.colors import HAT_COLORS, SKINS
-from kontext.world.scene import Scene, settle
+from kontext.world.drawing.characters import FAMILIES, PANTS, SHOES, can_wear, sample_character
+from kontext.world.drawing.colors import HAT_COLORS, SKINS
+from kontext.world.scenes.scene import Scene, settle
 from kontext.world.seeds import generator
 
 GALLERY = 100

@@ -19,11 +19,11 @@ from PIL import Image
 from kontext import world
 from kontext.bench.metrics import Case, Picture
 from kontext.errors import BadRequest
-from kontext.world.changes import visible
+from kontext.world.drawing.changes import visible
 from kontext.world.edits import JOINABLE, KINDS
-from kontext.world.samples import pool_of
 from kontext.world.seeds import generator
-from kontext.world.task_specs import CATEGORIES, SEVERAL_REFERENCES
+from kontext.world.tasks.samples import pool_of
+from kontext.world.tasks.task_specs import CATEGORIES, SEVERAL_REFERENCES
 
 VERSION = 1  # of the items; must change whenever a change to the world or to this file alters them
 SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test with Chinese prompts

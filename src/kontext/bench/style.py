@@ -20,7 +20,7 @@ from kontext.bench import quality, report
 from kontext.bench.items import Item, at_size, draw_item
 from kontext.bench.metrics import DISTANCE_CAP, Floats, Picture, blur, color_distance, lab
 from kontext.bench.run import Figure, Progress, Run, silent
-from kontext.world.styles import STYLES
+from kontext.world.drawing.styles import STYLES
 
 KINDS = {"style_reference": ("style_reference",), "global": ("style",)}
 CONTENTS = 16

@@ -20,7 +20,7 @@ from kontext.bench import quality, report
 from kontext.bench.items import Item, at_size, draw_item
 from kontext.bench.metrics import DISTANCE_CAP, Picture, blur, color_distance, lab
 from kontext.bench.run import Figure, Progress, Run, silent
-from kontext.world.signs import WORDS
+from kontext.world.drawing.signs import WORDS
 
 log = logging.getLogger(__name__)
 

@@ -104,8 +104,8 @@ def pack(
         "node_modules"
     ),
 ) -> None:
-    """Build the art pack from the published packages (see kontext/world/pack.py)."""
-    from kontext.world.pack import build_pack
+    """Build the art pack from the published packages (see kontext/world/drawing/pack.py)."""
+    from kontext.world.drawing.pack import build_pack
 
     for path in build_pack(packages, folder):
         say(f"{path} {path.stat().st_size}")

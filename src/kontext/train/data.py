@@ -12,7 +12,7 @@ from kontext.train.loader import ExampleLoader
 from kontext.train.orbits import OrbitPool, Orbits
 from kontext.train.pairs import Chains, Pairs, Pool, Triples
 from kontext.world import World
-from kontext.world.task_specs import SEVERAL_REFERENCES
+from kontext.world.tasks.task_specs import SEVERAL_REFERENCES
 
 FILL_CHUNK = 512  # examples
 

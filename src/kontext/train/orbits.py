@@ -24,8 +24,8 @@ from kontext.train.pairs import (
     token_mask,
 )
 from kontext.world import World
-from kontext.world.orbits import Orbit
-from kontext.world.sentences import caption
+from kontext.world.language.captions import caption
+from kontext.world.tasks.orbits import Orbit
 
 PICTURES = 10
 """Maximum number of pictures of an orbit; the base comes first."""

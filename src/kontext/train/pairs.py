@@ -19,8 +19,8 @@ from kontext.model.autoencoder import Autoencoder
 from kontext.train.autoencoder import to_pixels
 from kontext.world import Sample, World
 from kontext.world.edits import value_label
-from kontext.world.sentences import caption
-from kontext.world.task_specs import SEVERAL_REFERENCES
+from kontext.world.language.captions import caption
+from kontext.world.tasks.task_specs import SEVERAL_REFERENCES
 
 SAVED_BYTES = 64 * 2**20
 

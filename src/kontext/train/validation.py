@@ -15,7 +15,7 @@ from kontext.model.tokens import unpack
 from kontext.train.autoencoder import HELD_OUT, to_pixels
 from kontext.train.pairs import shrink, text_ids
 from kontext.world import Sample
-from kontext.world.task_specs import SEVERAL_REFERENCES
+from kontext.world.tasks.task_specs import SEVERAL_REFERENCES
 
 if TYPE_CHECKING:
     from kontext.train.flow import FlowTrainer

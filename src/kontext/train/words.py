@@ -1,7 +1,7 @@
 """Pretraining of both text encoders on sentences, without pictures.
 
 A sentence costs a hundredth of a pair of pictures. A linear head on the pooled vector of CLIP and one on the
-mean state of T5 predict the attributes of the sentence (`kontext.world.attributes`), in both languages, as
+mean state of T5 predict the attributes of the sentence (`world/tasks/attributes.py`), in both languages, as
 independent binary labels. The flow run starts from the resulting encoders and tokenizer.
 """
 
@@ -29,7 +29,7 @@ from kontext.train.pairs import target_caption, text_ids
 from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
-from kontext.world.attributes import attributes
+from kontext.world.tasks.attributes import attributes
 
 log = logging.getLogger(__name__)
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .chains import Chain, Turn
-from .distractors import distractors
-from .render import render
-from .samples import Sample, World, kind_names
-from .splits import SPLITS
+from .scenes.render import render
+from .tasks.chains import Chain, Turn
+from .tasks.distractors import distractors
+from .tasks.samples import Sample, World, kind_names
+from .tasks.splits import SPLITS
 
 __all__ = [
     "SPLITS",

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .art import CHINESE_FONT, font
-from .samples import Sample, World, kind_names
+from .drawing.art import CHINESE_FONT, font
+from .tasks.samples import Sample, World, kind_names
 
 _PICTURE, _TEXT, _GAP = 176, 196, 10
 _ENGLISH_FONT = "TitanOne"

@@ -2,14 +2,14 @@
 
 from math import prod
 
-from .art import font_names
-from .backgrounds import LAYOUTS, PLACES, SEASONS
-from .characters import FAMILIES
-from .colors import HAT_COLORS, OBJECT_COLORS, SKINS, WALL_COLORS
-from .objects import ART_SETS, CONCEPTS
-from .sentences import TEMPLATES
-from .signs import SIGNS, WORDS
-from .splits import HELD_OUT_WORDS
+from .drawing.art import font_names
+from .drawing.backgrounds import LAYOUTS, PLACES, SEASONS
+from .drawing.characters import FAMILIES
+from .drawing.colors import HAT_COLORS, OBJECT_COLORS, SKINS, WALL_COLORS
+from .drawing.objects import ART_SETS, CONCEPTS
+from .drawing.signs import SIGNS, WORDS
+from .language.templates import TEMPLATES
+from .tasks.splits import HELD_OUT_WORDS
 
 
 def variety() -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import random
 
-from ..scene import Pool, Scene, settle
+from ..scenes.scene import Pool, Scene, settle
 from .character import CHARACTER_KINDS
 from .kind import EditKind, Phrase, Value, value_label
 from .objects import OBJECT_KINDS

@@ -4,10 +4,9 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..characters import FAMILIES, can_wear, hats_under_banner
-from ..colors import COLORS, HAIR_COLORS, HAT_COLORS
-from ..scene import Pool, Scene, copied, hand_is_free, has_top_sign, sample_held
-from ..vocabulary import (
+from ..drawing.characters import FAMILIES, can_wear, hats_under_banner
+from ..drawing.colors import COLORS, HAIR_COLORS, HAT_COLORS
+from ..language.vocabulary import (
     BEARD,
     COLORED_CLOTH,
     EXPRESS,
@@ -21,6 +20,7 @@ from ..vocabulary import (
     object_words,
     with_article,
 )
+from ..scenes.scene import Pool, Scene, copied, hand_is_free, has_top_sign, sample_held
 from .kind import EditKind, Phrase, Value, other, who
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..characters import FAMILIES
-from ..scene import Pool, Scene, copied, settle
-from ..sentences import Slots
-from ..vocabulary import Words
+from ..drawing.characters import FAMILIES
+from ..language.sentences import Slots
+from ..language.vocabulary import Words
+from ..scenes.scene import Pool, Scene, copied, settle
 
 Value = dict[str, Any]
 Phrase = tuple[str, Slots]  # variant of the sentence and its slots

@@ -2,10 +2,10 @@
 
 import random
 
-from ..colors import COLORS, OBJECT_COLORS
-from ..objects import CONCEPTS, GROUND, HOLD, SKY, object_box
-from ..scene import Pool, Scene, free_slots, has_top_sign, sample_color, sample_object
-from ..vocabulary import object_words, side_words, spot_words
+from ..drawing.colors import COLORS, OBJECT_COLORS
+from ..drawing.objects import CONCEPTS, GROUND, HOLD, SKY, object_box
+from ..language.vocabulary import object_words, side_words, spot_words
+from ..scenes.scene import Pool, Scene, free_slots, has_top_sign, sample_color, sample_object
 from .kind import EditKind, Phrase, Value, other
 
 _SIZES = {"bigger": (172, 150, "变大"), "smaller": (76, 198, "变小")}  # pixels, row of the center, Chinese

@@ -2,12 +2,12 @@
 
 import random
 
-from ..backgrounds import WEATHERS
-from ..colors import COLORS, WALL_COLORS
-from ..objects import GROUND, HOLD
-from ..out_of_domain import item_box
-from ..scene import Pool, Scene, sample_color
-from ..vocabulary import object_words
+from ..drawing.backgrounds import WEATHERS
+from ..drawing.colors import COLORS, WALL_COLORS
+from ..drawing.objects import GROUND, HOLD
+from ..drawing.out_of_domain import item_box
+from ..language.vocabulary import object_words
+from ..scenes.scene import Pool, Scene, sample_color
 from .kind import EditKind, Phrase, Value, other
 from .objects import framed, phrase_box
 from .picture import apply_style, phrase_style, phrase_weather, propose_style

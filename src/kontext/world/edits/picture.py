@@ -2,10 +2,10 @@
 
 import random
 
-from ..backgrounds import PLACES, WEATHERS, outdoors, place_words
-from ..scene import Pool, Scene, copied, sample_background
-from ..styles import STYLES
-from ..vocabulary import SEASON
+from ..drawing.backgrounds import PLACES, WEATHERS, outdoors, place_words
+from ..drawing.styles import STYLES
+from ..language.vocabulary import SEASON
+from ..scenes.scene import Pool, Scene, copied, sample_background
 from .kind import EditKind, Phrase, Value, other, who
 
 

@@ -2,9 +2,9 @@
 
 import random
 
-from ..scene import Pool, Scene
-from ..signs import INKS, NEW_WORD_FONT, SIGNS
-from ..vocabulary import Words
+from ..drawing.signs import INKS, NEW_WORD_FONT, SIGNS
+from ..language.vocabulary import Words
+from ..scenes.scene import Pool, Scene
 from .kind import EditKind, Phrase, Value, other
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import ImageFont
 
-FOLDER = files(__package__) / "art"
+FOLDER = files("kontext.world") / "art"
 CHINESE_FONT = "ZCOOLKuaiLe"
 
 

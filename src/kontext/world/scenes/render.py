@@ -3,14 +3,14 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .backgrounds import background_picture, tint_of, weather_layer
-from .characters import draw_character
-from .objects import draw_object
-from .out_of_domain import draw_out_of_domain
-from .raster import SIZE, paste
+from ..drawing.backgrounds import background_picture, tint_of, weather_layer
+from ..drawing.characters import draw_character
+from ..drawing.objects import draw_object
+from ..drawing.out_of_domain import draw_out_of_domain
+from ..drawing.raster import SIZE, paste
+from ..drawing.signs import draw_sign
+from ..drawing.styles import styled
 from .scene import Scene
-from .signs import draw_sign
-from .styles import styled
 
 
 def render(scene: Scene) -> np.ndarray:

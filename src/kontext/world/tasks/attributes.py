@@ -9,12 +9,12 @@ import functools
 import re
 from string import Formatter
 
-from .edits import KINDS, Value
-from .paraphrases import PARAPHRASES
-from .phrasings import HELD_OUT
+from ..edits import KINDS, Value
+from ..language.paraphrases import PARAPHRASES
+from ..language.phrasings import HELD_OUT
+from ..language.templates import TEMPLATES
+from ..scenes.scene import Scene
 from .samples import Sample
-from .scene import Scene
-from .sentences import TEMPLATES
 
 _FREE = ("word", "caption", "doing", "first", "second")  # free text has no label
 _FREE_OLD = ("text", "text_color", "text_remove")  # there the old one is a word too

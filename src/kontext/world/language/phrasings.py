@@ -1,6 +1,6 @@
 """Sentences written by hand and kept for tests: other ways to ask for the same edits.
 
-None of them is a template of `sentences.py`; variants and slots are the same. Training never sees them.
+None of them is a template of `templates.py`; variants and slots are the same. Training never sees them.
 """
 
 HELD_OUT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -18,9 +18,9 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from .art import font_names
-from .backgrounds import LAYOUTS, PLACES, SEASONS, WEATHERS, outdoors
-from .characters import (
+from ..drawing.art import font_names
+from ..drawing.backgrounds import LAYOUTS, PLACES, SEASONS, WEATHERS, outdoors
+from ..drawing.characters import (
     PANTS,
     SHOES,
     can_wear,
@@ -30,9 +30,9 @@ from .characters import (
     sample_character,
     settle_hidden,
 )
-from .colors import OBJECT_COLORS, WALL_COLORS
-from .objects import CONCEPTS, GROUND, HOLD, SKY
-from .signs import NEW_WORD_FONT, SIDE_SIGNS, SIGN_COLORS, SIGNS, TOP_SIGNS
+from ..drawing.colors import OBJECT_COLORS, WALL_COLORS
+from ..drawing.objects import CONCEPTS, GROUND, HOLD, SKY
+from ..drawing.signs import NEW_WORD_FONT, SIDE_SIGNS, SIGN_COLORS, SIGNS, TOP_SIGNS
 
 Scene = dict[str, Any]
 

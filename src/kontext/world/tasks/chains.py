@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .changes import change_mask, visible
-from .edits import JOINABLE, KINDS, Value, inverse
-from .render import render
-from .scene import Pool, Scene, sample_scene
+from ..drawing.changes import change_mask, visible
+from ..edits import JOINABLE, KINDS, Value, inverse
+from ..scenes.render import render
+from ..scenes.scene import Pool, Scene, sample_scene
 from .splits import admits, admits_start, shows_held_out_pair
 from .task_specs import WEIGHTS, phrase
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..errors import BadRequest
+from ...errors import BadRequest
 
 try:
     import pylunasvg

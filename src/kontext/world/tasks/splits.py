@@ -12,9 +12,9 @@ A pair is held out by its hash: about one in twelve, so that each of its two val
 import functools
 import json
 
-from .scene import Scene
-from .seeds import digest
-from .signs import WORDS
+from ..drawing.signs import WORDS
+from ..scenes.scene import Scene
+from ..seeds import digest
 
 SPLITS = ("train", "test", "pairs", "phrasing", "words")
 HELD_OUT_WORDS = tuple(word for word in WORDS if digest("held-out word", word) % 7 == 0)

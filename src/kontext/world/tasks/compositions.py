@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .characters import FAMILIES, place_character
-from .objects import ANIMALS
-from .scene import Pool, Scene, copied, sample_background, sample_held, sample_scene, settle
-from .sentences import Slots, background_words, caption
-from .styles import STYLES
-from .vocabulary import EXPRESSION, POSING, object_words
+from ..drawing.characters import FAMILIES, place_character
+from ..drawing.objects import ANIMALS
+from ..drawing.styles import STYLES
+from ..language.captions import background_words, caption
+from ..language.sentences import Slots
+from ..language.vocabulary import EXPRESSION, POSING, object_words
+from ..scenes.scene import Pool, Scene, copied, sample_background, sample_held, sample_scene, settle
 
 
 class Composed(NamedTuple):

@@ -11,24 +11,24 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..errors import BadConfig, BadRequest
-from .backgrounds import PLACES
+from ...errors import BadConfig, BadRequest
+from ..drawing.backgrounds import PLACES
+from ..drawing.changes import change_mask, visible
+from ..drawing.characters import FAMILIES
+from ..drawing.objects import ART_SETS, CONCEPTS
+from ..drawing.raster import SIZE
+from ..drawing.signs import WORDS
+from ..drawing.styles import STYLES
+from ..edits import JOINABLE, KINDS, Value
+from ..language.captions import described
+from ..language.vocabulary import Words
+from ..scenes.render import render
+from ..scenes.scene import Pool, Scene, sample_scene
+from ..seeds import generator
 from .chains import Chain, draw_chain
-from .changes import change_mask, visible
-from .characters import FAMILIES
-from .edits import JOINABLE, KINDS, Value
-from .objects import ART_SETS, CONCEPTS
 from .orbits import Orbit, draw_orbit
-from .raster import SIZE
-from .render import render
-from .scene import Pool, Scene, sample_scene
-from .seeds import generator
-from .sentences import described
-from .signs import WORDS
 from .splits import HELD_OUT_WORDS, SPLITS, admits
-from .styles import STYLES
 from .task_specs import CATEGORIES, CATEGORY, WEIGHTS, TaskSpec, draw_task, out_of_domain_scene
-from .vocabulary import Words
 
 LANGUAGES = ("en", "zh")
 _TRIES = 600  # for one kind of edit, before another one is tried

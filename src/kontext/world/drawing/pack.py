@@ -16,11 +16,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadRequest, NotFound
+from ...errors import BadRequest, NotFound
 from .art import CHINESE_FONT
 from .objects import ART_SETS, CONCEPTS
 from .out_of_domain import AVATARS
 
+WORLD = Path(__file__).parents[1]
 STYLES = ("open-peeps", "critters", "personas", "micah")
 ICON_SETS = dict(
     zip(ART_SETS, ("fluent-emoji-flat", "noto", "twemoji", "fluent-emoji-high-contrast"), strict=True)
@@ -73,11 +74,11 @@ def build_pack(packages: Path, folder: Path) -> list[Path]:
 
 
 def _characters(font: str) -> str:
-    """ASCII; for the Chinese font also every Chinese character of this package's sentences."""
+    """ASCII; for the Chinese font also every Chinese character of the world's sentences."""
     ascii_characters = "".join(map(chr, range(32, 127)))
     if font != CHINESE_FONT:
         return ascii_characters
-    text = "".join(path.read_text("utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
+    text = "".join(path.read_text("utf-8") for path in sorted(WORLD.rglob("*.py")))
     return ascii_characters + "".join(sorted({character for character in text if ord(character) > 0x2000}))
 
 

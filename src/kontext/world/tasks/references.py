@@ -5,10 +5,10 @@ What is taken shows completely in image 2, and its destination is stated, so tha
 
 import random
 
-from .characters import FAMILIES, hats_under_banner, place_character
+from ..drawing.characters import FAMILIES, hats_under_banner, place_character
+from ..language.vocabulary import clothes_words, object_words, side_words, spot_words
+from ..scenes.scene import Pool, copied, free_slots, has_top_sign, sample_object, sample_scene, settle
 from .compositions import Composed, Composition
-from .scene import Pool, copied, free_slots, has_top_sign, sample_object, sample_scene, settle
-from .vocabulary import clothes_words, object_words, side_words, spot_words
 
 CATEGORY = "several_references"
 CLOTHES = ("clothes", "cloth_color", "pants", "shoes")

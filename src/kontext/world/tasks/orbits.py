@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .changes import change_mask, visible
-from .edits import KINDS, EditKind, Value, inverse, value_label
-from .raster import SIZE
+from ..drawing.changes import change_mask, visible
+from ..drawing.raster import SIZE
+from ..edits import KINDS, EditKind, Value, inverse, value_label
+from ..language.vocabulary import Words
+from ..scenes.render import render
+from ..scenes.scene import Pool, Scene
 from .references import CATEGORY as SEVERAL_REFERENCES
-from .render import render
-from .scene import Pool, Scene
 from .splits import admits
 from .task_specs import CATEGORY, TaskSpec, draw_task, phrase
-from .vocabulary import Words
 
 _ALONE = ("nothing", "compound", "character_remove", "object_box")  # one value of these says it all
 _UNCHANGED = ("nothing", "style", "foreign_style")  # kept even where hardly a pixel differs

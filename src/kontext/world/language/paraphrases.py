@@ -1,7 +1,7 @@
-"""More ways to ask, for training alone: the benchmark's own sentences are those of `sentences.py`.
+"""More ways to ask, for training alone: the benchmark's own sentences are those of `templates.py`.
 
 People do not follow templates, so training uses many wordings of each edit; half of its sentences come from
-here. None is one of `phrasings.py`, which are held out. Variants and slots are those of `sentences.py`;
+here. None is one of `phrasings.py`, which are held out. Variants and slots are those of `templates.py`;
 `grammar.py` puts them into the words of many people.
 """
 

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .changes import visible
-from .colors import CLOTH_COLORS, HAIR_COLORS
-from .edits import JOINABLE, KINDS, EditKind, value_label
-from .render import render
+from ..drawing.changes import visible
+from ..drawing.colors import CLOTH_COLORS, HAIR_COLORS
+from ..drawing.styles import STYLES
+from ..edits import JOINABLE, KINDS, EditKind, value_label
+from ..scenes.render import render
+from ..scenes.scene import Pool, Scene, copied
+from ..seeds import generator
 from .samples import Sample, World, pool_of
-from .scene import Pool, Scene, copied
-from .seeds import generator
-from .styles import STYLES
 
 _IDENTITY = ("hair_color", "hair_style", "cloth_color", "clothes", "glasses", "hat", "beard", "horns")
 _SETTING = ("background", "time", "expression", "object_replace", "object_color", "hold", "pose", "text")

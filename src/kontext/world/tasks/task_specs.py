@@ -3,15 +3,15 @@
 import random
 from dataclasses import dataclass
 
+from ..drawing.out_of_domain import sample_out_of_domain
+from ..edits import KINDS, EditKind, Value, value_label
+from ..language.sentences import joined, request, sentence
+from ..language.vocabulary import Words
+from ..scenes.scene import Pool, Scene, sample_scene
 from .compositions import COMPOSITIONS
-from .edits import KINDS, EditKind, Value, value_label
-from .out_of_domain import sample_out_of_domain
 from .references import BY_REFERENCE
 from .references import CATEGORY as SEVERAL_REFERENCES
-from .scene import Pool, Scene, sample_scene
-from .sentences import joined, request, sentence
 from .splits import admits, admits_reference, admits_start
-from .vocabulary import Words
 
 CATEGORIES = (
     *("local", "global", "text", "style_reference", "character_reference", "generate"),

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from ..seeds import generator
 from .colors import COLORS, mix, shade, wall_hex
 from .raster import SIZE, Layer, Tint, cropped, rasterize, svg_document
-from .seeds import generator
 
 LAYOUTS = 8
 TIMES = ("day", "night", "sunset")

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from .colors import COLORS, HAIR_COLORS
-from .objects import CONCEPTS
+from ..drawing.colors import COLORS, HAIR_COLORS
+from ..drawing.objects import CONCEPTS
 
 Words = tuple[str, str]  # English, Chinese
 

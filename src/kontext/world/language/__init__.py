@@ -1,0 +1,1 @@
+"""Sentences in English and Chinese: instructions, captions and their words."""

@@ -1,0 +1,1 @@
+"""Scenes as plain data, and how they are drawn."""
