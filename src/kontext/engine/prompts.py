@@ -26,6 +26,10 @@ class PromptStore:
         model = self.model
         check_length(model.tokenizer, prompt, model.preset.text_length, model.name)
 
+    def tokens(self, prompt: str) -> int:
+        """T5 tokens of the prompt, padding included."""
+        return len(self._ids(prompt))
+
     def states(self, prompt: str) -> tuple[Tensor, Tensor]:
         """T5 states (1, length, width) and the pooled CLIP vector (1, width), in the transformer's
         type.
@@ -39,10 +43,13 @@ class PromptStore:
     def _encode(self, prompt: str) -> tuple[Tensor, Tensor]:
         model = self.model
         device, kind = device_of(model), parameter_type(model.transformer)
-        encoding, short = model.tokenizer.encode(prompt), model.tokenizer_clip.encode(prompt).ids
-        ids = encoding.ids[: model.preset.padded_length(sum(encoding.attention_mask))]
-        states = model.t5(torch.tensor([ids], device=device))
+        short = model.tokenizer_clip.encode(prompt).ids
+        states = model.t5(torch.tensor([self._ids(prompt)], device=device))
         # CLIP gives the gist: what is longer than its window is cut off, as in FLUX. The T5 states carry
         # every word.
         pooled = model.clip(torch.tensor([short], device=device))
         return states.to(kind), pooled.to(kind)
+
+    def _ids(self, prompt: str) -> list[int]:
+        encoding = self.model.tokenizer.encode(prompt)
+        return encoding.ids[: self.model.preset.padded_length(sum(encoding.attention_mask))]

@@ -1,0 +1,86 @@
+"""The last part of an edit: original pixels where nothing changed, detail where it did, and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, ImageChops
+
+from kontext.engine.context import ContextStore
+from kontext.engine.detail import add_detail
+from kontext.engine.domain import photo_warning
+from kontext.engine.plan import Job
+from kontext.engine.regions import changed_fraction, composite, enlarge, region_of
+from kontext.engine.requests import Result
+from kontext.model.window import Window
+
+NOTHING_CHANGED = "nothing changed; say it in other words, or let it reach further (a larger box or mask)"
+
+
+def finish(
+    job: Job, contexts: ContextStore, decoded: np.ndarray, window: Window | None
+) -> tuple[Image.Image, Image.Image | None]:
+    """The output picture and its region (None: the whole); outside of a window nothing was made."""
+    on_canvas = Image.fromarray(decoded)
+    if job.picture is None or not job.request.lock:
+        return job.plan.restore(on_canvas), None
+    codec = contexts.reconstruct(job.source)
+    edit_mask = job.edit_mask and job.plan.place(job.edit_mask)
+    region = region_of(decoded, codec, edit_mask, window)
+    alpha = job.picture.alpha and job.plan.original(job.picture.alpha)
+    original = job.plan.original(job.picture.rgb if alpha else job.picture.opaque_rgb)
+    if region.soft is None:
+        return add_detail(on_canvas, original, codec, job.plan), None
+    soft = enlarge(region, job.plan)
+    if job.edit_mask is not None:  # the person's own border, at full resolution
+        soft = ImageChops.multiply(soft, job.plan.original(job.edit_mask))
+    box = soft.getbbox()
+    result = add_detail(on_canvas, original, codec, job.plan, box) if box else original
+    return composite(original, result, soft, alpha), soft
+
+
+def result_of(
+    job: Job,
+    contexts: ContextStore,
+    picture: Image.Image,
+    region: Image.Image | None,
+    evaluations: int,
+    seconds: Mapping[str, float],
+) -> Result:
+    """The result of a finished job: what changed, the warnings, and all that is needed to repeat it."""
+    request, model, warnings = job.request, contexts.model, list(job.warnings)
+    changed = 1.0
+    if job.source is not None:
+        changed = changed_fraction(job.plan.original(job.picture.as_given), picture)
+        if model.preset.name != "dev":
+            warnings += photo_warning(model.name, *contexts.picture_stats(job.source))
+        if changed == 0:
+            warnings.append(NOTHING_CHANGED)
+    settings = {
+        "size": request.size if isinstance(request.size, str | None) else list(request.size),
+        "canvas": list(job.plan.canvas),
+        "references": len(request.references),
+        "box": None if request.box is None else list(request.box),
+        "mask": request.mask is not None,
+        "markup": request.markup is not None,
+        "lock": request.lock,
+        "regions": request.regions,
+        "fingerprint": model.fingerprint,
+    }
+    return Result(
+        picture=picture,
+        region=region,
+        changed_fraction=changed,
+        seed=job.seed,
+        steps=job.steps,
+        guidance=job.guidance,
+        size=picture.size,
+        model=model.name,
+        evaluations=evaluations,
+        seconds=seconds,
+        warnings=tuple(dict.fromkeys(warnings)),
+        prompt=request.prompt,
+        settings=settings,
+        source=job.picture,
+    )

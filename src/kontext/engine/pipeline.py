@@ -1,0 +1,180 @@
+"""From planned jobs to results: contexts, prompts, sampling, decoding, in this order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kontext.engine.context import ContextStore, decode, device_of, stack
+from kontext.engine.device import computing, finite
+from kontext.engine.finish import finish, result_of
+from kontext.engine.plan import Job
+from kontext.engine.previews import fit_projection, paint
+from kontext.engine.prompts import PromptStore
+from kontext.engine.regions import dilate_if_sparse, select_active_tokens, token_mask
+from kontext.engine.requests import Cancel, OnStep, Result, StepInfo
+from kontext.engine.sampling import Batch, sample, seeded_noise
+from kontext.engine.sizes import SizePlan
+from kontext.flow import schedule
+from kontext.model.tokens import pack, picture_ids, unpack
+
+if TYPE_CHECKING:
+    from kontext.checkpoint import Model
+
+
+class Pipeline:
+    """Runs jobs of equal shape with one model. Contexts and prompts are cached.
+
+    refresh: steps between two evaluations of the contexts in "full" attention; 1 is exact.
+    """
+
+    def __init__(self, model: Model, context_bytes: int, refresh: int) -> None:
+        self.model, self.refresh = model, refresh
+        self.contexts = ContextStore(model, context_bytes)
+        self.prompts = PromptStore(model)
+        self._projection: Tensor | None = None
+
+    def run(
+        self, jobs: Sequence[Job], on_step: OnStep | None, cancel: Cancel | None, load_seconds: float = 0.0
+    ) -> list[Result]:
+        """The results of jobs of equal shape; `load_seconds` is reported with them."""
+        first, clock = jobs[0], _Clock()
+        rows, columns = self._grid(first)
+        batch = self._batch(jobs, clock)
+        select_active, edit_mask = self._active_selection(jobs, batch.source)
+
+        def report_step(step: int, estimate: Tensor) -> None:
+            def preview(i: int = 0) -> Image.Image:
+                return self._preview(unpack(estimate[i : i + 1], 2 * rows, 2 * columns)[0], jobs[i].plan)
+
+            assert on_step is not None
+            on_step(StepInfo(step + 1, first.steps, preview))
+
+        tokens = sample(
+            self.model.transformer,
+            batch,
+            schedule(first.steps, rows * columns, self.model.preset.sampling.shift),
+            first.guidance,
+            select_active,
+            edit_mask,
+            report_step if on_step is not None else None,
+            cancel.is_set if cancel is not None else lambda: False,
+            self.refresh,
+        )
+        finite(tokens, f"transformer of {self.model.name}")
+        clock.lap("sample")
+
+        latents, window = unpack(tokens, 2 * rows, 2 * columns), None
+        if select_active is None:
+            decoded = decode(self.model, latents)
+        else:
+            decoded, window = self.contexts.paint(latents, [job.source for job in jobs if job.source])
+        finished = [finish(job, self.contexts, pixels, window) for job, pixels in zip(jobs, decoded)]
+        clock.lap("decode")
+
+        seconds = {"load": load_seconds, **clock.seconds, "total": load_seconds + clock.total}
+        evaluations = first.steps * (1 if batch.without_prompt is None else 2)
+        return [
+            result_of(job, self.contexts, picture, region, evaluations, seconds)
+            for job, (picture, region) in zip(jobs, finished)
+        ]
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether the context is a prefix, which does not depend on prompt, seed and step."""
+        return self.model.transformer.config.context_attention == "prefix"
+
+    def _grid(self, job: Job) -> tuple[int, int]:
+        """(rows, columns) of the target's tokens."""
+        width, height = job.plan.canvas
+        token = self.model.preset.token_pixels
+        return height // token, width // token
+
+    def _batch(self, jobs: Sequence[Job], clock: _Clock) -> Batch:
+        """All inputs of the sampling loop."""
+        model, first = self.model, jobs[0]
+        sources = None
+        if first.source is not None:
+            sources = pack(torch.cat([self.contexts.latents(job.source) for job in jobs if job.source]))
+            for job in jobs:
+                if job.source is not None:
+                    self.contexts.reconstruct(job.source)
+        prefixes, context = [], []
+        for index, context_canvases in enumerate(zip(*(job.contexts for job in jobs)), start=1):
+            if self.has_prefix:
+                prefixes.append(stack([self.contexts.prefix(canvas, index) for canvas in context_canvases]))
+            else:
+                tokens, ids = zip(*(self.contexts.tokens(canvas, index) for canvas in context_canvases))
+                context.append((torch.cat(tokens), ids[0]))
+        clock.lap("encode")
+
+        # Guidance without an input of its own needs the states of the empty prompt.
+        text, pooled = map(torch.cat, zip(*(self.prompts.states(job.request.prompt) for job in jobs)))
+        guided = first.guidance > 1 and not model.transformer.config.guidance_embed
+        without_prompt = self.prompts.states("") if guided else None
+        finite(text, f"T5 encoder of {model.name}")
+        finite(pooled, f"CLIP encoder of {model.name}")
+        clock.lap("text")
+
+        rows, columns = self._grid(first)
+        channels = model.preset.autoencoder.latent_channels
+        noise = pack(torch.cat([seeded_noise(job.seed, 2 * rows, 2 * columns, channels) for job in jobs]))
+        return Batch(
+            noise=noise.to(device_of(model)),
+            ids=picture_ids(0, rows, columns, device=device_of(model)),
+            text=text,
+            pooled=pooled,
+            prefixes=prefixes,
+            context=context,
+            without_prompt=without_prompt,
+            source=sources,
+        )
+
+    def _active_selection(
+        self, jobs: Sequence[Job], sources: Tensor | None
+    ) -> tuple[Callable[[Tensor], Tensor | None] | None, Tensor | None]:
+        """The selection of active tokens after the first step, and the edit mask as tokens (n,) bool.
+
+        Both are None where a job does not allow regions: then all tokens are computed. Tokens outside of all
+        boxes and masks are never computed.
+        """
+        if sources is None or not all(job.request.lock and job.request.regions for job in jobs):
+            return None, None
+        grid = self._grid(jobs[0])
+        masks = [
+            job.edit_mask and token_mask(job.plan.place(job.edit_mask), job.plan.canvas[0] // grid[1])
+            for job in jobs
+        ]
+        limited = all(mask is not None for mask in masks)
+        edit_mask = torch.stack(masks).any(0).to(sources.device) if limited else None
+        known = None if edit_mask is None else dilate_if_sparse(edit_mask)
+        return lambda estimate: select_active_tokens(estimate, sources, grid, edit_mask), known
+
+    def _preview(self, latents: Tensor, plan: SizePlan) -> Image.Image:
+        with computing(device_of(self.model)):
+            if self._projection is None:
+                self._projection = fit_projection(self.model.autoencoder)
+            small = paint(latents, self._projection)
+        x, y, width, height = (round(edge / 8) for edge in plan.inner)
+        return small.crop((x, y, x + max(1, width), y + max(1, height)))
+
+
+class _Clock:
+    """Seconds of the stages, lap by lap."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage], self.last = now - self.last, now
+
+    @property
+    def total(self) -> float:
+        return self.last - self.start

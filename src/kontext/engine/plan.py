@@ -1,0 +1,110 @@
+"""A request with everything decided that can be decided before the first computation."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from kontext.engine import pictures
+from kontext.engine.context import Canvas
+from kontext.engine.pictures import Picture
+from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
+from kontext.engine.prompts import PromptStore
+from kontext.engine.requests import MAX_SEED, EditRequest, whole_number
+from kontext.engine.sizes import Size, SizePlan, plan_edit, plan_generate
+from kontext.errors import BadRequest
+
+if TYPE_CHECKING:
+    from kontext.checkpoint import Model
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked request with its pictures loaded and placed on their canvases."""
+
+    request: EditRequest
+    picture: Picture | None
+    plan: SizePlan
+    source: Canvas | None
+    """The picture on the canvas, as it is."""
+    contexts: tuple[Canvas, ...]
+    """The contexts of the model: the picture (with its markup) and the references."""
+    edit_mask: Image.Image | None
+    """Mode L, as large as the picture: where the edit may act; None: anywhere."""
+    seed: int
+    steps: int
+    guidance: float
+    text_tokens: int
+    """Of the prompt, padding included."""
+    warnings: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Jobs of equal shape can share a forward."""
+        return (
+            self.plan.canvas,
+            tuple(canvas.image.size for canvas in self.contexts),
+            self.steps,
+            self.guidance,
+            self.text_tokens,
+        )
+
+
+def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
+    """The job of a request. Everything that can be refused is refused here: raises BadRequest, BadPicture."""
+    preset = model.preset
+    prompts.check(request.prompt)
+    steps = preset.sampling.steps if request.steps is None else request.steps
+    guidance = float(preset.sampling.guidance if request.guidance is None else request.guidance)
+    references = [pictures.load(reference) for reference in request.references]
+    warnings = list(model.warnings)
+    for reference in references:
+        warnings += reference.warnings
+    context_canvases = [canvas_of(reference, preset.sizes) for reference in references]
+
+    if request.picture is None:
+        if request.box is not None or request.mask is not None or request.markup is not None:
+            raise BadRequest("box, mask and markup point into a picture; give the picture to edit")
+        plan = plan_generate(request.size, preset.sizes)
+        picture = source = edit_mask = None
+    else:
+        picture = pictures.load(request.picture)
+        warnings += picture.warnings
+        plan = plan_edit(picture.size, request.size or "match", preset.sizes)
+        if plan.cropped:
+            warnings.append(
+                f"size {request.size} is of another shape than the picture, which was cropped about its "
+                f"middle from {picture.size[0]}x{picture.size[1]} to {plan.crop[2]}x{plan.crop[3]}"
+            )
+        source = Canvas(plan.place(picture.opaque_rgb))
+        overlay = overlay_of(request, picture)
+        edit_mask = edit_mask_of(request, picture, overlay)
+        marked = source if overlay is None else Canvas(plan.place(draw_on(picture.opaque_rgb, overlay)))
+        context_canvases.insert(0, marked)
+    return Job(
+        request=request,
+        picture=picture,
+        plan=plan,
+        source=source,
+        contexts=tuple(context_canvases),
+        edit_mask=edit_mask,
+        seed=first_seed(request.seed),
+        steps=steps,
+        guidance=guidance,
+        text_tokens=prompts.tokens(request.prompt),
+        warnings=tuple(warnings),
+    )
+
+
+def canvas_of(picture: Picture, sizes: Sequence[Size]) -> Canvas:
+    """The whole picture on a canvas of one of the sizes, as a context."""
+    return Canvas(plan_edit(picture.size, "match", sizes).place(picture.opaque_rgb))
+
+
+def first_seed(seed: int | None, count: int = 1) -> int:
+    """The first of `count` seeds; drawn where None is given. Raises BadRequest."""
+    return secrets.randbelow(2**32) if seed is None else whole_number("seed", seed, 0, MAX_SEED - count + 1)
