@@ -449,7 +449,7 @@ def test_contexts_kept_for_some_steps_come_near_to_exact(random_model):
 def test_prompts_of_different_padded_lengths_share_a_batch_call():
     """A model that pads prompts to their own length runs them in forwards of their own."""
     editor = Editor.load("nano-256-random")
-    prompts = ["red", "give the girl a red hat, and a blue coat with yellow stars on it, please"]
+    prompts = ["red", "give the girl a red hat and a blue coat"]
     requests = [EditRequest(picture=noise(), prompt=prompt, seed=1, steps=1) for prompt in prompts]
     together = editor.edit_batch(requests)
     alone = [editor.edit_batch([request])[0] for request in requests]
