@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kontext.server.launch import launch
+from kontext.server.workers.launch import launch
 from kontext.threads import SPINS, usable_processors
 
 CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -66,7 +66,7 @@ def test_workers_share_the_processors_and_take_the_settings_of_the_user(monkeypa
         def __init__(self, command, env, **_):
             taken.append(env)
 
-    monkeypatch.setattr("kontext.server.launch.subprocess.Popen", Process)
+    monkeypatch.setattr("kontext.server.workers.launch.subprocess.Popen", Process)
     for name in CHOSEN:
         monkeypatch.delenv(name, raising=False)
     launch("editor", "nano", None, 1).socket.close()
@@ -144,9 +144,9 @@ def from_the_command_line(picture):
 def from_the_service(picture):
     from multiprocessing.connection import Connection
 
-    from kontext.server.worker import JobPayload
+    from kontext.server.workers.worker import JobPayload
 
-    launched = launch("kontext.server.worker:load_editor", "nano", "cpu", 1)
+    launched = launch("kontext.server.workers.worker:load_editor", "nano", "cpu", 1)
     connection = Connection(launched.socket.detach())
     assert connection.recv()[0] == "ready"
 

@@ -10,15 +10,15 @@ import pytest
 import typer
 from pydantic import ValidationError
 
+from kontext.batch import tables
 from kontext.commands import batch, chat, edit, generate
 from kontext.engine import options
 from kontext.engine.checks import check_variants
 from kontext.engine.options import SURFACES, TABLE, Option, offered, option
 from kontext.engine.requests import EditRequest
 from kontext.errors import BadRequest
-from kontext.server.mcp import MAX_VARIANTS, TOOLS
+from kontext.mcp import MAX_VARIANTS, TOOLS
 from kontext.server.routes.edits import Edit, Variants
-from kontext.session import tables
 from kontext.session.provenance import SETTINGS
 from kontext.session.session import PICTURES
 

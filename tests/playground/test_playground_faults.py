@@ -173,7 +173,7 @@ def test_policy_is_strict_and_no_other_host_is_asked(make_hand, server, drawing)
 
 
 def test_where_keys_are_needed_the_page_asks_for_one(make_hand, start_server, tmp_path):
-    from kontext.server.keys import Keys
+    from kontext.server.auth.keys import Keys
     from kontext.session import Store
 
     running = start_server(tmp_path, require_keys=True)

@@ -325,7 +325,7 @@ def test_the_model_says_what_is_offered(make_hand, start_server, tmp_path):
 
 
 def test_one_can_log_out(make_hand, start_server, tmp_path):
-    from kontext.server.keys import Keys
+    from kontext.server.auth.keys import Keys
     from kontext.session import Store
 
     running = start_server(tmp_path, require_keys=True)

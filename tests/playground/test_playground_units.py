@@ -17,7 +17,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from kontext.engine.sizes import plan_edit, plan_generate
-from kontext.server.pages import Playground
+from kontext.server.http.pages import Playground
 
 ROOT = Path(__file__).parents[2]
 PLAYGROUND = ROOT / "src/kontext/playground"

@@ -5,7 +5,7 @@ import base64
 import pytest
 from serving import noise, png, until
 
-from kontext.server.keys import Keys
+from kontext.server.auth.keys import Keys
 
 
 def b64(picture):

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from serving import noise, png
 
-from kontext.server.addresses import Addresses
+from kontext.server.http.addresses import Addresses
 from kontext.server.routes import openai as openai_routes
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -18,7 +18,7 @@ from serving import noise, opened, png, until
 
 from kontext.errors import BadConfig
 from kontext.server import Settings
-from kontext.server.keys import Keys
+from kontext.server.auth.keys import Keys
 
 HOP = {"connection", "transfer-encoding", "keep-alive", "host"}
 

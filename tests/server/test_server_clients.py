@@ -13,7 +13,7 @@ from serving import opened
 
 from kontext import Editor
 
-TRUE = "kontext.server.worker:load_editor"
+TRUE = "kontext.server.workers.worker:load_editor"
 PROMPT, SEED = "Make the hair blue", 3
 
 pytestmark = pytest.mark.skipif(

@@ -8,7 +8,7 @@ import sqlalchemy as sql
 from serving import LOCAL, Program, noise, opened, until
 from test_server_crashes import submit, survive
 
-from kontext.server.queue import Queue
+from kontext.server.jobs.queue import Queue
 from kontext.session import Store
 
 

@@ -13,8 +13,8 @@ import psutil
 import pytest
 from serving import LOCAL, Program, until
 
-from kontext.server.connections import RESERVED_FILES, bounds_of
-from kontext.server.logs import SAME_LINES, WINDOW_BYTES, Throttle
+from kontext.server.http.connections import RESERVED_FILES, bounds_of
+from kontext.server.http.logs import SAME_LINES, WINDOW_BYTES, Throttle
 from kontext.server.settings import Settings
 
 ATTACKERS, FILES = 300, 256
@@ -88,7 +88,7 @@ def test_the_server_raises_its_own_limit_of_open_files(program, tmp_path):
 
 
 def test_an_answer_that_nobody_reads_is_given_up():
-    from kontext.server.connections import Connection, Connections
+    from kontext.server.http.connections import Connection, Connections
 
     table = Connections(replace(bounds_of(Settings(), 1024), stall_seconds=5.0))
     one = Connection.__new__(Connection)

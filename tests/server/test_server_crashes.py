@@ -22,10 +22,10 @@ from serving import LOCAL, Program, noise, opened, png, until
 
 from kontext.errors import BadConfig
 from kontext.server import Settings
-from kontext.server.keys import Keys
-from kontext.server.queue import ACTIVE, Queue
+from kontext.server.auth.keys import Keys
+from kontext.server.jobs.queue import ACTIVE, Queue
+from kontext.server.jobs.schema import jobs
 from kontext.server.run import run
-from kontext.server.schema import jobs
 from kontext.session import Store
 
 CREDITS, COST = 1e6, 4.0

@@ -10,9 +10,9 @@ from serving import noise, png
 
 from kontext.errors import DeviceUnavailable
 from kontext.server.errors import CannotLoad, WorkerDied
-from kontext.server.executor import make_workers
 from kontext.server.settings import Settings
-from kontext.server.worker import Failure, JobPayload, ModelHost, worker_device
+from kontext.server.workers.executor import make_workers
+from kontext.server.workers.worker import Failure, JobPayload, ModelHost, worker_device
 
 SUPPORT = Path(__file__).parents[1] / "support" / "device.py"
 
@@ -83,7 +83,7 @@ def test_workers_on_a_machine_without_gpus_take_what_was_asked_for(monkeypatch):
 def test_a_gpu_that_failed_ends_the_worker_and_no_memory_does_not(monkeypatch):
     from kontext.errors import OutOfMemory
 
-    host = ModelHost("kontext.server.worker:load_editor", "tiny-random", "cpu")
+    host = ModelHost("kontext.server.workers.worker:load_editor", "tiny-random", "cpu")
     error = OutOfMemory("out of memory on cuda; try a smaller picture")
 
     def fail(*_, **__):
@@ -99,7 +99,7 @@ def test_a_gpu_that_failed_ends_the_worker_and_no_memory_does_not(monkeypatch):
 DIES = """
 import os
 from kontext.engine.device import explained_errors
-from kontext.server.worker import load_editor
+from kontext.server.workers.worker import load_editor
 
 def make(model, device):
     editor = load_editor(model, device)

@@ -22,7 +22,7 @@ from fake_editor import tint
 from serving import noise, opened, png, until
 
 from kontext.errors import BadPicture
-from kontext.server.inputs import Inputs
+from kontext.server.http.inputs import Inputs
 
 
 def b64(picture):
@@ -207,7 +207,7 @@ def test_samples_expire_and_cannot_be_altered(server):
         assert server.http.get(url.copy_merge_params(change)).status_code == 403
     other = server.http.post("/v1/flux-kontext-pro", json={"prompt": "b"}).json()["id"]
     assert server.http.get(sample.replace(task["id"], other)).status_code == 403
-    from kontext.server.outputs import signature
+    from kontext.server.service.outputs import signature
 
     old = int(time.time()) - 1
     expired = url.copy_merge_params(
@@ -257,7 +257,7 @@ class Listener:
 
 
 def test_webhooks_are_signed_tried_again_and_never_carry_the_secret(start, monkeypatch):
-    from kontext.server import queue
+    from kontext.server.jobs import queue
 
     monkeypatch.setattr(queue, "WEBHOOK_PAUSES", (0.2, 0.2))
     server, listener = start(private_addresses=True).ready(), Listener(500)

@@ -7,7 +7,7 @@ from serving import noise, opened, png, until
 
 from kontext import Editor
 
-TRUE = "kontext.server.worker:load_editor"
+TRUE = "kontext.server.workers.worker:load_editor"
 
 
 @pytest.fixture(scope="module")

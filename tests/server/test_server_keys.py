@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from kontext.commands.keys import app
 from kontext.errors import BadRequest
-from kontext.server.keys import Keys
-from kontext.server.queue import Queue
+from kontext.server.auth.keys import Keys
+from kontext.server.jobs.queue import Queue
 from kontext.session import Store
 
 

@@ -23,7 +23,7 @@ from serving import LOCAL, Program, noise, png
 
 CLIENTS, PROMPTS = 64, ("Make the hair blue", "Put on a hat", "Make it night", "Remove the tree")
 POLL_SECONDS = 1.0  # as the official BFL client does
-TRUE = "kontext.server.worker:load_editor"
+TRUE = "kontext.server.workers.worker:load_editor"
 
 ENGINE = """
 import sys, time

@@ -14,7 +14,7 @@ from fake_editor import FakeEditor, tint
 from PIL import Image
 from serving import FAKE, noise, opened
 
-from kontext.server.mcp import Server, Tools
+from kontext.mcp import Server, Tools
 from kontext.session import Store
 
 COMMAND = ["-c", "from kontext.cli import main; main()", "mcp", "--editor", FAKE]

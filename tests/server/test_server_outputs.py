@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from kontext.server.outputs import disposition
+from kontext.server.service.outputs import disposition
 
 HEADER = re.compile(r"attachment; filename=\"([A-Za-z0-9.-]+)\"(?:; filename\*=UTF-8''([A-Za-z0-9%._~-]+))?")
 

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sql
 from serving import LOCAL, noise, png, until
 
-from kontext.server.keys import Keys
+from kontext.server.auth.keys import Keys
 from kontext.session import Store, blobs
 
 
@@ -218,7 +218,7 @@ def test_json_of_a_million_small_values_is_refused_unread(guarded):
 def test_bodies_and_answers_in_memory_are_bounded():
     import asyncio
 
-    from kontext.server.bodies import Bodies
+    from kontext.server.http.bodies import Bodies
 
     sent, gate = [], asyncio.Event()
 

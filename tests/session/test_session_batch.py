@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 from tint import TintEditor, noise, tint
 
+from kontext.batch.run import JOURNAL, PARTS, Journal, run
+from kontext.batch.tasks import from_folder, from_table
 from kontext.errors import BadCheckpoint, BadRequest, Busy, NotFound
-from kontext.session.batch import JOURNAL, PARTS, Journal, run
 from kontext.session.provenance import read_chain
-from kontext.session.tasks import from_folder, from_table
 
 VICTIM = Path(__file__).with_name("victim.py")
 

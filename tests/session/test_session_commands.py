@@ -355,7 +355,7 @@ def test_verify_tells_whose_signature_it_is_and_that_it_is_broken(
 
 
 def test_a_batch_command_hands_on_every_option(monkeypatch, kontext_command, kid, tmp_path):
-    import kontext.session.batch as batch
+    import kontext.batch.run as batch
 
     tasks = []
     monkeypatch.setattr(

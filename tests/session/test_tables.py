@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from kontext.batch.tasks import from_table
 from kontext.errors import BadRequest
-from kontext.session.tasks import from_table
 
 
 def read(path, data, prompt="blue"):

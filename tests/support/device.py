@@ -5,8 +5,8 @@ that device refuses.
         editor = Editor.load("tiny-random", device="cuda")
 
 `simulated` acts on the whole process, threads started inside included. What it cannot show is rounding and
-speed of a real device. For worker processes, `load_editor` is an editor factory (`kontext.server.worker`),
-and SIMULATED_DEVICES in the environment says which devices they have.
+speed of a real device. For worker processes, `load_editor` is an editor factory (see
+`kontext.server.workers.worker`), and SIMULATED_DEVICES in the environment says which devices they have.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def simulated(name: str, count: int = 1) -> Iterator[Device]:
 
 def load_editor(model: str, device: str | None):
     """The true editor of a worker; its model's name says where it is."""
-    from kontext.server.worker import load_editor
+    from kontext.server.workers.worker import load_editor
 
     editor = load_editor(model, device)
     editor.model.name += f" on {editor.model.transformer.img_in.weight.device}"

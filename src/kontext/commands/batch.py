@@ -53,9 +53,9 @@ def batch(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
     """Edit many pictures. Failures are listed (exit code 1) and retried by the next run."""
+    from kontext.batch.run import Progress, run
+    from kontext.batch.tasks import from_folder, from_table
     from kontext.errors import BadRequest
-    from kontext.session.batch import Progress, run
-    from kontext.session.tasks import from_folder, from_table
 
     ending = "." + format.removeprefix(".").lower()
     if ending not in (".png", ".jpg", ".jpeg", ".webp"):

@@ -110,9 +110,9 @@ def _day(seconds: float) -> str:
 
 
 def _keys(data: Path | None, database: str | None):
-    from kontext.server.keys import Keys
-    from kontext.server.queue import Queue
-    from kontext.server.service import open_store
+    from kontext.server.auth.keys import Keys
+    from kontext.server.jobs.queue import Queue
+    from kontext.server.service.service import open_store
     from kontext.server.settings import Settings
 
     store = open_store(Settings(data=data, database=database))

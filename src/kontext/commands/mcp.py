@@ -17,7 +17,7 @@ def mcp(
     data: options.Data = None,
     model: options.Model = "nano",
     device: options.Device = None,
-    editor: Annotated[str, typer.Option(hidden=True)] = "kontext.server.worker:load_editor",
+    editor: Annotated[str, typer.Option(hidden=True)] = "kontext.server.workers.worker:load_editor",
 ) -> None:
     """Serve edits over stdin and stdout; started by an MCP client."""
     import json
@@ -25,8 +25,8 @@ def mcp(
     import os
     import threading
 
-    from kontext.server.mcp import Server, Tools
-    from kontext.server.worker import editor_factory
+    from kontext.mcp import Server, Tools
+    from kontext.server.workers.worker import editor_factory
     from kontext.session import Store, default_folder
 
     logging.basicConfig(level=logging.INFO, handlers=[log_handler("%(levelname)s:%(name)s:%(message)s")])

@@ -120,7 +120,7 @@ def serve(
         lease_seconds=lease,
         **({"editor": editor} if editor else {}),
     )
-    from kontext.server.launch import launch
+    from kontext.server.workers.launch import launch
 
     ahead = (
         [launch(settings.editor, model, device, workers, index) for index in range(workers)]

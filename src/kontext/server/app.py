@@ -11,17 +11,17 @@ from fastapi import FastAPI
 
 import kontext
 from kontext import __version__
-from kontext.server import answers
-from kontext.server.addresses import Addresses
-from kontext.server.bodies import Bodies
-from kontext.server.inputs import Inputs
-from kontext.server.keys import Keys, Rates
-from kontext.server.limits import RequestGuard
-from kontext.server.logins import Logins
-from kontext.server.metrics import Metrics
-from kontext.server.pages import Playground
+from kontext.server.auth.keys import Keys, Rates
+from kontext.server.auth.logins import Logins
+from kontext.server.http import answers
+from kontext.server.http.addresses import Addresses
+from kontext.server.http.bodies import Bodies
+from kontext.server.http.inputs import Inputs
+from kontext.server.http.limits import RequestGuard
+from kontext.server.http.pages import Playground
 from kontext.server.routes import about, bfl, edits, events, huggingface, openai, pictures, sessions
-from kontext.server.service import Service
+from kontext.server.service.metrics import Metrics
+from kontext.server.service.service import Service
 from kontext.server.settings import Settings
 
 log = logging.getLogger(__name__)

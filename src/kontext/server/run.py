@@ -17,18 +17,18 @@ import uvicorn
 
 from kontext.errors import BadConfig
 from kontext.server.app import create_app
-from kontext.server.connections import (
+from kontext.server.auth.keys import Keys
+from kontext.server.http.connections import (
     ACCEPTED_AT_ONCE,
     Connection,
     Connections,
     bounds_of,
     raise_file_limit,
 )
-from kontext.server.keys import Keys
-from kontext.server.launch import Launched
-from kontext.server.logs import JsonLines, Throttle
-from kontext.server.service import Service
+from kontext.server.http.logs import JsonLines, Throttle
+from kontext.server.service.service import Service
 from kontext.server.settings import Settings
+from kontext.server.workers.launch import Launched
 from kontext.terminal import log_handler
 
 log = logging.getLogger(__name__)

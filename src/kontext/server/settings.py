@@ -34,7 +34,7 @@ class Settings:
 
     model: str = "nano"
     device: str | None = None
-    editor: str = "kontext.server.worker:load_editor"
+    editor: str = "kontext.server.workers.worker:load_editor"
     """Factory of the editor in a worker, called with model and device: "module:function" or
     "file.py:function".
     """

@@ -14,13 +14,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from kontext import __version__
 from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_STEPS
 from kontext.errors import NotFound
-from kontext.server.access import COOKIE, Reader, Watcher, service_of
-from kontext.server.answers import FAILURES
+from kontext.server.auth.access import COOKIE, Reader, Watcher, service_of
 from kontext.server.errors import Unauthorized
-from kontext.server.metrics import metrics_text
+from kontext.server.http.answers import FAILURES
 from kontext.server.routes.common import Body, Text, with_example
 from kontext.server.routes.edits import MAX_VARIANTS
-from kontext.server.service import RESULTS_AT_ONCE
+from kontext.server.service.metrics import metrics_text
+from kontext.server.service.service import RESULTS_AT_ONCE
 
 router = APIRouter(responses=FAILURES)
 

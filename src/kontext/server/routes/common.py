@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from kontext.engine.requests import check_prompt
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest, NotFound
-from kontext.server.keys import Key
-from kontext.server.queue import Job
-from kontext.server.service import Service
-from kontext.server.views import JobView, SessionView, job_view, session_view
+from kontext.server.auth.keys import Key
+from kontext.server.jobs.queue import Job
+from kontext.server.jobs.views import JobView, SessionView, job_view, session_view
+from kontext.server.service.service import Service
 from kontext.session import Session
 
 ID = re.compile(r"[0-9a-f]{1,64}")

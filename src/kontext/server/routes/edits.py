@@ -15,10 +15,11 @@ from kontext.engine.pointing import check_box
 from kontext.engine.requests import GUIDANCE, MAX_BATCH, MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest
-from kontext.server.access import Maker, Reader, service_of
-from kontext.server.answers import FAILURES
-from kontext.server.keys import Key
-from kontext.server.queue import Job
+from kontext.server.auth.access import Maker, Reader, service_of
+from kontext.server.auth.keys import Key
+from kontext.server.http.answers import FAILURES
+from kontext.server.jobs.queue import Job
+from kontext.server.jobs.views import JobView
 from kontext.server.routes.common import (
     Body,
     Prompt,
@@ -29,8 +30,7 @@ from kontext.server.routes.common import (
     shown,
     with_example,
 )
-from kontext.server.service import Service, shape_of
-from kontext.server.views import JobView
+from kontext.server.service.service import Service, shape_of
 from kontext.session import Session, Turn
 from kontext.session.provenance import SETTINGS
 from kontext.session.session import PICTURES

@@ -16,12 +16,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from kontext.errors import KontextError
-from kontext.server.access import Reader, service_of
-from kontext.server.answers import FAILURES
-from kontext.server.keys import Key, Keys
-from kontext.server.queue import Job
+from kontext.server.auth.access import Reader, service_of
+from kontext.server.auth.keys import Key, Keys
+from kontext.server.http.answers import FAILURES
+from kontext.server.jobs.queue import Job
 from kontext.server.routes.common import find_job, open_session, shown
-from kontext.server.service import Service
+from kontext.server.service.service import Service
 
 router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 

@@ -18,12 +18,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from kontext.errors import BadRequest
-from kontext.server.access import Maker, Reader, service_of
-from kontext.server.answers import FAILURES
+from kontext.server.auth.access import Maker, Reader, service_of
+from kontext.server.auth.keys import Key
 from kontext.server.errors import ModerationBlocked, NotReady
-from kontext.server.inputs import Inputs, Kept
-from kontext.server.keys import Key
-from kontext.server.queue import Job
+from kontext.server.http.answers import FAILURES
+from kontext.server.http.inputs import Inputs, Kept
+from kontext.server.jobs.queue import Job
 from kontext.server.routes.bfl import origin_of
 from kontext.server.routes.common import check_size
 from kontext.server.routes.events import stream
@@ -38,7 +38,7 @@ from kontext.server.routes.openai_fields import (
     refusal,
 )
 from kontext.server.routes.pictures import form_of, inputs_of, is_form, is_json, json_of
-from kontext.server.service import Service, shape_of
+from kontext.server.service.service import Service, shape_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
 

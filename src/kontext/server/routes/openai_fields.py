@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest, KontextError
-from kontext.server.answers import first_problem
+from kontext.server.http.answers import first_problem
 from kontext.server.routes.common import Prompt, db_safe_text
 
 IMAGE_PART = re.compile(r"image(\[\d*\])?")  # image, image[], image[0]

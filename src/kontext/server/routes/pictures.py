@@ -10,9 +10,9 @@ from starlette.datastructures import UploadFile
 from typing_extensions import TypedDict
 
 from kontext.errors import BadRequest
-from kontext.server.access import Maker, Reader, service_of
-from kontext.server.answers import FAILURES
-from kontext.server.inputs import Inputs
+from kontext.server.auth.access import Maker, Reader, service_of
+from kontext.server.http.answers import FAILURES
+from kontext.server.http.inputs import Inputs
 from kontext.server.routes.common import Body, Sha256, Text, open_session, with_example
 
 router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)

@@ -15,16 +15,16 @@ from pydantic import ValidationError
 from starlette.background import BackgroundTask
 
 from kontext.errors import BadRequest, Conflict, NotFound, Unavailable
-from kontext.server.access import Maker, Reader, service_of
-from kontext.server.answers import FAILURES
+from kontext.server.auth.access import Maker, Reader, service_of
+from kontext.server.auth.keys import Key
 from kontext.server.errors import TooLarge
-from kontext.server.keys import Key
-from kontext.server.outputs import FORMATS, TYPES, disposition
+from kontext.server.http.answers import FAILURES
+from kontext.server.jobs.views import SessionLine, SessionView, line_view
 from kontext.server.routes.about import example_bytes
 from kontext.server.routes.common import Body, Name, Sha256, Text, changed, open_session, whole, with_example
 from kontext.server.routes.pictures import PICTURE_BODY, file_of, form_of, inputs_of, is_form, json_of, png
-from kontext.server.service import Service
-from kontext.server.views import SessionLine, SessionView, line_view
+from kontext.server.service.outputs import FORMATS, TYPES, disposition
+from kontext.server.service.service import Service
 from kontext.session import Session, Turn, archive, provenance
 from kontext.session.pixels import HEADER_BYTES, from_png, png_size
 from kontext.session.signing import sign_turns

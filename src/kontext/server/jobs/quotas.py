@@ -9,7 +9,7 @@ from collections import OrderedDict
 import sqlalchemy as sql
 
 from kontext.server.errors import QuotaFull
-from kontext.server.schema import jobs, uploads
+from kontext.server.jobs.schema import jobs, uploads
 from kontext.session import Store
 from kontext.session.schema import sessions, turn_blobs, turns
 

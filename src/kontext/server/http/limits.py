@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kontext.server.answers import answer
-from kontext.server.metrics import Metrics
+from kontext.server.http.answers import answer
+from kontext.server.service.metrics import Metrics
 from kontext.server.settings import Settings
 
 SAFE = ("GET", "HEAD", "OPTIONS")

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from kontext.engine.requests import Result
 from kontext.errors import BadConfig
 from kontext.server.errors import CannotLoad, WorkerDied
-from kontext.server.launch import Launched, launch
 from kontext.server.settings import Settings
-from kontext.server.worker import Failure, JobPayload, ModelInfo, OnProgress
+from kontext.server.workers.launch import Launched, launch
+from kontext.server.workers.worker import Failure, JobPayload, ModelInfo, OnProgress
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Worker(Protocol):
 
 
 class LocalWorker:
-    """A `kontext.server.worker` process, connected by a socket."""
+    """A `kontext.server.workers.worker` process, connected by a socket."""
 
     def __init__(self, settings: Settings, launched: Launched | None = None, index: int = 0) -> None:
         self.settings, self._launched, self._index = settings, launched, index
@@ -150,7 +150,7 @@ def make_workers(settings: Settings, launched: Sequence[Launched] = ()) -> list[
     """Create the configured workers; `launched` are processes that were started in advance."""
     if settings.executor == "ray":
         try:
-            from kontext.server.ray_executor import RayWorker
+            from kontext.server.workers.ray_executor import RayWorker
         except ImportError:
             raise BadConfig("--executor ray needs the ray extra: pip install 'openkontext[ray]'") from None
 

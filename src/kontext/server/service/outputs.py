@@ -14,8 +14,8 @@ from urllib.parse import quote
 import sqlalchemy as sql
 
 from kontext.engine.requests import Result
-from kontext.server.queue import Job
-from kontext.server.schema import secrets as secret_table
+from kontext.server.jobs.queue import Job
+from kontext.server.jobs.schema import secrets as secret_table
 from kontext.session import Store, provenance
 from kontext.session.signing import Identity, sign_result
 

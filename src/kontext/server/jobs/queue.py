@@ -19,8 +19,8 @@ import sqlalchemy as sql
 
 from kontext.errors import Cancelled, NotFound
 from kontext.server.errors import NoCredits, QueueFull
-from kontext.server.order import fair_order
-from kontext.server.schema import MIGRATIONS, jobs, keys, uploads
+from kontext.server.jobs.order import fair_order
+from kontext.server.jobs.schema import MIGRATIONS, jobs, keys, uploads
 from kontext.session import Store
 from kontext.session.schema import migrate
 

@@ -21,7 +21,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from kontext.engine.requests import Result
 from kontext.server.errors import CannotLoad, WorkerDied
 from kontext.server.settings import Settings
-from kontext.server.worker import Failure, JobPayload, ModelHost, ModelInfo, OnProgress
+from kontext.server.workers.worker import Failure, JobPayload, ModelHost, ModelInfo, OnProgress
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import hashlib
 import hmac
 import time
 
-from kontext.server.keys import Key, Keys
-from kontext.server.outputs import server_secret
+from kontext.server.auth.keys import Key, Keys
+from kontext.server.service.outputs import server_secret
 
 LOGIN_SECONDS = 7 * 86400
 

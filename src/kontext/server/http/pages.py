@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from kontext.server.addresses import Addresses
+from kontext.server.http.addresses import Addresses
 
 TYPES = {
     ".html": "text/html; charset=utf-8",

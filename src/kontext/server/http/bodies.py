@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kontext.server.answers import answer
+from kontext.server.http.answers import answer
 
 LARGE_BYTES = 2**20  # smaller responses are not counted
 PIECE_BYTES = 256 * 2**10  # chunk size of a large response

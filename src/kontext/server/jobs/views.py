@@ -11,7 +11,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from kontext.errors import BadRequest
-from kontext.server.queue import Job
+from kontext.server.jobs.queue import Job
 from kontext.session import Session, SessionInfo, Turn
 
 THUMBNAIL_WIDTH = 256  # pixels

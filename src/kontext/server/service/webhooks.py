@@ -16,7 +16,7 @@ from typing import Any
 
 from kontext.errors import BadRequest
 from kontext.server import fetching
-from kontext.server.queue import Job
+from kontext.server.jobs.queue import Job
 from kontext.server.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ def launch(editor: str, model: str, device: str | None, workers: int, index: int
     command = [
         sys.executable,
         "-c",
-        "from kontext.server.worker import main; main()",
+        "from kontext.server.workers.worker import main; main()",
         str(theirs.fileno()),
         editor,
         model,

@@ -6,7 +6,7 @@ import asyncio
 from bisect import bisect_left
 from collections import Counter, defaultdict
 
-from kontext.server.service import Service
+from kontext.server.service.service import Service
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 

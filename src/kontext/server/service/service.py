@@ -22,19 +22,19 @@ from typing import Any
 from kontext.engine.requests import Result
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest, Busy, Cancelled, KontextError, NotFound, Unavailable
-from kontext.server.decoders import Decoders
 from kontext.server.errors import CannotLoad, WorkerDied
-from kontext.server.event_bus import EventBus
-from kontext.server.executor import Worker, make_workers
-from kontext.server.launch import Launched
-from kontext.server.moderation import Moderator, make_moderator
-from kontext.server.outputs import encoded, sample_path, server_secret
-from kontext.server.queue import Job, Queue
-from kontext.server.quotas import Quotas
+from kontext.server.jobs.queue import Job, Queue
+from kontext.server.jobs.quotas import Quotas
+from kontext.server.jobs.views import task_view, turn_view
+from kontext.server.service.decoders import Decoders
+from kontext.server.service.event_bus import EventBus
+from kontext.server.service.moderation import Moderator, make_moderator
+from kontext.server.service.outputs import encoded, sample_path, server_secret
+from kontext.server.service.webhooks import deliver
 from kontext.server.settings import Settings
-from kontext.server.views import task_view, turn_view
-from kontext.server.webhooks import deliver
-from kontext.server.worker import Failure, JobPayload, ModelInfo
+from kontext.server.workers.executor import Worker, make_workers
+from kontext.server.workers.launch import Launched
+from kontext.server.workers.worker import Failure, JobPayload, ModelInfo
 from kontext.session import Session, Store, Turn
 from kontext.session.signing import own_identity
 

@@ -18,7 +18,7 @@ from kontext.engine import pictures
 from kontext.errors import BadPicture
 from kontext.server import fetching
 from kontext.server.errors import ModerationBlocked, TooLarge
-from kontext.server.service import Service
+from kontext.server.service.service import Service
 from kontext.session.pixels import to_png
 
 DATA_HEAD = 1000  # maximum length of a data URL before its comma

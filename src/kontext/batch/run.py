@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kontext.batch.tasks import Task
 from kontext.engine import pictures
 from kontext.errors import BadRequest, Busy, KontextError
-from kontext.session.tasks import Task
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import sqlalchemy as sql
 
 from kontext.errors import BadRequest, NotFound
 from kontext.server.errors import RateLimited
-from kontext.server.schema import keys
+from kontext.server.jobs.schema import keys
 from kontext.session import Store
 
 SCOPES = {"read": "read own sessions and jobs", "edit": "create pictures", "metrics": "read /metrics"}

@@ -15,9 +15,9 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
+from kontext.server.auth.keys import LOCAL_USER, SCOPES, Key
 from kontext.server.errors import Forbidden, Unauthorized
-from kontext.server.keys import LOCAL_USER, SCOPES, Key
-from kontext.server.service import Service
+from kontext.server.service.service import Service
 
 COOKIE = "kontext_key"
 

@@ -1,0 +1,1 @@
+"""Who may do what: API keys, login tokens, and the dependencies of routes that resolve them."""

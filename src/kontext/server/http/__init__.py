@@ -1,0 +1,1 @@
+"""HTTP at the edge: connections, limits, bodies, input pictures, errors as responses, static pages, logs."""

@@ -1,0 +1,1 @@
+"""The running service: schedules jobs, stores results, publishes events."""

@@ -1,0 +1,1 @@
+"""Worker processes that host the model: their protocol, and executors on this machine or on Ray."""
