@@ -63,7 +63,7 @@ class Painter(nn.Module):
     def __init__(self, codec, noise=0.0):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(()))
-        self.config = SimpleNamespace(context_attention="full", guidance_embed=False)
+        self.config = SimpleNamespace(context_attention="full", guidance_embed=False, region_after=None)
         self.codec, self.noise, self.paint, self.worked_on = codec, noise, lambda pixels: None, []
 
     def prepare(self, text, ids, context, prefixes):
@@ -74,6 +74,15 @@ class Painter(nn.Module):
 
     def modulations(self, times, pooled, guidance):
         return times
+
+    def expect(self, where):
+        """Have a region head that expects tokens to change `where` (rows, columns) is true."""
+        self.config.region_after, self.expected = 0, torch.as_tensor(where)
+
+    def evaluate_with_region(self, target, prepared, t):
+        ids = prepared[0].long()
+        likely = torch.where(self.expected[ids[:, 1], ids[:, 2]], 4.0, -4.0).expand(len(target), -1)
+        return self.evaluate(target, prepared, t), likely
 
     def evaluate(self, target, prepared, t):
         ids, context = prepared

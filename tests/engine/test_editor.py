@@ -71,7 +71,7 @@ def sampled(model, seeds, contexts=None):
     start = pack(torch.cat([seeded_noise(seed, 8, 8) for seed in seeds]))
     batch = Batch(noise=start, ids=ids, text=text, pooled=pooled, prefixes=[prefix])
     assert start.shape[0] == count
-    return sample(transformer, batch, schedule(3, 16, 3.0), 1.0)
+    return sample(transformer, batch, schedule(3, 16, 3.0), 1.0).tokens
 
 
 def test_batch_of_three_equals_three_singles(random_model):
@@ -215,7 +215,7 @@ def test_guidance_is_the_formula_over_two_evaluations(random_model):
     z, ids = torch.randn(1, 16, 64, generator=generator), picture_ids(0, 4, 4)
     with torch.no_grad():
         batch = Batch(noise=z, ids=ids, text=text, pooled=pooled, without_prompt=(empty, nothing))
-        result = sample(transformer, batch, [1.0, 0.0], 2.5)
+        result = sample(transformer, batch, [1.0, 0.0], 2.5).tokens
         time = torch.ones(1)
         conditional = transformer(z, text, pooled, time, None, ids)
         unconditional = transformer(z, empty, nothing, time, None, ids)

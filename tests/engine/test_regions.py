@@ -94,6 +94,86 @@ def test_the_edge_of_the_region_shows_no_seam(painting_editor, size, make_scene)
     assert np.abs(difference[region == 0]).max() == 0
 
 
+def expected_tokens(x0, y0, x1, y1):
+    where = np.zeros((8, 8), bool)
+    where[y0:y1, x0:x1] = True
+    return where
+
+
+def test_a_region_head_leaves_the_rest_after_one_evaluation(painting_editor, scene):
+    painter = painting_editor.model.transformer
+    painter.expect(expected_tokens(2, 3, 5, 5))
+    painter.paint = paint_square()
+    seen = []
+    result = painting_editor.edit(scene, "put a red square", steps=4, on_step=seen.append)
+    assert painter.worked_on == [64, 6, 6, 6]
+    red = array(result.picture)[52:76, 44:68]
+    assert red[..., 0].min() > 200 and red[..., 1].max() < 60
+    changed = (array(result.picture) != array(scene)).any(-1)
+    assert not changed[:40].any() and not changed[:, 92:].any()  # 8 pixels around the expected tokens
+    assert result.region is not None
+
+
+def test_a_region_head_that_expects_nothing_gives_the_original_bit_for_bit(painting_editor, scene):
+    """The strongest case: the network would have painted something."""
+    painter = painting_editor.model.transformer
+    painter.expect(expected_tokens(0, 0, 0, 0))
+    painter.paint = paint_square()
+    result = painting_editor.edit(scene, "leave it as it is", steps=4)
+    assert painter.worked_on == [64]  # one evaluation, and none of no tokens
+    assert np.array_equal(array(result.picture), array(scene)) and result.changed_fraction == 0
+    assert any("nothing changed" in warning for warning in result.warnings)
+
+
+def test_a_region_head_knows_an_edit_of_the_whole_picture(painting_editor, scene):
+    """Also where the change alone, weak and far from everywhere, would look like a local one."""
+    painter = painting_editor.model.transformer
+    painter.paint = paint_square()
+    assert painting_editor.edit(scene, "sepia").region is not None
+    painter.expect(expected_tokens(0, 0, 8, 8))
+    assert painting_editor.edit(scene, "sepia").region is None
+
+
+def test_a_region_head_keeps_an_edit_of_much_local(painting_editor, scene):
+    """A new background covers most of the picture and must not reach the person in front of it."""
+
+    def paint(pixels):
+        kept = pixels[:, 48:112, 48:80].clone()
+        pixels.copy_(-pixels)
+        pixels[:, 48:112, 48:80] = kept
+
+    painter = painting_editor.model.transformer
+    painter.paint = paint
+    assert painting_editor.edit(scene, "at the beach").region is None
+    painter.expect(~expected_tokens(3, 3, 5, 7))
+    result = painting_editor.edit(scene, "at the beach")
+    kept = np.s_[56:104, 56:72]
+    assert np.array_equal(array(result.picture)[kept], array(scene)[kept])
+    assert (array(result.picture) != array(scene)).any(-1).mean() > 0.8
+
+
+def test_a_mask_limits_what_a_region_head_expects(painting_editor, scene):
+    painter = painting_editor.model.transformer
+    painter.expect(expected_tokens(0, 0, 8, 8))
+    painter.paint = lambda pixels: pixels.neg_()
+    result = painting_editor.edit(scene, "negative", box=(32, 32, 32, 32))
+    changed = (array(result.picture) != array(scene)).any(-1)
+    assert changed[36:60, 36:60].all() and not changed[:, 70:].any() and not changed[:26].any()
+
+
+def test_pictures_of_a_batch_have_regions_of_their_own(painting_editor, scene):
+    painter = painting_editor.model.transformer
+    painter.paint = paint_square()
+    painter.expect(expected_tokens(2, 3, 5, 5))
+    both = painter.evaluate_with_region
+    painter.evaluate_with_region = lambda *given: (
+        (made := both(*given))[0],
+        torch.stack([made[1][0], torch.full_like(made[1][0], -4.0)]),
+    )
+    first, second = painting_editor.variants(scene, "put a red square", 2, steps=2)
+    assert first.changed_fraction > 0.03 and second.changed_fraction == 0
+
+
 def test_a_large_picture_keeps_its_own_resolution(painting_editor, make_scene):
     original = make_scene(900, 700)
     painting_editor.model.transformer.paint = paint_square()
@@ -304,7 +384,7 @@ def test_tokens_left_out_end_as_the_source_exactly(random_model):
     active = torch.zeros(16, dtype=torch.bool)
     active[5:7] = True
     with torch.no_grad():
-        tokens = sample(random_model.transformer, batch, schedule(4, 16, 3.0), 1.0, lambda _: active)
+        tokens = sample(random_model.transformer, batch, schedule(4, 16, 3.0), 1.0, lambda _: active).tokens
     # Every step rounds z - src, its quotient by t and the sum; the last one leaves only its own.
     assert difference(tokens[:, ~active], source[:, ~active]) <= rounding(4 * 4)
     assert (tokens[:, active] - source[:, active]).abs().min() > 1e-3

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageChops
+from torch import Tensor
 
 from kontext.engine.context import ContextStore
 from kontext.engine.detail import add_detail
@@ -19,15 +20,18 @@ NOTHING_CHANGED = "nothing changed; say it in other words, or let it reach furth
 
 
 def finish(
-    job: Job, contexts: ContextStore, decoded: np.ndarray, window: Window | None
+    job: Job, contexts: ContextStore, decoded: np.ndarray, window: Window | None, expected: Tensor | None
 ) -> tuple[Image.Image, Image.Image | None]:
-    """The output picture and its region (None: the whole); outside of a window nothing was made."""
+    """The output picture and its region (None: the whole); outside of a window nothing was made.
+
+    expected: the tokens (n,) bool that the model's region head expected to change, None where it has none.
+    """
     on_canvas = Image.fromarray(decoded)
     if job.picture is None or not job.request.lock:
         return job.plan.restore(on_canvas), None
     codec = contexts.reconstruct(job.source)
     edit_mask = job.edit_mask and job.plan.place(job.edit_mask)
-    region = region_of(decoded, codec, edit_mask, window)
+    region = region_of(decoded, codec, edit_mask, window, expected)
     alpha = job.picture.alpha and job.plan.original(job.picture.alpha)
     original = job.plan.original(job.picture.rgb if alpha else job.picture.opaque_rgb)
     if region.soft is None:

@@ -16,7 +16,7 @@ from kontext.engine.finish import finish, result_of
 from kontext.engine.plan import Job
 from kontext.engine.previews import fit_projection, paint
 from kontext.engine.prompts import PromptStore
-from kontext.engine.regions import dilate_if_sparse, select_active_tokens, token_mask
+from kontext.engine.regions import dilate_if_sparse, expected_region, select_active_tokens, token_mask
 from kontext.engine.requests import Cancel, OnStep, Result, StepInfo
 from kontext.engine.sampling import Batch, sample, seeded_noise
 from kontext.engine.sizes import SizePlan
@@ -55,7 +55,7 @@ class Pipeline:
             assert on_step is not None
             on_step(StepInfo(step + 1, first.steps, preview))
 
-        tokens = sample(
+        sampled = sample(
             self.model.transformer,
             batch,
             schedule(first.steps, rows * columns, self.model.preset.sampling.shift),
@@ -65,16 +65,22 @@ class Pipeline:
             report_step if on_step is not None else None,
             cancel.is_set if cancel is not None else lambda: False,
             self.refresh,
+            expected_region if _keeps_source(jobs) else None,
         )
+        tokens, expected = sampled.tokens, sampled.region
         finite(tokens, f"transformer of {self.model.name}")
         clock.lap("sample")
 
         latents, window = unpack(tokens, 2 * rows, 2 * columns), None
-        if select_active is None:
+        if select_active is None and expected is None:
             decoded = decode(self.model, latents)
         else:
             decoded, window = self.contexts.paint(latents, [job.source for job in jobs if job.source])
-        finished = [finish(job, self.contexts, pixels, window) for job, pixels in zip(jobs, decoded)]
+        regions = [None] * len(jobs) if expected is None else list(expected)
+        finished = [
+            finish(job, self.contexts, pixels, window, region)
+            for job, pixels, region in zip(jobs, decoded, regions)
+        ]
         clock.lap("decode")
 
         seconds = {"load": load_seconds, **clock.seconds, "total": load_seconds + clock.total}
@@ -143,7 +149,7 @@ class Pipeline:
         Both are None where a job does not allow regions: then all tokens are computed. Tokens outside of all
         boxes and masks are never computed.
         """
-        if sources is None or not all(job.request.lock and job.request.regions for job in jobs):
+        if sources is None or not _keeps_source(jobs):
             return None, None
         grid = self._grid(jobs[0])
         masks = [
@@ -162,6 +168,11 @@ class Pipeline:
             small = paint(latents, self._projection)
         x, y, width, height = (round(edge / 8) for edge in plan.inner)
         return small.crop((x, y, x + max(1, width), y + max(1, height)))
+
+
+def _keeps_source(jobs: Sequence[Job]) -> bool:
+    """Whether tokens outside of the edit may be left at the source without being computed."""
+    return all(job.source is not None and job.request.lock and job.request.regions for job in jobs)
 
 
 class _Clock:

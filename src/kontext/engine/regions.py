@@ -56,6 +56,10 @@ class RegionRules:
     """`token_change` is at least this many times the noise floor of the tokens."""
     min_token_coverage: float = 0.25
     """Mask value above which a token under the mask is computed, whatever its neighbors are."""
+    min_token_probability: float = 0.2
+    """Probability, by the model's region head, above which a token is expected to change."""
+    whole_share: float = 0.9
+    """Share of the tokens expected to change above which the edit is one of the whole picture."""
     max_active_share: float = 0.6
     """Share of the tokens above which skipping the others saves too little."""
     max_window_share: float = 0.6
@@ -119,15 +123,23 @@ def change_map(result: np.ndarray, codec: np.ndarray, factor: int | None = None)
 
 
 def region_of(
-    result: np.ndarray, codec: np.ndarray, edit_mask: Image.Image | None = None, window: Window | None = None
+    result: np.ndarray,
+    codec: np.ndarray,
+    edit_mask: Image.Image | None = None,
+    window: Window | None = None,
+    expected: Tensor | None = None,
 ) -> Region:
     """Where a result (height, width, 3) uint8 differs from the reconstruction of its source by the codec.
 
-    Outside of `window`, if there is one, they are known to be equal.
+    Outside of `window`, if there is one, they are known to be equal. `expected` (n,) bool, the tokens that
+    the model's region head expected to change, tells whether the edit is one of the whole picture; without
+    it the change itself does.
     """
     height, width = result.shape[:2]
+    if expected is not None and edit_mask is None and float(expected.float().mean()) > RULES.whole_share:
+        return Region(None)
     if window is None:
-        return find_region(change_map(result, codec), (width, height), edit_mask)
+        return find_region(change_map(result, codec), (width, height), edit_mask, local=expected is not None)
     soft = np.zeros((height, width), np.float32)
     factor = coarseness((height, width))
     near = window.grown(
@@ -136,13 +148,18 @@ def region_of(
     if window.area:
         change = change_map(near.of(result), near.of(codec), factor)
         part = edit_mask and edit_mask.crop(near.box)
-        found = find_region(change, (near.right - near.left, near.bottom - near.top), part, (width, height))
+        size = near.right - near.left, near.bottom - near.top
+        found = find_region(change, size, part, (width, height), local=expected is not None)
         near.of(soft)[:] = 1 if found.soft is None else found.soft
     return Region(soft)
 
 
 def find_region(
-    change: Tensor, canvas: Size, edit_mask: Image.Image | None = None, full_canvas: Size | None = None
+    change: Tensor,
+    canvas: Size,
+    edit_mask: Image.Image | None = None,
+    full_canvas: Size | None = None,
+    local: bool = False,
 ) -> Region:
     """The region of a change map on a canvas.
 
@@ -151,10 +168,11 @@ def find_region(
 
     Weak change belongs to the region where it is connected with strong change (hysteresis). Gaps are
     closed, specks dropped, the edge feathered within a margin around it. A change nearly everywhere
-    is one of the whole picture.
+    is one of the whole picture, unless the edit is known to be `local`.
     """
+    local = local or edit_mask is not None
     share = 1.0 if full_canvas is None else canvas[0] * canvas[1] / (full_canvas[0] * full_canvas[1])
-    if edit_mask is None and share == 1 and _changes_everywhere(change):
+    if not local and share == 1 and _changes_everywhere(change):
         return Region(None)
     size = change.abs().amax(dim=0)[None, None]
     noise_floor = float(np.quantile(size.numpy(), max(0, 1 - 0.7 / share))) if share > 0.7 else 0.0
@@ -174,7 +192,7 @@ def find_region(
     grown = erode(dilate(grown, radius), radius)  # gaps closed
     dense = F.avg_pool2d(grown.float(), 7, 1, 3) * 49 >= RULES.min_blob_pixels
     grown = connected(grown, dense & grown)  # specks dropped
-    if edit_mask is None and share * grown.float().mean() > RULES.global_share:
+    if not local and share * grown.float().mean() > RULES.global_share:
         return Region(None)
     soft = F.interpolate(feather(grown, radius), canvas[::-1], mode="bilinear")
     if edit_mask is not None:
@@ -258,6 +276,11 @@ def select_active_tokens(
     if edit_mask is not None:
         active = active & edit_mask
     return dilate_if_sparse(active)
+
+
+def expected_region(logits: Tensor) -> Tensor:
+    """The tokens of each picture that its region head expects to change: (b, n) logits -> (b, n) bool."""
+    return logits.sigmoid() > RULES.min_token_probability
 
 
 def dilate_if_sparse(active: Tensor) -> Tensor | None:

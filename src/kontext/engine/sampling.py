@@ -6,6 +6,7 @@ modulations of every step. The state is float32 whatever the weights are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,18 @@ class Batch:
     """
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """What the loop ends with."""
+
+    tokens: Tensor
+    """(b, n, in_channels) float32, at time 0."""
+    region: Tensor | None
+    """Tokens that the model's region head expected to change, (b, n) bool; the others are the source's. None
+    where it was not asked.
+    """
+
+
 def seeded_noise(seed: int, height: int, width: int, channels: int = 16) -> Tensor:
     """Latent noise (1, channels, height, width) of one picture; the same on every device and in every
     batch.
@@ -62,16 +75,19 @@ def sample(
     on_step: Callable[[int, Tensor], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     refresh: int = 1,
-) -> Tensor:
-    """Tokens (b, n, in_channels) float32 at time 0.
+    region_of: Callable[[Tensor], Tensor] | None = None,
+) -> Sampled:
+    """Sample a batch from noise to time 0.
 
-    `select_active(estimate)` is called after the first step with the expected result and returns the tokens,
-    (n,) bool, to compute further (None: all); the others go straight to the source. `edit_mask`, (n,) bool,
-    limits the tokens that are computed at all (None: all). `on_step(i, estimate)` is called after every step
-    i (from 0). Raises Cancelled at the next evaluation after `cancelled()` is true. In "full" attention the
-    contexts are computed again only at every `refresh`-th step (1: exact).
+    `region_of(logits)` turns the region head's answer in the first evaluation, (b, n), into each picture's
+    region, (b, n) bool; all other tokens go straight to the source at once. Models without a region head
+    have `select_active(estimate)` instead, which is called after the first step with the expected result and
+    returns the tokens, (n,) bool, to compute further (None: all); the others go straight to the source.
+    `edit_mask`, (n,) bool, limits the tokens that are computed at all (None: all). `on_step(i, estimate)` is
+    called after every step i (from 0). Raises Cancelled at the next evaluation after `cancelled()` is true.
+    In "full" attention the contexts are computed again only at every `refresh`-th step (1: exact).
     """
-    field = _Field(transformer, batch, times, guidance, refresh, edit_mask)
+    field = _Field(transformer, batch, times, guidance, refresh, edit_mask, region_of)
 
     def velocity(z: Tensor, t: float) -> Tensor:
         if cancelled():
@@ -79,14 +95,17 @@ def sample(
         return field(z, t)
 
     def after_step(i: int, _: Tensor, estimate: Tensor) -> None:
-        if i == 0 and select_active is not None:
+        if i == 0 and field.region is not None:
+            field.narrow(field.region.any(0))
+        elif i == 0 and select_active is not None:
             active = select_active(estimate)
-            if active is not None and active.sum() <= MAX_ACTIVE_SHARE * field.tokens:
-                field.work_on(active)
+            if active is not None:
+                field.narrow(active)
         if on_step is not None:
             on_step(i, estimate)
 
-    return euler(velocity, batch.noise, times, after_step)
+    tokens = euler(velocity, batch.noise, times, after_step)
+    return Sampled(tokens, field.region)
 
 
 class _Field:
@@ -100,7 +119,10 @@ class _Field:
         guidance: float,
         refresh: int = 1,
         edit_mask: Tensor | None = None,
+        region_of: Callable[[Tensor], Tensor] | None = None,
     ):
+        self.region_of = region_of if transformer.config.region_after is not None else None
+        self.region: Tensor | None = None
         self.transformer, self.batch, self.guidance = transformer, batch, guidance
         full = transformer.config.context_attention == "full"
         self.refresh = refresh if full and batch.context else 1
@@ -125,17 +147,30 @@ class _Field:
         self.prepared = self.transformer.prepare(self.text, ids, self.context, self.prefixes)
         self.evaluations, self.cached = 0, self.prepared
 
+    def narrow(self, active: Tensor) -> None:
+        """Compute only these tokens, (n,) bool, from here on, if that saves anything."""
+        if active.sum() <= MAX_ACTIVE_SHARE * self.tokens:
+            self.work_on(active)
+
     def __call__(self, z: Tensor, t: float) -> Tensor:
         if self.active is None:
-            return self._evaluate(z, t)
-        v = (z - self.batch.source) / t
-        v[:, self.active] = self._evaluate(z[:, self.active], t)
+            v = self._evaluate(z, t)
+        else:
+            v = (z - self.batch.source) / t
+            if self.tokens:
+                v[:, self.active] = self._evaluate(z[:, self.active], t)
+        if self.region is not None:
+            v = torch.where(self.region[..., None], v, (z - self.batch.source) / t)
         return v
 
     def _evaluate(self, z: Tensor, t: float) -> Tensor:
         target = z.to(self.text.dtype).repeat(self.copies, 1, 1)
         if self.refresh == 1:
-            v = self.transformer.evaluate(target, self.prepared, self.modulation[t])
+            if self.region_of is None or self.region is not None:
+                v = self.transformer.evaluate(target, self.prepared, self.modulation[t])
+            else:
+                v, logits = self.transformer.evaluate_with_region(target, self.prepared, self.modulation[t])
+                self.region = self._region(logits[: len(z)])
         elif self.evaluations % self.refresh == 0:
             v, self.cached = self.transformer.evaluate_and_cache_context(
                 target, self.prepared, self.modulation[t]
@@ -148,6 +183,14 @@ class _Field:
             return v
         with_prompt, without_prompt = v.chunk(2)
         return guided(with_prompt, without_prompt, self.guidance)
+
+    def _region(self, logits: Tensor) -> Tensor:
+        """The region (b, n) bool of logits over the tokens that are computed."""
+        if self.active is None:
+            return self.region_of(logits)
+        everywhere = logits.new_full((len(logits), len(self.active)), -math.inf)
+        everywhere[:, self.active] = logits
+        return self.region_of(everywhere)
 
 
 def _repeat(tokens: Tensor, copies: int) -> Tensor:
