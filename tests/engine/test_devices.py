@@ -195,7 +195,7 @@ def test_no_memory_on_the_cpu_is_the_same_error(editor, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(editor, "_run", fail)
+    monkeypatch.setattr(editor.pipeline, "run", fail)
     with pytest.raises(OutOfMemory, match="out of memory on cpu"):
         editor.edit(PICTURE, "x")
 
@@ -206,7 +206,7 @@ def test_a_device_that_fails_at_work_is_named_with_what_to_do(editor, monkeypatc
             "CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA"
         )
 
-    monkeypatch.setattr(editor, "_run", fail)
+    monkeypatch.setattr(editor.pipeline, "run", fail)
     with pytest.raises(DeviceUnavailable, match="illegal memory access.*start again") as caught:
         editor.edit(PICTURE, "x")
     assert "\n" not in str(caught.value)

@@ -287,7 +287,7 @@ def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None, refres
         **look,
     )
     times = schedule(given.steps, rows * columns, model.preset.sampling.shift)
-    done = sample(model.transformer, batch, times, given.guidance, refresh=refresh)
+    done = sample(model.transformer, batch, times, given.guidance, refresh=refresh).tokens
     pixels = model.autoencoder.decode(
         unpack(done, 2 * rows, 2 * columns).to(parameter_type(model.autoencoder))
     )
