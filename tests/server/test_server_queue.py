@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from kontext.errors import NotFound
 from kontext.server.errors import QueueFull
+from kontext.server.jobs.batching import canvas_shape, shape_of
 from kontext.server.jobs.order import fair_order
 from kontext.server.jobs.queue import Queue
-from kontext.server.service.service import canvas_shape, shape_of
 from kontext.session import Store
 
 WISH = {"edit": {"prompt": "x"}, "pictures": {}}

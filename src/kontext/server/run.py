@@ -122,10 +122,10 @@ def _listen(settings: Settings) -> socket.socket:
 def _announce(service: Service, url: str, open_page: bool, echo: Callable[[str], None]) -> None:
     """Print the URL when the service is ready, or why the model cannot be loaded."""
     started = time.monotonic()
-    while not service.ready and not service.load_error and not service.stopping:
+    while not service.ready and not service.scheduler.load_error and not service.stopping:
         time.sleep(0.02)
-    if service.load_error:
-        echo(f"the model cannot be loaded: {service.load_error}")
+    if service.scheduler.load_error:
+        echo(f"the model cannot be loaded: {service.scheduler.load_error}")
     elif service.ready and service.model_info:
         seconds = time.monotonic() - started
         echo(f"Kontext is ready at {url}  ({service.model_info.name}, {seconds:.1f} s; Ctrl-C stops)")

@@ -160,14 +160,14 @@ async def readyz(request: Request) -> JSONResponse:
     """Readiness: jobs can be accepted and run."""
     service = service_of(request)
     trouble = service.public_load_error
-    if service.ready and service.storage_error is None:
+    if service.ready and service.housekeeping.storage_error is None:
         state = "ready"
     elif service.stopping:
         state = "stopping"
-    elif service.load_error:
+    elif service.scheduler.load_error:
         state = "broken"
-    elif service.storage_error:
-        state, trouble = "storage", service.storage_error
+    elif service.housekeeping.storage_error:
+        state, trouble = "storage", service.housekeeping.storage_error
     else:
         state = "loading"
     return JSONResponse({"state": state, "trouble": trouble}, 200 if state == "ready" else 503)

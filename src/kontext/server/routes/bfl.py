@@ -21,11 +21,11 @@ from kontext.server.auth.access import Maker, Reader, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.errors import ModerationBlocked
 from kontext.server.http.answers import FAILURES
+from kontext.server.jobs.batching import shape_of
 from kontext.server.jobs.views import task_view
 from kontext.server.routes.common import ID, db_safe_text, non_blank
 from kontext.server.routes.pictures import inputs_of
 from kontext.server.service.outputs import TYPES, check_sample
-from kontext.server.service.service import shape_of
 
 router = APIRouter(tags=["BFL"], responses=FAILURES)
 

@@ -72,9 +72,9 @@ def find_job(service: Service, key: Key, job_id: str) -> Job:
 
 def shown(service: Service, jobs: Iterable[Job]) -> list[JobView]:
     """Views of jobs with their queue positions and steps."""
-    last = len(service.queue_positions) + 1  # for a job that was just submitted
+    last = len(service.positions.by_job) + 1  # for a job that was just submitted
     return [
-        job_view(job, service.queue_positions.get(job.id, last), service.event_bus.steps.get(job.id))
+        job_view(job, service.positions.by_job.get(job.id, last), service.event_bus.steps.get(job.id))
         for job in jobs
     ]
 

@@ -18,6 +18,7 @@ from kontext.errors import BadRequest
 from kontext.server.auth.access import Maker, Reader, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.http.answers import FAILURES
+from kontext.server.jobs.batching import shape_of
 from kontext.server.jobs.queue import Job
 from kontext.server.jobs.views import JobView
 from kontext.server.routes.common import (
@@ -30,7 +31,7 @@ from kontext.server.routes.common import (
     shown,
     with_example,
 )
-from kontext.server.service.service import Service, shape_of
+from kontext.server.service.service import Service
 from kontext.session import Session, Turn
 from kontext.session.provenance import SETTINGS
 from kontext.session.session import PICTURES

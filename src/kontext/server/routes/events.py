@@ -76,7 +76,7 @@ async def _job_events(service: Service, job: Job) -> AsyncGenerator[str, None]:
             yield sse_message(event.kind, event.data)
             if event.kind in ENDS:
                 return
-        yield sse_message(*await service.terminal_event(job))
+        yield sse_message(*await service.results.terminal_event(job))
 
 
 async def _session_events(service: Service, session_id: str, revision: int) -> AsyncGenerator[str, None]:

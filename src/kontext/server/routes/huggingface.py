@@ -13,11 +13,11 @@ from kontext.engine.requests import GUIDANCE, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest
 from kontext.server.auth.access import Maker, service_of
 from kontext.server.http.answers import FAILURES, first_problem
+from kontext.server.jobs.batching import shape_of
 from kontext.server.routes.common import Prompt
 from kontext.server.routes.openai import ended_jobs, sample_bytes
 from kontext.server.routes.pictures import inputs_of, json_of
 from kontext.server.service.outputs import TYPES
-from kontext.server.service.service import shape_of
 
 router = APIRouter(prefix="/hf", tags=["Hugging Face"], responses=FAILURES)
 

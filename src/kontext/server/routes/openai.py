@@ -23,6 +23,7 @@ from kontext.server.auth.keys import Key
 from kontext.server.errors import ModerationBlocked, NotReady
 from kontext.server.http.answers import FAILURES
 from kontext.server.http.inputs import Inputs, Kept
+from kontext.server.jobs.batching import shape_of
 from kontext.server.jobs.queue import Job
 from kontext.server.routes.bfl import origin_of
 from kontext.server.routes.common import check_size
@@ -38,7 +39,7 @@ from kontext.server.routes.openai_fields import (
     refusal,
 )
 from kontext.server.routes.pictures import form_of, inputs_of, is_form, is_json, json_of
-from kontext.server.service.service import Service, shape_of
+from kontext.server.service.service import Service
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
 

@@ -113,7 +113,7 @@ async def upload(key: Maker, request: Request) -> Upload:
         data = await inputs.fetch(url)
     kept = await inputs.keep(data)
     await asyncio.to_thread(service.queue.add_upload, key.id, kept.sha256, kept.size)
-    await service.prefill(kept.sha256)
+    await service.prefills.prefill(kept.sha256)
     url = f"{service.settings.base_path}/api/pictures/{kept.sha256}"
     return {"picture": kept.sha256, "size": list(kept.size), "url": url, "warnings": list(kept.warnings)}
 
@@ -141,7 +141,7 @@ async def prefill(key: Maker, request: Request, body: Prefill) -> Prefilled:
         sha256 = turn.blobs["picture"][0]
     else:
         raise BadRequest("give 'picture', or 'session' and 'turn'")
-    task = await service.prefill(sha256)
+    task = await service.prefills.prefill(sha256)
     await asyncio.wait([task], timeout=PREFILL_SECONDS)
     seconds = task.result() if task.done() else None
     return {"state": "queued" if seconds is None else "done", "seconds": seconds}

@@ -105,7 +105,7 @@ async def create(key: Maker, request: Request) -> SessionView:
         elif sha256:
             await asyncio.to_thread(service.queue.upload, key.id, sha256)
     if sha256:
-        await service.prefill(sha256)
+        await service.prefills.prefill(sha256)
 
     def make() -> SessionView:
         picture = service.store.blobs.get(sha256) if sha256 else None

@@ -67,3 +67,8 @@ class EventBus:
             if inbox.full():
                 inbox.get_nowait()
             inbox.put_nowait(None)
+
+
+def topics(job: Any) -> list[str]:
+    """The topics on which events of a job (or of a row with its `id` and `session_id`) are published."""
+    return [f"job:{job.id}"] + ([f"session:{job.session_id}"] if job.session_id else [])

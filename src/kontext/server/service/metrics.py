@@ -43,13 +43,13 @@ async def metrics_text(metrics: Metrics, service: Service) -> str:
     lines.append("# TYPE kontext_jobs_ended_total counter")
     lines += [
         f'kontext_jobs_ended_total{{state="{state}"}} {count}'
-        for state, count in sorted(service.ended.items())
+        for state, count in sorted(service.results.ended.items())
     ]
     lines += [
         "# TYPE kontext_workers_alive gauge",
         f"kontext_workers_alive {sum(worker.alive for worker in service.workers)}",
         "# TYPE kontext_worker_busy_seconds_total counter",
-        f"kontext_worker_busy_seconds_total {service.busy_seconds:.3f}",
+        f"kontext_worker_busy_seconds_total {service.scheduler.busy_seconds:.3f}",
         "# TYPE kontext_ready gauge",
         f"kontext_ready {int(service.ready)}",
     ]
