@@ -1,14 +1,7 @@
 """Bytes to networks and back: which model a path holds, loading it, saving it."""
 
-from kontext.checkpoint.layouts import Checkpoint, Report, open_checkpoint
-from kontext.checkpoint.model import (
-    Model,
-    fingerprint,
-    load_model,
-    random_model,
-    save_diffusers,
-    save_model,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __all__ = [
     "Checkpoint",
@@ -21,3 +14,23 @@ __all__ = [
     "save_diffusers",
     "save_model",
 ]
+
+if TYPE_CHECKING:
+    from kontext.checkpoint.layouts import Checkpoint, Report, open_checkpoint
+    from kontext.checkpoint.model import (
+        Model,
+        fingerprint,
+        load_model,
+        random_model,
+        save_diffusers,
+        save_model,
+    )
+else:
+    # Lazy, so that names of models are found and files are fetched without torch.
+    _LAYOUTS = ("Checkpoint", "Report", "open_checkpoint")
+
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            module = "layouts" if name in _LAYOUTS else "model"
+            return getattr(import_module(f"kontext.checkpoint.{module}"), name)
+        raise AttributeError(f"module 'kontext.checkpoint' has no attribute {name!r}")

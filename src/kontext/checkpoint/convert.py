@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from kontext.checkpoint import save
+from kontext.checkpoint.file_names import SAFETENSORS
 from kontext.checkpoint.layouts import Checkpoint, open_checkpoint
 from kontext.checkpoint.lora import merged
 from kontext.checkpoint.model import find_model
 from kontext.checkpoint.quantized import write_gguf
-from kontext.checkpoint.tensors import SAFETENSORS, cast
+from kontext.checkpoint.tensors import cast
 from kontext.errors import BadCheckpoint, BadRequest
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from kontext.checkpoint.tensors import SAFETENSORS, read_index, refuse_code
+from kontext.checkpoint.file_names import COMPONENT, SAFETENSORS, SHARD, variant_order
+from kontext.checkpoint.tensors import read_index, refuse_code
 from kontext.errors import BadCheckpoint
-
-COMPONENT_FILES = ("diffusion_pytorch_model", "model")
-"""Names that `diffusers` and `transformers` give to a component's tensors."""
-
-VARIANTS = ("", "bf16", "fp16")
-"""Variants of a component's files (`model.fp16.safetensors`), best first; others come after these."""
-_COMPONENT = re.compile(
-    rf"(?:{'|'.join(COMPONENT_FILES)})(?:\.(?P<file>[\w-]+))?\.(?:safetensors|sft)"
-    rf"|(?:{'|'.join(COMPONENT_FILES)})\.safetensors(?P<index>\.index)(?:\.(?P<variant>[\w-]+))?\.json"
-)
-SHARD = re.compile(r"-0*(\d+)-of-0*(\d+)")
 
 
 def is_weights(path: Path) -> bool:
@@ -29,11 +18,10 @@ def weights_file(folder: Path) -> Path:
     found: list[tuple[tuple[int, bool, str], Path]] = []
     files = sorted(folder.iterdir())
     for file in files:
-        match = _COMPONENT.fullmatch(file.name)
+        match = COMPONENT.fullmatch(file.name)
         if match is None or not file.is_file() or SHARD.search(file.name):
             continue
-        variant = (match["variant"] if match["index"] else match["file"]) or ""
-        order = VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)
+        order, _ = variant_order(match)
         incomplete = bool(match["index"]) and not _is_complete(file)
         found.append(((order + 10 * incomplete, not match["index"], file.name), file))
     if found:

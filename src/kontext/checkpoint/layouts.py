@@ -22,11 +22,21 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from kontext.checkpoint import configs, names
-from kontext.checkpoint.files import COMPONENT_FILES, SHARD, is_weights, weights_file
+from kontext.checkpoint.file_names import (
+    COMPANIONS,
+    COMPONENT_FILES,
+    DIFFUSERS_FOLDERS,
+    DIFFUSERS_TOKENIZERS,
+    OWN_ENDS,
+    SAFETENSORS,
+    SHARD,
+    SIBLING_DIRS,
+    TOKENIZERS,
+)
+from kontext.checkpoint.files import is_weights, weights_file
 from kontext.checkpoint.quantized import dequantize_fp8, read_gguf
 from kontext.checkpoint.recognize import is_lora, lora_model, model_family
 from kontext.checkpoint.tensors import (
-    SAFETENSORS,
     Weights,
     finite,
     is_index,
@@ -51,28 +61,6 @@ MODULES: dict[str, type[nn.Module]] = {
     "clip": ClipText,
 }
 
-DIFFUSERS_FOLDERS = {
-    "transformer": "transformer",
-    "autoencoder": "vae",
-    "t5": "text_encoder_2",
-    "clip": "text_encoder",
-}
-TOKENIZERS = {"t5": "tokenizer.json", "clip": "tokenizer_clip.json"}
-"""Tokenizer files of our own layout."""
-DIFFUSERS_TOKENIZERS = {"t5": "tokenizer_2", "clip": "tokenizer"}
-
-OWN_ENDS = (".safetensors.index.json", ".safetensors", ".sft", ".gguf")
-"""What the parts' files in our own folders end with."""
-
-SIBLING_DIRS = (".", "../vae", "../text_encoders", "../clip")
-"""Folders relative to a transformer's file to search for other parts; the last as in ComfyUI."""
-COMPANIONS: dict[str, tuple[str, ...]] = {
-    "autoencoder": ("autoencoder", "ae", "*ae"),
-    "t5": ("t5", "t5xxl_fp16", "t5xxl*"),
-    "clip": ("clip", "clip_l*"),
-}
-"""Names of the other parts' files without their endings, best first; after them come the folders of
-`diffusers`."""
 _OTHER_PIPELINES = re.compile(
     "StableDiffusion|Flux2|FluxFill|FluxControl|FluxPrior|Chroma|QwenImage|Sana|PixArt|Wan|Hunyuan|Lumina|ZImage"
     "|AuraFlow|LTX|Kolors|Kandinsky|CogView|LatentConsistency"

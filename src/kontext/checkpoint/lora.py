@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from kontext.checkpoint import lora_names, names
+from kontext.checkpoint.file_names import SAFETENSORS
 from kontext.checkpoint.lora_patches import Patch, patches
 from kontext.checkpoint.lora_strength import Config, read_strengths
 from kontext.checkpoint.recognize import is_lora, lora_family
 from kontext.checkpoint.tensors import (
     EIGHT_BIT_FLOATS,
-    SAFETENSORS,
     LazyTensor,
     Weights,
     all_finite,

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from kontext.checkpoint import lora_names
+from kontext.checkpoint.file_names import SAFETENSORS
 from kontext.checkpoint.lora import is_peft, lora_file
 from kontext.checkpoint.lora_strength import read_strengths
 from kontext.checkpoint.recognize import is_lora, lora_model
-from kontext.checkpoint.tensors import SAFETENSORS, read_safetensors, summarize
+from kontext.checkpoint.tensors import read_safetensors, summarize
 from kontext.errors import NotFound
 
 _KINDS = (("magnitude", "DoRA"), ("hada_w1_a", "LoHa"), ("lokr_w1", "LoKr"), ("lokr_w1_a", "LoKr"))

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from kontext.checkpoint import names, save
-from kontext.checkpoint.layouts import MODULES, TOKENIZERS, empty_module, open_checkpoint
+from kontext.checkpoint.file_names import TOKENIZERS
+from kontext.checkpoint.layouts import MODULES, empty_module, open_checkpoint
 from kontext.checkpoint.lora import merged
 from kontext.checkpoint.skills import Skills, read_skills
 from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, LazyTensor, Weights, is_there, raw_bytes, stored

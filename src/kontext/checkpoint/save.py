@@ -16,7 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from kontext.checkpoint import configs, names
-from kontext.checkpoint.layouts import DIFFUSERS_FOLDERS, DIFFUSERS_TOKENIZERS, TOKENIZERS
+from kontext.checkpoint.file_names import DIFFUSERS_FOLDERS, DIFFUSERS_TOKENIZERS, TOKENIZERS
 from kontext.checkpoint.tensors import Weights, write_safetensors, write_sharded
 from kontext.checkpoint.tokenizer import with_fixed_length
 from kontext.errors import BadRequest

@@ -42,8 +42,6 @@ DTYPES = {
 EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 HEADER_BYTES = 256
 """Upper bound for one tensor's entry in the header of a file."""
-SAFETENSORS = (".safetensors", ".sft")
-"""Endings of the files of one format."""
 RUNS_CODE = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 

@@ -1,0 +1,51 @@
+"""Names of the files of a model, and of its parts, as they are published; importing them is cheap."""
+
+from __future__ import annotations
+
+import re
+
+SAFETENSORS = (".safetensors", ".sft")
+"""Endings of the files of one format."""
+
+COMPONENT_FILES = ("diffusion_pytorch_model", "model")
+"""Names that `diffusers` and `transformers` give to a component's tensors."""
+
+VARIANTS = ("", "bf16", "fp16")
+"""Variants of a component's files (`model.fp16.safetensors`), best first; others come after these."""
+
+COMPONENT = re.compile(
+    rf"(?:{'|'.join(COMPONENT_FILES)})(?:\.(?P<file>[\w-]+))?\.(?:safetensors|sft)"
+    rf"|(?:{'|'.join(COMPONENT_FILES)})\.safetensors(?P<index>\.index)(?:\.(?P<variant>[\w-]+))?\.json"
+)
+"""A component's file, or the index of its shards."""
+
+SHARD = re.compile(r"-0*(\d+)-of-0*(\d+)")
+
+DIFFUSERS_FOLDERS = {
+    "transformer": "transformer",
+    "autoencoder": "vae",
+    "t5": "text_encoder_2",
+    "clip": "text_encoder",
+}
+TOKENIZERS = {"t5": "tokenizer.json", "clip": "tokenizer_clip.json"}
+"""Tokenizer files of our own layout."""
+DIFFUSERS_TOKENIZERS = {"t5": "tokenizer_2", "clip": "tokenizer"}
+
+OWN_ENDS = (".safetensors.index.json", ".safetensors", ".sft", ".gguf")
+"""What the parts' files in our own folders end with."""
+
+SIBLING_DIRS = (".", "../vae", "../text_encoders", "../clip")
+"""Folders relative to a transformer's file to search for other parts; the last as in ComfyUI."""
+COMPANIONS: dict[str, tuple[str, ...]] = {
+    "autoencoder": ("autoencoder", "ae", "*ae"),
+    "t5": ("t5", "t5xxl_fp16", "t5xxl*"),
+    "clip": ("clip", "clip_l*"),
+}
+"""Names of the other parts' files without their endings, best first; after them come the folders of
+`diffusers`."""
+
+
+def variant_order(match: re.Match[str]) -> tuple[int, str]:
+    """Place and name of a component file's variant, from a match of `COMPONENT`."""
+    variant = (match["variant"] if match["index"] else match["file"]) or ""
+    return (VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)), variant
