@@ -255,13 +255,19 @@ def test_generation_without_and_with_references(editor):
     assert editor.generate("a cat", size="30x90", references=[noise()]).size == (30, 90)
 
 
-def test_every_step_is_told_with_a_preview(editor):
-    told = []
-    editor.edit(
-        noise(90, 50), "make it red", steps=4, on_step=lambda step: told.append((step, step.preview()))
-    )
-    assert [(step.index, step.steps) for step, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert all(preview.mode == "RGB" and 8 <= preview.width <= 12 for _, preview in told)
+def test_every_step_has_a_preview(editor):
+    steps, shown = [], []
+
+    def on_step(step):
+        steps.append((step.index, step.steps))
+        shown.append(step.preview())
+
+    editor.edit(noise(90, 50), "make it red", steps=4, on_step=on_step)
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    # the canvas is 80x48, and the picture 80x44 of it
+    assert all(preview.mode == "RGB" and preview.size == (80, 44) for preview in shown)
+    editor.generate("a cat", steps=1, on_step=lambda step: shown.append(step.preview()))
+    assert shown[-1].size == (16, 16)  # two pixels a latent, for 16 channels
 
 
 def test_cancel_stops_within_one_step(editor, count_calls):

@@ -107,6 +107,9 @@ def test_a_region_head_leaves_the_rest_after_one_evaluation(painting_editor, sce
     seen = []
     result = painting_editor.edit(scene, "put a red square", steps=4, on_step=seen.append)
     assert painter.worked_on == [64, 6, 6, 6]
+    # From the first step on, previews show where the edit acts.
+    first = array(seen[0].preview())
+    assert np.array_equal(first[88:], array(scene)[88:]) and not np.array_equal(first, array(scene))
     red = array(result.picture)[52:76, 44:68]
     assert red[..., 0].min() > 200 and red[..., 1].max() < 60
     changed = (array(result.picture) != array(scene)).any(-1)

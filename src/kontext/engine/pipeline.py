@@ -14,12 +14,11 @@ from kontext.engine.context import ContextStore, decode, device_of, stack
 from kontext.engine.device import computing, finite
 from kontext.engine.finish import finish, result_of
 from kontext.engine.plan import Job
-from kontext.engine.previews import fit_projection, paint
+from kontext.engine.previews import fit_projection, over_source, paint
 from kontext.engine.prompts import PromptStore
 from kontext.engine.regions import dilate_if_sparse, expected_region, select_active_tokens, token_mask
 from kontext.engine.requests import Cancel, OnStep, Result, StepInfo
 from kontext.engine.sampling import Batch, sample, seeded_noise
-from kontext.engine.sizes import SizePlan
 from kontext.flow import schedule
 from kontext.model.tokens import pack, picture_ids, unpack
 
@@ -50,7 +49,7 @@ class Pipeline:
 
         def report_step(step: int, estimate: Tensor) -> None:
             def preview(i: int = 0) -> Image.Image:
-                return self._preview(unpack(estimate[i : i + 1], 2 * rows, 2 * columns)[0], jobs[i].plan)
+                return self._preview(unpack(estimate[i : i + 1], 2 * rows, 2 * columns)[0], jobs[i])
 
             assert on_step is not None
             on_step(StepInfo(step + 1, first.steps, preview))
@@ -161,13 +160,18 @@ class Pipeline:
         known = None if edit_mask is None else dilate_if_sparse(edit_mask)
         return lambda estimate: select_active_tokens(estimate, sources, grid, edit_mask), known
 
-    def _preview(self, latents: Tensor, plan: SizePlan) -> Image.Image:
+    def _preview(self, latents: Tensor, job: Job) -> Image.Image:
+        """The picture's part of the canvas as an estimate (channels, height, width) has it."""
         with computing(device_of(self.model)):
             if self._projection is None:
                 self._projection = fit_projection(self.model.autoencoder)
-            small = paint(latents, self._projection)
-        x, y, width, height = (round(edge / 8) for edge in plan.inner)
-        return small.crop((x, y, x + max(1, width), y + max(1, height)))
+            preview = paint(latents, self._projection)
+            if job.source is not None and job.request.lock:
+                before = self.contexts.latents(job.source)[0]
+                preview = over_source(preview, latents, before, job.source.image)
+        scale = preview.width / job.plan.canvas[0]
+        x, y, width, height = (round(scale * edge) for edge in job.plan.inner)
+        return preview.crop((x, y, x + max(1, width), y + max(1, height)))
 
 
 def _keeps_source(jobs: Sequence[Job]) -> bool:

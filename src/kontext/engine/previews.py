@@ -1,9 +1,12 @@
 """Small pictures of where the sampling is heading: a linear map from latents to colors, no decoder needed.
 
-The map is fitted once per model, by least squares, on a chart of colors, ramps and edges.
+The map is fitted once per model, by least squares, on a chart of colors, ramps and edges. A latent has
+several pixels a side in a preview, as many as its numbers can tell apart.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -13,15 +16,22 @@ from torch import Tensor
 from kontext.engine.context import parameter_type
 
 CHART_SIDE = 256
-STRENGTH = 1e-3  # of the ridge that keeps unused latent channels at rest
+STRENGTH = 1e-5  # of the ridge that keeps unused latent channels at rest
+UNCHANGED = 1e-3
+"""Largest difference of two latents that is only rounding."""
 
 
 def fit_projection(autoencoder: torch.nn.Module) -> Tensor:
-    """(channels + 1, 3): colors in [-1, 1] of the block of pixels of a latent from it and a constant."""
+    """(channels + 1, 3 * s * s): colors in [-1, 1] of the s x s preview pixels of a latent, from its numbers
+    and a constant.
+    """
     pixels = _chart().to(next(autoencoder.parameters()).device, parameter_type(autoencoder))
     latents = autoencoder.encode(pixels).cpu().double()  # MPS has no float64
     cell = CHART_SIDE // latents.shape[-1]
-    colors = torch.nn.functional.avg_pool2d(pixels.cpu().double(), cell)
+    side = math.isqrt(latents.shape[1] // 3)
+    side = max(size for size in range(1, side + 1) if cell % size == 0)
+    colors = torch.nn.functional.avg_pool2d(pixels.cpu().double(), cell // side)
+    colors = torch.nn.functional.pixel_unshuffle(colors, side)
     x = torch.cat((latents, torch.ones_like(latents[:, :1])), dim=1).flatten(2)[0].T  # (blocks, channels + 1)
     y = colors.flatten(2)[0].T
     ridge = STRENGTH * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
@@ -29,11 +39,24 @@ def fit_projection(autoencoder: torch.nn.Module) -> Tensor:
 
 
 def paint(latents: Tensor, projection: Tensor) -> Image.Image:
-    """Latents (channels, height, width) as a picture of width x height pixels."""
+    """Latents (channels, height, width) as a picture of s * width x s * height pixels."""
     latents = latents.float().cpu()
     x = torch.cat((latents, torch.ones_like(latents[:1])))
-    colors = torch.einsum("chw,ck->hwk", x, projection)
+    colors = torch.einsum("chw,ck->khw", x, projection)
+    colors = torch.nn.functional.pixel_shuffle(colors, math.isqrt(projection.shape[1] // 3)).permute(1, 2, 0)
     return Image.fromarray(((colors.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
+
+
+def over_source(preview: Image.Image, latents: Tensor, before: Tensor, source: Image.Image) -> Image.Image:
+    """A preview over the source, which shows where the latents (channels, height, width) are still those of
+    before: the edit shows where it acts while it is computed. As large as the source, at most `CHART_SIDE`.
+    """
+    changed = ((latents - before).abs() > UNCHANGED).any(0).cpu().numpy()
+    scale = min(1.0, CHART_SIDE / max(source.size))
+    size = (max(1, round(scale * source.width)), max(1, round(scale * source.height)))
+    shown = Image.fromarray(changed.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    enlarged = preview.resize(size, Image.Resampling.BICUBIC)
+    return Image.composite(enlarged, source.resize(size, Image.Resampling.BILINEAR), shown)
 
 
 def _chart() -> Tensor:
