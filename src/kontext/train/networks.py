@@ -66,6 +66,14 @@ class Networks(nn.Module):
         return transformer.to_velocity(predicted, z, t[:, None, None]), self.label(pooled), region
 
     @torch.no_grad()
+    def expected_region(
+        self, preset: Preset, ids: Tensor, noise: Tensor, target_ids: Tensor, contexts: Context
+    ) -> Tensor | None:
+        """Region logits (b, n) of the first evaluation of `sample`; None without a region head."""
+        first = flow.schedule(preset.sampling.steps, noise.shape[1], preset.sampling.shift)[0]
+        return self(noise, ids, noise.new_full((len(noise),), first), target_ids, contexts)[2]
+
+    @torch.no_grad()
     def sample(
         self, preset: Preset, ids: Tensor, noise: Tensor, target_ids: Tensor, contexts: Context
     ) -> Tensor:

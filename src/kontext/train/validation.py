@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from kontext.bench.metrics import edit_error, keep_psnr
+from kontext.engine.regions import RULES, expected_region
 from kontext.model.tokens import unpack
 from kontext.train.autoencoder import HELD_OUT, to_pixels
-from kontext.train.pairs import shrink, text_ids
+from kontext.train.pairs import shrink, text_ids, token_mask
 from kontext.world import Sample
 from kontext.world.tasks.task_specs import SEVERAL_REFERENCES
 
@@ -50,6 +52,7 @@ class Validation:
             "keep": tasks.mean_keep_psnr(results),
             "wrong_words": float(np.mean(shuffled_prompts)),
         }
+        figures |= self._region_figures(tasks)
         kinds = tasks.by_kind(errors)
         rows = tasks.rows(results)
         if self.triples is not None:
@@ -68,30 +71,67 @@ class Validation:
 
     def _sample_pictures(self, tasks: _Tasks, ids: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
         """Pictures uint8 (n, size, size, 3); `order` (n,) permutes the second pictures."""
-        trainer, references, out = self.trainer, tasks.references, []
-        if references is not None and order is not None:
-            references = references[order]
-        for start in range(0, len(ids), 32):
-            part = slice(start, start + 32)
-            inputs = {"source": tasks.sources[part]}
-            if references is not None:
-                inputs["reference"] = references[part]
-            latents = {k: trainer.codec.encode(to_pixels(v, trainer.device)) for k, v in inputs.items()}
-            contexts = trainer.contexts(latents)
-            sampled = self.sample(torch.from_numpy(ids[part]).to(trainer.device), contexts)
-            pixels = trainer.codec.decode(unpack(sampled, *latents["source"].shape[-2:]))
+        pictures = np.zeros_like(tasks.sources)
+        for part in self._parts(ids):
+            texts, contexts = self._inputs(tasks, ids, part, order)
+            sampled = self.sample(texts, contexts)
+            side = self.trainer.size // self.trainer.preset.autoencoder.cell
+            pixels = self.trainer.codec.decode(unpack(sampled, side, side))
             pixels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte()
-            out.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(out)
+            pictures[part] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+        return pictures
 
-    def sample(self, ids: Tensor, contexts: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Tokens for text ids (b, m) and context pictures, from fixed noise."""
+    def _region_figures(self, tasks: _Tasks) -> dict[str, object]:
+        """How well the region head finds edits of a part, and knows those of everything and of nothing."""
+        tokens = np.stack([token_mask(mask, self.trainer.tokens) for mask in tasks.masks]) > 0
+        expected = np.zeros_like(tokens)
+        for part in self._parts(tasks.ids):
+            logits = self._run(self.trainer.networks.expected_region, *self._inputs(tasks, tasks.ids, part))
+            if logits is None:
+                return {}
+            expected[part] = expected_region(logits).cpu().numpy()
+        share, found = tokens.mean(1), expected.mean(1)
+        whole, nothing = share > RULES.whole_share, share == 0
+        local = ~whole & ~nothing
+        both, either = (tokens & expected).sum(1), (tokens | expected).sum(1)
+        figures = {
+            "region_iou_held_out": (both / np.maximum(either, 1))[local],
+            "whole_known": found[whole] > RULES.whole_share,
+            "nothing_known": found[nothing] == 0,
+        }
+        return {name: round(float(values.mean()), 3) for name, values in figures.items() if len(values)}
+
+    def _parts(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+        """Indices of tasks whose texts have one padded length, at most 32 at a time."""
+        lengths = np.array([self.trainer.preset.padded_length(int(n)) for n in (ids != 0).sum(1)])
+        for length in np.unique(lengths):
+            places = np.flatnonzero(lengths == length)
+            yield from (places[start : start + 32] for start in range(0, len(places), 32))
+
+    def _inputs(
+        self, tasks: _Tasks, ids: np.ndarray, part: np.ndarray, order: np.ndarray | None = None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Text ids and context pictures of some tasks; `order` permutes the second pictures."""
+        trainer = self.trainer
+        pictures = {"source": tasks.sources[part]}
+        if tasks.references is not None:
+            pictures["reference"] = tasks.references[part if order is None else order[part]]
+        latents = {k: trainer.codec.encode(to_pixels(v, trainer.device)) for k, v in pictures.items()}
+        texts = trainer.cut(torch.from_numpy(ids[part]).to(trainer.device))
+        return texts, trainer.contexts(latents)
+
+    def sample(self, texts: Tensor, contexts: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Tokens at t = 0 for text ids (b, m) and context pictures, from fixed noise."""
+        return self._run(self.trainer.networks.sample, self.trainer.cut(texts), contexts)
+
+    def _run(
+        self, network: Callable[..., Tensor], texts: Tensor, contexts: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """A method of the networks from fixed noise."""
         trainer, like = self.trainer, contexts[0][0]
         noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(1)).to(like.device)
         with trainer.eager():
-            return trainer.networks.sample(
-                trainer.preset, trainer.cut(ids), noise, trainer.target_ids, contexts
-            )
+            return network(trainer.preset, texts, noise, trainer.target_ids, contexts)
 
 
 class _Tasks:
