@@ -1,6 +1,5 @@
 """One table of options, and every surface held against it."""
 
-import inspect
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 
 from kontext.batch import tables
 from kontext.commands import batch, chat, edit, generate
-from kontext.engine import options
+from kontext.engine import EditOptions, Editor, GenerateOptions, options
 from kontext.engine.checks import check_variants
 from kontext.engine.options import SURFACES, TABLE, Option, offered, option
 from kontext.engine.requests import EditRequest
@@ -36,7 +35,7 @@ TAKEN = {
     "edit": lambda: switches(edit.app),
     "generate": lambda: switches(generate.app),
     "batch": lambda: switches(batch.app),
-    "chat": lambda: {name[3:] for name in vars(chat.Chat) if name.startswith("do_")},
+    "chat": lambda: set(chat.Chat(None, None).commands),
     "table": lambda: set(tables.COLUMNS),
     "http": lambda: set(Edit.model_fields),
     "mcp edit": lambda: set(TOOLS["edit"][1]["properties"]),
@@ -67,13 +66,11 @@ def test_a_new_option_is_demanded_of_every_surface(surface, monkeypatch):
 
 
 def test_the_editor_takes_what_a_request_takes():
-    from kontext.engine import Editor
-
-    names = {one.name for one in offered("python")}
-    for method in (Editor.edit, Editor.variants):
-        assert names <= set(inspect.signature(method).parameters)
-    generating = {one.name for one in offered("mcp generate")}
-    assert generating <= set(inspect.signature(Editor.generate).parameters)
+    assert set(EditOptions.__annotations__) == {one.name for one in offered("python")}
+    assert set(GenerateOptions.__annotations__) == {one.name for one in offered("mcp generate")}
+    kinds = {Editor.edit: EditOptions, Editor.variants: EditOptions, Editor.generate: GenerateOptions}
+    for method, taken in kinds.items():
+        assert method.__annotations__["options"] == f"Unpack[{taken.__name__}]"
 
 
 def test_pictures_of_a_turn_are_those_of_the_table():
@@ -106,7 +103,8 @@ def by_rule(name, value):
 
 
 def by_chat(name, value):
-    session = SimpleNamespace(variants=lambda count, *_, **__: [check_variants(count)][1:])
+    current = SimpleNamespace(size=(64, 64))
+    session = SimpleNamespace(variants=lambda count, *_, **__: [check_variants(count)][1:], current=current)
     chat.Chat(session, lambda text, facts: None).commands[name](str(value))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kontext.engine import Editor
+from kontext.engine import EditOptions, Editor
 from kontext.session.provenance import SETTINGS
 from kontext.session.session import NOT_KEPT, PICTURES
 
@@ -20,8 +20,9 @@ def real_editor():
 
 
 def test_every_argument_of_an_edit_is_kept_with_its_turn():
-    taken = set(inspect.signature(Editor.edit).parameters) - {"self", "picture", "prompt", "seed"}
-    assert taken == set(SETTINGS) | set(PICTURES) | set(NOT_KEPT)
+    assert set(EditOptions.__annotations__) - {"seed"} == set(SETTINGS) | set(PICTURES)
+    calling = set(inspect.signature(Editor.edit).parameters) - {"self", "picture", "prompt", "options"}
+    assert calling == set(NOT_KEPT)
 
 
 def test_a_session_with_an_editor_repeats_and_locks(real_editor, picture, tmp_path):

@@ -15,11 +15,11 @@ from typing import Any
 
 from kontext.engine import options, sizes
 from kontext.engine.requests import (
-    GUIDANCE,
     MAX_CONTEXTS,
     MAX_SEED,
     check_prompt,
     flag,
+    one_of,
     real_number,
     whole_number,
 )
@@ -27,6 +27,9 @@ from kontext.errors import BadRequest, NotFound
 
 OPTIONS = options.offered("table")
 WHOLE = {one.name: one.whole_range for one in OPTIONS if one.type == "integer"}
+NUMBERS = {one.name: one.range for one in OPTIONS if one.type == "number"}
+CHOICES = {one.name: one.choices for one in OPTIONS if one.type == "choice"}
+TEXTS = ("prompt", "output", *(one.name for one in OPTIONS if one.type == "text"))
 FLAGS = tuple(one.name for one in OPTIONS if one.kind == "flag")
 FILES = ("picture", *(one.name for one in OPTIONS if one.type == "picture"))
 COLUMNS = ("picture", "prompt", "output", *(one.name for one in OPTIONS))
@@ -165,14 +168,18 @@ def _separator(text: str) -> str:
 def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Convert cells to the types the editor accepts. Raises BadRequest."""
     typed = dict(row)
-    for key in ("picture", "prompt", "output", "size", "mask", "markup"):
+    for key in (*TEXTS, *FILES):
         if key in row and not isinstance(row[key], str):
             raise BadRequest(f"{key} must be text, got {row[key]!r}")
     for key, (low, high) in WHOLE.items():
         if key in row:
             typed[key] = whole_number(key, _whole(key, row[key]), low, high)
-    if "guidance" in row:
-        typed["guidance"] = real_number("guidance", _decimal(row["guidance"]), *GUIDANCE)
+    for key, (least, most) in NUMBERS.items():
+        if key in row:
+            typed[key] = real_number(key, _decimal(row[key]), least, most)
+    for key, choices in CHOICES.items():
+        if key in row:
+            typed[key] = one_of(key, row[key], choices)
     for key in FLAGS:
         if key in row:
             typed[key] = flag(key, _boolean(row[key]))

@@ -12,13 +12,13 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kontext.commands import options
-from kontext.engine.options import option
+from kontext.commands import chat_options, options
 from kontext.errors import BadRequest, Busy, Cancelled, KontextError
 from kontext.terminal import say, say_json
 
@@ -113,9 +113,10 @@ class Chat:
         self.session, self.answer = session, answer
         self.settings: dict[str, Any] = {}
         self.written: set[Path] = set()
-        self.commands = {
+        self.commands: dict[str, Callable[..., str | None]] = {
             name.removeprefix("do_"): getattr(self, name) for name in dir(self) if name.startswith("do_")
         }
+        self.commands |= {name: partial(self.set_option, name) for name in chat_options.COMMANDS}
 
     def run(self, lines: Iterable[str]) -> None:
         """Until /quit or the end of the lines. What goes wrong is told, and the conversation goes on."""
@@ -221,66 +222,14 @@ class Chat:
         self.session.rename(rest, self.session.current)
         self.answer(f"turn {self.session.current.number} is called {rest!r}", {"name": rest})
 
-    def do_seed(self, rest: str) -> None:
-        """/seed N | /seed     use seed N from now on; without N a new one each time"""
-        from kontext.engine.checks import check_seed
-
-        self._set("seed", check_seed(_whole(rest, "/seed 7")) if rest else None)
-
-    def do_steps(self, rest: str) -> None:
-        """/steps N | /steps   use N steps from now on; without N the model's own"""
-        from kontext.engine.checks import check_steps
-
-        self._set("steps", check_steps(_whole(rest, "/steps 8")) if rest else None)
-
-    def do_guidance(self, rest: str) -> None:
-        """/guidance G         how strictly to follow the prompt; without G the model's own"""
-        from kontext.engine.checks import check_guidance
-
-        try:
-            guidance = float(rest) if rest else None
-        except ValueError:
-            raise BadRequest(f"{rest!r} is not a number; such as /guidance 2.5") from None
-        self._set("guidance", None if guidance is None else check_guidance(guidance))
-
-    def do_box(self, rest: str) -> None:
-        """/box X,Y,W,H        edit only there from now on; without a box anywhere"""
-        from kontext.engine.pointing import check_box
-
-        box = options.parse_box(rest or None)
-        self._set("box", None if box is None else check_box(box, self.session.current.size))
-
-    def do_size(self, rest: str) -> None:
-        """/size SIZE          match, WxH or W:H from now on; without a size match"""
-        from kontext.engine.sizes import parse
-
-        if rest:
-            parse(rest)
-        self._set("size", rest or None)
-
-    def do_lock(self, rest: str) -> None:
-        """/lock on|off        keep the original pixels where nothing changed; on is the default"""
-        self._set("lock", options.parse_switch(rest, "lock"))
-
-    def do_regions(self, rest: str) -> None:
-        """/regions on|off     compute only where something changes; on is the default"""
-        self._set("regions", options.parse_switch(rest, "regions"))
-
-    def do_mask(self, rest: str) -> None:
-        """/mask FILE          edit only where FILE is white; without a file anywhere"""
-        self._set("mask", options.parse_picture(rest))
-
-    def do_markup(self, rest: str) -> None:
-        """/markup FILE        a transparent overlay drawn over the picture; without a file none"""
-        self._set("markup", options.parse_picture(rest))
-
-    def do_ref(self, rest: str) -> None:
-        """/ref FILE           another picture to go by, up to 3; without a file none"""
-        most = option("references").whole_range[1]
-        given = [*self.settings.get("references", ()), options.parse_picture(rest)] if rest else None
-        if given and len(given) > most:
-            raise BadRequest(f"references must be 0 to {most}, got {len(given)}; /ref alone removes them")
-        self._set("references", given)
+    def set_option(self, name: str, rest: str) -> None:
+        """Keep the value of an option, or without one forget it."""
+        one = chat_options.COMMANDS[name]
+        value = chat_options.parse(name, rest, self.settings.get(one.name), self.session.current.size)
+        self.settings.pop(one.name, None)
+        if value is not None:
+            self.settings[one.name] = value
+        self.answer(f"{one.name}: {'the default' if value is None else value}", {one.name: value})
 
     def do_turns(self, rest: str) -> None:
         """/turns              all turns, as a tree; * is where you are"""
@@ -370,20 +319,19 @@ class Chat:
 
     def do_help(self, rest: str) -> None:
         """/help               this list"""
-        lines = [command.__doc__.splitlines()[0] for command in self.commands.values()]
-        lines = ["Type what to change, or:", *(f"  {line}" for line in lines)]
+        own = [name for name in self.commands if name not in chat_options.COMMANDS]
+        lines = [(self.commands[name].__doc__ or "").splitlines()[0] for name in own]
+        settings = [chat_options.help_line(name) for name in chat_options.COMMANDS]
+        lines = [
+            *("Type what to change, or:", *(f"  {line}" for line in lines)),
+            *("From then on, and without a value no longer:", *(f"  {line}" for line in settings)),
+        ]
         self.answer(lines, {"commands": sorted(self.commands)})
 
     def do_quit(self, rest: str) -> str:
         """/quit               stop; kontext chat --session ID goes on"""
         self.answer(f"go on with: kontext chat --session {self.session.id}", {"session": self.session.id})
         return "quit"
-
-    def _set(self, name: str, value: Any) -> None:
-        self.settings.pop(name, None)
-        if value is not None:
-            self.settings[name] = value
-        self.answer(f"{name}: {'the default' if value is None else value}", {name: value})
 
 
 def _identity(path: Path) -> Identity | None:

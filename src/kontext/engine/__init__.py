@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kontext.engine.editor import Editor
-    from kontext.engine.requests import EditRequest, Result, StepInfo
+    from kontext.engine.requests import EditOptions, EditRequest, GenerateOptions, Result, StepInfo
 
-__all__ = ["EditRequest", "Editor", "Result", "StepInfo"]
+__all__ = ["EditOptions", "EditRequest", "Editor", "GenerateOptions", "Result", "StepInfo"]
 
 
 def __getattr__(name: str) -> object:

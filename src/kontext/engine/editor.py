@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, overload
+from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 
 import torch
 
@@ -26,12 +26,13 @@ from kontext.engine.prompts import PromptStore
 from kontext.engine.requests import (
     MAX_BATCH,
     Cancel,
+    EditOptions,
     EditRequest,
+    GenerateOptions,
     OnStep,
     Result,
     whole_number,
 )
-from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
 from kontext.memory import keep_freed
 from kontext.threads import leave_one_processor
@@ -104,63 +105,30 @@ class Editor:
         picture: PictureLike,
         prompt: str,
         *,
-        references: PictureLike | Sequence[PictureLike] | None = (),
-        seed: int | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
-        size: str | Size = "match",
-        box: Box | None = None,
-        mask: PictureLike | None = None,
-        markup: PictureLike | None = None,
-        lock: bool = True,
-        regions: bool = True,
         on_step: OnStep | None = None,
         cancel: Cancel | None = None,
+        **options: Unpack[EditOptions],
     ) -> Result:
         """Change the picture as the sentence says, and nothing else.
 
-        The fields of `EditRequest` say what each argument means. Raises BadPicture, BadRequest, NotFound,
-        OutOfMemory, DeviceUnavailable, BadCheckpoint (weights that give NaN), and Cancelled within one step
-        of `cancel.is_set()`.
+        The options are the fields of `EditRequest`, which say what each means. Raises BadPicture, BadRequest,
+        NotFound, OutOfMemory, DeviceUnavailable, BadCheckpoint (weights that give NaN), and Cancelled within
+        one step of `cancel.is_set()`.
         """
-        request = EditRequest(
-            picture=picture,
-            prompt=prompt,
-            references=references,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            size=size,
-            box=box,
-            mask=mask,
-            markup=markup,
-            lock=lock,
-            regions=regions,
-        )
+        options.setdefault("size", "match")
+        request = EditRequest(picture=picture, prompt=prompt, **options)
         return self.edit_batch([request], on_step=on_step, cancel=cancel)[0]
 
     def generate(
         self,
         prompt: str,
         *,
-        size: str | Size | None = None,
-        references: PictureLike | Sequence[PictureLike] | None = (),
-        seed: int | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
         on_step: OnStep | None = None,
         cancel: Cancel | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Result:
         """A picture from words, and up to 4 references. No size means the model's own."""
-        request = EditRequest(
-            prompt=prompt,
-            references=references,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            size=size,
-            lock=False,
-        )
+        request = EditRequest(prompt=prompt, lock=False, **options)
         return self.edit_batch([request], on_step=on_step, cancel=cancel)[0]
 
     def variants(
@@ -169,39 +137,18 @@ class Editor:
         prompt: str,
         count: int,
         *,
-        references: PictureLike | Sequence[PictureLike] | None = (),
-        seed: int | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
-        size: str | Size | None = None,
-        box: Box | None = None,
-        mask: PictureLike | None = None,
-        markup: PictureLike | None = None,
-        lock: bool = True,
-        regions: bool = True,
         on_step: OnStep | None = None,
         cancel: Cancel | None = None,
+        **options: Unpack[EditOptions],
     ) -> list[Result]:
-        """`count` (1 to 16) results of seeds seed, seed + 1, ... in one batched forward; arguments as in
+        """`count` (1 to 16) results of seeds seed, seed + 1, ... in one batched forward; options as in
         `edit`, or with None for the picture as in `generate`.
         """
         count = whole_number("variants", count, 1, MAX_BATCH)
-        first = first_seed(seed, count)
+        first = first_seed(options.get("seed"), count)
         if picture is not None:
             picture = pictures.load(picture)
-        request = EditRequest(
-            picture=picture,
-            prompt=prompt,
-            references=references,
-            steps=steps,
-            guidance=guidance,
-            size=size,
-            box=box,
-            mask=mask,
-            markup=markup,
-            lock=lock,
-            regions=regions,
-        )
+        request = EditRequest(picture=picture, prompt=prompt, **options)
         requests = [replace(request, seed=first + i) for i in range(count)]
         return self.edit_batch(requests, on_step=on_step, cancel=cancel)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 MAX_CONTEXTS = 4  # pictures that the model is shown, the edited one included
 
 Kind = Literal["plain", "picture", "flag"]
+Type = Literal["integer", "number", "text", "choice", "box", "picture", "pictures", "boolean"]
 Surface = Literal[
     "python", "edit", "generate", "batch", "chat", "table", "http", "mcp edit", "mcp generate", "provenance"
 ]
@@ -29,6 +30,8 @@ SURFACES: Mapping[Surface, str] = {
     "mcp generate": "MCP tool `generate`",
     "provenance": "settings of a turn in a saved PNG",
 }
+DASHED = ("edit", "generate", "batch", "chat")
+"""Surfaces that write names with dashes."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,24 @@ class Option:
 
     name: str
     kind: Kind
-    type: Literal["integer", "number", "text", "box", "picture", "pictures", "boolean"]
+    type: Type
     default: object
     help: str
     low: float | None = None
     high: float | None = None
     """Smallest and largest value; of `pictures`, how many."""
+    choices: tuple[str, ...] = ()
+    """The values of a "choice"."""
+    example: str = ""
+    """A value as people write it."""
     names: Mapping[Surface, str] = field(default_factory=dict)
     """Where a surface calls it otherwise."""
     exempt: Mapping[Surface, str] = field(default_factory=dict)
     """Surfaces without it, and why."""
 
     def name_on(self, surface: Surface) -> str:
-        return self.names.get(surface, self.name)
+        name = self.name.replace("_", "-") if surface in DASHED else self.name
+        return self.names.get(surface, name)
 
     @property
     def whole_range(self) -> tuple[int, int]:
@@ -73,6 +81,7 @@ class Option:
             "integer": {"type": "integer", "minimum": self.low, "maximum": self.high},
             "number": {"type": "number", "minimum": self.low, "maximum": self.high},
             "text": {"type": "string"},
+            "choice": {"type": "string", "enum": list(self.choices)},
             "box": {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4},
             "picture": {"type": "string"},
             "pictures": {"type": "array", "items": path, "maxItems": self.high},
@@ -96,6 +105,7 @@ TABLE: tuple[Option, ...] = (
         "integer",
         None,
         "The same seed gives the same picture; default: drawn at random.",
+        example="7",
         low=0,
         high=2**53 - 1,  # the largest whole number that survives JSON in a browser
         exempt={"provenance": "a field of the turn itself"},
@@ -106,6 +116,7 @@ TABLE: tuple[Option, ...] = (
         "integer",
         None,
         "Sampling steps, 1 to 200; default: the model's own.",
+        example="8",
         low=1,
         high=200,
     ),
@@ -115,6 +126,7 @@ TABLE: tuple[Option, ...] = (
         "number",
         None,
         "How strictly to follow the prompt, 1 to 30; default: the model's own.",
+        example="2.5",
         low=1,
         high=30,
     ),
@@ -124,6 +136,7 @@ TABLE: tuple[Option, ...] = (
         "text",
         "match",
         "match, WxH or W:H.",
+        example="1024x768",
     ),
     Option(
         "box",
@@ -131,6 +144,7 @@ TABLE: tuple[Option, ...] = (
         "box",
         None,
         "Edit only here: X,Y,W,H in pixels.",
+        example="10,20,64,64",
         exempt=_PER_PICTURE,
     ),
     Option(
@@ -139,6 +153,7 @@ TABLE: tuple[Option, ...] = (
         "picture",
         None,
         "Edit only where this picture, as large as the edited one, is white.",
+        example="mask.png",
         exempt={**_PER_PICTURE, **_NOT_IN_FILES},
     ),
     Option(
@@ -147,6 +162,7 @@ TABLE: tuple[Option, ...] = (
         "picture",
         None,
         "Transparent overlay drawn over the picture; the edit acts within what is drawn.",
+        example="overlay.png",
         exempt={**_PER_PICTURE, **_NOT_IN_FILES},
     ),
     Option(
@@ -155,6 +171,7 @@ TABLE: tuple[Option, ...] = (
         "pictures",
         (),
         "Further pictures, 2 to 4 of the prompt; up to 3.",
+        example="hat.png",
         low=0,
         high=MAX_CONTEXTS - 1,
         names={"edit": "ref", "generate": "ref", "batch": "ref", "chat": "ref"},
@@ -166,6 +183,7 @@ TABLE: tuple[Option, ...] = (
         "boolean",
         True,
         "Keep the original pixels where nothing changed.",
+        example="off",
         exempt=_WITHOUT_PICTURE,
     ),
     Option(
@@ -174,6 +192,7 @@ TABLE: tuple[Option, ...] = (
         "boolean",
         True,
         "Compute only where something changes.",
+        example="off",
         exempt=_WITHOUT_PICTURE,
     ),
     Option(
@@ -182,6 +201,7 @@ TABLE: tuple[Option, ...] = (
         "integer",
         1,
         "Several results, 1 to 16, of seeds N, N+1, ...",
+        example="4",
         low=1,
         high=16,
         names={"http": "count"},
@@ -211,12 +231,14 @@ def markdown() -> str:
     """The table as `docs/options.md` shows it."""
     lines = ["| option | type | values | default | what it does |", "| --- | --- | --- | --- | --- |"]
     for one in TABLE:
-        values = "" if one.low is None else f"{one.low:.0f} to {one.high:.0f}"
+        values = "" if one.low is None else f"{one.low:g} to {one.high:.0f}"
+        values = ", ".join(f"`{choice}`" for choice in one.choices) or values
         default = "on" if one.kind == "flag" else f"`{one.default}`" if one.default else ""
         lines.append(f"| `{one.name}` | {one.type} | {values} | {default} | {one.help} |")
     lines += ["", "| surface | other names | without |", "| --- | --- | --- |"]
     for surface, words in SURFACES.items():
-        names = ", ".join(f"`{one.name}` is `{one.names[surface]}`" for one in TABLE if surface in one.names)
+        others = [one for one in offered(surface) if one.name_on(surface) != one.name]
+        names = ", ".join(f"`{one.name}` is `{one.name_on(surface)}`" for one in others)
         reasons: dict[str, list[str]] = {}
         for one in TABLE:
             if surface in one.exempt:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,26 @@ MAX_BATCH = option("variants").whole_range[1]
 MAX_STEPS = option("steps").whole_range[1]
 MAX_SEED = option("seed").whole_range[1]
 GUIDANCE = option("guidance").range
+
+
+class GenerateOptions(TypedDict, total=False):
+    """The options of a picture from words; the fields of `EditRequest` say what each means."""
+
+    references: PictureLike | Sequence[PictureLike] | None
+    seed: int | None
+    steps: int | None
+    guidance: float | None
+    size: str | Size | None
+
+
+class EditOptions(GenerateOptions, total=False):
+    """The options of an edit; the fields of `EditRequest` say what each means."""
+
+    box: Box | None
+    mask: PictureLike | None
+    markup: PictureLike | None
+    lock: bool
+    regions: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +220,13 @@ def real_number(name: str, value: Any, low: float, high: float) -> float:
     if not low <= number <= high:  # false for NaN
         raise BadRequest(f"{name} must be {low:g} to {high:g}, got {number:g}")
     return number
+
+
+def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
+    """One of the choices, or BadRequest."""
+    if value not in choices:
+        raise BadRequest(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {_shown(value)}")
+    return str(value)
 
 
 def flag(name: str, value: Any) -> bool:

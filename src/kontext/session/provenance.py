@@ -22,7 +22,7 @@ from PIL import Image
 
 from kontext import __version__
 from kontext.engine import pictures
-from kontext.engine.options import option
+from kontext.engine.options import Option, offered
 from kontext.engine.requests import Result
 from kontext.errors import BadPicture, NotFound
 from kontext.session import rules
@@ -36,15 +36,21 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+def _rule(one: Option) -> rules.Rule:
+    """What a value of an option in a file must be."""
+    if one.name == "size":
+        return lambda value: rules.text(32)(value) or rules.pixels(2)(value)
+    if one.type == "integer":
+        return rules.whole(*one.whole_range)
+    if one.type == "number":
+        return rules.between(*one.range)
+    if one.type == "choice":
+        return lambda value: value in one.choices
+    return {"box": rules.pixels(4), "boolean": rules.flag, "text": rules.text(MAX_PROMPT)}[one.type]
+
+
 # The settings embedded in a file; their values are passed to `Editor.edit` when a turn is repeated.
-SETTINGS: dict[str, rules.Rule] = {
-    "steps": rules.whole(*option("steps").whole_range),
-    "guidance": rules.between(*option("guidance").range),
-    "size": lambda value: rules.text(32)(value) or rules.pixels(2)(value),
-    "box": rules.pixels(4),
-    "lock": rules.flag,
-    "regions": rules.flag,
-}
+SETTINGS: dict[str, rules.Rule] = {one.name: _rule(one) for one in offered("provenance")}
 
 RULES: dict[str, rules.Rule] = {
     "id": rules.matching("[0-9a-f]{1,64}"),

@@ -1,0 +1,55 @@
+"""The options of an edit as commands of a conversation: `/steps 8` sets one until it is changed, `/steps`
+alone takes the default again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kontext.commands import options
+from kontext.engine.options import Option, offered
+from kontext.errors import BadRequest
+
+COMMANDS: dict[str, Option] = {one.name_on("chat"): one for one in offered("chat") if one.name != "variants"}
+
+
+def help_line(name: str) -> str:
+    one = COMMANDS[name]
+    return f"/{name} {one.example}".ljust(22) + one.help
+
+
+def parse(name: str, text: str, kept: Any, size: tuple[int, int]) -> Any:
+    """The value of an option from what was typed; None for nothing, which means the default.
+
+    kept: the value until now (a reference is added to those before); size: of the picture in pixels.
+    Raises KontextError.
+    """
+    from kontext.engine.pointing import check_box
+    from kontext.engine.requests import EditRequest
+    from kontext.engine.sizes import parse as parse_size
+
+    if not text:
+        return None
+    one = COMMANDS[name]
+    if one.type in ("picture", "pictures"):
+        path = options.parse_picture(text)
+        value: Any = path if one.type == "picture" else [*(kept or ()), path]
+    elif one.type == "boolean":
+        value = options.parse_switch(text, name)
+    elif one.type == "box":
+        value = options.parse_box(text)
+    elif one.type in ("integer", "number"):
+        try:
+            value = int(text) if one.type == "integer" else float(text)
+        except ValueError:
+            kind = "a whole number" if one.type == "integer" else "a number"
+            raise BadRequest(f"{text!r} is not {kind}; such as /{name} {one.example}") from None
+    else:
+        value = text
+    settings: dict[str, Any] = {one.name: value}
+    EditRequest(prompt="any", **settings)  # its range
+    if one.type == "box":
+        check_box(value, size)
+    if one.name == "size":
+        parse_size(value)
+    return value
