@@ -71,7 +71,11 @@ class Networks(nn.Module):
     ) -> Tensor | None:
         """Region logits (b, n) of the first evaluation of `sample`; None without a region head."""
         first = flow.schedule(preset.sampling.steps, noise.shape[1], preset.sampling.shift)[0]
-        return self(noise, ids, noise.new_full((len(noise),), first), target_ids, contexts)[2]
+        if not hasattr(self.transformer, "region_head"):
+            return None
+        strength = noise.new_full((len(noise),), preset.sampling.guidance)
+        embedded = strength if preset.transformer.guidance_embed else None
+        return self(noise, ids, noise.new_full((len(noise),), first), target_ids, contexts, embedded)[2]
 
     @torch.no_grad()
     def sample(
