@@ -9,7 +9,7 @@ from numeric import difference, rounding
 from safetensors.torch import save_file
 
 from kontext.checkpoint import load_model
-from kontext.errors import BadConfig
+from kontext.errors import BadCheckpoint, BadConfig
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS, AutoencoderConfig
 from kontext.train import autoencoder as autoencoder_training
@@ -20,7 +20,7 @@ from kontext.train.flow import FlowTrainer
 from kontext.train.ladd import LaddTrainer
 from kontext.train.loader import ExampleLoader
 from kontext.train.pairs import label, target_caption, text_ids, token_mask
-from kontext.train.run import Ema, Run
+from kontext.train.run import Ema, Run, compact
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
 
@@ -104,6 +104,32 @@ def test_an_interrupted_flow_run_resumes_with_the_same_losses(tmp_path, codec):
     trainer(config, tmp_path / "parts", codec, resume=True).train()
     assert len(losses(tmp_path / "parts")) == 5  # one of the six steps was text to picture
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+
+
+def test_a_run_resumes_from_a_compact_state(tmp_path, codec):
+    """With its weights to float16, its step and its next examples, and without what it makes again."""
+    config = settings(steps=4)
+    trainer(config, tmp_path / "run", codec).train()
+    state = tmp_path / "run" / "state.pt"
+    again = tmp_path / "again"
+    size = compact(state, again / "state.pt")
+    assert size < state.stat().st_size / 6
+    resumed = trainer(settings(steps=6), again, codec, resume=True)
+    whole = torch.load(state, weights_only=True)
+    assert resumed.run.step == 4 and resumed.data.loader.seed == whole["seed"]
+    for name, value in resumed.networks.state_dict().items():
+        torch.testing.assert_close(value, whole["networks"][name], rtol=2**-11, atol=2**-24)
+    averages = torch.cat([average.flatten() for average in resumed.ema.average])
+    assert torch.equal(averages, torch.cat([p.detach().flatten() for p in resumed.ema.live]))
+    resumed.train()
+    assert resumed.run.step == 6
+
+
+def test_what_is_no_state_is_refused(tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"no state")
+    with pytest.raises(BadCheckpoint, match="not the state of a run"):
+        compact(tmp_path / "state.pt", tmp_path / "small.pt")
+    assert not (tmp_path / "small.pt").exists()
 
 
 def test_a_flow_run_leaves_a_model_that_loads(tmp_path, codec):

@@ -88,6 +88,23 @@ def flow(
 
 
 @app.command()
+def compact(
+    state: Annotated[Path, typer.Argument(help="state.pt of a flow run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    force: Force = False,
+) -> None:
+    """Write a flow run's state without what it makes again, small enough for a repository.
+
+    To resume from it, copy it to state.pt in an empty folder of a run.
+    """
+    from kontext.train.run import compact as write
+
+    if output.exists() and not force:
+        raise BadRequest(f"{output} exists; give --force to replace it")
+    say_json({"state": str(output), "bytes": write(state, output)})
+
+
+@app.command()
 def distill(
     config: Config,
     autoencoder: Annotated[Path, typer.Option(help="Trained autoencoder (autoencoder.safetensors).")],

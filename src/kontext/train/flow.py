@@ -115,10 +115,10 @@ class FlowTrainer:
             self.ema = Ema([self.networks], config.ema)
         if state:
             self.networks.load_state_dict(state["networks" if resume else "averaged"], strict=resume)
-        if state and resume:
+        if state and resume and "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.average = [a.to(self.device) for a in state["ema"]]
-        elif state:
+        elif state:  # averaged weights, or a compact state
             self.ema = Ema([self.networks], config.ema)
         seed_offset = self.distributed.rank * RANK_SEED_STRIDE
         first_seed = (state["seed"] if state else config.seed) + seed_offset
@@ -143,11 +143,13 @@ class FlowTrainer:
         self.noise = self.generator
         if self.device.type != "cpu":  # millions of numbers per step: drawn on the device that needs them
             self.noise = torch.Generator(self.device).manual_seed(config.seed)
-        if state and resume:
+        if state and resume and "generator" in state:
             self.generator.set_state(state["generator"])
             if "noise" in state:
                 self.noise.set_state(state["noise"])
             self.data.restore(state)
+        elif state and resume:
+            self.generator.manual_seed(config.seed + self.run.step)
         for generator in () if self.distributed.is_main else (self.generator, self.noise):
             generator.manual_seed(config.seed + seed_offset + self.run.step)
         self.validation = Validation(self)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +22,10 @@ from kontext.errors import BadCheckpoint
 log = logging.getLogger(__name__)
 
 EARLY_STEPS = (10, 50)  # always logged, so that a new run shows its speed within a minute
+
+
+WEIGHTS = ("networks", "words")
+"""Parts of a state that are weights a run cannot do without."""
 
 
 class Paused(Exception):
@@ -153,6 +158,28 @@ class Run:
         self._started = self.clock()
         self._recorded = (self.step, time.monotonic())
         return state
+
+
+def compact(state: Path, output: Path) -> int:
+    """Write what of a flow run's state.pt cannot be made again, to keep in a repository; returns its bytes.
+
+    A run resumes from it with its weights (in float16), its tokenizer and its step; the optimizer's momenta,
+    the average of the weights and the pool of examples, which the run makes again within some hundred steps,
+    are left out. Raises BadCheckpoint.
+    """
+    try:
+        whole = torch.load(state, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise BadCheckpoint(f"{state} is not the state of a run: {error}") from None
+    kept = {name: value for name, value in whole.items() if isinstance(value, int | float | str)}
+    for name, value in whole.items():
+        if name in WEIGHTS:
+            kept[name] = {key: weight.half() for key, weight in value.items()}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_suffix(".part")
+    torch.save(kept, part)
+    part.replace(output)
+    return output.stat().st_size
 
 
 def _short(value: object) -> str:
