@@ -248,12 +248,12 @@ def test_help_answers_in_three_tenths_of_a_second():
 
 
 def test_interrupt_leaves_nothing_half_written(folder, monkeypatch):
-    from kontext.engine import editor
+    from kontext.engine import pipeline
 
     def pressed(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(editor, "sample", pressed)
+    monkeypatch.setattr(pipeline, "sample", pressed)
     done = call("edit", "kid.png", "red", *TINY)
     assert done.exit_code == 130 and done.stderr == "error: stopped; nothing was written\n"
     assert listing(folder) == ["kid.png"]

@@ -1,9 +1,8 @@
-"""The `kontext` command: a table of commands, each in a file of its own that is imported only when it is
-called.
+"""The `kontext` command: a table of commands, each in its own file, which is imported on first use.
 
-A file `commands/NAME.py` holds `app`, a typer app of one command (`kontext NAME ...`) or of several
-(`kontext NAME SUB ...`). Commands whose file is not there are not shown. Errors of ours become one line and
-exit code 1; wrong usage is exit code 2; a traceback is shown only when KONTEXT_DEBUG is set.
+A file `commands/NAME.py` defines `app`, a typer app of one command (`kontext NAME ...`) or of several
+(`kontext NAME SUB ...`). Commands without a file are hidden. A KontextError becomes one line and exit code 1;
+a usage error is exit code 2; a traceback is shown only when KONTEXT_DEBUG is set.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -26,65 +25,74 @@ from kontext import __version__
 from kontext.failures import explain
 from kontext.terminal import say, terminal_text
 
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
+
 COMMANDS: dict[str, str] = {
-    "edit": "Change pictures by a sentence.",
-    "generate": "Make a picture from words.",
-    "chat": "Edit one picture in many turns.",
+    "edit": "Edit pictures by a text instruction.",
+    "generate": "Generate a picture from text.",
+    "chat": "Edit one picture over many turns.",
     "batch": "Edit many pictures; resumable.",
-    "examples": "Write pictures to try the other commands on.",
-    "models": "List the models that can be used here.",
+    "examples": "Write example pictures to try the other commands on.",
+    "models": "List the available models.",
     "serve": "Start the playground and the HTTP API.",
-    "keys": "Make and revoke keys of the HTTP API.",
-    "mcp": "Serve edits to programs that speak the Model Context Protocol.",
+    "keys": "Create and revoke keys of the HTTP API.",
+    "mcp": "Serve edits over the Model Context Protocol.",
     "verify": "Show how a picture was made.",
     "weights": "Inspect, convert and quantize weights.",
     "world": "Look at the illustrated training world.",
-    "train": "Train the networks.",
+    "train": "Train the models.",
     "bench": "Measure quality, drift and speed.",
 }
 
 VARIABLES: dict[str, str] = {
-    "KONTEXT_MODEL": "The model, where --model is not given.",
-    "KONTEXT_DEVICE": "cpu, cuda or mps, where --device is not given.",
+    "KONTEXT_MODEL": "Default of --model.",
+    "KONTEXT_DEVICE": "Default of --device: cpu, cuda or mps.",
     "KONTEXT_HOME": "The folder of sessions, keys and models; default: ~/.local/share/kontext.",
-    "KONTEXT_DEBUG": "Set to 1 for a traceback with every error.",
+    "KONTEXT_DEBUG": "Set to 1 to show tracebacks.",
 }
 
 EXIT_CODES: dict[str, str] = {
-    "0": "Done.",
-    "1": "Failed, with one line on stderr.",
-    "2": "Wrong usage.",
-    "130": "Stopped by Ctrl-C.",
+    "0": "Success.",
+    "1": "Failure, with one line on stderr.",
+    "2": "Usage error.",
+    "130": "Interrupted by Ctrl-C.",
 }
 
 INTERRUPTED = 130  # what a shell expects of a command stopped by Ctrl-C
 
-# Wrong usage is told by the parser's own errors, which are a copy of click's in some versions of typer.
-_USAGE = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+# The base class of the parser's usage errors. Some versions of typer include a copy of click.
+_USAGE_ERROR = next(
+    kind
+    for kind in typer.BadParameter.__mro__
+    if issubclass(kind, Exception) and kind.__name__ == "ClickException"
+)
 
 
 class LazyCommands(TyperGroup):
     """The table above as a click group."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: object) -> list[str]:
         return [name for name in COMMANDS if find_spec(f"kontext.commands.{name}") is not None]
 
-    def get_command(self, ctx: Any, name: str) -> Any | None:
+    def get_command(self, ctx: object, name: str) -> Command | None:
         if name not in self.list_commands(ctx):
             return None
         command = get_command(import_module(f"kontext.commands.{name}").app)
         command.name = name
         return command
 
-    def make_context(self, *arguments: Any, **more: Any) -> Any:
-        with _errors_in_words():
-            return super().make_context(*arguments, **more)
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
+    ) -> Context:
+        with _one_line_errors():
+            return super().make_context(info_name, args, parent, **extra)
 
-    def invoke(self, ctx: Any) -> Any:
-        with _errors_in_words():
+    def invoke(self, ctx: Context) -> object:
+        with _one_line_errors():
             return super().invoke(ctx)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, ctx: object, formatter: HelpFormatter) -> None:
         for title, rows in (
             ("Commands", {name: COMMANDS[name] for name in self.list_commands(ctx)}),
             ("Environment", VARIABLES),
@@ -95,14 +103,13 @@ class LazyCommands(TyperGroup):
 
 
 @contextmanager
-def _errors_in_words() -> Iterator[None]:
-    """One line and an exit code for what goes wrong. Where the reader is gone (`| head`) the parser ends
-    quietly.
-    """
+def _one_line_errors() -> Iterator[None]:
+    """Turn exceptions into one line and an exit code. A closed pipe (`| head`) ends quietly."""
     try:
         yield
-    except _USAGE as error:  # its message repeats what was typed
-        error.message = terminal_text(error.message)
+    except _USAGE_ERROR as error:  # its message repeats what was typed
+        usage_error = cast(typer.BadParameter, error)
+        usage_error.message = terminal_text(usage_error.message)
         raise
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
@@ -133,25 +140,23 @@ def kontext(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version."
     ),
 ) -> None:
-    """Say what to change in a picture; only that changes."""
+    """Edit pictures by text instructions; only what you ask for changes."""
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed (one line on stderr), 2 wrong usage."""
+    """Run the command line and exit with one of EXIT_CODES."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # file names may contain characters the terminal lacks
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="kontext")
     finally:
         _end_output()
-        gc.freeze()  # else the interpreter looks at every object of PyTorch once more before it ends: 0.4 s
+        gc.freeze()  # otherwise a last collection visits every object of PyTorch, which takes 0.4 s
 
 
 def _end_output() -> None:
-    """Write what is buffered; where nobody reads it, or the disk is full, keep the interpreter from a second
-    try and its complaint at exit.
-    """
+    """Flush stdout. If that fails (closed pipe, full disk), prevent a second attempt at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

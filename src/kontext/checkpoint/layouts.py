@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import cached_property
@@ -68,10 +69,16 @@ _OTHER_PIPELINES = re.compile(
 """Pipelines of `diffusers` that are not those of FLUX.1 and its Kontext."""
 
 
-class _NothingDrawn(TorchFunctionMode):
-    """Leaves tensors as they are where a module would draw its first weights."""
+class _SkipInit(TorchFunctionMode):
+    """Skips the initialization of weights."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
@@ -79,12 +86,12 @@ class _NothingDrawn(TorchFunctionMode):
 
 
 def empty_module(part: str, config: configs.Config) -> nn.Module:
-    """A network of these sizes on the meta device: shapes without numbers.
+    """A network of these sizes on the meta device: shapes without values.
 
-    Nothing is drawn: on the meta device that would import torch's compiler, which takes seconds.
+    Initializing weights there would import torch's compiler, which takes seconds.
     """
     try:
-        with torch.device("meta"), _NothingDrawn():
+        with torch.device("meta"), _SkipInit():
             return MODULES[part](config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AssertionError):
         raise BadCheckpoint(f"no {part} can have these sizes: {config}") from None

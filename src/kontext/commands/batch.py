@@ -7,13 +7,16 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kontext.commands import inputs, options
 from kontext.engine.options import offered
 from kontext.terminal import draw, say, say_json, watched
+
+if TYPE_CHECKING:
+    from kontext.engine import Editor
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -111,7 +114,7 @@ def batch(
     raise typer.Exit(1 if progress.failed else 0)
 
 
-def load_editor(model: str, device: str | None):
+def load_editor(model: str, device: str | None) -> Editor:
     """The editor of one worker process."""
     from kontext.engine import Editor
 

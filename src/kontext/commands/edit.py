@@ -56,13 +56,14 @@ def edit(
 ) -> None:
     """Edit a picture by a text instruction; what it does not mention stays unchanged.
 
-    Without -o the result is PICTURE-edited.png beside the picture (standard output for -); a name in use is
-    never taken: PICTURE-edited-2.png, and so on. Variants are NAME-1.png, NAME-2.png, and so on.
+    Without -o the result is PICTURE-edited.png next to the picture (standard output for -), or the next free
+    name: PICTURE-edited-2.png, and so on. Variants are NAME-1.png, NAME-2.png, and so on.
     """
     from kontext.commands import inputs
     from kontext.commands.output import Outputs, describe, show
     from kontext.engine import EditRequest
     from kontext.engine.checks import check_request, check_variants
+    from kontext.engine.requests import EditOptions
     from kontext.terminal import say_json
 
     check_variants(variants)
@@ -76,9 +77,10 @@ def edit(
     if as_json and (output == STDOUT or (output is None and found[0].path is None)):
         raise BadRequest("--json and the picture cannot both go to standard output; give -o FILE")
 
-    further = inputs.files([*(reference or ()), *(one for one in (mask, markup) if one)])
-    common = {
+    other_inputs = inputs.files([*(reference or ()), *(path for path in (mask, markup) if path)])
+    common: EditOptions = {
         "references": reference or (),
+        "seed": seed,
         "steps": steps,
         "guidance": guidance,
         "size": size,
@@ -99,11 +101,11 @@ def edit(
             source=source.given,
             region=region,
             cutout=cutout,
-            inputs=[*further, *(one.name for one in found)],
+            inputs=[*other_inputs, *(found_source.name for found_source in found)],
             force=force,
             taken=taken,
         )
-        check_request(EditRequest(prompt=prompt, picture=source.given, seed=seed, **common), variants)
+        check_request(EditRequest(prompt=prompt, picture=source.given, **common), variants)
         work.append((source, outputs))
 
     answers, written = [], 0
@@ -114,9 +116,7 @@ def edit(
             editor = Editor.load(model, device=device, lora=lora or ())
         for source, outputs in work:
             with options.progress(quiet) as on_step:
-                results = editor.variants(
-                    source.given, prompt, variants, seed=seed, on_step=on_step, **common
-                )
+                results = editor.variants(source.given, prompt, variants, on_step=on_step, **common)
             names = outputs.write(results)
             written += 1
             if not as_json:

@@ -34,13 +34,14 @@ def generate(
 ) -> None:
     """Generate a picture from text.
 
-    Without -o the result is generated.png here; a name in use is never taken: generated-2.png, and so on.
+    Without -o the result is generated.png here, or the next free name: generated-2.png, and so on.
     Variants are NAME-1.png, NAME-2.png, and so on.
     """
     from kontext.commands import inputs
     from kontext.commands.output import Outputs, describe, show
     from kontext.engine import EditRequest
     from kontext.engine.checks import check_request, check_variants
+    from kontext.engine.requests import GenerateOptions
     from kontext.terminal import say_json
 
     check_variants(variants)
@@ -48,20 +49,20 @@ def generate(
         raise BadRequest("--json and the picture cannot both go to standard output; give -o FILE")
     references = inputs.files(reference)
     outputs = Outputs(output, "generated.png", variants, inputs=references, force=force)
-    common = {
+    common: GenerateOptions = {
         "references": references,
+        "seed": seed,
         "steps": steps,
         "guidance": guidance,
         "size": size,
-        "lock": False,
     }
-    check_request(EditRequest(prompt=prompt, seed=seed, **common), variants)
+    check_request(EditRequest(prompt=prompt, lock=False, **common), variants)
     try:
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 
             editor = Editor.load(model, device=device, lora=lora or ())
-            results = editor.variants(None, prompt, variants, seed=seed, on_step=on_step, **common)
+            results = editor.variants(None, prompt, variants, lock=False, on_step=on_step, **common)
         names = outputs.write(results)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; nothing was written") from None

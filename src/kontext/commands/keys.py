@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kontext.commands import options
 from kontext.terminal import say, say_json
+
+if TYPE_CHECKING:
+    from kontext.server.auth.keys import Keys
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
@@ -109,7 +112,7 @@ def _day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
-def _keys(data: Path | None, database: str | None):
+def _keys(data: Path | None, database: str | None) -> Keys:
     from kontext.server.auth.keys import Keys
     from kontext.server.jobs.queue import Queue
     from kontext.server.service.service import open_store

@@ -118,7 +118,7 @@ def serve(
         grace_seconds=grace,
         log_prompts=log_prompts,
         lease_seconds=lease,
-        **({"editor": editor} if editor else {}),
+        editor=editor or Settings.editor,
     )
     from kontext.server.workers.launch import launch
 
@@ -133,5 +133,5 @@ def serve(
         echo = partial(say, err=True)
         run(settings, launched=ahead, log_format=log_format, open_page=open_page, echo=echo)
     finally:
-        for one in ahead:
-            one.process.kill()
+        for worker in ahead:
+            worker.process.kill()

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import FrameType
 
 import uvicorn
 
@@ -53,7 +54,7 @@ class Server(uvicorn.Server):
         self._sweep.cancel()
         await super().shutdown(sockets)
 
-    def handle_exit(self, number: int, frame) -> None:
+    def handle_exit(self, number: int, frame: FrameType | None) -> None:
         self.service.begin_stop()
         super().handle_exit(number, frame)
 

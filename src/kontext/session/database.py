@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -157,7 +158,7 @@ def _connect(url: sql.URL) -> sql.Engine:
     if sqlite:
 
         @sql.event.listens_for(database, "connect")
-        def _prepare(connection, _record) -> None:
+        def _prepare(connection: sqlite3.Connection, _record: object) -> None:
             connection.isolation_level = (
                 None  # transactions are started explicitly below; the driver would begin them too late
             )

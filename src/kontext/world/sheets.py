@@ -61,7 +61,16 @@ def _draw_sample(sheet: Image.Image, sample: Sample, x: int, y: int) -> None:
     )
 
 
-def _paragraph(draw, parts: list[str], joint: str, name: str, size: int, x: int, y: int, color: str) -> int:
+def _paragraph(
+    draw: ImageDraw.ImageDraw,
+    parts: list[str],
+    joint: str,
+    name: str,
+    size: int,
+    x: int,
+    y: int,
+    color: str,
+) -> int:
     """Text in lines as wide as the text column; returns the row below it."""
     face, line = font(name, size), ""
     for part in parts:

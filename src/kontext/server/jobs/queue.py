@@ -241,7 +241,15 @@ class Queue:
         with self.store.writing() as db:
             return self.finish_within(db, job, state, error=error, result=result)
 
-    def finish_within(self, db: sql.Connection, job: Job, state: str, *, error=None, result=None) -> bool:
+    def finish_within(
+        self,
+        db: sql.Connection,
+        job: Job,
+        state: str,
+        *,
+        error: str | None = None,
+        result: Mapping[str, object] | None = None,
+    ) -> bool:
         """`finish` inside the transaction that also writes the turn."""
         mine = sql.and_(jobs.c.id == job.id, jobs.c.runner == self.runner, jobs.c.attempts == job.attempts)
         return self._end(db, mine, state, error=error, result=result)
@@ -252,7 +260,13 @@ class Queue:
             raise Cancelled(f"job {job.id} was cancelled while it ran")
 
     def _end(
-        self, db: sql.Connection, which: sql.ColumnElement, state: str, *, error=None, result=None
+        self,
+        db: sql.Connection,
+        which: sql.ColumnElement[bool],
+        state: str,
+        *,
+        error: str | None = None,
+        result: Mapping[str, object] | None = None,
     ) -> bool:
         row = db.execute(
             sql.select(jobs.c.id, jobs.c.owner, jobs.c.cost).where(which, jobs.c.state.in_(ACTIVE))

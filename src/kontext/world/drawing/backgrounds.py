@@ -25,6 +25,8 @@ _SKY = {"day": ("#8fd3f7", "#e3f6ff"), "night": ("#14204d", "#34447f"), "sunset"
 _LEAF = {"spring": "#f7a8c4", "summer": "#3f9e57", "autumn": "#e58a2e", "winter": "#e8f1f8"}
 _GRASS = {"spring": "#8fd06a", "summer": "#6fbf5a", "autumn": "#d3a94f", "winter": "#f3f8fc"}
 
+Number = float | str  # as it is written into the SVG
+
 
 class Scenery(NamedTuple):
     """Inputs of a place's drawing: generator (layout), time, season and color."""
@@ -43,19 +45,19 @@ class Scenery(NamedTuple):
         return color
 
 
-def _rect(x, y, width, height, fill, extra="") -> str:
+def _rect(x: Number, y: Number, width: Number, height: Number, fill: str, extra: str = "") -> str:
     return f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}"{extra}/>'
 
 
-def _circle(x, y, radius, fill, extra="") -> str:
+def _circle(x: float, y: float, radius: Number, fill: str, extra: str = "") -> str:
     return f'<circle cx="{x:.0f}" cy="{y:.0f}" r="{radius}" fill="{fill}"{extra}/>'
 
 
-def _path(d, fill, extra="") -> str:
+def _path(d: str, fill: str, extra: str = "") -> str:
     return f'<path d="{d}" fill="{fill}"{extra}/>'
 
 
-def _stroke(d, color, width, extra="") -> str:
+def _stroke(d: str, color: str, width: float, extra: str = "") -> str:
     return f'<path d="{d}" stroke="{color}" stroke-width="{width}" fill="none"{extra}/>'
 
 

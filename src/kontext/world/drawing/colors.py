@@ -3,6 +3,7 @@
 import colorsys
 import functools
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -62,7 +63,7 @@ def channels(color: str) -> tuple[int, int, int]:
     return int(digits[0:2], 16), int(digits[2:4], 16), int(digits[4:6], 16)
 
 
-def hex_color(values) -> str:
+def hex_color(values: Iterable[float]) -> str:
     """`#rrggbb` of three channels (0 to 255)."""
     return "#" + "".join(f"{int(value):02x}" for value in values)
 

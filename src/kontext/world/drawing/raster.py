@@ -33,7 +33,14 @@ class Layer(NamedTuple):
     offset: tuple[int, int]
 
 
-def svg_document(body: str, width: float, height: float, *, pixels=None, origin=(0, 0)) -> str:
+def svg_document(
+    body: str,
+    width: float,
+    height: float,
+    *,
+    pixels: tuple[float, float] | None = None,
+    origin: tuple[float, float] = (0, 0),
+) -> str:
     """An SVG document whose view box starts at `origin` and which is drawn at `pixels` (width, height)."""
     w, h = pixels or (width, height)
     return (

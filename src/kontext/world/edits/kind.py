@@ -5,14 +5,16 @@ can be stored, repeated and undone.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ..drawing.characters import FAMILIES
 from ..language.sentences import Slots
 from ..language.vocabulary import Words
 from ..scenes.scene import Pool, Scene, copied, settle
+
+T = TypeVar("T")
 
 Value = dict[str, Any]
 Phrase = tuple[str, Slots]  # variant of the sentence and its slots
@@ -67,7 +69,7 @@ def value_label(value: Value) -> str:
     return ", ".join(str(part) for part in parts if part is not None) or "none"
 
 
-def other(r: random.Random, values, current: Any) -> Any:
+def other(r: random.Random, values: Iterable[T], current: object) -> T | None:
     """One of `values` that is not the current one; None where there is none."""
     others = [value for value in values if value != current]
     return r.choice(others) if others else None

@@ -269,7 +269,9 @@ def sample_scene(
 _ART_ODDS = {"flat": 6, "noto": 1.6, "twemoji": 1.6, "line": 0.8}
 
 
-def _add_things_alone(r, pool: Pool, scene: Scene, count: int, sign: bool, jitter: int, new: bool) -> None:
+def _add_things_alone(
+    r: random.Random, pool: Pool, scene: Scene, count: int, sign: bool, jitter: int, new: bool
+) -> None:
     """Objects, and perhaps a sign above them, in a scene without a character."""
     if sign:
         scene["sign"] = sample_sign(r, pool, "top", new)

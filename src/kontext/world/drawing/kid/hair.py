@@ -1,5 +1,7 @@
 """Hair of a kid: outlines per view, behind and in front of the head."""
 
+from collections.abc import Sequence
+
 from ..raster import INK
 from .strokes import LINE, disc, rect, shape
 
@@ -120,7 +122,7 @@ _PONYTAIL_BACK = "M84,62 Q100,52 116,62 C140,100 138,160 118,186 Q100,196 82,186
 _TAIL_SIDE = "M66,70 C20,70 24,140 40,180 C58,156 76,120 78,84Z"
 
 
-def _curls(radius: float, centers, color: str) -> str:
+def _curls(radius: float, centers: Sequence[tuple[float, float]], color: str) -> str:
     """Discs with one outline around all of them."""
     lines = (f'stroke="{INK}" stroke-width="7"', "")
     return "".join(disc(x, y, radius, color, line) for line in lines for x, y in centers)

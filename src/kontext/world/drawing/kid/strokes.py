@@ -13,7 +13,9 @@ def disc(x: float, y: float, radius: float, fill: str, outline: str = LINE) -> s
     return f'<circle cx="{x}" cy="{y}" r="{radius}" fill="{fill}" {outline}/>'
 
 
-def rect(x, y, width, height, fill, radius=0, outline: str = LINE) -> str:
+def rect(
+    x: float, y: float, width: float, height: float, fill: str, radius: float = 0, outline: str = LINE
+) -> str:
     return f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="{radius}" fill="{fill}" {outline}/>'
 
 
