@@ -106,7 +106,11 @@ class FlowTraining(_Training):
     generate_every: int = 12
     """Interval of text-to-picture batches; 0: none."""
     references_every: int = 0
-    """Interval of batches with a second context picture; 0: none. Their pool is smaller by this factor."""
+    """Interval of batches with a second context picture; 0: none."""
+    references_fresh: int | None = None
+    """New examples per batch with a second picture; None: `fresh`."""
+    references_pool: int | None = None
+    """Examples with a second picture; None: `pool` divided by `references_every`."""
     text_dropout: float = 0.1
     label_weight: float = 0.1
     area_weight: float = 0.0

@@ -46,13 +46,16 @@ class TrainingData:
             chains = Chains(**vars(self.pairs))
             self.chains = ExampleLoader(chains, workers=min(1, config.workers), first_seed=first_seed)
         self.triples: ExampleLoader | None = None
+        self.first_references = 0
         triple_workers = 0
         if config.references_every:
             triples = Triples(**{**vars(self.pairs), "worlds": tuple(worlds)})
             triple_workers = -(-config.workers // config.references_every)
             self.triples = ExampleLoader(triples, workers=triple_workers, first_seed=references_seed)
-            capacity = config.pool // config.references_every
-            self.references = Pool(capacity, codec, device, config.autocast)
+            capacity = config.references_pool or config.pool // config.references_every
+            self.references = Pool(capacity, codec, device, preset.padded_length, config.autocast)
+            first = max(config.first_fill // config.references_every, 2 * config.batch)
+            self.first_references = min(capacity, first)
         workers = max(min(1, config.workers), config.workers - triple_workers)
         self.pool: Pool | OrbitPool
         if config.targets_per_source > 1:
@@ -63,7 +66,7 @@ class TrainingData:
             )
         else:
             self.loader = ExampleLoader(self.pairs, workers=workers, first_seed=first_seed)
-            self.pool = Pool(config.pool, codec, device, config.autocast)
+            self.pool = Pool(config.pool, codec, device, preset.padded_length, config.autocast)
 
     def fill(self, count: int, reference_count: int) -> None:
         """Add examples until the pools hold `count` and, with second pictures, `reference_count`."""

@@ -75,6 +75,9 @@ class FlowTrainer:
         self.distributed = Distributed(self.device)
         self.batch = self.distributed.split("batch", config.batch)
         self.new_per_step = self.distributed.split("fresh", config.fresh)
+        self.new_references = self.distributed.split(
+            "references_fresh", config.references_fresh or config.fresh
+        )
         self.rollouts = self.distributed.split("rollouts", config.rollouts)
         figures = json.loads((autoencoder.parent / "latents.json").read_text())
         preset = self._training_preset()
@@ -170,7 +173,7 @@ class FlowTrainer:
 
     def _train(self) -> None:
         config, run = self.config, self.run
-        self.data.fill(config.first_fill, config.first_fill // max(1, config.references_every))
+        self.data.fill(config.first_fill, self.data.first_references)
         averager = MetricAverager()
         last_save = run.elapsed
         while not run.finished:
@@ -181,7 +184,7 @@ class FlowTrainer:
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
             several = not generate and self.data.triples is not None and self._is_reference_step()
             if several:
-                self.data.references.add(self.data.triples.take(self.new_per_step))
+                self.data.references.add(self.data.triples.take(self.new_references))
             batch = self.data.references.draw(self.batch, self.generator) if several else self._draw(generate)
             loss, label_loss, per_sample, t = self._loss(batch, generate)
             self.optimizer.zero_grad(set_to_none=True)
@@ -207,8 +210,7 @@ class FlowTrainer:
     def _draw(self, generate: bool) -> dict[str, Tensor]:
         """A batch of edits, or of pictures with their captions."""
         if not isinstance(self.data.pool, OrbitPool):
-            batch = self.data.pool.draw(self.batch, self.generator)
-            return {**batch, "text": batch["caption"]} if generate else batch
+            return self.data.pool.draw(self.batch, self.generator, "caption" if generate else "text")
         if generate:
             return self.data.pool.draw_captions(self.batch, self.generator)
         return self.data.pool.draw(self.batch, self.generator)

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from kontext.model.autoencoder import Autoencoder
 from kontext.train.pairs import (
-    SAVED_BYTES,
     cached_tokenizer,
-    encode_pictures,
     label_of,
     shrink,
     text_ids,
     token_mask,
 )
+from kontext.train.ring import Ring
 from kontext.world import World
 from kontext.world.language.captions import caption
 from kontext.world.tasks.orbits import Orbit
@@ -97,13 +96,8 @@ def scene_caption(orbit: Orbit, index: int) -> tuple[str, str]:
     return caption(scene) if plain and (scene["character"] or scene["objects"]) else ("", "")
 
 
-class OrbitPool:
-    """A ring buffer of encoded orbits on the training device.
-
-    targets: number of adjacent targets per source in a batch. padded_length: of a text of so many tokens;
-    the texts of a batch have one padded length, since the networks attend to padding and a request is padded
-    no further than its own length. bfloat16: encode in bfloat16.
-    """
+class OrbitPool(Ring):
+    """A ring of encoded orbits, with targets of one source adjacent in a batch."""
 
     def __init__(
         self,
@@ -113,48 +107,23 @@ class OrbitPool:
         device: torch.device,
         padded_length: Callable[[int], int],
         bfloat16: bool = False,
-    ):
-        self.capacity, self.targets = capacity, targets
-        self.padded_length = padded_length
-        self.autoencoder, self.device, self.bfloat16 = autoencoder, device, bfloat16
-        self.fields: dict[str, Tensor] = {}
-        self.added = 0
-
-    @property
-    def filled(self) -> int:
-        return min(self.added, self.capacity)
+    ) -> None:
+        """targets: number of adjacent targets per source in a batch."""
+        super().__init__(capacity, autoencoder, device, padded_length, bfloat16)
+        self.targets = targets
 
     @torch.no_grad()
     def add(self, orbits: dict[str, np.ndarray]) -> None:
         """Encode orbits and store them, replacing the oldest."""
         count = len(orbits["weight"])
         encoded = {name: torch.from_numpy(value) for name, value in orbits.items() if name != "pictures"}
-        for texts in ("text", "caption"):
-            lengths = [self.padded_length(int(n)) for n in (orbits[texts] != 0).sum(-1).flat]
-            encoded[f"{texts}_length"] = torch.tensor(lengths).reshape(count, -1)
+        encoded |= {f"{texts}_length": self._lengths(orbits[texts]) for texts in ("text", "caption")}
         flat = orbits["pictures"].reshape(-1, *orbits["pictures"].shape[2:])
         drawn = np.flatnonzero(flat.any(axis=(1, 2, 3)))
-        latents = encode_pictures(self.autoencoder, flat[drawn], self.device, self.bfloat16)
+        latents = self._encode(flat[drawn])
         padded = latents.new_zeros((len(flat), *latents.shape[1:]))
         padded[torch.from_numpy(drawn).to(self.device)] = latents
-        encoded["latents"] = padded.unflatten(0, (count, PICTURES))
-        places = ((torch.arange(count) + self.added) % self.capacity).to(self.device)
-        for name, value in encoded.items():
-            if name not in self.fields:
-                shape = (self.capacity, *value.shape[1:])
-                self.fields[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
-            self.fields[name][places] = value.to(self.device)
-        self.added += count
-
-    def state(self) -> dict[str, object] | None:
-        """State to save; None for a large pool, which a resumed run fills again."""
-        size = sum(value.nelement() * value.element_size() for value in self.fields.values())
-        return {"fields": self.fields, "added": self.added} if size < SAVED_BYTES else None
-
-    def restore(self, state: dict | None) -> None:
-        if state is not None:
-            self.fields = {name: value.to(self.device) for name, value in state["fields"].items()}
-            self.added = state["added"]
+        self._store(encoded | {"latents": padded.unflatten(0, (count, PICTURES))})
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """A batch of `count` targets of count / targets sources; targets of one source are adjacent.
@@ -198,10 +167,3 @@ class OrbitPool:
             "text": self.fields["caption"][rows, columns],
             "label": torch.zeros(count, dtype=torch.int64, device=self.device),
         }
-
-    def _of_one_length(self, texts: str, weight: Tensor, generator: torch.Generator) -> Tensor:
-        """The weights (orbits, n) of the texts whose padded length is that of one text drawn by weight."""
-        lengths = self.fields[f"{texts}_length"][: self.filled].cpu()
-        drawn = torch.multinomial(weight.sum(1), 1, generator=generator)
-        column = torch.multinomial(weight[drawn[0]], 1, generator=generator)
-        return torch.where(lengths == lengths[drawn, column], weight, 0.0)

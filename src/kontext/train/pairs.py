@@ -15,17 +15,11 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from kontext.model.autoencoder import Autoencoder
-from kontext.train.autoencoder import to_pixels
+from kontext.train.ring import Ring
 from kontext.world import Sample, World
 from kontext.world.edits import value_label
 from kontext.world.language.captions import caption
 from kontext.world.tasks.task_specs import SEVERAL_REFERENCES
-
-SAVED_BYTES = 64 * 2**20
-
-ENCODE_CHUNK = 256
-"""Pictures per encoder call; at 256 x 256 pixels they take about 2 GiB of device memory."""
 
 PICTURES = ("source", "target", "reference")
 
@@ -145,18 +139,6 @@ def target_caption(sample: Sample) -> tuple[str, str]:
     return caption(scene) if shows else ("", "")
 
 
-def encode_pictures(
-    autoencoder: Autoencoder, pictures: np.ndarray, device: torch.device, bfloat16: bool
-) -> Tensor:
-    """Latents of uint8 pictures (n, h, w, 3), in float16 on the device."""
-    parts = []
-    for start in range(0, len(pictures), ENCODE_CHUNK):
-        pixels = to_pixels(pictures[start : start + ENCODE_CHUNK], device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            parts.append(autoencoder.encode(pixels).half())
-    return torch.cat(parts)
-
-
 _tokenizers: dict[str, Tokenizer] = {}
 
 
@@ -167,51 +149,23 @@ def cached_tokenizer(text: str) -> Tokenizer:
     return _tokenizers[text]
 
 
-class Pool:
-    """A ring of encoded pairs on the training device; bfloat16: encode in it."""
-
-    def __init__(self, capacity: int, autoencoder: Autoencoder, device: torch.device, bfloat16: bool = False):
-        self.capacity, self.autoencoder, self.device = capacity, autoencoder, device
-        self.bfloat16 = bfloat16
-        self.fields: dict[str, Tensor] = {}
-        self.added = 0
-
-    @property
-    def filled(self) -> int:
-        return min(self.added, self.capacity)
+class Pool(Ring):
+    """A ring of encoded pairs."""
 
     @torch.no_grad()
     def add(self, pairs: dict[str, np.ndarray]) -> None:
         """Encode pairs and store them, replacing the oldest."""
-        count = len(pairs["label"])
         encoded = {name: torch.from_numpy(pairs[name]) for name in ("mask", "text", "caption", "label")}
-        for name in PICTURES:
-            if name in pairs:
-                encoded[name] = self._encode(pairs[name])
-        places = (torch.arange(count) + self.added) % self.capacity
-        for name, value in encoded.items():
-            if name not in self.fields:
-                self.fields[name] = torch.zeros(
-                    (self.capacity, *value.shape[1:]), dtype=value.dtype, device=self.device
-                )
-            self.fields[name][places.to(self.device)] = value.to(self.device)
-        self.added += count
+        encoded |= {f"{texts}_length": self._lengths(pairs[texts]) for texts in ("text", "caption")}
+        self._store(encoded | {name: self._encode(pairs[name]) for name in PICTURES if name in pairs})
 
-    def _encode(self, pictures: np.ndarray) -> Tensor:
-        return encode_pictures(self.autoencoder, pictures, self.device, self.bfloat16)
+    def draw(self, count: int, generator: torch.Generator, texts: str = "text") -> dict[str, Tensor]:
+        """A batch of pairs, drawn uniformly among those whose texts have one padded length.
 
-    def state(self) -> dict[str, object] | None:
-        """State to save; None for a large pool, which a resumed run fills with new pairs."""
-        size = sum(value.nelement() * value.element_size() for value in self.fields.values())
-        return {"fields": self.fields, "added": self.added} if size < SAVED_BYTES else None
-
-    def restore(self, state: dict | None) -> None:
-        if state is not None:
-            self.fields = {name: value.to(self.device) for name, value in state["fields"].items()}
-            self.added = state["added"]
-
-    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """A batch of pairs, drawn uniformly; latents in float32."""
-        places = torch.randint(self.filled, (count,), generator=generator).to(self.device)
+        texts: "text", the instructions, or "caption", which are then the batch's text. Latents in float32.
+        """
+        weight = self._of_one_length(texts, torch.ones(self.filled, 1), generator)[:, 0]
+        places = torch.multinomial(weight, count, replacement=True, generator=generator).to(self.device)
         batch = {name: value[places] for name, value in self.fields.items()}
-        return batch | {name: batch[name].float() for name in PICTURES if name in batch}
+        batch |= {name: batch[name].float() for name in PICTURES if name in batch}
+        return batch | {"text": batch[texts]}
