@@ -144,6 +144,7 @@ def from_the_command_line(picture):
 def from_the_service(picture):
     from multiprocessing.connection import Connection
 
+    from kontext.server.jobs.requests import JobRequest
     from kontext.server.workers.worker import JobPayload
 
     launched = launch("kontext.server.workers.worker:load_editor", "nano", "cpu", 1)
@@ -151,7 +152,7 @@ def from_the_service(picture):
     assert connection.recv()[0] == "ready"
 
     def edit(seed):
-        request = {"edit": {"prompt": "make it night", "seed": seed}}
+        request = JobRequest(prompt="make it night", seed=seed)
         connection.send(("run", [JobPayload("one", request, {"picture": [picture.read_bytes()]})]))
         while connection.recv()[0] != "results":
             pass

@@ -99,6 +99,22 @@ def test_edit_batch_of_mixed_shapes_equals_single_edits_in_order(editor):
         assert np.abs(pixels(result).astype(int) - pixels(alone)).max() <= 1
 
 
+def test_every_step_of_a_batch_names_its_requests(editor):
+    requests = [
+        EditRequest(picture=noise(64, 64, seed), prompt="make it red", seed=seed, steps=steps)
+        for seed, steps in enumerate((2, 3, 2))
+    ]
+    told = []
+
+    def on_step(info):
+        for place in range(len(info.indices)):
+            assert info.preview(place).size
+        told.append((tuple(info.indices), info.index, info.steps))
+
+    editor.edit_batch(requests, on_step)
+    assert told == [((0, 2), 1, 2), ((0, 2), 2, 2), ((1,), 1, 3), ((1,), 2, 3), ((1,), 3, 3)]
+
+
 def test_same_seed_same_picture_other_seed_other_picture(editor):
     a, b, c = (editor.edit(noise(), "make it red", seed=seed, lock=False) for seed in (7, 7, 8))
     assert np.array_equal(pixels(a), pixels(b))

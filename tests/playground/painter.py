@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,7 +57,8 @@ class Painter:
                 raise Cancelled("stopped")
             time.sleep(STEP_SECONDS)
             if on_step is not None:
-                on_step(StepInfo(step, steps, lambda i=0, step=step: blurred(painted[i][0], steps - step)))
+                preview = partial(lambda step, i=0: blurred(painted[i][0], steps - step), step)
+                on_step(StepInfo(step, steps, preview, range(len(requests))))
             if step == HELD_STEP and "slowly" in requests[0].prompt:
                 wait_at_gate(cancel)
         return [self._result(*one, time.perf_counter() - start) for one in painted]

@@ -58,7 +58,8 @@ class FakeEditor:
                     raise Cancelled("stopped between steps")
                 time.sleep(0.002)
             if on_step:
-                on_step(StepInfo(step, steps, lambda place=0: sources[place].resize((32, 32))))
+                preview = lambda place=0: sources[place].resize((32, 32))  # noqa: E731
+                on_step(StepInfo(step, steps, preview, range(len(requests))))
         return [self.result(one, whole, steps) for one, whole in zip(requests, sources)]
 
     def edit(self, picture, prompt, *, on_step=None, cancel=None, **settings):

@@ -10,6 +10,7 @@ from serving import noise, png
 
 from kontext.errors import DeviceUnavailable
 from kontext.server.errors import CannotLoad, WorkerDied
+from kontext.server.jobs.requests import JobRequest
 from kontext.server.settings import Settings
 from kontext.server.workers.executor import make_workers
 from kontext.server.workers.worker import Failure, JobPayload, ModelHost, worker_device
@@ -18,7 +19,7 @@ SUPPORT = Path(__file__).parents[1] / "support" / "device.py"
 
 
 def payload(prompt="Make the hair blue", watched=False, **edit):
-    request = {"edit": {"prompt": prompt, "seed": 1, "steps": 2, **edit}}
+    request = JobRequest(prompt=prompt, seed=1, steps=2, **edit)
     return JobPayload("one", request, {"picture": [png(noise((64, 64)))]}, watched)
 
 

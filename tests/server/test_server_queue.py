@@ -1,21 +1,24 @@
 """The queue alone: order, exactly-once ends, leases, batches, clean-up."""
 
+import json
 import os
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kontext.errors import NotFound
+from kontext.errors import BadRequest, NotFound
 from kontext.server.errors import QueueFull
-from kontext.server.jobs.batching import canvas_shape, shape_of
+from kontext.server.jobs.batching import batch_key
 from kontext.server.jobs.order import fair_order
-from kontext.server.jobs.queue import Queue
+from kontext.server.jobs.queue import Queue, Submission
+from kontext.server.jobs.requests import JobRequest, Output
 from kontext.session import Store
 
-WISH = {"edit": {"prompt": "x"}, "pictures": {}}
+REQUEST = JobRequest(prompt="x")
 
 
 @pytest.fixture
@@ -24,8 +27,9 @@ def store(tmp_path):
         yield store
 
 
-def submit(queue, count=1, owner="", shape="s", **about):
-    return queue.submit([WISH] * count, owner=owner, origin="own", kind="edit", shape=shape, **about)
+def submit(queue, count=1, owner="", steps=4, **about):
+    shape = replace(REQUEST, steps=steps).shape(None)
+    return queue.submit([REQUEST] * count, Submission(owner=owner, origin="own", shape=shape, **about))
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -58,13 +62,13 @@ def test_a_job_ends_once_whoever_ends_it(store):
 
 def test_batches_hold_equal_shapes_and_a_blamed_job_runs_alone(store):
     queue = Queue(store)
-    a, other, b, c = (submit(queue, shape=shape)[0] for shape in ("s", "t", "s", "s"))
+    a, other, b, c = (submit(queue, steps=steps)[0] for steps in (4, 8, 4, 4))
     assert [job.id for job in queue.claim(2)] == [a.id, b.id]
     assert [job.id for job in queue.claim(8)] == [other.id]
     held = queue.claim(8)
     assert [job.id for job in held] == [c.id]
     queue.requeue(held, count_attempt=True)
-    submit(queue, shape="s")
+    submit(queue)
     assert [job.id for job in queue.claim(8)] == [c.id]
 
 
@@ -111,8 +115,8 @@ def test_old_jobs_and_uploads_go_with_their_pictures(store):
     queue = Queue(store)
     kept, used, gone = (store.blobs.put(data) for data in (b"kept upload", b"used by a job", b"nobody's"))
     queue.add_upload("", kept, (1, 1))
-    wish = {"edit": {"prompt": "x"}, "pictures": {"picture": [used]}}
-    job = queue.submit([wish], owner="", origin="bfl", kind="edit", shape="s")[0]
+    request = replace(REQUEST, picture=used)
+    job = queue.submit([request], Submission(owner="", origin="bfl", shape=request.shape((8, 8))))[0]
     queue.finish(queue.claim(1)[0], "done", result={"picture": used})
     for sha256 in (kept, used, gone):
         os.utime(store.blobs.path(sha256), (1, 1))
@@ -126,15 +130,47 @@ def test_old_jobs_and_uploads_go_with_their_pictures(store):
 
 def test_shapes_are_equal_exactly_when_the_editor_can_share_a_forward():
     sizes = ((64, 64), (96, 64))
-    edit = {"prompt": "x", "size": "match", "steps": 4}
-    first = canvas_shape(shape_of(edit, (640, 640), []), sizes)
-    assert first == canvas_shape(shape_of(edit, (100, 100), []), sizes)
+    edit = JobRequest(prompt="x", size="match", steps=4)
+
+    def key(request, *sizes_of_pictures):
+        return batch_key(str(request.shape(*sizes_of_pictures)), sizes, steps=4, guidance=2.5)
+
+    first = key(edit, (640, 640))
+    assert first == key(edit, (100, 100)) == key(JobRequest(prompt="y", guidance=2.5), (9, 9))
     for other in (
-        shape_of(edit, (960, 640), []),
-        shape_of(edit, (640, 640), [(10, 10)]),
-        shape_of({**edit, "steps": 5}, (640, 640), []),
-        shape_of({**edit, "guidance": 2.0}, (640, 640), []),
-        shape_of({**edit, "size": "96:64"}, (640, 640), []),
-        shape_of({**edit, "size": None}, None, []),
+        key(edit, (960, 640)),
+        key(edit, (640, 640), [(10, 10)]),
+        key(replace(edit, steps=5), (640, 640)),
+        key(replace(edit, guidance=2.0), (640, 640)),
+        key(replace(edit, size="96:64"), (640, 640)),
+        key(replace(edit, size=None), None),
+        key(replace(edit, size="match"), None),
     ):
-        assert canvas_shape(other, sizes) != first
+        assert other != first
+
+
+def test_requests_of_earlier_versions_are_read(store):
+    """Rows as they were written before requests had a type: whatever is absent takes the default."""
+    edit = {"prompt": "x", "seed": 7, "size": [640, 480], "box": [1, 2, 3, 4], "lock": False}
+    stored = {"edit": edit, "pictures": {"picture": ["a"], "references": ["b", "c"], "mask": ["d"]}}
+    own = JobRequest.from_json(stored)
+    assert (own.size, own.box, own.lock, own.steps) == ((640, 480), (1, 2, 3, 4), False, None)
+    assert own.blobs == ["a", "d", "b", "c"] and own.output == Output()
+    assert own.to_json()["edit"] == edit and own.to_json()["pictures"] == stored["pictures"]
+    output = {"format": "jpeg", "seed": "-3", "origin": "http://x", "safety_tolerance": 6}
+    bfl = JobRequest.from_json({"edit": {"prompt": "y"}, "pictures": {}, "output": output})
+    assert bfl.output == Output(format="jpeg", seed="-3", origin="http://x", safety_tolerance=6)
+    assert bfl.to_json()["output"] == output and bfl.kind == "generate"
+
+    queue = Queue(store)
+    submit(queue)
+    with store.writing() as db:
+        db.exec_driver_sql("UPDATE job SET request = ?", (json.dumps(stored),))
+    assert queue.claim(1)[0].request == own
+
+
+def test_an_option_of_another_version_is_kept_and_refused():
+    later = JobRequest.from_json({"edit": {"prompt": "x", "sparkle": 3}, "pictures": {}})
+    assert later.to_json()["edit"] == {"prompt": "x", "sparkle": 3}
+    with pytest.raises(BadRequest, match="no option 'sparkle'"):
+        later.edit_request({})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 import torch
 
 from kontext.engine import pictures
+from kontext.engine.batching import BatchShape
 from kontext.engine.context import (
     ContextStore,
     accelerate_cpu,
@@ -160,7 +161,7 @@ class Editor:
         Every request is checked before anything is computed. Raises what `edit` does.
         """
         jobs = [plan_job(request, self.model, self.pipeline.prompts) for request in requests]
-        groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        groups: dict[BatchShape, list[int]] = defaultdict(list)
         for i, job in enumerate(jobs):
             groups[job.shape].append(i)
         results: dict[int, Result] = {}
@@ -168,7 +169,12 @@ class Editor:
             for start in range(0, len(members), MAX_BATCH):
                 part = members[start : start + MAX_BATCH]
                 with computing(device_of(self.model)):
-                    done = self.pipeline.run([jobs[i] for i in part], on_step, cancel, self._load_seconds)
+                    done = self.pipeline.run(
+                        [jobs[i] for i in part],
+                        on_step and _with_indices(on_step, part),
+                        cancel,
+                        self._load_seconds,
+                    )
                 self._load_seconds = 0.0  # reported once, with the first results
                 results.update(zip(part, done))
         return [results[i] for i in range(len(jobs))]
@@ -213,3 +219,8 @@ class Editor:
         from kontext.session import Store
 
         return Store.temporary().create(picture, editor=self)
+
+
+def _with_indices(on_step: OnStep, indices: Sequence[int]) -> OnStep:
+    """`on_step` for a batch of some of the requests."""
+    return lambda info: on_step(replace(info, indices=indices))

@@ -52,7 +52,7 @@ class Pipeline:
                 return self._preview(unpack(estimate[i : i + 1], 2 * rows, 2 * columns)[0], jobs[i])
 
             assert on_step is not None
-            on_step(StepInfo(step + 1, first.steps, preview))
+            on_step(StepInfo(step + 1, first.steps, preview, range(len(jobs))))
 
         sampled = sample(
             self.model.transformer,

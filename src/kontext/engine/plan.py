@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from kontext.engine import pictures
+from kontext.engine.batching import BatchShape
 from kontext.engine.context import Canvas
 from kontext.engine.pictures import Picture
 from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
@@ -43,15 +44,9 @@ class Job:
     warnings: tuple[str, ...]
 
     @property
-    def shape(self) -> tuple[object, ...]:
-        """Jobs of equal shape can share a forward."""
-        return (
-            self.plan.canvas,
-            tuple(canvas.image.size for canvas in self.contexts),
-            self.steps,
-            self.guidance,
-            self.text_tokens,
-        )
+    def shape(self) -> BatchShape:
+        contexts = tuple(canvas.image.size for canvas in self.contexts)
+        return BatchShape(self.plan.canvas, contexts, self.steps, self.guidance, self.text_tokens)
 
 
 def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:

@@ -154,14 +154,14 @@ class Result:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Told after every step. `preview(i)` paints a small picture of where picture i of the batch is
-    heading.
-    """
+    """Told after every step of a batch. `preview(i)` paints a small version of its picture i as expected."""
 
     index: int
     """1 to `steps`."""
     steps: int
     preview: Callable[..., Image.Image]
+    indices: Sequence[int] = (0,)
+    """The requests of the batch, as indices into the requests of `Editor.edit_batch`."""
 
 
 OnStep = Callable[[StepInfo], None]

@@ -1,56 +1,84 @@
-"""Which jobs can share a batch: their sizes, steps and guidance as text, and the canvases these lead to."""
+"""What a queued job tells about its batch, as text in the database: sizes, steps and guidance."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from kontext.engine.sizes import plan_edit, plan_generate
+from kontext.engine.batching import BatchShape, batch_shape
+from kontext.engine.sizes import Size, plan_edit, plan_generate
 from kontext.errors import BadRequest
 
 
-def shape_of(
-    edit: dict[str, Any], size: tuple[int, int] | None, references: Sequence[tuple[int, int]]
-) -> str:
-    """The batching key of a request as text: picture size, size spec, reference sizes, steps, guidance."""
-    sizes = ",".join(f"{width}x{height}" for width, height in references)
-    own = f"{size[0]}x{size[1]}" if size else ""
-    size_spec = "" if edit.get("size") is None else edit["size"]
-    return f"{own}|{size_spec}|{sizes}|{edit.get('steps')}|{edit.get('guidance')}"
+@dataclass(frozen=True)
+class JobShape:
+    """Sizes in pixels of the pictures of a job, its size option, steps and guidance; None: the default."""
+
+    picture: Size | None
+    size: str
+    """The size option as text, "" where none is given."""
+    references: tuple[Size, ...]
+    steps: int | None
+    guidance: float | None
+
+    def __str__(self) -> str:
+        """The text in the database, at most 200 characters."""
+        references = ",".join(map(_text, self.references))
+        picture = _text(self.picture) if self.picture else ""
+        size = self.size.replace("|", " ")
+        return f"{picture}|{size}|{references}|{self.steps}|{self.guidance}"
+
+    @classmethod
+    @lru_cache(4096)
+    def parse(cls, text: str) -> JobShape:
+        """The shape of such a text. Raises ValueError."""
+        picture, size, references, steps, guidance = text.split("|")
+        return cls(
+            picture=_size(picture) if picture else None,
+            size=size,
+            references=tuple(_size(reference) for reference in references.split(",") if reference),
+            steps=None if steps == "None" else int(steps),
+            guidance=None if guidance == "None" else float(guidance),
+        )
 
 
 @lru_cache(4096)
-def output_size(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int] | None:
-    """(width, height) of the result of a shape (see `shape_of`); None if it is invalid."""
-    own, size_spec, *_ = shape.split("|")
+def output_size(text: str, sizes: tuple[Size, ...]) -> Size | None:
+    """(width, height) of the result of a job with such a shape; None if its size cannot be honored."""
     try:
-        width, height = own.split("x") if own else ("0", "0")
-        size = int(width), int(height)
-        plan = (
-            plan_edit(size, size_spec or "match", sizes) if own else plan_generate(size_spec or None, sizes)
-        )
+        shape = JobShape.parse(text)
+        if shape.picture is None:
+            return plan_generate(shape.size or None, sizes).output
+        return plan_edit(shape.picture, shape.size or "match", sizes).output
     except (BadRequest, ValueError):
         return None
-    return plan.output
 
 
 @lru_cache(4096)
-def canvas_shape(shape: str, sizes: tuple[tuple[int, int], ...]) -> tuple:
-    """A shape with every size replaced by the model's canvas for it; see `Editor`."""
-    own, size_spec, references, steps, guidance = shape.split("|")
+def batch_key(text: str, sizes: tuple[Size, ...], steps: int, guidance: float) -> BatchShape | str:
+    """Jobs with equal keys may be sent to the editor together; `steps` and `guidance` are the model's own.
 
-    def size(text: str) -> tuple[int, int]:
-        width, height = text.split("x")
-        return int(width), int(height)
-
+    The editor divides them further by the length of their prompts. A shape that cannot be honored is its own
+    key: the editor rejects the job, alone.
+    """
     try:
-        plan = (
-            plan_edit(size(own), size_spec or "match", sizes)
-            if own
-            else plan_generate(size_spec or None, sizes)
+        shape = JobShape.parse(text)
+        return batch_shape(
+            shape.picture,
+            shape.references,
+            shape.size or None,
+            steps if shape.steps is None else shape.steps,
+            guidance if shape.guidance is None else shape.guidance,
+            sizes,
         )
-        shown = tuple(plan_edit(size(text), "match", sizes).canvas for text in references.split(",") if text)
     except (BadRequest, ValueError):
-        return (shape,)  # the editor will reject it, alone
-    return bool(own), plan.canvas, shown, steps, guidance
+        return text
+
+
+def _text(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _size(text: str) -> Size:
+    width, height = text.split("x")
+    return int(width), int(height)

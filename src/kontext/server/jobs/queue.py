@@ -19,7 +19,9 @@ import sqlalchemy as sql
 
 from kontext.errors import Cancelled, NotFound
 from kontext.server.errors import NoCredits, QueueFull
+from kontext.server.jobs.batching import JobShape
 from kontext.server.jobs.order import fair_order
+from kontext.server.jobs.requests import JobRequest
 from kontext.server.jobs.schema import MIGRATIONS, jobs, keys, uploads
 from kontext.session import Store
 from kontext.session.schema import migrate
@@ -41,7 +43,7 @@ class Job:
     origin: str
     kind: str
     state: str
-    request: Mapping[str, Any]
+    request: JobRequest
     shape: str
     session_id: str | None
     parent_id: str | None
@@ -61,10 +63,24 @@ class Job:
     def active(self) -> bool:
         return self.state in ACTIVE
 
-    @property
-    def pictures(self) -> list[str]:
-        """sha256 of all input pictures."""
-        return [sha256 for given in self.request.get("pictures", {}).values() for sha256 in given]
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What the jobs of one submission have in common."""
+
+    owner: str
+    """Id of a key, "" without keys."""
+    origin: str
+    """own, bfl, openai or hf."""
+    shape: JobShape
+    session_id: str | None = None
+    parent_id: str | None = None
+    active_jobs: int | None = None
+    """Maximum number of queued and running jobs of the owner."""
+    cost: float = 0.0
+    """Credits for one job."""
+    webhook_url: str | None = None
+    webhook_secret: str | None = None
 
 
 # Columns of a queued job, of which there may be many: without the request.
@@ -92,18 +108,9 @@ class Queue:
 
     def submit(
         self,
-        requests: Sequence[Mapping[str, Any]],
+        requests: Sequence[JobRequest],
+        submission: Submission,
         *,
-        owner: str,
-        origin: str,
-        kind: str,
-        shape: str,
-        session_id: str | None = None,
-        parent_id: str | None = None,
-        active_jobs: int | None = None,
-        cost: float = 0.0,
-        webhook_url: str | None = None,
-        webhook_secret: str | None = None,
         refused: str | None = None,
     ) -> list[Job]:
         """Insert one job per request, all or none; they are durable on return.
@@ -115,30 +122,30 @@ class Queue:
             dict(
                 id=secrets.token_hex(16),
                 group_id=group,
-                owner=owner,
-                origin=origin,
-                kind=kind,
+                owner=submission.owner,
+                origin=submission.origin,
+                kind=request.kind,
                 state="refused" if refused else "queued",
-                request=dict(request),
-                shape=shape[:200],
-                session_id=session_id,
-                parent_id=parent_id,
+                request=request,
+                shape=str(submission.shape)[:200],
+                session_id=submission.session_id,
+                parent_id=submission.parent_id,
                 attempts=0,
                 created=now + place * 1e-6,  # preserves their order
                 finished=now if refused else None,
                 error=refused,
-                cost=0.0 if refused else cost,
-                webhook_url=webhook_url,
-                webhook_secret=webhook_secret,
-                webhook_due=now if refused and webhook_url else None,
+                cost=0.0 if refused else submission.cost,
+                webhook_url=submission.webhook_url,
+                webhook_secret=submission.webhook_secret,
+                webhook_due=now if refused and submission.webhook_url else None,
                 webhook_tries=0,
             )
             for place, request in enumerate(requests)
         ]
         with self.store.writing() as db:
             if not refused:
-                self._make_room(db, owner, len(rows), active_jobs)
-                self._charge(db, owner, cost * len(rows))
+                self._make_room(db, submission.owner, len(rows), submission.active_jobs)
+                self._charge(db, submission.owner, submission.cost * len(rows))
             db.execute(jobs.insert(), rows)
         empty = dict.fromkeys(column.name for column in COLUMNS)
         return [Job(**{name: {**empty, **row}[name] for name in empty}) for row in rows]
@@ -203,13 +210,13 @@ class Queue:
     def claim(
         self,
         count: int,
-        shape_of: Callable[[Any], Any] = attrgetter("shape"),
+        key_of: Callable[[Any], Any] = attrgetter("shape"),
         room_of: Callable[[Any], int] | None = None,
     ) -> list[Job]:
         """Claim the next job and up to `count` - 1 others that can share its batch, for this runner.
 
-        `room_of` limits the number of jobs like the first one in a batch. A job whose worker died before runs
-        alone, so that it cannot affect others again.
+        Jobs with equal keys (`key_of`) can share a batch; `room_of` limits the number of jobs like the first
+        one. A job whose worker died before runs alone, so that it cannot affect others again.
         """
         now = time.time()
         with self.store.reading() as db:
@@ -222,9 +229,9 @@ class Queue:
             first, batch = waiting[0], [waiting[0]]
             if not first.attempts:
                 alike = (row for row in waiting[1:] if not row.attempts and row.kind == first.kind)
-                shape = shape_of(first)
+                key = key_of(first)
                 count = min(count, room_of(first)) if room_of else count
-                batch += [row for row in alike if shape_of(row) == shape][: count - 1]
+                batch += [row for row in alike if key_of(row) == key][: count - 1]
             ids = [row.id for row in batch]
             held = dict(state="running", runner=self.runner, lease=now + self.lease_seconds, started=now)
             db.execute(jobs.update().where(jobs.c.id.in_(ids)).values(attempts=jobs.c.attempts + 1, **held))
@@ -406,6 +413,6 @@ class Queue:
         with self.store.reading() as db:
             keep.update(db.scalars(sql.select(uploads.c.sha256)))
             for row in db.execute(sql.select(jobs.c.request, jobs.c.result)):
-                keep.update(sha256 for given in row.request.get("pictures", {}).values() for sha256 in given)
+                keep.update(row.request.blobs)
                 keep.update([row.result["picture"]] if row.result and row.result.get("picture") else [])
         return self.store.collect(keep=keep)

@@ -70,7 +70,7 @@ class Quotas:
             names = set(db.scalars(query))
             names.update(db.scalars(sql.select(uploads.c.sha256).where(uploads.c.owner == owner)))
             for row in db.execute(sql.select(jobs.c.request, jobs.c.result).where(jobs.c.owner == owner)):
-                names.update(name for given in row.request.get("pictures", {}).values() for name in given)
+                names.update(row.request.blobs)
                 names.update([row.result["picture"]] if row.result and row.result.get("picture") else [])
         return sum(map(self._size, names))
 

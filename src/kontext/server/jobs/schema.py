@@ -4,12 +4,29 @@ States of a job: queued -> running -> done | failed | cancelled | refused. Every
 UPDATE, so that it happens at most once.
 """
 
+from typing import Any
+
 import sqlalchemy as sql
 from sqlalchemy import JSON, Boolean, Column, Float, Integer, String, Text
 
+from kontext.server.jobs.requests import JobRequest
 from kontext.session.schema import Migration
 
 metadata = sql.MetaData()
+
+
+class RequestColumn(sql.types.TypeDecorator[JobRequest]):
+    """A job's request as JSON."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: JobRequest | None, dialect: sql.Dialect) -> dict[str, Any] | None:
+        return None if value is None else value.to_json()
+
+    def process_result_value(self, value: Any, dialect: sql.Dialect) -> JobRequest | None:
+        return None if value is None else JobRequest.from_json(value)
+
 
 jobs = sql.Table(
     "job",
@@ -20,8 +37,8 @@ jobs = sql.Table(
     Column("origin", String(16), nullable=False),  # own, bfl, openai or hf
     Column("kind", String(16), nullable=False),  # edit or generate
     Column("state", String(16), nullable=False),
-    Column("request", JSON, nullable=False),  # prompt, settings, and pictures as sha256 of blobs
-    Column("shape", String(200), nullable=False),  # jobs of equal shape may share a batch
+    Column("request", RequestColumn, nullable=False),  # prompt, settings, and pictures as sha256 of blobs
+    Column("shape", String(200), nullable=False),  # see `JobShape`
     Column("session_id", String(32), index=True),
     Column("parent_id", String(32)),
     Column("attempts", Integer, nullable=False, default=0),

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -131,16 +131,15 @@ def line_view(info: SessionInfo, base_path: str = "") -> SessionLine:
 
 def job_view(job: Job, position: int, step: tuple[int, int] | None) -> JobView:
     """`position` 1 is next in the queue, 0 is not queued; `step` is that of the event bus."""
-    edit: Mapping[str, Any] = job.request["edit"]
-    step_now, steps = step or (0, edit.get("steps"))
+    step_now, steps = step or (0, job.request.steps)
     return {
         "id": job.id,
         "session": job.session_id,
         "parent": job.parent_id,
         "kind": job.kind,
         "state": job.state,
-        "prompt": edit["prompt"],
-        "seed": edit.get("seed"),
+        "prompt": job.request.prompt,
+        "seed": job.request.seed,
         "position": position if job.state == "queued" else 0,
         "step": step_now,
         "steps": steps,
@@ -178,7 +177,7 @@ def task_view(job: Any, sample: str, step: tuple[int, int] | None = None) -> dic
         body["result"] = {
             "sample": sample,
             "seed": int(job.result["seed"]),
-            "prompt": job.request["edit"]["prompt"],
+            "prompt": job.request.prompt,
             "start_time": job.started,
             "end_time": job.finished,
             "duration": round(job.finished - job.started, 3),

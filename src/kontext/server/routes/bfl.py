@@ -21,7 +21,8 @@ from kontext.server.auth.access import Maker, Reader, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.errors import ModerationBlocked
 from kontext.server.http.answers import FAILURES
-from kontext.server.jobs.batching import shape_of
+from kontext.server.jobs.queue import Submission
+from kontext.server.jobs.requests import JobRequest, Output
 from kontext.server.jobs.views import task_view
 from kontext.server.routes.common import ID, db_safe_text, non_blank
 from kontext.server.routes.pictures import inputs_of
@@ -133,43 +134,32 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
     picture = kept[0] if kept else None
     references = [one for one in kept[1:] if one]
     seed = secrets.randbelow(2**32) if body.seed is None else body.seed
-    edit: dict[str, Any] = {
-        "prompt": body.prompt,
-        "seed": seed & MAX_SEED,
-        "steps": body.steps,
-        "guidance": body.guidance,
-    }
-    edit["size"] = body.aspect_ratio or ("match" if picture else "1:1")
-    if picture is None:
-        edit["lock"] = False
-    edit = {name: value for name, value in edit.items() if value is not None}
-    pictures = {
-        "picture": [picture.sha256] if picture else [],
-        "references": [one.sha256 for one in references],
-    }
-    output = {
-        "format": body.output_format or "png",
-        "seed": str(seed),
-        "origin": origin_of(request),
-        "safety_tolerance": body.safety_tolerance,
-    }
-    payload = {
-        "edit": edit,
-        "pictures": {role: names for role, names in pictures.items() if names},
-        "output": output,
-    }
-    jobs = await service.submit(
-        [payload],
+    job = JobRequest(
+        prompt=body.prompt,
+        seed=seed & MAX_SEED,
+        steps=body.steps,
+        guidance=body.guidance,
+        size=body.aspect_ratio or ("match" if picture else "1:1"),
+        lock=None if picture else False,
+        picture=picture.sha256 if picture else None,
+        references=tuple(one.sha256 for one in references),
+        output=Output(
+            format=body.output_format or "png",
+            seed=str(seed),
+            origin=origin_of(request),
+            safety_tolerance=body.safety_tolerance,
+        ),
+    )
+    submission = Submission(
         owner=key.id,
         origin="bfl",
-        kind="edit" if picture else "generate",
-        shape=shape_of(edit, picture.size if picture else None, [one.size for one in references]),
+        shape=job.shape(picture.size if picture else None, [one.size for one in references]),
         active_jobs=key.active_jobs or service.settings.active_jobs,
         cost=service.settings.cost,
         webhook_url=body.webhook_url,
         webhook_secret=body.webhook_secret,
-        refused=reason,
     )
+    jobs = await service.submit([job], submission, refused=reason)
     pixels = sum(one.size[0] * one.size[1] for one in kept if one)
     return Submitted(
         id=jobs[0].id,
@@ -235,7 +225,7 @@ def sample(request: Request, name: str, expires: int = 0, signature: str = "") -
     if words:
         return JSONResponse({"message": words, "detail": words, "code": "forbidden"}, 403)
     job = service.queue.get(job_id)
-    if job.state != "done" or not job.result or ending != job.request["output"]["format"]:
+    if job.state != "done" or not job.result or ending != job.request.output.format:
         raise NotFound("no such sample")
     headers = {
         "cache-control": f"private, max-age={int(service.settings.sample_seconds)}",

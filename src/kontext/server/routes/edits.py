@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -18,8 +19,9 @@ from kontext.errors import BadRequest
 from kontext.server.auth.access import Maker, Reader, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.http.answers import FAILURES
-from kontext.server.jobs.batching import shape_of
-from kontext.server.jobs.queue import Job
+from kontext.server.jobs.batching import JobShape
+from kontext.server.jobs.queue import Job, Submission
+from kontext.server.jobs.requests import JobRequest
 from kontext.server.jobs.views import JobView
 from kontext.server.routes.common import (
     Body,
@@ -78,14 +80,13 @@ async def edit(key: Maker, request: Request, session: str, body: Edit) -> Jobs:
     """Create turns under a turn (default: the head); in an empty session, generate its first picture."""
     service = service_of(request)
 
-    def prepare() -> tuple[Session, Turn | None, dict[str, Any], str]:
+    def prepare() -> tuple[Session, Turn | None, JobRequest, JobShape]:
         found = open_session(service, key, session)
         parent = found.tree.find(body.parent) if body.parent else found.tree.current
-        payload, shape = _edit_payload(service, key, body, parent)
-        return found, parent, payload, shape
+        return found, parent, *_job_request(service, key, body, parent)
 
-    found, parent, payload, shape = await asyncio.to_thread(prepare)
-    return await _submit(service, key, found, parent, payload, shape, body.count, body.seed)
+    found, parent, job, shape = await asyncio.to_thread(prepare)
+    return await _submit(service, key, found, parent, job, shape, body.count, body.seed)
 
 
 @router.post("/sessions/{session}/turns/{turn}/variants", status_code=202)
@@ -93,7 +94,7 @@ async def variants(key: Maker, request: Request, session: str, turn: str, body: 
     """Create variants of an edit: same parent, prompt and settings, other seeds."""
     service = service_of(request)
 
-    def prepare() -> tuple[Session, Turn, dict[str, Any], str]:
+    def prepare() -> tuple[Session, Turn, JobRequest, JobShape]:
         found = open_session(service, key, session)
         original = found.tree.find(turn)
         if original.kind != "edit" or original.parent_id is None:
@@ -105,19 +106,16 @@ async def variants(key: Maker, request: Request, session: str, turn: str, body: 
         pictures = {
             name: list(original.blobs[role]) for name, role in PICTURES.items() if original.blobs.get(role)
         }
-        payload = {
-            "edit": {"prompt": original.prompt, **settings},
-            "pictures": {"picture": [_picture(parent)], **pictures},
-        }
-        return (
-            found,
-            parent,
-            payload,
-            shape_of(payload["edit"], parent.size, [reference.size for reference in original.references]),
+        job = JobRequest.from_json(
+            {
+                "edit": {"prompt": original.prompt, **settings},
+                "pictures": {"picture": [_picture(parent)], **pictures},
+            }
         )
+        return found, parent, job, job.shape(parent.size, [one.size for one in original.references])
 
-    found, parent, payload, shape = await asyncio.to_thread(prepare)
-    return await _submit(service, key, found, parent, payload, shape, body.count, body.seed)
+    found, parent, job, shape = await asyncio.to_thread(prepare)
+    return await _submit(service, key, found, parent, job, shape, body.count, body.seed)
 
 
 @router.get("/jobs/{job}")
@@ -145,15 +143,14 @@ async def retry(key: Maker, request: Request, job: str) -> Jobs:
     session = await asyncio.to_thread(open_session, service, key, found.session_id)
     if found.parent_id:
         session.tree.find(found.parent_id)
-    about = _about(service, key, session.id, found.parent_id, found.kind, found.shape)
-    return await _shown(service, await service.submit([dict(found.request)], **about))
+    submission = _submission(service, key, session.id, found.parent_id, JobShape.parse(found.shape))
+    return await _shown(service, await service.submit([found.request], submission))
 
 
-def _edit_payload(service: Service, key: Key, body: Edit, parent: Turn | None) -> tuple[dict[str, Any], str]:
+def _job_request(service: Service, key: Key, body: Edit, parent: Turn | None) -> tuple[JobRequest, JobShape]:
     """The job request and its shape, validated before the job runs. Raises BadRequest."""
-    edit = {name: getattr(body, name) for name in SETTINGS if getattr(body, name) is not None}
-    edit["prompt"] = body.prompt
-    pictures: dict[str, list[str]] = {}
+    job = JobRequest(prompt=body.prompt, **{name: getattr(body, name) for name in SETTINGS})
+    job = replace(job, references=tuple(body.references))
     references = [service.queue.upload(key.id, sha256) for sha256 in body.references]
     sizes = service.model_info.sizes if service.model_info else ((256, 256),)
     if parent is None:
@@ -161,25 +158,19 @@ def _edit_payload(service: Service, key: Key, body: Edit, parent: Turn | None) -
             raise BadRequest("this session has no picture yet; box, mask and markup need one")
         if body.count != 1:
             raise BadRequest(f"count must be 1 for the first picture of a session, got {body.count}")
-        if edit["size"] == "match":
-            del edit["size"]
-        plan_generate(edit.get("size"), sizes)
-        edit["lock"] = False
+        job = replace(job, size=None if body.size == "match" else body.size, lock=False)
+        plan_generate(job.size, sizes)
     else:
-        pictures["picture"] = [_picture(parent)]
         plan_edit(parent.size, body.size, sizes)
-        if body.box:
-            edit["box"] = list(check_box(body.box, parent.size))
+        box = check_box(body.box, parent.size) if body.box else None
+        job = replace(job, picture=_picture(parent), box=box, mask=body.mask, markup=body.markup)
         for role, sha256 in (("mask", body.mask), ("markup", body.markup)):
             if sha256:
                 size = service.queue.upload(key.id, sha256)
                 if size != parent.size:
                     expected = f"{parent.size[0]}x{parent.size[1]} pixels as the picture"
                     raise BadRequest(f"the {role} must be {expected}, got {size[0]}x{size[1]}")
-                pictures[role] = [sha256]
-    if body.references:
-        pictures["references"] = list(body.references)
-    return {"edit": edit, "pictures": pictures}, shape_of(edit, parent.size if parent else None, references)
+    return job, job.shape(parent.size if parent else None, references)
 
 
 def _picture(turn: Turn) -> str:
@@ -193,26 +184,24 @@ async def _submit(
     key: Key,
     session: Session,
     parent: Turn | None,
-    payload: dict[str, Any],
-    shape: str,
+    job: JobRequest,
+    shape: JobShape,
     count: int,
     seed: int | None,
 ) -> Jobs:
     # Drawn here, so that a requeued job gives the same picture.
     first = secrets.randbelow(2**32) if seed is None else check_seed(seed, count)
-    requests = [{**payload, "edit": {**payload["edit"], "seed": first + place}} for place in range(count)]
-    kind = "generate" if parent is None else "edit"
-    about = _about(service, key, session.id, parent.id if parent else None, kind, shape)
-    return await _shown(service, await service.submit(requests, **about))
+    requests = [replace(job, seed=first + place) for place in range(count)]
+    submission = _submission(service, key, session.id, parent.id if parent else None, shape)
+    return await _shown(service, await service.submit(requests, submission))
 
 
-def _about(
-    service: Service, key: Key, session_id: str, parent_id: str | None, kind: str, shape: str
-) -> dict[str, Any]:
-    return dict(
+def _submission(
+    service: Service, key: Key, session_id: str, parent_id: str | None, shape: JobShape
+) -> Submission:
+    return Submission(
         owner=key.id,
         origin="own",
-        kind=kind,
         shape=shape,
         session_id=session_id,
         parent_id=parent_id,

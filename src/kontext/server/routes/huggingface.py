@@ -13,7 +13,8 @@ from kontext.engine.requests import GUIDANCE, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest
 from kontext.server.auth.access import Maker, service_of
 from kontext.server.http.answers import FAILURES, first_problem
-from kontext.server.jobs.batching import shape_of
+from kontext.server.jobs.queue import Submission
+from kontext.server.jobs.requests import JobRequest
 from kontext.server.routes.common import Prompt
 from kontext.server.routes.openai import ended_jobs, sample_bytes
 from kontext.server.routes.pictures import inputs_of, json_of
@@ -74,22 +75,21 @@ async def image_to_image(key: Maker, request: Request, model: str) -> Response:
         raise BadRequest("inputs must be a base64 picture")
     kept = await inputs.keep(await inputs.read(body["inputs"], "inputs"), "inputs")
     size = parameters.target_size
-    edit: dict[str, Any] = {
-        "prompt": parameters.prompt,
-        "seed": secrets.randbelow(2**32) if parameters.seed is None else parameters.seed,
-        "steps": parameters.num_inference_steps,
-        "guidance": parameters.guidance_scale,
-        "size": f"{size.width}x{size.height}" if size else "match",
-    }
-    edit = {name: value for name, value in edit.items() if value is not None}
-    jobs = await service.submit(
-        [{"edit": edit, "pictures": {"picture": [kept.sha256]}, "output": {"format": "png"}}],
+    edit = JobRequest(
+        prompt=parameters.prompt,
+        seed=secrets.randbelow(2**32) if parameters.seed is None else parameters.seed,
+        steps=parameters.num_inference_steps,
+        guidance=parameters.guidance_scale,
+        size=f"{size.width}x{size.height}" if size else "match",
+        picture=kept.sha256,
+    )
+    submission = Submission(
         owner=key.id,
         origin="hf",
-        kind="edit",
-        shape=shape_of(edit, kept.size, []),
+        shape=edit.shape(kept.size),
         active_jobs=key.active_jobs or service.settings.active_jobs,
         cost=service.settings.cost,
     )
+    jobs = await service.submit([edit], submission)
     (job,) = await ended_jobs(request, jobs)
     return Response(await asyncio.to_thread(sample_bytes, service, job), media_type=TYPES["png"])

@@ -12,6 +12,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -23,8 +24,8 @@ from kontext.server.auth.keys import Key
 from kontext.server.errors import ModerationBlocked, NotReady
 from kontext.server.http.answers import FAILURES
 from kontext.server.http.inputs import Inputs, Kept
-from kontext.server.jobs.batching import shape_of
-from kontext.server.jobs.queue import Job
+from kontext.server.jobs.queue import Job, Submission
+from kontext.server.jobs.requests import JobRequest, Output
 from kontext.server.routes.bfl import origin_of
 from kontext.server.routes.common import check_size
 from kontext.server.routes.events import stream
@@ -109,31 +110,30 @@ async def _make(
     service = service_of(request)
     first = secrets.randbelow(2**32) if body.seed is None else body.seed
     picture = pictures["picture"][0] if pictures else None
-    edit: dict[str, Any] = {
-        "prompt": body.prompt,
-        "steps": body.num_inference_steps,
-        "guidance": body.guidance_scale,
-    }
-    edit |= {"size": body.size or ("match" if picture else None), "lock": None if picture else False}
-    edit = {name: value for name, value in edit.items() if value is not None}
-    output = {"format": body.output_format or "png"}
+    files = {role: given[0].sha256 for role, given in pictures.items() if given and role != "references"}
+    references = pictures.get("references", [])
     with naming("size"):
         check_size(service, body.size, picture.size if picture else None)
-    named = {role: [one.sha256 for one in given] for role, given in pictures.items() if given}
-    requests = [
-        {"edit": {**edit, "seed": first + i}, "pictures": named, "output": output} for i in range(body.n or 1)
-    ]
-    jobs = await service.submit(
-        requests,
+    job = JobRequest(
+        prompt=body.prompt,
+        steps=body.num_inference_steps,
+        guidance=body.guidance_scale,
+        size=body.size or ("match" if picture else None),
+        lock=None if picture else False,
+        picture=files.get("picture"),
+        mask=files.get("mask"),
+        markup=files.get("markup"),
+        references=tuple(one.sha256 for one in references),
+        output=Output(format=body.output_format or "png"),
+    )
+    submission = Submission(
         owner=key.id,
         origin="openai",
-        kind="edit" if picture else "generate",
-        shape=shape_of(
-            edit, picture.size if picture else None, [one.size for one in pictures.get("references", [])]
-        ),
+        shape=job.shape(picture.size if picture else None, [one.size for one in references]),
         active_jobs=key.active_jobs or service.settings.active_jobs,
         cost=service.settings.cost,
     )
+    jobs = await service.submit([replace(job, seed=first + i) for i in range(body.n or 1)], submission)
     if body.stream:
         return stream(_streamed(service, jobs, body, kind), request, key)
     ended = await ended_jobs(request, jobs)
@@ -188,7 +188,7 @@ def _usage(jobs: list[Job]) -> dict[str, Any]:
     image_tokens = sum(
         -(-job.result["size"][0] // 16) * -(-job.result["size"][1] // 16) for job in jobs if job.result
     )
-    text = sum(len(job.request["edit"]["prompt"].split()) for job in jobs)
+    text = sum(len(job.request.prompt.split()) for job in jobs)
     details = {"text_tokens": text, "image_tokens": 0}
     return {
         "input_tokens": text,
@@ -200,7 +200,7 @@ def _usage(jobs: list[Job]) -> dict[str, Any]:
 
 def _about(job: Job) -> dict[str, Any]:
     width, height = (job.result or {"size": (0, 0)})["size"]
-    return {"size": f"{width}x{height}", "output_format": job.request["output"]["format"], **OPAQUE}
+    return {"size": f"{width}x{height}", "output_format": job.request.output.format, **OPAQUE}
 
 
 def _answer(jobs: list[Job], data: list[dict[str, Any]]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Housekeeping:
             await asyncio.sleep(WEBHOOK_SECONDS)
 
     async def _deliver_webhook(self, job: Job) -> None:
-        origin = self.settings.public_base or job.request["output"].get("origin") or ""
+        origin = self.settings.public_base or job.request.output.origin
         sample = origin + sample_path(self.secret, job, self.settings.sample_seconds)
         if await deliver(job, task_view(job, sample), self.settings):
             await asyncio.to_thread(self.queue.delivered, job)

@@ -33,18 +33,17 @@ TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 def encoded(store: Store, job: Job, result: Result, identity: Identity | None = None) -> dict[str, Any]:
     """Store the file of a result, signed if there is an identity; returns the `result` column of its job."""
-    given = job.request["pictures"].get("picture")
-    source = store.blobs.get(given[0]) if given else None
-    form = FORMATS[job.request["output"]["format"]]
+    request = job.request
+    source = store.blobs.get(request.picture) if request.picture else None
+    form = FORMATS[request.output.format]
     if identity is not None and form == "PNG":
         data = sign_result(result, source, identity)
     else:
         data = provenance.encode(result.picture, provenance.extend_history(source, result), form)
     return {
         "picture": store.blobs.put(data),
-        "seed": str(
-            job.request["output"].get("seed", result.seed)
-        ),  # text: it may exceed the range of JSON numbers
+        # text: it may exceed the range of JSON numbers
+        "seed": str(result.seed if request.output.seed is None else request.output.seed),
         "size": list(result.size),
         "seconds": result.seconds.get("total"),
         "warnings": list(result.warnings),
@@ -88,7 +87,7 @@ def signature(secret: bytes, job_id: str, expires: int) -> str:
 def sample_path(secret: bytes, job: Job, seconds: float) -> str:
     """Path and query of a sample URL that is valid for `seconds`."""
     expires = int(time.time() + seconds)
-    ending = job.request["output"]["format"]
+    ending = job.request.output.format
     return f"/v1/samples/{job.id}.{ending}?expires={expires}&signature={signature(secret, job.id, expires)}"
 
 

@@ -67,8 +67,7 @@ class Results:
             await self.end(job, "cancelled" if result.cancelled else "failed", result.message)
             return
         try:
-            tolerance = job.request.get("output", {}).get("safety_tolerance", 2)
-            pixels = result.size[0] * result.size[1]
+            pixels, tolerance = result.size[0] * result.size[1], job.request.output.safety_tolerance
             if reason := await asyncio.to_thread(self.moderator.output, result.picture, tolerance):
                 await self.end(job, "refused", reason)
             elif job.session_id:
@@ -89,17 +88,17 @@ class Results:
         """Store a result as a turn; returns the finished job and its turn payload."""
         editor = SimpleNamespace(model=SimpleNamespace(fingerprint=fingerprint))
         session = self.store.open(job.session_id or "", editor=editor)
-        given = job.request["pictures"]
-        settings = {key: value for key, value in job.request["edit"].items() if key != "prompt"}
-        for role in ("mask", "markup"):
-            if given.get(role):
-                settings[role] = self.store.blobs.get(given[role][0])
-        if given.get("references"):
-            settings["references"] = [self.store.blobs.get(sha256) for sha256 in given["references"]]
+        request, load = job.request, self.store.blobs.get
+        settings = request.options
+        for role, sha256 in (("mask", request.mask), ("markup", request.markup)):
+            if sha256:
+                settings[role] = load(sha256)
+        if request.references:
+            settings["references"] = [load(sha256) for sha256 in request.references]
         head = session.tree.current
         turn = session.add(
             result,
-            prompt=job.request["edit"]["prompt"],
+            prompt=request.prompt,
             parent=job.parent_id,
             kind=job.kind,
             settings=settings,

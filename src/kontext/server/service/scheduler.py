@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from kontext.engine.batching import BatchShape
 from kontext.errors import KontextError
 from kontext.server.errors import CannotLoad, WorkerDied
-from kontext.server.jobs.batching import canvas_shape, output_size
+from kontext.server.jobs.batching import batch_key, output_size
 from kontext.server.jobs.queue import Job, Queue
 from kontext.server.service.background import Background
 from kontext.server.service.event_bus import EventBus, topics
@@ -114,7 +115,7 @@ class Scheduler:
     async def _claim(self, worker: Worker) -> list[tuple[Job, JobPayload]]:
         """Claim the next batch and load its pictures; empty if the queue is empty."""
         batch = await asyncio.to_thread(
-            self.queue.claim, self.settings.max_batch, self._shape, self._batch_room
+            self.queue.claim, self.settings.max_batch, self._batch_key, self._batch_room
         )
         self.running.update({job.id: (worker, job) for job in batch})
         self.positions.discard(job.id for job in batch)
@@ -153,8 +154,9 @@ class Scheduler:
         for waker in self._wakers:
             waker.set()
 
-    def _shape(self, row: Any) -> Any:
-        return canvas_shape(row.shape, self.model_info.sizes) if self.model_info else row.shape
+    def _batch_key(self, row: Any) -> BatchShape | str:
+        model = self.model_info
+        return batch_key(row.shape, model.sizes, model.steps, model.guidance) if model else row.shape
 
     def _batch_room(self, row: Any) -> int:
         """Maximum number of jobs like this one in a batch, limited by memory."""
@@ -207,7 +209,5 @@ class Scheduler:
 
     def _load(self, job: Job) -> JobPayload:
         get = self.store.blobs.get
-        pictures = {
-            role: [get(sha256) for sha256 in given] for role, given in job.request["pictures"].items()
-        }
+        pictures = {role: [get(sha256) for sha256 in given] for role, given in job.request.pictures.items()}
         return JobPayload(job.id, job.request, pictures, any(map(self.event_bus.watched, topics(job))))

@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kontext.errors import BadRequest, Busy
-from kontext.server.jobs.batching import output_size
-from kontext.server.jobs.queue import Job, Queue
+from kontext.server.jobs.batching import JobShape, output_size
+from kontext.server.jobs.queue import Job, Queue, Submission
 from kontext.server.jobs.quotas import Quotas
+from kontext.server.jobs.requests import JobRequest
 from kontext.server.service.background import Background
 from kontext.server.service.decoders import Decoders
 from kontext.server.service.event_bus import EventBus
@@ -145,7 +146,7 @@ class Service:
     # API of the routes
 
     async def submit(
-        self, requests: Sequence[dict[str, Any]], *, refused: str | None = None, **about: Any
+        self, requests: Sequence[JobRequest], submission: Submission, *, refused: str | None = None
     ) -> list[Job]:
         """`Queue.submit` after validation and moderation of the prompt.
 
@@ -155,13 +156,13 @@ class Service:
         if self.stopping:
             raise Busy("the server is stopping; try again in a moment")
         if self.model_info:
-            await asyncio.to_thread(self.model_info.check_prompt, requests[0]["edit"]["prompt"])
-        self._check_output(about["shape"], len(requests))
-        await asyncio.to_thread(self.quotas.check, about["owner"])
-        reason = refused or self.moderator.prompt(requests[0]["edit"]["prompt"])
-        jobs = await asyncio.to_thread(self.queue.submit, requests, refused=reason, **about)
+            await asyncio.to_thread(self.model_info.check_prompt, requests[0].prompt)
+        self._check_output(submission.shape, len(requests))
+        await asyncio.to_thread(self.quotas.check, submission.owner)
+        reason = refused or self.moderator.prompt(requests[0].prompt)
+        jobs = await asyncio.to_thread(self.queue.submit, requests, submission, refused=reason)
         if self.settings.log_prompts:
-            log.info("job %s: %s", jobs[0].id, requests[0]["edit"]["prompt"])
+            log.info("job %s: %s", jobs[0].id, requests[0].prompt)
         for job in jobs:
             if reason:
                 self.results.publish_end(job)
@@ -169,9 +170,9 @@ class Service:
         self.positions.changed()
         return jobs
 
-    def _check_output(self, shape: str, count: int) -> None:
+    def _check_output(self, shape: JobShape, count: int) -> None:
         """Raises BadRequest for results that would be larger than the input limit."""
-        size = output_size(shape, self.model_info.sizes if self.model_info else ((256, 256),))
+        size = output_size(str(shape), self.model_info.sizes if self.model_info else ((256, 256),))
         if size is None:
             return  # the editor reports the error
         pixels, most = size[0] * size[1], self.settings.picture_pixels

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from kontext.engine.requests import EditRequest, Result
+from kontext.engine.requests import EditRequest, Result, StepInfo
 from kontext.errors import Cancelled, DeviceUnavailable, KontextError
+from kontext.server.jobs.requests import JobRequest
 from kontext.terminal import log_handler
 
 if TYPE_CHECKING:
@@ -44,18 +45,13 @@ class JobPayload:
     """A job as sent to a worker. `pictures`: encoded files by role (picture, references, mask, markup)."""
 
     id: str
-    request: Mapping[str, Any]
+    request: JobRequest
     pictures: Mapping[str, Sequence[bytes]]
     watched: bool = False
     """Whether previews are wanted."""
 
     def edit_request(self) -> EditRequest:
-        one: dict[str, Any] = {
-            role: given[0] for role, given in self.pictures.items() if given and role != "references"
-        }
-        return EditRequest(
-            **self.request["edit"], **one, references=tuple(self.pictures.get("references", ()))
-        )
+        return self.request.edit_request(self.pictures)
 
 
 @dataclass(frozen=True)
@@ -190,8 +186,8 @@ class ModelHost:
             return [_explained(error)]
 
     def _edit(self, payloads: Sequence[JobPayload], on_progress: OnProgress) -> list[Result]:
-        def on_step(info: Any) -> None:
-            for place, payload in enumerate(payloads):
+        def on_step(info: StepInfo) -> None:
+            for place, payload in enumerate(payloads[index] for index in info.indices):
                 preview = _jpeg(info.preview(place)) if payload.id in self._watched else None
                 on_progress(payload.id, info.index, info.steps, preview)
 
