@@ -334,7 +334,7 @@ def test_a_reader_that_stops_and_a_full_device_end_quietly_or_in_one_line(folder
 
 def test_a_latin_1_terminal_gets_escapes_for_what_it_lacks(folder):
     done = subprocess.run(
-        [sys.executable, "-m", "kontext", "edit", "没有.png", "red"],
+        [sys.executable, "-m", "kontext", "edit", "没有.png".encode(), "red"],
         env={**os.environ, "PYTHONIOENCODING": "latin-1"},
         capture_output=True,
     )

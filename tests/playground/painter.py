@@ -2,8 +2,8 @@
 
 It tints the box (or a disc placed by the prompt) in the colour that the prompt names, step by step. With
 "slowly" in a prompt it stops after the second step until the file named by KONTEXT_PAINTER_GATE is there, so
-that a test sees a running edit for as long as it likes; "fall over" makes it fail; "nothing" changes
-nothing. Without the lock it changes every pixel. `load` is what a server's worker calls.
+that a test sees a running edit for as long as it likes; "fall over" makes it fail, at once or where
+"slowly" holds it; "nothing" changes nothing. Without the lock it changes every pixel. `load` is what a server's worker calls.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Painter:
                 on_step(StepInfo(step, steps, preview, range(len(requests))))
             if step == HELD_STEP and "slowly" in requests[0].prompt:
                 wait_at_gate(cancel)
+                fall_over(requests[0])
         return [self._result(*one, time.perf_counter() - start) for one in painted]
 
     def _result(self, picture, region, request, before, seed, seconds) -> Result:
@@ -121,10 +122,15 @@ def wait_at_gate(cancel) -> None:
         time.sleep(0.01)
 
 
-def paint(request: EditRequest):
-    """(picture, region, request, original, seed)"""
+def fall_over(request: EditRequest) -> None:
     if "fall over" in request.prompt:
         raise BadRequest("the painter fell over, as it was told")
+
+
+def paint(request: EditRequest):
+    """(picture, region, request, original, seed)"""
+    if "slowly" not in request.prompt:
+        fall_over(request)
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
     dice = np.random.default_rng([seed, *hashlib.sha256(request.prompt.encode()).digest()[:8]])
     named = next((word for word in COLOURS if word in request.prompt.lower()), None)

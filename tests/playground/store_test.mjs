@@ -87,6 +87,49 @@ test('a failed edit leads back to where it began and stays visible, a cancelled 
   assert.equal(tree.node(cancelled, 'j'), null);
 });
 
+test('how an edit ends is shown the same whether its event or the response to its request arrives first', () => {
+  const sent = () => state.withSending(opened(), { id: 'sending-1', parent: 'c', prompt: 'green', created: 5 });
+  const accepted = [job('j', 'c'), job('k', 'c', { seed: 2 })];
+  const ended = (one, how) => (now) => state.withEvent(now, 'failed', { job: one, state: how, message: 'no' });
+  const done = (one) => (now) => state.withEvent(now, 'done', { job: one, turn: turn(one, 'c', 'green', 4), revision: 2 });
+  const cases = [
+    [accepted.slice(0, 1), [ended('j', 'failed')], 'c'],
+    [accepted.slice(0, 1), [ended('j', 'refused')], 'c'],
+    [accepted.slice(0, 1), [ended('j', 'cancelled')], 'c'],
+    [accepted.slice(0, 1), [done('j')], 'j'],
+    [accepted, [ended('j', 'failed')], 'k'],
+    [accepted, [ended('j', 'cancelled')], 'k'],
+    [accepted, [ended('j', 'failed'), done('k')], 'k'],
+    [accepted, [ended('j', 'failed'), ended('k', 'failed')], 'c'],
+  ];
+  for (const [jobs, events, here] of cases) {
+    const answer = (now) => state.withJobs(now, jobs, 'sending-1');
+    const shown = (order) => {
+      const now = order.reduce((before, change) => change(before), sent());
+      return { here: now.here, nodes: tree.nodes(now).map(({ id, prompt, job: of }) => [id, prompt, of?.state ?? 'turn']) };
+    };
+    const after = shown([answer, ...events]);
+    assert.equal(after.here, here);
+    for (let place = 1; place <= events.length; place++) {
+      assert.deepEqual(shown([...events.slice(0, place), answer, ...events.slice(place)]), after, `the response after ${place} events`);
+    }
+  }
+});
+
+test('an edit that failed before the response arrived does not take the page away from another turn', () => {
+  let now = state.withSending(opened(), { id: 'sending-1', parent: 'c', prompt: 'green', created: 5 });
+  now = state.withEvent(state.select(now, 'd'), 'failed', { job: 'j', state: 'failed', message: 'no' });
+  assert.equal(state.withJobs(now, [job('j', 'c')], 'sending-1').here, 'd');
+});
+
+test('a prompt that comes back to be changed leaves the failed edit for the turn it started from', () => {
+  let now = state.withEvent(state.withJobs(opened(), [job('j', 'c')]), 'failed', { job: 'j', state: 'refused', message: 'no' });
+  now = state.withPrompt(state.select(now, 'j'), 'green');
+  assert.equal(now.here, 'c');
+  assert.equal(now.draft.prompt, 'green');
+  assert.equal(state.withPrompt(state.select(now, 'd'), 'red').here, 'd', 'a turn stays');
+});
+
 test('when one of several variants fails the next one still in work is shown', () => {
   const two = state.withJobs(opened(), [job('j', 'c'), job('k', 'c', { seed: 2 })]);
   assert.equal(state.withEvent(two, 'failed', { job: 'j', state: 'failed', message: 'no' }).here, 'k');

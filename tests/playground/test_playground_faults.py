@@ -74,7 +74,7 @@ def test_refused_words_come_back_to_be_changed(make_hand, strict_server):
     hand.told("The prompt contains a word that this server does not accept")
     hand.told("Use other words")
     hand.picture("fault-refused")
-    page.get_by_role("button", name="Edit the prompt").first.click()
+    page.get_by_role("button", name="Edit the prompt").click()
     assert page.locator("#prompt").input_value() == "Add a gorgonzola"
     hand.say("Make the shirt red")  # goes on from where the rejected edit began
     assert hand.here() == "Make the shirt red" and "Original picture" in hand.turns()[0]
@@ -85,9 +85,36 @@ def test_failed_edit_can_be_tried_again(hand):
     hand.say("Make the kid fall over", wait=False)
     hand.told("The edit failed")
     hand.told("The painter fell over, as it was told.")
+    page.get_by_role("treeitem", name="Original picture", selected=True).wait_for()
     assert len(hand.session()["turns"]) == 1, "the failed edit is no turn"
-    page.get_by_role("button", name="Try again").first.click()
+    page.get_by_role("button", name="Try again").click()
     hand.told("The edit failed")
+
+
+@pytest.mark.parametrize("first", ["response", "event"])
+def test_a_failed_edit_is_left_whichever_of_response_and_event_arrives_first(hand, first):
+    page, held = hand.start().page, []
+    hand.say("Make the sign blue")
+    if first == "event":
+        page.route("**/edits", lambda route: held.append((route, route.fetch())))
+    hand.say(f"Make the kid fall over{' slowly' if first == 'response' else ''}", wait=False)
+    if first == "response":
+        page.locator(".facts", has_text="Step 2 of 8").wait_for()
+        hand.release()
+    hand.told("The edit failed")
+    for route, response in held:
+        route.fulfill(response=response)
+        page.unroute("**/edits")
+    shown = page.get_by_role("treeitem", name="Make the sign blue", selected=True)
+    shown.wait_for()
+    failed = page.get_by_role("treeitem", name="Make the kid fall over")
+    failed.click()  # a look at it ...
+    page.locator(".caption").get_by_role("button", name="Edit the prompt").click()
+    shown.wait_for()  # ... and back to where it started
+    assert page.locator("#prompt").input_value().startswith("Make the kid fall over")
+    failed.click()
+    page.locator(".caption").get_by_role("button", name="Dismiss").click()
+    failed.wait_for(state="detached")
 
 
 def test_too_large_a_picture_is_made_smaller_on_request(make_hand, strict_server, drawing):

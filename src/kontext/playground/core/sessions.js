@@ -2,7 +2,7 @@
 import { api, follow } from './api.js';
 import { keep, recall } from './memory.js';
 import { attempt, dismissWhere, fail, notify, say } from './notices.js';
-import { DRAFT, initial, isActive, withEvent, withJobs, withoutJob, withSession } from './state.js';
+import { DRAFT, initial, isActive, withEvent, withJobs, withoutJob, withPrompt, withSession } from './state.js';
 import { store } from './store.js';
 import { duration, language, percent, t } from './text.js';
 import { base } from './tree.js';
@@ -150,8 +150,9 @@ function failed(data) {
   notify({ kind: 'error', about: `job ${data.job}`, title: t(key), text: sentences(data.message, t(`${key}.step`)), actions });
 }
 
+/** Put a prompt back into the field, to be changed; a failed edit that is shown gives way to the turn it started from. */
 export function restorePrompt(prompt) {
-  store.set((state) => ({ ...state, draft: { ...state.draft, prompt } }));
+  store.set((state) => withPrompt(state, prompt));
   document.querySelector('#prompt')?.focus();
 }
 

@@ -66,16 +66,21 @@ export function withSending(state, { id, parent, prompt, created }) {
   return select({ ...state, jobs: { ...state.jobs, [id]: job }, tool: 'move', compare: null, region: false }, id);
 }
 
-/** Add accepted jobs, replacing `sending` if given; their events may have arrived earlier. */
+/**
+ * Add accepted jobs, replacing `sending` if given, and select the first that is at work or done, else what `leave` selects.
+ * Their events may have arrived before this response: the result is the same in either order.
+ */
 export function withJobs(state, jobs, sending = null) {
   const { [sending]: sent, ...merged } = state.jobs;
   for (const job of jobs) {
-    if (!state.session.turns[job.id]) merged[job.id] = { ...job, ...merged[job.id] };
+    if (merged[job.id]?.state === 'cancelled') delete merged[job.id];
+    else if (!state.session.turns[job.id]) merged[job.id] = { ...job, ...merged[job.id] };
   }
   const next = { ...state, jobs: merged };
   if (sent && state.here !== sending) return next; // another turn was selected meanwhile
-  const first = jobs.find((job) => !merged[job.id] || isActive(merged[job.id]));
-  return first ? select(next, first.id) : sent ? select(next, jobs[0]?.id ?? sent.parent) : next;
+  const first = jobs.find((job) => state.session.turns[job.id] || (merged[job.id] && isActive(merged[job.id])));
+  if (first) return select(next, first.id);
+  return jobs.length ? leave(next, jobs[0]) : next;
 }
 
 /** Apply one server-sent event received at `now` (ms); `changed` and `gone` need the network and are handled elsewhere. */
@@ -97,7 +102,7 @@ export function withEvent(state, name, data, now = 0) {
   }
   if (name === 'failed') {
     if (state.session.turns[old.id]) return state;
-    if (data.state === 'cancelled') return withoutJob(state, old.id);
+    if (data.state === 'cancelled') return old.prompt === undefined ? change({ state: 'cancelled' }) : withoutJob(state, old.id);
     const next = change({ state: data.state, message: data.message });
     return state.here === old.id ? leave(next, old) : next;
   }
@@ -118,6 +123,13 @@ function leave(state, job) {
   if (job.state === 'sending') return select(state, job.parent ?? null); // rejected: back to where it was written
   const other = children(state, job.parent).find((one) => one.job && isActive(one.job));
   return select(state, other?.id ?? job.parent ?? null);
+}
+
+/** Put a prompt into the draft. If a failed edit is shown, go back to where it started. */
+export function withPrompt(state, prompt) {
+  const job = node(state, state.here)?.job;
+  const next = job && !isActive(job) ? select(state, job.parent ?? null) : state;
+  return { ...next, draft: { ...next.draft, prompt } };
 }
 
 /** Show a turn; redo leads back to it. */
