@@ -36,7 +36,19 @@ def postgres():
         subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=60, **owner)
 
     data = f"{folder}/data"
-    call(programs / "initdb", "-D", data, "-U", "kontext", "-A", "trust", "-E", "UTF8", "--no-sync")
+    call(
+        programs / "initdb",
+        "-D",
+        data,
+        "-U",
+        "kontext",
+        "-A",
+        "trust",
+        "--no-locale",
+        "-E",
+        "UTF8",
+        "--no-sync",
+    )
     options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
     call(programs / "pg_ctl", "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start")
     yield f"postgresql://kontext@/postgres?host={folder}"

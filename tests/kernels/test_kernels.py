@@ -4,6 +4,7 @@ transformer and the decoder on them.
 
 import copy
 import dataclasses
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -26,6 +27,7 @@ from kontext.kernels.library import (
     attention,
     kernels,
     kernels_for,
+    openmp_paths,
     same_version,
 )
 from kontext.model.blocks import KeysValues, Modulated, gelu
@@ -264,6 +266,17 @@ def test_kernels_of_another_version_are_not_used(compiled):
     assert same_version(compiled.library)
     for other in (SimpleNamespace(), SimpleNamespace(kontext_job_bytes=lambda kind: 8)):
         assert not same_version(other)
+
+
+def test_openmp_is_found_below_a_path_with_blanks():
+    maps = (
+        b"7f00-7f10 r-xp 00000000 08:01 42      /home/a person/caf\xe9/torch libs/libgomp-24e2ab19.so.1\n"
+        b"7f10-7f20 r--p 00010000 08:01 42      /home/a person/caf\xe9/torch libs/libgomp-24e2ab19.so.1\n"
+        b"7f20-7f30 r-xp 00000000 08:01 43      /home/libomp/other.so\n"
+        b"7f30-7f40 rw-p 00000000 00:00 0 \n"
+        b"7ffc-7ffd r-xp 00000000 00:00 0       [vdso]\n"
+    )
+    assert openmp_paths(maps) == [os.fsdecode(b"/home/a person/caf\xe9/torch libs/libgomp-24e2ab19.so.1")]
 
 
 @pytest.mark.parametrize("setting", ["auto", "off", "", *BACKENDS])

@@ -185,7 +185,7 @@ def test_chat_replaces_no_file_but_its_own_unless_asked(kontext_command, kid, tm
 
 
 def test_names_and_prompts_of_strangers_do_not_reach_the_terminal_raw(kontext_command, tmp_path, picture):
-    name = "esc\x1b[31m\u202e.png"
+    name = os.fsdecode("esc\x1b[31m\u202e.png".encode())
     picture.save(tmp_path / name)
     lines = ["red \x1b]0;x\x07 \u202e", "/rename \x1b[2J", "/turns", f"/save {tmp_path}/\x1b[2J.png", "/\x1b"]
     for answers in (

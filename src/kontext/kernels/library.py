@@ -353,14 +353,22 @@ def _backends(library: ctypes.CDLL) -> dict[str, int]:
 def _openmp() -> int | None:
     """Address of GOMP_parallel in the library that torch's own threads come from."""
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = Path("/proc/self/maps").read_bytes()
     except OSError:
         return None
-    for line in maps.splitlines():
-        path = line.split()[-1]
-        if "libgomp" in path or "libiomp5" in path or "libomp" in path:
+    for path in openmp_paths(maps):
+        try:
             return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, POINTER).value
+        except (OSError, AttributeError):
+            logger.debug("%s has no GOMP_parallel", path)
     return None
+
+
+def openmp_paths(maps: bytes) -> list[str]:
+    """Files of OpenMP in the memory map of a process (proc_pid_maps(5)); their names may have blanks."""
+    named = (fields[5] for line in maps.splitlines() if len(fields := line.split(maxsplit=5)) == 6)
+    paths = dict.fromkeys(os.fsdecode(path) for path in named)
+    return [path for path in paths if Path(path).name.startswith(("libgomp", "libiomp5", "libomp"))]
 
 
 def _step(tensor: Tensor) -> int:
