@@ -2,8 +2,9 @@
 
 It tints the box (or a disc placed by the prompt) in the colour that the prompt names, step by step. With
 "slowly" in a prompt it stops after the second step until the file named by KONTEXT_PAINTER_GATE is there, so
-that a test sees a running edit for as long as it likes; "fall over" makes it fail, at once or where
-"slowly" holds it; "nothing" changes nothing. Without the lock it changes every pixel. `load` is what a server's worker calls.
+that a test sees a running edit for as long as it likes; "fall over" makes it fail, at once or where "slowly"
+holds it; "nothing" changes nothing. Without the lock it changes every pixel. `load` is what a server's worker
+calls.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from torch import Tensor
 from kontext.bench.metrics import lab
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS
+from kontext.train.compilation import can_compile
 from kontext.train.config import AutoencoderTraining
 from kontext.train.distributed import require_single_process
 from kontext.train.loader import ExampleLoader
@@ -188,7 +189,7 @@ def train(
     if state is not None:
         generator.set_state(state["generator"])
     encode, decode = model.posterior, model.decode_raw
-    if config.compile:
+    if config.compile and can_compile(device):
         encode, decode = torch.compile(encode), torch.compile(decode)
     replay: Replay | None = None
 

@@ -51,7 +51,7 @@ class DistillTrainer(FlowTrainer):
         self.teacher.load_state_dict(averaged, strict=False)
         if self.preset.transformer.guidance_embed:
             _zero_guidance_embedding(self.teacher)
-        if config.compile:
+        if self.compiled:
             self.teacher.compile_blocks()
 
     def _training_preset(self) -> Preset:

@@ -29,6 +29,7 @@ from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.train.autoencoder import to_pixels
+from kontext.train.compilation import can_compile
 from kontext.train.config import FlowTraining
 from kontext.train.data import TrainingData
 from kontext.train.distributed import RANK_SEED_STRIDE, Distributed
@@ -156,7 +157,8 @@ class FlowTrainer:
         for generator in () if self.distributed.is_main else (self.generator, self.noise):
             generator.manual_seed(config.seed + seed_offset + self.run.step)
         self.validation = Validation(self)
-        if config.compile:
+        self.compiled = config.compile and can_compile(self.device)
+        if self.compiled:
             self.networks.compile_blocks()
 
     def _training_preset(self) -> Preset:
@@ -286,7 +288,7 @@ class FlowTrainer:
 
     def eager(self) -> AbstractContextManager:
         """Context without compilation, for batch sizes that are too rare to compile kernels for."""
-        return torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
     def _noise_like(self, tokens: Tensor) -> Tensor:
         return torch.randn(tokens.shape, generator=self.noise, device=self.noise.device)
