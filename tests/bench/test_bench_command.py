@@ -52,6 +52,18 @@ def test_a_run_is_not_overwritten_but_goes_on(folder):
     assert first == second
 
 
+def test_a_file_of_figures_is_replaced_with_force_only(folder):
+    same, old = ("compare", folder / "a.json", folder / "a.json"), (folder / "a.json").read_bytes()
+    for command in (same, ("quality", "--model", "none")):  # told before the model is looked for
+        refused = bench(*command, "--json", folder / "a.json")
+        assert refused.exit_code == 1 and "already exists" in refused.output
+        assert (folder / "a.json").read_bytes() == old
+    new = folder / "d.json"
+    for command in ((*same, "--json", new, "--force"), ("compare", "--force", *same[1:], "--json", new)):
+        new.write_text("old")
+        assert bench(*command).exit_code == 0 and new.read_text() != "old"
+
+
 def test_compare(folder):
     done = bench("compare", folder / "a.json", folder / "a.json", "--json", folder / "c.json")
     assert done.exit_code == 0 and "no proven difference" in done.output and "better" not in done.output

@@ -11,6 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kontext.commands.bench_options import (
+    QUALITY_ROWS,
+    SESSION_ROWS,
+    SHORT_ROWS,
+    Force,
+    JsonFile,
+    Number,
+    Report,
+    Resume,
+    Rows,
+    Size,
+    Steps,
+)
 from kontext.commands.options import Device, Model
 from kontext.commands.tables import show_table, track_items
 from kontext.errors import BadRequest
@@ -27,26 +40,6 @@ def bench() -> None:
     """Measure quality, drift and speed."""
 
 
-Number = Annotated[int, typer.Option("--n", min=1, help="Items of each category (sessions, runs).")]
-Steps = Annotated[
-    str | None, typer.Option(help="Such as 1,2,4,8,28; default: the model's own.", metavar="N,...")
-]
-Size = Annotated[
-    int | None, typer.Option(help="Pixels a side, 64, 128 or 256; default: the model's own.", metavar="N")
-]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.", metavar="FILE")]
-Report = Annotated[Path | None, typer.Option(help="Write a page with pictures here.", metavar="DIR")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that --report holds.")]
-
-QUALITY_ROWS = "copy,codec-input,codec-target,random,oracle,model,model+lock"
-SESSION_ROWS = "copy,codec,oracle,model,model+lock"
-SHORT_ROWS = "copy,codec-target,oracle,model"
-
-
-def Rows(help: str) -> Any:  # noqa: N802 (reads as the types above)
-    return typer.Option("--rows", help=help, metavar="ROW,...")
-
-
 @app.command()
 def quality(
     model: Model = "nano",
@@ -59,6 +52,7 @@ def quality(
     size: Size = None,
     rows: Annotated[str, Rows("Baselines, ways to run the model, and diffusers.")] = QUALITY_ROWS,
     json_file: JsonFile = None,
+    force: Force = False,
     report: Report = None,
     resume: Resume = False,
     device: Device = None,
@@ -100,6 +94,7 @@ def drift(
     steps: Steps = None,
     rows: Annotated[str, Rows("copy, codec, oracle, model, model+lock.")] = SESSION_ROWS,
     json_file: JsonFile = None,
+    force: Force = False,
     report: Report = None,
     resume: Resume = False,
     device: Device = None,
@@ -128,6 +123,7 @@ def identity(
     steps: Steps = None,
     rows: Annotated[str, Rows("copy, codec, oracle, model, model+lock.")] = SESSION_ROWS,
     json_file: JsonFile = None,
+    force: Force = False,
     report: Report = None,
     resume: Resume = False,
     device: Device = None,
@@ -161,6 +157,7 @@ def text(
     steps: Steps = None,
     rows: Annotated[str, Rows("Baselines and ways to run the model.")] = SHORT_ROWS,
     json_file: JsonFile = None,
+    force: Force = False,
     report: Report = None,
     resume: Resume = False,
     device: Device = None,
@@ -180,6 +177,7 @@ def style(
     steps: Steps = None,
     rows: Annotated[str, Rows("Baselines and ways to run the model.")] = SHORT_ROWS,
     json_file: JsonFile = None,
+    force: Force = False,
     report: Report = None,
     resume: Resume = False,
     device: Device = None,
@@ -199,6 +197,7 @@ def speed(
     against: Annotated[str | None, typer.Option(help="diffusers: time it on the same weights.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", metavar="N")] = None,
     json_file: JsonFile = None,
+    force: Force = False,
     report: Report = None,
     device: Device = None,
 ) -> None:
@@ -247,6 +246,7 @@ def kontextbench(
         Path | None, typer.Option(help="Another system's results, to judge in pairs.", metavar="DIR")
     ] = None,
     json_file: JsonFile = None,
+    force: Force = False,
     report: Report = None,
     resume: Resume = False,
     device: Device = None,
@@ -277,6 +277,7 @@ def compare(
     first: Annotated[Path, typer.Argument(help="JSON of one run.", metavar="A.json")],
     second: Annotated[Path, typer.Argument(help="JSON of another.", metavar="B.json")],
     json_file: JsonFile = None,
+    force: Force = False,
 ) -> None:
     """The second run minus the first, item by item, with 95 % intervals."""
     from kontext.bench import compare as pairs
