@@ -249,6 +249,7 @@ def test_digest_sees_size_and_pixels():
     "name", ["x" * 251 + ".png", "长" * 83 + ".jpg", "a b'\"\n.webp", "caf\udce9.png", ".png.png"]
 )
 def test_every_valid_name_is_written(tmp_path, name):
+    name = os.fsdecode(name.encode("utf-8", "surrogateescape"))
     path = tmp_path / name
     try:
         path.touch()

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tint import TintEditor, noise, tint
+from tint import TintEditor, full_disk, no_weights, noise, tint
 
 from kontext.batch.run import JOURNAL, PARTS, Journal, run
 from kontext.batch.tasks import from_folder, from_table
 from kontext.errors import BadCheckpoint, BadRequest, Busy, NotFound
+from kontext.failures import explain
 from kontext.session.provenance import read_chain
 
 VICTIM = Path(__file__).with_name("victim.py")
@@ -184,15 +185,21 @@ def test_an_output_folder_holds_one_batch_and_one_process(folder, tmp_path):
         run(tasks, tmp_path / "other", TintEditor.load)
 
 
-def no_weights():
-    raise BadCheckpoint("no such weights")
-
-
 def test_what_keeps_the_editor_from_loading_ends_the_batch(folder, tmp_path):
     tasks = from_folder(folder, "blue", {}, ".png", tmp_path / "out")
     with pytest.raises(BadCheckpoint, match="no such weights"):
         run(tasks, tmp_path / "out", no_weights)
     assert outputs(tmp_path / "out") == {}
+
+
+def test_a_full_disk_ends_the_batch_and_the_next_run_resumes(folder, tmp_path):
+    out = tmp_path / "out"
+    tasks = from_folder(folder, "blue", {}, ".png", out)
+    with pytest.raises(OSError) as raised:
+        run(tasks, out, full_disk)
+    assert explain(raised.value) == f"{out}: no space left on the disk"
+    assert outputs(out) == {} and not (out / PARTS).exists()
+    assert run(tasks, out, TintEditor.load).done == len(tasks)
 
 
 def test_names_of_outputs_are_distinct_and_stay_inside(tmp_path):

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 import kontext.engine
 from kontext.cli import app
+from kontext.commands.batch import load_editor
+from kontext.errors import BadRequest
 from kontext.session import Store
 from kontext.session.provenance import chain_of, encode
 
@@ -375,3 +377,31 @@ def test_a_batch_command_hands_on_every_option(monkeypatch, kontext_command, kid
     }
     kontext_command(*plain)
     assert tasks.pop().settings == {"size": "match", "lock": True}  # as journals of earlier versions name it
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--steps=5000",
+        "--guidance=nan",
+        "--seed=-1",
+        "--size=1x1",
+        "--size=big",
+        "--ref=none.png",
+        "--ref=notes.txt",
+    ],
+)
+def test_an_option_that_no_picture_could_honor_is_refused_once(
+    kontext_command, kid, tmp_path, option, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no picture")
+    code, out, errors = kontext_command("batch", tmp_path, "blue", "-o", tmp_path / "out", option)
+    assert code == 1 and out == "" and errors.startswith("error: ") and errors.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_too_long_for_the_model_ends_a_batch_before_its_first_picture():
+    load_editor("tiny-random", "cpu", "Make it red")
+    with pytest.raises(BadRequest, match=r"the prompt has \d+ tokens"):
+        load_editor("tiny-random", "cpu", "Make it red " * 100)

@@ -2,6 +2,7 @@
 seed.
 """
 
+import errno
 import hashlib
 import os
 import signal
@@ -12,12 +13,14 @@ import numpy as np
 from PIL import Image
 
 from kontext.engine import pictures
+from kontext.errors import BadCheckpoint
 
 
 class TintEditor:
     """Deterministic stand-in for an Editor: real pixels change inside a box, nothing changes outside."""
 
     model = SimpleNamespace(fingerprint="f" * 64, name="tint")
+    prompts = SimpleNamespace(check=lambda prompt: None)
 
     def __init__(self, delay_seconds: float = 0.0) -> None:
         self.delay_seconds = delay_seconds
@@ -87,3 +90,18 @@ def tint(picture, prompt, seed):
 
 def noise(seed):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 48, 3), dtype=np.uint8))
+
+
+def no_weights():
+    """For `load_editor` of a batch: there is no model."""
+    raise BadCheckpoint("no such weights")
+
+
+def full_disk() -> TintEditor:
+    """For `load_editor` of a batch: the disk of the worker process is full."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    os.fsync = full
+    return TintEditor.load()

@@ -8,6 +8,7 @@ after a crash, the file itself proves it, because it did not exist when its task
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import multiprocessing
@@ -27,6 +28,8 @@ from typing import Any
 from kontext.batch.tasks import Task
 from kontext.engine import pictures
 from kontext.errors import BadRequest, Busy, KontextError
+from kontext.failures import explain
+from kontext.threads import usable_processors
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +70,8 @@ def run(
 
     `load_editor` is called once in each worker process, so it must be picklable. Pictures that fail are
     reported with a reason and retried by the next run. Raises BadRequest if the folder contains other files
-    under these names or another batch, Busy while another process works on it, and what `load_editor` raises.
+    under these names or another batch, Busy while another process works on it, OSError when the disk is full,
+    and what `load_editor` raises.
     """
     if workers < 1:
         raise BadRequest(f"workers must be at least 1, got {workers}")
@@ -87,6 +91,8 @@ def run(
                     journal.keep(task, Path(outcome.part))
                     done.add(task.output)
                 except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                        raise
                     reason = f"{task.output}: cannot be written ({error.strerror})"
                     failed.append(Failure(task.picture, task.output, reason))
             report(Progress(len(tasks), len(done), before, failed))
@@ -217,7 +223,7 @@ def _work(
     """
     waiting, suspects, running = deque(tasks), deque[Task](), dict[Future, Task]()
     workers = min(workers, max(1, len(tasks)))
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, usable_processors() // workers)
 
     def new_pool(size: int) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
@@ -283,17 +289,21 @@ def _edit(task: Task, parts: str) -> Outcome:
     try:
         result = _own["editor"].edit(task.picture, task.prompt, **_arguments(task.settings))
         data = _file(task, result)
-        part = Path(parts) / f"{hashlib.sha256(task.output.encode()).hexdigest()}.{os.getpid()}"
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return Outcome(str(part))
     except KontextError as error:
         return Outcome(None, str(error).removeprefix(f"{task.picture}: "))
     except Exception as error:  # one picture must not end the batch; the reason is reported
         log.debug("a picture failed", exc_info=True)
-        return Outcome(None, f"unexpected {type(error).__name__}: {error}"[:300])
+        return Outcome(None, explain(error)[:300])
+    part = Path(parts) / f"{hashlib.sha256(task.output.encode()).hexdigest()}.{os.getpid()}"
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # a full disk: no picture after this one could be written either
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(part.parent.parent)) from None
+    return Outcome(str(part))
 
 
 def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def batch(
     """Edit many pictures. Failures are listed (exit code 1) and retried by the next run."""
     from kontext.batch.run import Progress, run
     from kontext.batch.tasks import from_folder, from_table
+    from kontext.engine.checks import check_settings
     from kontext.errors import BadRequest
 
     ending = "." + format.removeprefix(".").lower()
@@ -73,6 +74,7 @@ def batch(
         settings["regions"] = False
     if reference:
         settings["references"] = [str(Path(name).resolve()) for name in inputs.files(reference)]
+    check_settings(prompt or "each row has its own", settings)
     if source.is_dir():
         tasks = from_folder(source, prompt, settings, ending, output)
     else:
@@ -95,7 +97,8 @@ def batch(
             minutes = f", about {left / 60:.0f} min left" if left > 60 else ""
             draw(f"{finished} of {progress.total}{minutes}")
 
-    load = functools.partial(load_editor, model, device)
+    shared = {task.prompt for task in tasks}
+    load = functools.partial(load_editor, model, device, prompt=shared.pop() if len(shared) == 1 else None)
     try:
         progress = run(tasks, output, load, model=model, workers=workers, sign=sign, on_progress=show)
     except KeyboardInterrupt:
@@ -114,8 +117,11 @@ def batch(
     raise typer.Exit(1 if progress.failed else 0)
 
 
-def load_editor(model: str, device: str | None) -> Editor:
-    """The editor of one worker process."""
+def load_editor(model: str, device: str | None, prompt: str | None = None) -> Editor:
+    """The editor of one worker process. Raises BadRequest for a prompt that is too long for its model."""
     from kontext.engine import Editor
 
-    return Editor.load(model, device=device)
+    editor = Editor.load(model, device=device)
+    if prompt is not None:
+        editor.prompts.check(prompt)
+    return editor

@@ -5,6 +5,9 @@ The fields themselves are checked where an `EditRequest` is made; here its pictu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from kontext.engine import pictures
 from kontext.engine.pointing import edit_mask_of, overlay_of
 from kontext.engine.requests import (
@@ -38,6 +41,17 @@ def check_request(request: EditRequest, count: int = 1) -> None:
     picture = pictures.load(request.picture)
     plan_edit(picture.size, request.size or "match", [picture.size])
     edit_mask_of(request, picture, overlay_of(request, picture))
+
+
+def check_settings(prompt: str, settings: Mapping[str, Any]) -> None:
+    """Raise BadRequest, BadPicture or NotFound for what no edit of any picture could honor.
+
+    settings: of `EditRequest`, common to many pictures. Reads the references.
+    """
+    request = EditRequest(prompt=prompt, **settings)
+    parse(request.size or "match")
+    for reference in request.references:
+        pictures.load(reference)
 
 
 def check_steps(steps: object) -> int:
