@@ -252,10 +252,13 @@ def _factor(
             raise BadCheckpoint(f"{where}: alpha must be one number, got shape {tensors['alpha'].shape}")
         alpha = tensors["alpha"].read().float().item()
         return alpha / rank if rank else 1.0  # LoKr of two whole matrices has no rank, and alpha is unused
-    said = config.rank_of(module)
-    if said is None and rank is None:
-        return 1.0
-    factor = config.factor(module, rank or 1)
+    try:
+        said = config.rank_of(module)
+        if said is None and rank is None:
+            return 1.0
+        factor = config.factor(module, rank or 1)
+    except ValueError as error:
+        raise BadCheckpoint(f"{where}: {error}") from None
     if factor is None:
         return 1.0
     if rank and said and said != rank:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from kontext.checkpoint.lora_patterns import Patterns
 
 _JSON_ENTRIES = ("lora_adapter_metadata", "adapter_config", "peft_config", "lora_config")
 _ALPHAS = ("lora_alpha", "network_alpha", "alpha", "ss_network_alpha")
@@ -38,14 +39,14 @@ class Config:
     rank: float | None = None
     rsqrt: bool = False
     """Whether alpha is divided by the square root of the rank."""
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    rank_pattern: Mapping[str, float] = field(default_factory=dict)
+    alpha_pattern: Patterns = field(default_factory=Patterns)
+    rank_pattern: Patterns = field(default_factory=Patterns)
 
     def alpha_of(self, module: str) -> float | None:
-        return _matched(self.alpha_pattern, module, self.alpha)
+        return self.alpha_pattern.value_of(module, self.alpha)
 
     def rank_of(self, module: str) -> float | None:
-        return _matched(self.rank_pattern, module, self.rank)
+        return self.rank_pattern.value_of(module, self.rank)
 
     def factor(self, module: str, rank: int) -> float | None:
         """alpha / rank for a module, or None where nothing is said. rank: that of its matrices."""
@@ -54,14 +55,6 @@ class Config:
             return None
         divisor = self.rank_of(module) or rank
         return alpha / (math.sqrt(divisor) if self.rsqrt else divisor)
-
-
-def _matched(patterns: Mapping[str, float], module: str, default: float | None) -> float | None:
-    """The value of the first pattern that matches the end of a module's name, from a dot on, as in PEFT."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
 
 
 def read_strengths(
@@ -128,18 +121,18 @@ def _config(values: Mapping[str, object]) -> tuple[Config | None, list[str]]:
             bad.append(name)
         return None
 
-    def patterns(name: str, least: float) -> dict[str, float]:
+    def patterns(name: str, least: float) -> Patterns:
         data = values.get(name)
         if data is None:
-            return {}
+            return Patterns()
         if not isinstance(data, dict):
             bad.append(name)
-            return {}
+            return Patterns()
         numbers = {key: _number(value) for key, value in data.items()}
         good = {key: n for key, n in numbers.items() if n is not None and n >= least and _is_pattern(key)}
         if len(good) < len(numbers):
-            bad.append(f"entries of {name}")
-        return good
+            bad.append(f"entries of {name} (of regular expressions without look-around)")
+        return Patterns(good)
 
     config = Config(
         alpha=first(_ALPHAS, -math.inf),
@@ -164,7 +157,7 @@ def _number(value: object) -> float | None:
 
 def _is_pattern(text: str) -> bool:
     try:
-        re.compile(rf"(.*\.)?({text})$")
-    except (re.error, RecursionError, OverflowError):
+        Patterns({text: 1.0})
+    except ValueError:
         return False
     return True
