@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from kontext.bench.speed import as_full
 from kontext.engine import Editor, EditRequest
 from kontext.engine.domain import PhotoWarning
+from kontext.engine.guidance import Guidance
 from kontext.engine.sampling import Batch, sample, seeded_noise
 from kontext.errors import BadPicture, BadRequest, Cancelled, NotFound
 from kontext.flow import schedule
@@ -71,7 +72,7 @@ def sampled(model, seeds, contexts=None):
     start = pack(torch.cat([seeded_noise(seed, 8, 8) for seed in seeds]))
     batch = Batch(noise=start, ids=ids, text=text, pooled=pooled, prefixes=[prefix])
     assert start.shape[0] == count
-    return sample(transformer, batch, schedule(3, 16, 3.0), 1.0).tokens
+    return sample(transformer, batch, schedule(3, 16, 3.0), Guidance()).tokens
 
 
 def test_batch_of_three_equals_three_singles(random_model):
@@ -230,8 +231,8 @@ def test_guidance_is_the_formula_over_two_evaluations(random_model):
     pooled, nothing = torch.randn(2, 1, random_model.preset.transformer.pooled_width, generator=generator)
     z, ids = torch.randn(1, 16, 64, generator=generator), picture_ids(0, 4, 4)
     with torch.no_grad():
-        batch = Batch(noise=z, ids=ids, text=text, pooled=pooled, without_prompt=(empty, nothing))
-        result = sample(transformer, batch, [1.0, 0.0], 2.5).tokens
+        batch = Batch(noise=z, ids=ids, text=text, pooled=pooled, negative=(empty, nothing))
+        result = sample(transformer, batch, [1.0, 0.0], Guidance(true=2.5)).tokens
         time = torch.ones(1)
         conditional = transformer(z, text, pooled, time, None, ids)
         unconditional = transformer(z, empty, nothing, time, None, ids)

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from kontext.bench.items import draw_item
 from kontext.engine import Editor
 from kontext.engine.context import Canvas
+from kontext.engine.guidance import Guidance
 from kontext.engine.pointing import drawn_frame
 from kontext.engine.regions import change_map, composite, find_region, select_active_tokens
 from kontext.engine.sampling import Batch, sample
@@ -387,7 +388,9 @@ def test_tokens_left_out_end_as_the_source_exactly(random_model):
     active = torch.zeros(16, dtype=torch.bool)
     active[5:7] = True
     with torch.no_grad():
-        tokens = sample(random_model.transformer, batch, schedule(4, 16, 3.0), 1.0, lambda _: active).tokens
+        tokens = sample(
+            random_model.transformer, batch, schedule(4, 16, 3.0), Guidance(), lambda _: active
+        ).tokens
     # Every step rounds z - src, its quotient by t and the sum; the last one leaves only its own.
     assert difference(tokens[:, ~active], source[:, ~active]) <= rounding(4 * 4)
     assert (tokens[:, active] - source[:, active]).abs().min() > 1e-3

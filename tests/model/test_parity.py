@@ -16,6 +16,8 @@ from kontext.checkpoint.configs import to_diffusers_config
 from kontext.checkpoint.names import to_diffusers
 from kontext.checkpoint.save import SCHEDULER
 from kontext.checkpoint.tensors import stored
+from kontext.engine.guidance import Guidance
+from kontext.engine.sampling import Batch, sample
 from kontext.flow import euler, schedule
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import AutoencoderConfig, TransformerConfig
@@ -106,22 +108,27 @@ def test_autoencoder_equals_diffusers():
     assert difference(ours.decode(latents), expected, size=1) <= rounding(AUTOENCODER_TERMS)
 
 
-@torch.no_grad()
-def test_four_step_edit_equals_the_diffusers_pipeline():
-    ours, reference = transformer_pair(guidance_embed=True)
-    autoencoder, reference_autoencoder = autoencoder_pair()
-    pipeline = FluxKontextPipeline(
+def diffusers_pipeline(kind, transformer, autoencoder):
+    pipeline = kind(
         scheduler=FlowMatchEulerDiscreteScheduler(
             **{k: v for k, v in SCHEDULER.items() if not k.startswith("_")}
         ),
-        vae=reference_autoencoder,
+        vae=autoencoder,
         text_encoder=None,
         tokenizer=None,
         text_encoder_2=None,
         tokenizer_2=None,
-        transformer=reference,
+        transformer=transformer,
     )
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@torch.no_grad()
+def test_four_step_edit_equals_the_diffusers_pipeline():
+    ours, reference = transformer_pair(guidance_embed=True)
+    autoencoder, reference_autoencoder = autoencoder_pair()
+    pipeline = diffusers_pipeline(FluxKontextPipeline, reference, reference_autoencoder)
     generator = torch.Generator().manual_seed(3)
     picture = torch.rand(1, 3, 64, 96, generator=generator)
     text, pooled = torch.randn(1, 7, 40, generator=generator), torch.randn(1, 24, generator=generator)
@@ -151,3 +158,92 @@ def test_four_step_edit_equals_the_diffusers_pipeline():
     assert expected.std() > 0.05
     # Of pixels up to 1: each of the four steps takes the rounding of those before through the network again.
     assert difference(made, expected) <= 1e-4
+
+
+class Edit:
+    """A small edit: picture, prompt, negative prompt and noise, as `sample` and diffusers take them."""
+
+    def __init__(self, guidance_embed=True, rows=4, columns=6):
+        generator = torch.Generator().manual_seed(5)
+
+        def noise(*shape):
+            return torch.randn(shape, generator=generator)
+
+        self.rows, self.columns = rows, columns
+        self.transformer, reference = transformer_pair(guidance_embed)
+        self.autoencoder, reference_autoencoder = autoencoder_pair()
+        self.reference = reference, reference_autoencoder
+        self.picture = torch.rand(1, 3, 16 * rows, 16 * columns, generator=generator)
+        self.latents = self.autoencoder.encode(self.picture * 2 - 1)
+        self.text, self.pooled = noise(1, 7, 40), noise(1, 24)
+        self.negative = noise(1, 7, 40), noise(1, 24)
+        self.noise = noise(1, 16, 2 * rows, 2 * columns)
+
+    def ours(self, guidance, times=None, **settings):
+        """The picture in 0 to 1."""
+        batch = Batch(
+            noise=pack(self.noise),
+            ids=picture_ids(0, self.rows, self.columns),
+            text=self.text,
+            pooled=self.pooled,
+            context=[(pack(self.latents), picture_ids(1, self.rows, self.columns))],
+            negative=self.negative if guidance.negative else None,
+        )
+        times = times or schedule(4, self.rows * self.columns)
+        tokens = sample(self.transformer, batch, times, guidance, **settings).tokens
+        return self.decoded(tokens)
+
+    def decoded(self, tokens):
+        latents = unpack(tokens, 2 * self.rows, 2 * self.columns)
+        return self.autoencoder.decode(latents).mul(0.5).add(0.5).clamp(0, 1)
+
+    def theirs(self, kind=FluxKontextPipeline, **settings):
+        pipeline = diffusers_pipeline(kind, *self.reference)
+        usual = dict(
+            image=self.picture,
+            height=16 * self.rows,
+            width=16 * self.columns,
+            num_inference_steps=4,
+            guidance_scale=2.5,
+            prompt_embeds=self.text,
+            pooled_prompt_embeds=self.pooled,
+            latents=pack(self.noise),
+            output_type="pt",
+        )
+        if kind is FluxKontextPipeline:
+            usual |= dict(max_area=256 * self.rows * self.columns, _auto_resize=False)
+        return pipeline(**usual | settings).images
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance_embed", [False, True])
+def test_true_guidance_equals_the_diffusers_pipeline(guidance_embed):
+    edit = Edit(guidance_embed)
+    text, pooled = edit.negative
+    expected = edit.theirs(
+        true_cfg_scale=3.0, negative_prompt_embeds=text, negative_pooled_prompt_embeds=pooled
+    )
+    assert difference(edit.ours(Guidance(scale=2.5, true=3.0)), expected) <= 1e-4
+    assert difference(edit.ours(Guidance(scale=2.5)), expected) > 0.01
+
+
+@torch.no_grad()
+def test_true_guidance_of_some_steps_is_the_other_steps_without_it():
+    edit = Edit()
+    times = schedule(4, 24)
+    ids, context = picture_ids(0, 4, 6), [(pack(edit.latents), picture_ids(1, 4, 6))]
+
+    def evaluate(z, t, text, pooled):
+        time, guidance = torch.tensor([t]), torch.tensor([2.5])
+        return edit.transformer(z, text, pooled, time, guidance, ids, context)
+
+    def field(z, t):
+        v = evaluate(z, t, edit.text, edit.pooled)
+        if t in times[1:3]:
+            negative = evaluate(z, t, *edit.negative)
+            v = negative + 3 * (v - negative)
+        return v
+
+    expected = edit.decoded(euler(field, pack(edit.noise), times))
+    assert difference(edit.ours(Guidance(2.5, 3.0, first=2, last=3)), expected) <= 1e-4
+    assert difference(edit.ours(Guidance(2.5, 3.0)), expected) > 0.01

@@ -399,6 +399,9 @@ def test_the_official_hugging_face_client_edits(server, monkeypatch):
     bad = server.http.post("/hf/nano", json={"inputs": "AAAA", "parameters": {"prompt": "x"}})
     assert bad.status_code == 400
     assert server.http.post("/hf/nano", json={"inputs": b64(noise()), "parameters": {}}).status_code == 400
+    parameters = {"prompt": "x", "negative_prompt": "blurry"}
+    made = server.http.post("/hf/nano", json={"inputs": b64(noise()), "parameters": parameters})
+    assert made.status_code == 200 and opened(made.content).size == (96, 64)
 
 
 def test_finished_files_carry_their_provenance_and_nothing_of_the_input(server):

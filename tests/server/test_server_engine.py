@@ -6,6 +6,8 @@ import pytest
 from serving import noise, opened, png, until
 
 from kontext import Editor
+from kontext.server.jobs.requests import JobRequest
+from kontext.server.workers.worker import JobPayload, ModelHost
 
 TRUE = "kontext.server.workers.worker:load_editor"
 
@@ -58,6 +60,28 @@ def test_the_first_preview_comes_while_the_edit_runs(tiny):
         while "event: done" not in text:
             text += next(parts)
     assert text.count("event: step") >= 6 and text.index("data:image/jpeg") < text.index("event: done")
+
+
+def test_every_picture_of_a_mixed_batch_has_its_own_previews():
+    host, told = ModelHost(TRUE, "tiny-random", "cpu"), []
+    options = [{}, {"negative_prompt": "blurry", "guidance_steps": "1-1"}, {}]
+    payloads = [
+        JobPayload(str(i), JobRequest(prompt="x", seed=i, **more), {"picture": [png(noise())]}, True)
+        for i, more in enumerate(options)
+    ]
+    results = host.run(payloads, lambda *step: told.append(step))
+    assert [result.evaluations for result in results] == [2, 3, 2]
+    seen = {name: {step: preview for one, step, _, preview in told if one == name} for name in "012"}
+    assert all(set(steps) == {1, 2} and all(steps.values()) for steps in seen.values()) and len(told) == 6
+    assert len({steps[2] for steps in seen.values()}) == 3
+
+
+def test_guidance_that_the_model_does_not_have_is_refused_before_the_job(tiny):
+    answer = tiny.http.post(
+        f"/api/sessions/{tiny.session()['id']}/edits",
+        json={"prompt": "x", "guidance": 3, "true_guidance": 2},
+    )
+    assert answer.status_code == 400 and "the same setting" in answer.text
 
 
 def test_ready_is_told_only_when_the_model_is_loaded(start):

@@ -261,6 +261,7 @@ def _timed(edit: Callable[[Pieces], Tensor], given: Pieces) -> tuple[Tensor, flo
 
 def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None, refresh: int = 1) -> Tensor:
     """The same pieces through our networks: pixels (1, 3, h, w) in 0..1. ``cached`` keeps first looks."""
+    from kontext.engine.guidance import Guidance
     from kontext.engine.sampling import Batch, sample
     from kontext.flow import schedule
     from kontext.model.tokens import pack, picture_ids, unpack
@@ -287,7 +288,7 @@ def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None, refres
         **look,
     )
     times = schedule(given.steps, rows * columns, model.preset.sampling.shift)
-    done = sample(model.transformer, batch, times, given.guidance, refresh=refresh).tokens
+    done = sample(model.transformer, batch, times, Guidance(given.guidance), refresh=refresh).tokens
     pixels = model.autoencoder.decode(
         unpack(done, 2 * rows, 2 * columns).to(parameter_type(model.autoencoder))
     )

@@ -46,6 +46,10 @@ def batch(
     seed: options.Seed = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
+    negative_prompt: options.NegativePrompt = None,
+    true_guidance: options.TrueGuidance = None,
+    nag: options.Nag = None,
+    guidance_steps: options.GuidanceSteps = None,
     size: options.Size = "match",
     reference: options.Reference = None,
     lock: options.Lock = True,
@@ -68,7 +72,17 @@ def batch(
         from kontext.session.signing import own_identity
 
         own_identity()  # created once before the workers start, and fails early if the extra is missing
-    given = {"seed": seed, "steps": steps, "guidance": guidance, "size": size, "lock": lock}
+    given = {
+        "seed": seed,
+        "steps": steps,
+        "guidance": guidance,
+        "negative_prompt": negative_prompt,
+        "true_guidance": true_guidance,
+        "nag": nag,
+        "guidance_steps": guidance_steps,
+        "size": size,
+        "lock": lock,
+    }
     settings: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if not regions:  # written only where it is not the default: it names the task in the journal
         settings["regions"] = False

@@ -22,6 +22,10 @@ def generate(
     seed: options.Seed = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
+    negative_prompt: options.NegativePrompt = None,
+    true_guidance: options.TrueGuidance = None,
+    nag: options.Nag = None,
+    guidance_steps: options.GuidanceSteps = None,
     size: Annotated[
         str | None, typer.Option(help="WxH or W:H; default: the model's own.", metavar="SIZE")
     ] = None,
@@ -54,6 +58,10 @@ def generate(
         "seed": seed,
         "steps": steps,
         "guidance": guidance,
+        "negative_prompt": negative_prompt,
+        "true_guidance": true_guidance,
+        "nag": nag,
+        "guidance_steps": guidance_steps,
         "size": size,
     }
     check_request(EditRequest(prompt=prompt, lock=False, **common), variants)

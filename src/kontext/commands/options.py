@@ -41,6 +41,16 @@ Guidance = Annotated[
     float | None,
     typer.Option(help=option("guidance").help, metavar="G"),
 ]
+NegativePrompt = Annotated[
+    str | None, typer.Option("--negative-prompt", help=option("negative_prompt").help, metavar="TEXT")
+]
+TrueGuidance = Annotated[
+    float | None, typer.Option("--true-guidance", help=option("true_guidance").help, metavar="G")
+]
+Nag = Annotated[float | None, typer.Option("--nag", help=option("nag").help, metavar="G")]
+GuidanceSteps = Annotated[
+    str | None, typer.Option("--guidance-steps", help=option("guidance_steps").help, metavar="FIRST-LAST")
+]
 Variants = Annotated[
     int,
     typer.Option(help=f"{option('variants').help.rstrip('.')}; files NAME-1, NAME-2, ...", metavar="N"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kontext.engine.guidance import Guidance
 from kontext.engine.sizes import Size, plan_edit, plan_generate
 
 
@@ -16,9 +17,9 @@ class BatchShape:
     contexts: tuple[Size, ...]
     """Canvases of the contexts, the picture to edit first."""
     steps: int
-    guidance: float
+    guidance: Guidance
     text_tokens: int
-    """Of the prompt, padding included; 0 before the prompt is tokenized."""
+    """Of the longer of prompt and negative prompt, padding included; 0 before they are tokenized."""
 
 
 def batch_shape(
@@ -26,7 +27,7 @@ def batch_shape(
     references: Sequence[Size],
     size: str | Size | None,
     steps: int,
-    guidance: float,
+    guidance: Guidance,
     sizes: Sequence[Size],
 ) -> BatchShape:
     """The shape of an edit before its pictures are loaded and its prompt is tokenized.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,9 +83,8 @@ class Pipeline:
         clock.lap("decode")
 
         seconds = {"load": load_seconds, **clock.seconds, "total": load_seconds + clock.total}
-        evaluations = first.steps * (1 if batch.without_prompt is None else 2)
         return [
-            result_of(job, self.contexts, picture, region, evaluations, seconds)
+            result_of(job, self.contexts, picture, region, sampled.evaluations, seconds)
             for job, (picture, region) in zip(jobs, finished)
         ]
 
@@ -118,10 +117,14 @@ class Pipeline:
                 context.append((torch.cat(tokens), ids[0]))
         clock.lap("encode")
 
-        # Guidance without an input of its own needs the states of the empty prompt.
-        text, pooled = map(torch.cat, zip(*(self.prompts.states(job.request.prompt) for job in jobs)))
-        guided = first.guidance > 1 and not model.transformer.config.guidance_embed
-        without_prompt = self.prompts.states("") if guided else None
+        def states(prompts: Iterable[str]) -> tuple[Tensor, Tensor]:
+            pairs = [self.prompts.states(prompt, first.text_tokens) for prompt in prompts]
+            return torch.cat([text for text, _ in pairs]), torch.cat([pooled for _, pooled in pairs])
+
+        text, pooled = states(job.request.prompt for job in jobs)
+        negative = None
+        if first.guidance.negative:
+            negative = states(job.request.negative_prompt or "" for job in jobs)
         finite(text, f"T5 encoder of {model.name}")
         finite(pooled, f"CLIP encoder of {model.name}")
         clock.lap("text")
@@ -136,7 +139,7 @@ class Pipeline:
             pooled=pooled,
             prefixes=prefixes,
             context=context,
-            without_prompt=without_prompt,
+            negative=negative,
             source=sources,
         )
 

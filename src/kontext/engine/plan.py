@@ -12,6 +12,7 @@ from PIL import Image
 from kontext.engine import pictures
 from kontext.engine.batching import BatchShape
 from kontext.engine.context import Canvas
+from kontext.engine.guidance import Guidance, plan_guidance
 from kontext.engine.pictures import Picture
 from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
 from kontext.engine.prompts import PromptStore
@@ -38,9 +39,9 @@ class Job:
     """Mode L, as large as the picture: where the edit may act; None: anywhere."""
     seed: int
     steps: int
-    guidance: float
+    guidance: Guidance
     text_tokens: int
-    """Of the prompt, padding included."""
+    """Of the longer of prompt and negative prompt, padding included."""
     warnings: tuple[str, ...]
 
     @property
@@ -54,7 +55,13 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
     preset = model.preset
     prompts.check(request.prompt)
     steps = preset.sampling.steps if request.steps is None else request.steps
-    guidance = float(preset.sampling.guidance if request.guidance is None else request.guidance)
+    guidance = plan_guidance(
+        request, preset.sampling.guidance, model.transformer.config.guidance_embed, steps
+    )
+    text_tokens = prompts.tokens(request.prompt)
+    if guidance.negative:
+        prompts.check(request.negative_prompt or "", "negative prompt")
+        text_tokens = max(text_tokens, prompts.tokens(request.negative_prompt or ""))
     references = [pictures.load(reference) for reference in request.references]
     warnings = list(model.warnings)
     for reference in references:
@@ -90,7 +97,7 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
         seed=first_seed(request.seed),
         steps=steps,
         guidance=guidance,
-        text_tokens=prompts.tokens(request.prompt),
+        text_tokens=text_tokens,
         warnings=tuple(warnings),
     )
 

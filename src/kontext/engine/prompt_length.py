@@ -9,7 +9,7 @@ from tokenizers import Encoding, Tokenizer
 from kontext.errors import BadRequest
 
 
-def check_length(tokenizer: Tokenizer, prompt: str, limit: int, model: str) -> None:
+def check_length(tokenizer: Tokenizer, prompt: str, limit: int, model: str, name: str = "prompt") -> None:
     """Raise BadRequest when a prompt has more than `limit` tokens, its end mark included.
 
     `tokenizer` cuts at `limit` (see `checkpoint.tokenizer.with_fixed_length`); nothing is cut off silently.
@@ -18,10 +18,10 @@ def check_length(tokenizer: Tokenizer, prompt: str, limit: int, model: str) -> N
     if encoding.overflowing:
         count = sum(map(_own_tokens, [encoding, *encoding.overflowing])) + 1
         error = BadRequest(
-            f"the prompt has {count} tokens and {model} reads at most {limit}; shorten it, "
+            f"the {name} has {count} tokens and {model} reads at most {limit}; shorten it, "
             "or make the edit in several turns"
         )
-        error.param = "prompt"
+        error.param = name.replace(" ", "_")
         raise error
 
 

@@ -19,37 +19,36 @@ class PromptStore:
         self.model = model
         self._cache = ByteCache(limit_bytes)
 
-    def check(self, prompt: str) -> None:
+    def check(self, prompt: str, name: str = "prompt") -> None:
         """Raise BadRequest when the prompt has more tokens than the model reads; nothing is cut off
         silently.
         """
         model = self.model
-        check_length(model.tokenizer, prompt, model.preset.text_length, model.name)
+        check_length(model.tokenizer, prompt, model.preset.text_length, model.name, name)
 
     def tokens(self, prompt: str) -> int:
         """T5 tokens of the prompt, padding included."""
-        return len(self._ids(prompt))
+        own = sum(self.model.tokenizer.encode(prompt).attention_mask)
+        return self.model.preset.padded_length(own)
 
-    def states(self, prompt: str) -> tuple[Tensor, Tensor]:
+    def states(self, prompt: str, tokens: int | None = None) -> tuple[Tensor, Tensor]:
         """T5 states (1, length, width) and the pooled CLIP vector (1, width), in the transformer's
-        type.
+        type. `tokens`: the length to pad to, for prompts that share a batch; None: the prompt's own.
         """
+        tokens = tokens or self.tokens(prompt)
         return self._cache.get(
-            (self.model.fingerprint, prompt),
-            lambda: self._encode(prompt),
+            (self.model.fingerprint, prompt, tokens),
+            lambda: self._encode(prompt, tokens),
             lambda states: sum(part.nelement() * part.element_size() for part in states),
         )
 
-    def _encode(self, prompt: str) -> tuple[Tensor, Tensor]:
+    def _encode(self, prompt: str, tokens: int) -> tuple[Tensor, Tensor]:
         model = self.model
         device, kind = device_of(model), parameter_type(model.transformer)
         short = model.tokenizer_clip.encode(prompt).ids
-        states = model.t5(torch.tensor([self._ids(prompt)], device=device))
+        ids = model.tokenizer.encode(prompt).ids[:tokens]  # padded to the most that the model reads
+        states = model.t5(torch.tensor([ids], device=device))
         # CLIP gives the gist: what is longer than its window is cut off, as in FLUX. The T5 states carry
         # every word.
         pooled = model.clip(torch.tensor([short], device=device))
         return states.to(kind), pooled.to(kind)
-
-    def _ids(self, prompt: str) -> list[int]:
-        encoding = self.model.tokenizer.encode(prompt)
-        return encoding.ids[: self.model.preset.padded_length(sum(encoding.attention_mask))]

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 from PIL import Image
 
+from kontext.engine.guidance import step_range
 from kontext.engine.options import MAX_CONTEXTS, option
 from kontext.engine.pictures import Picture, PictureLike, check_writable, encode, format_for, write
 from kontext.engine.sizes import Box, Size
@@ -33,6 +34,10 @@ class GenerateOptions(TypedDict, total=False):
     seed: int | None
     steps: int | None
     guidance: float | None
+    negative_prompt: str | None
+    true_guidance: float | None
+    nag: float | None
+    guidance_steps: str | None
     size: str | Size | None
 
 
@@ -67,6 +72,16 @@ class EditRequest:
     """1 to 30; None takes the model's own. Above 1, models without a guidance input are evaluated twice a
     step.
     """
+    negative_prompt: str | None = None
+    """What the picture should not show; a blank one is None."""
+    true_guidance: float | None = None
+    """1 to 30: classifier-free guidance away from the negative prompt, or from no prompt; the same as
+    `guidance` for models without a guidance input. None: 2 with a negative prompt, else 1, which is off.
+    """
+    nag: float | None = None
+    """1 to 30: normalized attention guidance away from the negative prompt, in place of true guidance."""
+    guidance_steps: str | None = None
+    """FIRST-LAST, counted from 1: the steps in which the negative prompt takes part; None: all."""
     size: str | Size | None = None
     """match (the default of edits), WxH or W:H."""
     box: Box | None = None
@@ -93,7 +108,11 @@ class EditRequest:
             "references": references,
             "seed": None if self.seed is None else whole_number("seed", self.seed, 0, MAX_SEED),
             "steps": None if self.steps is None else whole_number("steps", self.steps, 1, MAX_STEPS),
-            "guidance": None if self.guidance is None else real_number("guidance", self.guidance, *GUIDANCE),
+            "guidance": _scale("guidance", self.guidance),
+            "negative_prompt": _optional_prompt(self.negative_prompt),
+            "true_guidance": _scale("true_guidance", self.true_guidance),
+            "nag": _scale("nag", self.nag),
+            "guidance_steps": _guidance_steps(self.guidance_steps),
             "size": _size(self.size),
             "box": None if self.box is None else _box(self.box),
             "lock": flag("lock", self.lock),
@@ -170,14 +189,14 @@ OnStep = Callable[[StepInfo], None]
 _TURNING = {0x202D: "a left-to-right override", 0x202E: "a right-to-left override"}
 
 
-def check_prompt(prompt: Any) -> str:
+def check_prompt(prompt: Any, name: str = "prompt") -> str:
     """The prompt itself, or BadRequest when it is empty or holds characters that are no text.
 
     Tabs and line ends are text; so are joiners, directional marks and isolates, which emoji and right-to-left
     scripts need. Surrogates, control characters and directional overrides are not.
     """
     if prompt is not None and not isinstance(prompt, str):
-        raise BadRequest(f"prompt must be text, got {type(prompt).__name__}")
+        raise BadRequest(f"{name} must be text, got {type(prompt).__name__}")
     if not prompt or not prompt.strip():
         raise BadRequest("the prompt is empty; say what to change, such as: Make the hair blue")
     for position, character in enumerate(prompt, start=1):
@@ -191,7 +210,8 @@ def check_prompt(prompt: Any) -> str:
         else:
             continue
         raise BadRequest(
-            f"the prompt has {what}: U+{ord(character):04X} at position {position}; remove it and try again"
+            f"the {name.replace('_', ' ')} has {what}: U+{ord(character):04X} at position {position}; "
+            "remove it and try again"
         )
     return str(prompt)
 
@@ -247,6 +267,22 @@ def picture_list(given: Any) -> tuple[PictureLike, ...]:
     if isinstance(given, Mapping) or not hasattr(given, "__iter__"):
         raise BadRequest(f"references must be a picture or a list of pictures, got {type(given).__name__}")
     return tuple(given)
+
+
+def _optional_prompt(prompt: Any) -> str | None:
+    if prompt is None or isinstance(prompt, str) and not prompt.strip():
+        return None
+    return check_prompt(prompt, "negative_prompt")
+
+
+def _scale(name: str, value: Any) -> float | None:
+    return None if value is None else real_number(name, value, *option(name).range)
+
+
+def _guidance_steps(given: Any) -> str | None:
+    if given is not None:
+        step_range(str(given))
+    return None if given is None else str(given)
 
 
 def _box(box: Any) -> Box:

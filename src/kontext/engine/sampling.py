@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kontext.engine.guidance import Guidance
 from kontext.errors import Cancelled
 from kontext.flow import euler, guided
+from kontext.model.attention_guidance import AttentionGuidance
 from kontext.model.transformer import Prefix, Transformer
 
 MAX_ACTIVE_SHARE = 0.75  # of the tokens: with more active ones, the new preparation costs what it saves
@@ -36,8 +38,8 @@ class Batch:
     """"prefix" attention: one for each context picture, of batch 1 or b."""
     context: Sequence[tuple[Tensor, Tensor]] = ()
     """"full" attention: tokens (1 or b, k, in_channels) and positions (k, 3) of each context."""
-    without_prompt: tuple[Tensor, Tensor] | None = None
-    """Text states and pooled vector of the empty prompt, (1, ...): with them every step is guided."""
+    negative: tuple[Tensor, Tensor] | None = None
+    """Text states and pooled vectors of the negative prompts, (1 or b, ...), as long as `text`."""
     source: Tensor | None = None
     """Tokens of the pictures being edited, (1 or b, n, in_channels) float32: tokens that are not computed go
     there.
@@ -54,6 +56,8 @@ class Sampled:
     """Tokens that the model's region head expected to change, (b, n) bool; the others are the source's. None
     where it was not asked.
     """
+    evaluations: int
+    """How often the transformer ran for each picture."""
 
 
 def seeded_noise(seed: int, height: int, width: int, channels: int = 16) -> Tensor:
@@ -69,7 +73,7 @@ def sample(
     transformer: Transformer,
     batch: Batch,
     times: Sequence[float],
-    guidance: float,
+    guidance: Guidance,
     select_active: Callable[[Tensor], Tensor | None] | None = None,
     edit_mask: Tensor | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
@@ -105,7 +109,7 @@ def sample(
             on_step(i, estimate)
 
     tokens = euler(velocity, batch.noise, times, after_step)
-    return Sampled(tokens, field.region)
+    return Sampled(tokens, field.region, field.evaluations)
 
 
 class _Field:
@@ -116,27 +120,21 @@ class _Field:
         transformer: Transformer,
         batch: Batch,
         times: Sequence[float],
-        guidance: float,
+        guidance: Guidance,
         refresh: int = 1,
         edit_mask: Tensor | None = None,
         region_of: Callable[[Tensor], Tensor] | None = None,
     ):
         self.region_of = region_of if transformer.config.region_after is not None else None
         self.region: Tensor | None = None
-        self.transformer, self.batch, self.guidance = transformer, batch, guidance
-        full = transformer.config.context_attention == "full"
-        self.refresh = refresh if full and batch.context else 1
-        text, pooled, self.copies = batch.text, batch.pooled, 1
-        if batch.without_prompt is not None:  # both evaluations of guidance run as one batch
-            self.copies = 2
-            text = torch.cat((text, batch.without_prompt[0].expand_as(text)))
-            pooled = torch.cat((pooled, batch.without_prompt[1].expand_as(pooled)))
-        embeds = transformer.config.guidance_embed
-        embedded = pooled.new_full((pooled.shape[0],), guidance) if embeds else None
-        self.text = text
-        self.prefixes = [_repeat_prefix(prefix, self.copies) for prefix in batch.prefixes]
-        self.context = [(_repeat(tokens, self.copies), ids) for tokens, ids in batch.context]
-        self.modulation = dict(zip(times, transformer.modulations(times[:-1], pooled, embedded)))
+        self.batch, self.evaluations = batch, 0
+        guided = [] if batch.negative is None else guidance.times(times[:-1])
+        plain = [t for t in times[:-1] if t not in guided]
+        self.evaluators: dict[float, _Evaluator] = {}
+        for some, negative in ((guided, True), (plain, False)):
+            if some:
+                evaluator = _Evaluator(transformer, batch, some, guidance, negative, refresh)
+                self.evaluators |= dict.fromkeys(some, evaluator)
         self.work_on(edit_mask)
 
     def work_on(self, active: Tensor | None) -> None:
@@ -144,8 +142,8 @@ class _Field:
         self.active = active
         self.tokens = self.batch.noise.shape[1] if active is None else int(active.sum())
         ids = self.batch.ids if active is None else self.batch.ids[active]
-        self.prepared = self.transformer.prepare(self.text, ids, self.context, self.prefixes)
-        self.evaluations, self.cached = 0, self.prepared
+        for evaluator in set(self.evaluators.values()):
+            evaluator.prepare(ids)
 
     def narrow(self, active: Tensor) -> None:
         """Compute only these tokens, (n,) bool, from here on, if that saves anything."""
@@ -164,25 +162,12 @@ class _Field:
         return v
 
     def _evaluate(self, z: Tensor, t: float) -> Tensor:
-        target = z.to(self.text.dtype).repeat(self.copies, 1, 1)
-        if self.refresh == 1:
-            if self.region_of is None or self.region is not None:
-                v = self.transformer.evaluate(target, self.prepared, self.modulation[t])
-            else:
-                v, logits = self.transformer.evaluate_with_region(target, self.prepared, self.modulation[t])
-                self.region = self._region(logits[: len(z)])
-        elif self.evaluations % self.refresh == 0:
-            v, self.cached = self.transformer.evaluate_and_cache_context(
-                target, self.prepared, self.modulation[t]
-            )
-        else:
-            v = self.transformer.evaluate(target, self.cached, self.modulation[t])
-        self.evaluations += 1
-        v = self.transformer.to_velocity(v.float(), z.repeat(self.copies, 1, 1), t)
-        if self.copies == 1:
-            return v
-        with_prompt, without_prompt = v.chunk(2)
-        return guided(with_prompt, without_prompt, self.guidance)
+        evaluator = self.evaluators[t]
+        v, logits = evaluator(z, t, ask_region=self.region_of is not None and self.region is None)
+        self.evaluations += evaluator.copies
+        if logits is not None:
+            self.region = self._region(logits)
+        return v
 
     def _region(self, logits: Tensor) -> Tensor:
         """The region (b, n) bool of logits over the tokens that are computed."""
@@ -191,6 +176,61 @@ class _Field:
         everywhere = logits.new_full((len(logits), len(self.active)), -math.inf)
         everywhere[:, self.active] = logits
         return self.region_of(everywhere)
+
+
+class _Evaluator:
+    """Evaluations of the prompts at some times, alone or with their negative prompts as one batch."""
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        batch: Batch,
+        times: Sequence[float],
+        guidance: Guidance,
+        negative: bool,
+        refresh: int,
+    ):
+        full = transformer.config.context_attention == "full"
+        self.refresh = refresh if full and batch.context else 1
+        self.transformer, self.guidance = transformer, guidance
+        self.text, pooled, self.copies = batch.text, batch.pooled, 1
+        self.attention: AttentionGuidance | None = None
+        if negative and batch.negative is not None:
+            self.copies = 2
+            text, negative_pooled = batch.negative
+            self.text = torch.cat((self.text, text.expand_as(self.text)))
+            if guidance.attention > 1:  # the picture's stream is one, of the prompt
+                self.attention = AttentionGuidance(guidance.attention)
+                negative_pooled = pooled
+            pooled = torch.cat((pooled, negative_pooled.expand_as(pooled)))
+        embeds = transformer.config.guidance_embed
+        embedded = pooled.new_full((pooled.shape[0],), guidance.scale) if embeds else None
+        self.prefixes = [_repeat_prefix(prefix, self.copies) for prefix in batch.prefixes]
+        self.context = [(_repeat(tokens, self.copies), ids) for tokens, ids in batch.context]
+        self.modulation = dict(zip(times, transformer.modulations(times, pooled, embedded)))
+
+    def prepare(self, ids: Tensor) -> None:
+        """Compute the target's tokens at these positions, (n, 3), from here on."""
+        self.prepared = self.transformer.prepare(self.text, ids, self.context, self.prefixes, self.attention)
+        self.evaluations, self.cached = 0, self.prepared
+
+    def __call__(self, z: Tensor, t: float, ask_region: bool) -> tuple[Tensor, Tensor | None]:
+        """The velocity at z (b, n, in_channels), and if asked the logits (b, n) of the region head."""
+        target, logits = z.to(self.text.dtype).repeat(self.copies, 1, 1), None
+        if self.refresh > 1 and self.evaluations % self.refresh == 0:
+            v, self.cached = self.transformer.evaluate_and_cache_context(
+                target, self.prepared, self.modulation[t]
+            )
+        elif ask_region:
+            v, logits = self.transformer.evaluate_with_region(target, self.cached, self.modulation[t])
+        else:
+            v = self.transformer.evaluate(target, self.cached, self.modulation[t])
+        self.evaluations += 1
+        v = self.transformer.to_velocity(v.float(), z.repeat(self.copies, 1, 1), t)
+        if self.copies == 2:
+            prompt, negative = v.chunk(2)
+            v = prompt if self.attention else guided(prompt, negative, self.guidance.true)
+        return v, None if logits is None else logits[: len(z)]
 
 
 def _repeat(tokens: Tensor, copies: int) -> Tensor:

@@ -9,12 +9,14 @@ and values that the text and the target attend to.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kontext.model.attention_guidance import AttentionGuidance
 from kontext.model.rope import apply_rotary
 
 GELU_SLOPE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
@@ -150,6 +152,7 @@ class DoubleStreamBlock(nn.Module):
         rotary: Tensor,
         prefix: KeysValues | None = None,
         recorder: ContextKVRecorder | None = None,
+        guidance: AttentionGuidance | None = None,
     ) -> tuple[Tensor, Tensor]:
         """picture (b, n, width), text (b, m, width), rotary over [text | picture]; returns both, updated."""
         text_qk, text_v = self.txt_attn.project(text_mod[0].modulated_norm(text))
@@ -160,7 +163,10 @@ class DoubleStreamBlock(nn.Module):
             recorder.add(k, v)
         if prefix is not None:
             k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
-        text_out, picture_out = attend(q, k, v).split((text.shape[1], picture.shape[1]), dim=1)
+        attended = attend(q, k, v)
+        if guidance is not None:
+            attended = guidance(attended, text.shape[1])
+        text_out, picture_out = attended.split((text.shape[1], picture.shape[1]), dim=1)
         return (
             self._finish(picture, picture_out, picture_mod, self.img_attn, self.img_mlp),
             self._finish(text, text_out, text_mod, self.txt_attn, self.txt_mlp),
@@ -201,10 +207,11 @@ class SingleStreamBlock(nn.Module):
         prefix: KeysValues | None = None,
         query_rows: slice | None = None,
         recorder: ContextKVRecorder | None = None,
+        guide: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """x: (b, n, width), the joined sequence; returns its `query_rows` rows, updated (None: all).
 
-        The rows not wanted only lend their keys and values.
+        The rows not wanted only lend their keys and values. `guide` changes what attention gives.
         """
         normed = mod[0].modulated_norm(x)
         if query_rows is None:
@@ -225,7 +232,8 @@ class SingleStreamBlock(nn.Module):
             recorder.add(k, v)
         if prefix is not None:
             k, v = _extend(k, prefix.keys), _extend(v, prefix.values)
-        return self._finish(x, attend(q, k, v), mlp, mod[0].gate)
+        attended = attend(q, k, v)
+        return self._finish(x, attended if guide is None else guide(attended), mlp, mod[0].gate)
 
     def context(
         self, x: Tensor, mod: tuple[Modulated, ...], rotary: Tensor, last: bool = False

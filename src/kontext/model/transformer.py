@@ -9,13 +9,15 @@ and prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kontext.model.attention_guidance import AttentionGuidance
 from kontext.model.blocks import (
     ContextKVRecorder,
     DoubleStreamBlock,
@@ -81,6 +83,8 @@ class Prepared:
     """"prefix": keys and values of all context pictures, per block."""
     rotary: Tensor
     """Table over [text | target | context] in "full", [text | target] in "prefix"."""
+    guidance: AttentionGuidance | None = None
+    """The second half of the batch are negative prompts, which guide every attention of the first."""
 
 
 class TransformerBackend(Protocol):
@@ -188,7 +192,7 @@ class Transformer(nn.Module):
         recorder: ContextKVRecorder | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The same, and which tokens will change: logits (b, n), None where the model has no region head."""
-        if self.backend is not None:
+        if self.backend is not None and prepared.guidance is None:
             return self.backend.evaluate_with_region(target, prepared, mod, recorder)
         picture, text = self.img_in(target), prepared.text
         if prepared.context is not None:
@@ -197,7 +201,9 @@ class Transformer(nn.Module):
         prefix_double, prefix_single = prefix[: len(self.double_blocks)], prefix[len(self.double_blocks) :]
 
         for block, (picture_mod, text_mod), context_kv in zip(self.double_blocks, mod.double, prefix_double):
-            picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, context_kv, recorder)
+            picture, text = block(
+                picture, text, picture_mod, text_mod, prepared.rotary, context_kv, recorder, prepared.guidance
+            )
         joined = torch.cat((text, picture), dim=1)
         target_rows = slice(text.shape[1], text.shape[1] + target.shape[1])
         region = None
@@ -210,7 +216,10 @@ class Transformer(nn.Module):
                     (joined[:, : target_rows.start], conditioned, joined[:, target_rows.stop :]), dim=1
                 )
             query_rows = target_rows if block is self.single_blocks[-1] else None
-            joined = block(joined, block_mod, prepared.rotary, context_kv, query_rows, recorder)
+            guide = prepared.guidance and partial(
+                prepared.guidance, text_rows=text.shape[1] if query_rows is None else 0
+            )
+            joined = block(joined, block_mod, prepared.rotary, context_kv, query_rows, recorder, guide)
         return self.final_layer(joined, mod.final), region
 
     def evaluate_and_cache_context(
@@ -223,15 +232,23 @@ class Transformer(nn.Module):
         start = prepared.text.shape[1] + target.shape[1]
         recorder = ContextKVRecorder(start)
         velocity = self.evaluate(target, prepared, mod, recorder)
-        cached = Prepared(prepared.text, None, tuple(recorder.blocks), prepared.rotary[:start])
+        cached = replace(
+            prepared, context=None, prefix=tuple(recorder.blocks), rotary=prepared.rotary[:start]
+        )
         return velocity, cached
 
     def prepare(
-        self, text: Tensor, target_ids: Tensor, context: Context = (), prefixes: Sequence[Prefix] = ()
+        self,
+        text: Tensor,
+        target_ids: Tensor,
+        context: Context = (),
+        prefixes: Sequence[Prefix] = (),
+        guidance: AttentionGuidance | None = None,
     ) -> Prepared:
         """Inputs that all steps share: projected text, rotary table, embedded or prefilled context.
 
-        In "prefix" attention, `prefixes` are pictures prefilled before; `context` is prefilled here.
+        In "prefix" attention, `prefixes` are pictures prefilled before; `context` is prefilled here. With
+        `guidance`, the second half of the batch are the negative prompts of the first.
         """
         ids = [target_ids.new_zeros(text.shape[1], 3), target_ids]
         if self.config.context_attention == "prefix":
@@ -249,6 +266,7 @@ class Transformer(nn.Module):
             context=embedded,
             prefix=_join(prefixes),
             rotary=rotary_table(torch.cat(ids), self.config.axes, self.config.theta),
+            guidance=guidance,
         )
 
     def prefill(self, tokens: Tensor, ids: Tensor) -> Prefix:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from kontext.engine.batching import BatchShape, batch_shape
+from kontext.engine.guidance import Guidance
 from kontext.engine.sizes import Size, plan_edit, plan_generate
 from kontext.errors import BadRequest
 
@@ -58,8 +59,8 @@ def output_size(text: str, sizes: tuple[Size, ...]) -> Size | None:
 def batch_key(text: str, sizes: tuple[Size, ...], steps: int, guidance: float) -> BatchShape | str:
     """Jobs with equal keys may be sent to the editor together; `steps` and `guidance` are the model's own.
 
-    The editor divides them further by the length of their prompts. A shape that cannot be honored is its own
-    key: the editor rejects the job, alone.
+    The editor divides them further by the length of prompts and by negative prompts. A shape that cannot be
+    honored is its own key: the editor rejects the job, alone.
     """
     try:
         shape = JobShape.parse(text)
@@ -68,7 +69,7 @@ def batch_key(text: str, sizes: tuple[Size, ...], steps: int, guidance: float) -
             shape.references,
             shape.size or None,
             steps if shape.steps is None else shape.steps,
-            guidance if shape.guidance is None else shape.guidance,
+            Guidance(guidance if shape.guidance is None else shape.guidance),
             sizes,
         )
     except (BadRequest, ValueError):

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from kontext.engine.options import offered
 from kontext.engine.requests import EditRequest
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
 from kontext.server.jobs.batching import JobShape
 
-OPTIONS = ("seed", "steps", "guidance", "size", "box", "lock", "regions")
+OPTIONS = tuple(one.name for one in offered("python") if one.kind != "picture")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,10 @@ class JobRequest:
     seed: int | None = None
     steps: int | None = None
     guidance: float | None = None
+    negative_prompt: str | None = None
+    true_guidance: float | None = None
+    nag: float | None = None
+    guidance_steps: str | None = None
     size: str | Size | None = None
     box: Box | None = None
     lock: bool | None = None

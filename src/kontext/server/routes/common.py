@@ -40,6 +40,9 @@ Name = Annotated[str, Field(max_length=200), AfterValidator(db_safe_text)]
 Prompt = Annotated[
     str, Field(max_length=10_000, json_schema_extra={"minLength": 1}), AfterValidator(non_blank)
 ]
+NegativePrompt = Annotated[
+    str | None, Field(max_length=10_000), AfterValidator(lambda text: text and non_blank(text))
+]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 

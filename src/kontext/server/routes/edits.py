@@ -25,6 +25,7 @@ from kontext.server.jobs.requests import JobRequest
 from kontext.server.jobs.views import JobView
 from kontext.server.routes.common import (
     Body,
+    NegativePrompt,
     Prompt,
     Sha256,
     Text,
@@ -54,6 +55,10 @@ class Edit(Body):
     seed: Seed = None
     steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     guidance: Guidance = None
+    negative_prompt: NegativePrompt = None
+    true_guidance: Guidance = None
+    nag: Guidance = None
+    guidance_steps: Annotated[Text | None, Field(max_length=16)] = None
     size: Annotated[Text, Field(max_length=32)] = "match"
     box: tuple[int, int, int, int] | None = None
     mask: Sha256 | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,7 +15,7 @@ from kontext.server.auth.access import Maker, service_of
 from kontext.server.http.answers import FAILURES, first_problem
 from kontext.server.jobs.queue import Submission
 from kontext.server.jobs.requests import JobRequest
-from kontext.server.routes.common import Prompt
+from kontext.server.routes.common import NegativePrompt, Prompt
 from kontext.server.routes.openai import ended_jobs, sample_bytes
 from kontext.server.routes.pictures import inputs_of, json_of
 from kontext.server.service.outputs import TYPES
@@ -33,7 +33,7 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     prompt: Prompt
-    negative_prompt: Annotated[str | None, Field(max_length=10_000)] = None
+    negative_prompt: NegativePrompt = None
     guidance_scale: float | None = Field(None, ge=GUIDANCE[0], le=GUIDANCE[1])
     num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
@@ -67,10 +67,6 @@ async def image_to_image(key: Maker, request: Request, model: str) -> Response:
     except ValidationError as error:
         where, words = first_problem(error.errors())
         raise BadRequest(f"parameters.{where}: {words}" if where else f"parameters: {words}") from None
-    if parameters.negative_prompt:
-        raise BadRequest(
-            "negative_prompt is not supported by this model; describe what you want in the prompt"
-        )
     if not isinstance(body.get("inputs"), str):
         raise BadRequest("inputs must be a base64 picture")
     kept = await inputs.keep(await inputs.read(body["inputs"], "inputs"), "inputs")
@@ -80,6 +76,7 @@ async def image_to_image(key: Maker, request: Request, model: str) -> Response:
         seed=secrets.randbelow(2**32) if parameters.seed is None else parameters.seed,
         steps=parameters.num_inference_steps,
         guidance=parameters.guidance_scale,
+        negative_prompt=parameters.negative_prompt or None,
         size=f"{size.width}x{size.height}" if size else "match",
         picture=kept.sha256,
     )

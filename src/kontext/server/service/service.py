@@ -150,13 +150,13 @@ class Service:
     ) -> list[Job]:
         """`Queue.submit` after validation and moderation of the prompt.
 
-        Raises Busy while stopping, QueueFull, QuotaFull, NoCredits, and BadRequest for a prompt that is too
-        long for the loaded model.
+        Raises Busy while stopping, QueueFull, QuotaFull, NoCredits, and BadRequest for prompts and guidance
+        that the loaded model does not take.
         """
         if self.stopping:
             raise Busy("the server is stopping; try again in a moment")
         if self.model_info:
-            await asyncio.to_thread(self.model_info.check_prompt, requests[0].prompt)
+            await asyncio.to_thread(self.model_info.check_request, requests[0])
         self._check_output(submission.shape, len(requests))
         await asyncio.to_thread(self.quotas.check, submission.owner)
         reason = refused or self.moderator.prompt(requests[0].prompt)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from kontext.engine.guidance import plan_guidance
 from kontext.engine.requests import EditRequest, Result, StepInfo
 from kontext.errors import Cancelled, DeviceUnavailable, KontextError
 from kontext.server.jobs.requests import JobRequest
@@ -80,13 +81,22 @@ class ModelInfo:
     """Prompts that are known to work: `kontext.checkpoint.skills.Skills` as plain data, so that the service
     does not import torch.
     """
+    embeds_guidance: bool | None = None
+    """Whether guidance is an input of the model. None: not known."""
 
-    def check_prompt(self, prompt: str) -> None:
-        """Raises BadRequest for a prompt that is too long for the model."""
+    def check_request(self, request: JobRequest) -> None:
+        """Raises BadRequest for prompts that are too long for the model and guidance that it does not
+        have.
+        """
         if self._tokenizer is not None and self.prompt_tokens is not None:
             from kontext.engine.prompt_length import check_length
 
-            check_length(self._tokenizer, prompt, self.prompt_tokens, self.name)
+            check_length(self._tokenizer, request.prompt, self.prompt_tokens, self.name)
+            negative = request.negative_prompt or ""
+            check_length(self._tokenizer, negative, self.prompt_tokens, self.name, "negative prompt")
+        if self.embeds_guidance is not None:
+            steps = request.steps or self.steps
+            plan_guidance(request.edit_request({}), self.guidance, self.embeds_guidance, steps)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer | None:
@@ -166,6 +176,7 @@ class ModelHost:
             prompt_tokens=preset.text_length if tokenizer else None,
             tokenizer=tokenizer.to_str() if tokenizer else None,
             skills=asdict(model.skills) if getattr(model, "skills", None) else None,
+            embeds_guidance=getattr(getattr(preset, "transformer", None), "guidance_embed", None),
         )
 
     def run(self, payloads: Sequence[JobPayload], on_progress: OnProgress) -> list[Result | Failure]:
