@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from kontext.checkpoint import load_model, open_checkpoint
 from kontext.checkpoint.convert import convert, quantize
 from kontext.checkpoint.names import PARTS
-from kontext.checkpoint.tensors import all_finite
 from kontext.cli import app
 from kontext.errors import BadCheckpoint
+from kontext.model.stored import all_finite
 
 
 def same_weights(one, other) -> bool:

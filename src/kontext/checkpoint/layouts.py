@@ -35,7 +35,8 @@ from kontext.checkpoint.file_names import (
     TOKENIZERS,
 )
 from kontext.checkpoint.files import is_weights, weights_file
-from kontext.checkpoint.quantized import dequantize_fp8, read_gguf
+from kontext.checkpoint.gguf_files import PRESET_KEY, read_gguf
+from kontext.checkpoint.quantized import unpack
 from kontext.checkpoint.recognize import is_lora, lora_model, model_family
 from kontext.checkpoint.tensors import (
     Weights,
@@ -236,16 +237,19 @@ def _is_companion(path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[Weights, dict[str, str]]:
-    """Tensors, plain and checked for NaN when they are read, and metadata."""
+    """Tensors, with their scales and checked for NaN when they are read, and metadata."""
     metadata: dict[str, str] = {}
     if is_index(path):
         weights = read_sharded(path)
     elif path.suffix.lower() == ".gguf":
-        weights, metadata = read_gguf(path)
+        weights, values = read_gguf(path)
+        if isinstance(values.get(PRESET_KEY), str):
+            metadata = {"kontext": values[PRESET_KEY]}
     else:
         weights, metadata = read_safetensors(path)
-    plain = dequantize_fp8(weights, path.name)
-    return {name: finite(path.name, name, tensor) for name, tensor in plain.items()}, metadata
+    whole = unpack(weights, path.name)
+    checked = {name: finite(path.name, name, tensor) for name, tensor in whole.items()}
+    return names.from_llama(checked), metadata
 
 
 def _own_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:

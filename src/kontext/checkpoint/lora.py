@@ -6,7 +6,9 @@ is written, `lora_patches` the kinds of adapters (LoRA, DoRA, LoHa, LoKr, plain 
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +26,6 @@ from kontext.checkpoint.tensors import (
     EIGHT_BIT_FLOATS,
     LazyTensor,
     Weights,
-    all_finite,
     finite,
     is_there,
     read_safetensors,
@@ -33,7 +34,9 @@ from kontext.checkpoint.tensors import (
     write_safetensors,
 )
 from kontext.errors import BadCheckpoint, BadRequest, NotFound
+from kontext.model.stored import all_finite
 
+MARK_BYTES = 2**20
 _FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 """Names that PEFT and `diffusers` give to the one file in a folder of theirs."""
 
@@ -75,16 +78,18 @@ def merged(
     out = {part: dict(weights) for part, weights in parts.items()}
     for one in given:
         path, scale = parse(one)
-        adapter = read_lora(path, out)
+        adapter, mark = read_lora(path, out), _mark(path, scale)
         if warnings is not None:
             warnings += adapter.warnings
         for part, changed in adapter.patches.items():
             for name, changes in changed.items():
-                out[part][name] = _changed(path.name, name, out[part][name], changes, scale)
+                out[part][name] = _changed(path.name, name, out[part][name], changes, scale, mark)
     return out
 
 
-def _changed(file: str, name: str, tensor: LazyTensor, changes: list[Patch], scale: float) -> LazyTensor:
+def _changed(
+    file: str, name: str, tensor: LazyTensor, changes: list[Patch], scale: float, mark: str
+) -> LazyTensor:
     dtype = torch.bfloat16 if tensor.dtype in EIGHT_BIT_FLOATS else tensor.dtype
 
     def read() -> Tensor:
@@ -96,7 +101,18 @@ def _changed(file: str, name: str, tensor: LazyTensor, changes: list[Patch], sca
             raise BadCheckpoint(f"{file}: at strength {scale:g} {name} exceeds its number type; use less")
         return whole
 
-    return replace(tensor, dtype=dtype, read=read)
+    return replace(tensor, dtype=dtype, read=read, parts=(), before=tensor, change=tensor.change + mark)
+
+
+def _mark(path: Path, scale: float) -> str:
+    """What tells this file at this strength from others: size, start and end."""
+    found = hashlib.sha256()
+    with open(lora_file(path), "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for place in (0, max(0, size - MARK_BYTES)):
+            file.seek(place)
+            found.update(file.read(MARK_BYTES))
+    return f"{size} {found.hexdigest()} {scale:g};"
 
 
 def lora_file(path: Path) -> Path:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,23 @@ from torch import Tensor
 
 from kontext.checkpoint import names, save
 from kontext.checkpoint.file_names import TOKENIZERS
-from kontext.checkpoint.layouts import MODULES, empty_module, open_checkpoint
+from kontext.checkpoint.fingerprints import fingerprint, is_small
+from kontext.checkpoint.layouts import MODULES, open_checkpoint
 from kontext.checkpoint.lora import merged
+from kontext.checkpoint.placement import Placement, build
 from kontext.checkpoint.skills import Skills, read_skills
-from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, LazyTensor, Weights, is_there, raw_bytes, stored
+from kontext.checkpoint.tensors import LazyTensor, Weights, is_there, stored
 from kontext.checkpoint.tokenizer import byte_tokenizer, with_fixed_length
 from kontext.errors import BadCheckpoint, NotFound
 from kontext.home import models_folder
 from kontext.model.autoencoder import Autoencoder
+from kontext.model.linear import StoredWeight
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.text import ClipText, T5Encoder
 from kontext.model.transformer import Transformer
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 """Folder of the models that come with the package."""
-
-SMALL = 1_000_000_000
-"""Models with fewer parameters than this run in float32 unless a type is given."""
 
 
 @dataclass
@@ -63,38 +61,34 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over the weights as stored: the same in every layout, on every device and type of
-        computing.
-
-        Reads all weights once: a moment for small models, some seconds for `dev`.
+        computing. Of large models, over samples of them.
         """
         return fingerprint(self.source or self.weights())
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.transformer.parameters()).device
+
     def weights(self) -> dict[str, Weights]:
-        """The tensors in memory, by part."""
-        return {part: stored(getattr(self, part).state_dict()) for part in names.PARTS}
+        """The tensors in memory or in their files, by part."""
+        found = {part: stored(getattr(self, part).state_dict()) for part in names.PARTS}
+        for part, tensors in found.items():
+            for name, layer in getattr(self, part).named_modules():
+                if isinstance(layer, StoredWeight):
+                    read = partial(getattr, layer, "weight")
+                    tensors[f"{name}.weight"] = LazyTensor(layer.shape, layer.dtype, read)
+        return found
 
     def token_ids(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, list[bool]]:
         """Ids for T5 (b, text_length) and CLIP (b, clip.length), and for each prompt whether T5's was cut."""
         t5 = self.tokenizer.encode_batch(list(prompts))
         clip = self.tokenizer_clip.encode_batch(list(prompts))
-        device = self.t5.shared.weight.device
+        device = self.device
         return (
             torch.tensor([encoding.ids for encoding in t5], device=device),
             torch.tensor([encoding.ids for encoding in clip], device=device),
             [bool(encoding.overflowing) for encoding in t5],
         )
-
-
-def fingerprint(parts: Mapping[str, Weights]) -> str:
-    """sha256 (hex) over names, types, shapes and numbers of all parts."""
-    tensors = [
-        (f"{part}.{name}", tensor) for part in names.PARTS for name, tensor in parts.get(part, {}).items()
-    ]
-    tensors.sort(key=lambda item: item[0])
-    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-        digests = pool.map(lambda item: hashlib.sha256(raw_bytes(item[1].read())).hexdigest(), tensors)
-        lines = [f"{name} {t.dtype} {t.shape} {digest}\n" for (name, t), digest in zip(tensors, digests)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 DEV_FILES = (
@@ -139,6 +133,7 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     lora: Sequence[str | Path] = (),
+    place: Callable[[Preset, Mapping[str, Weights]], Placement] | None = None,
 ) -> Model:
     """Load a model by name or path; "tiny-random", "nano-random" have random weights, for tests and timings.
 
@@ -146,6 +141,8 @@ def load_model(
     dtype: of the networks. None: float32 for models under a billion parameters; larger ones as stored, with
     8-bit floats and float16 as bfloat16 (T5 overflows in float16, and stays bfloat16 even when float16 is
     asked for).
+    place: decides from the weights, before any is read, where they are and in which type (instead of `device`
+    and `dtype`).
     Raises NotFound for an unknown name or path, BadCheckpoint for damaged, incomplete or foreign files.
     """
     preset, _, random = str(name_or_path).rpartition("-")
@@ -165,43 +162,19 @@ def load_model(
             "clip_l.safetensors, t5xxl_fp16.safetensors and the folders tokenizer and tokenizer_2, "
             "as published with FLUX.1 Kontext [dev]"
         )
-    if dtype is None and sum(part.parameters for part in found.parts.values()) < SMALL:
-        dtype = torch.float32
     source = merged({name: part.weights for name, part in found.parts.items()}, lora, found.warnings)
+    if place is not None:
+        placement = place(found.preset, source)
+    else:
+        dtype = torch.float32 if dtype is None and is_small(source) else dtype
+        placement = Placement.of(device, dtype)
     modules = {
-        name: build(name, getattr(found.preset, name), source[name], device, _dtype(name, dtype))
-        for name in source
+        name: build(name, getattr(found.preset, name), weights, placement) for name, weights in source.items()
     }
     own_name = path.stem if path.is_file() else path.name
     model = _model(found.preset, modules, found.tokenizers, own_name, found.warnings, source)
     model.skills = read_skills(path)
     return model
-
-
-def _dtype(part: str, dtype: torch.dtype | None) -> torch.dtype | None:
-    return torch.bfloat16 if part == "t5" and dtype == torch.float16 else dtype
-
-
-def build(
-    part: str,
-    config: Any,
-    weights: Weights,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-) -> Any:
-    """A network made on the meta device and given these weights, tensor by tensor."""
-    module = empty_module(part, config)
-    module.load_state_dict(
-        {name: _load_to(tensor, device, dtype) for name, tensor in weights.items()}, strict=True, assign=True
-    )
-    return module.eval().requires_grad_(False)
-
-
-def _load_to(tensor: LazyTensor, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
-    if dtype is None:
-        small = (*EIGHT_BIT_FLOATS, torch.float16)
-        dtype = torch.bfloat16 if tensor.dtype in small else tensor.dtype
-    return tensor.read().to(device=device, dtype=dtype)
 
 
 def random_model(

@@ -232,10 +232,24 @@ SIGNATURES: dict[str, dict[str, tuple[str, ...]]] = {
 """Prefixes that identify a part and its layout. Text encoders have the same names in every layout."""
 
 IGNORED: dict[str, str] = {
-    "t5": r"decoder\..*|lm_head\..*",
+    "t5": r"decoder\..*|lm_head\..*|dec\..*|output\.weight",
     "clip": r"(.*\.)?position_ids|vision_model\..*|(visual|text)_projection.*|logit_scale",
 }
 """Names that whole T5 and CLIP files hold and that FLUX does not use."""
+
+
+LLAMA_T5: tuple[tuple[str, str], ...] = (
+    (r"token_embd\.", "shared."),
+    (r"enc\.output_norm\.", "encoder.final_layer_norm."),
+    (r"enc\.blk\.(\d+)\.attn_rel_b\.", r"encoder.block.\1.layer.0.SelfAttention.relative_attention_bias."),
+    (r"enc\.blk\.(\d+)\.attn_norm\.", r"encoder.block.\1.layer.0.layer_norm."),
+    (r"enc\.blk\.(\d+)\.attn_([qkvo])\.", r"encoder.block.\1.layer.0.SelfAttention.\2."),
+    (r"enc\.blk\.(\d+)\.ffn_norm\.", r"encoder.block.\1.layer.1.layer_norm."),
+    (r"enc\.blk\.(\d+)\.ffn_gate\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_0."),
+    (r"enc\.blk\.(\d+)\.ffn_up\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_1."),
+    (r"enc\.blk\.(\d+)\.ffn_down\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
+)
+"""Starts of names of a T5 in llama.cpp's files, as patterns, and ours."""
 
 
 def find_parts(weights: Weights) -> tuple[dict[str, tuple[str, Weights]], list[str]]:
@@ -265,3 +279,18 @@ def _canonical(part: str, weights: Weights) -> Weights:
     if part == "clip" and not any(name.startswith("text_model.") for name in weights):
         weights = {f"text_model.{name}": tensor for name, tensor in weights.items()}
     return weights
+
+
+def from_llama(weights: Weights) -> Weights:
+    """The tensors of a T5 in a file of llama.cpp under their published names; other files as they are."""
+    if not any(name.startswith("enc.blk.") for name in weights):
+        return weights
+    return {_from_llama(name): tensor for name, tensor in weights.items()}
+
+
+def _from_llama(name: str) -> str:
+    for pattern, published in LLAMA_T5:
+        name, found = re.subn(f"^{pattern}", published, name)
+        if found:
+            break
+    return name

@@ -1,162 +1,234 @@
-"""Weights in fewer bits: GGUF files (through the `gguf` package) and 8-bit floats with separate scales.
+"""Safetensors files in fewer bits: numbers with separate scales, as ComfyUI and bitsandbytes write them.
 
-Both are expanded to bfloat16 at load: they save disk, not memory.
+Tensors that belong together (a weight, its scales, a note on the form) become one matrix, which stays as it
+is stored and expands when it is used.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kontext.checkpoint.tensors import EIGHT_BIT_FLOATS, LazyTensor, Weights
-from kontext.errors import BadCheckpoint, BadRequest, NotFound
+from kontext.checkpoint.tensors import LazyTensor, Weights, matrix
+from kontext.errors import BadCheckpoint
+from kontext.model.stored import EIGHT_BIT_FLOATS, Form, Source, StoredMatrix
+from kontext.model.stored_forms import NVFP4, from_tiles, rotated_int8_form, scaled_form, table_form
 
-METADATA_KEY = "kontext.preset"
-GGUF_TYPES = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16")
-"""Types that `write_gguf` makes; every type that the `gguf` package expands can be read."""
-
-
-_FORMS = (
-    ("bitsandbytes NF4", r"\.quant_state\.bitsandbytes__nf4$"),
-    ("bitsandbytes FP4", r"\.quant_state\.bitsandbytes__fp4$"),
-    ("bitsandbytes 4-bit", r"\.(absmax|quant_map)$"),
-    ("bitsandbytes int8", r"\.SCB$"),
+_REFUSED = (
     ("SVDQuant of nunchaku", r"\.(qweight|wscales|wcscales|wtscale|smooth_factor)$"),
-    ("NVFP4", r"\.weight_scale_2$"),
     ("quanto", r"\.weight\._(data|scale)$"),
     ("fp8 with one scale for each block", r"\.weight_scale_inv$"),
 )
-"""Names that only files of these forms have."""
-_SCALES = (".scale_weight", ".weight_scale")
-_NOTES = (*_SCALES, ".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant")
-_ADVICE = "bring bfloat16, fp8 (plain or scaled) or GGUF"
+"""Forms that are not read, by names that only their files have."""
+ADVICE = "bring bfloat16, fp8 (plain or scaled) or GGUF"
+
+_NOTE = re.compile(
+    r"(?P<stem>.*)\.(?P<word>weight_scale_2|scale_weight|weight_scale|scale_input|input_scale|comfy_quant|SCB"
+    r"|weight_format|weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map"
+    r"|quant_state\.bitsandbytes__(?:nf4|fp4)))"
+)
+"""Names of what is stored beside a weight: its layer, and what it is."""
+_OF_THE_FILE = ("scaled_fp8",)
+"""Ends of names that belong to no layer."""
+_SCALES = ("weight_scale", "scale_weight")
 
 
-def dequantize_fp8(weights: Weights, where: str) -> Weights:
-    """Multiply 8-bit floats by their stored scales, one for each tensor or for each row.
+class _Unfit(ValueError):
+    """Tensors that do not make a matrix of the form that they claim."""
 
-    where: the file, for messages. Raises BadCheckpoint for other quantized forms, by their name.
+
+def unpack(weights: Weights, where: str) -> Weights:
+    """The weights of a file, each with its scales; where: the file, for messages.
+
+    Raises BadCheckpoint for forms that are not known and for parts that do not fit together, by name.
     """
-    for form, pattern in _FORMS:
+    for form, pattern in _REFUSED:
         name = next((name for name in weights if re.search(pattern, name)), None)
         if name is not None:
-            raise BadCheckpoint(f"{where}: stored as {form} ({name}), which is not supported; {_ADVICE}")
-    plain = {name: tensor for name, tensor in weights.items() if not name.endswith(_NOTES)}
-    for note, scale in weights.items():
-        end = next((end for end in _SCALES if note.endswith(end)), None)
-        if end is None:
+            raise BadCheckpoint(f"{where}: stored as {form} ({name}), which is not supported; {ADVICE}")
+    notes: dict[str, dict[str, LazyTensor]] = {}
+    plain: Weights = {}
+    for name, tensor in weights.items():
+        if found := _NOTE.fullmatch(name):
+            notes.setdefault(found["stem"], {})[found["word"]] = tensor
+        elif not name.endswith(_OF_THE_FILE):
+            plain[name] = tensor
+    for stem, own in notes.items():
+        if own.keys() <= {
+            "scale_input",
+            "input_scale",
+        }:  # of the activations: not needed for products in bf16
             continue
-        name = note.removesuffix(end) + ".weight"
-        weight = plain.get(name)
-        form = _noted_form(weights.get(note.removesuffix(end) + ".comfy_quant"))
-        if (
-            weight is None
-            or weight.dtype not in EIGHT_BIT_FLOATS
-            or not scale.dtype.is_floating_point
-            or (scale.count != 1 and scale.shape not in (weight.shape[:1], (*weight.shape[:1], 1)))
-            or not form.startswith("float8")
-        ):
-            stored_as = "absent" if weight is None else str(weight.dtype).removeprefix("torch.")
+        name = f"{stem}.weight"
+        weight, form = plain.get(name), _form(own)
+        try:
+            if weight is None:
+                raise _Unfit("the weight itself is absent")
+            if form not in _READERS:
+                raise _Unfit("unknown")
+            plain[name] = _READERS[form](weight, own, f"{where}: {name}")
+        except (_Unfit, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+            reason = str(error) if isinstance(error, _Unfit) else "its parts do not fit together"
+            stored_as = "absent" if weight is None else _by(weight)
             raise BadCheckpoint(
-                f"{where}: {name}: stored in a quantized form that is not supported ({form}, {stored_as}, "
-                f"scales of shape {scale.shape}); {_ADVICE}"
-            )
-        plain[name] = LazyTensor(
-            weight.shape, torch.bfloat16, partial(_expanded, weight, scale), "scaled fp8"
-        )
+                f"{where}: {name}: stored in a quantized form that is not supported ({form}, {stored_as}; "
+                f"{reason}); {ADVICE}"
+            ) from None
     return plain
 
 
-def _noted_form(note: LazyTensor | None) -> str:
-    """The form that ComfyUI stores with a tensor, as JSON in bytes."""
-    if note is None:
-        return "float8"
-    try:
-        form = json.loads(bytes(note.read().to(torch.uint8).flatten().tolist()))["format"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "an unreadable note"
-    return str(form)
-
-
-def _expanded(weight: LazyTensor, scale: LazyTensor) -> Tensor:
-    numbers = scale.read().float().reshape(-1, *[1] * (len(weight.shape) - 1))
-    return (weight.read().float() * numbers).to(torch.bfloat16)
-
-
-def _gguf() -> Any:
-    try:
-        import gguf
-    except ImportError:
-        raise BadRequest("GGUF files need the gguf package: pip install 'openkontext[gguf]'") from None
-    return gguf
-
-
-def read_gguf(path: Path) -> tuple[Weights, dict[str, str]]:
-    """Tensors and our metadata of a GGUF file of a transformer (names of the BFL layout)."""
-    gguf = _gguf()
-    if not path.is_file():
-        raise NotFound(f"{path}: no such file")
-    try:
-        reader = gguf.GGUFReader(path)
-        weights = {tensor.name: _gguf_tensor(gguf, tensor, path.name) for tensor in reader.tensors}
-        field = reader.get_field(METADATA_KEY)
-        metadata = {} if field is None else {"kontext": str(field.contents())}
-    except Exception:  # the package raises whatever it meets in a damaged file
-        raise BadCheckpoint(f"{path.name}: not a GGUF file, or damaged or truncated; get it again") from None
-    return weights, metadata
-
-
-def _gguf_tensor(gguf: Any, tensor: Any, where: str) -> LazyTensor:
-    shape = tuple(int(n) for n in reversed(tensor.shape))
-    exact = {"F32": torch.float32, "F16": torch.float16}.get(tensor.tensor_type.name)
-
-    def read() -> Tensor:
-        if exact is not None:
-            return torch.tensor(tensor.data).reshape(shape)
+def _form(notes: Mapping[str, LazyTensor]) -> str:
+    """The form that the notes of a layer tell."""
+    for word in notes:
+        if "quant_state" in word or "quant_map" in word or "absmax" in word:
+            return "bitsandbytes NF4" if any(w.endswith("nf4") for w in notes) else "bitsandbytes FP4"
+    if "SCB" in notes:
+        return "bitsandbytes int8"
+    if "comfy_quant" in notes:
         try:
-            numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        except (NotImplementedError, ValueError, KeyError):
-            raise BadCheckpoint(
-                f"{where}: {tensor.name} is of type {tensor.tensor_type.name}, which is not supported"
-            ) from None
-        return torch.from_numpy(numbers).reshape(shape).to(torch.bfloat16)
-
-    return LazyTensor(shape, exact or torch.bfloat16, read, "" if exact else tensor.tensor_type.name)
+            form = str(_json(notes["comfy_quant"])["format"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return "an unreadable note"
+        return "float8" if form.startswith("float8") else form
+    return "NVFP4" if "weight_scale_2" in notes else "float8"
 
 
-def write_gguf(path: Path, weights: Weights, kind: str, metadata: str) -> None:
-    """Write a transformer's weights (BFL names), its matrices as `kind`, everything else as float32.
+def _json(note: LazyTensor) -> dict[str, Any]:
+    """JSON that is stored as bytes of a tensor."""
+    data = json.loads(bytes(note.read().to(torch.uint8).flatten().tolist()))
+    if not isinstance(data, dict):
+        raise TypeError
+    return data
 
-    A matrix whose rows do not fill whole blocks of the type is kept as float16. Raises BadRequest for another
-    `kind`.
-    """
-    gguf = _gguf()
-    if kind not in GGUF_TYPES:
-        raise BadRequest(f"cannot quantize to {kind}; possible: {', '.join(GGUF_TYPES)}")
-    wanted = gguf.GGMLQuantizationType[kind]
-    block = gguf.GGML_QUANT_SIZES[wanted][0]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    writer = gguf.GGUFWriter(partial, "flux", use_temp_file=True)
-    try:
-        writer.add_string(METADATA_KEY, metadata)
-        for name, tensor in weights.items():
-            numbers = tensor.read().float().cpu().numpy()
-            if len(tensor.shape) < 2:
-                writer.add_tensor(name, numbers)
-                continue
-            to = wanted if tensor.shape[-1] % block == 0 else gguf.GGMLQuantizationType.F16
-            writer.add_tensor(name, gguf.quants.quantize(numbers, to), raw_dtype=to)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+def _by(tensor: LazyTensor) -> str:
+    shape = "x".join(map(str, tensor.shape)) or "one number"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {shape}"
+
+
+def _need(condition: bool, reason: str) -> None:
+    if not condition:
+        raise _Unfit(reason)
+
+
+def _stored(shape: tuple[int, ...], form: Form, name: str, *raw: tuple[Source, int]) -> LazyTensor:
+    """A matrix of raw tensors, each with its size in bytes."""
+    part = StoredMatrix(shape, form, tuple(source for source, _ in raw), sum(size for _, size in raw), name)
+    return matrix(part, torch.bfloat16)
+
+
+def _scale(notes: Mapping[str, LazyTensor], rows: int) -> tuple[Source, int]:
+    """One scale, or one for each row."""
+    scale = next(notes[word] for word in (*_SCALES, "SCB") if word in notes)
+    _need(scale.dtype.is_floating_point, f"its scale is {_by(scale)}")
+    each = scale.shape in ((rows,), (rows, 1))
+    _need(each or scale.count == 1, f"its scale is {_by(scale)}")
+    shape = (rows, 1) if each and scale.count > 1 else ()
+    return partial(_reshaped, scale.read, shape), scale.bytes
+
+
+def _reshaped(read: Source, shape: tuple[int, ...]) -> Tensor:
+    return read().reshape(shape)
+
+
+def _fp8(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> LazyTensor:
+    _need(weight.dtype in EIGHT_BIT_FLOATS and len(weight.shape) == 2, "fp8 is expected")
+    scale = _scale(notes, weight.shape[0])
+    return _stored(weight.shape, scaled_form("scaled fp8"), name, (weight.read, weight.bytes), scale)
+
+
+def _int8(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> LazyTensor:
+    _need(weight.dtype == torch.int8 and len(weight.shape) == 2, "int8 is expected")
+    note = _json(notes["comfy_quant"])
+    form = scaled_form("int8")
+    if note.get("convrot"):
+        group = int(note.get("convrot_groupsize", 256))
+        _need(
+            group in (4, 16, 64, 256, 1024) and weight.shape[1] % group == 0, f"rotated in groups of {group}"
+        )
+        form = rotated_int8_form(group)
+    scale = _scale(notes, weight.shape[0])
+    return _stored(weight.shape, form, name, (weight.read, weight.bytes), scale)
+
+
+def _bitsandbytes_int8(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> LazyTensor:
+    _need(weight.dtype == torch.int8 and len(weight.shape) == 2, "int8 is expected")
+    read, size = _scale(notes, weight.shape[0])
+    scale = (lambda: read().float() / 127), size
+    return _stored(weight.shape, scaled_form("int8"), name, (weight.read, weight.bytes), scale)
+
+
+def _nvfp4(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> LazyTensor:
+    _need(
+        weight.dtype in (torch.uint8, torch.int8) and len(weight.shape) == 2, "two codes a byte are expected"
+    )
+    rows, columns = weight.shape[0], 2 * weight.shape[1]
+    blocks, scale, whole = columns // 16, notes["weight_scale"], notes["weight_scale_2"]
+    _need(scale.dtype in (torch.float8_e4m3fn, torch.uint8) and whole.count == 1, f"scales {_by(scale)}")
+    tiled = "comfy_quant" in notes  # as the matrix units want them; others store them row by row
+    tiles = (128 * -(-rows // 128), 4 * -(-blocks // 4))
+    _need(scale.count == (prod(tiles) if tiled else rows * blocks), f"its scales are {_by(scale)}")
+
+    def scales() -> Tensor:
+        bits = scale.read().view(torch.uint8)
+        ordered = from_tiles(bits, rows, blocks) if tiled else bits.reshape(rows, blocks)
+        return ordered.view(torch.float8_e4m3fn)
+
+    codes = partial(_as_bytes, weight.read)
+    return _stored(
+        (rows, columns),
+        NVFP4,
+        name,
+        (codes, weight.bytes),
+        (scales, rows * blocks),
+        (partial(_reshaped, whole.read, ()), whole.bytes),
+    )
+
+
+def _as_bytes(read: Source) -> Tensor:
+    return read().view(torch.uint8)
+
+
+def _four_bit(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> LazyTensor:
+    """bitsandbytes: codes in one column of bytes, the shape in the note; the scales may be codes too."""
+    note, state = next((word, t) for word, t in notes.items() if "quant_state" in word)
+    data = _json(state)
+    rows, columns = map(int, data["shape"])
+    block = int(data["blocksize"])
+    largest = notes["weight.absmax"]
+    _need(weight.dtype == torch.uint8 and 2 * weight.count == rows * columns, f"{rows}x{columns} is expected")
+    _need(columns % block == 0 and largest.count * block == rows * columns, f"in blocks of {block}")
+    levels = tuple(notes["weight.quant_map"].read().float().flatten().tolist())
+    _need(len(levels) == 16, f"{len(levels)} levels")
+
+    def scales() -> Tensor:
+        numbers = largest.read().flatten()
+        if "weight.nested_absmax" in notes:
+            table, outer = (notes[f"weight.nested_{word}"].read().float() for word in ("quant_map", "absmax"))
+            inner = table[numbers.int()]
+            every = outer.repeat_interleave(int(data["nested_blocksize"]))[: len(inner)]
+            numbers = inner * every + float(data["nested_offset"])
+        return numbers.float().reshape(rows, columns // block)
+
+    form = table_form("NF4" if note.endswith("nf4") else "FP4", levels)
+    codes = partial(_reshaped, weight.read, (rows, columns // 2))
+    return _stored((rows, columns), form, name, (codes, weight.bytes), (scales, 4 * largest.count))
+
+
+_READERS: dict[str, Callable[[LazyTensor, Mapping[str, LazyTensor], str], LazyTensor]] = {
+    "float8": _fp8,
+    "int8_tensorwise": _int8,
+    "nvfp4": _nvfp4,
+    "NVFP4": _nvfp4,
+    "bitsandbytes int8": _bitsandbytes_int8,
+    "bitsandbytes NF4": _four_bit,
+    "bitsandbytes FP4": _four_bit,
+}
+"""What makes a matrix of a weight and its notes, by form."""

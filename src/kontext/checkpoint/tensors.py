@@ -12,34 +12,19 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kontext.checkpoint.mapped import DTYPES, Damaged, Entry, UnknownType, read_header
 from kontext.errors import BadCheckpoint, NotFound
+from kontext.model.stored import EIGHT_BIT_FLOATS, PLAIN, StoredMatrix, check_finite, joined_dense
+from kontext.model.stored_forms import FP8
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""Types of the safetensors format."""
-
-EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 HEADER_BYTES = 256
 """Upper bound for one tensor's entry in the header of a file."""
 RUNS_CODE = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -47,17 +32,29 @@ RUNS_CODE = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor whose shape and type are known; `read` loads its numbers."""
+    """A tensor whose shape and type are known; `read` loads its numbers, which are not to be written to."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
     kind: str = ""
     """What it is in the file, where `dtype` is only what it is read as."""
+    parts: tuple[StoredMatrix, ...] = ()
+    """A matrix as it is stored, one part below the other; () for what is no matrix of a file."""
+    before: LazyTensor | None = None
+    """Where the numbers of a file were changed while reading: those of the file."""
+    change: str = ""
+    """What changed them."""
 
     @property
     def count(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """As stored."""
+        stored = sum(part.bytes for part in self.parts)
+        return stored if self.parts else self.count * self.dtype.itemsize
 
 
 Weights = dict[str, LazyTensor]
@@ -72,25 +69,49 @@ def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _rows(whole: LazyTensor, start: int, stop: int) -> Tensor:
-    return whole.read()[start:stop]
+def matrix(part: StoredMatrix, dtype: torch.dtype, kind: str = "") -> LazyTensor:
+    """A stored matrix, read as numbers of a type."""
+    return LazyTensor(part.shape, dtype, partial(part.dense, dtype), kind or part.form.name, (part,))
 
 
 def joined(parts: Sequence[LazyTensor]) -> LazyTensor:
     """The parts put together along the first axis."""
     rows = sum(part.shape[0] for part in parts)
     shape = (rows, *parts[0].shape[1:])
-    return LazyTensor(shape, parts[0].dtype, lambda: torch.cat([part.read() for part in parts]))
+    as_stored = tuple(each for part in parts for each in part.parts) if all(p.parts for p in parts) else ()
+    kind = parts[0].kind if len({part.kind for part in parts}) == 1 else ""
+
+    def read() -> Tensor:
+        return torch.cat([part.read() for part in parts])
+
+    return LazyTensor(shape, parts[0].dtype, read, kind, as_stored)
 
 
 def cut(whole: LazyTensor, sizes: Iterable[int]) -> list[LazyTensor]:
     """Consecutive pieces of a tensor along the first axis."""
     pieces, start = [], 0
     for size in sizes:
-        read = partial(_rows, whole, start, start + size)
-        pieces.append(LazyTensor((size, *whole.shape[1:]), whole.dtype, read))
+        pieces.append(rows(whole, start, start + size))
         start += size
     return pieces
+
+
+def rows(whole: LazyTensor, start: int, stop: int) -> LazyTensor:
+    """Rows of a tensor; those of a matrix of a file are read alone."""
+    shape = (stop - start, *whole.shape[1:])
+    if not whole.parts:
+        return LazyTensor(shape, whole.dtype, partial(_rows, whole, start, stop), whole.kind)
+    parts, first = [], 0
+    for part in whole.parts:
+        own = max(0, start - first), min(part.shape[0], stop - first)
+        if own[0] < own[1]:
+            parts.append(part.rows(*own))
+        first += part.shape[0]
+    return LazyTensor(shape, whole.dtype, partial(joined_dense, parts, whole.dtype), whole.kind, tuple(parts))
+
+
+def _rows(whole: LazyTensor, start: int, stop: int) -> Tensor:
+    return whole.read()[start:stop]
 
 
 def reshaped(whole: LazyTensor, shape: tuple[int, ...]) -> LazyTensor:
@@ -109,19 +130,6 @@ def _as(tensor: LazyTensor, dtype: torch.dtype) -> Tensor:
     return tensor.read().to(dtype)
 
 
-def all_finite(tensor: Tensor) -> bool:
-    """Whether no number of a tensor is NaN or infinite.
-
-    One pass without a copy: a sum shows both, and only a sum that overflows asks for a second look.
-    """
-    if tensor.dtype in EIGHT_BIT_FLOATS:  # no arithmetic in these types: NaN and infinity by their bits
-        largest = (tensor.contiguous().view(torch.uint8) & 0x7F).amax().item() if tensor.numel() else 0
-        return largest < (0x7F if tensor.dtype == torch.float8_e4m3fn else 0x7C)
-    if not tensor.dtype.is_floating_point:
-        return True
-    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
-
-
 def finite(file: str, name: str, tensor: LazyTensor) -> LazyTensor:
     """The same tensor, which raises BadCheckpoint when it is read and holds NaN or infinity."""
     checked = False
@@ -129,15 +137,13 @@ def finite(file: str, name: str, tensor: LazyTensor) -> LazyTensor:
     def read() -> Tensor:
         nonlocal checked
         numbers = tensor.read()
-        if not checked and not all_finite(numbers):
-            count = int((~numbers.float().isfinite()).sum())
-            raise BadCheckpoint(
-                f"{file}: {name} holds {count} numbers that are NaN or infinite; get the file again"
-            )
+        if not checked:
+            raws = [raw for part in tensor.parts if part.form is not PLAIN for raw in part.raw()]
+            check_finite(f"{file}: {name}", numbers, *raws)
         checked = True
         return numbers
 
-    return LazyTensor(tensor.shape, tensor.dtype, read, tensor.kind)
+    return replace(tensor, read=read)
 
 
 def is_there(path: Path) -> bool:
@@ -163,31 +169,29 @@ def read_safetensors(path: Path) -> tuple[Weights, dict[str, str]]:
     if not path.is_file():
         raise NotFound(f"{path}: no such file")
     try:
-        file = safe_open(path, framework="pt")
-        slices = {name: file.get_slice(name) for name in file.keys()}
-        metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise BadCheckpoint(f"{path.name}: {_why_not_opened(path, error)}") from None
-    unknown = sorted({s.get_dtype() for s in slices.values()} - set(DTYPES))
-    if unknown:
+        entries, metadata = read_header(path)
+    except UnknownType as error:
         raise BadCheckpoint(
-            f"{path.name}: numbers of type {', '.join(unknown)} are not supported; "
+            f"{path.name}: numbers of type {error} are not supported; "
             "bring bfloat16, fp8 (plain or scaled) or GGUF"
-        )
-    weights = {
-        name: LazyTensor(
-            tuple(s.get_shape()), DTYPES[s.get_dtype()], partial(_numbers, file, path.name, name)
-        )
-        for name, s in slices.items()
-    }
-    return weights, metadata
+        ) from None
+    except (OSError, Damaged) as error:
+        raise BadCheckpoint(f"{path.name}: {_why_not_opened(path, error)}") from None
+    return {name: _lazy(path.name, name, entry) for name, entry in entries.items()}, metadata
 
 
-def _numbers(file: Any, where: str, name: str) -> Tensor:
-    try:
-        return file.get_tensor(name)
-    except (SafetensorError, OSError, RuntimeError, ValueError):
-        raise BadCheckpoint(f"{where}: {name} cannot be read; get the file again") from None
+def _lazy(file: str, name: str, entry: Entry) -> LazyTensor:
+    def read() -> Tensor:
+        try:
+            return entry.read()
+        except (OSError, ValueError):
+            raise BadCheckpoint(f"{file}: {name} cannot be read; get the file again") from None
+
+    parts: tuple[StoredMatrix, ...] = ()
+    if len(entry.shape) == 2 and entry.dtype.is_floating_point:
+        form = FP8 if entry.dtype in EIGHT_BIT_FLOATS else PLAIN
+        parts = (StoredMatrix(entry.shape, form, (read,), entry.bytes, f"{file}: {name}"),)
+    return LazyTensor(entry.shape, entry.dtype, read, "", parts)
 
 
 def _why_not_opened(path: Path, error: Exception) -> str:
@@ -204,8 +208,6 @@ def _why_not_opened(path: Path, error: Exception) -> str:
         return "a pickle under another name, which can run code when opened and is refused"
     if start.startswith(b"GGUF"):
         return "a GGUF file; name it .gguf"
-    if "mmap" in str(error) or "allocate" in str(error):
-        return "larger than the memory that the system lets a program map"
     return f"not a safetensors file, or damaged or truncated ({error}); get it again"
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kontext.model.presets import ClipConfig, T5Config
+from kontext.model.streaming import WeightStream
 
 LEGACY_END_ID = 2
 """Old CLIP configurations name 2, which their tokenizer never makes; the end token is then the largest id."""
@@ -55,9 +56,9 @@ class T5SelfAttention(nn.Module):
         )  # (batch, heads, length, head_width)
         return self.o(x.transpose(1, 2).flatten(2))
 
-    def position_bias(self, length: int) -> Tensor:
+    def position_bias(self, length: int, device: torch.device) -> Tensor:
         """What is added to the attention scores, (1, heads, length, length): by distance bucket."""
-        position = torch.arange(length, device=self.relative_attention_bias.weight.device)
+        position = torch.arange(length, device=device)
         buckets = distance_buckets(
             position[None, :] - position[:, None], self.config.buckets, self.config.max_distance
         )
@@ -125,11 +126,12 @@ class T5Stack(nn.Module):
         super().__init__()
         self.block = nn.ModuleList(T5Block(config, owns_bias=i == 0) for i in range(config.layers))
         self.final_layer_norm = T5Norm(config.width)
+        self.stream: WeightStream | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         first: Any = self.block[0]
-        bias = first.layer[0].SelfAttention.position_bias(x.shape[1])
-        for block in self.block:
+        bias = first.layer[0].SelfAttention.position_bias(x.shape[1], x.device)
+        for block in self.block if self.stream is None else self.stream.in_turn(self.block):
             x = block(x, bias)
         return self.final_layer_norm(x)
 

@@ -8,9 +8,10 @@ and prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -25,11 +26,13 @@ from kontext.model.blocks import (
     LastLayer,
     MLPEmbedder,
     Modulated,
+    Modulation,
     SingleStreamBlock,
     sinusoidal_embedding,
 )
 from kontext.model.presets import TransformerConfig
 from kontext.model.rope import rotary_table
+from kontext.model.streaming import WeightStream
 
 LEAST_TIME = 0.1
 """Smallest time used where the velocity follows from a predicted picture."""
@@ -125,6 +128,7 @@ class Transformer(nn.Module):
         self.config = config
         # Computes with the same weights, faster on this processor (`kontext.kernels`).
         self.backend: TransformerBackend | None = None
+        self.stream: WeightStream | None = None
         width = config.width
         self.img_in = nn.Linear(config.in_channels, width)
         self.txt_in = nn.Linear(config.text_width, width)
@@ -200,16 +204,15 @@ class Transformer(nn.Module):
         prefix = prepared.prefix or (None,) * (len(self.double_blocks) + len(self.single_blocks))
         prefix_double, prefix_single = prefix[: len(self.double_blocks)], prefix[len(self.double_blocks) :]
 
-        for block, (picture_mod, text_mod), context_kv in zip(self.double_blocks, mod.double, prefix_double):
+        blocks = self._in_turn(_without_modulation)
+        for (picture_mod, text_mod), context_kv, block in zip(mod.double, prefix_double, blocks):
             picture, text = block(
                 picture, text, picture_mod, text_mod, prepared.rotary, context_kv, recorder, prepared.guidance
             )
         joined = torch.cat((text, picture), dim=1)
         target_rows = slice(text.shape[1], text.shape[1] + target.shape[1])
         region = None
-        for i, (block, block_mod, context_kv) in enumerate(
-            zip(self.single_blocks, mod.single, prefix_single)
-        ):
+        for i, (block_mod, context_kv, block) in enumerate(zip(mod.single, prefix_single, blocks)):
             if i == self.config.region_after:
                 region, conditioned = self.region_head(joined[:, target_rows])
                 joined = torch.cat(
@@ -278,10 +281,11 @@ class Transformer(nn.Module):
         if self.backend is not None:
             return Prefix(tuple(self.backend.prefill(tokens, mod, rotary)))
         x, blocks = self.img_in(tokens), []
-        for block, (picture_mod, _) in zip(self.double_blocks, mod.double):
+        ready = self._in_turn(_without_modulation)
+        for (picture_mod, _), block in zip(mod.double, ready):
             x, context_kv = block.context(x, picture_mod, rotary)
             blocks.append(context_kv)
-        for block, block_mod in zip(self.single_blocks, mod.single):
+        for block_mod, block in zip(mod.single, ready):
             x, context_kv = block.context(x, block_mod, rotary, last=block is self.single_blocks[-1])
             blocks.append(context_kv)
         # Apart from what they were computed with: a cached prefix must not hold several times its size.
@@ -299,13 +303,13 @@ class Transformer(nn.Module):
     def modulate(self, vector: Tensor) -> StepModulation:
         """Shifts, scales and gates of every block from the conditioning vector (b, width)."""
         activated = F.silu(vector)
-        return StepModulation(
-            double=tuple(
-                (block.img_mod(activated), block.txt_mod(activated)) for block in self.double_blocks
-            ),
-            single=tuple(block.modulation(activated) for block in self.single_blocks),
-            final=self.final_layer.modulation(activated),
+        blocks = self._in_turn(_modulation)
+        double = tuple(
+            (block.img_mod(activated), block.txt_mod(activated))
+            for block in islice(blocks, len(self.double_blocks))
         )
+        single = tuple(block.modulation(activated) for block in blocks)
+        return StepModulation(double, single, self.final_layer.modulation(activated))
 
     def modulations(
         self, timesteps: Sequence[float], pooled: Tensor, guidance: Tensor | None = None
@@ -317,6 +321,11 @@ class Transformer(nn.Module):
             self.vector(times, pooled.repeat(steps, 1), None if guidance is None else guidance.repeat(steps))
         )
         return [_rows(every, slice(i * batch, (i + 1) * batch)) for i in range(steps)]
+
+    def _in_turn(self, used: Callable[[nn.Module], Iterable[nn.Module]]) -> Iterator[nn.Module]:
+        """All blocks in their order, with the weights of their `used` modules at hand."""
+        blocks = [*self.double_blocks, *self.single_blocks]
+        return iter(blocks) if self.stream is None else self.stream.in_turn(blocks, used)
 
     def initialize(self) -> None:
         """Weights before training: every block an identity (adaLN-zero), the velocity zero."""
@@ -337,6 +346,14 @@ class Transformer(nn.Module):
         for linear in silent:
             for parameter in linear.parameters():
                 nn.init.zeros_(parameter)
+
+
+def _modulation(block: nn.Module) -> Iterable[nn.Module]:
+    return (child for child in block.children() if isinstance(child, Modulation))
+
+
+def _without_modulation(block: nn.Module) -> Iterable[nn.Module]:
+    return (child for child in block.children() if not isinstance(child, Modulation))
 
 
 def _join(prefixes: Sequence[Prefix]) -> tuple[KeysValues, ...] | None:

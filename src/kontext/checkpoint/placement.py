@@ -1,0 +1,122 @@
+"""Where the matrices of a model are while it works, and in which type: decided once, before any is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kontext.checkpoint.layouts import empty_module
+from kontext.checkpoint.names import PARTS
+from kontext.checkpoint.tensors import LazyTensor, Weights
+from kontext.model.linear import StoredEmbedding, StoredLinear, StoredWeight
+from kontext.model.stored import EIGHT_BIT_FLOATS, PLAIN, check_finite, joined_dense
+from kontext.model.streaming import WeightStream
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How the networks of a model are put on a device."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
+    """Type of computing, by part. Missing: that of the file, with 8-bit floats and float16 as bfloat16."""
+    expanded: bool = True
+    """Matrices get the type of computing when they are loaded. False: they stay as the file has them, and
+    expand when they are used.
+    """
+    streamed: frozenset[str] = frozenset()
+    """Modules, such as `transformer.double_blocks.3` or `t5`, whose matrices stay in their file and are read
+    at each use.
+    """
+
+    @classmethod
+    def of(cls, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Placement:
+        """Everything on a device, in one type; but T5, which overflows in float16, then in bfloat16."""
+        dtypes = {} if dtype is None else dict.fromkeys(PARTS, dtype)
+        if dtype == torch.float16:
+            dtypes["t5"] = torch.bfloat16
+        return cls(torch.device(device), dtypes)
+
+    def streams(self, module: str) -> bool:
+        """Whether a module, by its dotted path from the part on, is streamed."""
+        names = module.split(".")
+        return any(".".join(names[: i + 1]) in self.streamed for i in range(len(names)))
+
+
+def build(part: str, config: Any, weights: Weights, placement: Placement | None = None) -> Any:
+    """A network made on the meta device and given these weights, tensor by tensor, where the placement says.
+
+    Raises BadCheckpoint for weights that hold NaN or infinity, where they are read now.
+    """
+    placement = placement or Placement()
+    dtype = placement.dtypes.get(part)
+    module = empty_module(part, config)
+    kept = {
+        stem: tensor
+        for name, tensor in weights.items()
+        for stem, _, word in [name.rpartition(".")]
+        if word == "weight"
+        and _is_kept(module.get_submodule(stem), tensor, f"{part}.{stem}", dtype, placement)
+    }
+    for stem in kept:
+        module.get_submodule(stem).weight = None
+    rest = {
+        name: _read(tensor, _type(tensor, dtype), placement.device)
+        for name, tensor in weights.items()
+        if not (name.endswith(".weight") and name.removesuffix(".weight") in kept)
+    }
+    module.load_state_dict(rest, strict=True, assign=True)
+    for stem, tensor in kept.items():
+        layer = _stored_layer(module.get_submodule(stem), tensor, _type(tensor, dtype), placement.device)
+        layer.streamed = placement.streams(f"{part}.{stem}")
+        if not layer.streamed:
+            layer.fetch()
+        module.set_submodule(stem, layer)
+    if any(layer.streamed for layer in module.modules() if isinstance(layer, StoredWeight)):
+        holder = module.encoder if part == "t5" else module
+        holder.stream = WeightStream(placement.device)
+    return module.eval().requires_grad_(False)
+
+
+def _type(tensor: LazyTensor, dtype: torch.dtype | None) -> torch.dtype:
+    if dtype is not None:
+        return dtype
+    return torch.bfloat16 if tensor.dtype in (*EIGHT_BIT_FLOATS, torch.float16) else tensor.dtype
+
+
+def _is_kept(
+    layer: nn.Module, tensor: LazyTensor, path: str, dtype: torch.dtype | None, placement: Placement
+) -> bool:
+    """Whether a layer's matrix stays as the file has it."""
+    if not tensor.parts or not isinstance(layer, nn.Linear | nn.Embedding):
+        return False
+    if isinstance(layer, nn.Embedding):  # few of its rows are used
+        return placement.streams(path) and len(tensor.parts) == 1
+    if placement.streams(path):
+        return True
+    same = all(part.form is PLAIN for part in tensor.parts) and tensor.dtype == _type(tensor, dtype)
+    return not placement.expanded and not same
+
+
+def _stored_layer(
+    layer: nn.Module, tensor: LazyTensor, dtype: torch.dtype, device: torch.device
+) -> StoredWeight:
+    if isinstance(layer, nn.Embedding):
+        return StoredEmbedding(tensor.parts, dtype, device)
+    return StoredLinear(tensor.parts, layer.bias, dtype, device)
+
+
+def _read(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of its own in the type of computing, on the device."""
+    if not tensor.parts or all(part.form is PLAIN for part in tensor.parts):
+        return tensor.read().to(device, dtype, copy=True)
+    raws = [tuple(raw.to(device) for raw in part.raw()) for part in tensor.parts]
+    numbers = joined_dense(tensor.parts, dtype, raws)  # on the device: it expands faster than the processor
+    for part, raw in zip(tensor.parts, raws):
+        check_finite(part.name, *raw)
+    check_finite(tensor.parts[0].name, numbers)
+    return numbers

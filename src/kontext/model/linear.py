@@ -1,0 +1,151 @@
+"""Linear layers and embeddings whose weights stay in the type of their file and are expanded when used.
+
+They stand in for `nn.Linear` and `nn.Embedding`: `in_features`, `out_features`, `bias`, `weight` and the
+call mean the same, but `weight` is made anew each time it is read. What does not need all of it uses
+`weight_rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kontext.model.stored import PLAIN, Raw, StoredMatrix, check_finite, joined_dense
+
+
+class StoredWeight(nn.Module):
+    """A matrix in one part or several (queries, keys and values in separate tensors), one below the other.
+
+    The raw tensors are read from the host at each use, and copied to the device where that is another,
+    unless `fetch` has brought them there to stay until `release`.
+    """
+
+    def __init__(self, parts: Sequence[StoredMatrix], dtype: torch.dtype, device: torch.device | str = "cpu"):
+        super().__init__()
+        self.parts = tuple(parts)
+        self.dtype, self.device = dtype, torch.device(device)
+        """Type of the numbers and place of the product."""
+        self.streamed = False
+        """Whether the raw tensors stay on the host, and visit the device when they are used."""
+        self._raws: tuple[Raw, ...] | None = None
+        self._checked = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return sum(part.shape[0] for part in self.parts), self.parts[0].shape[1]
+
+    @property
+    def bytes(self) -> int:
+        """Of the raw tensors."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def is_fetched(self) -> bool:
+        return self._raws is not None
+
+    @property
+    def weight(self) -> Tensor:
+        """All numbers, (rows, columns). Raises BadCheckpoint for NaN and infinity."""
+        pieces = self._pieces()
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def weight_rows(self, rows: slice) -> Tensor:
+        """Some rows of `weight`."""
+        start, stop, _ = rows.indices(self.shape[0])
+        parts: list[StoredMatrix] = []
+        raws: list[Raw] = []
+        first = 0
+        for i, part in enumerate(self.parts):
+            own = max(0, start - first), min(part.shape[0], stop - first)
+            first += part.shape[0]
+            if own[0] >= own[1]:
+                continue
+            parts.append(part.rows(*own))
+            if self._raws is not None:
+                raws.append(tuple(raw[own[0] : own[1]] if raw.ndim else raw for raw in self._raws[i]))
+        return joined_dense(parts, self.dtype, raws or self._read(parts))
+
+    def fetch(self, non_blocking: bool = False) -> None:
+        """Bring the raw tensors to the device, to stay there."""
+        self._raws = tuple(
+            tuple(raw.to(self.device, non_blocking=non_blocking) for raw in part.raw()) for part in self.parts
+        )
+
+    def release(self) -> None:
+        """Let go of what `fetch` brought."""
+        self._raws = None
+
+    def raw_tensors(self) -> list[Tensor]:
+        """What `fetch` brought."""
+        return [raw for raws in self._raws or () for raw in raws]
+
+    def _read(self, parts: Sequence[StoredMatrix]) -> list[Raw] | None:
+        """The raw tensors on the device; None for the host, where they need not all be read at once."""
+        if self.device.type == "cpu":
+            return None
+        return [tuple(raw.to(self.device) for raw in part.raw()) for part in parts]
+
+    def _pieces(self) -> list[Tensor]:
+        """`weight`, or its parts where these need no copy to be used."""
+        raws = self._read(self.parts) if self._raws is None else self._raws
+        if all(part.form is PLAIN for part in self.parts) and len(self.parts) > 1:
+            each = [part.raw() for part in self.parts] if raws is None else raws
+            if all(raw[0].dtype == self.dtype for raw in each):
+                return self._checked_pieces([raw[0] for raw in each], raws)
+        return self._checked_pieces([joined_dense(self.parts, self.dtype, raws)], raws)
+
+    def _checked_pieces(self, pieces: list[Tensor], raws: Sequence[Raw] | None) -> list[Tensor]:
+        if not self._checked:
+            first = 0
+            for i, part in enumerate(self.parts):
+                if len(pieces) > 1:
+                    numbers = pieces[i]
+                else:
+                    numbers = pieces[0][first : first + part.shape[0]]
+                check_finite(part.name, numbers, *(part.raw() if raws is None else raws[i]))
+                first += part.shape[0]
+            self._checked = True
+        return pieces
+
+
+class StoredLinear(StoredWeight):
+    """y = x W^T + b."""
+
+    def __init__(
+        self,
+        parts: Sequence[StoredMatrix],
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ):
+        super().__init__(parts, dtype, device)
+        self.out_features, self.in_features = self.shape
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pieces = self._pieces()
+        if len(pieces) == 1:
+            return F.linear(x, pieces[0], self.bias)
+        rows = [len(piece) for piece in pieces]
+        biases = [None] * len(pieces) if self.bias is None else self.bias.split(rows)
+        return torch.cat([F.linear(x, piece, bias) for piece, bias in zip(pieces, biases)], dim=-1)
+
+
+class StoredEmbedding(StoredWeight):
+    """Rows of a matrix by their number. The matrix stays on the host; only the rows asked for are moved."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        (part,) = self.parts
+        index = ids.flatten().cpu()
+        raw = tuple(each[index] if each.ndim else each for each in part.raw())
+        numbers = joined_dense([part.rows(0, len(index))], self.dtype, [raw])
+        check_finite(part.name, numbers, *raw)
+        return numbers.to(self.device).view(*ids.shape, -1)
+
+
+def weight_rows(layer: nn.Module, rows: slice) -> Tensor:
+    """Some rows of the weight of a linear layer, plain or stored."""
+    return layer.weight_rows(rows) if hasattr(layer, "weight_rows") else layer.weight[rows]

@@ -1,0 +1,133 @@
+"""Matrices in the type of their file, and the numbers that they stand for.
+
+A `StoredMatrix` names where its raw tensors are (a mapped file, memory) and how they become numbers. It holds
+none of them, so that a model larger than memory can be described, placed and used matrix by matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from kontext.errors import BadCheckpoint
+
+EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
+Source = Callable[[], Tensor]
+"""Reads a raw tensor: of host memory, never to be written to."""
+Raw = tuple[Tensor, ...]
+"""The raw tensors of a matrix on one device. Each has the matrix's rows as its first axis, or no axis."""
+
+CHUNK_NUMBERS = {"cpu": 2**20}
+"""Numbers that are expanded at a time: what fits into a processor's cache."""
+DEVICE_CHUNK_NUMBERS = 2**24
+
+
+@dataclass(frozen=True)
+class Form:
+    """How raw tensors become numbers."""
+
+    name: str
+    """As users know it; "" for plain numbers."""
+    expand: Callable[..., Tensor]
+    """Raw tensors of some rows -> numbers (rows, columns), in any type of floats that holds them exactly."""
+
+
+def _as_it_is(numbers: Tensor) -> Tensor:
+    return numbers
+
+
+PLAIN = Form("", _as_it_is)
+"""Numbers in one of PyTorch's types."""
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """A matrix of a file."""
+
+    shape: tuple[int, ...]
+    """(rows, columns)."""
+    form: Form
+    sources: tuple[Source, ...]
+    bytes: int
+    """Of all raw tensors."""
+    name: str = ""
+    """File and tensor, for messages."""
+
+    def raw(self) -> Raw:
+        """The raw tensors, on the host."""
+        return tuple(source() for source in self.sources)
+
+    def rows(self, start: int, stop: int) -> StoredMatrix:
+        """Consecutive rows, which are read alone."""
+        share = (stop - start) / max(1, self.shape[0])
+        sources = tuple(partial(_rows, source, start, stop) for source in self.sources)
+        shape = (stop - start, *self.shape[1:])
+        return replace(self, shape=shape, sources=sources, bytes=math.ceil(share * self.bytes))
+
+    def dense(self, dtype: torch.dtype, raw: Raw | None = None) -> Tensor:
+        """The numbers, (rows, columns) in a type of floats, on the device of `raw` (None: the host's).
+
+        Plain numbers of that type are not copied.
+        """
+        return joined_dense([self], dtype, None if raw is None else [raw])
+
+
+def _rows(source: Source, start: int, stop: int) -> Tensor:
+    whole = source()
+    return whole[start:stop] if whole.ndim else whole
+
+
+def joined_dense(
+    parts: Sequence[StoredMatrix], dtype: torch.dtype, raws: Sequence[Raw] | None = None
+) -> Tensor:
+    """The numbers of several matrices, one below the other."""
+    out: Tensor | None = None
+    first = 0
+    for i, part in enumerate(parts):
+        raw = part.raw() if raws is None else raws[i]  # read one after the other
+        if len(parts) == 1 and part.form is PLAIN and raw[0].dtype == dtype:
+            return raw[0]
+        if out is None:
+            shape = (sum(each.shape[0] for each in parts), *part.shape[1:])
+            out = torch.empty(shape, dtype=dtype, device=raw[0].device)
+        _expand_into(out[first : first + part.shape[0]], part.form, raw)
+        first += part.shape[0]
+    assert out is not None
+    return out
+
+
+def _expand_into(out: Tensor, form: Form, raw: Raw) -> None:
+    if form is PLAIN:
+        out.copy_(raw[0])
+        return
+    numbers = CHUNK_NUMBERS.get(out.device.type, DEVICE_CHUNK_NUMBERS)
+    step = max(1, numbers // max(1, out.shape[1:].numel()))
+    for start in range(0, out.shape[0], step):
+        part = tuple(each[start : start + step] if each.ndim else each for each in raw)
+        out[start : start + step].copy_(form.expand(*part))
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no number of a tensor is NaN or infinite.
+
+    One pass without a copy: a sum shows both, and only a sum that overflows asks for a second look.
+    """
+    if tensor.dtype in EIGHT_BIT_FLOATS:  # no arithmetic in these types: NaN and infinity by their bits
+        largest = (tensor.contiguous().view(torch.uint8) & 0x7F).amax().item() if tensor.numel() else 0
+        return largest < (0x7F if tensor.dtype == torch.float8_e4m3fn else 0x7C)
+    if not tensor.dtype.is_floating_point:
+        return True
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def check_finite(name: str, *tensors: Tensor) -> None:
+    """Raise BadCheckpoint where a number of the tensors is NaN or infinite; name: file and tensor."""
+    for tensor in tensors:
+        if not all_finite(tensor):
+            count = int((~tensor.float().isfinite()).sum())
+            raise BadCheckpoint(f"{name} holds {count} numbers that are NaN or infinite; get the file again")
