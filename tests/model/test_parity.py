@@ -7,6 +7,8 @@ import torch
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
+    FluxImg2ImgPipeline,
+    FluxKontextInpaintPipeline,
     FluxKontextPipeline,
     FluxTransformer2DModel,
 )
@@ -17,8 +19,8 @@ from kontext.checkpoint.names import to_diffusers
 from kontext.checkpoint.save import SCHEDULER
 from kontext.checkpoint.tensors import stored
 from kontext.engine.guidance import Guidance
-from kontext.engine.sampling import Batch, sample
-from kontext.flow import euler, schedule
+from kontext.engine.sampling import Batch, sample, seeded_noise
+from kontext.flow import euler, from_strength, schedule
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import AutoencoderConfig, TransformerConfig
 from kontext.model.tokens import pack, picture_ids, unpack
@@ -179,14 +181,15 @@ class Edit:
         self.negative = noise(1, 7, 40), noise(1, 24)
         self.noise = noise(1, 16, 2 * rows, 2 * columns)
 
-    def ours(self, guidance, times=None, **settings):
+    def ours(self, guidance, times=None, context=True, **settings):
         """The picture in 0 to 1."""
         batch = Batch(
             noise=pack(self.noise),
             ids=picture_ids(0, self.rows, self.columns),
             text=self.text,
             pooled=self.pooled,
-            context=[(pack(self.latents), picture_ids(1, self.rows, self.columns))],
+            context=[(pack(self.latents), picture_ids(1, self.rows, self.columns))] if context else [],
+            source=pack(self.latents),
             negative=self.negative if guidance.negative else None,
         )
         times = times or schedule(4, self.rows * self.columns)
@@ -207,10 +210,11 @@ class Edit:
             guidance_scale=2.5,
             prompt_embeds=self.text,
             pooled_prompt_embeds=self.pooled,
-            latents=pack(self.noise),
             output_type="pt",
         )
         if kind is FluxKontextPipeline:
+            usual["latents"] = pack(self.noise)
+        if kind is not FluxImg2ImgPipeline:
             usual |= dict(max_area=256 * self.rows * self.columns, _auto_resize=False)
         return pipeline(**usual | settings).images
 
@@ -247,3 +251,23 @@ def test_true_guidance_of_some_steps_is_the_other_steps_without_it():
     expected = edit.decoded(euler(field, pack(edit.noise), times))
     assert difference(edit.ours(Guidance(2.5, 3.0, first=2, last=3)), expected) <= 1e-4
     assert difference(edit.ours(Guidance(2.5, 3.0)), expected) > 0.01
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps, strength", [(5, 0.3), (4, 0.6), (7, 0.99)])
+def test_strength_equals_diffusers_with_and_without_context(steps, strength):
+    edit = Edit()
+    edit.noise = seeded_noise(11, 8, 12)
+    times = from_strength(schedule(steps, 24), strength)
+    same = dict(num_inference_steps=steps, strength=strength)
+    expected = edit.theirs(
+        FluxImg2ImgPipeline, image=edit.latents, generator=torch.Generator().manual_seed(11), **same
+    )
+    assert difference(edit.ours(Guidance(2.5), times, context=False), expected) <= 1e-4
+    whole = torch.ones(1, 1, 64, 96)  # with this mask, painting in is an edit from the noised picture
+    expected = edit.theirs(
+        FluxKontextInpaintPipeline, mask_image=whole, generator=torch.Generator().manual_seed(11), **same
+    )
+    assert difference(edit.ours(Guidance(2.5), times), expected) <= 1e-4
+    shortened = len(times) - 1 < steps  # 0.99 of 7 steps are 7
+    assert (difference(edit.ours(Guidance(2.5), schedule(steps, 24)), expected) > 0.01) == shortened

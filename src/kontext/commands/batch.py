@@ -50,6 +50,7 @@ def batch(
     true_guidance: options.TrueGuidance = None,
     nag: options.Nag = None,
     guidance_steps: options.GuidanceSteps = None,
+    strength: options.Strength = None,
     size: options.Size = "match",
     reference: options.Reference = None,
     lock: options.Lock = True,
@@ -80,6 +81,7 @@ def batch(
         "true_guidance": true_guidance,
         "nag": nag,
         "guidance_steps": guidance_steps,
+        "strength": strength,
         "size": size,
         "lock": lock,
     }

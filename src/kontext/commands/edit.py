@@ -35,6 +35,7 @@ def edit(
     true_guidance: options.TrueGuidance = None,
     nag: options.Nag = None,
     guidance_steps: options.GuidanceSteps = None,
+    strength: options.Strength = None,
     size: options.Size = "match",
     box: Annotated[str | None, typer.Option(help="Edit only this box, in pixels.", metavar="X,Y,W,H")] = None,
     mask: Annotated[
@@ -91,6 +92,7 @@ def edit(
         "true_guidance": true_guidance,
         "nag": nag,
         "guidance_steps": guidance_steps,
+        "strength": strength,
         "size": size,
         "box": options.parse_box(box),
         "mask": mask,

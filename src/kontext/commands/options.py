@@ -51,6 +51,7 @@ Nag = Annotated[float | None, typer.Option("--nag", help=option("nag").help, met
 GuidanceSteps = Annotated[
     str | None, typer.Option("--guidance-steps", help=option("guidance_steps").help, metavar="FIRST-LAST")
 ]
+Strength = Annotated[float | None, typer.Option("--strength", help=option("strength").help, metavar="S")]
 Variants = Annotated[
     int,
     typer.Option(help=f"{option('variants').help.rstrip('.')}; files NAME-1, NAME-2, ...", metavar="N"),

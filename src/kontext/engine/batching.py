@@ -20,6 +20,8 @@ class BatchShape:
     guidance: Guidance
     text_tokens: int
     """Of the longer of prompt and negative prompt, padding included; 0 before they are tokenized."""
+    start: float = 1.0
+    """Time at which the schedule begins."""
 
 
 def batch_shape(

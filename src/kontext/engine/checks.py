@@ -16,11 +16,11 @@ from kontext.engine.requests import (
     MAX_SEED,
     MAX_STEPS,
     EditRequest,
+    check_needs_picture,
     real_number,
     whole_number,
 )
 from kontext.engine.sizes import parse, plan_edit, plan_generate
-from kontext.errors import BadRequest
 
 
 def check_request(request: EditRequest, count: int = 1) -> None:
@@ -28,13 +28,12 @@ def check_request(request: EditRequest, count: int = 1) -> None:
     it. Reads the pictures, computes nothing.
     """
     check_variants(count)
+    check_needs_picture(request)
     if request.seed is not None:
         check_seed(request.seed, count)
     for reference in request.references:
         pictures.load(reference)
     if request.picture is None:
-        if request.box is not None or request.mask is not None or request.markup is not None:
-            raise BadRequest("box, mask and markup point into a picture; give the picture to edit")
         plan_generate(request.size, [(1024, 1024)])  # of the model's sizes only the aspect would differ
         return
     parse(request.size or "match")  # the words of the size before the picture is opened

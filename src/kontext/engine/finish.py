@@ -69,6 +69,7 @@ def result_of(
         "true_guidance": request.true_guidance,
         "nag": request.nag,
         "guidance_steps": request.guidance_steps,
+        "strength": request.strength,
         "box": None if request.box is None else list(request.box),
         "mask": request.mask is not None,
         "markup": request.markup is not None,

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from kontext.errors import BadRequest
-
-if TYPE_CHECKING:
-    from kontext.engine.requests import EditRequest
 
 NEGATIVE_SCALE = 2.0
 """True guidance where only a negative prompt is given."""
@@ -40,7 +37,22 @@ class Guidance:
         return times[self.first - 1 : self.last] if self.negative else ()
 
 
-def plan_guidance(request: EditRequest, default: float, embeds: bool, steps: int) -> Guidance:
+class GuidanceOptions(Protocol):
+    """The options of a request that guide it."""
+
+    @property
+    def guidance(self) -> float | None: ...
+    @property
+    def negative_prompt(self) -> str | None: ...
+    @property
+    def true_guidance(self) -> float | None: ...
+    @property
+    def nag(self) -> float | None: ...
+    @property
+    def guidance_steps(self) -> str | None: ...
+
+
+def plan_guidance(request: GuidanceOptions, default: float, embeds: bool, steps: int) -> Guidance:
     """The guidance of a request for a model that embeds guidance or not, with its default guidance.
 
     Raises BadRequest for options that contradict each other or the model.

@@ -169,6 +169,18 @@ TABLE: tuple[Option, ...] = (
         example="1-8",
     ),
     Option(
+        "strength",
+        "plain",
+        "number",
+        None,
+        "How much of the schedule to go through, 0.01 to 1: below 1 the edit starts from the picture with "
+        "that much noise; default: 1, from noise alone.",
+        example="0.6",
+        low=0.01,
+        high=1,
+        exempt=_WITHOUT_PICTURE,
+    ),
+    Option(
         "size",
         "plain",
         "text",

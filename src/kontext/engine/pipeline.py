@@ -19,7 +19,6 @@ from kontext.engine.prompts import PromptStore
 from kontext.engine.regions import dilate_if_sparse, expected_region, select_active_tokens, token_mask
 from kontext.engine.requests import Cancel, OnStep, Result, StepInfo
 from kontext.engine.sampling import Batch, sample, seeded_noise
-from kontext.flow import schedule
 from kontext.model.tokens import pack, picture_ids, unpack
 
 if TYPE_CHECKING:
@@ -52,12 +51,12 @@ class Pipeline:
                 return self._preview(unpack(estimate[i : i + 1], 2 * rows, 2 * columns)[0], jobs[i])
 
             assert on_step is not None
-            on_step(StepInfo(step + 1, first.steps, preview, range(len(jobs))))
+            on_step(StepInfo(step + 1, len(first.times) - 1, preview, range(len(jobs))))
 
         sampled = sample(
             self.model.transformer,
             batch,
-            schedule(first.steps, rows * columns, self.model.preset.sampling.shift),
+            first.times,
             first.guidance,
             select_active,
             edit_mask,

@@ -16,9 +16,9 @@ from kontext.engine.guidance import Guidance, plan_guidance
 from kontext.engine.pictures import Picture
 from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
 from kontext.engine.prompts import PromptStore
-from kontext.engine.requests import MAX_SEED, EditRequest, whole_number
+from kontext.engine.requests import MAX_SEED, EditRequest, check_needs_picture, whole_number
 from kontext.engine.sizes import Size, SizePlan, plan_edit, plan_generate
-from kontext.errors import BadRequest
+from kontext.flow import from_strength, schedule
 
 if TYPE_CHECKING:
     from kontext.checkpoint import Model
@@ -39,6 +39,9 @@ class Job:
     """Mode L, as large as the picture: where the edit may act; None: anywhere."""
     seed: int
     steps: int
+    """Of the whole schedule."""
+    times: tuple[float, ...]
+    """The schedule that is followed: its end where the edit starts from the picture."""
     guidance: Guidance
     text_tokens: int
     """Of the longer of prompt and negative prompt, padding included."""
@@ -47,21 +50,16 @@ class Job:
     @property
     def shape(self) -> BatchShape:
         contexts = tuple(canvas.image.size for canvas in self.contexts)
-        return BatchShape(self.plan.canvas, contexts, self.steps, self.guidance, self.text_tokens)
+        return BatchShape(
+            self.plan.canvas, contexts, self.steps, self.guidance, self.text_tokens, self.times[0]
+        )
 
 
 def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
     """The job of a request. Everything that can be refused is refused here: raises BadRequest, BadPicture."""
     preset = model.preset
+    check_needs_picture(request)
     prompts.check(request.prompt)
-    steps = preset.sampling.steps if request.steps is None else request.steps
-    guidance = plan_guidance(
-        request, preset.sampling.guidance, model.transformer.config.guidance_embed, steps
-    )
-    text_tokens = prompts.tokens(request.prompt)
-    if guidance.negative:
-        prompts.check(request.negative_prompt or "", "negative prompt")
-        text_tokens = max(text_tokens, prompts.tokens(request.negative_prompt or ""))
     references = [pictures.load(reference) for reference in request.references]
     warnings = list(model.warnings)
     for reference in references:
@@ -69,8 +67,6 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
     context_canvases = [canvas_of(reference, preset.sizes) for reference in references]
 
     if request.picture is None:
-        if request.box is not None or request.mask is not None or request.markup is not None:
-            raise BadRequest("box, mask and markup point into a picture; give the picture to edit")
         plan = plan_generate(request.size, preset.sizes)
         picture = source = edit_mask = None
     else:
@@ -87,6 +83,17 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
         edit_mask = edit_mask_of(request, picture, overlay)
         marked = source if overlay is None else Canvas(plan.place(draw_on(picture.opaque_rgb, overlay)))
         context_canvases.insert(0, marked)
+
+    steps = preset.sampling.steps if request.steps is None else request.steps
+    target_tokens = plan.canvas[0] * plan.canvas[1] // preset.token_pixels**2
+    planned = schedule(steps, target_tokens, preset.sampling.shift)
+    times = tuple(from_strength(planned, 1.0 if request.strength is None else request.strength))
+    embeds = model.transformer.config.guidance_embed
+    guidance = plan_guidance(request, preset.sampling.guidance, embeds, len(times) - 1)
+    text_tokens = prompts.tokens(request.prompt)
+    if guidance.negative:
+        prompts.check(request.negative_prompt or "", "negative prompt")
+        text_tokens = max(text_tokens, prompts.tokens(request.negative_prompt or ""))
     return Job(
         request=request,
         picture=picture,
@@ -96,6 +103,7 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
         edit_mask=edit_mask,
         seed=first_seed(request.seed),
         steps=steps,
+        times=times,
         guidance=guidance,
         text_tokens=text_tokens,
         warnings=tuple(warnings),

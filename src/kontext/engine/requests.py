@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from kontext.engine.guidance import step_range
-from kontext.engine.options import MAX_CONTEXTS, option
+from kontext.engine.options import MAX_CONTEXTS, offered, option
 from kontext.engine.pictures import Picture, PictureLike, check_writable, encode, format_for, write
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
@@ -49,6 +49,7 @@ class EditOptions(GenerateOptions, total=False):
     markup: PictureLike | None
     lock: bool
     regions: bool
+    strength: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,10 @@ class EditRequest:
     """1 to 30: normalized attention guidance away from the negative prompt, in place of true guidance."""
     guidance_steps: str | None = None
     """FIRST-LAST, counted from 1: the steps in which the negative prompt takes part; None: all."""
+    strength: float | None = None
+    """0.01 to 1: the share of the steps that are taken, from the picture noised as they expect it; None: 1,
+    from noise alone.
+    """
     size: str | Size | None = None
     """match (the default of edits), WxH or W:H."""
     box: Box | None = None
@@ -113,6 +118,7 @@ class EditRequest:
             "true_guidance": _scale("true_guidance", self.true_guidance),
             "nag": _scale("nag", self.nag),
             "guidance_steps": _guidance_steps(self.guidance_steps),
+            "strength": _scale("strength", self.strength),
             "size": _size(self.size),
             "box": None if self.box is None else _box(self.box),
             "lock": flag("lock", self.lock),
@@ -187,6 +193,15 @@ OnStep = Callable[[StepInfo], None]
 
 
 _TURNING = {0x202D: "a left-to-right override", 0x202E: "a right-to-left override"}
+
+
+def check_needs_picture(request: Any) -> None:
+    """Raise BadRequest for options that act on a picture in a request without one."""
+    needing = [one.name for one in offered("edit") if "generate" in one.exempt and one.kind != "flag"]
+    given = [name for name in needing if getattr(request, name) is not None]
+    if given and request.picture is None:
+        verb = "needs" if len(given) == 1 else "need"
+        raise BadRequest(f"{' and '.join(given)} {verb} a picture; give the picture to edit")
 
 
 def check_prompt(prompt: Any, name: str = "prompt") -> str:

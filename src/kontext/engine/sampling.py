@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kontext.engine.guidance import Guidance
 from kontext.errors import Cancelled
-from kontext.flow import euler, guided
+from kontext.flow import euler, guided, interpolate
 from kontext.model.attention_guidance import AttentionGuidance
 from kontext.model.transformer import Prefix, Transformer
 
@@ -81,7 +81,8 @@ def sample(
     refresh: int = 1,
     region_of: Callable[[Tensor], Tensor] | None = None,
 ) -> Sampled:
-    """Sample a batch from noise to time 0.
+    """Sample a batch along falling times, which end at 0: from noise, or where they begin below 1 from the
+    source with that much noise.
 
     `region_of(logits)` turns the region head's answer in the first evaluation, (b, n), into each picture's
     region, (b, n) bool; all other tokens go straight to the source at once. Models without a region head
@@ -108,7 +109,10 @@ def sample(
         if on_step is not None:
             on_step(i, estimate)
 
-    tokens = euler(velocity, batch.noise, times, after_step)
+    start = batch.noise
+    if times[0] < 1 and batch.source is not None:
+        start = interpolate(batch.source, start, start.new_full((len(start),), times[0]))
+    tokens = euler(velocity, start, times, after_step)
     return Sampled(tokens, field.region, field.evaluations)
 
 

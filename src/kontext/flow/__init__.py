@@ -1,11 +1,12 @@
 """Rectified flow: straight paths from data (t = 0) to noise (t = 1), and how to follow them back."""
 
 from kontext.flow.path import interpolate, training_times, velocity
-from kontext.flow.schedule import official_mu, schedule, time_shift
+from kontext.flow.schedule import from_strength, official_mu, schedule, time_shift
 from kontext.flow.solvers import euler, guided, midpoint
 
 __all__ = [
     "euler",
+    "from_strength",
     "guided",
     "interpolate",
     "midpoint",

@@ -6,6 +6,7 @@ FLUX.1 Kontext report, appendix A.2: t' = e^mu / (e^mu + 1/t - 1); mu grows with
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def official_mu(target_tokens: int) -> float:
@@ -20,6 +21,14 @@ def time_shift(t: float, mu: float) -> float:
         return 0.0
     alpha = math.exp(mu)
     return alpha / (alpha + (1.0 / t - 1.0))
+
+
+def from_strength(times: Sequence[float], strength: float) -> Sequence[float]:
+    """The end of a schedule of N steps that changes a picture by `strength`, 0 (exclusive) to 1: its last
+    ceil(strength N) steps, the same times as in the whole schedule.
+    """
+    steps = len(times) - 1
+    return times[int(max(steps - min(steps * strength, steps), 0)) :]
 
 
 def schedule(steps: int, target_tokens: int, shift: float | None = None) -> list[float]:

@@ -50,6 +50,7 @@ class JobRequest:
     true_guidance: float | None = None
     nag: float | None = None
     guidance_steps: str | None = None
+    strength: float | None = None
     size: str | Size | None = None
     box: Box | None = None
     lock: bool | None = None

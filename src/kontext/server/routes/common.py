@@ -41,7 +41,9 @@ Prompt = Annotated[
     str, Field(max_length=10_000, json_schema_extra={"minLength": 1}), AfterValidator(non_blank)
 ]
 NegativePrompt = Annotated[
-    str | None, Field(max_length=10_000), AfterValidator(lambda text: text and non_blank(text))
+    str | None,
+    Field(max_length=10_000),
+    AfterValidator(lambda text: non_blank(text) if text and text.strip() else None),
 ]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

@@ -12,8 +12,16 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kontext.engine.checks import check_seed
+from kontext.engine.options import option
 from kontext.engine.pointing import check_box
-from kontext.engine.requests import GUIDANCE, MAX_BATCH, MAX_CONTEXTS, MAX_SEED, MAX_STEPS
+from kontext.engine.requests import (
+    GUIDANCE,
+    MAX_BATCH,
+    MAX_CONTEXTS,
+    MAX_SEED,
+    MAX_STEPS,
+    check_needs_picture,
+)
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest
 from kontext.server.auth.access import Maker, Reader, service_of
@@ -42,6 +50,7 @@ from kontext.session.session import PICTURES
 router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
 MAX_VARIANTS = MAX_BATCH
+STRENGTH = option("strength").range
 Guidance = Annotated[float | None, Field(ge=GUIDANCE[0], le=GUIDANCE[1])]
 Seed = Annotated[int | None, Field(ge=0, le=MAX_SEED)]
 
@@ -59,6 +68,7 @@ class Edit(Body):
     true_guidance: Guidance = None
     nag: Guidance = None
     guidance_steps: Annotated[Text | None, Field(max_length=16)] = None
+    strength: Annotated[float | None, Field(ge=STRENGTH[0], le=STRENGTH[1])] = None
     size: Annotated[Text, Field(max_length=32)] = "match"
     box: tuple[int, int, int, int] | None = None
     mask: Sha256 | None = None
@@ -159,8 +169,7 @@ def _job_request(service: Service, key: Key, body: Edit, parent: Turn | None) ->
     references = [service.queue.upload(key.id, sha256) for sha256 in body.references]
     sizes = service.model_info.sizes if service.model_info else ((256, 256),)
     if parent is None:
-        if body.box or body.mask or body.markup:
-            raise BadRequest("this session has no picture yet; box, mask and markup need one")
+        check_needs_picture(replace(job, mask=body.mask, markup=body.markup))
         if body.count != 1:
             raise BadRequest(f"count must be 1 for the first picture of a session, got {body.count}")
         job = replace(job, size=None if body.size == "match" else body.size, lock=False)

@@ -76,7 +76,7 @@ async def image_to_image(key: Maker, request: Request, model: str) -> Response:
         seed=secrets.randbelow(2**32) if parameters.seed is None else parameters.seed,
         steps=parameters.num_inference_steps,
         guidance=parameters.guidance_scale,
-        negative_prompt=parameters.negative_prompt or None,
+        negative_prompt=parameters.negative_prompt,
         size=f"{size.width}x{size.height}" if size else "match",
         picture=kept.sha256,
     )

@@ -95,8 +95,7 @@ class ModelInfo:
             negative = request.negative_prompt or ""
             check_length(self._tokenizer, negative, self.prompt_tokens, self.name, "negative prompt")
         if self.embeds_guidance is not None:
-            steps = request.steps or self.steps
-            plan_guidance(request.edit_request({}), self.guidance, self.embeds_guidance, steps)
+            plan_guidance(request, self.guidance, self.embeds_guidance, request.steps or self.steps)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer | None:
