@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 
 import torch
+from PIL import Image
 
 from kontext.engine import pictures
 from kontext.engine.batching import BatchShape
@@ -34,6 +35,7 @@ from kontext.engine.requests import (
     Result,
     whole_number,
 )
+from kontext.engine.sizes import Box
 from kontext.errors import BadRequest
 from kontext.memory import keep_freed
 from kontext.threads import leave_one_processor
@@ -178,6 +180,27 @@ class Editor:
                 self._load_seconds = 0.0  # reported once, with the first results
                 results.update(zip(part, done))
         return [results[i] for i in range(len(jobs))]
+
+    def locate(
+        self,
+        picture: PictureLike,
+        prompt: str,
+        *,
+        references: PictureLike | Sequence[PictureLike] | None = (),
+        box: Box | None = None,
+        mask: PictureLike | None = None,
+        markup: PictureLike | None = None,
+    ) -> Image.Image | None:
+        """Where an edit would act, in one evaluation and without painting it.
+
+        Returns a mask as large as the picture (mode L, 255 where the edit would act), empty for a prompt that
+        asks for no change; None for models without a region head. Arguments and errors are those of `edit`.
+        """
+        request = EditRequest(
+            prompt=prompt, picture=picture, references=references, box=box, mask=mask, markup=markup, seed=0
+        )
+        with computing(device_of(self.model)):
+            return self.pipeline.locate(plan_job(request, self.model, self.pipeline.prompts))
 
     @overload
     def prefill(self, picture: PictureLike, background: Literal[False] = False) -> None: ...

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from kontext.engine.context import ContextStore, decode, device_of, stack
@@ -18,7 +19,8 @@ from kontext.engine.previews import fit_projection, over_source, paint
 from kontext.engine.prompts import PromptStore
 from kontext.engine.regions import dilate_if_sparse, expected_region, select_active_tokens, token_mask
 from kontext.engine.requests import Cancel, OnStep, Result, StepInfo
-from kontext.engine.sampling import Batch, sample, seeded_noise
+from kontext.engine.sampling import Batch, locate, sample, seeded_noise
+from kontext.errors import BadRequest
 from kontext.model.tokens import pack, picture_ids, unpack
 
 if TYPE_CHECKING:
@@ -86,6 +88,25 @@ class Pipeline:
             result_of(job, self.contexts, picture, region, sampled.evaluations, seconds)
             for job, (picture, region) in zip(jobs, finished)
         ]
+
+    def locate(self, job: Job) -> Image.Image | None:
+        """Where a job would act, as a mask (mode L) of the output's size, from one evaluation.
+
+        None for models without a region head. Raises BadRequest for a job without a picture.
+        """
+        if job.source is None:
+            raise BadRequest("give the picture in which to locate the edit")
+        batch = self._batch([job], _Clock())
+        _, edit_mask = self._active_selection([job], batch.source)
+        region = locate(self.model.transformer, batch, job.times, expected_region, edit_mask)
+        if region is None:
+            return None
+        tokens = Image.fromarray(region[0].reshape(self._grid(job)).cpu().numpy().astype(np.uint8) * 255)
+        on_canvas = tokens.resize(job.plan.canvas, Image.Resampling.NEAREST)
+        found = job.plan.restore(on_canvas, Image.Resampling.NEAREST)
+        if job.edit_mask is None:
+            return found
+        return ImageChops.multiply(found, job.plan.original(job.edit_mask))
 
     @property
     def has_prefix(self) -> bool:

@@ -109,11 +109,34 @@ def sample(
         if on_step is not None:
             on_step(i, estimate)
 
+    tokens = euler(velocity, _start(batch, times), times, after_step)
+    return Sampled(tokens, field.region, field.evaluations)
+
+
+def locate(
+    transformer: Transformer,
+    batch: Batch,
+    times: Sequence[float],
+    region_of: Callable[[Tensor], Tensor],
+    edit_mask: Tensor | None = None,
+) -> Tensor | None:
+    """The region (b, n) bool of each picture by the region head, as `sample` would find it.
+
+    One evaluation; None for models without a region head.
+    """
+    if transformer.config.region_after is None:
+        return None
+    field = _Field(transformer, batch, times[:2], Guidance(), 1, edit_mask, region_of)
+    field(_start(batch, times), times[0])
+    return field.region
+
+
+def _start(batch: Batch, times: Sequence[float]) -> Tensor:
+    """The noise, or, for times that begin below 1, the source with that much of it."""
     start = batch.noise
     if times[0] < 1 and batch.source is not None:
         start = interpolate(batch.source, start, start.new_full((len(start),), times[0]))
-    tokens = euler(velocity, start, times, after_step)
-    return Sampled(tokens, field.region, field.evaluations)
+    return start
 
 
 class _Field:
