@@ -17,6 +17,7 @@ from kontext.engine.requests import (
     MAX_STEPS,
     EditRequest,
     check_needs_picture,
+    picture_list,
     real_number,
     whole_number,
 )
@@ -31,7 +32,7 @@ def check_request(request: EditRequest, count: int = 1) -> None:
     check_needs_picture(request)
     if request.seed is not None:
         check_seed(request.seed, count)
-    for reference in request.references:
+    for reference in picture_list(request.references):
         pictures.load(reference)
     if request.picture is None:
         plan_generate(request.size, [(1024, 1024)])  # of the model's sizes only the aspect would differ
@@ -49,7 +50,7 @@ def check_settings(prompt: str, settings: Mapping[str, Any]) -> None:
     """
     request = EditRequest(prompt=prompt, **settings)
     parse(request.size or "match")
-    for reference in request.references:
+    for reference in picture_list(request.references):
         pictures.load(reference)
 
 

@@ -38,6 +38,7 @@ from kontext.engine.requests import (
 from kontext.engine.sizes import Box
 from kontext.errors import BadRequest
 from kontext.memory import keep_freed
+from kontext.model.autoencoder import use_channels_last
 from kontext.threads import leave_one_processor
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Editor:
         if refresh < 1:
             raise BadRequest(f"refresh must be at least 1, got {refresh}")
         self.model = model
-        model.autoencoder.to(memory_format=torch.channels_last)  # a fifth faster on processors
+        use_channels_last(model.autoencoder)
         self.pipeline = Pipeline(model, context_bytes, refresh)
         self._background: ThreadPoolExecutor | None = None
         self._load_seconds = 0.0

@@ -211,8 +211,9 @@ def _finish(
     """Orientation, color space and depth of a decoded picture made uniform."""
     image, notes = pixels.image, []
     # A phone's photograph (MPO) has a preview behind it, which is not a frame.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        notes.append(f"{source} has {image.n_frames} frames; only the first is used")
+    frames = getattr(image, "n_frames", 1)
+    if image.format != "MPO" and frames > 1:
+        notes.append(f"{source} has {frames} frames; only the first is used")
     if pixels.deep:
         notes.append(f"{source} has more than 8 bits a channel; it is edited and returned with 8")
     rgb, alpha = color.convert(pixels, metadata.profile)

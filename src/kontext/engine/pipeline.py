@@ -175,10 +175,11 @@ class Pipeline:
             return None, None
         grid = self._grid(jobs[0])
         masks = [
-            job.edit_mask and token_mask(job.plan.place(job.edit_mask), job.plan.canvas[0] // grid[1])
+            token_mask(job.plan.place(job.edit_mask), job.plan.canvas[0] // grid[1])
             for job in jobs
+            if job.edit_mask is not None
         ]
-        limited = all(mask is not None for mask in masks)
+        limited = len(masks) == len(jobs)
         edit_mask = torch.stack(masks).any(0).to(sources.device) if limited else None
         known = None if edit_mask is None else dilate_if_sparse(edit_mask)
         return lambda estimate: select_active_tokens(estimate, sources, grid, edit_mask), known

@@ -89,7 +89,9 @@ def edit_mask_of(request: EditRequest, picture: Picture, overlay: Image.Image | 
         pointers.append(_filled(check_box(request.box, picture.size), picture.size))
     if overlay is not None:
         strokes = overlay.getchannel("A")
-        x0, y0, x1, y1 = strokes.point(lambda value: 255 * (value > 127)).getbbox() or strokes.getbbox()
+        bounds = strokes.point(lambda value: 255 * (value > 127)).getbbox() or strokes.getbbox()
+        assert bounds is not None  # an empty overlay is refused by `overlay_of`
+        x0, y0, x1, y1 = bounds
         pointers.append(_filled((x0, y0, x1 - x0, y1 - y0), picture.size))
     if request.mask is not None:
         pointers.append(

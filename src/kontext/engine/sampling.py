@@ -181,28 +181,33 @@ class _Field:
         if self.active is None:
             v = self._evaluate(z, t)
         else:
-            v = (z - self.batch.source) / t
+            v = self._toward_source(z, t)
             if self.tokens:
                 v[:, self.active] = self._evaluate(z[:, self.active], t)
         if self.region is not None:
-            v = torch.where(self.region[..., None], v, (z - self.batch.source) / t)
+            v = torch.where(self.region[..., None], v, self._toward_source(z, t))
         return v
+
+    def _toward_source(self, z: Tensor, t: float) -> Tensor:
+        """The velocity of tokens that are not computed: it ends at the source."""
+        assert self.batch.source is not None
+        return (z - self.batch.source) / t
 
     def _evaluate(self, z: Tensor, t: float) -> Tensor:
         evaluator = self.evaluators[t]
         v, logits = evaluator(z, t, ask_region=self.region_of is not None and self.region is None)
         self.evaluations += evaluator.copies
-        if logits is not None:
-            self.region = self._region(logits)
+        if logits is not None and self.region_of is not None:
+            self.region = self._region(logits, self.region_of)
         return v
 
-    def _region(self, logits: Tensor) -> Tensor:
+    def _region(self, logits: Tensor, region_of: Callable[[Tensor], Tensor]) -> Tensor:
         """The region (b, n) bool of logits over the tokens that are computed."""
         if self.active is None:
-            return self.region_of(logits)
+            return region_of(logits)
         everywhere = logits.new_full((len(logits), len(self.active)), -math.inf)
         everywhere[:, self.active] = logits
-        return self.region_of(everywhere)
+        return region_of(everywhere)
 
 
 class _Evaluator:

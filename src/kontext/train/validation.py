@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from kontext.world.tasks.task_specs import SEVERAL_REFERENCES
 if TYPE_CHECKING:
     from kontext.train.flow import FlowTrainer
 
+R = TypeVar("R")
+
 
 class Validation:
     """Held-out tasks, sampled with the preset's own steps and schedule.
@@ -32,14 +34,14 @@ class Validation:
 
     def __init__(self, trainer: FlowTrainer):
         self.trainer = trainer
-        pairs, triples = trainer.config.validation_pairs, 0
-        if trainer.data.triples is not None:
-            triples = max(2, pairs // 4)
-            world = trainer.data.triples.producer.world(HELD_OUT)
-        pair_world = trainer.data.pairs.world(HELD_OUT)
-        self.pairs = _Tasks([pair_world.sample(HELD_OUT + i, "test") for i in range(pairs)], trainer)
-        drawn = [world.sample(HELD_OUT + i, "test", SEVERAL_REFERENCES) for i in range(triples)]
-        self.triples = _Tasks(drawn, trainer) if drawn else None
+        pairs = trainer.config.validation_pairs
+        world = trainer.data.pairs.world(HELD_OUT)
+        self.pairs = _Tasks([world.sample(HELD_OUT + i, "test") for i in range(pairs)], trainer)
+        self.triples: _Tasks | None = None
+        if trainer.data.triple_producer is not None:
+            world, seeds = trainer.data.triple_producer.world(HELD_OUT), range(max(2, pairs // 4))
+            samples = [world.sample(HELD_OUT + i, "test", SEVERAL_REFERENCES) for i in seeds]
+            self.triples = _Tasks(samples, trainer)
 
     @torch.no_grad()
     def figures(self, sheet: Path) -> dict[str, object]:
@@ -124,9 +126,7 @@ class Validation:
         """Tokens at t = 0 for text ids (b, m) and context pictures, from fixed noise."""
         return self._run(self.trainer.networks.sample, self.trainer.cut(texts), contexts)
 
-    def _run(
-        self, network: Callable[..., Tensor], texts: Tensor, contexts: list[tuple[Tensor, Tensor]]
-    ) -> Tensor:
+    def _run(self, network: Callable[..., R], texts: Tensor, contexts: list[tuple[Tensor, Tensor]]) -> R:
         """A method of the networks from fixed noise."""
         trainer, like = self.trainer, contexts[0][0]
         noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(1)).to(like.device)
@@ -140,12 +140,14 @@ class _Tasks:
     def __init__(self, samples: list[Sample], trainer: FlowTrainer):
         size, length = trainer.size, trainer.preset.text_length
         self.kinds = [s.kind for s in samples]
-        self.sources = np.stack([shrink(s.source, size) for s in samples])
+        self.sources = np.stack([shrink(s.source, size) for s in samples if s.source is not None])
         self.targets = np.stack([shrink(s.target, size) for s in samples])
         self.references = None
         if samples[0].references:
             self.references = np.stack([shrink(s.references[0], size) for s in samples])
-        self.masks = [s.mask.reshape(size, 256 // size, size, 256 // size).any(axis=(1, 3)) for s in samples]
+        self.masks: list[np.ndarray] = [
+            np.any(s.mask.reshape(size, 256 // size, size, 256 // size), axis=(1, 3)) for s in samples
+        ]
         self.ids = np.stack([text_ids(trainer.tokenizer, s.english, length) for s in samples])
 
     def errors(self, results: np.ndarray) -> list[float]:

@@ -161,10 +161,11 @@ def train(config: WordsTraining, folder: Path, resume: bool = False) -> Path:
             pool.add(draw(world, seed))
             seed += 1
         ids, targets = pool.draw(config.batch, generator)
-        loss = sum(
+        losses = [
             F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(ids)
             for logits in readers(ids)
-        )
+        ]
+        loss = torch.stack(losses).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(readers.parameters(), 1.0)
