@@ -21,9 +21,9 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from kontext import __version__
 from kontext.failures import explain
 from kontext.terminal import say, terminal_text
+from kontext.version import __version__
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kontext.commands import inputs, options
-from kontext.engine.options import offered
+from kontext.options import offered
 from kontext.terminal import draw, say, say_json, watched
 
 if TYPE_CHECKING:

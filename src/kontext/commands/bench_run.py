@@ -22,9 +22,9 @@ def open_run(
     suite: str, editor: Any, model: str, settings: dict[str, Any], report: Path | None, resume: bool
 ) -> Iterator[Run]:
     """The run's folder: that of the report, else one that vanishes."""
-    from kontext import __version__
     from kontext.bench.items import VERSION
     from kontext.bench.run import Run
+    from kontext.version import __version__
 
     if resume and report is None:
         raise BadRequest("--resume needs --report DIR, where the run lies")

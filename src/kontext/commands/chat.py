@@ -88,7 +88,7 @@ def start(store: Any, path: Any) -> Session:
 
     Raises NotFound, BadPicture, and BadRequest for a damaged session file.
     """
-    from kontext.engine import pictures
+    from kontext import pictures
     from kontext.errors import BadPicture
     from kontext.session import archive
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kontext.engine.options import option
 from kontext.errors import BadRequest
+from kontext.options import option
 from kontext.terminal import draw, watched
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def parse_switch(text: str, name: str) -> bool | None:
 
 def parse_picture(text: str) -> str | None:
     """The path of a picture that can be read, or None for no text. Raises KontextError."""
+    from kontext import pictures
     from kontext.commands.inputs import check_file_name
-    from kontext.engine import pictures
 
     if not text:
         return None

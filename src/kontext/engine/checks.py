@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kontext.engine import pictures
+from kontext import pictures
 from kontext.engine.pointing import edit_mask_of, overlay_of
 from kontext.engine.requests import (
     GUIDANCE,
@@ -18,10 +18,9 @@ from kontext.engine.requests import (
     EditRequest,
     check_needs_picture,
     picture_list,
-    real_number,
-    whole_number,
 )
 from kontext.engine.sizes import parse, plan_edit, plan_generate
+from kontext.values import real_number, whole_number
 
 
 def check_request(request: EditRequest, count: int = 1) -> None:

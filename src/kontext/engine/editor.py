@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 import torch
 from PIL import Image
 
-from kontext.engine import pictures
+from kontext import pictures
 from kontext.engine.batching import BatchShape
 from kontext.engine.context import (
     ContextStore,
@@ -21,7 +21,6 @@ from kontext.engine.context import (
     device_of,
 )
 from kontext.engine.device import computing, explained_errors, usable_device
-from kontext.engine.pictures import PictureLike
 from kontext.engine.pipeline import Pipeline
 from kontext.engine.plan import canvas_of, first_seed, plan_job
 from kontext.engine.prompts import PromptStore
@@ -33,13 +32,14 @@ from kontext.engine.requests import (
     GenerateOptions,
     OnStep,
     Result,
-    whole_number,
 )
 from kontext.engine.sizes import Box
 from kontext.errors import BadRequest
 from kontext.memory import keep_freed
 from kontext.model.autoencoder import use_channels_last
+from kontext.pictures import PictureLike
 from kontext.threads import leave_one_processor
+from kontext.values import whole_number
 
 if TYPE_CHECKING:
     from kontext.checkpoint import Model

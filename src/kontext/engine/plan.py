@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from kontext.engine import pictures
+from kontext import pictures
 from kontext.engine.batching import BatchShape
 from kontext.engine.context import Canvas
 from kontext.engine.guidance import Guidance, plan_guidance
-from kontext.engine.pictures import Picture
 from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
 from kontext.engine.prompts import PromptStore
-from kontext.engine.requests import MAX_SEED, EditRequest, check_needs_picture, picture_list, whole_number
+from kontext.engine.requests import MAX_SEED, EditRequest, check_needs_picture, picture_list
 from kontext.engine.sizes import Size, SizePlan, plan_edit, plan_generate
 from kontext.flow import from_strength, schedule
+from kontext.pictures import Picture
+from kontext.values import whole_number
 
 if TYPE_CHECKING:
     from kontext.checkpoint import Model

@@ -12,11 +12,11 @@ import re
 import numpy as np
 from PIL import Image, ImageChops
 
-from kontext.engine import pictures
-from kontext.engine.pictures import Picture
+from kontext import pictures
 from kontext.engine.requests import EditRequest
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
+from kontext.pictures import Picture
 
 
 def overlay_of(request: EditRequest, picture: Picture) -> Image.Image | None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kontext.engine.pictures import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from kontext.errors import BadRequest
+from kontext.pictures import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 Size = tuple[int, int]  # (width, height) in pixels
 Box = tuple[int, int, int, int]  # (x, y, width, height) in pixels

@@ -19,7 +19,7 @@ from kontext.errors import BadConfig
 from kontext.model.tokens import pack
 from kontext.model.transformer import Context, Transformer
 from kontext.train.config import DistillTraining
-from kontext.train.distill import DistillTrainer
+from kontext.train.student import DistillTrainer
 
 HIDDEN = 64
 

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kontext import flow
+from kontext import flow, pictures
 from kontext.checkpoint import load_model
 from kontext.checkpoint.lora import write_lora
 from kontext.checkpoint.model import Model
-from kontext.engine import Editor, pictures
+from kontext.engine import Editor
 from kontext.engine.sizes import plan_edit
 from kontext.errors import BadConfig, NotFound
 from kontext.model.tokens import pack, picture_ids

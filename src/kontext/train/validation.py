@@ -3,24 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from kontext.bench.metrics import edit_error, keep_psnr
 from kontext.engine.regions import RULES, expected_region
+from kontext.model.autoencoder import Autoencoder
+from kontext.model.presets import Preset
 from kontext.model.tokens import unpack
 from kontext.train.autoencoder import HELD_OUT, to_pixels
+from kontext.train.config import FlowTraining
+from kontext.train.data import TrainingData
+from kontext.train.networks import Networks
 from kontext.train.pairs import shrink, text_ids, token_mask
 from kontext.world import Sample
 from kontext.world.tasks.task_specs import SEVERAL_REFERENCES
 
-if TYPE_CHECKING:
-    from kontext.train.flow import FlowTrainer
+
+class Trainer(Protocol):
+    """What validation needs of a flow run."""
+
+    config: FlowTraining
+    preset: Preset
+    data: TrainingData
+    codec: Autoencoder
+    networks: Networks
+    tokenizer: Tokenizer
+    device: torch.device
+    size: int
+    """Side of the pictures in pixels."""
+    tokens: int
+    """Tokens along a side."""
+    target_ids: Tensor
+
+    def contexts(self, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]: ...
+
+    def cut(self, ids: Tensor) -> Tensor: ...
+
+    def eager(self) -> AbstractContextManager[object]: ...
+
 
 R = TypeVar("R")
 
@@ -32,7 +60,7 @@ class Validation:
     with a second picture the edit error, also with the second pictures exchanged.
     """
 
-    def __init__(self, trainer: FlowTrainer):
+    def __init__(self, trainer: Trainer):
         self.trainer = trainer
         pairs = trainer.config.validation_pairs
         world = trainer.data.pairs.world(HELD_OUT)
@@ -137,7 +165,7 @@ class Validation:
 class _Tasks:
     """Samples at the model's size, stacked."""
 
-    def __init__(self, samples: list[Sample], trainer: FlowTrainer):
+    def __init__(self, samples: list[Sample], trainer: Trainer):
         size, length = trainer.size, trainer.preset.text_length
         self.kinds = [s.kind for s in samples]
         self.sources = np.stack([shrink(s.source, size) for s in samples if s.source is not None])
