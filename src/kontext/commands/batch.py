@@ -116,6 +116,7 @@ def batch(
     shared = {task.prompt for task in tasks}
     load = functools.partial(load_editor, model, device, prompt=shared.pop() if len(shared) == 1 else None)
     try:
+        options.download_model(model)  # before the workers want it
         progress = run(tasks, output, load, model=model, workers=workers, sign=sign, on_progress=show)
     except KeyboardInterrupt:
         say("stopped; run the same command again to resume", err=True)

@@ -23,7 +23,7 @@ from kontext.commands.bench_options import (
     Steps,
 )
 from kontext.commands.bench_run import open_run, publish, write_text
-from kontext.commands.options import Device, Model
+from kontext.commands.options import Device, Model, download_model
 from kontext.commands.tables import track_items
 from kontext.errors import BadRequest
 from kontext.terminal import say
@@ -401,6 +401,7 @@ def _editor(model: str, device: str | None, rows: Iterable[str]) -> Any:
         return None
     from kontext.engine import Editor
 
+    download_model(model)
     return Editor.load(model, device=device)
 
 

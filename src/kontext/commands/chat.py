@@ -71,6 +71,7 @@ def chat(
             check_file_name(str(picture))
         found = store.find(session) if session is not None else start(store, picture)
         try:
+            options.download_model(model)
             with options.progress():
                 from kontext.engine import Editor
 
