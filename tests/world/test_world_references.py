@@ -1,5 +1,7 @@
 """Tasks with two pictures: what is taken is exactly what image 2 shows, and the rest of image 1 stays."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def test_both_pictures_are_given_and_named(kind):
         sample = WORLD.sample(f"given {seed}", kind=kind)
         (second,) = sample.references
         assert second.shape == sample.source.shape and (second == render(sample.reference_scenes[0])).all()
-        assert "2" in sample.english and "2" in sample.chinese
+        assert "2" in sample.english and re.search("[2二]", sample.chinese)
         assert sample.mask.all() == (kind == "style_from") or kind == "background_from"
 
 

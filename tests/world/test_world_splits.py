@@ -11,7 +11,6 @@ from kontext.world.drawing.colors import CLOTH_COLORS, HAIR_COLORS
 from kontext.world.drawing.kid import CLOTHES, HAIRS
 from kontext.world.drawing.objects import CONCEPTS
 from kontext.world.drawing.signs import WORDS
-from kontext.world.language.paraphrases import PARAPHRASES
 from kontext.world.language.phrasings import HELD_OUT
 from kontext.world.language.templates import TEMPLATES
 from kontext.world.tasks.splits import (
@@ -106,21 +105,20 @@ def test_phrasing_uses_the_held_out_sentences_only():
             assert any(pattern(text).fullmatch(sample.chinese) for text in held_out), sample.chinese
 
 
-def test_only_training_paraphrases(train):
-    fixed = {name for name in TEMPLATES if name.split("/")[0] not in ("generate", "compound")}
-    templates, paraphrases, held_out = (
-        {text for name in fixed for language in group[name] for text in language}
-        for group in (TEMPLATES, PARAPHRASES, HELD_OUT)
-    )
-    assert not paraphrases & templates and not paraphrases & held_out
-    known = [pattern(text) for text in templates]
+def test_only_training_rewords(train):
+    known = [
+        pattern(text)
+        for name, group in TEMPLATES.items()
+        for text in group.english
+        if name.split("/")[0] not in ("generate", "compound")
+    ]
 
     def new(samples) -> list[bool]:
         texts = [s.english for s in samples if s.kind not in ("generate", "compound")]
         return [not any(one.fullmatch(text) for one in known) for text in texts]
 
     assert not any(new(drawn("test", 200)))
-    assert 0.4 < np.mean(new(train[:400])) < 0.7
+    assert 0.4 < np.mean(new(train[:400])) < 0.75
 
 
 def test_each_value_is_trained_with_most_others():

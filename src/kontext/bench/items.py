@@ -25,7 +25,7 @@ from kontext.world.seeds import generator
 from kontext.world.tasks.samples import pool_of
 from kontext.world.tasks.task_specs import CATEGORIES, SEVERAL_REFERENCES
 
-VERSION = 1  # of the items; must change whenever a change to the world or to this file alters them
+VERSION = 2  # of the items; must change whenever a change to the world or to this file alters them
 SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test with Chinese prompts
 WORLD_PIXELS = 256
 SIZES = (WORLD_PIXELS, 128, 64)

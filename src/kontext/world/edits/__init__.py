@@ -4,7 +4,7 @@ import random
 
 from ..scenes.scene import Pool, Scene, settle
 from .character import CHARACTER_KINDS
-from .kind import EditKind, Phrase, Value, value_label
+from .kind import EditKind, Phrase, Value, value_label, who
 from .objects import OBJECT_KINDS
 from .out_of_domain import OUT_OF_DOMAIN_KINDS
 from .picture import PICTURE_KINDS
@@ -56,6 +56,11 @@ def _phrase_compound(scene: Scene, value: Value) -> Phrase:
     raise TypeError("a compound edit is phrased by its two parts")
 
 
+def _phrase_nothing(scene: Scene, value: Value) -> Phrase:
+    return ("nothing/unsupported" if value else "nothing"), {"who": who(scene)}
+
+
+_UNSUPPORTED = 0.3  # of the requests after which nothing changes ask for what the world does not have
 _ALL = (
     *CHARACTER_KINDS,
     *OBJECT_KINDS,
@@ -65,9 +70,9 @@ _ALL = (
         name="nothing",
         category="local",
         weight=1.2,
-        propose=lambda r, scene, pool: {},
+        propose=lambda r, scene, pool: {"request": "unsupported"} if r.random() < _UNSUPPORTED else {},
         apply=lambda scene, value: None,
-        phrase=lambda scene, value: ("nothing", {}),
+        phrase=_phrase_nothing,
     ),
     EditKind(
         name="compound",

@@ -88,7 +88,7 @@ def _phrase_expression(scene: Scene, expression: str) -> Phrase:
 def _phrase_cloth_color(scene: Scene, color: str) -> Phrase:
     c, (english, chinese) = scene["character"], COLORS[color].words
     if c["family"] == "critter":
-        return "cloth_color/monster", {"color": (english, chinese)}
+        return "cloth_color/monster", {"who": who(scene), "color": (english, chinese)}
     shirt = ("shirt", "衬衫" if c["clothes"] in ("overalls", "collared") else "上衣")
     cloth = COLORED_CLOTH.get(c["clothes"], shirt)
     slots = {"who": who(scene), "cloth": cloth, "color": (english, chinese)}
@@ -110,10 +110,11 @@ def _phrase_beard(scene: Scene, beard: str | None) -> Phrase:
 
 
 def _phrase_horns(scene: Scene, horns: str | None) -> Phrase:
+    slots = {"who": who(scene)}
     if horns is None:
         english, chinese = HORNS[scene["character"]["horns"]]
-        return "horns/off", {"horns": ("the " + english.removeprefix("a "), chinese)}
-    return "horns/on", {"who": who(scene), "horns": HORNS[horns]}
+        return "horns/off", {**slots, "horns": ("the " + english.removeprefix("a "), chinese)}
+    return "horns/on", {**slots, "horns": HORNS[horns]}
 
 
 def _phrase_pose(scene: Scene, pose: str) -> Phrase:

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..drawing.characters import FAMILIES
-from ..language.sentences import Slots
+from ..language.sentences import Phrase
 from ..language.vocabulary import Words
 from ..scenes.scene import Pool, Scene, copied, settle
 
 T = TypeVar("T")
 
 Value = dict[str, Any]
-Phrase = tuple[str, Slots]  # variant of the sentence and its slots
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,135 +1,205 @@
-"""How people word a request, whatever it asks for: polite, as a question, as a wish, short, sloppy.
+"""How people word a request, whatever it asks for: polite, as a question, as a wish, as a complaint, sloppy.
 
-`paraphrases.py` phrases each edit in several ways; this grammar puts such a sentence into frames, swaps words
-that mean the same, adds that the rest stays, and adds typing errors. It is used in training only. With
-it each kind of edit has several hundred frames before its slots are filled (`frame_count`).
+A request is a form of its variant (`forms.py`) in a frame (`frames.py`), with synonyms, asides, the wish that
+the rest stays, and typing errors. It is used in training only; held-out phrasings are never said. Each kind
+of edit has thousands of frames before its slots are filled (`frame_count`).
 """
+
+from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 
-IMPERATIVES = """
-    add apply bring change clear color convert copy create cut delete draw dress dye empty erase fill give
-    hand insert let make move paint place put recolor redraw remove replace restyle set shave show swap switch
-    take turn use wipe write
-""".split()
-_IMPERATIVE = re.compile(rf"(?:{'|'.join(IMPERATIVES)})\b[^?.:]*")
-_CHINESE_IMPERATIVE = re.compile(r"(?:把|给|让|将|去掉|加上|删|换|改成|擦掉|移除|变成|用|在)[^？。：]*")
+from .forms import FORMS, Forms, count, expand
+from .frames import FRAMES, Frames
+from .held_out import is_held_out_pattern, says_held_out
+from .synonyms import with_synonyms
+from .vocabulary import Words, with_articles
 
-POLITE = (
-    *(
-        "please {request}",
-        "{request} please",
-        "{request}, please",
-        "could you {request}?",
-        "can you {request}?",
-    ),
-    *("would you {request}?", "could you please {request}?", "can you please {request}?", "kindly {request}"),
-    *("would you mind: {request}", "{request}, thanks", "{request}, thank you", "be so kind and {request}"),
-    *("I need you to {request}", "I want you to {request}", "I'd like you to {request}", "help me {request}"),
-    *("I would like you to {request}", "is it possible to {request}?", "are you able to {request}?"),
-    *("how about you {request}?", "why don't you {request}?", "let's {request}", "we should {request}"),
-    *("you should {request}", "you need to {request}", "your task: {request}", "task: {request}"),
-    *("edit: {request}", "my request: {request}", "next step: {request}", "the edit is to {request}"),
-    *("now {request}", "next, {request}", "then {request}", "ok, {request}", "okay now {request}"),
-    *("hey, {request}", "hi, {request}", "just {request}", "simply {request}", "try to {request}"),
-    *("go ahead and {request}", "first {request}", "this time {request}", "once more: {request}"),
-    *("in this picture, {request}", "in the image, {request}", "for this one, {request}", "here, {request}"),
-)
-KEEPING = (
-    *(", nothing else", " and nothing else", " and keep the rest", ", keep everything else", " only"),
-    *(", leave the rest alone", " without changing anything else", ", the rest stays as it is"),
-    *(" but keep everything else the same", ", do not touch the rest", "; everything else stays the same"),
-    *(" while keeping the rest unchanged", ", all else as before", ", but leave the other things alone"),
-    *(", keeping the same style", " and don't change anything else"),
-)
-CHINESE_POLITE = (
-    *("请{request}", "帮我{request}", "请帮我{request}", "麻烦{request}", "麻烦你{request}", "请你{request}"),
-    *("现在{request}", "接下来{request}", "然后{request}", "好，{request}", "那就{request}", "试着{request}"),
-    *(
-        "{request}吧",
-        "{request}，谢谢",
-        "{request}一下",
-        "能{request}吗？",
-        "可以{request}吗？",
-        "能否{request}？",
-    ),
-    *("可不可以{request}？", "你能{request}吗？", "我想{request}", "我要{request}", "我需要{request}"),
-    *("希望你{request}", "想请你{request}", "要求：{request}", "任务：{request}", "修改：{request}"),
-    *(
-        "在这张图里，{request}",
-        "这张图，{request}",
-        "图中{request}",
-        "只{request}",
-        "就{request}",
-        "直接{request}",
-    ),
-)
-CHINESE_KEEPING = (
-    *("，其他不变", "，其余保持不变", "，别的都不要动", "，其他地方保持原样", "，剩下的不变"),
-    *("，其他部分不动", "，背景和其他都别变", "，只改这里"),
-)
+Slots = Mapping[str, Words]
 
-_PARTS: dict[str, str] = {
-    **{"hair": "头发", "hat": "帽子", "background": "背景", "shirt": "上衣", "glasses": "眼镜", "face": "脸"},
-    **{"sign": "牌子", "sky": "天空", "style": "风格", "clothes": "衣服", "pose": "姿势"},
+
+_PARTS: tuple[Words, ...] = (
+    *(("hair", "头发"), ("hat", "帽子"), ("background", "背景"), ("shirt", "上衣"), ("glasses", "眼镜")),
+    *(
+        ("face", "脸"),
+        ("sign", "牌子"),
+        ("sky", "天空"),
+        ("style", "风格"),
+        ("clothes", "衣服"),
+        ("pose", "姿势"),
+    ),
+    *(("expression", "表情"), ("colors", "颜色"), ("objects", "物体"), ("text", "文字"), ("hands", "手")),
+)
+_WIDE = (
+    re.compile(r"outfit|clothes|wear|dress|image|style|picture|look|scene|everything|color|text|letter|word"),
+    re.compile(r"衣服|穿|图|风格|画|一切|全部|所有|颜色|色|字|写"),
+)
+_PRONOUNS: dict[str, tuple[Words, ...]] = {
+    "the kid": (("she", "her"), ("he", "him")),
+    "the person": (("she", "her"), ("he", "him")),
+    "the monster": (("it", "it"),),
 }
-_WIDE = re.compile(r"outfit|clothes|wear|dress|image|style|picture|look|scene|everything")
-_NEGATED = (
-    *("not the {part}, only this: {request}", "leave the {part} alone, just {request}"),
-    *("don't touch the {part}; {request}", "{request}, but not the {part}", "keep the {part} and {request}"),
-)
-_CHINESE_NEGATED = ("不要动{part}，只{request}", "{part}别变，{request}", "{request}，但{part}不变")
+_POSSESSIVES = {"she": "her", "he": "his", "it": "its"}
 
-_SYNONYMS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"\bchange (?=the\b|\{)", ("alter ", "modify ", "adjust ", "switch ")),
-    (r"\bput on\b", ("wear",)),
-    (r"\bremove\b", ("delete", "erase", "take out", "take away", "cut out", "clear away")),
-    (r"\bdelete\b", ("remove", "erase", "take out")),
-    (r"\badd\b", ("put in", "insert", "include", "place")),
-    (r"\breplace (.+) with\b", (r"substitute \1 with", r"switch \1 for")),
-    (r"\bpicture\b", ("image", "photo", "pic", "drawing", "illustration", "scene")),
-    (r"\bimage\b(?! \d)", ("picture", "pic")),
-    (r"\bbackground\b", ("backdrop", "scenery", "surroundings", "setting")),
-    (r"\bcolor\b", ("colour",)),
-    (r"\bgray\b", ("grey",)),
-    (r"\bturn (.+) into\b", (r"transform \1 into", r"convert \1 into", r"change \1 into")),
-    (r"\bmake it\b(?! look)", ("turn it", "let it be", "have it be")),
-    (r"\bshould have\b", ("needs", "must have", "gets", "ought to have")),
-    (r"\bshould wear\b", ("is wearing", "wears", "must wear", "has to wear")),
-    (r"\bmake (the \w+) wear\b", (r"have \1 wear", r"let \1 wear")),
-    (r"\bthe same\b", ("this same", "exactly the same")),
-)
-_CHINESE_SYNONYMS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"换成", ("变成", "改成", "替换成", "换为")),
-    (r"改成", ("变成", "换成", "改为", "调成")),
-    (r"去掉", ("删掉", "移除", "拿掉", "除去", "弄掉")),
-    (r"加上", ("添上", "加个", "放上", "加入")),
-    (r"^把", ("将",)),
-    (r"图片", ("图", "画面", "照片")),
-    (r"背景", ("场景", "后面的背景")),
-)
-_SWAPPED = 0.25  # of the sentences in which a word has others that mean the same
-FRAMED = 0.35  # of the imperatives
-_KEPT = 0.12  # of the imperatives also say that the rest stays
-_LIMITED = 0.05  # of the imperatives name a part that is not to be changed
-_SLOPPY = 0.12  # of the sentences have a slip
-_QUOTED = re.compile(r"['\"“”‘’]")
+_FORM_WEIGHTS = {"do": 0.45, "be": 0.22, "have": 0.2, "it": 0.13}
+_BARE = 0.35  # of the imperatives stand alone
+_PRONOUN = 0.25
+_ABOUT = 0.12  # of the requests begin with what they are about, or with a complaint about it
+_KEPT = 0.1
+_LIMITED = 0.08  # name a part that is not to be changed
+_REASONED = 0.05
+_OPENED = 0.07
+_THANKED = 0.07
+_SYNONYMS = 0.3  # of the words of slots that have any, in half of the requests
+_SLOPPY = 0.15
+_TRIES = 40
 
 
-def worded(r: random.Random, english: str, chinese: str) -> tuple[str, str]:
-    """A request in the words of some person; what is asked for stays the same."""
-    english = _swapped(r, english, _SYNONYMS)
-    chinese = _swapped(r, chinese, _CHINESE_SYNONYMS)
-    english, chinese = _limited(r, english, chinese)
-    english = _framed(r, english, _IMPERATIVE, POLITE, KEEPING)
-    chinese = _framed(r, chinese, _CHINESE_IMPERATIVE, CHINESE_POLITE, CHINESE_KEEPING)
-    return (sloppy(r, english) if r.random() < _SLOPPY else english), chinese
+def worded(r: random.Random, variant: str, slots: Slots, language: int) -> str | None:
+    """A request in the words of some person (0: English, 1: Chinese); None where chance gave none."""
+    for _ in range(_TRIES):
+        request = _framed(r, variant, slots, language)
+        if request is not None and not says_held_out(variant, language, request):
+            return _with_asides(r, request, language, variant)
+    return None
 
 
-def frame_count(templates: int) -> int:
-    """English frames of a kind with so many templates, before slots and synonyms."""
-    return templates * (1 + len(POLITE)) * (1 + len(KEEPING))
+def part(r: random.Random, variant: str, slots: Slots, language: int) -> str | None:
+    """An imperative that can be joined with another."""
+    forms = FORMS[variant][language]
+    for _ in range(_TRIES):
+        pattern = expand(r, r.choice(forms.do))
+        if not is_held_out_pattern(pattern, language):
+            return _filled(r, pattern, slots, language)
+    return None
+
+
+def finished(r: random.Random, text: str, language: int) -> str:
+    """A request with synonyms in half of the cases and sometimes a slip."""
+    if r.random() < 0.5:
+        text = with_synonyms(r, text, language, _SYNONYMS)
+    if language == 0:
+        text = with_articles(text)
+    return (sloppy, sloppy_chinese)[language](r, text) if r.random() < _SLOPPY else text
+
+
+def frame_count(variant: str, language: int) -> int:
+    """Frames of a variant before slots, asides and synonyms."""
+    forms, words = FORMS[variant][language], FRAMES[language]
+    sizes = {"do": 1 + len(words.do), "be": len(words.be), "have": len(words.have)}
+    counts = [size * sum(map(count, getattr(forms, name))) for name, size in sizes.items()]
+    return sum(counts) + sum(map(count, forms.it)) * (len(words.complaints) + len(words.about))
+
+
+def _framed(r: random.Random, variant: str, slots: Slots, language: int) -> str | None:
+    """A form in a frame, with its slots filled; None where that is a held-out phrasing."""
+    forms, words = FORMS[variant][language], FRAMES[language]
+    names = [name for name in _FORM_WEIGHTS if getattr(forms, name)]
+    name = r.choices(names, [_FORM_WEIGHTS[name] for name in names])[0]
+    pattern = expand(r, r.choice(getattr(forms, name)))
+    if name == "do":
+        frame = "{request}" if r.random() < _BARE else r.choice(words.do)
+        text = frame.replace("{doing}", gerund(pattern)).replace("{request}", pattern)
+    elif name == "have":
+        text = r.choice(words.have).replace("{wanted}", pattern)
+    elif name == "be":
+        text = _stated(r, pattern, slots, language)
+    else:
+        text = _about(r, forms, words, pattern)
+    if name != "it" and forms.topic and r.random() < _ABOUT:
+        text = r.choice(words.complaints).replace("{topic}", forms.topic) + words.comma + text
+    return None if is_held_out_pattern(text, language) else _filled(r, text, slots, language)
+
+
+def _stated(r: random.Random, pattern: str, slots: Slots, language: int) -> str:
+    """A frame around a wanted state."""
+    subject, predicate = pattern.split(" ~ ")
+    frame = r.choice(FRAMES[language].be)
+    if language == 1:
+        return frame.replace("{s}", subject).replace("{p}", predicate)
+    if subject == "there":
+        frame = re.sub(r"\b(?:make|have|get) \{o\}( to)? \{p\}", "let {o} {p}", frame)
+    pronouns = _PRONOUNS.get(slots["who"][0]) if "who" in slots else None
+    as_subject = as_object = subject
+    if subject == "{who}" and pronouns and r.random() < _PRONOUN:
+        as_subject, as_object = r.choice(pronouns)
+    if frame.startswith(("make {o}", "please make {o}", "can you make {o}", "could you make {o}")):
+        predicate = predicate.removeprefix("be ")
+    return frame.replace("{s}", as_subject).replace("{o}", as_object).replace("{p}", predicate)
+
+
+def _about(r: random.Random, forms: Forms, words: Frames, request: str) -> str:
+    """A request that refers to its topic by a pronoun, after the topic or a complaint about it."""
+    opening = r.choice(words.complaints if r.random() < 0.6 else words.about).replace("{topic}", forms.topic)
+    joint = r.choice(
+        (words.comma, ". ", ": ", "; ", " - ") if words.space else ("，", "，", "。", "：", "；")
+    )
+    return opening + joint + request
+
+
+def _filled(r: random.Random, text: str, slots: Slots, language: int) -> str:
+    """A pattern with its slots filled, the character sometimes by a pronoun."""
+    values = {name: words[language] for name, words in slots.items()}
+    pronouns = _PRONOUNS.get(values.get("who", ""))
+    if language == 0 and pronouns and "{who}" in text and r.random() < _PRONOUN:
+        subject, other = r.choice(pronouns)
+        text = text.replace("{who}'s", _POSSESSIVES[subject])
+        values["who"] = subject if text.startswith("{who}") else other
+    return text.format_map(values)
+
+
+def _with_asides(r: random.Random, text: str, language: int, variant: str) -> str:
+    """With an opening, a part that stays, the wish that the rest stays, a reason, thanks."""
+    words, whole = FRAMES[language], variant.startswith(("generate", "nothing"))
+    question = text.endswith(("?", "？"))
+    body = text.rstrip("?？!！")
+    chance = r.random()
+    if not whole and chance < _LIMITED:
+        said = [pair[language] for pair in _PARTS if pair[language] not in text.lower()]
+        if said and not _WIDE[language].search(text.lower()):
+            name = r.choice(said)
+            if r.random() < 0.5:
+                before = r.choice(words.negated_before).replace("{part}", name)
+                return before + words.space + text
+            text = _joined(body, r.choice(words.negated_after).replace("{part}", name), words)
+    elif not whole and chance < _LIMITED + _KEPT:
+        text = _joined(body, r.choice(words.keeping), words)
+    elif chance < _LIMITED + _KEPT + _REASONED:
+        text = _joined(body, r.choice(words.reasons), words)
+    elif chance < _LIMITED + _KEPT + _REASONED + _THANKED:
+        text = _joined(body, r.choice(words.thanks), words)
+    elif question and chance > 0.8:
+        text = body
+    if r.random() < _OPENED:
+        text = r.choice(words.openers) + words.space + text
+    return text
+
+
+def _joined(text: str, tail: str, words: Frames) -> str:
+    return text + ("" if tail[0] in ",;， " else words.space) + tail
+
+
+_DOUBLED = frozenset("cut drop get grip let put rub set stop swap wrap".split())
+_KEEP_E = frozenset(("dye",))
+
+
+def gerund(request: str) -> str:
+    """ "dye the hair" -> "dyeing the hair"."""
+    verb, _, rest = request.partition(" ")
+    plain = verb.rstrip(",")
+    if plain in _DOUBLED:
+        verb = plain + plain[-1] + "ing"
+    elif plain.endswith("e") and not plain.endswith("ee") and plain not in _KEEP_E:
+        verb = plain[:-1] + "ing"
+    else:
+        verb = plain + "ing"
+    return f"{verb} {rest}".rstrip()
+
+
+# ---- slips ------------------------------------------------------------------------------------------------
+_QUOTED = re.compile(r"'[A-Z]+'|[\"“”‘’]")
 
 
 def sloppy(r: random.Random, text: str) -> str:
@@ -140,34 +210,25 @@ def sloppy(r: random.Random, text: str) -> str:
     return text if _QUOTED.search(text) and slip is not _unpunctuated else slip(r, text)
 
 
-def _swapped(r: random.Random, text: str, synonyms: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
-    for pattern, others in synonyms:
-        if r.random() < _SWAPPED and re.search(pattern, text) and not _QUOTED.search(text):
-            text = re.sub(pattern, r.choice(others), text, count=1)
-    return text
-
-
-def _limited(r: random.Random, english: str, chinese: str) -> tuple[str, str]:
-    """With a part named that is not to be changed, which the request itself does not name."""
-    fits = _IMPERATIVE.fullmatch(english) and _CHINESE_IMPERATIVE.fullmatch(chinese)
-    part = r.choice(list(_PARTS))
-    said = part in english or _PARTS[part] in chinese or _WIDE.search(english)
-    if r.random() >= _LIMITED or not fits or said:
-        return english, chinese
-    return (
-        r.choice(_NEGATED).replace("{part}", part).replace("{request}", english),
-        r.choice(_CHINESE_NEGATED).replace("{part}", _PARTS[part]).replace("{request}", chinese),
-    )
-
-
-def _framed(
-    r: random.Random, text: str, fits: re.Pattern[str], polite: tuple[str, ...], keeping: tuple[str, ...]
-) -> str:
-    if not fits.fullmatch(text):
+def sloppy_chinese(r: random.Random, text: str) -> str:
+    """Chinese with one slip: a particle left out, a homophone, no punctuation, or an exclamation."""
+    if _QUOTED.search(text):
         return text
-    if r.random() < _KEPT:
-        text += r.choice(keeping)
-    return r.choice(polite).replace("{request}", text) if r.random() < FRAMED else text
+    kind = r.randrange(4)
+    if kind == 0:
+        return re.sub("的", "", text, count=1)
+    if kind == 1:
+        return re.sub("[，。？！、：；]", "", text)
+    if kind == 2:
+        return text.rstrip("。？！") + r.choice(("！", "！！", "。", "~", "…"))
+    wrong = r.choice(_HOMOPHONES)
+    return text.replace(*wrong, 1)
+
+
+_HOMOPHONES = (
+    *(("帽子", "冒子"), ("在", "再"), ("的", "得"), ("戴", "带"), ("做", "作"), ("像", "象"), ("换", "唤")),
+    *(("背景", "背影"), ("眼镜", "眼睛"), ("他", "她"), ("改成", "改称"), ("变成", "变称"), ("衣服", "一服")),
+)
 
 
 def _without_articles(r: random.Random, text: str) -> str:
@@ -195,130 +256,3 @@ def _mistyped(r: random.Random, text: str) -> str:
     if kind == 1:  # twice
         return text[:place] + text[place] + text[place:]
     return text[:place] + text[place + 1] + text[place] + text[place + 2 :]  # exchanged with the next
-
-
-# ---- asking for nothing, and for what the world does not have -------------------------------------------
-_KEEP_VERBS = ("keep", "leave", "preserve", "return", "give back")
-_KEPT_THINGS = (
-    "it",
-    "this",
-    "the picture",
-    "the image",
-    "everything",
-    "all of it",
-    "the scene",
-    "every pixel",
-)
-_AS_IS = (
-    *("as it is", "unchanged", "the way it is", "exactly as it is", "just like this", "the same", "as is"),
-    *("untouched", "exactly the same", "without any change", "as before", "like it was"),
-)
-_NO_CHANGE = (
-    *("no changes", "no edits", "no change at all", "nothing to change", "zero changes", "no modification"),
-    *("don't change a thing", "do not edit this", "don't touch anything", "do not alter the picture"),
-    *("change nothing at all", "make no changes", "leave it alone", "hands off", "skip this one"),
-    *("it is perfect already", "it's fine like this", "it looks good as it is", "I like it the way it is"),
-    *("this is already right", "nothing needs to change", "stay exactly like this", "do nothing", "pass"),
-    *(
-        "keep the hair, the clothes and the background",
-        "not a single pixel should change",
-        "same picture again",
-    ),
-)
-_CHINESE_NO_CHANGE = (
-    *(
-        "不用改",
-        "不要修改",
-        "不要动",
-        "别动",
-        "保持不变",
-        "维持原样",
-        "就这样",
-        "原图就好",
-        "无需修改",
-        "不做改动",
-    ),
-    *(
-        "一点也不要改",
-        "什么也别改",
-        "照原样",
-        "原封不动",
-        "保持这样",
-        "这样就很好",
-        "已经很好了",
-        "不需要任何变化",
-    ),
-    *("图片别改", "画面保持原样", "全部保留", "都不要变", "请不要改动", "没有要改的", "保持一模一样"),
-)
-_UNKNOWN_THINGS = (
-    *(
-        "a windmill at full speed",
-        "a waterfall",
-        "a spaceship engine",
-        "the Eiffel Tower",
-        "a marching band",
-        "a volcano",
-    ),
-    *("my grandmother", "a roller coaster", "a wedding cake with candles", "a herd of zebras", "a submarine"),
-    *(
-        "a chess tournament",
-        "a traffic jam",
-        "a mirror that shows the room",
-        "a swarm of bees",
-        "a jellyfish",
-    ),
-    *(
-        "a knight in armor",
-        "a barbecue party",
-        "a hologram",
-        "a suspension bridge",
-        "an escalator",
-        "fireworks",
-    ),
-)
-_UNKNOWN_EDITS = (
-    *("rotate the camera by ninety degrees", "zoom out to see the whole city", "make it a video"),
-    *("translate this into French", "show it from above", "increase the resolution", "make it stereo"),
-    *("blur the edges like a lens", "let them dance tango", "tell me a joke", "what is in this picture?"),
-    *("make the shadows longer", "add motion blur", "turn the page", "use a wider lens", "print it on a mug"),
-)
-_CHINESE_UNKNOWN = (
-    *(
-        "把镜头旋转九十度",
-        "拉远镜头看整座城市",
-        "做成视频",
-        "翻译成法语",
-        "从上面看",
-        "提高分辨率",
-        "讲个笑话",
-    ),
-    *(
-        "加一架直升机",
-        "放一个瀑布",
-        "画上埃菲尔铁塔",
-        "添一群斑马",
-        "加一座火山",
-        "这张图里有什么？",
-        "加上烟花",
-    ),
-    *("让他们跳探戈", "加上运动模糊", "印在杯子上", "换成广角镜头"),
-)
-_ADD_UNKNOWN = ("add {thing}", "put {thing} in the picture", "draw {thing} in the middle", "I want {thing}")
-
-
-def nothing(r: random.Random) -> tuple[str, str]:
-    """A way to ask for no change at all, English and Chinese."""
-    if r.random() < 0.5:
-        english = f"{r.choice(_KEEP_VERBS)} {r.choice(_KEPT_THINGS)} {r.choice(_AS_IS)}"
-    else:
-        english = r.choice(_NO_CHANGE)
-    return english, r.choice(_CHINESE_NO_CHANGE)
-
-
-def out_of_reach(r: random.Random) -> tuple[str, str]:
-    """A request that the world has no answer to: nothing should change, English and Chinese."""
-    if r.random() < 0.6:
-        english = r.choice(_ADD_UNKNOWN).replace("{thing}", r.choice(_UNKNOWN_THINGS))
-    else:
-        english = r.choice(_UNKNOWN_EDITS)
-    return english, r.choice(_CHINESE_UNKNOWN)

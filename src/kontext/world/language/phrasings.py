@@ -1,9 +1,12 @@
 """Sentences written by hand and kept for tests: other ways to ask for the same edits.
 
 None of them is a template of `templates.py`; variants and slots are the same. Training never sees them.
+Together with those of `spoken.py` they are the held-out phrasings.
 """
 
-HELD_OUT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+from .spoken import SPOKEN, Phrasings
+
+_WRITTEN: Phrasings = {
     "hair_color": (
         (
             "I would like to see {who} with {color} hair",
@@ -201,6 +204,15 @@ HELD_OUT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("this is fine already, give it back untouched", "no edits please"),
         ("已经很好了，不用修改", "请不要动这张图"),
     ),
+    "nothing/unsupported": (
+        (
+            "draw a giraffe on roller skates",
+            "what time is it there?",
+            "make {who} older",
+            "can you do this in oil?",
+        ),
+        ("画一只长颈鹿", "这是哪里？", "让{who}变老", "能画成油画吗？"),
+    ),
     "compound": (
         ("two things: {first}; also {second}", "{first}. Besides that, {second}"),
         ("两件事：{first}；另外{second}", "{first}。除此之外，{second}"),
@@ -286,4 +298,9 @@ HELD_OUT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("{corner}应该有{thing}", "请让{thing}出现在{corner}"),
     ),
+}
+
+HELD_OUT: Phrasings = {
+    variant: (english + SPOKEN[variant][0], chinese + SPOKEN[variant][1])
+    for variant, (english, chinese) in _WRITTEN.items()
 }

@@ -182,6 +182,20 @@ TEMPLATES = {
         ["leave the picture as it is", "do not change anything", "keep everything the same"],
         ["保持图片不变", "什么都不要改", "原样保留这张图"],
     ),
+    "nothing/unsupported": _t(
+        [
+            "add a kangaroo next to {who}",
+            "make {who} sit down",
+            "change the picture to an oil painting of a horse race",
+            "put the scene in a hospital",
+            "zoom out to show the whole city",
+            "what do you see?",
+        ],
+        [
+            *("在{who}旁边加一只袋鼠", "让{who}坐下来", "改成赛马的油画"),
+            *("把场景放到医院里", "拉远镜头看整座城市", "你看到了什么？"),
+        ],
+    ),
     "compound": _t(
         ["{first} and {second}", "{first}, and {second}", "{first}, then {second}"],
         ["{first}，并{second}", "{first}，然后{second}"],

@@ -97,11 +97,22 @@ SEASON: dict[str, Words] = {
 WEATHER: dict[str, Words] = {"rain": ("in the rain", "下着雨"), "snowfall": ("while it snows", "下着雪")}
 
 
+_ARTICLE = re.compile(r"\b([Aa])n? (?=\w)")
+_VOWEL = re.compile(r"[aeioAEIO8]|[uU](?:m|n(?!i)|g|p)")
+
+
 def with_article(noun: str) -> str:
     """`a` or `an` before an English noun phrase."""
-    if noun.startswith("UFO"):
-        return f"a {noun}"
-    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
+    return f"{'an' if _VOWEL.match(noun) else 'a'} {noun}"
+
+
+def with_articles(text: str) -> str:
+    """English with `a` or `an` as the word after it asks for."""
+
+    def article(match: re.Match[str]) -> str:
+        return match.group(1) + ("n " if _VOWEL.match(text, match.end()) else " ")
+
+    return _ARTICLE.sub(article, text)
 
 
 def hat_words(hat: str, color: str) -> Words:

@@ -10,7 +10,7 @@ import re
 from string import Formatter
 
 from ..edits import KINDS, Value
-from ..language.paraphrases import PARAPHRASES
+from ..language.forms import FORMS
 from ..language.phrasings import HELD_OUT
 from ..language.templates import TEMPLATES
 from ..scenes.scene import Scene
@@ -18,6 +18,7 @@ from .samples import Sample
 
 _FREE = ("word", "caption", "doing", "first", "second")  # free text has no label
 _FREE_OLD = ("text", "text_color", "text_remove")  # there the old one is a word too
+_PARTS = {"colored_cloth": ("color", "cloth")}  # slots that a slot contains
 _SKIPPED = frozenset("a an the of with in on at and its his her their".split())
 
 
@@ -44,9 +45,14 @@ def _of_edit(kind: str, before: Scene, value: Value) -> set[str]:
 @functools.cache
 def _always_said(variant: str) -> tuple[str, ...]:
     """Slots that every sentence of a variant has, in either language."""
-    texts = [
-        text for table in (TEMPLATES, PARAPHRASES, HELD_OUT) for texts in table[variant] for text in texts
-    ]
-    slots = [{name for _, name, _, _ in Formatter().parse(text) if name} for text in texts]
+    texts = [text for table in (TEMPLATES, HELD_OUT) for texts in table[variant] for text in texts]
+    for forms in FORMS.get(variant, ()):
+        texts += [*forms.do, *forms.be, *forms.have, *(forms.topic + request for request in forms.it)]
+    said = set.intersection(*map(_slots, texts))
     free = _FREE + (("old",) if variant in _FREE_OLD else ())
-    return tuple(sorted(slot for slot in set.intersection(*slots) if slot not in free))
+    return tuple(sorted(slot for slot in said if slot not in free))
+
+
+def _slots(text: str) -> set[str]:
+    names = {name for _, name, _, _ in Formatter().parse(text) if name}
+    return names | {part for name in names for part in _PARTS.get(name, ())}

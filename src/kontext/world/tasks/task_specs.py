@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..drawing.out_of_domain import sample_out_of_domain
 from ..edits import KINDS, EditKind, Value, value_label
-from ..language.sentences import joined, request, sentence
+from ..language.sentences import joined, request
 from ..language.vocabulary import Words
 from ..scenes.scene import Pool, Scene, sample_scene
 from .compositions import COMPOSITIONS
@@ -101,5 +101,5 @@ def phrase(r: random.Random, kind: EditKind, before: Scene, value: Value, split:
         return request(r, *kind.phrase(before, value), split)
     (first, first_value), (second, second_value) = value["edits"]
     between = KINDS[first].after(before, first_value)
-    first_words = sentence(r, *KINDS[first].phrase(before, first_value), split)
-    return joined(r, first_words, sentence(r, *KINDS[second].phrase(between, second_value), split), split)
+    phrases = KINDS[first].phrase(before, first_value), KINDS[second].phrase(between, second_value)
+    return joined(r, *phrases, split)
