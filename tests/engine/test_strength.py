@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from kontext import pictures
-from kontext.engine import EditRequest
+from kontext.engine import EditRequest, pictures
 from kontext.engine.checks import check_request
 from kontext.engine.plan import canvas_of
 from kontext.errors import BadRequest

@@ -66,7 +66,6 @@ def generate(
     }
     check_request(EditRequest(prompt=prompt, lock=False, **common), variants)
     try:
-        options.download_model(model, quiet)
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 

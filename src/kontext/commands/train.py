@@ -51,7 +51,15 @@ def autoencoder(
 
 @app.command()
 def words(
-    config: Config, output: Out, resume: Resume = False, force: Force = False, seconds: Seconds = None
+    config: Config,
+    output: Out,
+    resume: Resume = False,
+    force: Force = False,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Folder of an earlier run, whose encoders and tokenizer to start from."),
+    ] = None,
+    seconds: Seconds = None,
 ) -> None:
     """Teach the text encoders to read, from sentences of the world alone."""
     from kontext.train import words as trainer
@@ -59,7 +67,7 @@ def words(
 
     settings = _override(read(WordsTraining, config), seconds, None)
     _prepare(settings.device, output, resume, force)
-    say_json({"weights": str(trainer.train(settings, output, resume))})
+    say_json({"weights": str(trainer.train(settings, output, resume, start))})
 
 
 @app.command()

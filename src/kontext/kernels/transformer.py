@@ -236,12 +236,9 @@ class _Plan:
         places = {tensor.data_ptr(): i for i, tensor in enumerate(_tensors(mod))}
         for jobs in self.blocks:
             for job in jobs:
-                if isinstance(job, Product):
-                    self.modulated += [
-                        (job, name, places[getattr(job, name)])
-                        for name in ("shift", "factor", "gate")
-                        if getattr(job, name)
-                    ]
+                for name in ("shift", "factor", "gate") if isinstance(job, Product) else ():
+                    if getattr(job, name):
+                        self.modulated.append((job, name, places[getattr(job, name)]))
 
     def modulate(self, mod: StepModulation) -> None:
         """Take this time's modulation."""
@@ -274,9 +271,7 @@ class _Double:
     @classmethod
     def of(cls, block: DoubleStreamBlock, packed: PackLinear) -> _Double:
         def stream(attention: SelfAttention, mlp: nn.Sequential) -> _Stream:
-            mlp_in, _, mlp_out = mlp
-            assert isinstance(mlp_in, nn.Linear) and isinstance(mlp_out, nn.Linear)
-            return _Stream(packed(attention.qkv), packed(attention.proj), packed(mlp_in), packed(mlp_out))
+            return _Stream(packed(attention.qkv), packed(attention.proj), packed(mlp[0]), packed(mlp[2]))
 
         scales = _scales(block.txt_attn.norm, block.img_attn.norm)
         return cls(stream(block.img_attn, block.img_mlp), stream(block.txt_attn, block.txt_mlp), scales)

@@ -75,6 +75,8 @@ class WordsTraining(_Training):
     """New sentences (in two languages) per step."""
     pool: int = 40000
     first_fill: int = 2000
+    token_dropout: float = 0.0
+    """Probability with which a merge of the tokenizer is left out, in one sentence of two."""
     validation_sentences: int = 400
 
 
@@ -120,6 +122,14 @@ class FlowTraining(_Training):
     """The shift of training times falls to this over the last third."""
     uniform_share: float = 0.2
     validation_pairs: int = 64
+    words_batch: int = 0
+    """Sentences per step whose attributes both encoders tell, from text alone; 0: none."""
+    words_norm: float = 0.5
+    """Norm to which the gradient of their loss is clipped, over both encoders."""
+    words_token_dropout: float = 0.0
+    """`token_dropout` of `WordsTraining`."""
+    validation_sentences: int = 400
+    """Held-out sentences of either split that are read at each validation, with `words_batch`."""
 
 
 class DistillTraining(FlowTraining):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from kontext import flow
 from kontext.checkpoint import Model, save_model
-from kontext.model.autoencoder import Autoencoder, use_channels_last
+from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.train.autoencoder import to_pixels
@@ -38,6 +38,7 @@ from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.orbits import OrbitPool
 from kontext.train.pairs import target_caption, text_ids
+from kontext.train.reading_task import ReadingTask
 from kontext.train.run import Ema, Run
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
@@ -68,7 +69,7 @@ class FlowTrainer:
         words: Path | None = None,
     ):
         """initial: state of an earlier run, whose averaged weights are the start; words: folder of pretrained
-        text encoders with their tokenizer.
+        text encoders with their heads and tokenizer. A resumed run takes nothing but missing heads from it.
         """
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
@@ -87,7 +88,7 @@ class FlowTrainer:
         )
         self.codec = Autoencoder(self.preset.autoencoder).eval().requires_grad_(False)
         self.codec.load_state_dict(load_file(autoencoder))
-        use_channels_last(self.codec.to(self.device))
+        self.codec.to(self.device, memory_format=torch.channels_last)
         self.networks = Networks(self.preset).to(self.device)
         muon, adamw = split_parameters([self.networks], ADAMW_NAMES)
         self.optimizer = MuonAdamW(
@@ -156,6 +157,18 @@ class FlowTrainer:
             self.generator.manual_seed(config.seed + self.run.step)
         for generator in () if self.distributed.is_main else (self.generator, self.noise):
             generator.manual_seed(config.seed + seed_offset + self.run.step)
+        self.reading: ReadingTask | None = None
+        if config.words_batch:
+            self.reading = ReadingTask(
+                config,
+                self.preset,
+                self.networks,
+                self.tokenizer,
+                batch=self.distributed.split("words_batch", config.words_batch),
+                first_seed=seed_offset,
+                state=state if state and resume else {},
+                words=words,
+            )
         self.validation = Validation(self)
         self.compiled = config.compile and can_compile(self.device)
         if self.compiled:
@@ -184,29 +197,34 @@ class FlowTrainer:
             if self.data.chains is not None:
                 self._add_rollouts(self.data.chains.take(self.rollouts))
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
-            triples = None if generate or not self._is_reference_step() else self.data.triples
-            if triples is not None:
-                self.data.references.add(triples.take(self.new_references))
-                batch = self.data.references.draw(self.batch, self.generator)
-            else:
-                batch = self._draw(generate)
+            several = not generate and self.data.triples is not None and self._is_reference_step()
+            if several:
+                self.data.references.add(self.data.triples.take(self.new_references))
+            batch = self.data.references.draw(self.batch, self.generator) if several else self._draw(generate)
             loss, label_loss, per_sample, t = self._loss(batch, generate)
             self.optimizer.zero_grad(set_to_none=True)
             (loss + config.label_weight * label_loss).backward()
-            self.distributed.average(self.networks.parameters())
+            trained = list(self.networks.parameters())
+            if self.reading is not None:
+                averager.add_value("words", self.reading.backward())
+                trained += self.reading.heads.parameters()
+            self.distributed.average(trained)
             norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
             self.optimizer.scale_rates(run.lr_factor())
             self.optimizer.step()
             run.step += 1
             self.ema.update(run.step)
-            name = "loss_generate" if generate else "loss_references" if triples else "loss"
+            if self.reading is not None:
+                self.reading.step(run.lr_factor(), run.step)
+            name = "loss_generate" if generate else "loss_references" if several else "loss"
             averager.add(name, loss, label_loss, norm, per_sample, t)
             if run.logs(config.log_every):
                 figures = {**averager.take(), **self._extra_metrics(), **run.pace(self.device)}
                 run.record(**figures, waiting=self.data.loader.blocks_ready() == 0)
             if self.distributed.is_main and (run.step % config.validate_every == 0 or run.finished):
                 with self.ema:
-                    run.record(**self.validation.figures(self.folder / f"sheet_{run.step:06d}.png"))
+                    figures = self.validation.figures(self.folder / f"sheet_{run.step:06d}.png")
+                    run.record(**figures, **(self.reading.figures() if self.reading is not None else {}))
             if run.elapsed - last_save > config.save_seconds or run.finished:
                 self._save()
                 last_save = run.elapsed
@@ -221,7 +239,7 @@ class FlowTrainer:
 
     def _is_reference_step(self) -> bool:
         every = self.config.references_every
-        return every > 0 and self.run.step % every == every - 1
+        return self.run.step % every == every - 1
 
     def contexts(self, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """The context pictures of a batch as tokens with their positions: source, then reference."""
@@ -319,7 +337,7 @@ class FlowTrainer:
         return self.region_iou.take()
 
     def _extra_state(self) -> dict[str, object]:
-        return {}
+        return {} if self.reading is None else self.reading.state()
 
     def model(self) -> Model:
         """The model to ship: the current networks, the codec and the tokenizer."""

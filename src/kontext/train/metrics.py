@@ -33,15 +33,17 @@ class MetricAverager:
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = {}
 
-    def add(
-        self, name: str, loss: Tensor, label_loss: Tensor, norm: Tensor, per_sample: Tensor, t: Tensor
-    ) -> None:
+    def add(self, name, loss, label_loss, norm, per_sample, t) -> None:
         self._append(name, loss)
         self._append("norm", norm)
         if name == "loss":
             self._append("label", label_loss)
             self._append("_error", per_sample)
             self._append("_t", t)
+
+    def add_value(self, name: str, value: Tensor) -> None:
+        """Add a metric of its own, a scalar."""
+        self._append(name, value)
 
     def take(self) -> dict[str, object]:
         errors, times = self.values.pop("_error", []), self.values.pop("_t", [])

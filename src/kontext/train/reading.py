@@ -1,0 +1,187 @@
+"""Reading: what a sentence asks for, predicted by linear heads on both text encoders, from text alone.
+
+A sentence costs a hundredth of a pair of pictures. The labels are the attributes of the sentence
+(`kontext.world.tasks.attributes`), the same in both languages, as independent binary targets. One head reads
+the pooled vector of CLIP, the other the mean state of T5.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from kontext.model.presets import Preset
+from kontext.model.text import ClipText, T5Encoder
+from kontext.train.pairs import text_ids
+from kontext.world import Sample, World
+from kontext.world.tasks.attributes import attributes
+
+LABEL_SAMPLES = 6000
+"""Number of samples whose attributes are the labels."""
+
+LANGUAGES = ("english", "chinese")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One instruction in both languages with its attribute labels."""
+
+    english: str
+    chinese: str
+    labels: frozenset[str]
+
+
+def sentence_of(sample: Sample) -> Sentence:
+    return Sentence(sample.english, sample.chinese, attributes(sample))
+
+
+def draw(world: World, seed: int, split: str = "train") -> Sentence:
+    """The sentence of a seed."""
+    return sentence_of(world.sample(seed, split, pictures=False))
+
+
+def labels_of(world: World) -> list[str]:
+    """The labels that the sentences of a world have, sorted."""
+    drawn = (attributes(world.sample(seed, pictures=False)) for seed in range(LABEL_SAMPLES))
+    return sorted(set().union(*drawn))
+
+
+class Heads(nn.Module):
+    """Linear heads over the labels, for T5 and for CLIP."""
+
+    def __init__(self, preset: Preset, labels: int):
+        super().__init__()
+        self.t5_head = nn.Linear(preset.t5.width, labels)
+        self.clip_head = nn.Linear(preset.clip.width, labels)
+
+    def forward(self, ids: Tensor, states: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (b, labels) from T5's states (b, m, width) and from CLIP's vector (b, width)."""
+        words = (ids != 0).to(states.dtype)[..., None]
+        mean = (states * words).sum(1) / words.sum(1)
+        return self.t5_head(mean), self.clip_head(pooled)
+
+    @torch.no_grad()
+    def load(self, folder: Path, labels: list[str]) -> None:
+        """Load the heads of a folder of `kontext train words`, if it has any, as far as labels are known."""
+        if not (folder / "heads.safetensors").exists():
+            return
+        saved = load_file(folder / "heads.safetensors")
+        known = json.loads((folder / "labels.json").read_text("utf-8"))
+        shared = [label for label in labels if label in known]
+        to, of = ([names.index(label) for label in shared] for names in (labels, known))
+        for name, parameter in self.named_parameters():
+            parameter[to] = saved[name][of].to(parameter)
+
+
+Reader = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Text ids (b, m) -> logits (b, labels) of T5 and of CLIP."""
+
+
+def reader(t5: T5Encoder, clip: ClipText, heads: Heads) -> Reader:
+    return lambda ids: heads(ids, t5(ids), clip(ids))
+
+
+class SentencePool:
+    """A ring buffer of sentences as token ids and labels.
+
+    padded_length: of a text of so many tokens. token_dropout: probability with which a merge of the tokenizer
+    is left out in one sentence of two, so that words are known in other pieces too.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        labels: list[str],
+        tokenizer: Tokenizer,
+        preset: Preset,
+        token_dropout: float = 0.0,
+    ):
+        self.capacity, self.length = capacity, preset.text_length
+        self.tokenizer, self.padded_length = tokenizer, preset.padded_length
+        self.index = {label: i for i, label in enumerate(labels)}
+        self.ids = np.zeros((capacity, len(LANGUAGES), self.length), np.int32)
+        self.lengths = np.zeros((capacity, len(LANGUAGES)), np.int32)
+        self.targets = np.zeros((capacity, len(labels)), bool)
+        self.added = 0
+        self.broken: Tokenizer | None = None
+        if token_dropout:
+            self.broken = Tokenizer.from_str(tokenizer.to_str())
+            self.broken.model.dropout = token_dropout
+
+    @property
+    def filled(self) -> int:
+        return min(self.added, self.capacity)
+
+    def add(self, sentence: Sentence) -> None:
+        place = self.added % self.capacity
+        tokenizer = self.broken if self.broken is not None and self.added % 2 else self.tokenizer
+        for language, name in enumerate(LANGUAGES):
+            ids = text_ids(tokenizer, getattr(sentence, name), self.length)
+            self.ids[place, language] = ids
+            self.lengths[place, language] = self.padded_length(int((ids != 0).sum()))
+        self.targets[place] = False
+        known = [self.index[label] for label in sentence.labels if label in self.index]
+        self.targets[place, known] = True
+        self.added += 1
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Ids (count, m) and labels (count, n) of sentences of one padded length, that of a random one."""
+        lengths = self.lengths[: self.filled].reshape(-1)
+        length = int(lengths[torch.randint(len(lengths), (1,), generator=generator).item()])
+        fitting = np.flatnonzero(lengths == length)
+        chosen = fitting[torch.randint(len(fitting), (count,), generator=generator).numpy()]
+        places, languages = np.divmod(chosen, len(LANGUAGES))
+        ids = torch.from_numpy(self.ids[places, languages, :length])
+        return ids, torch.from_numpy(self.targets[places]).float()
+
+
+def reading_loss(read: Reader, ids: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of both heads, summed over the labels, mean over the sentences."""
+    total = ids.new_zeros((), dtype=torch.float32)
+    for logits in read(ids):
+        total = total + F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
+    return total / len(ids)
+
+
+@torch.no_grad()
+def correct(read: Reader, pool: SentencePool, device: str | torch.device = "cpu") -> np.ndarray:
+    """Whether all labels of a sentence are told, bool (encoders: T5, CLIP; languages; sentences)."""
+    right = np.zeros((2, len(LANGUAGES), pool.filled), bool)
+    for language in range(len(LANGUAGES)):
+        lengths = pool.lengths[: pool.filled, language]
+        for length in np.unique(lengths):
+            places = np.flatnonzero(lengths == length)
+            ids = torch.from_numpy(pool.ids[places, language, :length]).to(device)
+            targets = torch.from_numpy(pool.targets[places])
+            for encoder, logits in enumerate(read(ids)):
+                right[encoder, language, places] = ((logits.cpu() > 0) == targets).all(1).numpy()
+    return right
+
+
+def accuracy(right: np.ndarray) -> dict[str, float]:
+    """Share of sentences of which everything is told, by encoder and language: "clip_english"."""
+    shares = right.mean(-1)
+    return {
+        f"{encoder}_{language}": float(shares[i, j])
+        for i, encoder in enumerate(("t5", "clip"))
+        for j, language in enumerate(LANGUAGES)
+    }
+
+
+def by_kind(right: np.ndarray, pool: SentencePool) -> dict[str, list[float]]:
+    """Share of sentences of which CLIP tells everything, English and Chinese, by kind of edit."""
+    shares: dict[str, list[float]] = {}
+    for label, index in pool.index.items():
+        chosen = pool.targets[: pool.filled, index]
+        if label.startswith("kind:") and chosen.any():
+            shares[label.removeprefix("kind:")] = [round(float(part[chosen].mean()), 3) for part in right[1]]
+    return shares

@@ -1,0 +1,136 @@
+"""Reading beside the picture training: a batch of sentences with every step of the flow run.
+
+The encoders keep and broaden what they know of words while they learn from pictures. Heads, labels and loss
+are those of `kontext train words`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from kontext.model.presets import Preset
+from kontext.train.autoencoder import HELD_OUT
+from kontext.train.config import FlowTraining
+from kontext.train.networks import Networks
+from kontext.train.optimizer import MuonAdamW
+from kontext.train.reading import (
+    Heads,
+    SentencePool,
+    accuracy,
+    correct,
+    draw,
+    labels_of,
+    reader,
+    reading_loss,
+)
+from kontext.train.run import Ema
+from kontext.world import World
+
+POOL = 20000
+"""Sentences, in two languages each, that batches are drawn from."""
+
+
+class ReadingTask:
+    """Sentences, heads and their optimizer; the encoders are those of the run's networks."""
+
+    def __init__(
+        self,
+        config: FlowTraining,
+        preset: Preset,
+        networks: Networks,
+        tokenizer: Tokenizer,
+        *,
+        batch: int,
+        first_seed: int,
+        state: dict[str, Any],
+        words: Path | None,
+    ):
+        """state: of the run to continue, empty for a new one; one without heads, or a new run, takes those of
+        the folder `words`, where there are any.
+        """
+        self.config, self.batch, self.networks, self.world = config, batch, networks, World()
+        self.labels = _labels(state, words, self.world)
+        self.device = next(networks.parameters()).device
+        self.heads = Heads(preset, len(self.labels)).to(self.device)
+        if "words" in state:
+            self.heads.load_state_dict(state["words"])
+        elif words is not None:
+            self.heads.load(words, self.labels)
+        self.optimizer = MuonAdamW((), self.heads.parameters(), muon_rate=0, adamw_rate=config.adamw_rate)
+        self.ema = Ema([self.heads], config.ema)
+        if "words_optimizer" in state:
+            self.optimizer.load_state_dict(state["words_optimizer"])
+            self.ema.average = [a.to(self.device) for a in state["words_average"]]
+        self.seed = state.get("words_seed", config.seed + first_seed)
+        self.generator = torch.Generator().manual_seed(config.seed + self.seed)
+        self.pool = SentencePool(POOL, self.labels, tokenizer, preset, config.words_token_dropout)
+        self.read = reader(networks.t5, networks.clip, self.heads)
+        self.held_out = {
+            split: SentencePool(config.validation_sentences, self.labels, tokenizer, preset)
+            for split in ("test", "phrasing")
+        }
+        for split, pool in self.held_out.items():
+            for i in range(config.validation_sentences):
+                pool.add(draw(self.world, HELD_OUT + i, split))
+
+    def backward(self) -> Tensor:
+        """Add the gradient of a batch of sentences to encoders and heads; returns the loss.
+
+        That of the encoders is clipped by itself, so that new heads do not drown the pictures' gradient.
+        """
+        for _ in range(self.batch // 4 if self.pool.added else 8 * self.batch):
+            self.pool.add(draw(self.world, self.seed))
+            self.seed += 1
+        ids, targets = self.pool.draw(self.batch, self.generator)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
+            loss = reading_loss(self.read, ids.to(self.device), targets.to(self.device))
+        encoders = [*self.networks.t5.parameters(), *self.networks.clip.parameters()]
+        heads = list(self.heads.parameters())
+        gradients = torch.autograd.grad(loss, encoders + heads)
+        norm = torch.nn.utils.get_total_norm(gradients[: len(encoders)])
+        scale = (self.config.words_norm / (norm + 1e-6)).clamp_max(1.0)
+        for parameter, gradient in zip(encoders, gradients):
+            scaled = gradient * scale
+            parameter.grad = scaled if parameter.grad is None else parameter.grad + scaled
+        for parameter, gradient in zip(heads, gradients[len(encoders) :]):
+            parameter.grad = gradient
+        return loss.detach()
+
+    def step(self, rate_factor: float, step: int) -> None:
+        """Update the heads; the encoders belong to the run's own optimizer."""
+        torch.nn.utils.clip_grad_norm_(self.heads.parameters(), 1.0)
+        self.optimizer.scale_rates(rate_factor)
+        self.optimizer.step()
+        self.ema.update(step)
+
+    def figures(self) -> dict[str, float]:
+        """Share of held-out sentences of which an encoder tells everything: "phrasing_clip_english"."""
+        with self.ema:
+            return {
+                f"{split}_{name}": share
+                for split, pool in self.held_out.items()
+                for name, share in accuracy(correct(self.read, pool, self.device)).items()
+            }
+
+    def state(self) -> dict[str, object]:
+        return {
+            "words": self.heads.state_dict(),
+            "labels": json.dumps(self.labels),
+            "words_optimizer": self.optimizer.state_dict(),
+            "words_average": self.ema.average,
+            "words_seed": self.seed,
+        }
+
+
+def _labels(state: dict[str, Any], words: Path | None, world: World) -> list[str]:
+    if "labels" in state:
+        return json.loads(state["labels"])
+    if words is not None and (words / "labels.json").exists():
+        return json.loads((words / "labels.json").read_text("utf-8"))
+    return labels_of(world)

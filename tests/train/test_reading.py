@@ -1,0 +1,181 @@
+"""Reading from text alone: batches of one padded length, labels of both languages, heads by label."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from kontext.errors import BadCheckpoint
+from kontext.model.autoencoder import Autoencoder
+from kontext.model.presets import PRESETS
+from kontext.train import reading, words
+from kontext.train.config import FlowTraining, Stage, WordsTraining
+from kontext.train.flow import FlowTrainer
+from kontext.train.reading import (
+    Heads,
+    Sentence,
+    SentencePool,
+    accuracy,
+    by_kind,
+    correct,
+    draw,
+    reading_loss,
+)
+from kontext.train.tokenizer import train_tokenizer
+from kontext.world import World
+
+SIMPLE = {"families": ("kid",), "art_sets": ("flat",), "kinds": ("hair_color", "cloth_color", "background")}
+
+PRESET = PRESETS["nano-256"]
+TEXTS = ["make the hair blue", "change the background to a forest with some cats", "把头发染成蓝色"]
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(TEXTS * 9, 320)
+
+
+def filled(tokenizer: Tokenizer, dropout: float = 0.0) -> SentencePool:
+    pool = SentencePool(64, ["kind:hair_color", "color:blue", "place:forest"], tokenizer, PRESET, dropout)
+    for _ in range(24):
+        pool.add(Sentence(TEXTS[0], TEXTS[2], frozenset({"kind:hair_color", "color:blue"})))
+        pool.add(Sentence(TEXTS[1], TEXTS[2] * 3, frozenset({"place:forest", "unknown:label"})))
+    return pool
+
+
+def test_a_batch_of_sentences_has_one_padded_length(tokenizer):
+    pool, generator, seen = filled(tokenizer), torch.Generator().manual_seed(0), set()
+    for _ in range(20):
+        ids, targets = pool.draw(8, generator)
+        lengths = {PRESET.padded_length(int(n)) for n in (ids != 0).sum(1)}
+        assert lengths == {ids.shape[1]} and targets.shape == (8, 3)
+        seen |= lengths
+    assert len(seen) > 1
+
+
+def test_a_sentence_has_its_labels_in_both_languages(tokenizer):
+    pool = filled(tokenizer)
+    assert pool.targets[0].tolist() == [True, True, False] and pool.targets[1].tolist() == [
+        False,
+        False,
+        True,
+    ]
+    assert (pool.ids[0, 0] != pool.ids[0, 1]).any()
+
+
+def test_tokens_break_in_one_sentence_of_two(tokenizer):
+    pool = filled(tokenizer, dropout=0.5)
+    plain = filled(tokenizer)
+    assert (pool.ids[::2] == plain.ids[::2]).all()
+    assert (pool.ids[1:48:2] != plain.ids[1:48:2]).any()
+
+
+def test_accuracy_counts_sentences_of_which_everything_is_told(tokenizer):
+    pool = filled(tokenizer)
+
+    def told(ids):
+        of = {pool.ids[i, j, :k].tobytes(): i for i in (0, 1) for j in (0, 1) for k in (8, 16, 24, 32, 40)}
+        right = torch.tensor(np.stack([pool.targets[of[row.numpy().tobytes()]] for row in ids])) * 2.0 - 1
+        wrong = right.clone()
+        wrong[:, 2] = -1.0  # never says forest
+        return right, wrong
+
+    right = correct(told, pool)
+    assert accuracy(right) == {"t5_english": 1, "t5_chinese": 1, "clip_english": 0.5, "clip_chinese": 0.5}
+    assert by_kind(right, pool) == {"hair_color": [1.0, 1.0]}
+
+
+def test_the_loss_is_that_of_independent_labels(tokenizer):
+    logits = torch.tensor([[2.0, -1.0, 0.5]])
+    ids, targets = torch.ones(1, 4, dtype=torch.int64), torch.tensor([[1.0, 0.0, 1.0]])
+    said = torch.tensor([2.0, 1.0, 0.5])
+    expected = 2 * torch.log1p(torch.exp(-said)).sum()
+    assert reading_loss(lambda ids: (logits, logits), ids, targets).item() == pytest.approx(expected.item())
+
+
+def test_heads_are_loaded_by_label(tmp_path):
+    preset = PRESETS["tiny"]
+    saved, other = Heads(preset, 3), Heads(preset, 2)
+    before = other.clip_head.weight.detach().clone()
+    save_file(saved.state_dict(), tmp_path / "heads.safetensors")
+    (tmp_path / "labels.json").write_text(json.dumps(["a", "b", "c"]))
+    other.load(tmp_path, ["c", "new"])
+    assert torch.equal(other.clip_head.weight[0], saved.clip_head.weight[2])
+    assert torch.equal(other.clip_head.weight[1], before[1])
+    other.load(tmp_path / "missing", ["c", "new"])
+
+
+@pytest.fixture
+def few_labels(monkeypatch):
+    monkeypatch.setattr(reading, "LABEL_SAMPLES", 60)
+    monkeypatch.setattr(words, "TOKENIZER_SAMPLES", 60)
+
+
+def words_settings(**changes) -> WordsTraining:
+    plain = dict(preset="tiny", steps=30, batch=16, fresh=4, pool=100, first_fill=40, world=SIMPLE)
+    plain |= dict(log_every=5, validate_every=30, validation_sentences=8, warmup=1, decay_share=0.0)
+    return WordsTraining(**{**plain, **changes})
+
+
+def test_words_are_learned_and_a_later_run_starts_from_them(tmp_path, few_labels):
+    words.train(words_settings(), tmp_path / "first")
+    lines = [json.loads(line) for line in (tmp_path / "first" / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.8 * losses[0]
+    assert {"phrasing_clip_english", "test_t5_chinese", "kinds"} <= lines[-1].keys()
+    words.train(words_settings(steps=1), tmp_path / "second", initial=tmp_path / "first")
+    first, second = (load_file(tmp_path / run / "words.safetensors") for run in ("first", "second"))
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 0.1
+    tokenizers = [(tmp_path / run / "tokenizer.json").read_text() for run in ("first", "second")]
+    assert tokenizers[0] == tokenizers[1]
+    with pytest.raises(BadCheckpoint, match="words.safetensors"):
+        words.train(words_settings(), tmp_path / "third", initial=tmp_path)
+
+
+@pytest.fixture
+def codec(tmp_path):
+    """An untrained autoencoder with a small tokenizer."""
+    save_file(Autoencoder(PRESETS["tiny"].autoencoder).state_dict(), tmp_path / "autoencoder.safetensors")
+    (tmp_path / "latents.json").write_text(json.dumps({"scale": 1.0, "shift": 0.0}))
+    return tmp_path / "autoencoder.safetensors"
+
+
+def flow_run(folder, codec, resume=False, **changes) -> FlowTrainer:
+    plain = dict(preset="tiny", steps=2, batch=4, fresh=2, pool=16, first_fill=4, workers=0, warmup=1)
+    plain |= dict(decay_share=0.0, log_every=1, validate_every=5, validation_pairs=2, validation_sentences=4)
+    config = FlowTraining(**plain | {"curriculum": (Stage(world=SIMPLE),), "save_seconds": 0.0} | changes)
+    folder.mkdir(exist_ok=True)
+    train_tokenizer(TEXTS * 9, 300).save(str(folder / "tokenizer.json"))
+    return FlowTrainer(config, folder, codec, resume, None)
+
+
+def test_a_flow_run_reads_beside_pictures_and_resumes_with_its_heads(tmp_path, codec, few_labels):
+    folder = tmp_path / "run"
+    flow_run(folder, codec).train()
+    resumed = flow_run(folder, codec, resume=True, steps=5, words_batch=8)
+    heads = resumed.reading.heads.clip_head.weight.detach().clone()
+    resumed.train()
+    assert not torch.equal(resumed.reading.heads.clip_head.weight, heads)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert any("words" in line for line in lines) and "phrasing_t5_english" in lines[-1]
+    again = flow_run(folder, codec, resume=True, steps=5, words_batch=8)
+    assert torch.equal(again.reading.heads.clip_head.weight, resumed.reading.heads.clip_head.weight)
+    assert again.reading.labels == resumed.reading.labels and again.reading.seed == resumed.reading.seed
+
+
+def test_the_gradient_of_reading_reaches_both_encoders_and_is_clipped(tmp_path, codec, few_labels):
+    run = flow_run(tmp_path / "run", codec, words_batch=8, words_norm=0.25)
+    run.reading.backward()
+    encoders = [run.networks.t5, run.networks.clip]
+    for module in (*encoders, run.reading.heads):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters() if p.ndim > 1)
+    gradients = [p.grad for module in encoders for p in module.parameters()]
+    assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(0.25, rel=1e-4)
+    assert all(p.grad is None for p in run.networks.transformer.parameters())
+
+
+def test_sentences_of_the_world_are_drawn_by_seed():
+    assert draw(World(), 3) == draw(World(), 3) != draw(World(), 4)
