@@ -11,6 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
+# No test reaches the network: a model that is not here is asked for where nobody answers.
+os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each for tests side by side, and for what they start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -202,7 +202,7 @@ def test_wrong_usage_is_exit_2(folder, arguments):
 
 
 def test_a_defect_of_ours_is_one_line_too_and_a_traceback_on_demand(folder, monkeypatch):
-    from kontext.engine import pictures
+    from kontext import pictures
 
     def broken(*_):
         raise ZeroDivisionError("by zero")

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 import kontext
-from kontext import BadRequest, Result, errors
-from kontext.engine import pictures
+from kontext import BadRequest, Result, errors, pictures
 from kontext.session.pixels import digest
 from kontext.session.provenance import read_chain
 

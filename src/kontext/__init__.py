@@ -23,8 +23,8 @@ from kontext.errors import (
     Unavailable,
 )
 from kontext.threads import spin_briefly
+from kontext.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "BadCheckpoint",
     "BadConfig",

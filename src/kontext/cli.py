@@ -21,9 +21,9 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from kontext import __version__
 from kontext.failures import explain
 from kontext.terminal import say, terminal_text
+from kontext.version import __version__
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -34,7 +34,7 @@ COMMANDS: dict[str, str] = {
     "chat": "Edit one picture over many turns.",
     "batch": "Edit many pictures; resumable.",
     "examples": "Write example pictures to try the other commands on.",
-    "models": "List the available models.",
+    "models": "List, download and remove models.",
     "serve": "Start the playground and the HTTP API.",
     "keys": "Create and revoke keys of the HTTP API.",
     "mcp": "Serve edits over the Model Context Protocol.",
@@ -49,6 +49,10 @@ VARIABLES: dict[str, str] = {
     "KONTEXT_MODEL": "Default of --model.",
     "KONTEXT_DEVICE": "Default of --device: cpu, cuda or mps.",
     "KONTEXT_HOME": "The folder of sessions, keys and models; default: ~/.local/share/kontext.",
+    "HF_HOME": "The folder of the hub's cache and token; default: ~/.cache/huggingface.",
+    "HF_TOKEN": "The token for the hub; default: that of `hf auth login`.",
+    "HF_ENDPOINT": "A mirror of the hub; default: https://huggingface.co.",
+    "HF_HUB_OFFLINE": "Set to 1 to use only what is here.",
     "KONTEXT_DEBUG": "Set to 1 to show tracebacks.",
 }
 

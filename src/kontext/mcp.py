@@ -16,12 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kontext import __version__
-from kontext.engine.options import Surface, offered, option
 from kontext.engine.requests import MAX_BATCH
 from kontext.errors import BadRequest, KontextError
+from kontext.options import Surface, offered, option
 from kontext.session import Session, Store, Turn
 from kontext.session.pixels import to_png
+from kontext.version import __version__
 
 log = logging.getLogger(__name__)
 

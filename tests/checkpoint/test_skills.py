@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kontext import Editor
-from kontext.checkpoint.model import SHIPPED
+from kontext.checkpoint.find import SHIPPED
 from kontext.checkpoint.skills import Example, Skills, Suggestion, read_skills
 from kontext.errors import BadCheckpoint
 

@@ -11,7 +11,7 @@ import PIL
 import pytest
 from PIL import Image, ImageCms, features
 
-from kontext.engine.pictures import load
+from kontext.pictures import load
 
 HEIGHT, WIDTH = 20, 24
 

@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw
 
 from kontext.bench.speed import as_full
 from kontext.engine import Editor, EditRequest
-from kontext.engine.domain import PhotoWarning
 from kontext.engine.guidance import Guidance
 from kontext.engine.sampling import Batch, sample, seeded_noise
 from kontext.errors import BadPicture, BadRequest, Cancelled, NotFound
 from kontext.flow import schedule
 from kontext.model.tokens import pack, picture_ids
+from kontext.pictures import PhotoWarning
 from kontext.session.provenance import read_chain
 
 TERMS = 4 * 512

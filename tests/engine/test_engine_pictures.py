@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from kontext.engine import pictures
-from kontext.engine.pictures import Picture, check_writable, encode, load, save
 from kontext.errors import BadPicture, BadRequest, NotFound
+from kontext.pictures import Picture, check_writable, encode, load, save, writing
 
 
 def noise(width=40, height=30, channels=3, seed=0):
@@ -218,7 +217,7 @@ def test_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pictures.os, "fsync", full)
+    monkeypatch.setattr(writing.os, "fsync", full)
     with pytest.raises(BadRequest, match="No space left"):
         save(Image.new("RGB", (20, 20)), target)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
@@ -286,6 +285,6 @@ def test_a_folder_that_may_not_be_written_is_refused_before(tmp_path, monkeypatc
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(pictures.Path, "touch", denied)  # as for whoever is not the administrator
+    monkeypatch.setattr(writing.Path, "touch", denied)  # as for whoever is not the administrator
     with pytest.raises(BadRequest, match="Permission denied"):
         check_writable(tmp_path / "a.png")

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from kontext.engine import formats
-from kontext.engine.formats import READABLE, orientation, signature, split_png
-from kontext.engine.pictures import load
 from kontext.errors import BadPicture
+from kontext.pictures import formats, load
+from kontext.pictures.formats import READABLE, orientation, signature, split_png
 
 BLOCKS = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(BLOCKS.repeat(16, 0).repeat(16, 1))  # even blocks, which JPEG keeps nearly exactly

@@ -9,14 +9,15 @@ import pytest
 import typer
 from pydantic import ValidationError
 
+from kontext import options
 from kontext.batch import tables
 from kontext.commands import batch, chat, edit, generate
-from kontext.engine import EditOptions, Editor, GenerateOptions, options
+from kontext.engine import EditOptions, Editor, GenerateOptions
 from kontext.engine.checks import check_variants
-from kontext.engine.options import SURFACES, TABLE, Option, offered, option
 from kontext.engine.requests import EditRequest
 from kontext.errors import BadRequest
 from kontext.mcp import MAX_VARIANTS, TOOLS
+from kontext.options import SURFACES, TABLE, Option, offered, option
 from kontext.server.routes.edits import Edit, Variants
 from kontext.session.provenance import SETTINGS
 from kontext.session.session import PICTURES

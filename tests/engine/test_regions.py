@@ -165,6 +165,22 @@ def test_a_mask_limits_what_a_region_head_expects(painting_editor, scene):
     assert changed[36:60, 36:60].all() and not changed[:, 70:].any() and not changed[:26].any()
 
 
+def test_locate_shows_where_an_edit_would_act(painting_editor, make_scene):
+    painter = painting_editor.model.transformer
+    picture = make_scene(256, 256)  # twice the canvas
+    assert painting_editor.locate(picture, "put a red square") is None  # no region head
+    painter.expect(expected_tokens(2, 3, 5, 5))
+    painter.worked_on.clear()
+    found = array(painting_editor.locate(picture, "put a red square"))
+    expected = np.zeros((256, 256), int)
+    expected[96:160, 64:160] = 255
+    assert painter.worked_on == [64] and np.array_equal(found, expected)
+    boxed = array(painting_editor.locate(picture, "put a red square", box=(0, 0, 128, 256)))
+    assert np.array_equal(boxed[96:160, 64:124], expected[96:160, 64:124]) and not boxed[:, 140:].any()
+    painter.expect(expected_tokens(0, 0, 0, 0))
+    assert not array(painting_editor.locate(picture, "leave it")).any()
+
+
 def test_pictures_of_a_batch_have_regions_of_their_own(painting_editor, scene):
     painter = painting_editor.model.transformer
     painter.paint = paint_square()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kontext.engine import EditRequest, pictures
+from kontext import pictures
+from kontext.engine import EditRequest
 from kontext.engine.checks import check_request
 from kontext.engine.plan import canvas_of
 from kontext.errors import BadRequest

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
-from kontext.engine import pictures
+from kontext import pictures
 from kontext.engine.pointing import edit_mask_of, overlay_of
 from kontext.engine.requests import EditRequest, Result, StepInfo
 from kontext.engine.sizes import plan_edit, plan_generate

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from kontext.engine import pictures
+from kontext import pictures
 from kontext.engine.requests import EditRequest, Result, StepInfo
 from kontext.errors import BadRequest, Cancelled
 

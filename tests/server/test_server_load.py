@@ -45,7 +45,7 @@ print(count / (time.perf_counter() - start))
 
 def given(number):
     """A picture of the examples, another one for every client."""
-    from kontext.engine import pictures
+    from kontext import pictures
 
     table = json.loads((files("kontext") / "examples" / "examples.json").read_text())
     example = files("kontext") / "examples" / table[number % len(table)]["file"]

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kontext.engine import pictures
+import kontext
+from kontext import pictures
 from kontext.errors import BadPicture, BadRequest, NotFound
 from kontext.session import Store, provenance
 from kontext.session.pixels import digest, to_png
@@ -83,7 +84,7 @@ def test_gallery_programs_read_the_last_turn(session, tmp_path):
     assert info["parameters"].splitlines() == [
         '给她戴上墨镜, <b>"now"</b> and smile',
         "Steps: 4, Sampler: Euler, CFG scale: 2.5, Seed: 2, Size: 48x32, Model hash: ffffffffff, "
-        f"Model: tint, Version: openkontext {provenance.__version__}",
+        f"Model: tint, Version: openkontext {kontext.__version__}",
     ]
     parsers = pytest.importorskip(
         "sd_parsers", reason="sd-parsers is not installed; it checks our `parameters`"

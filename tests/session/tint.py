@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from kontext.engine import pictures
+from kontext import pictures
 from kontext.errors import BadCheckpoint
 
 

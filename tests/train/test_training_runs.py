@@ -15,12 +15,12 @@ from kontext.model.presets import PRESETS, AutoencoderConfig
 from kontext.train import autoencoder as autoencoder_training
 from kontext.train.autoencoder import Crops, Replay, to_pixels
 from kontext.train.config import AutoencoderTraining, DistillTraining, FlowTraining, Stage
-from kontext.train.distill import DistillTrainer
 from kontext.train.flow import FlowTrainer
 from kontext.train.ladd import LaddTrainer
 from kontext.train.loader import ExampleLoader
 from kontext.train.pairs import label, target_caption, text_ids, token_mask
 from kontext.train.run import Ema, Run, compact
+from kontext.train.student import DistillTrainer
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
 

@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kontext import pictures
 from kontext.batch.tasks import Task
-from kontext.engine import pictures
 from kontext.errors import BadRequest, Busy, KontextError
 from kontext.failures import explain
 from kontext.threads import usable_processors

@@ -13,17 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kontext.engine import options, sizes
+from kontext import options
+from kontext.engine import sizes
 from kontext.engine.requests import (
     MAX_CONTEXTS,
     MAX_SEED,
     check_prompt,
-    flag,
-    one_of,
-    real_number,
-    whole_number,
 )
 from kontext.errors import BadRequest, NotFound
+from kontext.values import flag, one_of, real_number, whole_number
 
 OPTIONS = options.offered("table")
 WHOLE = {one.name: one.whole_range for one in OPTIONS if one.type == "integer"}

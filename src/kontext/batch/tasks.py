@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kontext.batch import tables
-from kontext.engine.pictures import MAX_NAME_BYTES, WRITABLE, looks_like_picture
 from kontext.engine.requests import check_prompt
 from kontext.errors import BadRequest
+from kontext.pictures import MAX_NAME_BYTES, WRITABLE, looks_like_picture
 
 
 @dataclass(frozen=True)

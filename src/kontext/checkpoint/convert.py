@@ -9,10 +9,10 @@ import torch
 
 from kontext.checkpoint import save
 from kontext.checkpoint.file_names import SAFETENSORS
+from kontext.checkpoint.find import find_model
 from kontext.checkpoint.gguf_files import write_gguf
 from kontext.checkpoint.layouts import Checkpoint, open_checkpoint
 from kontext.checkpoint.lora import merged
-from kontext.checkpoint.model import find_model
 from kontext.checkpoint.tensors import cast
 from kontext.errors import BadCheckpoint, BadRequest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 SAFETENSORS = (".safetensors", ".sft")
 """Endings of the files of one format."""
@@ -49,3 +50,11 @@ def variant_order(match: re.Match[str]) -> tuple[int, str]:
     """Place and name of a component file's variant, from a match of `COMPONENT`."""
     variant = (match["variant"] if match["index"] else match["file"]) or ""
     return (VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)), variant
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path exists; no for a name that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kontext.checkpoint import lora_names, names
-from kontext.checkpoint.file_names import SAFETENSORS
+from kontext.checkpoint.file_names import SAFETENSORS, is_there
 from kontext.checkpoint.lora_patches import Patch, patches
 from kontext.checkpoint.lora_strength import Config, read_strengths
 from kontext.checkpoint.recognize import is_lora, lora_family
@@ -27,7 +27,6 @@ from kontext.checkpoint.tensors import (
     LazyTensor,
     Weights,
     finite,
-    is_there,
     read_safetensors,
     stored,
     summarize,

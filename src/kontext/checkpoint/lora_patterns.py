@@ -72,7 +72,8 @@ class Patterns:
         if kind is sre.SUBPATTERN:
             return self._ends(value[-1], name, starts)
         if kind in (sre.MAX_REPEAT, sre.MIN_REPEAT):
-            return self._repeated(*value, name, starts)
+            least, most, nodes = value
+            return self._repeated(least, most, nodes, name, starts)
         if kind is sre.AT:
             return starts & {0 if value in _BEGINNINGS else len(name)}
         fits = _test(kind, value)

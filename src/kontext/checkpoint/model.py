@@ -13,24 +13,22 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from kontext.checkpoint import names, save
-from kontext.checkpoint.file_names import TOKENIZERS
+from kontext.checkpoint.file_names import DIFFUSERS_TOKENIZERS, TOKENIZERS
+from kontext.checkpoint.find import find_model
 from kontext.checkpoint.fingerprints import fingerprint, is_small
-from kontext.checkpoint.layouts import MODULES, open_checkpoint
+from kontext.checkpoint.hub.models import pull_tokenizer
+from kontext.checkpoint.layouts import MODULES, Checkpoint, open_checkpoint
 from kontext.checkpoint.lora import merged
 from kontext.checkpoint.placement import Placement, build
 from kontext.checkpoint.skills import Skills, read_skills
-from kontext.checkpoint.tensors import LazyTensor, Weights, is_there, stored
-from kontext.checkpoint.tokenizer import byte_tokenizer, with_fixed_length
-from kontext.errors import BadCheckpoint, NotFound
-from kontext.home import models_folder
+from kontext.checkpoint.tensors import LazyTensor, Weights, stored
+from kontext.checkpoint.tokenizer import byte_tokenizer, read_tokenizer, with_fixed_length
+from kontext.errors import BadCheckpoint, KontextError
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.linear import StoredWeight
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.text import ClipText, T5Encoder
 from kontext.model.transformer import Transformer
-
-SHIPPED = Path(__file__).parent.parent / "weights"
-"""Folder of the models that come with the package."""
 
 
 @dataclass
@@ -91,43 +89,6 @@ class Model:
         )
 
 
-DEV_FILES = (
-    "flux1-kontext-dev.safetensors, ae.safetensors, clip_l.safetensors, t5xxl_fp16.safetensors and the "
-    "folders tokenizer and tokenizer_2"
-)
-DEV_GIGABYTES = 34
-"""Memory for the weights of FLUX.1 Kontext [dev] in bfloat16, whatever their form on disk."""
-
-
-def shipped_models() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-
-
-def find_model(name_or_path: str | Path) -> Path:
-    """Path of a model: by name, of one that comes with the package or lies in the models folder of this
-    account; or a file or folder. Raises NotFound.
-    """
-    name = str(name_or_path)
-    if "/" not in name and (SHIPPED / name / "config.json").is_file():
-        return SHIPPED / name
-    path = Path(name_or_path).expanduser()
-    if is_there(path):
-        return path
-    models = models_folder()
-    if name and path.name == name and is_there(models / name):
-        return models / name
-    if name == "dev":
-        raise NotFound(
-            f"FLUX.1 Kontext [dev] is not on this machine: put {DEV_FILES}, as published with it, into "
-            f"{models / 'dev'}, or give --model PATH of such a folder; it takes {DEV_GIGABYTES} GB of memory"
-        )
-    raise NotFound(
-        f"no model {name!r}: give {', '.join([*shipped_models(), 'tiny-random'])}, dev, a path to a model "
-        f"folder, a .safetensors or a .gguf file, or the name of one in {models}; kontext models lists them"
-    )
-
-
 def load_model(
     name_or_path: str | Path,
     device: str | torch.device = "cpu",
@@ -143,7 +104,9 @@ def load_model(
     asked for).
     place: decides from the weights, before any is read, where they are and in which type (instead of `device`
     and `dtype`).
-    Raises NotFound for an unknown name or path, BadCheckpoint for damaged, incomplete or foreign files.
+    A model on a hub is downloaded if it is not here. Raises NotFound for an unknown name or path,
+    Unavailable where the hub cannot be reached or the repository is gated, BadCheckpoint for damaged,
+    incomplete or foreign files.
     """
     preset, _, random = str(name_or_path).rpartition("-")
     if random == "random" and preset in PRESETS and preset != "dev":
@@ -154,13 +117,14 @@ def load_model(
         for part in names.PARTS:  # LoRA files are read on the CPU
             getattr(model, part).to(device)
         return model
-    path = find_model(name_or_path)
+    path = find_model(name_or_path, download=True)
     found = open_checkpoint(path)
+    add_tokenizers(found)
     if found.absent:
         raise BadCheckpoint(
             f"{path.name}: missing the {', the '.join(found.absent)}. Put next to it ae.safetensors, "
             "clip_l.safetensors, t5xxl_fp16.safetensors and the folders tokenizer and tokenizer_2, "
-            "as published with FLUX.1 Kontext [dev]"
+            "as published with FLUX.1 Kontext [dev]; kontext models pull dev downloads all of it"
         )
     source = merged({name: part.weights for name, part in found.parts.items()}, lora, found.warnings)
     if place is not None:
@@ -175,6 +139,26 @@ def load_model(
     model = _model(found.preset, modules, found.tokenizers, own_name, found.warnings, source)
     model.skills = read_skills(path)
     return model
+
+
+def add_tokenizers(found: Checkpoint) -> None:
+    """Download the tokenizers of FLUX.1 where they are all that a model lacks: a few MB, not gated.
+
+    Raises BadCheckpoint where they cannot be downloaded.
+    """
+    if not all(part.startswith("tokenizer") for part in found.absent):
+        return
+    for which in [part.removeprefix("tokenizer of ") for part in found.absent]:
+        try:
+            tokenizer = read_tokenizer(pull_tokenizer(which))
+        except KontextError as error:
+            place = found.path if found.path.is_dir() else found.path.parent
+            raise BadCheckpoint(
+                f"{found.path.name}: missing the tokenizer of {which}, which cannot be downloaded ({error}); "
+                f"put it into {place / DIFFUSERS_TOKENIZERS[which] / 'tokenizer.json'}"
+            ) from None
+        if tokenizer is not None:
+            found.tokenizers[which] = tokenizer
 
 
 def random_model(

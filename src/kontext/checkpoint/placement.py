@@ -63,7 +63,7 @@ def build(part: str, config: Any, weights: Weights, placement: Placement | None 
         and _is_kept(module.get_submodule(stem), tensor, f"{part}.{stem}", dtype, placement)
     }
     for stem in kept:
-        module.get_submodule(stem).weight = None
+        module.get_submodule(stem).register_parameter("weight", None)
     rest = {
         name: _read(tensor, _type(tensor, dtype), placement.device)
         for name, tensor in weights.items()
@@ -77,7 +77,7 @@ def build(part: str, config: Any, weights: Weights, placement: Placement | None 
             layer.fetch()
         module.set_submodule(stem, layer)
     if any(layer.streamed for layer in module.modules() if isinstance(layer, StoredWeight)):
-        holder = module.encoder if part == "t5" else module
+        holder: Any = module.encoder if part == "t5" else module
         holder.stream = WeightStream(placement.device)
     return module.eval().requires_grad_(False)
 
@@ -107,6 +107,7 @@ def _stored_layer(
 ) -> StoredWeight:
     if isinstance(layer, nn.Embedding):
         return StoredEmbedding(tensor.parts, dtype, device)
+    assert isinstance(layer, nn.Linear)
     return StoredLinear(tensor.parts, layer.bias, dtype, device)
 
 

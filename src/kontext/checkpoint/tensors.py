@@ -146,14 +146,6 @@ def finite(file: str, name: str, tensor: LazyTensor) -> LazyTensor:
     return replace(tensor, read=read)
 
 
-def is_there(path: Path) -> bool:
-    """Whether a path exists; no for a name that no file can have."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
 def refuse_code(path: Path) -> None:
     """Raise BadCheckpoint for formats that can run code when they are opened."""
     if path.suffix.lower() in RUNS_CODE:

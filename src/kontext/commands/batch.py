@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kontext.commands import inputs, options
-from kontext.engine.options import offered
+from kontext.options import offered
 from kontext.terminal import draw, say, say_json, watched
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def batch(
     shared = {task.prompt for task in tasks}
     load = functools.partial(load_editor, model, device, prompt=shared.pop() if len(shared) == 1 else None)
     try:
+        options.download_model(model)  # before the workers want it
         progress = run(tasks, output, load, model=model, workers=workers, sign=sign, on_progress=show)
     except KeyboardInterrupt:
         say("stopped; run the same command again to resume", err=True)

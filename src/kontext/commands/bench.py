@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,13 +22,14 @@ from kontext.commands.bench_options import (
     Size,
     Steps,
 )
-from kontext.commands.options import Device, Model
-from kontext.commands.tables import show_table, track_items
+from kontext.commands.bench_run import open_run, publish, write_text
+from kontext.commands.options import Device, Model, download_model
+from kontext.commands.tables import track_items
 from kontext.errors import BadRequest
 from kontext.terminal import say
 
 if TYPE_CHECKING:
-    from kontext.bench.run import Figure, Run
+    from kontext.bench.run import Figure
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
@@ -69,7 +68,7 @@ def quality(
     size = size_for(editor, size)
     names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
     settings = {"size": size, "n": n, "splits": splits, "categories": categories, "rows": names}
-    with _run("quality", editor, model, settings, report, resume) as run:
+    with open_run("quality", editor, model, settings, report, resume) as run:
         suite.measure(
             editor,
             run,
@@ -81,8 +80,37 @@ def quality(
             progress=track_items,
         )
         headline = {k: suite.FIGURES[k] for k in suite.HEADLINE}
-        _publish(
+        publish(
             run, model, suite.FIGURES, headline, json_file, report, lambda r: suite.sections(run, r, size)
+        )
+
+
+@app.command()
+def region(
+    model: Model = "nano",
+    n: Number = 200,
+    split: Annotated[str, typer.Option(help="test, phrasing, chinese; or all.")] = "test",
+    json_file: JsonFile = None,
+    force: Force = False,
+    report: Report = None,
+    resume: Resume = False,
+    device: Device = None,
+) -> None:
+    """Does the model know where an edit acts before it paints it?"""
+    from kontext.bench import region as suite
+    from kontext.bench.items import size_for
+
+    splits = _names(split, suite.SPLITS, "split")
+    editor = _editor(model, device, ["model"])
+    if editor.model.preset.transformer.region_after is None:
+        raise BadRequest(f"{model} has no region head")
+    size = size_for(editor)
+    settings = {"size": size, "n": n, "splits": splits}
+    with open_run("region", editor, model, settings, report, resume) as run:
+        suite.measure(editor, run, n=n, size=size, splits=splits, progress=track_items)
+        publish(
+            *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
+            lambda r: suite.sections(run, r, size),
         )
 
 
@@ -108,9 +136,9 @@ def drift(
     size = size_for(editor)
     names = _session_rows(rows, steps, editor)
     settings = {"size": size, "n": n, "kinds": chosen, "rows": names}
-    with _run("drift", editor, model, settings, report, resume) as run:
+    with open_run("drift", editor, model, settings, report, resume) as run:
         suite.measure(editor, run, n=n, size=size, rows=names, kinds=chosen, progress=track_items)
-        _publish(
+        publish(
             *(run, model, suite.FIGURES, suite.HEADLINE, json_file, report),
             lambda r: suite.sections(run, r, size),
         )
@@ -139,11 +167,11 @@ def identity(
     wanted = [{"codec": "codec-target"}.get(row, row) for row in rows.split(",")]
     by_reference = row_names(wanted, _steps(steps) or [_own_steps(editor)])
     settings = {"size": size, "n": n, "rows": names}
-    with _run("identity", editor, model, settings, report, resume) as run:
+    with open_run("identity", editor, model, settings, report, resume) as run:
         suite.measure(
             editor, run, n=n, size=size, rows=names, reference_rows=by_reference, progress=track_items
         )
-        _publish(
+        publish(
             *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
             lambda r: suite.sections(run, r, size),
         )
@@ -217,7 +245,7 @@ def speed(
     settings = {"size": size, "n": n, "steps": counts, "threads": torch.get_num_threads()}
     device = str(device_of(editor.model))
     settings |= {"device": device, "dtype": str(parameter_type(editor.model.transformer))}
-    with _run("speed", editor, model, settings, report, False) as run:
+    with open_run("speed", editor, model, settings, report, False) as run:
         more: dict[str, Any] = {}
         more["latency"] = suite.measure(editor, run, runs=n, size=size, steps=counts, progress=track_items)
         more["memory MiB"] = round(suite.memory_mib(device), 1)
@@ -226,7 +254,7 @@ def speed(
             more["diffusers"] = suite.against_diffusers(
                 editor, run, pairs=n, size=size, steps=counts[-1], progress=track_items
             )
-        _publish(run, model, suite.FIGURES, suite.FIGURES, json_file, report, suite.sections, more)
+        publish(run, model, suite.FIGURES, suite.FIGURES, json_file, report, suite.sections, more)
         for name, value in more.items():
             say(f"{name}: {json.dumps(value)}")
 
@@ -262,11 +290,11 @@ def kontextbench(
         raise BadRequest("--against needs a judge; give --judge URL")
     editor = _editor(model, device, ["model"])
     settings = {"folder": str(folder), "n": n, "steps": steps, "judge": judge and f"{judge} {judge_model}"}
-    with _run("kontextbench", editor, model, settings, report, resume) as run:
+    with open_run("kontextbench", editor, model, settings, report, resume) as run:
         suite.measure(
             editor, run, folder, judge=asked, against=against, n=n, steps=steps, progress=track_items
         )
-        _publish(
+        publish(
             *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
             lambda r: suite.sections(run, folder, r),
         )
@@ -299,7 +327,7 @@ def compare(
             row: {split: {k: d.as_json() for k, d in cells.items()} for split, cells in splits.items()}
             for row, splits in differences.items()
         }
-        _write(json_file, json.dumps(plain, indent=1))
+        write_text(json_file, json.dumps(plain, indent=1))
 
 
 @app.command()
@@ -330,9 +358,9 @@ def _simple(
     editor = _editor(model, device, rows.split(","))
     size = size_for(editor)
     names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
-    with _run(name, editor, model, {"size": size, "n": n, "rows": names, **more}, report, resume) as run:
+    with open_run(name, editor, model, {"size": size, "n": n, "rows": names, **more}, report, resume) as run:
         suite.measure(editor, run, n=n, size=size, rows=names, progress=track_items, **more)
-        _publish(
+        publish(
             *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
             lambda r: suite.sections(run, r, size),
         )
@@ -373,67 +401,14 @@ def _editor(model: str, device: str | None, rows: Iterable[str]) -> Any:
         return None
     from kontext.engine import Editor
 
+    download_model(model)
     return Editor.load(model, device=device)
-
-
-@contextmanager
-def _run(
-    suite: str, editor: Any, model: str, settings: dict[str, Any], report: Path | None, resume: bool
-) -> Iterator[Run]:
-    """The run's folder: that of the report, else one that vanishes."""
-    from kontext import __version__
-    from kontext.bench.items import VERSION
-    from kontext.bench.run import Run
-
-    if resume and report is None:
-        raise BadRequest("--resume needs --report DIR, where the run lies")
-    info = {"suite": suite, "model": model, "items version": VERSION, "kontext": __version__}
-    if editor is not None:
-        info["fingerprint"] = editor.model.fingerprint
-    if report is not None:
-        with Run(report / suite, info | settings, resume) as run:
-            yield run
-        return
-    with tempfile.TemporaryDirectory() as folder, Run(Path(folder), info | settings) as run:
-        yield run
-
-
-def _publish(
-    run: Run,
-    model: str,
-    figures: dict[str, Figure],
-    headline: dict[str, Figure],
-    json_file: Path | None,
-    report: Path | None,
-    sections: Callable[[dict[str, Any]], list[str]],
-    more: dict[str, Any] | None = None,
-) -> None:
-    """The table on the terminal, the JSON, the page."""
-    from kontext.bench.report import page
-
-    suite = run.settings["suite"]
-    result = run.result(suite, model, figures, **(more or {}))
-    show_table(result, headline)
-    text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
-    if json_file:
-        _write(json_file, text)
-    if report:
-        _write(report / f"{suite}.json", text)
-        _write(report / f"{suite}.html", page(result, sections(result)))
-        say(f"{report / suite}.html")
-    if result["unscored"]:
-        say(f"{len(result['unscored'])} without a score, listed under 'unscored'", err=True)
 
 
 def _figures(suite: str) -> dict[str, Figure]:
     from importlib import import_module
 
-    known = ("quality", "drift", "identity", "text", "style", "speed", "kontextbench")
+    known = ("quality", "region", "drift", "identity", "text", "style", "speed", "kontextbench")
     if suite not in known:
         raise BadRequest(f"suite '{suite}' is not known; allowed are {', '.join(known)}")
     return import_module(f"kontext.bench.{suite}").FIGURES
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")

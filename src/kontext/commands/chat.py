@@ -71,6 +71,7 @@ def chat(
             check_file_name(str(picture))
         found = store.find(session) if session is not None else start(store, picture)
         try:
+            options.download_model(model)
             with options.progress():
                 from kontext.engine import Editor
 
@@ -88,7 +89,7 @@ def start(store: Any, path: Any) -> Session:
 
     Raises NotFound, BadPicture, and BadRequest for a damaged session file.
     """
-    from kontext.engine import pictures
+    from kontext import pictures
     from kontext.errors import BadPicture
     from kontext.session import archive
 

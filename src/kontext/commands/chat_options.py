@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from kontext.commands import options
-from kontext.engine.options import Option, offered
 from kontext.errors import BadRequest
+from kontext.options import Option, offered
 
 COMMANDS: dict[str, Option] = {one.name_on("chat"): one for one in offered("chat") if one.name != "variants"}
 

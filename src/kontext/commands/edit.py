@@ -120,6 +120,7 @@ def edit(
 
     answers, written = [], 0
     try:
+        options.download_model(model, quiet)
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 

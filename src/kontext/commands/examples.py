@@ -39,8 +39,8 @@ def examples(
     """
     from importlib.resources import files
 
-    from kontext.engine.pictures import write
     from kontext.errors import BadRequest
+    from kontext.pictures import write
 
     source = files("kontext") / "examples"
     contents = {folder / name: (source / file).read_bytes() for name, file in FILES.items()}

@@ -66,6 +66,7 @@ def generate(
     }
     check_request(EditRequest(prompt=prompt, lock=False, **common), variants)
     try:
+        options.download_model(model, quiet)
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 

@@ -29,6 +29,7 @@ def mcp(
     from kontext.server.workers.worker import editor_factory
     from kontext.session import Store, default_folder
 
+    options.download_model(model)
     logging.basicConfig(level=logging.INFO, handlers=[log_handler("%(levelname)s:%(name)s:%(message)s")])
     lines = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -1,21 +1,46 @@
-"""`kontext models`: what can be given to --model here."""
+"""`kontext models`: list, download and remove models."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from kontext.commands import options
-from kontext.terminal import say, say_json
+from kontext.errors import BadRequest, KontextError, NotFound
+from kontext.home import models_folder
+from kontext.terminal import say, say_json, watched
 
 if TYPE_CHECKING:
     from kontext.checkpoint import Checkpoint
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+class _ListByDefault(TyperGroup):
+    """`kontext models [FOLDER]` is `kontext models list [FOLDER]`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_ListByDefault, rich_markup_mode=None, add_completion=False)
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="dev, dev:fp8, dev:q4, or owner/repo on a hub, with @revision and :variant as wanted.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -37,10 +62,17 @@ class Row:
     width: int | None = None
     """Of the squarest picture size at which it works, pixels."""
     height: int | None = None
+    bytes: int | None = None
+    """Size on disk."""
 
 
-@app.command()
-def models(
+@app.callback()
+def models() -> None:
+    """List, download and remove models."""
+
+
+@app.command("list")
+def list_models(
     folder: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -53,18 +85,15 @@ def models(
 ) -> None:
     """List the models that can be used here: those of the package, and files and folders with weights.
 
-    Models in KONTEXT_HOME/models are found by name, others by path. GGUF files and 8-bit floats need less
-    disk, not less memory.
+    Models in KONTEXT_HOME/models are found by name, others by path. `list` may be left out.
     """
-    from kontext.errors import NotFound
-    from kontext.home import models_folder
-
     for place in folder or ():
         if not place.is_dir():
             raise NotFound(f"{place}: there is no such folder")
     rows = list(_shipped())
     for place in folder or (models_folder(), Path(".")):
         rows += _found(place, by_name=place == models_folder())
+    rows += _offered({row.name for row in rows})
     if as_json:
         say_json({"models": [asdict(row) for row in rows]})
         return
@@ -72,18 +101,92 @@ def models(
     say(*(f"{row.name:<{width}}  {'ok     ' if row.usable else 'missing'}  {row.note}" for row in rows))
 
 
+@app.command()
+def pull(name: Name, quiet: options.Quiet = False, as_json: options.Json = False) -> None:
+    """Download a model from the Hugging Face Hub: only the files that are needed; resumes partial downloads.
+
+    The files go into the cache of huggingface_hub (HF_HOME), which other programs share.
+    """
+    from kontext.checkpoint.hub import models as hub
+    from kontext.checkpoint.hub.client import gigabytes
+
+    with options.downloading(quiet) as on_progress:
+        folder = hub.pull(name, on_progress)
+    model = hub.read(folder)
+    size = model.bytes if model else 0
+    if as_json:
+        say_json({"name": name, "path": str(folder), "bytes": size})
+    elif not quiet:
+        say(f"{name} is ready: {gigabytes(size)}, {folder}")
+
+
+@app.command()
+def remove(
+    name: Annotated[
+        str, typer.Argument(help="A model of the models folder.", metavar="NAME", show_default=False)
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Delete a model of the models folder; of one from a hub, also its files in the hub's cache.
+
+    Files that other models need are kept.
+    """
+    from kontext.checkpoint.find import shipped_models
+    from kontext.checkpoint.hub import models as hub
+    from kontext.checkpoint.hub.client import gigabytes
+
+    if name in shipped_models() or name.endswith("-random"):
+        raise BadRequest(f"{name} comes with the package and cannot be removed")
+    placed = models_folder() / name
+    own = Path(name).name == name and os.path.lexists(placed) and hub.read(placed) is None
+    found = None if own else hub.removal(name)
+    size = found.bytes if found else _disk_bytes(placed)
+    where = [str(placed)] if found is None else [str(file) for file in (found.folder, *found.files) if file]
+    if not yes:
+        if not (watched(sys.stdin) and watched(sys.stderr)):
+            raise BadRequest(f"{name}: give --yes to delete {gigabytes(size)} without confirmation")
+        say(
+            *where,
+            *(f"kept, other models need it: {file}" for file in (found.kept if found else ())),
+            err=True,
+        )
+        typer.confirm(f"Delete {name}, {gigabytes(size)}?", abort=True, err=True)
+    if found is not None:
+        size = hub.remove(found)
+    elif placed.is_dir() and not placed.is_symlink():
+        shutil.rmtree(placed)
+    else:
+        placed.unlink()
+    if as_json:
+        say_json({"name": name, "removed": where, "bytes": size, "kept": list(found.kept if found else ())})
+    else:
+        say(f"removed {name}; {gigabytes(size)} freed")
+
+
 def _shipped() -> Iterator[Row]:
     from kontext.checkpoint import open_checkpoint
-    from kontext.checkpoint.model import DEV_FILES, DEV_GIGABYTES, SHIPPED, shipped_models
-    from kontext.home import models_folder
+    from kontext.checkpoint.find import SHIPPED, shipped_models
 
     for name in shipped_models():
         yield _row(name, open_checkpoint(SHIPPED / name), "comes with the package")
     yield Row("tiny-random", True, "random weights, for tests")
     yield Row("nano-random", True, "random weights, for timings")
-    if not (models_folder() / "dev").exists():
-        note = f"put {DEV_FILES} into {models_folder() / 'dev'}; {DEV_GIGABYTES} GB of memory"
-        yield Row("dev", False, note)
+
+
+def _offered(here: set[str]) -> Iterator[Row]:
+    """FLUX.1 Kontext [dev] in the forms that can be downloaded, as far as it is not here."""
+    from kontext.checkpoint.hub import cache
+    from kontext.checkpoint.hub.client import gigabytes
+    from kontext.checkpoint.hub.names import OFFERED, parse
+
+    for name, size in OFFERED.items():
+        hub_name = parse(name)
+        if hub_name is None or name in here or hub_name.folder in here:
+            continue
+        partial = sum(file.stat().st_size for file in cache.partial_files(hub_name.source))
+        part = f" ({gigabytes(partial)} downloaded)" if partial else ""
+        yield Row(name, False, f"{size}{part}; download it with: kontext models pull {name}")
 
 
 def _found(place: Path, by_name: bool) -> Iterator[Row]:
@@ -91,7 +194,7 @@ def _found(place: Path, by_name: bool) -> Iterator[Row]:
     shown too, with the reason; elsewhere it is somebody else's.
     """
     from kontext.checkpoint import open_checkpoint
-    from kontext.errors import KontextError
+    from kontext.checkpoint.hub import models as hub
 
     try:
         inside = sorted(place.iterdir())
@@ -99,7 +202,7 @@ def _found(place: Path, by_name: bool) -> Iterator[Row]:
         return
     for path in inside:
         folder = path.is_dir()
-        if not folder and path.suffix not in (".safetensors", ".gguf"):
+        if path.name.startswith(".") or (not folder and path.suffix not in (".safetensors", ".gguf")):
             continue
         if (
             folder
@@ -107,22 +210,34 @@ def _found(place: Path, by_name: bool) -> Iterator[Row]:
             and not any((path / f).is_file() for f in ("config.json", "model_index.json"))
         ):
             continue
-        name = path.name if by_name else str(path)
+        pulled = hub.read(path) if folder and by_name else None
+        name = pulled.name if pulled else path.name if by_name else str(path)
+        if pulled and pulled.missing:
+            lost = ", ".join(source.place for source in pulled.missing[:3])
+            note = (
+                f"{lost} is no longer in the hub's cache: download it again with: kontext models pull {name}"
+            )
+            yield Row(name, False, note, str(path), bytes=pulled.bytes)
+            continue
         try:
             found = open_checkpoint(path)
         except (KontextError, OSError) as error:
             if by_name:
-                yield Row(name, False, str(error), str(path))
+                yield Row(name, False, str(error), str(path), bytes=_disk_bytes(path))
             continue
         if "transformer" in found.parts:
-            yield _row(name, found, str(path) if by_name else "")
+            yield _row(name, found, str(path) if by_name else "", pulled.bytes if pulled else None)
 
 
-def _row(name: str, found: Checkpoint, more: str) -> Row:
+def _row(name: str, found: Checkpoint, more: str, size: int | None = None) -> Row:
+    from kontext.checkpoint.hub.client import gigabytes
+
     parameters = sum(part.parameters for part in found.parts.values())
     width, height = min(found.preset.sizes, key=lambda size: abs(size[0] / size[1] - 1))
+    size = _disk_bytes(found.path) if size is None else size
     notes = [f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.0f} M"]
-    notes += [f"{found.layout} layout", f"{width}x{height}", f"{found.preset.sampling.steps} steps"]
+    notes += [gigabytes(size), f"{found.layout} layout", f"{width}x{height}"]
+    notes += [f"{found.preset.sampling.steps} steps"]
     notes += [f"prompts up to {found.preset.text_length} tokens", more]
     if found.absent:
         notes.insert(0, f"the {', the '.join(found.absent)} is missing beside it")
@@ -137,4 +252,11 @@ def _row(name: str, found: Checkpoint, more: str) -> Row:
         steps=found.preset.sampling.steps,
         width=width,
         height=height,
+        bytes=size,
     )
+
+
+def _disk_bytes(path: Path) -> int:
+    """Size of a file, or of all files in a folder; links count as what they lead to."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

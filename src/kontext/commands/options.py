@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,14 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kontext.engine.options import option
 from kontext.errors import BadRequest
-from kontext.terminal import draw, watched
+from kontext.options import option
+from kontext.terminal import draw, say, watched
 
 if TYPE_CHECKING:
+    from kontext.checkpoint.hub.models import Progress
     from kontext.engine.requests import StepInfo
 
 STDOUT = "-"
+DRAW_SECONDS = 0.2  # between two drawings of a line of progress
 
 Output = Annotated[
     str | None,
@@ -62,7 +66,7 @@ Regions = Annotated[bool, typer.Option("--regions/--no-regions", help=option("re
 Model = Annotated[
     str,
     typer.Option(
-        help="A name or path from `kontext models`, or another file or folder with weights.",
+        help="A name or path from `kontext models`, or a Hugging Face repository, which is downloaded.",
         metavar="NAME|PATH",
         envvar="KONTEXT_MODEL",
     ),
@@ -106,8 +110,8 @@ def parse_switch(text: str, name: str) -> bool | None:
 
 def parse_picture(text: str) -> str | None:
     """The path of a picture that can be read, or None for no text. Raises KontextError."""
+    from kontext import pictures
     from kontext.commands.inputs import check_file_name
-    from kontext.engine import pictures
 
     if not text:
         return None
@@ -115,6 +119,59 @@ def parse_picture(text: str) -> str | None:
     path = Path(text).expanduser()
     pictures.load(path)
     return str(path)
+
+
+def download_model(model: str, quiet: bool = False) -> None:
+    """Download a model that is on a hub and not here, with a progress line. Raises what `hub.pull` does."""
+    from kontext.checkpoint.find import find_model
+    from kontext.checkpoint.hub.names import parse
+
+    if parse(model) is not None:
+        with downloading(quiet) as on_progress:
+            find_model(model, download=True, on_progress=on_progress)
+
+
+@contextmanager
+def downloading(quiet: bool = False) -> Iterator[Callable[[Progress], None]]:
+    """An `on_progress` for downloads: a progress line on stderr, or one line at the start where stderr is not
+    a terminal.
+    """
+    from kontext.checkpoint.hub.client import gigabytes
+
+    live, last, first = watched(sys.stderr), 0.0, None
+
+    def on_progress(now: Progress) -> None:
+        nonlocal last, first
+        if quiet:
+            return
+        moment = time.monotonic()
+        if first is None:
+            first = (moment, now.done)
+            if not live:
+                say(f"downloading {now.name}, {gigabytes(now.total)}", err=True)
+        if now.note and not live:
+            say(now.note, err=True)
+        if not live or (moment - last < DRAW_SECONDS and not now.note):
+            return
+        last = moment
+        rate = (now.done - first[1]) / max(moment - first[0], 1e-3)
+        speed = f", {gigabytes(rate)}/s, {_minutes((now.total - now.done) / rate)} left" if rate > 0 else ""
+        words = now.note or f"{gigabytes(now.done)} of {gigabytes(now.total)}{speed}  {now.file}"
+        draw(f"{now.name}  {words}"[: shutil.get_terminal_size().columns - 1])
+
+    try:
+        yield on_progress
+    except KeyboardInterrupt:
+        if first is None:
+            raise
+        raise KeyboardInterrupt("stopped; run the command again to resume") from None
+    finally:
+        if live and first is not None:
+            draw("")
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
+from kontext import pictures
 from kontext.commands.options import STDOUT
-from kontext.engine import pictures
 from kontext.engine.requests import Result
 from kontext.errors import BadRequest
 from kontext.terminal import say, watched, write_bytes

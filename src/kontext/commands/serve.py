@@ -122,6 +122,8 @@ def serve(
     )
     from kontext.server.workers.launch import launch
 
+    options.download_model(model)
+
     ahead = (
         [launch(settings.editor, model, device, workers, index) for index in range(workers)]
         if executor == "local"

@@ -37,8 +37,8 @@ def verify(
     as_json: options.Json = False,
 ) -> None:
     """Show how a picture was made. Exit code 1 if the history is invalid or missing."""
+    from kontext import pictures
     from kontext.commands.inputs import check_file_name
-    from kontext.engine import pictures
     from kontext.errors import BadPicture, NotFound
     from kontext.session.pixels import digest
     from kontext.session.provenance import read_chain

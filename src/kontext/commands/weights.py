@@ -29,8 +29,8 @@ def weights() -> None:
 def inspect(source: Source, as_json: options.Json = False) -> None:
     """Tell what weights are: layout, model, parameters, types, and what is missing; or what a LoRA is."""
     from kontext.checkpoint import open_checkpoint
+    from kontext.checkpoint.find import find_model
     from kontext.checkpoint.lora_inspect import describe_lora
-    from kontext.checkpoint.model import find_model
 
     path = find_model(source)
     lora = describe_lora(path)

@@ -33,8 +33,8 @@ def sheet(
     force: options.Force = False,
 ) -> None:
     """Draw a contact sheet: source, instruction, mask and target of every kind of edit."""
+    from kontext import pictures
     from kontext.commands.output import check_new
-    from kontext.engine import pictures
     from kontext.world import World
     from kontext.world.sheets import contact_sheet, every_kind
 

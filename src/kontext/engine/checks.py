@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kontext.engine import pictures
+from kontext import pictures
 from kontext.engine.pointing import edit_mask_of, overlay_of
 from kontext.engine.requests import (
     GUIDANCE,
@@ -17,10 +17,10 @@ from kontext.engine.requests import (
     MAX_STEPS,
     EditRequest,
     check_needs_picture,
-    real_number,
-    whole_number,
+    picture_list,
 )
 from kontext.engine.sizes import parse, plan_edit, plan_generate
+from kontext.values import real_number, whole_number
 
 
 def check_request(request: EditRequest, count: int = 1) -> None:
@@ -31,7 +31,7 @@ def check_request(request: EditRequest, count: int = 1) -> None:
     check_needs_picture(request)
     if request.seed is not None:
         check_seed(request.seed, count)
-    for reference in request.references:
+    for reference in picture_list(request.references):
         pictures.load(reference)
     if request.picture is None:
         plan_generate(request.size, [(1024, 1024)])  # of the model's sizes only the aspect would differ
@@ -49,7 +49,7 @@ def check_settings(prompt: str, settings: Mapping[str, Any]) -> None:
     """
     request = EditRequest(prompt=prompt, **settings)
     parse(request.size or "match")
-    for reference in request.references:
+    for reference in picture_list(request.references):
         pictures.load(reference)
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from kontext.model.blocks import KeysValues
 from kontext.model.tokens import pack, picture_ids
 from kontext.model.transformer import Prefix
 from kontext.model.window import Window
+
+if TYPE_CHECKING:
+    from kontext.checkpoint import Model
 
 WIDE = 384  # of a transformer: from here on its products outweigh all else
 
@@ -51,7 +55,7 @@ class Canvas:
 class ContextStore:
     """A cache of contexts of at most `limit_bytes`; the least recently used are dropped first."""
 
-    def __init__(self, model, limit_bytes: int = 512 * 2**20):
+    def __init__(self, model: Model, limit_bytes: int = 512 * 2**20):
         self.model = model
         self._cache = ByteCache(limit_bytes)
 
@@ -135,7 +139,7 @@ class ContextStore:
         return self.model.transformer.prefill(*self.tokens(canvas, index))
 
 
-def decode(model, latents: Tensor) -> np.ndarray:
+def decode(model: Model, latents: Tensor) -> np.ndarray:
     """latents (b, channels, h, w) -> uint8 pictures (b, height, width, 3)."""
     return _bytes(model.autoencoder.decode(latents.to(parameter_type(model.autoencoder))))
 
@@ -147,7 +151,7 @@ def _bytes(pixels: Tensor) -> np.ndarray:
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def accelerate_cpu(model) -> None:
+def accelerate_cpu(model: Model) -> None:
     """Use the kernels of `kontext.kernels` for transformer and decoder, where the processor has one of their
     instruction sets.
 
@@ -159,7 +163,7 @@ def accelerate_cpu(model) -> None:
     if device_of(model).type != "cpu":
         return
     transformer, decoder = model.transformer, model.autoencoder.decoder
-    slow = [] if use_decoder_kernels(decoder) else [decoder]
+    slow: list[torch.nn.Module] = [] if use_decoder_kernels(decoder) else [decoder]
     if not use_transformer_kernels(transformer, exact=False) and transformer.config.width >= WIDE:
         slow.append(transformer)
     if not torch.cpu._is_amx_tile_supported():
@@ -181,7 +185,7 @@ def stack(prefixes: Sequence[Prefix]) -> Prefix:
     )
 
 
-def device_of(model) -> torch.device:
+def device_of(model: Model) -> torch.device:
     return next(model.transformer.parameters()).device
 
 

@@ -86,7 +86,13 @@ def _shares(
     under = Window(math.floor(part[1]), math.ceil(part[3]), math.floor(part[0]), math.ceil(part[2]))
     near = under.grown(factor * (4 * radius + 3), height, width, 2 * factor)
     maps = color_maps(near.of(result), near.of(codec), factor, radius)
-    part = tuple((value - start) / factor for value, start in zip(part, 2 * (near.left, near.top)))
+    x, y = near.left, near.top
+    part = (
+        (part[0] - x) / factor,
+        (part[1] - y) / factor,
+        (part[2] - x) / factor,
+        (part[3] - y) / factor,
+    )
     for share in maps.numpy():
         yield (
             Image.fromarray(field).resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR, part)

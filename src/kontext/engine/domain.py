@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from kontext.pictures import PhotoWarning
+
 POOR_ROUND_TRIP_DB = 20.0
 """Of a picture through the codec alone. Pictures of the illustrated world: 22 and more."""
 EVEN = 4
@@ -13,10 +15,6 @@ LITTLE_FLAT = 0.34
 """Share of even pixels. In drawings, also those that nano made or edited: 0.38 and more; in photographs of
 people, animals and things mostly below 0.3.
 """
-
-
-class PhotoWarning(str):
-    """A warning about the picture that was given, not about the edit: for the first picture of a session."""
 
 
 def flat_share(picture: Image.Image) -> float:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 
 import torch
+from PIL import Image
 
-from kontext.engine import pictures
+from kontext import pictures
 from kontext.engine.batching import BatchShape
 from kontext.engine.context import (
     ContextStore,
@@ -20,7 +21,6 @@ from kontext.engine.context import (
     device_of,
 )
 from kontext.engine.device import computing, explained_errors, usable_device
-from kontext.engine.pictures import PictureLike
 from kontext.engine.pipeline import Pipeline
 from kontext.engine.plan import canvas_of, first_seed, plan_job
 from kontext.engine.prompts import PromptStore
@@ -32,11 +32,14 @@ from kontext.engine.requests import (
     GenerateOptions,
     OnStep,
     Result,
-    whole_number,
 )
+from kontext.engine.sizes import Box
 from kontext.errors import BadRequest
 from kontext.memory import keep_freed
+from kontext.model.autoencoder import use_channels_last
+from kontext.pictures import PictureLike
 from kontext.threads import leave_one_processor
+from kontext.values import whole_number
 
 if TYPE_CHECKING:
     from kontext.checkpoint import Model
@@ -54,7 +57,7 @@ class Editor:
         if refresh < 1:
             raise BadRequest(f"refresh must be at least 1, got {refresh}")
         self.model = model
-        model.autoencoder.to(memory_format=torch.channels_last)  # a fifth faster on processors
+        use_channels_last(model.autoencoder)
         self.pipeline = Pipeline(model, context_bytes, refresh)
         self._background: ThreadPoolExecutor | None = None
         self._load_seconds = 0.0
@@ -178,6 +181,27 @@ class Editor:
                 self._load_seconds = 0.0  # reported once, with the first results
                 results.update(zip(part, done))
         return [results[i] for i in range(len(jobs))]
+
+    def locate(
+        self,
+        picture: PictureLike,
+        prompt: str,
+        *,
+        references: PictureLike | Sequence[PictureLike] | None = (),
+        box: Box | None = None,
+        mask: PictureLike | None = None,
+        markup: PictureLike | None = None,
+    ) -> Image.Image | None:
+        """Where an edit would act, in one evaluation and without painting it.
+
+        Returns a mask as large as the picture (mode L, 255 where the edit would act), empty for a prompt that
+        asks for no change; None for models without a region head. Arguments and errors are those of `edit`.
+        """
+        request = EditRequest(
+            prompt=prompt, picture=picture, references=references, box=box, mask=mask, markup=markup, seed=0
+        )
+        with computing(device_of(self.model)):
+            return self.pipeline.locate(plan_job(request, self.model, self.pipeline.prompts))
 
     @overload
     def prefill(self, picture: PictureLike, background: Literal[False] = False) -> None: ...

@@ -13,7 +13,7 @@ from kontext.engine.detail import add_detail
 from kontext.engine.domain import photo_warning
 from kontext.engine.plan import Job
 from kontext.engine.regions import changed_fraction, composite, enlarge, region_of
-from kontext.engine.requests import Result
+from kontext.engine.requests import Result, picture_list
 from kontext.model.window import Window
 
 NOTHING_CHANGED = "nothing changed; say it in other words, or let it reach further (a larger box or mask)"
@@ -27,7 +27,7 @@ def finish(
     expected: the tokens (n,) bool that the model's region head expected to change, None where it has none.
     """
     on_canvas = Image.fromarray(decoded)
-    if job.picture is None or not job.request.lock:
+    if job.picture is None or job.source is None or not job.request.lock:
         return job.plan.restore(on_canvas), None
     codec = contexts.reconstruct(job.source)
     edit_mask = job.edit_mask and job.plan.place(job.edit_mask)
@@ -55,7 +55,7 @@ def result_of(
     """The result of a finished job: what changed, the warnings, and all that is needed to repeat it."""
     request, model, warnings = job.request, contexts.model, list(job.warnings)
     changed = 1.0
-    if job.source is not None:
+    if job.picture is not None and job.source is not None:
         changed = changed_fraction(job.plan.original(job.picture.as_given), picture)
         if model.preset.name != "dev":
             warnings += photo_warning(model.name, *contexts.picture_stats(job.source))
@@ -64,7 +64,7 @@ def result_of(
     settings = {
         "size": request.size if isinstance(request.size, str | None) else list(request.size),
         "canvas": list(job.plan.canvas),
-        "references": len(request.references),
+        "references": len(picture_list(request.references)),
         "negative_prompt": request.negative_prompt,
         "true_guidance": request.true_guidance,
         "nag": request.nag,

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from kontext.engine.context import ContextStore, decode, device_of, stack
@@ -18,7 +19,8 @@ from kontext.engine.previews import fit_projection, over_source, paint
 from kontext.engine.prompts import PromptStore
 from kontext.engine.regions import dilate_if_sparse, expected_region, select_active_tokens, token_mask
 from kontext.engine.requests import Cancel, OnStep, Result, StepInfo
-from kontext.engine.sampling import Batch, sample, seeded_noise
+from kontext.engine.sampling import Batch, locate, sample, seeded_noise
+from kontext.errors import BadRequest
 from kontext.model.tokens import pack, picture_ids, unpack
 
 if TYPE_CHECKING:
@@ -87,6 +89,25 @@ class Pipeline:
             for job, (picture, region) in zip(jobs, finished)
         ]
 
+    def locate(self, job: Job) -> Image.Image | None:
+        """Where a job would act, as a mask (mode L) of the output's size, from one evaluation.
+
+        None for models without a region head. Raises BadRequest for a job without a picture.
+        """
+        if job.source is None:
+            raise BadRequest("give the picture in which to locate the edit")
+        batch = self._batch([job], _Clock())
+        _, edit_mask = self._active_selection([job], batch.source)
+        region = locate(self.model.transformer, batch, job.times, expected_region, edit_mask)
+        if region is None:
+            return None
+        tokens = Image.fromarray(region[0].reshape(self._grid(job)).cpu().numpy().astype(np.uint8) * 255)
+        on_canvas = tokens.resize(job.plan.canvas, Image.Resampling.NEAREST)
+        found = job.plan.restore(on_canvas, Image.Resampling.NEAREST)
+        if job.edit_mask is None:
+            return found
+        return ImageChops.multiply(found, job.plan.original(job.edit_mask))
+
     @property
     def has_prefix(self) -> bool:
         """Whether the context is a prefix, which does not depend on prompt, seed and step."""
@@ -154,10 +175,11 @@ class Pipeline:
             return None, None
         grid = self._grid(jobs[0])
         masks = [
-            job.edit_mask and token_mask(job.plan.place(job.edit_mask), job.plan.canvas[0] // grid[1])
+            token_mask(job.plan.place(job.edit_mask), job.plan.canvas[0] // grid[1])
             for job in jobs
+            if job.edit_mask is not None
         ]
-        limited = all(mask is not None for mask in masks)
+        limited = len(masks) == len(jobs)
         edit_mask = torch.stack(masks).any(0).to(sources.device) if limited else None
         known = None if edit_mask is None else dilate_if_sparse(edit_mask)
         return lambda estimate: select_active_tokens(estimate, sources, grid, edit_mask), known

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from kontext.engine import pictures
+from kontext import pictures
 from kontext.engine.batching import BatchShape
 from kontext.engine.context import Canvas
 from kontext.engine.guidance import Guidance, plan_guidance
-from kontext.engine.pictures import Picture
 from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
 from kontext.engine.prompts import PromptStore
-from kontext.engine.requests import MAX_SEED, EditRequest, check_needs_picture, whole_number
+from kontext.engine.requests import MAX_SEED, EditRequest, check_needs_picture, picture_list
 from kontext.engine.sizes import Size, SizePlan, plan_edit, plan_generate
 from kontext.flow import from_strength, schedule
+from kontext.pictures import Picture
+from kontext.values import whole_number
 
 if TYPE_CHECKING:
     from kontext.checkpoint import Model
@@ -60,7 +61,7 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
     preset = model.preset
     check_needs_picture(request)
     prompts.check(request.prompt)
-    references = [pictures.load(reference) for reference in request.references]
+    references = [pictures.load(reference) for reference in picture_list(request.references)]
     warnings = list(model.warnings)
     for reference in references:
         warnings += reference.warnings
@@ -73,10 +74,10 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
         picture = pictures.load(request.picture)
         warnings += picture.warnings
         plan = plan_edit(picture.size, request.size or "match", preset.sizes)
-        if plan.cropped:
+        if plan.cropped and plan.crop is not None:
             warnings.append(
-                f"size {request.size} is of another shape than the picture, which was cropped about its "
-                f"middle from {picture.size[0]}x{picture.size[1]} to {plan.crop[2]}x{plan.crop[3]}"
+                f"size {request.size} has another aspect ratio than the picture, which was center-cropped "
+                f"from {picture.size[0]}x{picture.size[1]} to {plan.crop[2]}x{plan.crop[3]}"
             )
         source = Canvas(plan.place(picture.opaque_rgb))
         overlay = overlay_of(request, picture)

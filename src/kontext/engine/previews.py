@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from kontext.engine.context import parameter_type
+from kontext.model.autoencoder import Autoencoder
 
 CHART_SIDE = 256
 STRENGTH = 1e-5  # of the ridge that keeps unused latent channels at rest
@@ -21,7 +22,7 @@ UNCHANGED = 1e-3
 """Largest difference of two latents that is only rounding."""
 
 
-def fit_projection(autoencoder: torch.nn.Module) -> Tensor:
+def fit_projection(autoencoder: Autoencoder) -> Tensor:
     """(channels + 1, 3 * s * s): colors in [-1, 1] of the s x s preview pixels of a latent, from its numbers
     and a constant.
     """

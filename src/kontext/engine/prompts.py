@@ -4,6 +4,8 @@ prompt.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -11,11 +13,14 @@ from kontext.engine.cache import ByteCache
 from kontext.engine.context import device_of, parameter_type
 from kontext.engine.prompt_length import check_length
 
+if TYPE_CHECKING:
+    from kontext.checkpoint import Model
+
 
 class PromptStore:
     """Text states by prompt; at most `limit_bytes` of them."""
 
-    def __init__(self, model, limit_bytes: int = 64 * 2**20):
+    def __init__(self, model: Model, limit_bytes: int = 64 * 2**20):
         self.model = model
         self._cache = ByteCache(limit_bytes)
 

@@ -248,6 +248,7 @@ def composite(
 
 def enlarge(region: Region, plan: SizePlan) -> Image.Image:
     """The region at the size of the output, mode L; soft edges stay soft, 0 stays 0."""
+    assert region.soft is not None
     canvas = Image.fromarray(np.rint(region.soft * 255).astype(np.uint8))
     return plan.restore(canvas, Image.Resampling.BILINEAR)
 

@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from kontext.engine.guidance import step_range
-from kontext.engine.options import MAX_CONTEXTS, offered, option
-from kontext.engine.pictures import Picture, PictureLike, check_writable, encode, format_for, write
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
+from kontext.options import MAX_CONTEXTS, offered, option
+from kontext.pictures import Picture, PictureLike, check_writable, encode, format_for, write
+from kontext.values import flag, is_bool, real_number, shown, whole_number
 
 MAX_BATCH = option("variants").whole_range[1]
 MAX_STEPS = option("steps").whole_range[1]
@@ -163,7 +164,7 @@ class Result:
         writes it. The file is whole or not there at all. Raises BadRequest where it cannot be written, and
         without `replace` for a file that exists.
         """
-        from kontext.session import provenance  # a floor above: only saving needs it
+        from kontext.session import provenance  # only saving needs it
 
         check_writable(path)
         chain = provenance.extend_history(self.source, self)
@@ -231,46 +232,6 @@ def check_prompt(prompt: Any, name: str = "prompt") -> str:
     return str(prompt)
 
 
-def whole_number(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number as int, or BadRequest when it is none or outside low to high."""
-    try:
-        if _is_bool(value):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise BadRequest(f"{name} must be a whole number, {low} to {high}, got {_shown(value)}") from None
-    if not low <= number <= high:
-        raise BadRequest(f"{name} must be {low} to {high}, got {number}")
-    return number
-
-
-def real_number(name: str, value: Any, low: float, high: float) -> float:
-    """A finite number as float, or BadRequest when it is none or outside low to high."""
-    try:
-        if _is_bool(value) or isinstance(value, str | bytes | bytearray):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise BadRequest(f"{name} must be a number, {low:g} to {high:g}, got {_shown(value)}") from None
-    if not low <= number <= high:  # false for NaN
-        raise BadRequest(f"{name} must be {low:g} to {high:g}, got {number:g}")
-    return number
-
-
-def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
-    """One of the choices, or BadRequest."""
-    if value not in choices:
-        raise BadRequest(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {_shown(value)}")
-    return str(value)
-
-
-def flag(name: str, value: Any) -> bool:
-    """True or False, or BadRequest."""
-    if not _is_bool(value):
-        raise BadRequest(f"{name} must be True or False, got {_shown(value)}")
-    return bool(value)
-
-
 def picture_list(given: Any) -> tuple[PictureLike, ...]:
     """One picture, several or None as a tuple. Raises BadRequest."""
     if given is None:
@@ -302,12 +263,12 @@ def _guidance_steps(given: Any) -> str | None:
 
 def _box(box: Any) -> Box:
     try:
-        if isinstance(box, str | bytes | Mapping) or len(box) != 4 or any(_is_bool(edge) for edge in box):
+        if isinstance(box, str | bytes | Mapping) or len(box) != 4 or any(is_bool(edge) for edge in box):
             raise TypeError
         x, y, width, height = (operator.index(edge) for edge in box)
     except TypeError:
         raise BadRequest(
-            f"box {_shown(box)} is not understood; give X,Y,W,H as four whole numbers of pixels"
+            f"box {shown(box)} is not understood; give X,Y,W,H as four whole numbers of pixels"
         ) from None
     return x, y, width, height
 
@@ -317,24 +278,14 @@ def _size(size: Any) -> str | Size | None:
     if size is None or isinstance(size, str):
         return size
     try:
-        if isinstance(size, bytes | Mapping) or len(size) != 2 or any(_is_bool(edge) for edge in size):
+        if isinstance(size, bytes | Mapping) or len(size) != 2 or any(is_bool(edge) for edge in size):
             raise TypeError
         width, height = (operator.index(edge) for edge in size)
     except TypeError:
         raise BadRequest(
-            f"size {_shown(size)} is not understood; give match, WxH (such as 1024x768) or W:H"
+            f"size {shown(size)} is not understood; give match, WxH (such as 1024x768) or W:H"
         ) from None
     return width, height
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool | np.bool_) or str(getattr(value, "dtype", "")).endswith("bool")
-
-
-def _shown(value: Any) -> str:
-    """A value on one short line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class Cancel(Protocol):

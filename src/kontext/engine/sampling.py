@@ -109,11 +109,34 @@ def sample(
         if on_step is not None:
             on_step(i, estimate)
 
+    tokens = euler(velocity, _start(batch, times), times, after_step)
+    return Sampled(tokens, field.region, field.evaluations)
+
+
+def locate(
+    transformer: Transformer,
+    batch: Batch,
+    times: Sequence[float],
+    region_of: Callable[[Tensor], Tensor],
+    edit_mask: Tensor | None = None,
+) -> Tensor | None:
+    """The region (b, n) bool of each picture by the region head, as `sample` would find it.
+
+    One evaluation; None for models without a region head.
+    """
+    if transformer.config.region_after is None:
+        return None
+    field = _Field(transformer, batch, times[:2], Guidance(), 1, edit_mask, region_of)
+    field(_start(batch, times), times[0])
+    return field.region
+
+
+def _start(batch: Batch, times: Sequence[float]) -> Tensor:
+    """The noise, or, for times that begin below 1, the source with that much of it."""
     start = batch.noise
     if times[0] < 1 and batch.source is not None:
         start = interpolate(batch.source, start, start.new_full((len(start),), times[0]))
-    tokens = euler(velocity, start, times, after_step)
-    return Sampled(tokens, field.region, field.evaluations)
+    return start
 
 
 class _Field:
@@ -158,28 +181,33 @@ class _Field:
         if self.active is None:
             v = self._evaluate(z, t)
         else:
-            v = (z - self.batch.source) / t
+            v = self._toward_source(z, t)
             if self.tokens:
                 v[:, self.active] = self._evaluate(z[:, self.active], t)
         if self.region is not None:
-            v = torch.where(self.region[..., None], v, (z - self.batch.source) / t)
+            v = torch.where(self.region[..., None], v, self._toward_source(z, t))
         return v
+
+    def _toward_source(self, z: Tensor, t: float) -> Tensor:
+        """The velocity of tokens that are not computed: it ends at the source."""
+        assert self.batch.source is not None
+        return (z - self.batch.source) / t
 
     def _evaluate(self, z: Tensor, t: float) -> Tensor:
         evaluator = self.evaluators[t]
         v, logits = evaluator(z, t, ask_region=self.region_of is not None and self.region is None)
         self.evaluations += evaluator.copies
-        if logits is not None:
-            self.region = self._region(logits)
+        if logits is not None and self.region_of is not None:
+            self.region = self._region(logits, self.region_of)
         return v
 
-    def _region(self, logits: Tensor) -> Tensor:
+    def _region(self, logits: Tensor, region_of: Callable[[Tensor], Tensor]) -> Tensor:
         """The region (b, n) bool of logits over the tokens that are computed."""
         if self.active is None:
-            return self.region_of(logits)
+            return region_of(logits)
         everywhere = logits.new_full((len(logits), len(self.active)), -math.inf)
         everywhere[:, self.active] = logits
-        return self.region_of(everywhere)
+        return region_of(everywhere)
 
 
 class _Evaluator:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kontext.engine.pictures import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from kontext.errors import BadRequest
+from kontext.pictures import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 Size = tuple[int, int]  # (width, height) in pixels
 Box = tuple[int, int, int, int]  # (x, y, width, height) in pixels
@@ -43,6 +43,7 @@ class SizePlan:
         """The original on the canvas: cropped, scaled with antialiasing, edges continued outward. Mode
         kept.
         """
+        assert self.crop is not None
         x, y, width, height = self.crop
         left, top, inner_width, inner_height = self.inner
         part = picture if self.crop == (0, 0, *picture.size) else picture.crop((x, y, x + width, y + height))
@@ -67,6 +68,7 @@ class SizePlan:
         """The original itself (its part that is used) at the size of the output; the very pixels if none is
         scaled.
         """
+        assert self.crop is not None
         x, y, width, height = self.crop
         if self.crop != (0, 0, *picture.size):
             picture = picture.crop((x, y, x + width, y + height))

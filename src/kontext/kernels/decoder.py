@@ -39,7 +39,9 @@ class KernelDecoder:
             if isinstance(layer, ResnetBlock) and hasattr(layer, "nin_shortcut"):
                 shortcut = layer.nin_shortcut
                 flat = nn.Linear(shortcut.in_channels, shortcut.out_channels)
-                flat.weight, flat.bias = nn.Parameter(shortcut.weight[:, :, 0, 0]), shortcut.bias
+                assert shortcut.bias is not None
+                flat.weight = nn.Parameter(shortcut.weight[:, :, 0, 0])
+                flat.bias = nn.Parameter(shortcut.bias)
                 self.shortcuts[shortcut] = PackedLinear(kernels, flat, parts=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -94,6 +96,7 @@ class _Pass:
         found = []
         for layer, picture in self.norm_inputs:
             each = picture.values.shape[2] // layer.num_groups
+            assert picture.sums is not None
             total = picture.sums.sum(0).unflatten(0, (layer.num_groups, each)).sum(1)
             mean, square = (total / (each * picture.values[..., 0].numel())).unbind(1)
             pair = mean, (square - mean**2).clamp(min=0)
@@ -159,6 +162,7 @@ class _Pass:
         height, width = height << enlarge, width << enlarge
         out = self._room(height, width, layer.out_channels)
         sums = torch.empty(torch.get_num_threads(), layer.out_channels, 2, dtype=torch.float64)
+        assert layer.bias is not None
         bias = layer.bias.detach()
         job = Convolution(
             kind=CONVOLUTION,
@@ -180,6 +184,7 @@ class _Pass:
             job.norm_weight, job.norm_bias = norm.weight.data_ptr(), norm.bias.data_ptr()
             job.groups, job.counted = norm.num_groups, height * width
             if known is None:
+                assert x.sums is not None
                 self.norm_inputs.append((norm, x))
                 self.alive.append(x.sums)
                 job.sums = x.sums.data_ptr()

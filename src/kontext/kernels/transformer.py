@@ -236,9 +236,12 @@ class _Plan:
         places = {tensor.data_ptr(): i for i, tensor in enumerate(_tensors(mod))}
         for jobs in self.blocks:
             for job in jobs:
-                for name in ("shift", "factor", "gate") if isinstance(job, Product) else ():
-                    if getattr(job, name):
-                        self.modulated.append((job, name, places[getattr(job, name)]))
+                if isinstance(job, Product):
+                    self.modulated += [
+                        (job, name, places[getattr(job, name)])
+                        for name in ("shift", "factor", "gate")
+                        if getattr(job, name)
+                    ]
 
     def modulate(self, mod: StepModulation) -> None:
         """Take this time's modulation."""
@@ -271,7 +274,9 @@ class _Double:
     @classmethod
     def of(cls, block: DoubleStreamBlock, packed: PackLinear) -> _Double:
         def stream(attention: SelfAttention, mlp: nn.Sequential) -> _Stream:
-            return _Stream(packed(attention.qkv), packed(attention.proj), packed(mlp[0]), packed(mlp[2]))
+            mlp_in, _, mlp_out = mlp
+            assert isinstance(mlp_in, nn.Linear) and isinstance(mlp_out, nn.Linear)
+            return _Stream(packed(attention.qkv), packed(attention.proj), packed(mlp_in), packed(mlp_out))
 
         scales = _scales(block.txt_attn.norm, block.img_attn.norm)
         return cls(stream(block.img_attn, block.img_mlp), stream(block.txt_attn, block.txt_mlp), scales)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kontext.model.module_list import ModuleList
 from kontext.model.presets import AutoencoderConfig
 from kontext.model.window import Window
 
@@ -80,9 +81,14 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """Residual blocks of one resolution, with the step to the next one."""
 
+    downsample: Downsample
+    upsample: Upsample
+
     def __init__(self, widths: list[int], groups: int, resample: tuple[str, nn.Module] | None):
         super().__init__()
-        self.block = nn.ModuleList(ResnetBlock(a, b, groups) for a, b in zip(widths, widths[1:]))
+        self.block: ModuleList[ResnetBlock] = ModuleList(
+            ResnetBlock(a, b, groups) for a, b in zip(widths, widths[1:])
+        )
         self.resample = resample[0] if resample else None
         if resample:
             self.add_module(*resample)
@@ -109,7 +115,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [config.base_width * m for m in config.multipliers]
         self.conv_in = nn.Conv2d(3 * config.patch**2, config.base_width, 3, padding=1)
-        self.down = nn.ModuleList()
+        self.down: ModuleList[Level] = ModuleList()
         before = config.base_width
         for i, width in enumerate(widths):
             last = i == len(widths) - 1
@@ -162,14 +168,14 @@ class Decoder(nn.Module):
                 ),
             )
             before = width
-        self.up = nn.ModuleList(levels)
+        self.up: ModuleList[Level] = ModuleList(levels)
         self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
         self.conv_out = nn.Conv2d(before, 3 * config.patch**2, 3, padding=1)
         self.levels = config.levels
         # Computes with the same weights, faster on this processor (`kontext.kernels`).
         self.backend: DecoderBackend | None = None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
 
     def forward(self, z: Tensor) -> Tensor:
@@ -321,12 +327,20 @@ class Autoencoder(nn.Module):
         scale = scale * (deviation / scale).square().mean().sqrt()  # latents of unit deviation in all
         shape = (channels, 3, side, side)
         self.linear_in.weight.copy_((basis / scale).T.reshape(shape))
-        self.linear_in.bias.copy_(-(mean @ basis) / scale)
         self.linear_out.weight.copy_((basis * scale).T.reshape(shape))
+        assert self.linear_in.bias is not None and self.linear_out.bias is not None
+        self.linear_in.bias.copy_(-(mean @ basis) / scale)
         self.linear_out.bias.copy_(mean.reshape(3, -1).mean(1))
         for last in (self.encoder.conv_out, self.decoder.conv_out):
-            last.weight.zero_()
-            last.bias.zero_()
+            for parameter in last.parameters():
+                parameter.zero_()
+
+
+def use_channels_last(module: nn.Module) -> None:
+    """Store the weights of convolutions with channels last, which is a fifth faster on CPUs."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def _crop(x: Tensor, available: Window, target: Window, scale: int) -> Tensor:

@@ -148,4 +148,7 @@ class StoredEmbedding(StoredWeight):
 
 def weight_rows(layer: nn.Module, rows: slice) -> Tensor:
     """Some rows of the weight of a linear layer, plain or stored."""
-    return layer.weight_rows(rows) if hasattr(layer, "weight_rows") else layer.weight[rows]
+    if isinstance(layer, StoredWeight):
+        return layer.weight_rows(rows)
+    assert isinstance(layer.weight, Tensor)
+    return layer.weight[rows]

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kontext.model.module_list import ModuleList
 from kontext.model.presets import ClipConfig, T5Config
 from kontext.model.streaming import WeightStream
 
@@ -124,14 +125,16 @@ class T5Block(nn.Module):
 class T5Stack(nn.Module):
     def __init__(self, config: T5Config):
         super().__init__()
-        self.block = nn.ModuleList(T5Block(config, owns_bias=i == 0) for i in range(config.layers))
+        self.block: ModuleList[T5Block] = ModuleList(
+            T5Block(config, owns_bias=i == 0) for i in range(config.layers)
+        )
         self.final_layer_norm = T5Norm(config.width)
         self.stream: WeightStream | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         first: Any = self.block[0]
         bias = first.layer[0].SelfAttention.position_bias(x.shape[1], x.device)
-        for block in self.block if self.stream is None else self.stream.in_turn(self.block):
+        for block in self.block if self.stream is None else self.stream.in_turn([*self.block]):
             x = block(x, bias)
         return self.final_layer_norm(x)
 

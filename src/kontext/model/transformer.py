@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ from kontext.model.blocks import (
     SingleStreamBlock,
     sinusoidal_embedding,
 )
+from kontext.model.module_list import ModuleList
 from kontext.model.presets import TransformerConfig
 from kontext.model.rope import rotary_table
 from kontext.model.streaming import WeightStream
@@ -136,18 +137,18 @@ class Transformer(nn.Module):
         self.vector_in = MLPEmbedder(config.pooled_width, width)
         if config.guidance_embed:
             self.guidance_in = MLPEmbedder(256, width)
-        self.double_blocks = nn.ModuleList(
+        self.double_blocks: ModuleList[DoubleStreamBlock] = ModuleList(
             DoubleStreamBlock(width, config.heads, config.mlp_ratio, config.qkv_bias)
             for _ in range(config.depth_double)
         )
-        self.single_blocks = nn.ModuleList(
+        self.single_blocks: ModuleList[SingleStreamBlock] = ModuleList(
             SingleStreamBlock(width, config.heads, config.mlp_ratio) for _ in range(config.depth_single)
         )
         if config.region_after is not None:
             self.region_head = RegionHead(width)
         self.final_layer = LastLayer(width, config.in_channels)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
 
     def forward(
@@ -204,25 +205,25 @@ class Transformer(nn.Module):
         prefix = prepared.prefix or (None,) * (len(self.double_blocks) + len(self.single_blocks))
         prefix_double, prefix_single = prefix[: len(self.double_blocks)], prefix[len(self.double_blocks) :]
 
-        blocks = self._in_turn(_without_modulation)
-        for (picture_mod, text_mod), context_kv, block in zip(mod.double, prefix_double, blocks):
+        doubles, singles = self._in_turn(_without_modulation)
+        for (picture_mod, text_mod), context_kv, block in zip(mod.double, prefix_double, doubles):
             picture, text = block(
                 picture, text, picture_mod, text_mod, prepared.rotary, context_kv, recorder, prepared.guidance
             )
         joined = torch.cat((text, picture), dim=1)
         target_rows = slice(text.shape[1], text.shape[1] + target.shape[1])
         region = None
-        for i, (block_mod, context_kv, block) in enumerate(zip(mod.single, prefix_single, blocks)):
+        for i, (block_mod, context_kv, single) in enumerate(zip(mod.single, prefix_single, singles)):
             if i == self.config.region_after:
                 region, conditioned = self.region_head(joined[:, target_rows])
                 joined = torch.cat(
                     (joined[:, : target_rows.start], conditioned, joined[:, target_rows.stop :]), dim=1
                 )
-            query_rows = target_rows if block is self.single_blocks[-1] else None
+            query_rows = target_rows if single is self.single_blocks[-1] else None
             guide = prepared.guidance and partial(
                 prepared.guidance, text_rows=text.shape[1] if query_rows is None else 0
             )
-            joined = block(joined, block_mod, prepared.rotary, context_kv, query_rows, recorder, guide)
+            joined = single(joined, block_mod, prepared.rotary, context_kv, query_rows, recorder, guide)
         return self.final_layer(joined, mod.final), region
 
     def evaluate_and_cache_context(
@@ -281,12 +282,12 @@ class Transformer(nn.Module):
         if self.backend is not None:
             return Prefix(tuple(self.backend.prefill(tokens, mod, rotary)))
         x, blocks = self.img_in(tokens), []
-        ready = self._in_turn(_without_modulation)
-        for (picture_mod, _), block in zip(mod.double, ready):
+        doubles, singles = self._in_turn(_without_modulation)
+        for (picture_mod, _), block in zip(mod.double, doubles):
             x, context_kv = block.context(x, picture_mod, rotary)
             blocks.append(context_kv)
-        for block_mod, block in zip(mod.single, ready):
-            x, context_kv = block.context(x, block_mod, rotary, last=block is self.single_blocks[-1])
+        for block_mod, single in zip(mod.single, singles):
+            x, context_kv = single.context(x, block_mod, rotary, last=single is self.single_blocks[-1])
             blocks.append(context_kv)
         # Apart from what they were computed with: a cached prefix must not hold several times its size.
         return Prefix(tuple(KeysValues(*(part.contiguous() for part in block)) for block in blocks))
@@ -303,12 +304,9 @@ class Transformer(nn.Module):
     def modulate(self, vector: Tensor) -> StepModulation:
         """Shifts, scales and gates of every block from the conditioning vector (b, width)."""
         activated = F.silu(vector)
-        blocks = self._in_turn(_modulation)
-        double = tuple(
-            (block.img_mod(activated), block.txt_mod(activated))
-            for block in islice(blocks, len(self.double_blocks))
-        )
-        single = tuple(block.modulation(activated) for block in blocks)
+        doubles, singles = self._in_turn(_modulation)
+        double = tuple((block.img_mod(activated), block.txt_mod(activated)) for block in doubles)
+        single = tuple(block.modulation(activated) for block in singles)
         return StepModulation(double, single, self.final_layer.modulation(activated))
 
     def modulations(
@@ -322,10 +320,18 @@ class Transformer(nn.Module):
         )
         return [_rows(every, slice(i * batch, (i + 1) * batch)) for i in range(steps)]
 
-    def _in_turn(self, used: Callable[[nn.Module], Iterable[nn.Module]]) -> Iterator[nn.Module]:
-        """All blocks in their order, with the weights of their `used` modules at hand."""
-        blocks = [*self.double_blocks, *self.single_blocks]
-        return iter(blocks) if self.stream is None else self.stream.in_turn(blocks, used)
+    def _in_turn(
+        self, used: Callable[[nn.Module], Iterable[nn.Module]]
+    ) -> tuple[Iterator[DoubleStreamBlock], Iterator[SingleStreamBlock]]:
+        """Double and single blocks with the weights of their `used` modules loaded.
+
+        The single blocks must be taken after all double ones: both come from one stream.
+        """
+        if self.stream is None:
+            return iter(self.double_blocks), iter(self.single_blocks)
+        blocks = self.stream.in_turn([*self.double_blocks, *self.single_blocks], used)
+        doubles = islice(blocks, len(self.double_blocks))
+        return cast(Iterator[DoubleStreamBlock], doubles), cast(Iterator[SingleStreamBlock], blocks)
 
     def initialize(self) -> None:
         """Weights before training: every block an identity (adaLN-zero), the velocity zero."""
@@ -337,14 +343,14 @@ class Transformer(nn.Module):
         for embedder in (self.time_in, self.vector_in):
             nn.init.normal_(embedder.in_layer.weight, std=0.02)
             nn.init.normal_(embedder.out_layer.weight, std=0.02)
-        silent = [block.modulation.lin for block in self.single_blocks]
+        silent: list[nn.Module] = [block.modulation.lin for block in self.single_blocks]
         for block in self.double_blocks:
             silent += [block.img_mod.lin, block.txt_mod.lin]
-        silent += [self.final_layer.adaLN_modulation[1], self.final_layer.linear]
+        silent += [self.final_layer.adaLN_modulation, self.final_layer.linear]
         if self.config.region_after is not None:
             silent += [self.region_head.logit, self.region_head.back]
-        for linear in silent:
-            for parameter in linear.parameters():
+        for module in silent:
+            for parameter in module.parameters():
                 nn.init.zeros_(parameter)
 
 

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,6 @@ class Window:
         """The same part counted in pixels, where it was counted in squares of `by` pixels a side."""
         return Window(self.top * by, self.bottom * by, self.left * by, self.right * by)
 
-    def of(self, picture):
-        """That part of an array (rows, columns, ...)."""
+    def of(self, picture: NDArray[T]) -> NDArray[T]:
+        """This part of an array (rows, columns, ...)."""
         return picture[self.top : self.bottom, self.left : self.right]

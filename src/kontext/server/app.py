@@ -9,8 +9,6 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-import kontext
-from kontext import __version__
 from kontext.server.auth.keys import Keys, Rates
 from kontext.server.auth.logins import Logins
 from kontext.server.http import answers
@@ -23,10 +21,11 @@ from kontext.server.routes import about, bfl, edits, events, huggingface, openai
 from kontext.server.service.metrics import Metrics
 from kontext.server.service.service import Service
 from kontext.server.settings import Settings
+from kontext.version import __version__
 
 log = logging.getLogger(__name__)
 
-PLAYGROUND = Path(kontext.__file__).parent / "playground"
+PLAYGROUND = Path(__file__).parents[1] / "playground"
 
 
 def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:

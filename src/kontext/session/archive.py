@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from kontext.engine.pictures import MAX_PIXELS, check_limits
 from kontext.errors import BadRequest, KontextError, NotFound, Unavailable
+from kontext.pictures import MAX_PIXELS, check_limits
 from kontext.session import rules
 from kontext.session.blobs import storage
 from kontext.session.pixels import HEADER_BYTES, digest, from_png, png_size, to_png

@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from kontext.errors import BadConfig, NoSpace, Unavailable
 from kontext.session.blobs import Blobs, private_file, private_folder, storage
 from kontext.session.schema import migrate
+from kontext.session.tree import Trees
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ WAIT_SECONDS = 30.0  # how long a write waits for the write of another process
 
 
 class Database:
-    """Rows and blobs.
+    """Rows and blobs, and the trees read from them.
 
     `place` is a folder (created if missing; holds `kontext.db` and `blobs/`) or a SQLAlchemy database URL
     (sqlite:///file, postgresql+psycopg://...). `blobs` is a folder or an fsspec URL, required with a database
@@ -58,7 +59,7 @@ class Database:
                     private_folder(folder)
                 _private_database(folder / "kontext.db")
             blobs = blobs or folder / "blobs"
-        self.blobs = Blobs(blobs)
+        self.blobs, self.trees = Blobs(blobs), Trees()
         self._write_lock = threading.Lock()  # threads wait here, since SQLite would poll
         self.database = _connect(url)
         try:

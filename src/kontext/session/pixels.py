@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from kontext.engine.pictures import MAX_PIXELS, load
 from kontext.errors import BadPicture
+from kontext.pictures import MAX_PIXELS, load
 
 MODES = ("RGB", "RGBA", "L")
 BAND_BYTES = 4 * 2**20

@@ -16,18 +16,17 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
-from kontext import __version__
-from kontext.engine import pictures
-from kontext.engine.options import Option, offered
-from kontext.engine.requests import Result
+from kontext import pictures
 from kontext.errors import BadPicture, NotFound
+from kontext.options import Option, offered
 from kontext.session import rules
 from kontext.session.pixels import digest
 from kontext.session.tree import KINDS, Turn
+from kontext.version import __version__
 
 KEY, PARAMETERS, XMP = "kontext", "parameters", "XML:com.adobe.xmp"
 VERSION = 1
@@ -90,6 +89,25 @@ class HistoryEntry:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+class Made(Protocol):
+    """A finished picture and how it was made: a `Result` of the editor."""
+
+    @property
+    def picture(self) -> Image.Image: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def guidance(self) -> float: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+
 def chain_of(turns: Iterable[Turn]) -> list[HistoryEntry]:
     """History entries of the path from the first picture to a turn (`Session.history`, `Tree.path`)."""
     return [
@@ -108,7 +126,7 @@ def chain_of(turns: Iterable[Turn]) -> list[HistoryEntry]:
     ]
 
 
-def extend_history(source: pictures.PictureLike | None, result: Result) -> list[HistoryEntry]:
+def extend_history(source: pictures.PictureLike | None, result: Made) -> list[HistoryEntry]:
     """The history of a Result created outside a session.
 
     `source` is the edited picture, None for a generated one. If it comes from a PNG with a history that

@@ -14,24 +14,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sql
 from PIL import Image
 
-from kontext.engine import pictures
-from kontext.engine.checks import check_variants
-from kontext.engine.domain import PhotoWarning
+from kontext import pictures
 from kontext.errors import BadRequest, Busy, Conflict, NotFound
+from kontext.options import option
 from kontext.session.blobs import sha256_of
+from kontext.session.database import Database
 from kontext.session.pixels import as_picture, digest, to_png
 from kontext.session.provenance import SETTINGS, chain_of, encode
 from kontext.session.schema import TURN_COLUMNS, sessions, turn_blobs, turns
 from kontext.session.signing import sign_turns
 from kontext.session.tree import KINDS, Tree, Turn
-
-if TYPE_CHECKING:
-    from kontext.session.store import Store
+from kontext.values import whole_number
 
 PICTURES = {"references": "reference", "mask": "mask", "markup": "markup"}
 """Picture arguments of `edit` and their roles."""
@@ -76,7 +74,7 @@ class Session:
     Not thread-safe; open the session once per thread, which is cheap.
     """
 
-    def __init__(self, store: Store, session_id: str, editor: Any = None) -> None:
+    def __init__(self, store: Database, session_id: str, editor: Any = None) -> None:
         self.store, self.id, self.editor = store, session_id, editor
         self.reload()
 
@@ -174,7 +172,7 @@ class Session:
         With a prompt they are children of the current turn. Without one they are siblings of the current
         turn, with its prompt, settings and references. The first of them becomes current.
         """
-        count = check_variants(count)
+        count = whole_number("variants", count, *option("variants").whole_range)
         parent = self.current
         if prompt is None:
             if parent.kind != "edit" or parent.parent_id is None:
@@ -249,7 +247,9 @@ class Session:
                 parent is not None and parent.kind != "source"
             ):  # a generated picture is not checked for being a photograph
                 warnings = getattr(result, "warnings", ())
-                result_info["warnings"] = [one for one in warnings if not isinstance(one, PhotoWarning)]
+                result_info["warnings"] = [
+                    one for one in warnings if not isinstance(one, pictures.PhotoWarning)
+                ]
             result_info["fingerprint"] = (
                 result_info["fingerprint"] or result.settings.get("fingerprint") or fingerprint
             )

@@ -19,13 +19,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kontext import __version__
-from kontext.engine.pictures import write
 from kontext.errors import BadConfig, BadRequest
+from kontext.pictures import write
 from kontext.session.home import default_folder
 from kontext.session.pixels import as_picture, to_png
 from kontext.session.provenance import HistoryEntry, chain_of, encode, extend_history, source_type
 from kontext.session.tree import Turn
+from kontext.version import __version__
 
 ISSUER = "Kontext self-issued certificate (identity not verified)"
 NO_LIBRARY = "signatures need the extra `provenance`: pip install 'openkontext[provenance]'"

@@ -27,7 +27,6 @@ from kontext.session.pixels import as_picture, digest, from_png, to_png
 from kontext.session.provenance import read_chain
 from kontext.session.schema import sessions, turn_blobs, turns, versions
 from kontext.session.session import Session
-from kontext.session.tree import Trees
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +45,6 @@ class SessionInfo:
 
 class Store(Database):
     """Sessions and their pictures; see `Database` for the location."""
-
-    def __init__(self, place: str | os.PathLike, blobs: str | os.PathLike | None = None) -> None:
-        super().__init__(place, blobs)
-        self.trees = Trees()
 
     @classmethod
     def temporary(cls) -> Store:

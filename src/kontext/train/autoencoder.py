@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kontext.bench.metrics import lab
-from kontext.model.autoencoder import Autoencoder
+from kontext.model.autoencoder import Autoencoder, use_channels_last
 from kontext.model.presets import PRESETS
 from kontext.train.compilation import can_compile
 from kontext.train.config import AutoencoderTraining
@@ -162,7 +162,8 @@ def train(
     torch.manual_seed(config.seed)
     device, preset = torch.device(config.device), PRESETS[config.preset]
     size = preset.sizes[0][0]
-    model = Autoencoder(preset.autoencoder).to(device, memory_format=torch.channels_last)
+    model = Autoencoder(preset.autoencoder).to(device)
+    use_channels_last(model)
     run = Run(
         folder,
         steps=config.steps,
@@ -270,7 +271,9 @@ def _start(model: Autoencoder, config: AutoencoderTraining, size: int, initial: 
             pictures = np.stack([_scene_picture(seed, size) for seed in seeds])
             model.set_linear_path(to_pixels(pictures, device))
         # a posterior of deviation 1 would blur the first thousand steps
-        model.encoder.conv_out.bias[model.config.latent_channels :] = -6.0
+        bias = model.encoder.conv_out.bias
+        assert bias is not None
+        bias[model.config.latent_channels :] = -6.0
 
 
 def _optimizer(model: Autoencoder, config: AutoencoderTraining) -> MuonAdamW:
@@ -310,7 +313,7 @@ def _scene_picture(seed: int, size: int, split: str = "train") -> np.ndarray:
     picture = World().scene_picture(seed, split=split)
     if picture.shape[0] == size:
         return picture
-    return np.asarray(Image.fromarray(picture).resize((size, size), Image.BOX))
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BOX))
 
 
 def _held_out(count: int, size: int, device: torch.device) -> Tensor:

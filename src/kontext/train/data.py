@@ -45,13 +45,16 @@ class TrainingData:
         if config.rollouts:
             chains = Chains(**vars(self.pairs))
             self.chains = ExampleLoader(chains, workers=min(1, config.workers), first_seed=first_seed)
+        self.triple_producer: Triples | None = None
         self.triples: ExampleLoader | None = None
         self.first_references = 0
         triple_workers = 0
         if config.references_every:
-            triples = Triples(**{**vars(self.pairs), "worlds": tuple(worlds)})
+            self.triple_producer = Triples(**{**vars(self.pairs), "worlds": tuple(worlds)})
             triple_workers = -(-config.workers // config.references_every)
-            self.triples = ExampleLoader(triples, workers=triple_workers, first_seed=references_seed)
+            self.triples = ExampleLoader(
+                self.triple_producer, workers=triple_workers, first_seed=references_seed
+            )
             capacity = config.references_pool or config.pool // config.references_every
             self.references = Pool(capacity, codec, device, preset.padded_length, config.autocast)
             first = max(config.first_fill // config.references_every, 2 * config.batch)

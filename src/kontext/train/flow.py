@@ -25,7 +25,7 @@ from torch import Tensor
 
 from kontext import flow
 from kontext.checkpoint import Model, save_model
-from kontext.model.autoencoder import Autoencoder
+from kontext.model.autoencoder import Autoencoder, use_channels_last
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.train.autoencoder import to_pixels
@@ -88,7 +88,7 @@ class FlowTrainer:
         )
         self.codec = Autoencoder(self.preset.autoencoder).eval().requires_grad_(False)
         self.codec.load_state_dict(load_file(autoencoder))
-        self.codec.to(self.device, memory_format=torch.channels_last)
+        use_channels_last(self.codec.to(self.device))
         self.networks = Networks(self.preset).to(self.device)
         muon, adamw = split_parameters([self.networks], ADAMW_NAMES)
         self.optimizer = MuonAdamW(
@@ -197,10 +197,12 @@ class FlowTrainer:
             if self.data.chains is not None:
                 self._add_rollouts(self.data.chains.take(self.rollouts))
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
-            several = not generate and self.data.triples is not None and self._is_reference_step()
-            if several:
-                self.data.references.add(self.data.triples.take(self.new_references))
-            batch = self.data.references.draw(self.batch, self.generator) if several else self._draw(generate)
+            triples = None if generate or not self._is_reference_step() else self.data.triples
+            if triples is not None:
+                self.data.references.add(triples.take(self.new_references))
+                batch = self.data.references.draw(self.batch, self.generator)
+            else:
+                batch = self._draw(generate)
             loss, label_loss, per_sample, t = self._loss(batch, generate)
             self.optimizer.zero_grad(set_to_none=True)
             (loss + config.label_weight * label_loss).backward()
@@ -216,7 +218,7 @@ class FlowTrainer:
             self.ema.update(run.step)
             if self.reading is not None:
                 self.reading.step(run.lr_factor(), run.step)
-            name = "loss_generate" if generate else "loss_references" if several else "loss"
+            name = "loss_generate" if generate else "loss_references" if triples else "loss"
             averager.add(name, loss, label_loss, norm, per_sample, t)
             if run.logs(config.log_every):
                 figures = {**averager.take(), **self._extra_metrics(), **run.pace(self.device)}
@@ -239,7 +241,7 @@ class FlowTrainer:
 
     def _is_reference_step(self) -> bool:
         every = self.config.references_every
-        return self.run.step % every == every - 1
+        return every > 0 and self.run.step % every == every - 1
 
     def contexts(self, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """The context pictures of a batch as tokens with their positions: source, then reference."""

@@ -19,7 +19,7 @@ from kontext.errors import BadConfig
 from kontext.model.tokens import pack
 from kontext.model.transformer import Context, Transformer
 from kontext.train.config import DistillTraining
-from kontext.train.distill import DistillTrainer
+from kontext.train.student import DistillTrainer
 
 HIDDEN = 64
 
@@ -78,8 +78,8 @@ def block_outputs(
         picture, text = block(picture, text, picture_mod, text_mod, prepared.rotary, context_kv)
         outputs.append(picture[:, : z.shape[1]])
     joined, start = torch.cat((text, picture), dim=1), text.shape[1]
-    for block, block_mod, context_kv in zip(singles, mod.single, prefix):
-        joined = block(joined, block_mod, prepared.rotary, context_kv)
+    for single, block_mod, context_kv in zip(singles, mod.single, prefix):
+        joined = single(joined, block_mod, prepared.rotary, context_kv)
         outputs.append(joined[:, start : start + z.shape[1]])
     return outputs
 
@@ -96,8 +96,12 @@ class LaddTrainer(DistillTrainer):
             raise BadConfig('method = "ladd" takes single pairs; targets_per_source must be 1')
         super().__init__(config, folder, autoencoder, resume, initial)
         self.discriminator = Discriminator(self.teacher.transformer).to(self.device)
-        options = {"lr": config.discriminator_rate, "betas": (0.5, 0.99), "weight_decay": 0.0}
-        self.discriminator_optimizer = torch.optim.AdamW(self.discriminator.parameters(), **options)
+        self.discriminator_optimizer = torch.optim.AdamW(
+            self.discriminator.parameters(),
+            lr=config.discriminator_rate,
+            betas=(0.5, 0.99),
+            weight_decay=0.0,
+        )
         if resume:
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
             self.discriminator.load_state_dict(state["discriminator"])

@@ -10,17 +10,23 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import shared_memory
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
 
 SHARED = Path("/dev/shm")
 """Where Linux keeps shared memory."""
 
 Example = Mapping[str, np.ndarray]
 Producer = Callable[[int], Example]
+Fields = dict[str, tuple[Any, ...]]
+"""The shape of each array of a block, followed by the name of its type."""
 
 
 class ExampleLoader:
@@ -118,7 +124,7 @@ def _size(field: tuple) -> int:
     return -(-int(np.prod(shape)) * np.dtype(kind).itemsize // 64) * 64
 
 
-def _views(memory: shared_memory.SharedMemory, fields: dict[str, tuple]) -> dict[str, np.ndarray]:
+def _views(memory: shared_memory.SharedMemory, fields: Fields) -> dict[str, np.ndarray]:
     views, start = {}, 0
     for name, field in fields.items():
         *shape, kind = field
@@ -127,7 +133,15 @@ def _views(memory: shared_memory.SharedMemory, fields: dict[str, tuple]) -> dict
     return views
 
 
-def _produce(producer, fields, names, free, full, seed, stride) -> None:
+def _produce(
+    producer: Producer,
+    fields: Fields,
+    names: Sequence[str],
+    free: Queue[int],
+    full: Queue[int],
+    seed: int,
+    stride: int,
+) -> None:
     memories = [shared_memory.SharedMemory(name=name) for name in names]
     slots = [_views(memory, fields) for memory in memories]
     while True:

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kontext import flow
+from kontext import flow, pictures
 from kontext.checkpoint import load_model
 from kontext.checkpoint.lora import write_lora
 from kontext.checkpoint.model import Model
-from kontext.engine import Editor, pictures
+from kontext.engine import Editor
 from kontext.engine.sizes import plan_edit
 from kontext.errors import BadConfig, NotFound
 from kontext.model.tokens import pack, picture_ids
@@ -142,7 +142,7 @@ def _count(number: int, noun: str) -> str:
 
 def draw_world(world: dict[str, Any], count: int) -> list[Example]:
     """Pairs of the world, with a prompt in each language."""
-    drawn = (World(**world).without("generate").sample(f"lora {i}") for i in range(count))
+    samples = (World(**world).without("generate").sample(f"lora {i}") for i in range(count))
     return [
         Example(
             Image.fromarray(s.source),
@@ -150,7 +150,8 @@ def draw_world(world: dict[str, Any], count: int) -> list[Example]:
             (s.english, s.chinese),
             tuple(map(Image.fromarray, s.references)),
         )
-        for s in drawn
+        for s in samples
+        if s.source is not None
     ]
 
 

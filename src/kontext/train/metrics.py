@@ -33,7 +33,9 @@ class MetricAverager:
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = {}
 
-    def add(self, name, loss, label_loss, norm, per_sample, t) -> None:
+    def add(
+        self, name: str, loss: Tensor, label_loss: Tensor, norm: Tensor, per_sample: Tensor, t: Tensor
+    ) -> None:
         self._append(name, loss)
         self._append("norm", norm)
         if name == "loss":

@@ -55,7 +55,7 @@ class MuonAdamW(torch.optim.Optimizer):
             group["lr"] = factor * group["peak"]
 
     @torch.no_grad()
-    def step(self, closure=None):  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             (self._muon if group["kind"] == "muon" else self._adamw)(group)
 
@@ -66,7 +66,7 @@ class MuonAdamW(torch.optim.Optimizer):
                 by_shape[(p.shape[0], p[0].numel())].append(p)
         beta = group["momentum"]
         for (rows, columns), parameters in by_shape.items():
-            grads = [p.grad.float() for p in parameters]
+            grads = [p.grad.float() for p in parameters if p.grad is not None]
             momenta = [self._state(p, "momentum") for p in parameters]
             torch._foreach_lerp_(momenta, grads, 1 - beta)
             update = torch.stack([g.lerp(m, beta).reshape(rows, columns) for g, m in zip(grads, momenta)])
@@ -79,7 +79,7 @@ class MuonAdamW(torch.optim.Optimizer):
         if not parameters:
             return
         beta1, beta2 = group["betas"]
-        grads = [p.grad.float() for p in parameters]
+        grads = [p.grad.float() for p in parameters if p.grad is not None]
         first = [self._state(p, "first") for p in parameters]
         second = [self._state(p, "second") for p in parameters]
         group["count"] = count = group.get("count", 0) + 1

@@ -49,6 +49,7 @@ class Pairs:
         return [world for first, world in self.worlds if seed >= first][-1]
 
     def example(self, sample: Sample, seed: int) -> dict[str, np.ndarray]:
+        assert sample.source is not None
         chinese = np.random.default_rng(seed).random() < self.chinese_share
         return {
             "source": shrink(sample.source, self.size),
@@ -56,7 +57,7 @@ class Pairs:
             "mask": token_mask(sample.mask, self.size // self.token_pixels),
             "text": self.ids(sample.chinese if chinese else sample.english),
             "caption": self.ids(target_caption(sample)[1 if chinese else 0]),
-            "label": np.int64(label(sample)),
+            "label": np.array(label(sample), np.int64),
         }
 
     def ids(self, text: str) -> np.ndarray:
@@ -97,7 +98,7 @@ class Chains(Pairs):
             "mask": token_mask(mask, self.size // self.token_pixels),
             "text": self.ids(getattr(words, language)),
             "caption": self.ids(""),
-            "label": np.int64(label_of(f"{kind}={'' if idle else value_label(second.value)}")),
+            "label": np.array(label_of(f"{kind}={'' if idle else value_label(second.value)}"), np.int64),
         }
 
 
@@ -112,7 +113,7 @@ def text_ids(tokenizer: Tokenizer, text: str, length: int) -> np.ndarray:
 def shrink(picture: np.ndarray, size: int) -> np.ndarray:
     if picture.shape[0] == size:
         return picture
-    return np.asarray(Image.fromarray(picture).resize((size, size), Image.BOX))
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BOX))
 
 
 def token_mask(mask: np.ndarray, tokens: int) -> np.ndarray:

@@ -161,23 +161,25 @@ class Run:
 
 
 def compact(state: Path, output: Path) -> int:
-    """Write what of a flow run's state.pt cannot be made again, to keep in a repository; returns its bytes.
+    """Write a small copy of a flow run's state.pt for a repository; returns its size in bytes.
 
-    A run resumes from it with its weights (in float16), its tokenizer and its step; the optimizer's momenta,
-    the average of the weights and the pool of examples, which the run makes again within some hundred steps,
-    are left out. Raises BadCheckpoint.
+    A run resumes from it with its weights (in float16), its tokenizer and its step. The optimizer's momenta,
+    the averaged weights and the pool of examples are omitted; the run rebuilds them within some hundred
+    steps. Raises BadCheckpoint.
     """
     try:
-        whole = torch.load(state, map_location="cpu", weights_only=True)
+        saved = torch.load(state, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise BadCheckpoint(f"{state} is not the state of a run: {error}") from None
-    kept = {name: value for name, value in whole.items() if isinstance(value, int | float | str)}
-    for name, value in whole.items():
+        raise BadCheckpoint(f"{state}: not the state of a run: {error}") from None
+    compacted: dict[str, object] = {
+        name: value for name, value in saved.items() if isinstance(value, int | float | str)
+    }
+    for name, value in saved.items():
         if name in WEIGHTS:
-            kept[name] = {key: weight.half() for key, weight in value.items()}
+            compacted[name] = {key: weight.half() for key, weight in value.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_suffix(".part")
-    torch.save(kept, part)
+    torch.save(compacted, part)
     part.replace(output)
     return output.stat().st_size
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
-from kontext.engine import pictures
+from kontext import pictures
 from kontext.errors import BadPicture
 from kontext.server import fetching
 from kontext.server.errors import ModerationBlocked, TooLarge

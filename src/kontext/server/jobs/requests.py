@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from kontext.engine.options import offered
 from kontext.engine.requests import EditRequest
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
+from kontext.options import offered
 from kontext.server.jobs.batching import JobShape
 
 OPTIONS = tuple(one.name for one in offered("python") if one.kind != "picture")

@@ -11,7 +11,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from kontext import __version__
 from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_STEPS
 from kontext.errors import NotFound
 from kontext.server.auth.access import COOKIE, Reader, Watcher, service_of
@@ -21,6 +20,7 @@ from kontext.server.routes.common import Body, Text, with_example
 from kontext.server.routes.edits import MAX_VARIANTS
 from kontext.server.service.metrics import metrics_text
 from kontext.server.service.service import RESULTS_AT_ONCE
+from kontext.version import __version__
 
 router = APIRouter(responses=FAILURES)
 

@@ -12,7 +12,6 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kontext.engine.checks import check_seed
-from kontext.engine.options import option
 from kontext.engine.pointing import check_box
 from kontext.engine.requests import (
     GUIDANCE,
@@ -24,6 +23,7 @@ from kontext.engine.requests import (
 )
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest
+from kontext.options import option
 from kontext.server.auth.access import Maker, Reader, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.http.answers import FAILURES

@@ -11,11 +11,16 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageCms, features
+from PIL.ImageFile import ImageFile
 
 from kontext.errors import BadPicture
+
+if TYPE_CHECKING:
+    Profile = ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile
 
 SAME_LEVELS = 2  # of 255: a profile that moves no color by more is sRGB, up to the rounding of its tables
 
@@ -145,7 +150,7 @@ def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _transformed(image: Image.Image, profile, intent: int = 0) -> Image.Image:
+def _transformed(image: Image.Image, profile: Profile, intent: int = 0) -> Image.Image:
     """Mode L, RGB, CMYK or LAB through a profile, as RGB in sRGB."""
     if image.mode == "L":  # all greys once and exactly: the tables of lcms are too coarse for linear ones
         greys = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
@@ -154,7 +159,7 @@ def _transformed(image: Image.Image, profile, intent: int = 0) -> Image.Image:
     return _applied(image, profile, intent, ImageCms.Flags.HIGHRESPRECALC)
 
 
-def _applied(image: Image.Image, profile, intent: int, flags: ImageCms.Flags) -> Image.Image:
+def _applied(image: Image.Image, profile: Profile, intent: int, flags: ImageCms.Flags) -> Image.Image:
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(profile, srgb, image.mode, "RGB", ImageCms.Intent(intent), flags)
     converted = ImageCms.applyTransform(image, transform)
@@ -193,7 +198,7 @@ _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "
 
 def raw_mode(image: Image.Image) -> str:
     """Pillow's name for how a picture that is opened but not yet decoded stores its pixels; "" if unknown."""
-    if not getattr(image, "tile", None):
+    if not isinstance(image, ImageFile) or not image.tile:
         return ""
     options = image.tile[0][3]
     first = options[0] if isinstance(options, tuple | list) and options else options
@@ -202,7 +207,7 @@ def raw_mode(image: Image.Image) -> str:
 
 def is_deep(image: Image.Image, stored: str) -> bool:
     """Whether a picture has more than 8 bits a channel: by its mode, or by how its file stores it."""
-    options = image.tile[0][3] if getattr(image, "tile", None) else ()
+    options = image.tile[0][3] if isinstance(image, ImageFile) and image.tile else ()
     largest = options[-1] if isinstance(options, tuple) and options and image.format == "PPM" else 255
     return (
         image.mode.startswith("I")
@@ -244,17 +249,16 @@ def _decoded(data: bytes, format: str | None, renamed: Callable[[str], str]) -> 
     return image
 
 
-def _rename(image: Image.Image, renamed: Callable[[str], str]) -> None:
+def _rename(image: ImageFile, renamed: Callable[[str], str]) -> None:
     """Give other names to the raw modes by which an opened picture will be decoded."""
     tiles = []
-    for tile in image.tile:  # a tuple; of a class of its own from Pillow 11.1 on
-        options = tile[3]
+    for tile in image.tile:
+        options: tuple[Any, ...] | str | None = tile.args
         if isinstance(options, tuple | list):
             options = (renamed(options[0]), *options[1:])
-        else:
+        elif options is not None:
             options = renamed(options)
-        parts = (*tile[:3], options)
-        tiles.append(parts if type(tile) is tuple else type(tile)(*parts))
+        tiles.append(tile._replace(args=options))
     image.tile = tiles
 
 
@@ -267,7 +271,11 @@ def correct_tiff(image: Image.Image) -> None:
     libtiff hands over samples in the order of this machine, also those of a big-endian file; and planes of 16
     bits that are not compressed are not planes of 8.
     """
-    if image.format != "TIFF" or not image.tile:
+    if image.format != "TIFF":
+        return
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    if not isinstance(image, TiffImageFile) or not image.tile:
         return
     tags = image.tag_v2
     if image.tile[0][0] == "libtiff":

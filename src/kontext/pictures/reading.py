@@ -1,7 +1,6 @@
-"""Reading and writing pictures: every input becomes upright 8-bit sRGB with its alpha in a separate plane.
+"""Reading pictures: every input becomes upright 8-bit sRGB with its alpha in a separate plane.
 
-Reading refuses files that are not pictures, are truncated or exceed the limits, before decoding them.
-Writing is atomic: a file under its final name is always complete.
+Files that are not pictures, are truncated or exceed the limits are refused before they are decoded.
 """
 
 from __future__ import annotations
@@ -10,21 +9,19 @@ import hashlib
 import io
 import logging
 import os
-import secrets
 import warnings as python_warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from kontext.engine import color, formats
-from kontext.errors import BadPicture, BadRequest, NotFound
+from kontext.errors import BadPicture, NotFound
+from kontext.pictures import color, formats
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +32,6 @@ MAX_NAME_BYTES = 255  # of a file name, on all usual file systems
 
 READABLE = formats.READABLE
 XMP = "XML:com.adobe.xmp"  # the key under which PNG keeps an XMP packet
-WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 PictureLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Picture"
 
@@ -77,6 +73,10 @@ class Picture:
         """sha256 (hex) of the size and of `opaque_rgb`."""
         header = f"{self.size[0]}x{self.size[1]}:".encode()
         return hashlib.sha256(header + self.opaque_rgb.tobytes()).hexdigest()
+
+
+class PhotoWarning(str):
+    """A warning about the picture that was given, not about the edit: for the first picture of a session."""
 
 
 def load(given: PictureLike, source: str | None = None) -> Picture:
@@ -211,8 +211,9 @@ def _finish(
     """Orientation, color space and depth of a decoded picture made uniform."""
     image, notes = pixels.image, []
     # A phone's photograph (MPO) has a preview behind it, which is not a frame.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        notes.append(f"{source} has {image.n_frames} frames; only the first is used")
+    frames = getattr(image, "n_frames", 1)
+    if image.format != "MPO" and frames > 1:
+        notes.append(f"{source} has {frames} frames; only the first is used")
     if pixels.deep:
         notes.append(f"{source} has more than 8 bits a channel; it is edited and returned with 8")
     rgb, alpha = color.convert(pixels, metadata.profile)
@@ -222,103 +223,6 @@ def _finish(
     rgb = rgb.copy()
     rgb.info = {}
     return Picture(rgb, alpha, tuple(notes), source, history)
-
-
-def cutout(picture: Image.Image, region: Image.Image) -> Image.Image:
-    """The region alone, on transparency."""
-    return Image.merge("RGBA", (*picture.convert("RGB").split(), region))
-
-
-def format_for(path: os.PathLike | str) -> str:
-    """The Pillow format for a file name, or BadRequest when it cannot be written."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in WRITABLE:
-        raise BadRequest(
-            f"{path}: cannot write '{suffix or 'no ending'}'; end the name in .png, .jpg or .webp"
-        )
-    return WRITABLE[suffix]
-
-
-def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | None = None) -> bytes:
-    """A PIL image as file bytes. `text` becomes PNG iTXt chunks; JPEG and WebP keep `parameters` in the EXIF
-    user comment and the XMP packet.
-
-    JPEG has no transparency: the picture is laid on white.
-    """
-    buffer = io.BytesIO()
-    if format == "PNG":
-        chunks = PngInfo()
-        for key, value in (text or {}).items():
-            chunks.add_itxt(key, value)
-        image.save(buffer, "PNG", pnginfo=chunks, compress_level=4)
-        return buffer.getvalue()
-    if format == "JPEG" and image.mode != "RGB":
-        image = load(image).opaque_rgb
-    extra: dict[str, Any] = {"subsampling": 0} if format == "JPEG" else {}
-    if text and "parameters" in text:
-        extra["exif"] = Image.Exif()
-        comment = b"UNICODE\0" + text["parameters"].encode("utf-16-be")
-        extra["exif"][0x8769] = {0x9286: comment}  # Exif IFD, UserComment
-    if text and XMP in text:
-        extra["xmp"] = text[XMP].encode()
-    image.save(buffer, format, quality=95, **extra)
-    return buffer.getvalue()
-
-
-def save(image: Image.Image, path: os.PathLike | str, text: Mapping[str, str] | None = None) -> Path:
-    """Write a picture under `path`, format by its ending; whole or not at all. Raises BadRequest."""
-    return write(path, encode(image, format_for(path), text))
-
-
-def write(path: os.PathLike | str, data: bytes, replace: bool = True) -> Path:
-    """Bytes under a name, atomically: a temporary file next to it, then a rename. Raises BadRequest, without
-    `replace` also where the name is in use by then.
-    """
-    path = Path(path)
-    part = _temporary(path)
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if not replace:
-            _claim(path)
-        os.replace(part, path)
-    except FileExistsError as error:
-        raise BadRequest(f"{path}: exists already; give another name") from error
-    except OSError as error:
-        raise BadRequest(
-            f"{path}: cannot be written ({error.strerror}); is the folder there and yours?"
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-    return path
-
-
-def _temporary(path: Path) -> Path:
-    """A new name in the folder of `path`, short enough wherever a name of any length is."""
-    return path.with_name(f".{secrets.token_hex(4)}.part")
-
-
-def check_writable(path: os.PathLike | str) -> None:
-    """Raise BadRequest unless `write` and `save` can write under this name, as far as can be known before."""
-    path = Path(path)
-    format_for(path)
-    folder = path.parent
-    if "\0" in str(path):
-        raise BadRequest(f"{str(path)!r}: cannot be written (a zero byte in the name); choose another name")
-    try:
-        if not folder.is_dir():
-            raise BadRequest(f"{path}: the folder {folder} does not exist; make it first")
-        if path.is_dir():
-            raise BadRequest(f"{path}: a folder has this name; choose another")
-        path.exists()  # says when the name or the whole path is too long
-        part = _temporary(path)
-        part.touch(exist_ok=False)
-        part.unlink()
-    except OSError as error:
-        raise BadRequest(f"{path}: cannot be written ({error.strerror}); choose another name") from None
 
 
 def looks_like_picture(path: Path) -> bool:
@@ -337,8 +241,3 @@ def looks_like_picture(path: Path) -> bool:
     except Exception:  # decoders of other files raise almost anything
         return False
     return True
-
-
-def _claim(path: Path) -> None:
-    """Reserve a name that does not exist; the empty file is replaced at once. Raises FileExistsError."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

@@ -1,0 +1,296 @@
+"""Models of a hub in the models folder: a folder of links into the hub's cache, and a list of where its files
+came from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from kontext.checkpoint.hub import cache, client
+from kontext.checkpoint.hub.choice import Choice, choose
+from kontext.checkpoint.hub.names import KONTEXT_DEV, HubName, parse
+from kontext.errors import BadRequest, KontextError, NoSpace, NotFound, Unavailable
+from kontext.home import models_folder
+
+LIST = "hub.json"
+"""The file in a model's folder that names it and the sources of its files."""
+
+SPARE_BYTES = 256 * 2**20
+"""Left free on a disk."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of a repository, as part of a model."""
+
+    place: str
+    """Path in the model's folder."""
+    repo: str
+    path: str
+    revision: str | None = None
+
+
+ENCODERS = "comfyanonymous/flux_text_encoders"
+ELSEWHERE: dict[str, Source] = {
+    "autoencoder": Source(
+        "ae.safetensors", "Comfy-Org/Lumina_Image_2.0_Repackaged", "split_files/vae/ae.safetensors"
+    ),
+    "t5": Source("t5xxl_fp16.safetensors", ENCODERS, "t5xxl_fp16.safetensors"),
+    "clip": Source("clip_l.safetensors", ENCODERS, "clip_l.safetensors"),
+    "tokenizer of t5": Source("tokenizer_2/tokenizer.json", "google-t5/t5-base", "tokenizer.json"),
+    "tokenizer of clip": Source(
+        "tokenizer/tokenizer.json", "openai/clip-vit-large-patch14", "tokenizer.json"
+    ),
+}
+"""Where the parts of FLUX.1 are that a repository lacks, free of any question."""
+
+SMALL_T5 = Source("t5xxl_fp8_e4m3fn_scaled.safetensors", ENCODERS, "t5xxl_fp8_e4m3fn_scaled.safetensors")
+"""The T5 that comes with a transformer in fewer bits."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of a download, in bytes."""
+
+    name: str
+    file: str
+    done: int
+    total: int
+    note: str = ""
+    """What holds it up."""
+
+
+OnProgress = Callable[[Progress], None]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A downloaded model, as its folder says."""
+
+    name: str
+    folder: Path
+    sources: tuple[Source, ...]
+
+    def files(self) -> Iterator[tuple[Source, Path]]:
+        for source in self.sources:
+            yield source, self.folder / source.place
+
+    @property
+    def missing(self) -> list[Source]:
+        """Files that were here and are not any more."""
+        return [source for source, file in self.files() if not file.exists()]
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for _, file in self.files() if file.exists())
+
+
+def read(folder: Path) -> HubModel | None:
+    """The model in a folder, if it came from a hub."""
+    try:
+        data = json.loads((folder / LIST).read_text("utf-8"))
+        return HubModel(data["name"], folder, tuple(Source(**source) for source in data["files"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def all_models() -> list[HubModel]:
+    """All downloaded models."""
+    try:
+        folders = sorted(models_folder().iterdir())
+    except OSError:
+        return []
+    return [model for folder in folders if (model := read(folder))]
+
+
+def local(given: str) -> Path | None:
+    """The folder of a model by its name on a hub, if all of it is here."""
+    name = parse(given)
+    model = name and read(models_folder() / name.folder)
+    return model.folder if model and not model.missing else None
+
+
+def pull(given: str, on_progress: OnProgress | None = None) -> Path:
+    """The folder of a model on a hub; what is missing is downloaded.
+
+    Raises NotFound for an unknown name, BadRequest for an ambiguous one, Unavailable where the hub cannot be
+    reached, the repository is gated or the download fails, NoSpace, before anything is downloaded, where it
+    does not fit on the disk.
+    """
+    name = parse(given)
+    if name is None:
+        raise BadRequest(f"{given!r} is not a model name; give owner/repo, owner/repo:q4 or dev")
+    folder = models_folder() / name.folder
+    if (model := read(folder)) and not model.missing:
+        return folder
+    if model is None and os.path.lexists(folder):
+        raise BadRequest(
+            f"{folder} exists and was not downloaded from a hub; move it away to download {given}"
+        )
+    with client.lock(
+        models_folder() / f".{name.folder}.lock", f"another process is downloading {given}; waiting"
+    ):
+        if (model := read(folder)) and not model.missing:
+            return folder
+        sources = _sources_of(name, model)
+        return _made(name, folder, sources, _downloaded(given, sources, on_progress))
+
+
+def pull_tokenizer(which: str) -> Path:
+    """The file of FLUX.1's tokenizer of "t5" or "clip", downloaded if it is missing."""
+    source = ELSEWHERE[f"tokenizer of {which}"]
+    official = Source("", KONTEXT_DEV, f"{'tokenizer_2' if which == 't5' else 'tokenizer'}/tokenizer.json")
+    for known in (source, official):
+        if file := cache.cached(known.repo, known.path):
+            return file
+    return client.download(client.find(source.repo, source.path, None))
+
+
+def _sources_of(name: HubName, before: HubModel | None) -> tuple[Source, ...]:
+    """The files that a model needs: those in the cache if they are a whole model, else as the hub says.
+
+    before: an earlier download, whose files are known also where the hub cannot be reached.
+    """
+    here = _cached_choice(name)
+    if here is not None and not here.absent:
+        return _sources(name, here)
+    try:
+        choice = choose(client.repo_paths(name.source, name.revision), name.variant, name.given)
+    except Unavailable:
+        if before is not None:
+            return before.sources
+        if here is None or name.source == name.repo:  # what else this repository has is not known
+            raise
+        return _sources(name, here)
+    return _sources(name, choice)
+
+
+def _cached_choice(name: HubName) -> Choice | None:
+    try:
+        return choose(cache.cached_paths(name.source, name.revision), name.variant, name.given)
+    except KontextError:
+        return None
+
+
+def _sources(name: HubName, choice: Choice) -> tuple[Source, ...]:
+    own = [Source(place, name.source, path, name.revision) for place, path in choice.files.items()]
+    if choice.own_layout:
+        return tuple(own)
+    few_bits = name.variant or any(place.endswith(".gguf") for place in choice.files)
+    others = [SMALL_T5 if part == "t5" and few_bits else ELSEWHERE[part] for part in choice.absent]
+    return (*own, *others)
+
+
+def _downloaded(
+    given: str, sources: Iterable[Source], on_progress: OnProgress | None
+) -> list[tuple[Source, Path]]:
+    """The files in the cache. All are found, and the room for them, before the first download."""
+    files: list[tuple[Source, Path | client.RemoteFile]] = []
+    for source in sources:
+        here = cache.cached(source.repo, source.path, source.revision)
+        files.append((source, here or client.find(source.repo, source.path, source.revision)))
+    remote = [file for _, file in files if isinstance(file, client.RemoteFile)]
+    _check_room(given, {file.blob: file for file in remote}.values())
+    total = sum(file.size for file in remote) + sum(
+        file.stat().st_size for _, file in files if isinstance(file, Path)
+    )
+    done, out = total - sum(file.size for file in remote), []
+    for source, file in files:
+        if isinstance(file, client.RemoteFile):
+            before = done
+
+            def tell(count: int, note: str = "", path: str = file.path, before: int = before) -> None:
+                if on_progress is not None:
+                    on_progress(Progress(given, path, before + count, total, note))
+                elif note:
+                    log.warning(note)
+
+            done += file.size
+            file = client.download(file, tell, partial(tell, file.size - file.missing_bytes))
+        out.append((source, file))
+    return out
+
+
+def _check_room(given: str, files: Iterable[client.RemoteFile]) -> None:
+    needed = sum(file.missing_bytes for file in files)
+    if not needed:
+        return
+    place = cache.cache_folder()
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed + SPARE_BYTES > free:
+        raise NoSpace(
+            f"{given} needs {client.gigabytes(needed)}, and {place} has {client.gigabytes(free)} free; "
+            "free some space, or set HF_HOME to a folder on another disk"
+        )
+
+
+def _made(name: HubName, folder: Path, sources: tuple[Source, ...], files: list[tuple[Source, Path]]) -> Path:
+    """Make the folder of links, whole or not at all; one that was there before gives way."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    new.chmod(0o755)
+    try:
+        for source, file in files:
+            link = new / source.place
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.absolute())
+        data = {"name": name.given, "files": [asdict(source) for source in sources]}
+        (new / LIST).write_text(json.dumps(data, indent=1), "utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What removing a model deletes."""
+
+    name: str
+    folder: Path | None
+    """Its folder of links; None where there is only a partial download."""
+    files: tuple[Path, ...]
+    """In the cache."""
+    bytes: int
+    kept: tuple[str, ...]
+    """Files in the cache that other models need."""
+
+
+def removal(given: str) -> Removal:
+    """What `remove` would delete. Raises NotFound."""
+    name = parse(given)
+    model = None if name is None else read(models_folder() / name.folder)
+    if name is None or (model is None and not cache.partial_files(name.source)):
+        raise NotFound(f"{given} was not downloaded from a hub; kontext models lists what is here")
+    unfinished = cache.partial_files(name.source)
+    if model is None:
+        return Removal(given, None, tuple(unfinished), sum(file.stat().st_size for file in unfinished), ())
+    others = [other for other in all_models() if other.folder != model.folder]
+    needed = {file.resolve() for other in others for _, file in other.files()}
+    files, kept = [], []
+    for source, link in model.files():
+        if link.resolve() in needed:
+            kept.append(source.place)
+        elif link.exists():
+            files.append(link.readlink())
+    size = sum(file.stat().st_size for file in (*files, *unfinished))
+    return Removal(model.name, model.folder, (*files, *unfinished), size, tuple(kept))
+
+
+def remove(what: Removal) -> int:
+    """Delete a model's folder and its files in the cache; returns the bytes freed."""
+    if what.folder is not None:
+        shutil.rmtree(what.folder)
+    return cache.remove(what.files)

@@ -1,0 +1,37 @@
+"""Pictures in and out of files: the ground floor, which knows nothing of models and edits."""
+
+from kontext.pictures.reading import (
+    MAX_NAME_BYTES,
+    MAX_PIXELS,
+    MAX_SIDE,
+    MIN_SIDE,
+    READABLE,
+    PhotoWarning,
+    Picture,
+    PictureLike,
+    check_limits,
+    load,
+    looks_like_picture,
+)
+from kontext.pictures.writing import WRITABLE, check_writable, cutout, encode, format_for, save, write
+
+__all__ = [
+    "MAX_NAME_BYTES",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "MIN_SIDE",
+    "PhotoWarning",
+    "Picture",
+    "PictureLike",
+    "READABLE",
+    "WRITABLE",
+    "check_limits",
+    "check_writable",
+    "cutout",
+    "encode",
+    "format_for",
+    "load",
+    "looks_like_picture",
+    "save",
+    "write",
+]

@@ -1,0 +1,61 @@
+"""Checks of single values: numbers, flags and choices, in the words of the person who gave them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kontext.errors import BadRequest
+
+
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number as int, or BadRequest when it is none or outside low to high."""
+    try:
+        if is_bool(value):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise BadRequest(f"{name} must be a whole number, {low} to {high}, got {shown(value)}") from None
+    if not low <= number <= high:
+        raise BadRequest(f"{name} must be {low} to {high}, got {number}")
+    return number
+
+
+def real_number(name: str, value: Any, low: float, high: float) -> float:
+    """A finite number as float, or BadRequest when it is none or outside low to high."""
+    try:
+        if is_bool(value) or isinstance(value, str | bytes | bytearray):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise BadRequest(f"{name} must be a number, {low:g} to {high:g}, got {shown(value)}") from None
+    if not low <= number <= high:  # false for NaN
+        raise BadRequest(f"{name} must be {low:g} to {high:g}, got {number:g}")
+    return number
+
+
+def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
+    """One of the choices, or BadRequest."""
+    if value not in choices:
+        raise BadRequest(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {shown(value)}")
+    return str(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, or BadRequest."""
+    if not is_bool(value):
+        raise BadRequest(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def is_bool(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_) or str(getattr(value, "dtype", "")).endswith("bool")
+
+
+def shown(value: Any) -> str:
+    """A value on one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
