@@ -14,12 +14,12 @@ from typing import Any
 
 from PIL import Image
 
+from kontext import pictures
 from kontext.bench import report
 from kontext.bench.judge import Judge, NoScore
 from kontext.bench.layouts import Task, load
 from kontext.bench.rows import ask
 from kontext.bench.run import Figure, Progress, Record, Run, silent
-from kontext.engine import pictures
 from kontext.engine.requests import EditRequest
 from kontext.errors import KontextError
 

@@ -275,17 +275,17 @@ def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None, refres
         ids = picture_ids(1, rows, columns, device=device_of(model))
         context = (tokens.to(parameter_type(model.transformer)), ids)
         prefix = model.transformer.config.context_attention == "prefix"
-        look = {"prefixes": [model.transformer.prefill(*context)]} if prefix else {"context": [context]}
+        encoded = {"prefixes": [model.transformer.prefill(*context)]} if prefix else {"context": [context]}
         if cached is not None:
-            cached[key] = look
+            cached[key] = encoded
     else:
-        look = cached[key]
+        encoded = cached[key]
     batch = Batch(
         noise=pack(given.noise).to(device_of(model)),
         ids=picture_ids(0, rows, columns, device=device_of(model)),
         text=given.text,
         pooled=given.pooled,
-        **look,
+        **encoded,
     )
     times = schedule(given.steps, rows * columns, model.preset.sampling.shift)
     done = sample(model.transformer, batch, times, Guidance(given.guidance), refresh=refresh).tokens

@@ -136,7 +136,7 @@ class SentencePool:
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Ids (count, m) and labels (count, n) of sentences of one padded length, that of a random one."""
         lengths = self.lengths[: self.filled].reshape(-1)
-        length = int(lengths[torch.randint(len(lengths), (1,), generator=generator).item()])
+        length = int(lengths[int(torch.randint(len(lengths), (1,), generator=generator))])
         fitting = np.flatnonzero(lengths == length)
         chosen = fitting[torch.randint(len(fitting), (count,), generator=generator).numpy()]
         places, languages = np.divmod(chosen, len(LANGUAGES))
