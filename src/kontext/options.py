@@ -228,6 +228,16 @@ TABLE: tuple[Option, ...] = (
         exempt=_NOT_IN_FILES,
     ),
     Option(
+        "reference_layout",
+        "plain",
+        "choice",
+        None,
+        "How the model sees several pictures: each with its own index (index, the default), laid out on one "
+        "plane (offset), or as one picture, side by side (stitch).",
+        choices=("index", "offset", "stitch"),
+        example="offset",
+    ),
+    Option(
         "lock",
         "flag",
         "boolean",

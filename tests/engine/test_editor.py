@@ -204,7 +204,7 @@ def test_stored_prefix_is_bit_equal_whatever_the_prompt_and_seed(editor):
 def test_first_and_second_context_have_prefixes_of_their_own(editor):
     editor.edit(noise(), "make it red", references=[noise()])
     kept = [key for key in editor.contexts._cache._entries if key[0] == "prefix"]
-    assert sorted(key[1] for key in kept) == [1, 2]
+    assert sorted(key[1] for key in kept) == [(1, 0, 0), (2, 0, 0)]
 
 
 def test_store_stays_within_its_bytes_and_forgets_the_oldest(random_model):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,6 +131,24 @@ def test_ranges_are_equal_on_every_surface(surface, one, tmp_path):
     for value in (one.low - 1, one.high + 1):
         with pytest.raises((BadRequest, ValidationError, ValueError)):
             GIVEN[surface](tmp_path, one.name_on(surface), value)
+
+
+CHOICES = [(surface, one) for surface in GIVEN for one in offered(surface) if one.type == "choice"]
+
+
+def by_enum(surface, name, value):
+    if value not in TOOLS[surface.removeprefix("mcp ")][1]["properties"][name]["enum"]:
+        raise ValueError
+
+
+@pytest.mark.parametrize("surface, one", CHOICES, ids=lambda one: one if isinstance(one, str) else one.name)
+def test_choices_are_equal_on_every_surface(surface, one, tmp_path):
+    give = partial(by_enum, surface) if "mcp" in surface else partial(GIVEN[surface], tmp_path)
+    for value in one.choices:
+        give(one.name_on(surface), value)
+        assert value in one.help
+    with pytest.raises((BadRequest, ValidationError, ValueError)):
+        give(one.name_on(surface), "nothing of the kind")
 
 
 def test_variants_are_as_many_everywhere():

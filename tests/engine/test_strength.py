@@ -6,7 +6,7 @@ import pytest
 from kontext import pictures
 from kontext.engine import EditRequest
 from kontext.engine.checks import check_request
-from kontext.engine.plan import canvas_of
+from kontext.engine.layout import canvas_of
 from kontext.errors import BadRequest
 from kontext.flow import from_strength, schedule
 

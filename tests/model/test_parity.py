@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -13,18 +14,22 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 from numeric import difference, rounding
+from PIL import Image
 
 from kontext.checkpoint.configs import to_diffusers_config
 from kontext.checkpoint.names import to_diffusers
 from kontext.checkpoint.save import SCHEDULER
 from kontext.checkpoint.tensors import stored
+from kontext.engine.context import Canvas
 from kontext.engine.guidance import Guidance
+from kontext.engine.layout import lay_out
 from kontext.engine.sampling import Batch, sample, seeded_noise
 from kontext.flow import euler, from_strength, schedule
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import AutoencoderConfig, TransformerConfig
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.model.transformer import Transformer
+from kontext.pictures import load
 
 CONFIG = TransformerConfig(
     width=96,
@@ -177,18 +182,19 @@ class Edit:
         self.reference = reference, reference_autoencoder
         self.picture = torch.rand(1, 3, 16 * rows, 16 * columns, generator=generator)
         self.latents = self.autoencoder.encode(self.picture * 2 - 1)
+        self.context = pack(self.latents), picture_ids(1, rows, columns)
         self.text, self.pooled = noise(1, 7, 40), noise(1, 24)
         self.negative = noise(1, 7, 40), noise(1, 24)
         self.noise = noise(1, 16, 2 * rows, 2 * columns)
 
-    def ours(self, guidance, times=None, context=True, **settings):
+    def ours(self, guidance, times=None, context=None, **settings):
         """The picture in 0 to 1."""
         batch = Batch(
             noise=pack(self.noise),
             ids=picture_ids(0, self.rows, self.columns),
             text=self.text,
             pooled=self.pooled,
-            context=[(pack(self.latents), picture_ids(1, self.rows, self.columns))] if context else [],
+            context=[self.context] if context is None else context,
             source=pack(self.latents),
             negative=self.negative if guidance.negative else None,
         )
@@ -235,7 +241,7 @@ def test_true_guidance_equals_the_diffusers_pipeline(guidance_embed):
 def test_true_guidance_of_some_steps_is_the_other_steps_without_it():
     edit = Edit()
     times = schedule(4, 24)
-    ids, context = picture_ids(0, 4, 6), [(pack(edit.latents), picture_ids(1, 4, 6))]
+    ids, context = picture_ids(0, 4, 6), [edit.context]
 
     def evaluate(z, t, text, pooled):
         time, guidance = torch.tensor([t]), torch.tensor([2.5])
@@ -263,7 +269,7 @@ def test_strength_equals_diffusers_with_and_without_context(steps, strength):
     expected = edit.theirs(
         FluxImg2ImgPipeline, image=edit.latents, generator=torch.Generator().manual_seed(11), **same
     )
-    assert difference(edit.ours(Guidance(2.5), times, context=False), expected) <= 1e-4
+    assert difference(edit.ours(Guidance(2.5), times, context=[]), expected) <= 1e-4
     whole = torch.ones(1, 1, 64, 96)  # with this mask, painting in is an edit from the noised picture
     expected = edit.theirs(
         FluxKontextInpaintPipeline, mask_image=whole, generator=torch.Generator().manual_seed(11), **same
@@ -271,3 +277,52 @@ def test_strength_equals_diffusers_with_and_without_context(steps, strength):
     assert difference(edit.ours(Guidance(2.5), times), expected) <= 1e-4
     shortened = len(times) - 1 < steps  # 0.99 of 7 steps are 7
     assert (difference(edit.ours(Guidance(2.5), schedule(steps, 24)), expected) > 0.01) == shortened
+
+
+def placed(edit, pictures, layout):
+    """Contexts of PIL pictures as the engine lays them out: tokens and positions."""
+    sizes = [picture.size for picture in pictures]  # each on a canvas of its own size
+    loaded = [load(picture) for picture in pictures]
+    contexts = lay_out(Canvas(pictures[0]), loaded[1:], layout, sizes, token_pixels=16)
+    found = []
+    for context in contexts:
+        pixels = torch.from_numpy(np.array(context.canvas.image)).permute(2, 0, 1)[None] / 127.5 - 1
+        index, row, column = context.origin
+        ids = picture_ids(index, *context.canvas.grid(16), first_row=row, first_column=column)
+        found.append((pack(edit.autoencoder.encode(pixels)), ids))
+    return found
+
+
+def random_picture(width, height, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def tensor_of(picture):
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+
+
+@torch.no_grad()
+def test_stitched_references_equal_diffusers_with_one_joined_picture():
+    edit = Edit()
+    pictures = [random_picture(96, 64, 1), random_picture(48, 64, 2)]
+    joined = Image.new("RGB", (144, 64))
+    joined.paste(pictures[0], (0, 0))
+    joined.paste(pictures[1], (96, 0))
+    expected = edit.theirs(image=tensor_of(joined))
+    found = edit.ours(Guidance(2.5), context=placed(edit, pictures, "stitch"))
+    assert difference(found, expected) <= 1e-4
+    assert difference(edit.ours(Guidance(2.5), context=placed(edit, pictures, "index")), expected) > 0.01
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("width, height, axis", [(96, 64, 2), (48, 80, 3)], ids=["below", "beside"])
+def test_offset_references_equal_diffusers_with_joined_latents(width, height, axis):
+    """Latents of equal pictures that lie side by side have the positions of one large picture."""
+    edit = Edit()
+    pictures = [random_picture(width, height, seed) for seed in (1, 2)]
+    latents = [edit.autoencoder.encode(2 * tensor_of(picture) - 1) for picture in pictures]
+    expected = edit.theirs(image=torch.cat(latents, axis))
+    found = edit.ours(Guidance(2.5), context=placed(edit, pictures, "offset"))
+    assert difference(found, expected) <= 1e-4
+    assert difference(edit.ours(Guidance(2.5), context=placed(edit, pictures, "index")), expected) > 0.01

@@ -26,6 +26,7 @@ def generate(
     true_guidance: options.TrueGuidance = None,
     nag: options.Nag = None,
     guidance_steps: options.GuidanceSteps = None,
+    reference_layout: options.ReferenceLayout = None,
     size: Annotated[
         str | None, typer.Option(help="WxH or W:H; default: the model's own.", metavar="SIZE")
     ] = None,
@@ -62,6 +63,7 @@ def generate(
         "true_guidance": true_guidance,
         "nag": nag,
         "guidance_steps": guidance_steps,
+        "reference_layout": reference_layout,
         "size": size,
     }
     check_request(EditRequest(prompt=prompt, lock=False, **common), variants)

@@ -56,6 +56,10 @@ GuidanceSteps = Annotated[
     str | None, typer.Option("--guidance-steps", help=option("guidance_steps").help, metavar="FIRST-LAST")
 ]
 Strength = Annotated[float | None, typer.Option("--strength", help=option("strength").help, metavar="S")]
+ReferenceLayout = Annotated[
+    str | None,
+    typer.Option("--reference-layout", help=option("reference_layout").help, metavar="LAYOUT"),
+]
 Variants = Annotated[
     int,
     typer.Option(help=f"{option('variants').help.rstrip('.')}; files NAME-1, NAME-2, ...", metavar="N"),

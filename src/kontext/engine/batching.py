@@ -22,6 +22,8 @@ class BatchShape:
     """Of the longer of prompt and negative prompt, padding included; 0 before they are tokenized."""
     start: float = 1.0
     """Time at which the schedule begins."""
+    origins: tuple[tuple[int, int, int], ...] = ()
+    """Positions of the contexts' first tokens; empty before they are laid out."""
 
 
 def batch_shape(

@@ -33,6 +33,9 @@ from kontext.model.window import Window
 if TYPE_CHECKING:
     from kontext.checkpoint import Model
 
+Origin = tuple[int, int, int]
+"""Position of a picture's first token: picture index, row, column."""
+
 WIDE = 384  # of a transformer: from here on its products outweigh all else
 
 
@@ -107,17 +110,19 @@ class ContextStore:
         key = ("codec", self.model.fingerprint, canvas.digest)
         return self._cache.get(key, make, lambda view: view[0].nbytes)
 
-    def prefix(self, canvas: Canvas, index: int) -> Prefix:
-        """Keys and values of the picture as context number `index` (1 for the first), in every block."""
+    def prefix(self, canvas: Canvas, origin: Origin) -> Prefix:
+        """Keys and values of the picture with its first token at `origin`, in every block."""
         return self._cache.get(
-            ("prefix", index, self.model.fingerprint, canvas.digest),
-            lambda: self._prefill(canvas, index),
+            ("prefix", origin, self.model.fingerprint, canvas.digest),
+            lambda: self._prefill(canvas, origin),
             lambda prefix: prefix.bytes,
         )
 
-    def tokens(self, canvas: Canvas, index: int) -> tuple[Tensor, Tensor]:
-        """Tokens (1, n, in_channels) and positions (n, 3) of the picture as context number `index`."""
-        ids = picture_ids(index, *canvas.grid(self.model.preset.token_pixels), device=device_of(self.model))
+    def tokens(self, canvas: Canvas, origin: Origin) -> tuple[Tensor, Tensor]:
+        """Tokens (1, n, in_channels) and positions (n, 3) of the picture with its first one at `origin`."""
+        index, row, column = origin
+        rows, columns = canvas.grid(self.model.preset.token_pixels)
+        ids = picture_ids(index, rows, columns, device_of(self.model), row, column)
         return pack(self.latents(canvas)).to(parameter_type(self.model.transformer)), ids
 
     def picture_stats(self, canvas: Canvas) -> tuple[float, float]:
@@ -135,8 +140,8 @@ class ContextStore:
         pixels = pixels.permute(2, 0, 1)[None].to(parameter_type(self.model.autoencoder)) / 127.5 - 1
         return finite(self.model.autoencoder.encode(pixels).float(), f"encoder of {self.model.name}")
 
-    def _prefill(self, canvas: Canvas, index: int) -> Prefix:
-        return self.model.transformer.prefill(*self.tokens(canvas, index))
+    def _prefill(self, canvas: Canvas, origin: Origin) -> Prefix:
+        return self.model.transformer.prefill(*self.tokens(canvas, origin))
 
 
 def decode(model: Model, latents: Tensor) -> np.ndarray:

@@ -21,8 +21,9 @@ from kontext.engine.context import (
     device_of,
 )
 from kontext.engine.device import computing, explained_errors, usable_device
+from kontext.engine.layout import canvas_of
 from kontext.engine.pipeline import Pipeline
-from kontext.engine.plan import canvas_of, first_seed, plan_job
+from kontext.engine.plan import first_seed, plan_job
 from kontext.engine.prompts import PromptStore
 from kontext.engine.requests import (
     MAX_BATCH,
@@ -219,7 +220,7 @@ class Editor:
         with computing(device_of(self.model)):
             self.contexts.reconstruct(canvas)
             if self.pipeline.has_prefix:
-                self.contexts.prefix(canvas, 1)
+                self.contexts.prefix(canvas, (1, 0, 0))
         return None
 
     def prefill_in_background(self, picture: PictureLike) -> Future[None]:

@@ -70,6 +70,7 @@ def result_of(
         "nag": request.nag,
         "guidance_steps": request.guidance_steps,
         "strength": request.strength,
+        "reference_layout": request.reference_layout,
         "box": None if request.box is None else list(request.box),
         "mask": request.mask is not None,
         "markup": request.markup is not None,

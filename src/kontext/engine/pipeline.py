@@ -129,11 +129,12 @@ class Pipeline:
                 if job.source is not None:
                     self.contexts.reconstruct(job.source)
         prefixes, context = [], []
-        for index, context_canvases in enumerate(zip(*(job.contexts for job in jobs)), start=1):
+        for placed in zip(*(job.contexts for job in jobs)):  # each context of all jobs
+            canvases, origin = [context.canvas for context in placed], placed[0].origin
             if self.has_prefix:
-                prefixes.append(stack([self.contexts.prefix(canvas, index) for canvas in context_canvases]))
+                prefixes.append(stack([self.contexts.prefix(canvas, origin) for canvas in canvases]))
             else:
-                tokens, ids = zip(*(self.contexts.tokens(canvas, index) for canvas in context_canvases))
+                tokens, ids = zip(*(self.contexts.tokens(canvas, origin) for canvas in canvases))
                 context.append((torch.cat(tokens), ids[0]))
         clock.lap("encode")
 

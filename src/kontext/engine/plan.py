@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,11 @@ from kontext import pictures
 from kontext.engine.batching import BatchShape
 from kontext.engine.context import Canvas
 from kontext.engine.guidance import Guidance, plan_guidance
+from kontext.engine.layout import PlacedContext, lay_out
 from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
 from kontext.engine.prompts import PromptStore
 from kontext.engine.requests import MAX_SEED, EditRequest, check_needs_picture, picture_list
-from kontext.engine.sizes import Size, SizePlan, plan_edit, plan_generate
+from kontext.engine.sizes import SizePlan, plan_edit, plan_generate
 from kontext.flow import from_strength, schedule
 from kontext.pictures import Picture
 from kontext.values import whole_number
@@ -34,7 +34,7 @@ class Job:
     plan: SizePlan
     source: Canvas | None
     """The picture on the canvas, as it is."""
-    contexts: tuple[Canvas, ...]
+    contexts: tuple[PlacedContext, ...]
     """The contexts of the model: the picture (with its markup) and the references."""
     edit_mask: Image.Image | None
     """Mode L, as large as the picture: where the edit may act; None: anywhere."""
@@ -50,9 +50,15 @@ class Job:
 
     @property
     def shape(self) -> BatchShape:
-        contexts = tuple(canvas.image.size for canvas in self.contexts)
+        contexts = tuple(context.canvas.image.size for context in self.contexts)
         return BatchShape(
-            self.plan.canvas, contexts, self.steps, self.guidance, self.text_tokens, self.times[0]
+            self.plan.canvas,
+            contexts,
+            self.steps,
+            self.guidance,
+            self.text_tokens,
+            self.times[0],
+            tuple(context.origin for context in self.contexts),
         )
 
 
@@ -65,11 +71,10 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
     warnings = list(model.warnings)
     for reference in references:
         warnings += reference.warnings
-    context_canvases = [canvas_of(reference, preset.sizes) for reference in references]
 
     if request.picture is None:
         plan = plan_generate(request.size, preset.sizes)
-        picture = source = edit_mask = None
+        picture = source = marked = edit_mask = None
     else:
         picture = pictures.load(request.picture)
         warnings += picture.warnings
@@ -83,7 +88,6 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
         overlay = overlay_of(request, picture)
         edit_mask = edit_mask_of(request, picture, overlay)
         marked = source if overlay is None else Canvas(plan.place(draw_on(picture.opaque_rgb, overlay)))
-        context_canvases.insert(0, marked)
 
     steps = preset.sampling.steps if request.steps is None else request.steps
     target_tokens = plan.canvas[0] * plan.canvas[1] // preset.token_pixels**2
@@ -100,7 +104,9 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
         picture=picture,
         plan=plan,
         source=source,
-        contexts=tuple(context_canvases),
+        contexts=lay_out(
+            marked, references, request.reference_layout or "index", preset.sizes, preset.token_pixels
+        ),
         edit_mask=edit_mask,
         seed=first_seed(request.seed),
         steps=steps,
@@ -109,11 +115,6 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
         text_tokens=text_tokens,
         warnings=tuple(warnings),
     )
-
-
-def canvas_of(picture: Picture, sizes: Sequence[Size]) -> Canvas:
-    """The whole picture on a canvas of one of the sizes, as a context."""
-    return Canvas(plan_edit(picture.size, "match", sizes).place(picture.opaque_rgb))
 
 
 def first_seed(seed: int | None, count: int = 1) -> int:

@@ -20,7 +20,7 @@ from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
 from kontext.options import MAX_CONTEXTS, offered, option
 from kontext.pictures import Picture, PictureLike, check_writable, encode, format_for, write
-from kontext.values import flag, is_bool, real_number, shown, whole_number
+from kontext.values import flag, is_bool, one_of, real_number, shown, whole_number
 
 MAX_BATCH = option("variants").whole_range[1]
 MAX_STEPS = option("steps").whole_range[1]
@@ -40,6 +40,7 @@ class GenerateOptions(TypedDict, total=False):
     nag: float | None
     guidance_steps: str | None
     size: str | Size | None
+    reference_layout: str | None
 
 
 class EditOptions(GenerateOptions, total=False):
@@ -97,6 +98,10 @@ class EditRequest:
     markup: PictureLike | None = None
     """A transparent overlay as large as the picture; the model sees it, the edit acts within what is drawn.
     """
+    reference_layout: str | None = None
+    """How the model sees several contexts: each with an index of its own (None, "index"), all with index 1 on
+    one plane ("offset"), or as one picture, side by side ("stitch").
+    """
     lock: bool = True
     """Keep the original pixels wherever nothing changed."""
     regions: bool = True
@@ -122,6 +127,7 @@ class EditRequest:
             "strength": _scale("strength", self.strength),
             "size": _size(self.size),
             "box": None if self.box is None else _box(self.box),
+            "reference_layout": _choice("reference_layout", self.reference_layout),
             "lock": flag("lock", self.lock),
             "regions": flag("regions", self.regions),
         }
@@ -253,6 +259,10 @@ def _optional_prompt(prompt: Any) -> str | None:
 
 def _scale(name: str, value: Any) -> float | None:
     return None if value is None else real_number(name, value, *option(name).range)
+
+
+def _choice(name: str, value: Any) -> str | None:
+    return None if value is None else one_of(name, value, option(name).choices)
 
 
 def _guidance_steps(given: Any) -> str | None:

@@ -19,10 +19,17 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=height // 2, w=width // 2, p=2, q=2)
 
 
-def picture_ids(index: int, rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:
+def picture_ids(
+    index: int,
+    rows: int,
+    columns: int,
+    device: torch.device | str = "cpu",
+    first_row: int = 0,
+    first_column: int = 0,
+) -> Tensor:
     """Positions (rows * columns, 3) float32 of one picture: (index, row, column); index 0 is the target."""
     ids = torch.zeros(rows, columns, 3, device=device, dtype=torch.float32)
     ids[..., 0] = index
-    ids[..., 1] = torch.arange(rows, device=device)[:, None]
-    ids[..., 2] = torch.arange(columns, device=device)[None, :]
+    ids[..., 1] = first_row + torch.arange(rows, device=device)[:, None]
+    ids[..., 2] = first_column + torch.arange(columns, device=device)[None, :]
     return ids.reshape(-1, 3)

@@ -53,6 +53,7 @@ class JobRequest:
     strength: float | None = None
     size: str | Size | None = None
     box: Box | None = None
+    reference_layout: str | None = None
     lock: bool | None = None
     regions: bool | None = None
     picture: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -74,6 +74,7 @@ class Edit(Body):
     mask: Sha256 | None = None
     markup: Sha256 | None = None
     references: list[Sha256] = Field([], max_length=MAX_CONTEXTS - 1)
+    reference_layout: Literal["index", "offset", "stitch"] | None = None
     lock: bool = True
     regions: bool = True
 
