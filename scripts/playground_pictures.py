@@ -2,7 +2,7 @@
 
 `python scripts/playground_pictures.py [--model nano] [--out docs/pictures]` starts a server on a free port
 with a store of its own, drives Chromium through a short story and writes WebP files. `--model` is anything
-that `kontext serve --model` takes; `--editor tests/playground/painter.py:load` uses a rule-based editor.
+that `kontext serve --model` takes; `--editor tests/support/painter.py:load` uses a rule-based editor.
 """
 
 import argparse

@@ -3,13 +3,10 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 # No test reaches the network: a model that is not here is asked for where nobody answers.
 os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")

@@ -1,7 +1,7 @@
 """The options of an edit, said once: type, range, default, help, and which surface takes which.
 
 `EditRequest`, the command line, the HTTP bodies, batch tables, MCP tools, provenance and `docs/options.md`
-take their ranges and words from here, or are compared with it by `tests/engine/test_options.py`. The dialects
+take their ranges and words from here, or are compared with it by `tests/test_options.py`. The dialects
 of other services (BFL, OpenAI, Hugging Face) have the fields of those services, with these ranges.
 """
 

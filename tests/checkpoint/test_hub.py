@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from hub import Fault, StandIn
 
 import kontext
 from kontext.checkpoint import load_model, open_checkpoint
@@ -23,6 +22,7 @@ from kontext.checkpoint.hub import models as hub
 from kontext.checkpoint.hub.choice import choose
 from kontext.checkpoint.hub.names import KONTEXT_DEV, OFFERED, parse
 from kontext.errors import BadCheckpoint, BadRequest, NoSpace, NotFound, Unavailable
+from support.hub import Fault, StandIn
 
 OFFICIAL = [
     "LICENSE.md",

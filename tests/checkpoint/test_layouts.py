@@ -8,7 +8,6 @@ import shutil
 import pytest
 import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
-from numeric import difference, rounding
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -20,6 +19,7 @@ from kontext.checkpoint.tensors import stored
 from kontext.errors import BadCheckpoint, BadRequest, NotFound
 from kontext.model.presets import PRESETS
 from kontext.model.tokens import picture_ids
+from support.numeric import difference, rounding
 
 
 def same_weights(one, other) -> bool:

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
-from numeric import difference, rounding
 from safetensors.torch import save_file
 
 from kontext.checkpoint import load_model
@@ -15,6 +14,7 @@ from kontext.checkpoint.names import diffusers_stems
 from kontext.checkpoint.tensors import stored
 from kontext.engine import Editor
 from kontext.errors import BadCheckpoint, BadRequest, NotFound
+from support.numeric import difference, rounding
 
 RANK, ALPHA = 3, 6.0
 ROUNDED = rounding(64)  # of weights up to 1: sums over the rank, the scale, and the sum with the weight

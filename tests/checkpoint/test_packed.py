@@ -7,10 +7,8 @@ import subprocess
 import sys
 
 import numpy as np
-import packed_files
 import pytest
 import torch
-from packed_files import EXACT, SAFETENSORS_FORMS, SCALES, WIDE
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +24,8 @@ from kontext.errors import BadCheckpoint
 from kontext.model.linear import StoredLinear
 from kontext.model.presets import PRESETS
 from kontext.model.tokens import picture_ids
+from support import packed_files
+from support.packed_files import EXACT, SAFETENSORS_FORMS, SCALES, WIDE
 
 EXPANDED = Placement.of(dtype=torch.bfloat16)
 PACKED = Placement(dtypes=EXPANDED.dtypes, expanded=False)

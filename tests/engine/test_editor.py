@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from numeric import difference, rounding
 from PIL import Image, ImageDraw
 
 from kontext.bench.speed import as_full
@@ -19,6 +18,7 @@ from kontext.flow import schedule
 from kontext.model.tokens import pack, picture_ids
 from kontext.pictures import PhotoWarning
 from kontext.session.provenance import read_chain
+from support.numeric import difference, rounding
 
 TERMS = 4 * 512
 """Of the longest sums of tiny's transformer: four blocks, products over width and hidden width, attention."""

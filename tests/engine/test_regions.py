@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from numeric import difference, rounding
 from PIL import Image, ImageDraw
 
 from kontext.bench.items import draw_item
@@ -15,6 +14,7 @@ from kontext.engine.regions import change_map, composite, find_region, select_ac
 from kontext.engine.sampling import Batch, sample
 from kontext.flow import schedule
 from kontext.model.tokens import picture_ids
+from support.numeric import difference, rounding
 
 
 def paint_square(x0=40, y0=48, side=32, color=(0.9, -0.8, -0.8)):

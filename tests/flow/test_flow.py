@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from numeric import difference, rounding
 
 from kontext import flow
+from support.numeric import difference, rounding
 
 PUBLISHED_MU = {4116: 1.15339, 4042: 1.14086, 4095: 1.14983, 4096: 1.15, 256: 0.5}
 PUBLISHED_30 = (

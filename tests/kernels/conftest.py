@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import kontext.kernels
+import support
 from kontext.kernels.library import BACKENDS, Kernels, _openmp, kernels_for
 
 EMULATED = "amx-emulated"
@@ -27,7 +28,14 @@ def emulated() -> Kernels | None:
         return None
     folder = tempfile.TemporaryDirectory()
     library = Path(folder.name) / "emulated.so"
-    command = [compiler, "-O3", "-fPIC", "-shared", "-include", str(Path(__file__).with_name("tiles.h"))]
+    command = [
+        compiler,
+        "-O3",
+        "-fPIC",
+        "-shared",
+        "-include",
+        str(Path(support.__file__).with_name("tiles.h")),
+    ]
     command += [*map(str, sorted(SOURCES.glob("*.c"))), "-o", str(library)]
     if subprocess.run(command, capture_output=True).returncode:
         return None

@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from numeric import difference, rounding
 
 from kontext.model.attention_guidance import AttentionGuidance
 from kontext.model.presets import TINY
 from kontext.model.rope import apply_rotary, rotary_table
 from kontext.model.tokens import picture_ids
 from kontext.model.transformer import Transformer
+from support.numeric import difference, rounding
 
 TERMS = 4 * 500
 """Of the transformer's longest sums: three blocks and the projections around them."""

@@ -13,7 +13,6 @@ from diffusers import (
     FluxKontextPipeline,
     FluxTransformer2DModel,
 )
-from numeric import difference, rounding
 from PIL import Image
 
 from kontext.checkpoint.configs import to_diffusers_config
@@ -30,6 +29,7 @@ from kontext.model.presets import AutoencoderConfig, TransformerConfig
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.model.transformer import Transformer
 from kontext.pictures import load
+from support.numeric import difference, rounding
 
 CONFIG = TransformerConfig(
     width=96,

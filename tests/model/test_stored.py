@@ -1,7 +1,6 @@
 """What is stored in fewer bits stands for the numbers that other code makes of it; layers use these."""
 
 import numpy as np
-import packed_files
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from kontext.model.ggml import FORMATS
 from kontext.model.linear import StoredEmbedding, StoredLinear, weight_rows
 from kontext.model.stored import CHUNK_NUMBERS, PLAIN, StoredMatrix, joined_dense
 from kontext.model.stored_forms import FP8, floats_of_fp8, ggml_form, hadamard, scaled_form
+from support import packed_files
 
 ROWS, COLUMNS = 48, 512
 

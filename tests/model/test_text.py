@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from numeric import difference
 from transformers import CLIPTextConfig, CLIPTextModel, T5EncoderModel
 from transformers import T5Config as ReferenceT5Config
 
 from kontext.model.presets import ClipConfig, T5Config
 from kontext.model.text import ClipText, T5Encoder, distance_buckets
+from support.numeric import difference
 
 T5 = T5Config(
     vocab=60, width=24, heads=3, head_width=10, layers=3, feed_forward=40, buckets=32, max_distance=128

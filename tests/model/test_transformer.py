@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from numeric import difference, rounding
 
 from kontext.model.blocks import sinusoidal_embedding
 from kontext.model.presets import DEV, PRESETS, TINY
 from kontext.model.rope import apply_rotary, rotary_table
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.model.transformer import Transformer
+from support.numeric import difference, rounding
 
 ROWS = COLUMNS = 3
 N = ROWS * COLUMNS

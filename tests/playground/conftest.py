@@ -70,7 +70,7 @@ def start(data: Path, **settings) -> Running:
 
     settings = {
         "port": free_port(),
-        "editor": f"{HERE / 'painter.py'}:load",
+        "editor": f"{HERE.parent / 'support' / 'painter.py'}:load",
         "grace_seconds": 1.0,
         **settings,
     }

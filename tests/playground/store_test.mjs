@@ -1,4 +1,4 @@
-// The store as plain data: run by `node --test`, started from test_playground_units.py.
+// The store as plain data: run by `node --test`, started from test_units.py.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 

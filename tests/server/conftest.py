@@ -1,15 +1,11 @@
 """A server for each test file."""
 
 import os
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from serving import Running, until  # noqa: E402
+from support.serving import Running, until
 
 
 @pytest.fixture(scope="module")

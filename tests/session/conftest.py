@@ -1,15 +1,9 @@
 """A picture of noise, a store, and an editor that needs no weights (`tint.py`)."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from kontext.session import Store
-
-sys.path.insert(0, str(Path(__file__).parent))  # the processes that the crash tests start import it too
-
-import tint as tinting  # noqa: E402
+from support import tint as tinting
 
 
 @pytest.fixture

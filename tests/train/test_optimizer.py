@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from numeric import difference, rounding
 from torch import nn
 
 from kontext.train.optimizer import MuonAdamW, orthogonalize, split_parameters
+from support.numeric import difference, rounding
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (2, 16, 64), (2, 64, 16)])

@@ -1,0 +1,171 @@
+"""One table of options, and every surface held against it."""
+
+import json
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import typer
+from pydantic import ValidationError
+
+from kontext import options
+from kontext.batch import tables
+from kontext.commands import batch, chat, edit, generate
+from kontext.engine import EditOptions, Editor, GenerateOptions
+from kontext.engine.checks import check_variants
+from kontext.engine.requests import EditRequest
+from kontext.errors import BadRequest
+from kontext.mcp import MAX_VARIANTS, TOOLS
+from kontext.options import SURFACES, TABLE, Option, offered, option
+from kontext.server.routes.edits import Edit, Variants
+from kontext.session.provenance import SETTINGS
+from kontext.session.session import PICTURES
+
+DOCS = Path(__file__).parents[1] / "docs" / "options.md"
+
+
+def switches(app):
+    """The options of a command, by their long names without dashes."""
+    command = typer.main.get_command(app)
+    return {name[2:] for one in command.params for name in one.opts if name.startswith("--")}
+
+
+TAKEN = {
+    "python": lambda: {one.name for one in fields(EditRequest)},
+    "edit": lambda: switches(edit.app),
+    "generate": lambda: switches(generate.app),
+    "batch": lambda: switches(batch.app),
+    "chat": lambda: set(chat.Chat(None, None).commands),
+    "table": lambda: set(tables.COLUMNS),
+    "http": lambda: set(Edit.model_fields),
+    "mcp edit": lambda: set(TOOLS["edit"][1]["properties"]),
+    "mcp generate": lambda: set(TOOLS["generate"][1]["properties"]),
+    "provenance": lambda: set(SETTINGS),
+}
+"""What each surface really takes, its other arguments among it."""
+
+
+def differences(surface):
+    """Options that a surface lacks, and those it takes though the table says that it does not."""
+    taken = TAKEN[surface]()
+    known = {one.name_on(surface): one for one in options.TABLE}
+    demanded = {one.name_on(surface) for one in offered(surface)}
+    return demanded - taken, (taken & set(known)) - demanded
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_surface_takes_the_options_of_the_table_and_no_others(surface):
+    assert differences(surface) == (set(), set())
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_new_option_is_demanded_of_every_surface(surface, monkeypatch):
+    new = Option("sharpness", "plain", "number", None, "How sharp.", low=0, high=1)
+    monkeypatch.setattr(options, "TABLE", (*TABLE, new))
+    assert differences(surface) == ({"sharpness"}, set())
+
+
+def test_the_editor_takes_what_a_request_takes():
+    assert set(EditOptions.__annotations__) == {one.name for one in offered("python")}
+    assert set(GenerateOptions.__annotations__) == {one.name for one in offered("mcp generate")}
+    kinds = {Editor.edit: EditOptions, Editor.variants: EditOptions, Editor.generate: GenerateOptions}
+    for method, taken in kinds.items():
+        assert method.__annotations__["options"] == f"Unpack[{taken.__name__}]"
+
+
+def test_pictures_of_a_turn_are_those_of_the_table():
+    assert set(PICTURES) == {one.name for one in TABLE if one.kind == "picture"}
+
+
+@pytest.mark.parametrize(
+    "one", [one for one in TABLE if "python" not in one.exempt], ids=lambda one: one.name
+)
+def test_defaults_are_those_of_requests(one):
+    given = EditRequest(prompt="a").__getattribute__(one.name)
+    assert given == one.default or (one.name, given) == ("size", None)  # None is match for an edit
+
+
+def by_table(tmp_path, name, value):
+    path = tmp_path / "table.jsonl"
+    path.write_text(json.dumps({"picture": "a.png", name: value}))
+    tables.read(path)
+
+
+def by_schema(surface, name, value):
+    schema = TOOLS[surface][1]["properties"][name]
+    if not schema["minimum"] <= value <= schema["maximum"]:
+        raise ValueError
+
+
+def by_rule(name, value):
+    if not SETTINGS[name](value):
+        raise ValueError
+
+
+def by_chat(name, value):
+    current = SimpleNamespace(size=(64, 64))
+    session = SimpleNamespace(variants=lambda count, *_, **__: [check_variants(count)][1:], current=current)
+    chat.Chat(session, lambda text, facts: None).commands[name](str(value))
+
+
+GIVEN = {
+    "python": lambda tmp_path, one, value: EditRequest(prompt="a", **{one: value}),
+    "chat": lambda tmp_path, one, value: by_chat(one, value),
+    "table": by_table,
+    "http": lambda tmp_path, one, value: Edit.model_validate({"prompt": "a", one: value}),
+    "mcp edit": lambda tmp_path, one, value: by_schema("edit", one, value),
+    "mcp generate": lambda tmp_path, one, value: by_schema("generate", one, value),
+    "provenance": lambda tmp_path, one, value: by_rule(one, value),
+}
+NUMBERS = [
+    (surface, one) for surface in GIVEN for one in offered(surface) if one.type in ("integer", "number")
+]
+
+
+@pytest.mark.parametrize("surface, one", NUMBERS, ids=lambda one: one if isinstance(one, str) else one.name)
+def test_ranges_are_equal_on_every_surface(surface, one, tmp_path):
+    for value in (one.low, one.high):
+        GIVEN[surface](tmp_path, one.name_on(surface), value)
+    for value in (one.low - 1, one.high + 1):
+        with pytest.raises((BadRequest, ValidationError, ValueError)):
+            GIVEN[surface](tmp_path, one.name_on(surface), value)
+
+
+CHOICES = [(surface, one) for surface in GIVEN for one in offered(surface) if one.type == "choice"]
+
+
+def by_enum(surface, name, value):
+    if value not in TOOLS[surface.removeprefix("mcp ")][1]["properties"][name]["enum"]:
+        raise ValueError
+
+
+@pytest.mark.parametrize("surface, one", CHOICES, ids=lambda one: one if isinstance(one, str) else one.name)
+def test_choices_are_equal_on_every_surface(surface, one, tmp_path):
+    give = partial(by_enum, surface) if "mcp" in surface else partial(GIVEN[surface], tmp_path)
+    for value in one.choices:
+        give(one.name_on(surface), value)
+        assert value in one.help
+    with pytest.raises((BadRequest, ValidationError, ValueError)):
+        give(one.name_on(surface), "nothing of the kind")
+
+
+def test_variants_are_as_many_everywhere():
+    most = option("variants").whole_range[1]
+    assert MAX_VARIANTS == most and Variants(count=most).count == most
+    with pytest.raises(ValidationError):
+        Variants(count=most + 1)
+    with pytest.raises(BadRequest, match="variants must be 1 to 16, got 17"):
+        check_variants(most + 1)
+
+
+@pytest.mark.parametrize(
+    "one", [one for one in TABLE if one.high and one.high < 1000], ids=lambda one: one.name
+)
+def test_words_name_the_largest_value(one):
+    assert f"{one.high:.0f}" in one.help
+
+
+def test_documentation_is_that_of_the_table():
+    assert options.markdown() in DOCS.read_text()

@@ -1,0 +1,30 @@
+"""Labels of an instruction: its kind, and the words that it must say."""
+
+import pytest
+
+from kontext.world import World, kind_names
+from kontext.world.edits import KINDS
+from kontext.world.tasks.attributes import attributes
+
+WORLD = World()
+
+
+@pytest.mark.parametrize("kind", kind_names())
+def test_every_labeled_word_is_said(kind):
+    for seed in range(5):
+        sample = WORLD.sample(seed, "test", kind=kind, pictures=False)
+        labels = [label.split(":", 1) for label in attributes(sample)]
+        kinds = [word for slot, word in labels if slot == "kind"]
+        assert len(kinds) == (2 if kind == "compound" else 1)
+        if kind in KINDS:
+            said = sample.english.lower()
+            assert all(word in said for slot, word in labels if slot != "kind"), (labels, said)
+        else:
+            assert kinds == [kind]
+
+
+def test_another_value_has_other_labels():
+    colors = {
+        frozenset(attributes(WORLD.sample(seed, kind="hair_color", pictures=False))) for seed in range(30)
+    }
+    assert len(colors) > 3
