@@ -55,6 +55,16 @@ def test_a_run_survives_the_way_through_its_file(tmp_path):
     assert compare.load(tmp_path / "a.json") == result
 
 
+def test_names_of_earlier_versions_are_still_read(tmp_path):
+    result = a_run(tmp_path / "a")
+    record = result["items"][0]
+    old = {**record, "row": "diffusers beside ours, prefix seen", "figures": {"colours": 0.5, "pixels": 1.0}}
+    (tmp_path / "a.json").write_text(json.dumps({**result, "items": [old]}))
+    (loaded,) = compare.load(tmp_path / "a.json")["items"]
+    assert loaded["row"] == "diffusers for ours, prefix cached"
+    assert loaded["figures"] == {"colors": 0.5, "pixels": 1.0}
+
+
 def test_plots_are_well_formed_and_keep_order():
     svg = plots.lines({"a & b": [(1, 10, 5, 15), (4, 30, 25, 35)], "c": [(2, float("nan"), 0, 0)]}, "x", "y")
     drawn = xml.fromstring(svg.split("</svg>")[0] + "</svg>")

@@ -59,7 +59,7 @@ def test_gates_on_the_world(drawn):
     score = {one.key: one.case.score for one in drawn}
     targets = {one.key: one.sample.target for one in drawn}
     assert all(score[k](p)["success"] == 1 and score[k](p)["combined"] == 1 for k, p in targets.items())
-    assert all(score[one.key](one.given)["success"] == 0 for one in drawn)
+    assert all(score[one.key](one.input_picture)["success"] == 0 for one in drawn)
     assert np.mean([score[k](soft(p))["success"] for k, p in targets.items()]) == 1
     wrong = [score[one.key](p)["success"] for one in drawn for _, p in one.distractors]
     assert not any(wrong) and len(wrong) >= 10 * len(drawn)

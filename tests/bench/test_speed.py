@@ -36,15 +36,15 @@ def test_diffusers_gives_the_same_picture_from_the_same_weights(editor, tmp_path
         result = run.result("speed", "tiny-random", speed.FIGURES, latency={}, diffusers=facts)
         html = "".join(speed.sections(result))
     assert 0 <= facts["largest difference"] <= 1e-4
-    assert set(facts["ratio"]) == {"ours, full", "ours, prefix", "ours, prefix seen", speed.WHOLE}
+    assert set(facts["ratio"]) == {"ours, full", "ours, prefix", "ours, prefix cached", speed.WHOLE}
     assert all(low <= middle <= high for low, middle, high in facts["ratio"].values())
-    assert result["rows"]["diffusers beside ours, full"]["test"]["total"]["n"] == 2
+    assert result["rows"]["diffusers for ours, full"]["test"]["total"]["n"] == 2
     assert "A B A B" in html
 
 
 def test_a_different_output_is_an_error_not_a_speed(editor, tmp_path, monkeypatch):
     right = speed.ours
-    monkeypatch.setattr(speed, "ours", lambda *given: right(*given) + 2e-4)
+    monkeypatch.setattr(speed, "ours", lambda *input_picture: right(*input_picture) + 2e-4)
     with Run(tmp_path, {}) as run, pytest.raises(BadRequest, match="differ"):
         speed.against_diffusers(editor, run, pairs=1, size=64, steps=1)
 
@@ -60,18 +60,21 @@ def test_diffusers_can_be_scored_like_any_row(editor, monkeypatch):
         expected = speed.ours(speed.as_full(editor.model), speed.Pieces(picture, text, pooled, noise, 2, 1.0))
     assert np.abs(made / 255 - expected[0].permute(1, 2, 0).numpy()).max() <= 0.51 / 255
     assert facts["refused"] == 0 and facts["seconds"] > 0
-    assert refused == {"refused": 1.0} and np.array_equal(left, invented.given)
+    assert refused == {"refused": 1.0} and np.array_equal(left, invented.input_picture)
 
 
 def test_a_picture_seen_before_gives_the_same_result(editor):
     text, pooled = editor.prompts.states("x")
     noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
-    given = speed.Pieces(torch.rand(1, 3, 64, 64), text, pooled, noise, 2, 1.0)
-    looks = {}
+    inputs = speed.Pieces(torch.rand(1, 3, 64, 64), text, pooled, noise, 2, 1.0)
+    cached = {}
     with torch.inference_mode():
-        first, again = speed.ours(editor.model, given, looks), speed.ours(editor.model, given, looks)
-        assert torch.equal(first, again) and torch.equal(first, speed.ours(editor.model, given))
-    assert len(looks) == 1
+        first, again = (
+            speed.ours(editor.model, inputs, cached),
+            speed.ours(editor.model, inputs, cached),
+        )
+        assert torch.equal(first, again) and torch.equal(first, speed.ours(editor.model, inputs))
+    assert len(cached) == 1
 
 
 def test_memory_counts_what_was_held():

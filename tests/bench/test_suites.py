@@ -17,7 +17,7 @@ SIZE = 64
 
 
 def key(one):
-    return (b"" if one.sample.source is None else one.given.tobytes()), one.prompt
+    return (b"" if one.sample.source is None else one.input_picture.tobytes()), one.prompt
 
 
 class Exact:
@@ -96,7 +96,7 @@ def test_the_matcher_reads_the_word_and_only_the_word():
     scene = one.full.after | {"sign": one.full.after["sign"] | {"word": other}}
     assert text.matched(one, at_size(world.render(scene), 128)) == other
     assert text.score(one, one.sample.target, None)["matched"] == 1
-    assert text.score(one, one.given, None)["matched"] == 0
+    assert text.score(one, one.input_picture, None)["matched"] == 0
 
 
 def test_letters_are_counted():
@@ -129,15 +129,15 @@ def test_style_tells_looks_apart_and_catches_copies():
     )
     other = next(s for s in style.STYLES if s != one.full.after["style"])
     wrong = style.score(one, at_size(world.render(one.full.after | {"style": other}), 128))
-    assert wrong["style"] == wrong["pixels"] == wrong["colours"] == wrong["edges"] == 0
-    copied = style.score(one, one.given)
+    assert wrong["style"] == wrong["pixels"] == wrong["colors"] == wrong["edges"] == 0
+    copied = style.score(one, one.input_picture)
     assert copied["copied"] == 1 and copied["content"] == 0 and copied["score"] == 0
 
 
 def test_colors_and_edges_do_not_care_where_things_are():
     one = style.find("style_reference", 0, 128)
     mirrored = style.score(one, np.ascontiguousarray(one.sample.target[:, ::-1]))
-    assert mirrored["colours"] == 1
+    assert mirrored["colors"] == 1
 
 
 def test_identity_tells_who_it_is():

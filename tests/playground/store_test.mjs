@@ -231,7 +231,7 @@ test('our own PNGs are known by their chunk', () => {
   assert.ok(!carriesHistory(new Uint8Array(3)));
 });
 
-test('difference and veil count and colour every pixel', () => {
+test('difference and veil count and color every pixel', () => {
   const a = Uint8ClampedArray.from([0, 0, 0, 255, 9, 9, 9, 255]);
   const b = Uint8ClampedArray.from([0, 0, 0, 255, 9, 19, 9, 255]);
   const { pixels, share } = differencePixels(a, b);

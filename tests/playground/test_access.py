@@ -22,11 +22,11 @@ RUN_AXE = "axe.run(document, { resultTypes: ['violations'] }).then((result) => r
 
 
 @pytest.mark.parametrize(
-    "size, all_colours",
+    "size, all_colors",
     [({}, ("light", "dark")), (PHONE, ("light",)), (SIDEWAYS, ("light",))],
     ids=["desk", "phone", "sideways"],
 )
-def test_axe_finds_nothing(make_hand, server, axe, size, all_colours):
+def test_axe_finds_nothing(make_hand, server, axe, size, all_colors):
     """In every state of the page."""
     hand = make_hand(server.url, reduced_motion="reduce", **size).open()
     page = hand.page
@@ -34,12 +34,12 @@ def test_axe_finds_nothing(make_hand, server, axe, size, all_colours):
     found = []
 
     def check(place: str) -> None:
-        for colours in all_colours:
-            page.emulate_media(color_scheme=colours)
+        for colors in all_colors:
+            page.emulate_media(color_scheme=colors)
             hand.until("!document.getAnimations().length")
             for one in page.evaluate(RUN_AXE):
                 where = [node["html"][:160] for node in one["nodes"]][:4]
-                found.append(f"{place}, {colours}: {one['id']}: {one['help']}: {where}")
+                found.append(f"{place}, {colors}: {one['id']}: {one['help']}: {where}")
 
     check("start")
     page.locator("#prompt").fill("Make the hair blue")

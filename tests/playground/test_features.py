@@ -511,16 +511,16 @@ def test_chinese_from_the_browser_and_by_the_button(make_hand, server):
     hand.page.get_by_role("heading", name="Say what to change").wait_for()
 
 
-def test_colours_follow_the_system_until_chosen(make_hand, server):
+def test_colors_follow_the_system_until_chosen(make_hand, server):
     hand = make_hand(server.url, color_scheme="dark").open()
-    colour = "getComputedStyle(document.body).backgroundColor"
-    dark = hand.page.evaluate(colour)
+    color = "getComputedStyle(document.body).backgroundColor"
+    dark = hand.page.evaluate(color)
     hand.page.get_by_role("button", name="Theme: system").click()
-    light = hand.page.evaluate(colour)
+    light = hand.page.evaluate(color)
     assert dark != light
     hand.page.reload()
     hand.page.locator(".opening h1").wait_for()
-    assert hand.page.evaluate(colour) == light
+    assert hand.page.evaluate(color) == light
 
 
 def test_phone_shows_everything_without_sideways_scrolling(make_hand, server):

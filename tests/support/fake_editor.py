@@ -1,7 +1,7 @@
 """An editor for tests of the service: a real picture function with steps, previews, batches and cancel, and
 no model.
 
-The edit tints a box whose place and colour follow from prompt and seed. Words in the prompt make it slow,
+The edit tints a box whose place and color follow from prompt and seed. Words in the prompt make it slow,
 fail or die.
 """
 

@@ -1,6 +1,6 @@
 """An editor for tests that paints by rules instead of a model: the same request gives the same picture.
 
-It tints the box (or a disc placed by the prompt) in the colour that the prompt names, step by step. With
+It tints the box (or a disc placed by the prompt) in the color that the prompt names, step by step. With
 "slowly" in a prompt it stops after the second step until the file named by KONTEXT_PAINTER_GATE is there, so
 that a test sees a running edit for as long as it likes; "fall over" makes it fail, at once or where "slowly"
 holds it; "nothing" changes nothing. Without the lock it changes every pixel. `load` is what a server's worker
@@ -135,13 +135,13 @@ def paint(request: EditRequest):
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
     dice = np.random.default_rng([seed, *hashlib.sha256(request.prompt.encode()).digest()[:8]])
     named = next((word for word in COLOURS if word in request.prompt.lower()), None)
-    colour = ImageColor.getrgb(named) if named else tuple(int(value) for value in dice.integers(60, 255, 3))
+    color = ImageColor.getrgb(named) if named else tuple(int(value) for value in dice.integers(60, 255, 3))
     if request.picture is None:
         size = plan_generate(request.size, SIZES).output
         picture = Image.new("RGB", size, "#bfe3ff")
         draw = ImageDraw.Draw(picture)
         draw.rectangle((0, size[1] * 0.7, *size), fill="#8fce6a")
-        draw.ellipse(disc(size, dice, 0.28), fill=colour, outline="#1d2b3a", width=4)
+        draw.ellipse(disc(size, dice, 0.28), fill=color, outline="#1d2b3a", width=4)
         return picture, None, request, None, seed
     given = pictures.load(request.picture, "the picture")
     before = plan_edit(given.size, request.size or "match", SIZES).original(given.opaque_rgb)
@@ -150,7 +150,7 @@ def paint(request: EditRequest):
         region = Image.new("L", before.size)
     if not region.getbbox() and "nothing" not in request.prompt:
         ImageDraw.Draw(region).ellipse(disc(before.size, dice, 0.2), fill=255)
-    tint = Image.blend(before, Image.new("RGB", before.size, colour), 0.72)
+    tint = Image.blend(before, Image.new("RGB", before.size, color), 0.72)
     under = before if request.lock else before.point(lambda value: value ^ 1)
     return Image.composite(tint, under, region), region if request.lock else None, request, before, seed
 

@@ -1,4 +1,4 @@
-"""An editor whose edits can be computed by hand: it tints a box whose place and colour follow from prompt and
+"""An editor whose edits can be computed by hand: it tints a box whose place and color follow from prompt and
 seed.
 """
 
@@ -76,7 +76,7 @@ class TintEditor:
 
 
 def tint(picture, prompt, seed):
-    """(picture with a box of shifted colours, its region); the ground truth of TintEditor."""
+    """(picture with a box of shifted colors, its region); the ground truth of TintEditor."""
     pixels = np.asarray(picture).copy()
     height, width = pixels.shape[:2]
     draw = hashlib.sha256(f"{prompt}|{seed}".encode()).digest()

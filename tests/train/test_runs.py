@@ -398,8 +398,8 @@ def test_text_ids_keep_the_end_when_cut(codec):
 def test_labels_tell_values_apart_and_captions_are_empty_where_they_would_lie():
     world = World()
     samples = [world.sample(seed, kind="hair_color") for seed in range(12)]
-    colours = {s.labels["hair_color"] for s in samples}
-    assert len({label(s) for s in samples}) == len(colours)
+    colors = {s.labels["hair_color"] for s in samples}
+    assert len({label(s) for s in samples}) == len(colors)
     foreign = world.sample(0, kind="foreign_style")
     assert target_caption(foreign) == ("", "")
 

@@ -145,11 +145,11 @@ class Journal:
             "SELECT output, work FROM task WHERE work IS NOT NULL ORDER BY rowid"
         ):
             known[work].append(output)
-        given = {task.output for task in tasks if task.named}
+        named = {task.output for task in tasks if task.named}
         found = []
         for task in tasks:
             earlier = [] if task.named else known[task.work(model)]
-            own = next((output for output in earlier if output not in given), None)
+            own = next((output for output in earlier if output not in named), None)
             if own is not None:
                 earlier.remove(own)
                 task = replace(task, output=own)
@@ -174,18 +174,18 @@ class Journal:
         self.db.execute("BEGIN")
         try:
             for task in tasks:
-                wanted, (digest, state) = task.digest(model), known.get(task.output, (None, 0))
+                task_digest, (digest, state) = task.digest(model), known.get(task.output, (None, 0))
                 exists = (self.folder / task.output).exists()
                 if digest is None and exists:
                     raise BadRequest(f"{self.folder / task.output} already exists; use another output folder")
-                if digest not in (None, wanted):
+                if digest not in (None, task_digest):
                     raise BadRequest(
                         f"{self.folder} holds a batch in which {task.output} was made with another "
                         "prompt, settings, picture or model; use another output folder"
                     )
                 if state or exists:
                     done.add(task.output)
-                row = (task.output, wanted, int(task.output in done), task.work(model))
+                row = (task.output, task_digest, int(task.output in done), task.work(model))
                 self.db.execute("INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?)", row)
             self.db.execute("COMMIT")
         except BaseException:

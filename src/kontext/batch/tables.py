@@ -24,13 +24,13 @@ from kontext.errors import BadRequest, NotFound
 from kontext.values import flag, one_of, real_number, whole_number
 
 OPTIONS = options.offered("table")
-WHOLE = {one.name: one.whole_range for one in OPTIONS if one.type == "integer"}
-NUMBERS = {one.name: one.range for one in OPTIONS if one.type == "number"}
-CHOICES = {one.name: one.choices for one in OPTIONS if one.type == "choice"}
-TEXTS = ("prompt", "output", *(one.name for one in OPTIONS if one.type == "text"))
-FLAGS = tuple(one.name for one in OPTIONS if one.kind == "flag")
-FILES = ("picture", *(one.name for one in OPTIONS if one.type == "picture"))
-COLUMNS = ("picture", "prompt", "output", *(one.name for one in OPTIONS))
+WHOLE = {option.name: option.whole_range for option in OPTIONS if option.type == "integer"}
+NUMBERS = {option.name: option.range for option in OPTIONS if option.type == "number"}
+CHOICES = {option.name: option.choices for option in OPTIONS if option.type == "choice"}
+TEXTS = ("prompt", "output", *(option.name for option in OPTIONS if option.type == "text"))
+FLAGS = tuple(option.name for option in OPTIONS if option.kind == "flag")
+FILES = ("picture", *(option.name for option in OPTIONS if option.type == "picture"))
+COLUMNS = ("picture", "prompt", "output", *(option.name for option in OPTIONS))
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # as spreadsheets and people write them
 SEPARATORS = (",", ";", "\t")
 JSON_ENDINGS, CSV_ENDINGS = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".txt")
@@ -92,11 +92,11 @@ def _decoded(path: Path, data: bytes) -> str:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, one in enumerate(text.split("\n"), start=1):
-        if not one.strip():
+    for line, option in enumerate(text.split("\n"), start=1):
+        if not option.strip():
             continue
         try:
-            row = json.loads(one, object_pairs_hook=_unique)
+            row = json.loads(option, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"{path}, line {line}: not one JSON object a line ({error})") from None
         if type(row) is not dict:
@@ -165,22 +165,22 @@ def _separator(text: str) -> str:
 
 def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Convert cells to the types the editor accepts. Raises BadRequest."""
-    typed = dict(row)
+    values = dict(row)
     for key in (*TEXTS, *FILES):
         if key in row and not isinstance(row[key], str):
             raise BadRequest(f"{key} must be text, got {row[key]!r}")
     for key, (low, high) in WHOLE.items():
         if key in row:
-            typed[key] = whole_number(key, _whole(key, row[key]), low, high)
+            values[key] = whole_number(key, _whole(key, row[key]), low, high)
     for key, (least, most) in NUMBERS.items():
         if key in row:
-            typed[key] = real_number(key, _decimal(row[key]), least, most)
+            values[key] = real_number(key, _decimal(row[key]), least, most)
     for key, choices in CHOICES.items():
         if key in row:
-            typed[key] = one_of(key, row[key], choices)
+            values[key] = one_of(key, row[key], choices)
     for key in FLAGS:
         if key in row:
-            typed[key] = flag(key, _boolean(row[key]))
+            values[key] = flag(key, _boolean(row[key]))
     if "prompt" in row:
         check_prompt(row["prompt"])
     if "size" in row:
@@ -189,7 +189,7 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         box = row["box"] if isinstance(row["box"], list) else re.split(r"[\s,;]+", str(row["box"]).strip())
         if len(box) != 4:
             raise BadRequest(f"box must be X,Y,W,H, got {row['box']!r}")
-        typed["box"] = [whole_number("box", _whole("box", one), 0, sizes.MAX_SIDE) for one in box]
+        values["box"] = [whole_number("box", _whole("box", option), 0, sizes.MAX_SIDE) for option in box]
     if "references" in row:
         given = row["references"]
         names = given if isinstance(given, list) else str(given).split("|")
@@ -197,13 +197,13 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             raise BadRequest(f"references must be picture paths, got {given!r}")
         if len(names) >= MAX_CONTEXTS:
             raise BadRequest(f"references must be at most {MAX_CONTEXTS - 1}, got {len(names)}")
-        typed["references"] = [str((folder / name.strip()).resolve()) for name in names]
+        values["references"] = [str((folder / name.strip()).resolve()) for name in names]
     for key in FILES:
         if key in row:
             if "\0" in row[key]:
                 raise BadRequest(f"{key} {row[key]!r} is not a valid file name")
-            typed[key] = str((folder / row[key]).resolve())
-    return typed
+            values[key] = str((folder / row[key]).resolve())
+    return values
 
 
 def _whole(name: str, value: Any) -> Any:

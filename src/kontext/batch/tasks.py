@@ -114,11 +114,11 @@ def from_table(path: Path, prompt: str, settings: Mapping[str, Any], ending: str
 def _output(path: Path, line: int, output: str) -> str:
     """Validate the output name of a table row. Raises BadRequest."""
     name = PurePosixPath(output.replace("\\", "/"))
-    inside = not name.is_absolute() and ".." not in name.parts and ":" not in output
-    printable = not any(unicodedata.category(one) in ("Cc", "Cs") for one in output)
-    if not inside or not printable or name.suffix.lower() not in WRITABLE:
-        wanted = "a .png, .jpg or .webp name inside the output folder"
-        raise BadRequest(f"{path}, line {line}: output {output!r} is not {wanted}")
+    relative = not name.is_absolute() and ".." not in name.parts and ":" not in output
+    printable = not any(unicodedata.category(character) in ("Cc", "Cs") for character in output)
+    if not relative or not printable or name.suffix.lower() not in WRITABLE:
+        expected = "a .png, .jpg or .webp name inside the output folder"
+        raise BadRequest(f"{path}, line {line}: output {output!r} is not {expected}")
     if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in name.parts):
         raise BadRequest(
             f"{path}, line {line}: output {output[:40]!r}... is longer than {MAX_NAME_BYTES} bytes"

@@ -15,9 +15,17 @@ from kontext.bench.run import Figure
 from kontext.bench.statistics import Estimate, paired
 from kontext.errors import BadRequest, NotFound
 
+# Parts of row and figure names in files of earlier versions, and what they are now.
+_RENAMED = {
+    "diffusers beside ": "diffusers for ",
+    "a whole edit beside 28 steps": "a whole edit / 28 steps of diffusers",
+    "prefix seen": "prefix cached",
+    "colours": "colors",
+}
+
 
 def load(path: Path) -> dict[str, Any]:
-    """The JSON of a run. Raises NotFound and BadRequest."""
+    """The JSON of a run, including those of earlier versions. Raises NotFound and BadRequest."""
     if not path.is_file():
         raise NotFound(f"{path}: no such file")
     try:
@@ -26,7 +34,19 @@ def load(path: Path) -> dict[str, Any]:
         raise BadRequest(f"{path}: not JSON ({error.msg})") from error
     if not isinstance(result, dict) or not {"suite", "items", "settings"} <= set(result):
         raise BadRequest(f"{path}: not a run of kontext bench; give the file written by --json")
+    result["items"] = [_renamed(record) for record in result["items"]]
     return result
+
+
+def _renamed(record: dict[str, Any]) -> dict[str, Any]:
+    figures = {_current_name(name): value for name, value in record["figures"].items()}
+    return {**record, "row": _current_name(record["row"]), "figures": figures}
+
+
+def _current_name(name: str) -> str:
+    for old, new in _RENAMED.items():
+        name = name.replace(old, new)
+    return name
 
 
 def compare(
@@ -62,8 +82,8 @@ def _values(run: dict[str, Any]) -> dict[tuple[str, str], dict[str, dict[str, An
 
 def _difference(before: dict[str, Any], after: dict[str, Any], figure: str) -> Estimate:
     def of(records: dict[str, Any]) -> dict[str, float]:
-        given = {item: record["figures"].get(figure) for item, record in records.items()}
-        return {item: float(value) for item, value in given.items() if value is not None}
+        figures = {item: record["figures"].get(figure) for item, record in records.items()}
+        return {item: float(value) for item, value in figures.items() if value is not None}
 
     scenes = {item: record["scene"] for item, record in before.items()}
     categories = {item: record["category"] for item, record in before.items()}

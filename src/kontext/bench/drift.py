@@ -90,10 +90,10 @@ def measure(
     progress: Progress = silent,
 ) -> None:
     """``n`` sessions of each kind in every row, as records with the figures of each round."""
-    wanted = [(kind, i) for kind in kinds for i in range(n)]
+    keys = [(kind, i) for kind in kinds for i in range(n)]
     sessions = (
         Session(f"{k}/{i:04d}", k, *draw_session(k, i, ROUNDS, size))
-        for k, i in progress(wanted, len(wanted), "drift")
+        for k, i in progress(keys, len(keys), "drift")
     )
     while group := list(islice(sessions, batch)):
         for row in rows:
@@ -125,8 +125,8 @@ def _round(editor: Any, row: str, sessions: Sequence[Session], now: list[Picture
         return [session.turns[k].target for session in sessions]
     if row == "codec":
         turns = [session.turns[k] for session in sessions]
-        done = [np.where(t.case.changed[..., None], t.target, picture) for t, picture in zip(turns, now)]
-        return [round_trip(editor, picture) for picture in done]
+        results = [np.where(t.case.changed[..., None], t.target, picture) for t, picture in zip(turns, now)]
+        return [round_trip(editor, picture) for picture in results]
     name, steps = row.split("@")
     requests = [
         EditRequest(
@@ -139,8 +139,8 @@ def _round(editor: Any, row: str, sessions: Sequence[Session], now: list[Picture
         )
         for session, picture in zip(sessions, now)
     ]
-    results = answers(editor, requests)
-    return [p if r is None else np.asarray(r.picture.convert("RGB")) for r, p in zip(results, now)]
+    edited = answers(editor, requests)
+    return [p if r is None else np.asarray(r.picture.convert("RGB")) for r, p in zip(edited, now)]
 
 
 def figures(session: Session, results: Sequence[Picture]) -> dict[str, float]:
@@ -203,10 +203,10 @@ def high_frequency(result: Picture, truth: Picture, where: Mask) -> float:
 def best_shift(result: Picture, truth: Picture, reach: int = 4) -> float:
     """Length in pixels of the whole-pixel shift (up to ``reach``) at which the result fits the truth best."""
     a, b = (np.asarray(Image.fromarray(p).convert("L"), np.float32) for p in (result, truth))
-    inside = (slice(reach, -reach), slice(reach, -reach))
+    interior = (slice(reach, -reach), slice(reach, -reach))
     steps = [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
     steps.sort(key=lambda s: s[0] ** 2 + s[1] ** 2)  # the shortest of equal fits
-    errors = [np.square(np.roll(a, step, (0, 1))[inside] - b[inside]).mean() for step in steps]
+    errors = [np.square(np.roll(a, step, (0, 1))[interior] - b[interior]).mean() for step in steps]
     return float(np.hypot(*steps[int(np.argmin(errors))]))
 
 

@@ -124,10 +124,10 @@ def _nearest(result_lab: Floats, truth: Picture, others: Sequence[Picture]) -> b
     where = np.any([np.any(other != truth, axis=-1) for other in others], axis=0)
     rows, columns = np.nonzero(where)
     box = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
-    inside = where[box]
+    differs = where[box]
 
     def distance(picture: Picture) -> float:
-        apart = color_distance(result_lab[box][inside], lab(blur(picture[box], 1.0))[inside])
+        apart = color_distance(result_lab[box][differs], lab(blur(picture[box], 1.0))[differs])
         return float(np.minimum(apart, DISTANCE_CAP).mean())
 
     here = distance(truth)

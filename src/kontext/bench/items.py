@@ -54,7 +54,7 @@ class Item:
     size: int
 
     @property
-    def given(self) -> Picture:
+    def input_picture(self) -> Picture:
         """The input picture: the source, or mid-gray when there is none."""
         source = self.sample.source
         return np.full_like(self.sample.target, 128) if source is None else source
@@ -72,7 +72,12 @@ class Item:
     def sum(self) -> str:
         """SHA-256 of input, prompt, target and distractors: everything that decides the score."""
         return digest(
-            [self.given, *self.sample.references, self.sample.target, *(p for _, p in self.distractors)],
+            [
+                self.input_picture,
+                *self.sample.references,
+                self.sample.target,
+                *(picture for _, picture in self.distractors),
+            ],
             self.prompt,
             str(self.seed),
         )

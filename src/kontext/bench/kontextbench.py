@@ -54,7 +54,7 @@ def measure(
     Raises NotFound and BadRequest when the set itself cannot be read.
     """
     layout, tasks = load(folder)
-    wanted = [t for t in tasks[:n] if not run.done(_name(t), "model")]
+    pending = [t for t in tasks[:n] if not run.done(_name(t), "model")]
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[tuple[Task, Future]] = deque()
 
@@ -64,7 +64,7 @@ def measure(
             file, name = f"results/{task.result}", _name(task)
             run.add(Record(name, "model", task.category, task.language, name, figures, note, file))
 
-        for task in progress(wanted, len(wanted), layout):
+        for task in progress(pending, len(pending), layout):
             result_path, seconds, note = _make(editor, run, task, steps, seed)
             waiting.append(
                 (task, pool.submit(_judge, layout, task, result_path, seconds, note, judge, against))

@@ -84,10 +84,10 @@ def _gedit(folder: Path) -> Iterator[Task]:
     for where, row in rows or _parquet(folder):
         key, task = _field(row, "key", folder), _field(row, "task_type", folder)
         language = str(row.get("instruction_language", "en"))
-        given = row.get("input_image_raw") or row.get("input_image")
+        image = row.get("input_image_raw") or row.get("input_image")
         picture: Path | bytes
-        if isinstance(given, dict) and given.get("bytes"):
-            picture = given["bytes"]
+        if isinstance(image, dict) and image.get("bytes"):
+            picture = image["bytes"]
         else:
             picture = where / _field(row, "file_name", folder)
         prompt = _field(row, "instruction", folder)

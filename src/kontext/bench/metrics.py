@@ -242,8 +242,8 @@ class Case:
         followed = chosen * figures["accuracy@10"]
         if self.source_soft is None or keep.mean() < 0.01:
             return figures | dict.fromkeys(KEEP_FIGURES, float("nan")) | {"combined": followed}
-        moved = color_distance(result_lab, lab(self.source_soft))
-        touched = moved > 10
+        shift_lab = color_distance(result_lab, lab(self.source_soft))
+        touched = shift_lab > 10
         near = dilate(edit, max(1, round(2 * self.scale)))
         figures |= {
             "keep@2": share(to_target <= 2, keep),  # the target equals the source here
@@ -252,7 +252,7 @@ class Case:
             "keep_psnr": psnr(result, self.target, keep),
             "keep_p99": float(np.percentile(to_target[keep], 99)),
             "spill": share(touched, keep),
-            "iou@5": share((to_target <= 5) & edit, edit | ((moved > 5) & keep)),
+            "iou@5": share((to_target <= 5) & edit, edit | ((shift_lab > 5) & keep)),
             "iou@10": share((to_target <= 10) & edit, edit | (touched & keep)),
             "precision": share(near, touched),
             "recall": share(touched, edit),

@@ -84,17 +84,17 @@ def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
     pipeline: Any = diffusers.FluxKontextPipeline(**parts, **none)  # type: ignore[operator]
     pipeline.set_progress_bar_config(disable=True)
 
-    def edit(given: Pieces) -> Tensor:
-        height, width = given.picture.shape[-2:]
+    def edit(inputs: Pieces) -> Tensor:
+        height, width = inputs.picture.shape[-2:]
         return pipeline(
-            image=given.picture,
+            image=inputs.picture,
             height=height,
             width=width,
-            num_inference_steps=given.steps,
-            guidance_scale=given.guidance,
-            prompt_embeds=given.text,
-            pooled_prompt_embeds=given.pooled,
-            latents=pack(given.noise).to(device_of(model), dtype),
+            num_inference_steps=inputs.steps,
+            guidance_scale=inputs.guidance,
+            prompt_embeds=inputs.text,
+            pooled_prompt_embeds=inputs.pooled,
+            latents=pack(inputs.noise).to(device_of(model), dtype),
             max_area=height * width,
             _auto_resize=False,
             output_type="pt",
@@ -115,7 +115,7 @@ class Peer:
         model = self.editor.model
         text, pooled = self.editor.prompts.states(prompt)
         height, width, _ = picture.shape
-        given = Pieces(
+        inputs = Pieces(
             torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float().div(255).to(device_of(model)),
             text,
             pooled,
@@ -124,5 +124,5 @@ class Peer:
             max(1.0, model.preset.sampling.guidance),
         )
         with torch.inference_mode():
-            output = self._edit(given)[0].permute(1, 2, 0)
+            output = self._edit(inputs)[0].permute(1, 2, 0)
         return (output * 255).round().byte().cpu().numpy()

@@ -51,9 +51,9 @@ def measure(
     progress: Progress = silent,
 ) -> None:
     """``n`` items of each category and split in every row, as records."""
-    wanted = [(s, c, i) for s in splits for c in categories for i in range(n)]
-    items = (draw_item(s, c, i, size) for s, c, i in wanted)
-    shown = progress(items, len(wanted), "quality")
+    keys = [(s, c, i) for s in splits for c in categories for i in range(n)]
+    items = (draw_item(s, c, i, size) for s, c, i in keys)
+    shown = progress(items, len(keys), "quality")
     each(editor, run, shown, rows, lambda item, result: item.case.score(result))
 
 

@@ -42,8 +42,8 @@ def measure(
     progress: Progress = silent,
 ) -> None:
     """``n`` items of each category and split, as records."""
-    wanted = [(split, category, i) for split in splits for category in CATEGORIES for i in range(n)]
-    for split, category, index in progress(wanted, len(wanted), "region"):
+    keys = [(split, category, i) for split in splits for category in CATEGORIES for i in range(n)]
+    for split, category, index in progress(keys, len(keys), "region"):
         key = f"{split}/{category}/{index:04d}"
         if run.done(key, "model"):
             continue
@@ -61,11 +61,11 @@ def draw(split: str, category: str, index: int, size: int) -> tuple[Picture, str
         sample = sized(_STILL.sample(f"bench {VERSION}/region/{index}", drawn), size)
         return sample.source, sample.chinese if split == "chinese" else sample.english, sample.mask
     item = draw_item(split, category, index, size)
-    return item.given, item.prompt, item.sample.mask
+    return item.input_picture, item.prompt, item.sample.mask
 
 
 def score(mask: Mask, found: Mask, token_pixels: int) -> dict[str, float]:
-    """Figures of a region (bool) that was found, by the exact mask (bool): those that apply to the mask."""
+    """Figures of a predicted region by the exact mask, as far as they apply to that mask."""
     exact, expected = _tokens(mask, token_pixels), _tokens(found, token_pixels)
     if not exact.any():
         return {"nothing": float(not expected.any())}

@@ -106,15 +106,13 @@ def _cell(value: Mapping[str, Any] | None, figure: Figure) -> str:
 
 def plots(charts: Mapping[str, str]) -> str:
     """Finished SVG charts with their titles, side by side."""
-    inside = "".join(
-        f"<figure><figcaption>{escape(t)}</figcaption>{svg}</figure>" for t, svg in charts.items()
-    )
-    return f'<h2>Plots</h2><div class="plots">{inside}</div>'
+    body = "".join(f"<figure><figcaption>{escape(t)}</figcaption>{svg}</figure>" for t, svg in charts.items())
+    return f'<h2>Plots</h2><div class="plots">{body}</div>'
 
 
 def sheet(title: str, cards: Sequence[Card], note: str = "") -> str:
     """A contact sheet with its pictures inside."""
-    inside = "".join(
+    body = "".join(
         f'<div class="card{" wide" if len(c.pictures) > 4 else ""}"><div>'
         + "".join(
             f'<span><img alt="{escape(n)}" src="{_embed(p)}">{escape(n)}</span>'
@@ -124,7 +122,7 @@ def sheet(title: str, cards: Sequence[Card], note: str = "") -> str:
         for c in cards
     )
     return (
-        f'<h2>{escape(title)}</h2>{f"<p>{escape(note)}</p>" if note else ""}<div class="sheet">{inside}</div>'
+        f'<h2>{escape(title)}</h2>{f"<p>{escape(note)}</p>" if note else ""}<div class="sheet">{body}</div>'
     )
 
 

@@ -60,7 +60,7 @@ def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, 
     out = []
     for item, result in zip(items, answers(editor, requests)):
         if result is None:
-            out.append((item.given, {"refused": 1.0}))
+            out.append((item.input_picture, {"refused": 1.0}))
         else:
             out.append((_fitting(result, item), {"refused": 0.0, "seconds": result.seconds["total"]}))
     return out
@@ -92,7 +92,7 @@ def _pipeline(editor: Any) -> Any:
 def _peer(editor: Any, item: Item) -> tuple[Picture, dict[str, float]]:
     sample = item.sample
     if sample.source is None or sample.references or sample.source.shape != sample.target.shape:
-        return item.given, {"refused": 1.0}
+        return item.input_picture, {"refused": 1.0}
     started = time.perf_counter()
     picture = _pipeline(editor).edit(sample.source, item.prompt, item.seed)
     return picture, {"refused": 0.0, "seconds": time.perf_counter() - started}
@@ -106,8 +106,8 @@ def _baseline(row: str, item: Item, editor: Any) -> Picture:
         return round_trip(editor, sample.target)
     if row == "random":
         wrong = [p for label, p in item.distractors if label.startswith(("value", "edit"))]
-        return wrong[item.seed % len(wrong)] if wrong else item.given
-    return round_trip(editor, item.given) if row == "codec-input" else item.given
+        return wrong[item.seed % len(wrong)] if wrong else item.input_picture
+    return round_trip(editor, item.input_picture) if row == "codec-input" else item.input_picture
 
 
 def round_trip(editor: Any, picture: Picture) -> Picture:

@@ -88,15 +88,15 @@ class Run:
         path = self.folder / "records.jsonl"
         if not path.is_file():
             return
-        whole = b""
+        complete = b""
         for line in path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break  # the run was stopped while this line was written
-            whole += line
+            complete += line
             figures = json.loads(line)
             figures["figures"] = {k: math.nan if v is None else v for k, v in figures["figures"].items()}
             self._keep(Record(**figures))
-        path.write_bytes(whole)
+        path.write_bytes(complete)
 
     @property
     def records(self) -> list[Record]:

@@ -41,7 +41,7 @@ WARM_UP = 3
 TOLERANCE = 1e-4  # largest difference allowed between the engines' pixels (0..1) in "full" attention
 COLD = ("cold start seconds", "cold start seconds, diffusers", "cold start, diffusers / ours")
 REFRESH = 4  # steps that share one context evaluation, timed when there are more steps
-WHOLE = f"a whole edit beside {LONG} steps"
+WHOLE = f"a whole edit / {LONG} steps of diffusers"
 PROMPT = "make it night"
 FIGURES = {
     "total": Figure("mean ms", share=False, better=-1),
@@ -167,9 +167,9 @@ def cold_diffusers(model: Any, size: int) -> float:
 
 def _whole_process(arguments: Sequence[str]) -> float:
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise BadRequest(f"a first edit in a new process failed: {done.stderr.strip().splitlines()[-1]}")
+    completed = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if completed.returncode:
+        raise BadRequest(f"a first edit in a new process failed: {completed.stderr.strip().splitlines()[-1]}")
     return time.perf_counter() - started
 
 
@@ -183,20 +183,20 @@ def against_diffusers(
     """
     full = as_full(editor.model)
     theirs = diffusers_pieces(full)
-    ways: dict[str, Callable[[Pieces], Tensor]] = {"ours, full": lambda p: ours(full, p)}
+    variants: dict[str, Callable[[Pieces], Tensor]] = {"ours, full": lambda p: ours(full, p)}
     if steps > REFRESH:
-        ways[f"ours, full, refresh {REFRESH}"] = lambda p: ours(full, p, refresh=REFRESH)
+        variants[f"ours, full, refresh {REFRESH}"] = lambda p: ours(full, p, refresh=REFRESH)
     if editor.model.transformer.config.context_attention == "prefix":
-        ways["ours, prefix"] = lambda p: ours(editor.model, p)
+        variants["ours, prefix"] = lambda p: ours(editor.model, p)
         cached: dict[int, Any] = {}
-        ways["ours, prefix seen"] = lambda p: ours(editor.model, p, cached)
-    ways[WHOLE] = lambda p: _whole_edit(editor, p)
+        variants["ours, prefix cached"] = lambda p: ours(editor.model, p, cached)
+    variants[WHOLE] = lambda p: _whole_edit(editor, p)
     worst = far = 0.0
-    ratios: dict[str, list[float]] = {way: [] for way in ways}
+    ratios: dict[str, list[float]] = {variant: [] for variant in variants}
     text, pooled = editor.prompts.states(PROMPT)
     codec = editor.model.preset.autoencoder
     for i in progress(range(-1, pairs), pairs + 1, "against diffusers"):
-        given = Pieces(
+        inputs = Pieces(
             torch.from_numpy(_picture(f"pair {i}", size).copy())
             .permute(2, 0, 1)[None]
             .float()
@@ -214,26 +214,29 @@ def against_diffusers(
             steps,
             max(1.0, editor.model.preset.sampling.guidance),
         )
-        if "ours, prefix seen" in ways:
-            ways["ours, prefix seen"](given)  # the first look
-        ways[WHOLE](given)
-        for way, edit in ways.items():
-            peer_input = dataclasses.replace(given, steps=LONG) if way == WHOLE else given
+        if "ours, prefix cached" in variants:
+            variants["ours, prefix cached"](inputs)  # the first look
+        variants[WHOLE](inputs)
+        for variant, edit in variants.items():
+            peer_input = dataclasses.replace(inputs, steps=LONG) if variant == WHOLE else inputs
             expected, their_seconds = _timed(theirs, peer_input)
-            output, our_seconds = _timed(edit, given)
-            if way == "ours, full":
+            output, our_seconds = _timed(edit, inputs)
+            if variant == "ours, full":
                 worst = max(worst, float((output - expected).abs().max()))
-            elif "refresh" in way:
+            elif "refresh" in variant:
                 far = max(far, float((output - expected).square().mean().sqrt()))
             if i >= 0:  # the first pair warms up
-                ratios[way].append(their_seconds / our_seconds)
+                ratios[variant].append(their_seconds / our_seconds)
                 ours_ = {"total": 1000 * our_seconds, "ratio": their_seconds / our_seconds}
-                run.add(Record(f"pair {i:03d}", way, "pair", "test", f"{i}", ours_))
+                run.add(Record(f"pair {i:03d}", variant, "pair", "test", f"{i}", ours_))
                 their = {"total": 1000 * their_seconds}
-                run.add(Record(f"pair {i:03d}", f"diffusers beside {way}", "pair", "test", f"{i}", their))
+                run.add(Record(f"pair {i:03d}", f"diffusers for {variant}", "pair", "test", f"{i}", their))
     if worst > TOLERANCE:
         raise BadRequest(f"difference to diffusers must be at most {TOLERANCE:.0e}, got {worst:.1e}")
-    quartiles = {way: [float(q) for q in np.quantile(r, (0.25, 0.5, 0.75))] for way, r in ratios.items()}
+    quartiles = {
+        variant: [float(q) for q in np.quantile(values, (0.25, 0.5, 0.75))]
+        for variant, values in ratios.items()
+    }
     return {
         "largest difference": worst,
         "refresh, root mean square difference": far,
@@ -243,35 +246,35 @@ def against_diffusers(
     }
 
 
-def _whole_edit(editor: Any, given: Pieces) -> Tensor:
+def _whole_edit(editor: Any, inputs: Pieces) -> Tensor:
     """An edit as shipped: the preset's steps, a new prompt, unchanged pixels preserved."""
-    picture = (given.picture[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    picture = (inputs.picture[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     request = EditRequest(picture=picture, prompt=f"{PROMPT}, {time.perf_counter()}", seed=0)
     (result,) = ask(editor, [request])
     return torch.from_numpy(np.array(result.picture))
 
 
-def _timed(edit: Callable[[Pieces], Tensor], given: Pieces) -> tuple[Tensor, float]:
+def _timed(edit: Callable[[Pieces], Tensor], inputs: Pieces) -> tuple[Tensor, float]:
     gc.collect()
     started = time.perf_counter()
     with torch.inference_mode():
-        output = edit(given).cpu()
+        output = edit(inputs).cpu()
     return output, time.perf_counter() - started
 
 
-def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None, refresh: int = 1) -> Tensor:
+def ours(model: Any, inputs: Pieces, cached: dict[int, Any] | None = None, refresh: int = 1) -> Tensor:
     """The same pieces through our networks: pixels (1, 3, h, w) in 0..1. ``cached`` keeps first looks."""
     from kontext.engine.guidance import Guidance
     from kontext.engine.sampling import Batch, sample
     from kontext.flow import schedule
     from kontext.model.tokens import pack, picture_ids, unpack
 
-    height, width = given.picture.shape[-2:]
+    height, width = inputs.picture.shape[-2:]
     token = model.preset.token_pixels
     rows, columns = height // token, width // token
-    key = hash(given.picture.cpu().numpy().tobytes())
+    key = hash(inputs.picture.cpu().numpy().tobytes())
     if cached is None or key not in cached:
-        tokens = pack(model.autoencoder.encode(given.picture.to(parameter_type(model.autoencoder)) * 2 - 1))
+        tokens = pack(model.autoencoder.encode(inputs.picture.to(parameter_type(model.autoencoder)) * 2 - 1))
         ids = picture_ids(1, rows, columns, device=device_of(model))
         context = (tokens.to(parameter_type(model.transformer)), ids)
         prefix = model.transformer.config.context_attention == "prefix"
@@ -281,16 +284,16 @@ def ours(model: Any, given: Pieces, cached: dict[int, Any] | None = None, refres
     else:
         encoded = cached[key]
     batch = Batch(
-        noise=pack(given.noise).to(device_of(model)),
+        noise=pack(inputs.noise).to(device_of(model)),
         ids=picture_ids(0, rows, columns, device=device_of(model)),
-        text=given.text,
-        pooled=given.pooled,
+        text=inputs.text,
+        pooled=inputs.pooled,
         **encoded,
     )
-    times = schedule(given.steps, rows * columns, model.preset.sampling.shift)
-    done = sample(model.transformer, batch, times, Guidance(given.guidance), refresh=refresh).tokens
+    times = schedule(inputs.steps, rows * columns, model.preset.sampling.shift)
+    latents = sample(model.transformer, batch, times, Guidance(inputs.guidance), refresh=refresh).tokens
     pixels = model.autoencoder.decode(
-        unpack(done, 2 * rows, 2 * columns).to(parameter_type(model.autoencoder))
+        unpack(latents, 2 * rows, 2 * columns).to(parameter_type(model.autoencoder))
     )
     return (pixels.float() / 2 + 0.5).clamp(0, 1)
 

@@ -53,14 +53,17 @@ def estimate(
     is that of the strata's means and scenes are drawn within each. ``share``: the values lie in 0..1, which
     allows the binomial bound where all are 0 or all are 1.
     """
-    kept = np.array([i for i, v in enumerate(values) if not np.isnan(v)], int)
-    if kept.size == 0:
+    known = np.array([i for i, v in enumerate(values) if not np.isnan(v)], int)
+    if known.size == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    numbers = np.asarray(values, float)[kept]
-    names = kept if clusters is None else np.unique([str(clusters[i]) for i in kept], return_inverse=True)[1]
-    groups = np.zeros(kept.size, int)
+    numbers = np.asarray(values, float)[known]
+    if clusters is None:
+        names = known
+    else:
+        names = np.unique([str(clusters[i]) for i in known], return_inverse=True)[1]
+    groups = np.zeros(known.size, int)
     if strata is not None:
-        groups = np.unique([str(strata[i]) for i in kept], return_inverse=True)[1]
+        groups = np.unique([str(strata[i]) for i in known], return_inverse=True)[1]
     rng = np.random.default_rng(seed)
     means, drawn = [], []
     for group in range(groups.max() + 1):
@@ -76,7 +79,7 @@ def estimate(
         scenes = np.unique(names).size
         bound = ((1 - LEVEL) / 2) ** (1 / scenes)
         low, high = (bound, 1.0) if mean == 1 else (0.0, 1 - bound)
-    return Estimate(mean, float(low), float(high), int(kept.size))
+    return Estimate(mean, float(low), float(high), int(known.size))
 
 
 def paired(

@@ -28,7 +28,7 @@ DIRECTIONS = 64
 FIGURES = {
     "style": Figure("style rank-1"),
     "pixels": Figure("by pixels"),
-    "colours": Figure("by colors"),
+    "colors": Figure("by colors"),
     "edges": Figure("by edges"),
     "content": Figure("content rank-1"),
     "score": Figure("style and content"),
@@ -42,8 +42,8 @@ def measure(
     editor: Any, run: Run, *, n: int, size: int, rows: Sequence[str], progress: Progress = silent
 ) -> None:
     """``n`` style references and ``n`` restyled pictures in every row, as records."""
-    wanted = [(category, i) for category in KINDS for i in range(n)]
-    items = (find(category, i, size) for category, i in progress(wanted, len(wanted), "style"))
+    keys = [(category, i) for category in KINDS for i in range(n)]
+    items = (find(category, i, size) for category, i in progress(keys, len(keys), "style"))
     quality.each(editor, run, items, rows, score)
 
 
@@ -57,15 +57,15 @@ def score(item: Item, result: Picture) -> dict[str, float]:
     result_lab = lab(blur(result, 1.0))
     votes = {
         "pixels": nearest([_apart(result_lab, other) for other, _ in looks]),
-        "colours": nearest([_color_distance(result_lab, other) for other, _ in looks]),
+        "colors": nearest([_color_distance(result_lab, other) for other, _ in looks]),
         "edges": nearest([float(np.abs(edges(result) - other).sum()) for _, other in looks]),
     }
     figures = {name: float(vote == 0) for name, vote in votes.items()}
     figures["style"] = float(sum(figures.values()) >= 2)
     figures["content"] = float(nearest([_apart(result_lab, other) for other in contents]) == 0)
     figures["score"] = math.sqrt(figures["style"] * figures["content"])
-    given = lab(blur(item.given, 1.0))
-    figures["copied"] = float(_apart(result_lab, given) < _apart(result_lab, looks[0][0]))
+    input_lab = lab(blur(item.input_picture, 1.0))
+    figures["copied"] = float(_apart(result_lab, input_lab) < _apart(result_lab, looks[0][0]))
     return figures | item.case.score(result)
 
 
@@ -82,7 +82,7 @@ def _looks(item: Item) -> list[tuple[Floats, Floats]]:
 @lru_cache(maxsize=16)
 def _contents(item: Item) -> list[Floats]:
     """Lab of the target (first), of the input and of other scenes in the target's style."""
-    style, pictures = item.full.after["style"], [item.sample.target, item.given]
+    style, pictures = item.full.after["style"], [item.sample.target, item.input_picture]
     for i in range(CONTENTS - 2):
         other = world.sample(f"content {item.key}/{i}", "test", "generate").after
         pictures.append(at_size(world.render(other | {"style": style}), item.size))

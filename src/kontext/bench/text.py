@@ -53,8 +53,8 @@ def measure(
     read = reader()
     if read is None:
         log.warning("rapidocr is not installed (pip install 'openkontext[bench]'): no OCR figures")
-    wanted = [(split, i) for split in splits for i in range(n)]
-    items = (find(split, i, size) for split, i in progress(wanted, len(wanted), "text"))
+    keys = [(split, i) for split in splits for i in range(n)]
+    items = (find(split, i, size) for split, i in progress(keys, len(keys), "text"))
     quality.each(editor, run, items, rows, lambda item, result: score(item, result, read))
 
 

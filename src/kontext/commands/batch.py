@@ -74,7 +74,7 @@ def batch(
         from kontext.session.signing import own_identity
 
         own_identity()  # created once before the workers start, and fails early if the extra is missing
-    given = {
+    values = {
         "seed": seed,
         "steps": steps,
         "guidance": guidance,
@@ -87,7 +87,7 @@ def batch(
         "size": size,
         "lock": lock,
     }
-    settings: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+    settings: dict[str, object] = {key: value for key, value in values.items() if value is not None}
     if not regions:  # written only where it is not the default: it names the task in the journal
         settings["regions"] = False
     if reference:
@@ -99,19 +99,20 @@ def batch(
         tasks = from_table(source, prompt, settings, ending)
 
     start, live = time.monotonic(), watched(sys.stderr)
-    told = 0
+    reported = 0
 
     def show(progress: Progress) -> None:
-        nonlocal told
-        for failure in progress.failed[told:]:
+        nonlocal reported
+        for failure in progress.failed[reported:]:
             if live:
                 draw("")
             say(f"failed: {failure.picture}: {failure.reason}", err=True)
-        told = len(progress.failed)
-        finished = progress.done + told
+        reported = len(progress.failed)
+        finished = progress.done + reported
         if live:
-            fresh = finished - progress.before
-            left = (progress.total - finished) * (time.monotonic() - start) / fresh if fresh else 0
+            completed = finished - progress.before
+            remaining = progress.total - finished
+            left = remaining * (time.monotonic() - start) / completed if completed else 0
             minutes = f", about {left / 60:.0f} min left" if left > 60 else ""
             draw(f"{finished} of {progress.total}{minutes}")
 

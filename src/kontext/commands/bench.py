@@ -164,8 +164,8 @@ def identity(
     editor = _editor(model, device, rows.split(","))
     size = size_for(editor)
     names = _session_rows(rows, steps, editor)
-    wanted = [{"codec": "codec-target"}.get(row, row) for row in rows.split(",")]
-    by_reference = row_names(wanted, _steps(steps) or [_own_steps(editor)])
+    reference_rows = [{"codec": "codec-target"}.get(row, row) for row in rows.split(",")]
+    by_reference = row_names(reference_rows, _steps(steps) or [_own_steps(editor)])
     settings = {"size": size, "n": n, "rows": names}
     with open_run("identity", editor, model, settings, report, resume) as run:
         suite.measure(
@@ -283,16 +283,16 @@ def kontextbench(
     from kontext.bench import kontextbench as suite
     from kontext.bench.judge import Judge
 
-    asked = None
+    vision_judge = None
     if judge:
-        asked = Judge.from_environment(judge, judge_model, timeout_seconds=judge_timeout)
+        vision_judge = Judge.from_environment(judge, judge_model, timeout_seconds=judge_timeout)
     if against and not judge:
         raise BadRequest("--against needs a judge; give --judge URL")
     editor = _editor(model, device, ["model"])
     settings = {"folder": str(folder), "n": n, "steps": steps, "judge": judge and f"{judge} {judge_model}"}
     with open_run("kontextbench", editor, model, settings, report, resume) as run:
         suite.measure(
-            editor, run, folder, judge=asked, against=against, n=n, steps=steps, progress=track_items
+            editor, run, folder, judge=vision_judge, against=against, n=n, steps=steps, progress=track_items
         )
         publish(
             *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
@@ -310,9 +310,9 @@ def compare(
     """The second run minus the first, item by item, with 95 % intervals."""
     from kontext.bench import compare as pairs
 
-    one, two = pairs.load(first), pairs.load(second)
-    figures = _figures(one["suite"])
-    differences = pairs.compare(one, two, figures)
+    before, after = pairs.load(first), pairs.load(second)
+    figures = _figures(before["suite"])
+    differences = pairs.compare(before, after, figures)
     if not differences:
         raise BadRequest(f"{first} and {second} have no row and item in common")
     for row, splits in differences.items():
@@ -366,21 +366,21 @@ def _simple(
         )
 
 
-def _names(given: str, known: Sequence[str], what: str) -> list[str]:
-    names = list(known) if given == "all" else given.split(",")
+def _names(text: str, known: Sequence[str], what: str) -> list[str]:
+    names = list(known) if text == "all" else text.split(",")
     for name in names:
         if name not in known:
             raise BadRequest(f"{what} '{name}' is not known; allowed are {', '.join(known)}, or all")
     return names
 
 
-def _steps(given: str | None) -> list[int]:
+def _steps(text: str | None) -> list[int]:
     try:
-        counts = [int(part) for part in given.split(",")] if given else []
+        counts = [int(part) for part in text.split(",")] if text else []
     except ValueError:
         counts = [0]
     if any(count < 1 for count in counts):
-        raise BadRequest(f"steps '{given}' are not understood; give whole numbers such as 4 or 1,2,4,8")
+        raise BadRequest(f"steps '{text}' are not understood; give whole numbers such as 4 or 1,2,4,8")
     return counts
 
 

@@ -208,8 +208,8 @@ class Chat:
         count, _, prompt = rest.partition(" ")
         number = _whole(count, "/variants 4")
         with options.progress() as on_step:
-            made = self.session.variants(number, prompt.strip() or None, on_step=on_step, **self.settings)
-        for turn in made:
+            turns = self.session.variants(number, prompt.strip() or None, on_step=on_step, **self.settings)
+        for turn in turns:
             self.tell_turn(turn)
 
     def do_delete(self, rest: str) -> None:
@@ -225,12 +225,12 @@ class Chat:
 
     def set_option(self, name: str, rest: str) -> None:
         """Keep the value of an option, or without one forget it."""
-        one = chat_options.COMMANDS[name]
-        value = chat_options.parse(name, rest, self.settings.get(one.name), self.session.current.size)
-        self.settings.pop(one.name, None)
+        option = chat_options.COMMANDS[name]
+        value = chat_options.parse(name, rest, self.settings.get(option.name), self.session.current.size)
+        self.settings.pop(option.name, None)
         if value is not None:
-            self.settings[one.name] = value
-        self.answer(f"{one.name}: {'the default' if value is None else value}", {one.name: value})
+            self.settings[option.name] = value
+        self.answer(f"{option.name}: {'the default' if value is None else value}", {option.name: value})
 
     def do_turns(self, rest: str) -> None:
         """/turns              all turns, as a tree; * is where you are"""
@@ -243,13 +243,13 @@ class Chat:
         while ahead:  # depth first, without recursion: a session may be a thousand turns deep
             turn, here, under = ahead.pop()
             made = below.get(turn.id, [])
-            for one in reversed(made):  # a chain stays in its column, of several turns each opens its own
+            for option in reversed(made):  # a chain stays in its column, of several turns each opens its own
                 if len(made) == 1:
-                    ahead.append((one, under, under))
-                elif one is made[-1]:
-                    ahead.append((one, f"{under}`- ", f"{under}   "))
+                    ahead.append((option, under, under))
+                elif option is made[-1]:
+                    ahead.append((option, f"{under}`- ", f"{under}   "))
                 else:
-                    ahead.append((one, f"{under}|- ", f"{under}|  "))
+                    ahead.append((option, f"{under}|- ", f"{under}|  "))
             named = f"  ({turn.name})" if turn.name else ""
             mark = "*" if turn.id == current.id else " "
             lines.append(f"{mark}{turn.number:4} {here}{turn.prompt or self.session.name}{named}")

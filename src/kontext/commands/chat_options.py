@@ -10,12 +10,14 @@ from kontext.commands import options
 from kontext.errors import BadRequest
 from kontext.options import Option, offered
 
-COMMANDS: dict[str, Option] = {one.name_on("chat"): one for one in offered("chat") if one.name != "variants"}
+COMMANDS: dict[str, Option] = {
+    option.name_on("chat"): option for option in offered("chat") if option.name != "variants"
+}
 
 
 def help_line(name: str) -> str:
-    one = COMMANDS[name]
-    return f"/{name} {one.example}".ljust(22) + one.help
+    option = COMMANDS[name]
+    return f"/{name} {option.example}".ljust(22) + option.help
 
 
 def parse(name: str, text: str, kept: Any, size: tuple[int, int]) -> Any:
@@ -30,26 +32,26 @@ def parse(name: str, text: str, kept: Any, size: tuple[int, int]) -> Any:
 
     if not text:
         return None
-    one = COMMANDS[name]
-    if one.type in ("picture", "pictures"):
+    option = COMMANDS[name]
+    if option.type in ("picture", "pictures"):
         path = options.parse_picture(text)
-        value: Any = path if one.type == "picture" else [*(kept or ()), path]
-    elif one.type == "boolean":
+        value: Any = path if option.type == "picture" else [*(kept or ()), path]
+    elif option.type == "boolean":
         value = options.parse_switch(text, name)
-    elif one.type == "box":
+    elif option.type == "box":
         value = options.parse_box(text)
-    elif one.type in ("integer", "number"):
+    elif option.type in ("integer", "number"):
         try:
-            value = int(text) if one.type == "integer" else float(text)
+            value = int(text) if option.type == "integer" else float(text)
         except ValueError:
-            kind = "a whole number" if one.type == "integer" else "a number"
-            raise BadRequest(f"{text!r} is not {kind}; such as /{name} {one.example}") from None
+            kind = "a whole number" if option.type == "integer" else "a number"
+            raise BadRequest(f"{text!r} is not {kind}; such as /{name} {option.example}") from None
     else:
         value = text
-    settings: dict[str, Any] = {one.name: value}
+    settings: dict[str, Any] = {option.name: value}
     EditRequest(prompt="any", **settings)  # its range
-    if one.type == "box":
+    if option.type == "box":
         check_box(value, size)
-    if one.name == "size":
+    if option.name == "size":
         parse_size(value)
     return value

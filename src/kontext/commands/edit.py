@@ -110,14 +110,14 @@ def edit(
             output or (STDOUT if source.path is None else None),
             here.with_name(f"{here.stem}-edited.png"),
             variants,
-            source=source.given,
+            source=source.content,
             region=region,
             cutout=cutout,
             inputs=[*other_inputs, *(found_source.name for found_source in found)],
             force=force,
             taken=taken,
         )
-        check_request(EditRequest(prompt=prompt, picture=source.given, **common), variants)
+        check_request(EditRequest(prompt=prompt, picture=source.content, **common), variants)
         work.append((source, outputs))
 
     answers, written = [], 0
@@ -129,7 +129,7 @@ def edit(
             editor = Editor.load(model, device=device, lora=lora or ())
         for source, outputs in work:
             with options.progress(quiet) as on_step:
-                results = editor.variants(source.given, prompt, variants, on_step=on_step, **common)
+                results = editor.variants(source.content, prompt, variants, on_step=on_step, **common)
             names = outputs.write(results)
             written += 1
             if not as_json:
@@ -140,7 +140,7 @@ def edit(
             else:
                 answers.append({"picture": source.name, **describe(results, names)})
     except KeyboardInterrupt:
-        done = f"{written} of {len(work)} pictures were written" if written else "nothing was written"
-        raise KeyboardInterrupt(f"stopped; {done}") from None
+        summary = f"{written} of {len(work)} pictures were written" if written else "nothing was written"
+        raise KeyboardInterrupt(f"stopped; {summary}") from None
     if answers:
         say_json({"pictures": answers})

@@ -44,11 +44,11 @@ def examples(
 
     source = files("kontext") / "examples"
     contents = {folder / name: (source / file).read_bytes() for name, file in FILES.items()}
-    wanted = [path for path, data in contents.items() if not (path.is_file() and path.read_bytes() == data)]
-    for path in wanted:
+    changed = [path for path, data in contents.items() if not (path.is_file() and path.read_bytes() == data)]
+    for path in changed:
         if path.exists() and not force:
             raise BadRequest(f"{path}: another file has this name; give another FOLDER, or --force")
-    for path in wanted:
+    for path in changed:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, contents[path], replace=force)
     if as_json:

@@ -26,7 +26,7 @@ class Source:
     """The bytes read from standard input; None: the path is read when needed."""
 
     @property
-    def given(self) -> str | bytes:
+    def content(self) -> str | bytes:
         """The path or bytes to pass to the editor."""
         return self.name if self.data is None else self.data
 

@@ -197,10 +197,10 @@ def _found(place: Path, by_name: bool) -> Iterator[Row]:
     from kontext.checkpoint.hub import models as hub
 
     try:
-        inside = sorted(place.iterdir())
+        entries = sorted(place.iterdir())
     except OSError:
         return
-    for path in inside:
+    for path in entries:
         folder = path.is_dir()
         if path.name.startswith(".") or (not folder and path.suffix not in (".safetensors", ".gguf")):
             continue

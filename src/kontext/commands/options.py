@@ -187,8 +187,8 @@ def progress(quiet: bool = False) -> Iterator[Callable[[StepInfo], None] | None]
     full, empty = "━─" if (sys.stderr.encoding or "").lower().startswith("utf") else "#-"
 
     def on_step(step: StepInfo) -> None:
-        done = round(24 * step.index / step.steps)
-        draw(f"{full * done}{empty * (24 - done)} {step.index}/{step.steps}")
+        filled = round(24 * step.index / step.steps)
+        draw(f"{full * filled}{empty * (24 - filled)} {step.index}/{step.steps}")
 
     draw("loading")
     try:

@@ -49,11 +49,11 @@ class Outputs:
         if count > 1 and (region or cutout):
             raise BadRequest("--region and --cutout need a single result; omit --variants")
         self.default = default if output is None else output
-        self.given = output is not None and not _is_folder(output)
+        self.named = output is not None and not _is_folder(output)
         if self.default == STDOUT:
             _check_standard_output(count)
             self.pictures: list[Path] = []
-        elif self.given:
+        elif self.named:
             self.pictures = list(islice(_names(Path(output or ""), count), count))
         else:
             folder = Path(output) if output else Path(default).parent
@@ -74,7 +74,7 @@ class Outputs:
         if edited and not (self.force and path in self.pictures):
             hint = "give another name" + (", or --force" if path in self.pictures else "")
             raise BadRequest(f"{path}: the input picture would be overwritten; {hint}")
-        if not edited and any(_same(path, given) for given in inputs):
+        if not edited and any(_same(path, input_name) for input_name in inputs):
             raise BadRequest(f"{path}: an input of this command would be overwritten; give another name")
         if exists and not self.force:
             raise BadRequest(f"{path}: already exists; give another name, or --force to replace it")
@@ -95,18 +95,18 @@ class Outputs:
         if not self.pictures:
             write_bytes(pictures.encode(first.picture, "PNG", texts[0]))
             return [STDOUT]
-        return [str(self._place(*one)) for one in zip(self.pictures, results, texts)]
+        return [str(self._place(*item)) for item in zip(self.pictures, results, texts)]
 
     def _place(self, path: Path, result: Result, text: dict[str, str]) -> Path:
         """Write one picture. A default name that was taken in the meantime is replaced by the next one."""
         data = pictures.encode(result.picture, pictures.format_for(path), text)
-        ahead = [path] if self.given else chain([path], _names(Path(self.default), 1))
+        ahead = [path] if self.named else chain([path], _names(Path(self.default), 1))
         for name in ahead:
-            if self.given or not os.path.lexists(name):
+            if self.named or not os.path.lexists(name):
                 try:
-                    return pictures.write(name, data, self.force and self.given)
+                    return pictures.write(name, data, self.force and self.named)
                 except BadRequest as error:
-                    if self.given or not isinstance(error.__cause__, FileExistsError):
+                    if self.named or not isinstance(error.__cause__, FileExistsError):
                         raise
         raise BadRequest(f"{path}: no name is free")
 
@@ -183,10 +183,10 @@ def _is_folder(output: str) -> bool:
     return output != STDOUT and (output.endswith(("/", os.sep)) or Path(output).is_dir())
 
 
-def _same(path: Path, given: str) -> bool:
+def _same(path: Path, input_name: str) -> bool:
     """Whether two names are the same file, also through links and on case-insensitive file systems."""
     try:
-        return os.path.samefile(path, given)
+        return os.path.samefile(path, input_name)
     except OSError:
         return False
 

@@ -86,12 +86,12 @@ def serve(
     from kontext.errors import BadRequest
     from kontext.server.settings import Settings
 
-    for name, given, known in (
+    for name, value, choices in (
         ("executor", executor, ("local", "ray")),
         ("log format", log_format, ("text", "json")),
     ):
-        if given not in known:
-            raise BadRequest(f"{name} must be {' or '.join(known)}, got {given!r}")
+        if value not in choices:
+            raise BadRequest(f"{name} must be {' or '.join(choices)}, got {value!r}")
     settings = Settings(
         host=host,
         port=port,

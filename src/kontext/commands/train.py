@@ -183,8 +183,8 @@ def everything(
 
 
 def _override(settings: Any, seconds: float | None, device: str | None, **more: Any) -> Any:
-    given = {"seconds": seconds, "device": device, **more}
-    return settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    overrides = {"seconds": seconds, "device": device, **more}
+    return settings.model_copy(update={name: value for name, value in overrides.items() if value is not None})
 
 
 def _prepare(device: str, output: Path, resume: bool, force: bool) -> None:

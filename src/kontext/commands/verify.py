@@ -50,19 +50,19 @@ def verify(
     except OSError as error:
         raise NotFound(f"{error.filename}: cannot be read ({error.strerror})") from None
     signature = read_signature(data, [*anchors, *own_anchors()])
-    problems, chain, whole = [], [], None
+    problems, chain, pixels = [], [], None
     for read in (lambda: chain.extend(read_chain(data)), lambda: pictures.load(data, str(picture)).as_given):
         try:
-            whole = read()
+            pixels = read()
         except BadPicture as error:  # a damaged history may still have a valid signature
             problems.append(str(error))
-    if whole is None and not chain and signature.state == "none":
+    if pixels is None and not chain and signature.state == "none":
         raise BadPicture(problems[0])
-    matches = chain[-1].pixels == digest(whole) if chain and whole else None
-    told = bool(chain) or signature.state != "none"
-    good = told and not problems and matches is not False and signature.state != "invalid"
+    matches = chain[-1].pixels == digest(pixels) if chain and pixels else None
+    documented = bool(chain) or signature.state != "none"
+    good = documented and not problems and matches is not False and signature.state != "invalid"
     if as_json:
-        answer = {"picture": str(picture), "good": good, "size": list(whole.size) if whole else None}
+        answer = {"picture": str(picture), "good": good, "size": list(pixels.size) if pixels else None}
         answer |= {"pixels_match": matches, "problems": problems, "turns": [asdict(entry) for entry in chain]}
         answer |= {"signature": {**asdict(signature), "self_issued": signature.self_issued}}
         say_json(answer)
@@ -77,7 +77,7 @@ def verify(
     say_wrapped(SIGNATURES[signature.state] + signer)
     for line in signature.problems:
         say_wrapped(f"           {line}")
-    if not told and not problems:
+    if not documented and not problems:
         say(f"{picture} has neither a history nor a signature", err=True)
     raise typer.Exit(0 if good else 1)
 

@@ -67,8 +67,8 @@ def convert(
     from kontext.checkpoint.convert import convert
 
     shard_bytes = int(shard * 2**20) if shard else None
-    made = convert(source, destination, to, lora or (), shard_bytes=shard_bytes, dtype=dtype)
-    _show(made, as_json)
+    converted = convert(source, destination, to, lora or (), shard_bytes=shard_bytes, dtype=dtype)
+    _show(converted, as_json)
 
 
 @app.command()

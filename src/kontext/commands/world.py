@@ -80,7 +80,7 @@ def sample(
             if pixels is not None:
                 files[name] = f"{index:05d}_{name}.png"
                 Image.fromarray(pixels).save(folder / files[name])
-        told = (
+        fields = (
             "english",
             "chinese",
             "category",
@@ -92,7 +92,8 @@ def sample(
             "seed",
             "split",
         )
-        lines.append(json.dumps({**files, **{key: getattr(drawn, key) for key in told}}, ensure_ascii=False))
+        sample_fields = {key: getattr(drawn, key) for key in fields}
+        lines.append(json.dumps({**files, **sample_fields}, ensure_ascii=False))
     (folder / "samples.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     say(f"{folder}: {count} samples")
 
