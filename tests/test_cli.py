@@ -247,6 +247,16 @@ def test_help_answers_in_three_tenths_of_a_second():
     assert spent < 0.3
 
 
+def test_expand_keeps_the_picture_inside_its_new_border(folder):
+    done = call("edit", "kid.png", "go on", "--expand", "8,0,8,0", "--steps", 1, "--json", *TINY)
+    before, after = Image.open("kid.png"), Image.open("kid-edited.png")
+    assert json.loads(done.stdout)["size"] == [before.width + 16, before.height]
+    inside = after.crop((8, 0, 8 + before.width, before.height))
+    assert inside.tobytes() == before.convert("RGB").tobytes()
+    wrong = call("edit", "kid.png", "go on", "--expand", "wide", *TINY)
+    assert wrong.exit_code == 1 and wrong.stderr.startswith("error: expand 'wide' is not understood")
+
+
 def test_interrupt_leaves_nothing_half_written(folder, monkeypatch):
     from kontext.engine import pipeline
 

@@ -228,6 +228,16 @@ TABLE: tuple[Option, ...] = (
         exempt=_NOT_IN_FILES,
     ),
     Option(
+        "expand",
+        "plain",
+        "text",
+        None,
+        "Add a border that the edit fills, LEFT,TOP,RIGHT,BOTTOM in pixels, or up to an aspect ratio W:H; "
+        "the picture itself is kept.",
+        example="16:9",
+        exempt=_WITHOUT_PICTURE,
+    ),
+    Option(
         "reference_layout",
         "plain",
         "choice",

@@ -84,6 +84,24 @@ def test_guidance_that_the_model_does_not_have_is_refused_before_the_job(tiny):
     assert answer.status_code == 400 and "the same setting" in answer.text
 
 
+def test_a_picture_is_expanded_and_the_border_is_refused_with_a_box(tiny):
+    session = tiny.session(noise((64, 48)))
+    (job,) = tiny.edit(session, "go on", expand="0,0,32,16", steps=1)
+    assert tiny.ended(job)["state"] == "done"
+    turn = tiny.load(session)["turns"][-1]
+    assert turn["size"] == [96, 64] and turn["settings"]["expand"] == "0,0,32,16"
+    made = opened(tiny.http.get(turn["picture"]).content)
+    assert made.crop((0, 0, 64, 48)).tobytes() == noise((64, 48)).tobytes()
+    for wrong, words in (
+        ({"expand": "9,9,9,9", "box": [0, 0, 9, 9]}, "give box in another edit"),
+        ({"expand": "3:2"}, "has that aspect ratio already"),
+        ({"expand": "wide"}, "is not understood"),
+        ({"expand": "0,0,99999,0"}, "expanded by"),
+    ):
+        answer = tiny.http.post(f"/api/sessions/{session['id']}/edits", json={"prompt": "x", **wrong})
+        assert answer.status_code in (400, 422) and words in answer.text
+
+
 def test_ready_is_told_only_when_the_model_is_loaded(start):
     server = start(model="slow to load")
     first = httpx.get(f"{server.url}/api/capabilities", trust_env=False).json()

@@ -18,6 +18,7 @@ from kontext.engine import sizes
 from kontext.engine.requests import (
     MAX_CONTEXTS,
     MAX_SEED,
+    EditRequest,
     check_prompt,
 )
 from kontext.errors import BadRequest, NotFound
@@ -181,6 +182,8 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for key in FLAGS:
         if key in row:
             values[key] = flag(key, _boolean(row[key]))
+    texts: dict[str, Any] = {key: row[key] for key in TEXTS if key in row and key not in ("prompt", "output")}
+    EditRequest(prompt="any", **texts)
     if "prompt" in row:
         check_prompt(row["prompt"])
     if "size" in row:

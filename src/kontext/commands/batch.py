@@ -52,6 +52,7 @@ def batch(
     guidance_steps: options.GuidanceSteps = None,
     reference_layout: options.ReferenceLayout = None,
     strength: options.Strength = None,
+    expand: options.Expand = None,
     size: options.Size = "match",
     reference: options.Reference = None,
     lock: options.Lock = True,
@@ -84,6 +85,7 @@ def batch(
         "guidance_steps": guidance_steps,
         "reference_layout": reference_layout,
         "strength": strength,
+        "expand": expand,
         "size": size,
         "lock": lock,
     }

@@ -37,6 +37,7 @@ def edit(
     guidance_steps: options.GuidanceSteps = None,
     reference_layout: options.ReferenceLayout = None,
     strength: options.Strength = None,
+    expand: options.Expand = None,
     size: options.Size = "match",
     box: Annotated[str | None, typer.Option(help="Edit only this box, in pixels.", metavar="X,Y,W,H")] = None,
     mask: Annotated[
@@ -95,6 +96,7 @@ def edit(
         "guidance_steps": guidance_steps,
         "reference_layout": reference_layout,
         "strength": strength,
+        "expand": expand,
         "size": size,
         "box": options.parse_box(box),
         "mask": mask,

@@ -60,6 +60,7 @@ ReferenceLayout = Annotated[
     str | None,
     typer.Option("--reference-layout", help=option("reference_layout").help, metavar="LAYOUT"),
 ]
+Expand = Annotated[str | None, typer.Option("--expand", help=option("expand").help, metavar="L,T,R,B|W:H")]
 Variants = Annotated[
     int,
     typer.Option(help=f"{option('variants').help.rstrip('.')}; files NAME-1, NAME-2, ...", metavar="N"),

@@ -24,6 +24,8 @@ class BatchShape:
     """Time at which the schedule begins."""
     origins: tuple[tuple[int, int, int], ...] = ()
     """Positions of the contexts' first tokens; empty before they are laid out."""
+    expands: bool = False
+    """Whether all of the edit mask is filled."""
 
 
 def batch_shape(

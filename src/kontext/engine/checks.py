@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kontext import pictures
+from kontext.engine.expand import expanded_size
 from kontext.engine.pointing import edit_mask_of, overlay_of
 from kontext.engine.requests import (
     GUIDANCE,
@@ -38,7 +39,8 @@ def check_request(request: EditRequest, count: int = 1) -> None:
         return
     parse(request.size or "match")  # the words of the size before the picture is opened
     picture = pictures.load(request.picture)
-    plan_edit(picture.size, request.size or "match", [picture.size])
+    size = expanded_size(picture.size, request.expand)
+    plan_edit(size, request.size or "match", [size])
     edit_mask_of(request, picture, overlay_of(request, picture))
 
 

@@ -12,7 +12,7 @@ from kontext.engine.context import ContextStore
 from kontext.engine.detail import add_detail
 from kontext.engine.domain import photo_warning
 from kontext.engine.plan import Job
-from kontext.engine.regions import changed_fraction, composite, enlarge, region_of
+from kontext.engine.regions import Region, changed_fraction, composite, enlarge, region_of
 from kontext.engine.requests import Result, picture_list
 from kontext.model.window import Window
 
@@ -31,7 +31,10 @@ def finish(
         return job.plan.restore(on_canvas), None
     codec = contexts.reconstruct(job.source)
     edit_mask = job.edit_mask and job.plan.place(job.edit_mask)
-    region = region_of(decoded, codec, edit_mask, window, expected)
+    if job.request.expand is not None and edit_mask is not None:
+        region = Region(np.asarray(edit_mask, np.float32) / 255)
+    else:
+        region = region_of(decoded, codec, edit_mask, window, expected)
     alpha = job.picture.alpha and job.plan.original(job.picture.alpha)
     original = job.plan.original(job.picture.rgb if alpha else job.picture.opaque_rgb)
     if region.soft is None:
@@ -71,6 +74,7 @@ def result_of(
         "guidance_steps": request.guidance_steps,
         "strength": request.strength,
         "reference_layout": request.reference_layout,
+        "expand": request.expand,
         "box": None if request.box is None else list(request.box),
         "mask": request.mask is not None,
         "markup": request.markup is not None,
@@ -92,5 +96,5 @@ def result_of(
         warnings=tuple(dict.fromkeys(warnings)),
         prompt=request.prompt,
         settings=settings,
-        source=job.picture,
+        source=job.given,
     )

@@ -65,7 +65,7 @@ class Pipeline:
             report_step if on_step is not None else None,
             cancel.is_set if cancel is not None else lambda: False,
             self.refresh,
-            expected_region if _keeps_source(jobs) else None,
+            expected_region if _keeps_source(jobs) and first.request.expand is None else None,
         )
         tokens, expected = sampled.tokens, sampled.region
         finite(tokens, f"transformer of {self.model.name}")
@@ -183,6 +183,8 @@ class Pipeline:
         limited = len(masks) == len(jobs)
         edit_mask = torch.stack(masks).any(0).to(sources.device) if limited else None
         known = None if edit_mask is None else dilate_if_sparse(edit_mask)
+        if jobs[0].request.expand is not None:  # the border is filled, whatever its estimate looks like
+            return lambda estimate: None, known
         return lambda estimate: select_active_tokens(estimate, sources, grid, edit_mask), known
 
     def _preview(self, latents: Tensor, job: Job) -> Image.Image:

@@ -11,6 +11,7 @@ from PIL import Image
 from kontext import pictures
 from kontext.engine.batching import BatchShape
 from kontext.engine.context import Canvas
+from kontext.engine.expand import add_border, border_of
 from kontext.engine.guidance import Guidance, plan_guidance
 from kontext.engine.layout import PlacedContext, lay_out
 from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
@@ -30,7 +31,9 @@ class Job:
     """A checked request with its pictures loaded and placed on their canvases."""
 
     request: EditRequest
+    given: Picture | None
     picture: Picture | None
+    """What was given, with the border by which it is expanded."""
     plan: SizePlan
     source: Canvas | None
     """The picture on the canvas, as it is."""
@@ -59,6 +62,7 @@ class Job:
             self.text_tokens,
             self.times[0],
             tuple(context.origin for context in self.contexts),
+            self.request.expand is not None,
         )
 
 
@@ -74,10 +78,13 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
 
     if request.picture is None:
         plan = plan_generate(request.size, preset.sizes)
-        picture = source = marked = edit_mask = None
+        given = picture = source = marked = edit_mask = None
     else:
-        picture = pictures.load(request.picture)
+        given = picture = pictures.load(request.picture)
         warnings += picture.warnings
+        border = None
+        if request.expand is not None:
+            picture, border = add_border(picture, border_of(picture.size, request.expand))
         plan = plan_edit(picture.size, request.size or "match", preset.sizes)
         if plan.cropped and plan.crop is not None:
             warnings.append(
@@ -86,7 +93,7 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
             )
         source = Canvas(plan.place(picture.opaque_rgb))
         overlay = overlay_of(request, picture)
-        edit_mask = edit_mask_of(request, picture, overlay)
+        edit_mask = edit_mask_of(request, picture, overlay) if border is None else border
         marked = source if overlay is None else Canvas(plan.place(draw_on(picture.opaque_rgb, overlay)))
 
     steps = preset.sampling.steps if request.steps is None else request.steps
@@ -101,6 +108,7 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
         text_tokens = max(text_tokens, prompts.tokens(request.negative_prompt or ""))
     return Job(
         request=request,
+        given=given,
         picture=picture,
         plan=plan,
         source=source,

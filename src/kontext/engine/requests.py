@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 from PIL import Image
 
+from kontext.engine.expand import check_expand
 from kontext.engine.guidance import step_range
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
@@ -52,6 +53,7 @@ class EditOptions(GenerateOptions, total=False):
     lock: bool
     regions: bool
     strength: float | None
+    expand: str | tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,10 @@ class EditRequest:
     markup: PictureLike | None = None
     """A transparent overlay as large as the picture; the model sees it, the edit acts within what is drawn.
     """
+    expand: str | tuple[int, int, int, int] | None = None
+    """A border that the edit fills: "left,top,right,bottom" in pixels (or four numbers), or an aspect ratio
+    "W:H", reached by the smallest border on both sides alike. The picture itself is locked.
+    """
     reference_layout: str | None = None
     """How the model sees several contexts: each with an index of its own (None, "index"), all with index 1 on
     one plane ("offset"), or as one picture, side by side ("stitch").
@@ -124,6 +130,7 @@ class EditRequest:
             "true_guidance": _scale("true_guidance", self.true_guidance),
             "nag": _scale("nag", self.nag),
             "guidance_steps": _guidance_steps(self.guidance_steps),
+            "expand": None if self.expand is None else check_expand(self.expand),
             "strength": _scale("strength", self.strength),
             "size": _size(self.size),
             "box": None if self.box is None else _box(self.box),
@@ -131,6 +138,7 @@ class EditRequest:
             "lock": flag("lock", self.lock),
             "regions": flag("regions", self.regions),
         }
+        check_expands_alone(self)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -209,6 +217,13 @@ def check_needs_picture(request: Any) -> None:
     if given and request.picture is None:
         verb = "needs" if len(given) == 1 else "need"
         raise BadRequest(f"{' and '.join(given)} {verb} a picture; give the picture to edit")
+
+
+def check_expands_alone(request: Any) -> None:
+    """Raise BadRequest for a request that expands the picture and points into it as well."""
+    pointing = [name for name in ("box", "mask", "markup") if getattr(request, name) is not None]
+    if request.expand is not None and pointing:
+        raise BadRequest(f"expand edits the new border; give {' and '.join(pointing)} in another edit")
 
 
 def check_prompt(prompt: Any, name: str = "prompt") -> str:

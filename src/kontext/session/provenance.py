@@ -39,6 +39,8 @@ def _rule(one: Option) -> rules.Rule:
     """What a value of an option in a file must be."""
     if one.name == "size":
         return lambda value: rules.text(32)(value) or rules.pixels(2)(value)
+    if one.name == "expand":
+        return lambda value: rules.text(32)(value) or rules.pixels(4)(value)
     if one.type == "integer":
         return rules.whole(*one.whole_range)
     if one.type == "number":

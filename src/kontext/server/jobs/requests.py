@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from kontext.engine.expand import expanded_size
 from kontext.engine.requests import EditRequest
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
@@ -53,6 +54,7 @@ class JobRequest:
     strength: float | None = None
     size: str | Size | None = None
     box: Box | None = None
+    expand: str | None = None
     reference_layout: str | None = None
     lock: bool | None = None
     regions: bool | None = None
@@ -111,6 +113,8 @@ class JobRequest:
     def shape(self, picture: Size | None, references: Sequence[Size] = ()) -> JobShape:
         """The shape for batching, from the sizes of the pictures in pixels."""
         size = f"{self.size[0]}x{self.size[1]}" if isinstance(self.size, tuple) else self.size or ""
+        if picture is not None:
+            picture = expanded_size(picture, self.expand)
         return JobShape(picture, size, tuple(references), self.steps, self.guidance)
 
     def edit_request(self, files: Mapping[str, Sequence[bytes]]) -> EditRequest:

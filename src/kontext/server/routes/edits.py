@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from kontext.engine.checks import check_seed
+from kontext.engine.expand import check_expand, expanded_size
 from kontext.engine.pointing import check_box
 from kontext.engine.requests import (
     GUIDANCE,
@@ -19,6 +20,7 @@ from kontext.engine.requests import (
     MAX_CONTEXTS,
     MAX_SEED,
     MAX_STEPS,
+    check_expands_alone,
     check_needs_picture,
 )
 from kontext.engine.sizes import plan_edit, plan_generate
@@ -55,6 +57,16 @@ Guidance = Annotated[float | None, Field(ge=GUIDANCE[0], le=GUIDANCE[1])]
 Seed = Annotated[int | None, Field(ge=0, le=MAX_SEED)]
 
 
+def _check_expand(text: str) -> str:
+    try:
+        return check_expand(text)
+    except BadRequest as error:
+        raise ValueError(str(error)) from None
+
+
+Expand = Annotated[Annotated[Text, AfterValidator(_check_expand)] | None, Field(max_length=32)]
+
+
 class Edit(Body):
     """An edit request: prompt, parent turn and settings."""
 
@@ -74,6 +86,7 @@ class Edit(Body):
     mask: Sha256 | None = None
     markup: Sha256 | None = None
     references: list[Sha256] = Field([], max_length=MAX_CONTEXTS - 1)
+    expand: Expand = None
     reference_layout: Literal["index", "offset", "stitch"] | None = None
     lock: bool = True
     regions: bool = True
@@ -176,9 +189,10 @@ def _job_request(service: Service, key: Key, body: Edit, parent: Turn | None) ->
         job = replace(job, size=None if body.size == "match" else body.size, lock=False)
         plan_generate(job.size, sizes)
     else:
-        plan_edit(parent.size, body.size, sizes)
+        plan_edit(expanded_size(parent.size, body.expand), body.size, sizes)
         box = check_box(body.box, parent.size) if body.box else None
         job = replace(job, picture=_picture(parent), box=box, mask=body.mask, markup=body.markup)
+        check_expands_alone(job)
         for role, sha256 in (("mask", body.mask), ("markup", body.markup)):
             if sha256:
                 size = service.queue.upload(key.id, sha256)
