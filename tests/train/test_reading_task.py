@@ -106,6 +106,15 @@ def test_heads_are_loaded_by_label(tmp_path):
     assert torch.equal(other.clip_head.weight[0], saved.clip_head.weight[2])
     assert torch.equal(other.clip_head.weight[1], before[1])
     other.load(tmp_path / "missing", ["c", "new"])
+    assert other.fits(other.state_dict(), ["c"], ["c"]) and not other.fits(other.state_dict(), ["c"], ["d"])
+    assert not other.fits(saved.state_dict(), ["c"], ["c"])
+
+
+def test_heads_of_another_kind_are_left_out():
+    heads = Heads(PRESETS["tiny"], 2)
+    before = heads.t5_head.weight.detach().clone()
+    heads.copy({"t5_head.weight": torch.ones(2, 5), "t5_head.bias": torch.ones(2)}, ["a", "b"], ["b", "a"])
+    assert torch.equal(heads.t5_head.weight, before) and heads.t5_head.bias.tolist() == [1, 1]
 
 
 @pytest.fixture

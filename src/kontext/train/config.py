@@ -70,7 +70,7 @@ class AutoencoderTraining(_Training):
 
 class WordsTraining(_Training):
     world: dict[str, Any] = {}
-    """Arguments of `kontext.world.World`."""
+    """Arguments of `kontext.world.World`; none: the whole world, with rare kinds of edits more often."""
     fresh: int = 32
     """New sentences (in two languages) per step."""
     pool: int = 40000

@@ -2,7 +2,7 @@
 
 A sentence costs a hundredth of a pair of pictures. The labels are the attributes of the sentence
 (`kontext.world.tasks.attributes`), the same in both languages, as independent binary targets. One head reads
-the pooled vector of CLIP, the other the mean state of T5.
+the pooled vector of CLIP, the other what a few queries find in the states of T5.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from kontext.model.presets import Preset
 from kontext.model.text import ClipText, T5Encoder
 from kontext.train.pairs import text_ids
 from kontext.world import Sample, World
-from kontext.world.tasks.attributes import attributes
+from kontext.world.tasks.attributes import all_labels, attributes
 
 LABEL_SAMPLES = 6000
 """Number of samples whose attributes are the labels."""
+
+QUERIES = 8
+"""What is read from T5's states: as many weighted means of them."""
 
 LANGUAGES = ("english", "chinese")
 
@@ -49,37 +52,58 @@ def draw(world: World, seed: int, split: str = "train") -> Sentence:
     return sentence_of(world.sample(seed, split, pictures=False))
 
 
+def broad_world() -> World:
+    """The world with rare kinds of edits more often than among pictures, and more of two edits in one."""
+    weights = {name: weight**0.5 for name, weight in World().weights}
+    often = {"compound": 4 * weights["compound"], "nothing": 3 * weights["nothing"]}
+    return World(kinds=weights | often)
+
+
 def labels_of(world: World) -> list[str]:
     """The labels that the sentences of a world have, sorted."""
-    drawn = (attributes(world.sample(seed, pictures=False)) for seed in range(LABEL_SAMPLES))
-    return sorted(set().union(*drawn))
+    return all_labels(world.sample(seed, pictures=False) for seed in range(LABEL_SAMPLES))
 
 
 class Heads(nn.Module):
-    """Linear heads over the labels, for T5 and for CLIP."""
+    """Linear heads over the labels, on the pooled vector of CLIP and on what queries find in T5's states."""
 
     def __init__(self, preset: Preset, labels: int):
         super().__init__()
-        self.t5_head = nn.Linear(preset.t5.width, labels)
+        width = preset.t5.width
+        self.queries = nn.Linear(width, QUERIES, bias=False)
+        self.t5_head = nn.Linear(QUERIES * width, labels)
         self.clip_head = nn.Linear(preset.clip.width, labels)
 
     def forward(self, ids: Tensor, states: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (b, labels) from T5's states (b, m, width) and from CLIP's vector (b, width)."""
-        words = (ids != 0).to(states.dtype)[..., None]
-        mean = (states * words).sum(1) / words.sum(1)
-        return self.t5_head(mean), self.clip_head(pooled)
+        scores = self.queries(states).float().masked_fill((ids == 0)[..., None], -torch.inf)
+        found = scores.softmax(1).mT @ states.float()  # (b, queries, width)
+        return self.t5_head(found.flatten(1)), self.clip_head(pooled)
 
-    @torch.no_grad()
     def load(self, folder: Path, labels: list[str]) -> None:
         """Load the heads of a folder of `kontext train words`, if it has any, as far as labels are known."""
-        if not (folder / "heads.safetensors").exists():
-            return
-        saved = load_file(folder / "heads.safetensors")
-        known = json.loads((folder / "labels.json").read_text("utf-8"))
-        shared = [label for label in labels if label in known]
-        to, of = ([names.index(label) for label in shared] for names in (labels, known))
+        if (folder / "heads.safetensors").exists():
+            known = json.loads((folder / "labels.json").read_text("utf-8"))
+            self.copy(load_file(folder / "heads.safetensors"), known, labels)
+
+    def fits(self, saved: dict[str, Tensor], known: list[str], labels: list[str]) -> bool:
+        """Whether saved heads are of the same kind, over the same labels."""
+        shapes = {name: tuple(p.shape) for name, p in self.named_parameters()}
+        return known == labels and shapes == {name: tuple(p.shape) for name, p in saved.items()}
+
+    @torch.no_grad()
+    def copy(self, saved: dict[str, Tensor], known: list[str], labels: list[str]) -> None:
+        """Take saved heads over the labels `known`, label by label; others of `labels` stay as they are."""
+        rows = {label: i for i, label in enumerate(known)}
+        shared = [label for label in labels if label in rows]
+        to, of = [labels.index(label) for label in shared], [rows[label] for label in shared]
         for name, parameter in self.named_parameters():
-            parameter[to] = saved[name][of].to(parameter)
+            if name not in saved or saved[name].shape[1:] != parameter.shape[1:]:
+                continue  # of another kind of head
+            if name == "queries.weight":
+                parameter.copy_(saved[name])
+            else:
+                parameter[to] = saved[name][of].to(parameter)
 
 
 Reader = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -23,6 +23,7 @@ from kontext.train.reading import (
     Heads,
     SentencePool,
     accuracy,
+    broad_world,
     correct,
     draw,
     labels_of,
@@ -54,17 +55,18 @@ class ReadingTask:
         """state: of the run to continue, empty for a new one; one without heads, or a new run, takes those of
         the folder `words`, where there are any.
         """
-        self.config, self.batch, self.networks, self.world = config, batch, networks, World()
-        self.labels = _labels(state, words, self.world)
+        self.config, self.batch, self.networks, self.world = config, batch, networks, broad_world()
+        self.labels = labels_of(World())
         self.device = next(networks.parameters()).device
         self.heads = Heads(preset, len(self.labels)).to(self.device)
+        self.optimizer = MuonAdamW((), self.heads.parameters(), muon_rate=0, adamw_rate=config.adamw_rate)
+        known = json.loads(state.get("labels", "[]"))
         if "words" in state:
-            self.heads.load_state_dict(state["words"])
+            self.heads.copy(state["words"], known, self.labels)
         elif words is not None:
             self.heads.load(words, self.labels)
-        self.optimizer = MuonAdamW((), self.heads.parameters(), muon_rate=0, adamw_rate=config.adamw_rate)
         self.ema = Ema([self.heads], config.ema)
-        if "words_optimizer" in state:
+        if "words_optimizer" in state and self.heads.fits(state["words"], known, self.labels):
             self.optimizer.load_state_dict(state["words_optimizer"])
             self.ema.average = [a.to(self.device) for a in state["words_average"]]
         self.seed = state.get("words_seed", config.seed + first_seed)
@@ -77,7 +79,7 @@ class ReadingTask:
         }
         for split, pool in self.held_out.items():
             for i in range(config.validation_sentences):
-                pool.add(draw(self.world, HELD_OUT + i, split))
+                pool.add(draw(World(), HELD_OUT + i, split))
 
     def backward(self) -> Tensor:
         """Add the gradient of a batch of sentences to encoders and heads; returns the loss.
@@ -126,11 +128,3 @@ class ReadingTask:
             "words_average": self.ema.average,
             "words_seed": self.seed,
         }
-
-
-def _labels(state: dict[str, Any], words: Path | None, world: World) -> list[str]:
-    if "labels" in state:
-        return json.loads(state["labels"])
-    if words is not None and (words / "labels.json").exists():
-        return json.loads((words / "labels.json").read_text("utf-8"))
-    return labels_of(world)

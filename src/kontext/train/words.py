@@ -26,6 +26,7 @@ from kontext.train.reading import (
     Heads,
     SentencePool,
     accuracy,
+    broad_world,
     by_kind,
     correct,
     draw,
@@ -64,6 +65,7 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
     require_single_process("the text encoder pretraining")
     torch.manual_seed(config.seed)
     preset, world = PRESETS[config.preset], World(**config.world)
+    drawn = world if config.world else broad_world()
     run = Run(
         folder,
         steps=config.steps,
@@ -110,7 +112,7 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
     while not run.finished:
         run.pause_if_due(save)
         for _ in range(config.fresh if pool.added else config.first_fill):
-            pool.add(draw(world, seed))
+            pool.add(draw(drawn, seed))
             seed += 1
         ids, targets = pool.draw(config.batch, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast):

@@ -11,7 +11,7 @@ from kontext.world.drawing.objects import CONCEPTS
 from kontext.world.edits import KINDS
 from kontext.world.language.forms import FORMS
 from kontext.world.language.frames import FRAMES
-from kontext.world.language.grammar import finished, frame_count, gerund, sloppy, worded
+from kontext.world.language.grammar import finished, frame_count, gerund, sloppy, third_person, worded
 from kontext.world.language.held_out import is_held_out_pattern, normalized, says_held_out
 from kontext.world.language.phrasings import HELD_OUT
 from kontext.world.language.synonyms import with_synonyms
@@ -64,7 +64,7 @@ def test_every_form_says_the_values_of_its_variant():
     for variant, names in values.items():
         for forms in FORMS[variant]:
             by_pronoun = [forms.topic + request for request in forms.it]
-            for pattern in (*forms.do, *forms.be, *forms.have, *by_pronoun):
+            for pattern in (*forms.do, *forms.be, *forms.have, *forms.say, *by_pronoun):
                 alternatives = [[""]]
                 for piece in re.split(r"(\([^()]*\))", pattern):
                     choices = piece[1:-1].split("|") if piece.startswith("(") else [piece]
@@ -81,7 +81,7 @@ def test_every_slot_of_a_form_is_given():
             variant, given = KINDS[sample.kind].phrase(sample.before, sample.value)
             seen.add(variant)
             for forms in FORMS.get(variant, ()):
-                for pattern in (*forms.do, *forms.be, *forms.have, *forms.it, forms.topic):
+                for pattern in (*forms.do, *forms.be, *forms.have, *forms.it, *forms.say, forms.topic):
                     assert slots(pattern) <= given.keys(), (variant, pattern)
     assert len(seen) > 45
 
@@ -129,8 +129,13 @@ def test_a_slip_is_one_slip_and_leaves_the_first_letters():
         assert text[0] == "c" and abs(len(text) - 42) <= 8 and "  " not in text
 
 
-def test_gerunds_and_articles():
+def test_verbs_and_articles_are_inflected():
     assert gerund("dye the hair") == "dyeing the hair" and gerund("put it there") == "putting it there"
+    assert third_person("be blue") == "is blue" and third_person("not wear a hat") == "does not wear a hat"
+    assert (
+        third_person("no longer hold it") == "no longer holds it"
+        and third_person("try to cry") == "tries to cry"
+    )
     assert gerund("remove it") == "removing it" and gerund("free the hand") == "freeing the hand"
     assert with_articles("a orange hat and an umbrella, a UFO, an unicorn") == (
         "an orange hat and an umbrella, a UFO, a unicorn"
@@ -185,4 +190,4 @@ def test_both_languages_have_all_frames():
             assert len(set(getattr(language, name))) == len(getattr(language, name)) >= 45
     assert all("{request}" in frame or "{doing}" in frame for language in FRAMES for frame in language.do)
     assert all("{wanted}" in frame for language in FRAMES for frame in language.have)
-    assert all("{p}" in frame for language in FRAMES for frame in language.be)
+    assert all(re.search(r"\{(p|p3|ping)\}", frame) for language in FRAMES for frame in language.be)

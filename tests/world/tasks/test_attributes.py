@@ -3,8 +3,9 @@
 import pytest
 
 from kontext.world import World, kind_names
+from kontext.world.drawing.styles import STYLES
 from kontext.world.edits import KINDS
-from kontext.world.tasks.attributes import attributes
+from kontext.world.tasks.attributes import all_labels, attributes
 
 WORLD = World()
 
@@ -18,7 +19,8 @@ def test_every_labeled_word_is_said(kind):
         assert len(kinds) == (2 if kind == "compound" else 1)
         if kind in KINDS:
             said = sample.english.lower()
-            assert all(word in said for slot, word in labels if slot != "kind"), (labels, said)
+            assert all(word in said for slot, word in labels if slot not in ("kind", "style")), (labels, said)
+            assert all(word in STYLES for slot, word in labels if slot == "style")
         else:
             assert kinds == [kind]
 
@@ -28,3 +30,9 @@ def test_another_value_has_other_labels():
         frozenset(attributes(WORLD.sample(seed, kind="hair_color", pictures=False))) for seed in range(30)
     }
     assert len(colors) > 3
+
+
+def test_every_thing_has_labels_for_both_of_its_roles():
+    labels = all_labels(WORLD.sample(seed, pictures=False) for seed in range(3))
+    assert {"thing:penguin", "old:penguin", "thing:coffee", "old:coffee"} <= set(labels)
+    assert labels == sorted(labels) and len(labels) == len(set(labels))

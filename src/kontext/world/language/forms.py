@@ -1,6 +1,7 @@
 """The forms of a request: what is to be done, how it should be, what is wanted, by variant and language.
 
-Each line of `data/forms/*.toml` is a pattern: "(dye|color) the hair {color}" has two alternatives and a slot.
+Each line of `data/forms/*.toml` is a pattern: "(dye|color) the hair {color}" has two alternatives and a slot,
+and "<unwanted>" stands for the alternatives of a class.
 `grammar.py` expands patterns and puts each form into frames of its own ("could you ...?", "I wish ...").
 """
 
@@ -14,6 +15,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 _GROUP = re.compile(r"\(([^()]*)\)")
+_CLASS = re.compile(r"<(\w+)>")
 
 
 class Forms(NamedTuple):
@@ -27,6 +29,8 @@ class Forms(NamedTuple):
     """Noun phrases for what is wanted: "{color} hair"."""
     it: tuple[str, ...] = ()
     """Requests that refer to the topic by a pronoun: "make it {color}"."""
+    say: tuple[str, ...] = ()
+    """Sentences of their own, such as facts and complaints: "{thing} is in the way"."""
     topic: str = ""
     """What the request is about, for complaints and asides: "the hair"."""
 
@@ -41,14 +45,20 @@ def lines(text: str) -> tuple[str, ...]:
     return tuple(text.strip("\n").split("\n"))
 
 
-def _forms(table: dict[str, str]) -> Forms:
-    patterns = {name: lines(text) for name, text in table.items() if name != "topic"}
-    return Forms(**patterns, topic=table.get("topic", ""))
+_CLASSES: dict[str, dict[str, str]] = data("frames")["classes"]
+
+
+def _forms(table: dict[str, str], language: str) -> Forms:
+    def patterns(text: str) -> tuple[str, ...]:
+        return lines(_CLASS.sub(lambda name: f"({_CLASSES[language][name.group(1)]})", text))
+
+    given = {name: patterns(text) for name, text in table.items() if name != "topic"}
+    return Forms(**given, topic=table.get("topic", ""))
 
 
 _FILES = ("hair_and_face", "clothes_and_hands", "things", "pictures", "lettering", "whole")
 FORMS: dict[str, tuple[Forms, Forms]] = {
-    variant: (_forms(table["english"]), _forms(table["chinese"]))
+    variant: (_forms(table["english"], "english"), _forms(table["chinese"], "chinese"))
     for file in _FILES
     for variant, table in data(f"forms/{file}").items()
 }

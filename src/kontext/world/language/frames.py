@@ -15,7 +15,7 @@ class Frames(NamedTuple):
     do: _Frames
     """Around an imperative {request} or its gerund {doing}."""
     be: _Frames
-    """Around a subject {s} (as an object: {o}) and its predicate {p} in the base form."""
+    """Around a subject {s} (as an object: {o}) and its predicate {p} (third person {p3}, gerund {ping})."""
     have: _Frames
     """Around a noun phrase {wanted}."""
     complaints: _Frames

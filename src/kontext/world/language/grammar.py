@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from .forms import FORMS, Forms, count, expand
 from .frames import FRAMES, Frames
@@ -43,7 +43,7 @@ _PRONOUNS: dict[str, tuple[Words, ...]] = {
 }
 _POSSESSIVES = {"she": "her", "he": "his", "it": "its"}
 
-_FORM_WEIGHTS = {"do": 0.45, "be": 0.22, "have": 0.2, "it": 0.13}
+_FORM_WEIGHTS = {"do": 0.38, "be": 0.22, "have": 0.16, "it": 0.1, "say": 0.14}
 _BARE = 0.35  # of the imperatives stand alone
 _PRONOUN = 0.25
 _ABOUT = 0.12  # of the requests begin with what they are about, or with a complaint about it
@@ -67,12 +67,16 @@ def worded(r: random.Random, variant: str, slots: Slots, language: int) -> str |
 
 
 def part(r: random.Random, variant: str, slots: Slots, language: int) -> str | None:
-    """An imperative that can be joined with another."""
+    """A request that can be joined with another: an imperative, a wanted state or a sentence of its own."""
     forms = FORMS[variant][language]
     for _ in range(_TRIES):
-        pattern = expand(r, r.choice(forms.do))
-        if not is_held_out_pattern(pattern, language):
-            return _filled(r, pattern, slots, language)
+        chance = r.random()
+        if chance < 0.2 and forms.be:
+            text = _stated(r, expand(r, r.choice(forms.be)), slots, language).rstrip("?？")
+        else:
+            text = expand(r, r.choice(forms.say if chance < 0.4 and forms.say else forms.do))
+        if not is_held_out_pattern(text, language):
+            return _filled(r, text, slots, language)
     return None
 
 
@@ -90,7 +94,8 @@ def frame_count(variant: str, language: int) -> int:
     forms, words = FORMS[variant][language], FRAMES[language]
     sizes = {"do": 1 + len(words.do), "be": len(words.be), "have": len(words.have)}
     counts = [size * sum(map(count, getattr(forms, name))) for name, size in sizes.items()]
-    return sum(counts) + sum(map(count, forms.it)) * (len(words.complaints) + len(words.about))
+    by_pronoun = sum(map(count, forms.it)) * (len(words.complaints) + len(words.about))
+    return sum(counts) + by_pronoun + sum(map(count, forms.say))
 
 
 def _framed(r: random.Random, variant: str, slots: Slots, language: int) -> str | None:
@@ -106,9 +111,11 @@ def _framed(r: random.Random, variant: str, slots: Slots, language: int) -> str 
         text = r.choice(words.have).replace("{wanted}", pattern)
     elif name == "be":
         text = _stated(r, pattern, slots, language)
+    elif name == "say":
+        text = pattern
     else:
         text = _about(r, forms, words, pattern)
-    if name != "it" and forms.topic and r.random() < _ABOUT:
+    if name in ("do", "be", "have") and forms.topic and r.random() < _ABOUT:
         text = r.choice(words.complaints).replace("{topic}", forms.topic) + words.comma + text
     return None if is_held_out_pattern(text, language) else _filled(r, text, slots, language)
 
@@ -119,6 +126,8 @@ def _stated(r: random.Random, pattern: str, slots: Slots, language: int) -> str:
     frame = r.choice(FRAMES[language].be)
     if language == 1:
         return frame.replace("{s}", subject).replace("{p}", predicate)
+    if subject == "there" and "{ping}" in frame:
+        frame = "{s} should {p}"
     if subject == "there":
         frame = re.sub(r"\b(?:make|have|get) \{o\}( to)? \{p\}", "let {o} {p}", frame)
     pronouns = _PRONOUNS.get(slots["who"][0]) if "who" in slots else None
@@ -127,7 +136,9 @@ def _stated(r: random.Random, pattern: str, slots: Slots, language: int) -> str:
         as_subject, as_object = r.choice(pronouns)
     if frame.startswith(("make {o}", "please make {o}", "can you make {o}", "could you make {o}")):
         predicate = predicate.removeprefix("be ")
-    return frame.replace("{s}", as_subject).replace("{o}", as_object).replace("{p}", predicate)
+    spoken = {"s": as_subject, "o": as_object, "p": predicate}
+    spoken |= {"p3": third_person(predicate), "ping": gerund(predicate)}
+    return re.sub(r"\{(s|o|p|p3|ping)\}", lambda name: spoken[name.group(1)], frame)
 
 
 def _about(r: random.Random, forms: Forms, words: Frames, request: str) -> str:
@@ -181,21 +192,48 @@ def _joined(text: str, tail: str, words: Frames) -> str:
     return text + ("" if tail[0] in ",;， " else words.space) + tail
 
 
-_DOUBLED = frozenset("cut drop get grip let put rub set stop swap wrap".split())
-_KEEP_E = frozenset(("dye",))
+_DOUBLED = frozenset("cut drop get grab grip let put rub run set sit stop swap wrap".split())
+_KEEP_E = frozenset(("be", "dye"))
+_IRREGULAR = {"be": "is", "have": "has"}
+_ADVERBS = frozenset("not now just suddenly simply no longer also".split())
 
 
 def gerund(request: str) -> str:
     """ "dye the hair" -> "dyeing the hair"."""
-    verb, _, rest = request.partition(" ")
-    plain = verb.rstrip(",")
-    if plain in _DOUBLED:
-        verb = plain + plain[-1] + "ing"
-    elif plain.endswith("e") and not plain.endswith("ee") and plain not in _KEEP_E:
-        verb = plain[:-1] + "ing"
-    else:
-        verb = plain + "ing"
-    return f"{verb} {rest}".rstrip()
+    return _inflected(request, _gerund)
+
+
+def third_person(predicate: str) -> str:
+    """ "be blue" -> "is blue"."""
+    verb = predicate.partition(" ")[2] if predicate.startswith("not ") else ""
+    if verb:
+        return f"is not {verb[3:]}" if verb.startswith("be ") else f"does not {verb}"
+    return _inflected(predicate, _third_person)
+
+
+def _inflected(predicate: str, form: Callable[[str], str]) -> str:
+    """With its verb, the first word that is none of the adverbs, in another form."""
+    words = predicate.split(" ")
+    place = next((i for i, word in enumerate(words) if word not in _ADVERBS), 0)
+    if words[place].strip(",:.").isalpha():
+        words[place] = form(words[place])
+    return " ".join(words)
+
+
+def _gerund(verb: str) -> str:
+    if verb in _DOUBLED:
+        return verb + verb[-1] + "ing"
+    if verb.endswith("e") and not verb.endswith("ee") and verb not in _KEEP_E:
+        return verb[:-1] + "ing"
+    return verb + "ing"
+
+
+def _third_person(verb: str) -> str:
+    if verb in _IRREGULAR:
+        return _IRREGULAR[verb]
+    if verb.endswith("y") and verb[-2] not in "aeou":
+        return verb[:-1] + "ies"
+    return verb + ("es" if verb.endswith(("s", "sh", "ch", "x", "o")) else "s")
 
 
 # ---- slips ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import random
 
 from ..drawing.colors import COLORS
 from .forms import FORMS, data, expand, lines
-from .vocabulary import GLASSES, Words, hat_words
+from .vocabulary import GLASSES, Words, hat_words, with_article
 
 _DATA = data("unchanged")
 
@@ -34,6 +34,9 @@ _UNKNOWN = (
     ("clothes", "clothes", _WORN),
 )
 """Variant, slot, and what is asked for in it."""
+_SOUNDS = _DATA["invented"]
+_ADJECTIVES = _pairs("adjectives")
+_INVENTED = 0.35  # of the unknown things are words that do not exist
 _UNKNOWN_EDITS = 0.35  # of the requests that cannot be met
 _NEGATED_SHARE = 0.25  # of the requests for no change
 _KID: Words = ("the kid", "这个孩子")
@@ -97,7 +100,7 @@ def unsupported(r: random.Random, who: Words) -> Words:
         edits = r.choice(_EDITS)
         return expand(r, edits[0]).replace("{who}", who[0]), expand(r, edits[1]).replace("{who}", who[1])
     variant, slot, unknown = r.choice(_UNKNOWN)
-    thing = r.choice(unknown)
+    thing = _invented(r) if r.random() < _INVENTED else r.choice(unknown)
     slots = {"who": who, "spot": r.choice(_SIDES), slot: thing}
     english, chinese = (
         expand(r, r.choice(FORMS[variant][language].do + FORMS[variant][language].have)).format_map(
@@ -106,3 +109,12 @@ def unsupported(r: random.Random, who: Words) -> Words:
         for language in (0, 1)
     )
     return english, chinese
+
+
+def _invented(r: random.Random) -> Words:
+    """A thing that nobody knows, so that any word never heard before is taken for one."""
+    onsets, rimes = _SOUNDS["onsets"].split(), _SOUNDS["rimes"].split()
+    word = "".join(r.choice(onsets) + r.choice(rimes) for _ in range(r.choice((2, 2, 3))))
+    characters = "".join(r.choice(_SOUNDS["characters"]) for _ in range(r.choice((2, 2, 3))))
+    english, chinese = r.choice(_ADJECTIVES) if r.random() < 0.3 else ("", "")
+    return with_article(f"{english} {word}".strip()), chinese + characters

@@ -7,8 +7,10 @@ slots that every sentence of a variant has are counted, so that nothing is asked
 
 import functools
 import re
+from collections.abc import Iterable
 from string import Formatter
 
+from ..drawing.objects import CONCEPTS
 from ..edits import KINDS, Value
 from ..language.forms import FORMS
 from ..language.phrasings import HELD_OUT
@@ -16,7 +18,7 @@ from ..language.templates import TEMPLATES
 from ..scenes.scene import Scene
 from .samples import Sample
 
-_FREE = ("word", "caption", "doing", "first", "second")  # free text has no label
+_FREE = ("word", "caption", "doing", "first", "second", "who", "noun")  # free text, and pronouns
 _FREE_OLD = ("text", "text_color", "text_remove")  # there the old one is a word too
 _PARTS = {"colored_cloth": ("color", "cloth")}  # slots that a slot contains
 _SKIPPED = frozenset("a an the of with in on at and its his her their".split())
@@ -37,9 +39,20 @@ def _of_edit(kind: str, before: Scene, value: Value) -> set[str]:
     variant, slots = KINDS[kind].phrase(before, value)
     labels = {f"kind:{variant}"}
     for slot in _always_said(variant):
-        english = slots[slot][0].lower()
-        labels |= {f"{slot}:{word}" for word in re.findall(r"[\w-]+", english) if word not in _SKIPPED}
+        said = value["style"] if slot == "style" else slots[slot][0]  # each style has two names
+        labels |= {f"{slot}:{word}" for word in _words(said)}
     return labels
+
+
+def all_labels(samples: Iterable[Sample]) -> list[str]:
+    """The labels of samples, and those of every thing in the two roles it can have, sorted."""
+    words = {word for name in CONCEPTS for word in _words(name)}
+    roles = {f"{role}:{word}" for role in ("thing", "old") for word in words}
+    return sorted(roles.union(*map(attributes, samples)))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.findall(r"[\w-]+", text.lower()) if word not in _SKIPPED]
 
 
 @functools.cache
@@ -47,7 +60,8 @@ def _always_said(variant: str) -> tuple[str, ...]:
     """Slots that every sentence of a variant has, in either language."""
     texts = [text for table in (TEMPLATES, HELD_OUT) for texts in table[variant] for text in texts]
     for forms in FORMS.get(variant, ()):
-        texts += [*forms.do, *forms.be, *forms.have, *(forms.topic + request for request in forms.it)]
+        texts += [*forms.do, *forms.be, *forms.have, *forms.say]
+        texts += [forms.topic + request for request in forms.it]
     said = set.intersection(*map(_slots, texts))
     free = _FREE + (("old",) if variant in _FREE_OLD else ())
     return tuple(sorted(slot for slot in said if slot not in free))
