@@ -311,10 +311,13 @@ def test_result_tells_how_it_was_made(editor):
     assert np.array_equal(pixels(result), pixels(again))
 
 
-def test_a_picture_of_another_kind_warns_and_names_what_to_do(editor, painting_editor, scene):
-    assert any("dev" in warning for warning in editor.edit(noise(), "make it red").warnings)
-    (warning,) = [one for one in painting_editor.edit(scene, "make it red").warnings if "photograph" in one]
-    assert isinstance(warning, PhotoWarning) and "dB" not in warning
+def test_a_photograph_warns_and_names_what_to_do(editor):
+    data = pytest.importorskip("skimage.data")
+    (warning,) = [one for one in editor.edit(Image.fromarray(data.rocket()), "make it red").warnings]
+    assert isinstance(warning, PhotoWarning) and "dev" in warning and "dB" not in warning
+    drawing = Image.new("RGB", (427, 640), "white")
+    ImageDraw.Draw(drawing).ellipse((90, 90, 300, 400), fill="red", outline="black", width=5)
+    assert not editor.edit(drawing, "make it blue").warnings
 
 
 def test_a_drawing_that_the_codec_keeps_does_not_warn(painting_editor):

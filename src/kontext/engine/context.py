@@ -8,7 +8,6 @@ and size plan decide) and by the fingerprint of the weights.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from kontext.engine.cache import ByteCache
 from kontext.engine.device import finite
-from kontext.engine.domain import flat_share
+from kontext.engine.domain import is_photograph
 from kontext.engine.regions import window_of
 from kontext.kernels import use_decoder_kernels, use_transformer_kernels
 from kontext.model.autoencoder import Norms
@@ -29,6 +28,7 @@ from kontext.model.blocks import KeysValues
 from kontext.model.tokens import pack, picture_ids
 from kontext.model.transformer import Prefix
 from kontext.model.window import Window
+from kontext.pictures import Picture
 
 if TYPE_CHECKING:
     from kontext.checkpoint import Model
@@ -125,15 +125,11 @@ class ContextStore:
         ids = picture_ids(index, rows, columns, device_of(self.model), row, column)
         return pack(self.latents(canvas)).to(parameter_type(self.model.transformer)), ids
 
-    def picture_stats(self, canvas: Canvas) -> tuple[float, float]:
-        """PSNR of the reconstruction in dB, and the share of flat pixels (0 to 1)."""
-
-        def measure() -> tuple[float, float]:
-            error = np.asarray(canvas.image, np.float32) - self.reconstruct(canvas)
-            psnr = 10 * math.log10(255**2 / max(float(np.square(error).mean()), 1e-6))
-            return psnr, flat_share(canvas.image)
-
-        return self._cache.get(("stats", self.model.fingerprint, canvas.digest), measure, lambda _: 256)
+    def is_photograph(self, picture: Picture, canvas: Canvas) -> bool:
+        """Whether a picture, here placed on a canvas, looks like a photograph."""
+        return self._cache.get(
+            ("photograph", canvas.digest), lambda: is_photograph(picture.opaque_rgb), lambda _: 256
+        )
 
     def _encode(self, canvas: Canvas) -> Tensor:
         pixels = torch.from_numpy(np.array(canvas.image)).to(device_of(self.model))

@@ -1,4 +1,8 @@
-"""Whether a picture is of the kind that our small models know: drawings, not photographs."""
+"""Whether a picture is of the kind that our small models know: drawings, not photographs.
+
+Drawings have even areas and sharp edges; photographs have grain and soft transitions in nearly every place.
+How much neighboring pixels differ, at three scales, tells the two apart by a logistic rule.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +11,77 @@ from PIL import Image
 
 from kontext.pictures import PhotoWarning
 
-POOR_ROUND_TRIP_DB = 20.0
-"""Of a picture through the codec alone. Pictures of the illustrated world: 22 and more."""
-EVEN = 4
-"""Levels of 255 by which neighbors in a flat area may differ: models' own drawings have some noise."""
-LITTLE_FLAT = 0.34
-"""Share of even pixels. In drawings, also those that nano made or edited: 0.38 and more; in photographs of
-people, animals and things mostly below 0.3.
+SIDE = 256
+"""Longer side of the largest view in pixels; the others are half and a quarter as large."""
+WEIGHTS = (-6.2, -1.7, -5.2, -3.9, 2.2, 14.8, -1.9, 25.9, 2.9)
+"""Of the `features`, fitted by logistic regression."""
+LEAST = 10.7
+"""Weighted sum from which on a picture is called a photograph.
+
+Cross-validated rates: 98 % of 48 photographs and 96 % of 138 parts of them; 1.5 % of 583 pictures of the
+world and 2.6 % of those as JPEG, all of rough textures; 4 % of 174 edits by nano; none of 72 clip-art
+drawings and 19 screenshots; of the examples only the painting. Of 94 photographed things cut out on white
+7 %.
 """
 
 
-def flat_share(picture: Image.Image) -> float:
-    """Share of pixels that are as even as a drawing's with their right and lower neighbor, 0 to 1."""
-    pixels = np.asarray(picture, np.int16)
-    right = np.abs(np.diff(pixels, axis=1)).max(-1)[:-1]
-    below = np.abs(np.diff(pixels, axis=0)).max(-1)[:, :-1]
-    return float((np.maximum(right, below) <= EVEN).mean())
+def features(picture: Image.Image) -> np.ndarray:
+    """Nine numbers about a picture's steps between neighbors (0 to 255, of the channel where they are
+    largest) and its bends (second differences). Most are square roots of shares of all pixels.
+
+    In the largest view: steps of 0, of 1, of 65 and more; bends of 1, of 3 or 4. At half size: bends of 2. At
+    a quarter: bends of 3 or 4. Then bends of 3 and more in the largest view relative to half size, and 1 for
+    a gray picture.
+    """
+    whole, half, quarter = _views(picture.convert("RGB"))
+    steps = np.concatenate([_largest(np.diff(whole, axis=axis)) for axis in (0, 1)])
+    bends, half_bends, quarter_bends = map(_bends, (whole, half, quarter))
+    strong, half_strong = _share(bends, 3, 510), _share(half_bends, 3, 510)
+    gray = np.abs(quarter - quarter.mean(-1, keepdims=True)).mean() < 1
+    return np.array(
+        [
+            _share(steps, 0, 0),
+            _share(steps, 1, 1),
+            _share(steps, 65, 255),
+            _share(bends, 1, 1),
+            _share(bends, 3, 4),
+            _share(half_bends, 2, 2),
+            _share(quarter_bends, 3, 4),
+            strong / (half_strong + 0.05) / 2,
+            float(gray),
+        ]
+    )
 
 
-def photo_warning(model_name: str, round_trip_db: float, flat: float) -> list[PhotoWarning]:
-    """One warning, or none, for a picture with this round trip through the codec and this flat share."""
-    if round_trip_db >= POOR_ROUND_TRIP_DB and flat >= LITTLE_FLAT:
-        return []
+def _views(picture: Image.Image) -> list[np.ndarray]:
+    """The picture with a longer side of at most `SIDE` pixels, and at half and a quarter of that."""
+    scale = min(1.0, SIDE / max(picture.size))
+    sizes = [[max(1, round(side * scale / part)) for side in picture.size] for part in (1, 2, 4)]
     return [
-        PhotoWarning(
-            f"this looks like a photograph, and {model_name} knows illustrations; expect little, or load "
-            "FLUX.1 Kontext [dev] with --model"
-        )
+        np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0), np.int16)
+        for width, height in sizes
     ]
+
+
+def _bends(view: np.ndarray) -> np.ndarray:
+    return np.concatenate([_largest(np.diff(view, 2, axis=axis)) for axis in (0, 1)])
+
+
+def _largest(differences: np.ndarray) -> np.ndarray:
+    return np.abs(differences).max(-1).ravel() if differences.size else np.zeros(1, np.int16)
+
+
+def _share(values: np.ndarray, least: int, most: int) -> float:
+    return float(((values >= least) & (values <= most)).mean()) ** 0.5
+
+
+def is_photograph(picture: Image.Image) -> bool:
+    """Whether a picture looks like a photograph."""
+    return float(features(picture) @ WEIGHTS) >= LEAST
+
+
+def photo_warning(model_name: str) -> PhotoWarning:
+    return PhotoWarning(
+        f"this looks like a photograph, and {model_name} knows illustrations; expect little, or load "
+        "FLUX.1 Kontext [dev] with --model"
+    )

@@ -60,8 +60,8 @@ def result_of(
     changed = 1.0
     if job.picture is not None and job.source is not None:
         changed = changed_fraction(job.plan.original(job.picture.as_given), picture)
-        if model.preset.name != "dev":
-            warnings += photo_warning(model.name, *contexts.picture_stats(job.source))
+        if model.preset.name != "dev" and contexts.is_photograph(job.picture, job.source):
+            warnings.append(photo_warning(model.name))
         if changed == 0:
             warnings.append(NOTHING_CHANGED)
     settings = {
