@@ -82,7 +82,8 @@ def listing(data: Data = None, database: Database = None, as_json: options.Json 
         until = "no end" if key.expires is None else f"until {_day(key.expires)}"
         credits = "" if key.credits is None else f"  {key.credits:g} credits"
         scopes = ",".join(key.scopes)
-        say(f"{key.id}  {key.start}...  {state:8}{scopes:10}  {until:16}  {key.name}{credits}")
+        used = "never used" if key.last_used is None else f"used {_day(key.last_used)}"
+        say(f"{key.id}  {key.start}...  {state:8}{scopes:10}  {until:16}  {used:15}  {key.name}{credits}")
 
 
 @app.command()

@@ -4,13 +4,15 @@ import json
 import time
 
 import pytest
+import sqlalchemy as sql
 from typer.testing import CliRunner
 
 from kontext.commands.keys import app
-from kontext.errors import BadRequest
-from kontext.server.auth.keys import Keys
+from kontext.errors import BadRequest, NoSpace
+from kontext.server.auth.keys import USE_SECONDS, Keys
 from kontext.server.jobs.queue import Queue
 from kontext.session import Store
+from kontext.session.schema import versions
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,35 @@ def test_whether_a_key_is_good_is_read_anew(keys):
     assert not keys.is_good(key)
 
 
+def test_the_last_use_of_a_key_is_noted_once_a_minute(keys, monkeypatch):
+    key, text = keys.make("carla")
+    assert keys.find("carla").last_used is None
+    assert keys.begin_use(key) and not keys.begin_use(key)
+    keys.note_use(key)
+    assert abs(keys.find("carla").last_used - time.time()) < 60
+    later = time.monotonic() + USE_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert keys.begin_use(key)
+
+    def full(*_, **__):
+        raise NoSpace("the disk is full")
+
+    monkeypatch.setattr(keys, "change", full)
+    keys.note_use(key)  # nobody is refused for it
+
+
+def test_a_database_of_before_gets_the_column_of_the_last_use(tmp_path):
+    with Store(tmp_path) as store:
+        Queue(store)
+        Keys(store).make("anna")
+        with store.writing() as db:
+            db.execute(sql.text("ALTER TABLE api_key DROP COLUMN last_used"))
+            db.execute(versions.delete().where(versions.c.component == "server", versions.c.version == 3))
+    with Store(tmp_path) as store:
+        Queue(store)
+        assert Keys(store).find("anna").last_used is None
+
+
 def test_the_commands_say_what_they_did(tmp_path):
     def call(*arguments):
         result = CliRunner().invoke(app, [*arguments, "--data", str(tmp_path)])
@@ -66,6 +97,11 @@ def test_the_commands_say_what_they_did(tmp_path):
     lines = {line.split()[-1]: line for line in call("list").splitlines()}
     day = time.strftime("%Y-%m-%d", time.localtime(made["expires"]))
     assert f"until {day}" in lines["anna"] and "no end" in lines["bert"]
+    assert "never used" in lines["anna"]
+    with Store(tmp_path) as store:
+        keys = Keys(store)
+        keys.note_use(keys.find("anna"))
+    assert f"used {time.strftime('%Y-%m-%d')}" in call("list").splitlines()[0]
     assert call("credits", "anna", "7") == f"anna ({made['id']}) now has 7 credits\n"
     assert call("revoke", "anna") == f"anna ({made['id']}) is revoked; servers reject it within 5 seconds\n"
     assert "revoked" in call("list")

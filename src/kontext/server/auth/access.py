@@ -61,6 +61,8 @@ def allowed(scope: str) -> Callable:
             )
         state.rates.take(key.id, key.rate_per_minute or state.service.settings.rate_per_minute)
         request.state.owner = key.id
+        if state.keys.begin_use(key):
+            state.service.background.start(asyncio.to_thread(state.keys.note_use, key))
         return key
 
     return caller

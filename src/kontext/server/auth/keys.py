@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import time
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from kontext.errors import BadRequest, NotFound
+from kontext.errors import BadRequest, NoSpace, NotFound, Unavailable
 from kontext.server.errors import RateLimited
 from kontext.server.jobs.schema import keys
 from kontext.session import Store
@@ -19,6 +20,9 @@ from kontext.session import Store
 SCOPES = {"read": "read own sessions and jobs", "edit": "create pictures", "metrics": "read /metrics"}
 MAX_NAME, MAX_DAYS = 200, 36500
 REMEMBER_SECONDS = 4.0  # after which every server rejects a revoked key
+USE_SECONDS = 60.0  # between two notes that a key is used
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Key:
     created: float
     expires: float | None
     revoked: bool
+    last_used: float | None = None
+    """Seconds since 1970, up to `USE_SECONDS` too early; None: never."""
 
 
 COLUMNS = [keys.c[field.name] for field in fields(Key)]
@@ -47,6 +53,7 @@ class Keys:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._cache: dict[str, tuple[float, Key | None]] = {}
+        self._noted: dict[str, float] = {}
 
     def make(
         self,
@@ -132,6 +139,20 @@ class Keys:
             self._cache[value] = (time.monotonic(), key)
         good = key is not None and not key.revoked and (key.expires is None or key.expires > time.time())
         return key if good else None
+
+    def begin_use(self, key: Key) -> bool:
+        """Whether `note_use` is due for this key, which is then counted as done."""
+        due = time.monotonic() - self._noted.get(key.id, -USE_SECONDS) >= USE_SECONDS
+        if due:
+            self._noted[key.id] = time.monotonic()
+        return due
+
+    def note_use(self, key: Key) -> None:
+        """Record that a key is used now. A store that cannot be written refuses nobody."""
+        try:
+            self.change(key, last_used=time.time())
+        except (NoSpace, Unavailable) as error:
+            log.warning("the use of key %s is not recorded: %s", key.id, error)
 
     def is_good(self, key: Key) -> bool:
         """Whether a key is still valid, checked in the database."""

@@ -84,6 +84,7 @@ keys = sql.Table(
     Column("created", Float, nullable=False),
     Column("expires", Float),
     Column("revoked", Boolean, nullable=False, default=False),
+    Column("last_used", Float),  # exact to `keys.USE_SECONDS`; null: never
 )
 
 secrets = sql.Table(
@@ -99,4 +100,11 @@ def _index(db: sql.Connection) -> None:
         index.create(db, checkfirst=True)
 
 
-MIGRATIONS: tuple[Migration, ...] = (metadata.create_all, _index)
+def _last_used(db: sql.Connection) -> None:
+    column = keys.c.last_used
+    if column.name not in (found["name"] for found in sql.inspect(db).get_columns(keys.name)):
+        kind = column.type.compile(db.dialect)
+        db.execute(sql.text(f"ALTER TABLE {keys.name} ADD COLUMN {column.name} {kind}"))
+
+
+MIGRATIONS: tuple[Migration, ...] = (metadata.create_all, _index, _last_used)
