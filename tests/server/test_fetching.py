@@ -116,6 +116,44 @@ def test_one_private_address_among_public_ones_is_refused(connections, monkeypat
     assert connections == []
 
 
+def test_a_name_of_a_private_address_is_refused_before_a_job_is_accepted(monkeypatch):
+    def looks_up(*addresses):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    def check(**allowed):
+        asyncio.run(fetching.check_host("https://hooks.example/x", **allowed))
+
+    looks_up("93.184.216.34", "10.0.0.1")
+    with pytest.raises(BadRequest, match="private"):
+        check()
+    check(hosts=("hooks.example",))
+    check(private=True)
+    looks_up("93.184.216.34")
+    check()
+
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_AGAIN, "not now")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    check()  # looked up again when it is called
+
+
+def test_a_slow_name_server_holds_up_nobody(monkeypatch):
+    gate = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: gate.wait(30))
+    monkeypatch.setattr(fetching, "LOOKUP_SECONDS", 0.2)
+
+    async def ask():
+        checks = [fetching.check_host(f"https://host{i}.example/x") for i in range(20)]
+        await asyncio.gather(*checks, asyncio.to_thread(lambda: None))
+
+    try:
+        asyncio.run(asyncio.wait_for(ask(), 20))
+    finally:
+        gate.set()
+
+
 @pytest.fixture
 def site():
     """A web server on loopback with pictures, redirects and endless bodies."""

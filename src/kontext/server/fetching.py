@@ -11,6 +11,8 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -22,6 +24,8 @@ PORTS = (80, 443)
 DEFAULT_PORTS = {"http": 80, "https": 443}
 ANY_PORT = "*"
 REDIRECTS = 3
+LOOKUP_SECONDS = 2.0
+_lookups = ThreadPoolExecutor(4, "lookup")  # slow name servers must not take the threads of other requests
 # Networks whose addresses embed an IPv4 address: NAT64, 6to4 and Teredo.
 CARRIERS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
 
@@ -103,6 +107,27 @@ def check_url(url: str, private: bool = False, hosts: Sequence[str] = (), public
             pass  # a host name, checked when it is resolved
     if not public:
         raise BadRequest("this server does not fetch pictures by URL; send the picture itself (base64)")
+
+
+async def check_host(url: str, private: bool = False, hosts: Sequence[str] = ()) -> None:
+    """`check_url`, and that the host is not a name of a private address now. Raises BadRequest.
+
+    A name that is not resolved within `LOOKUP_SECONDS` passes: every connection checks the address again.
+    """
+    check_url(url, private, hosts)
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
+    if private or is_named(host, port, hosts):
+        return
+    lookup = asyncio.get_running_loop().run_in_executor(
+        _lookups, partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    )
+    try:
+        found = await asyncio.wait_for(lookup, LOOKUP_SECONDS)
+    except (OSError, UnicodeError, TimeoutError):
+        return
+    for entry in found:
+        check_address(str(entry[4][0]))
 
 
 class GuardedNetwork(httpcore.AsyncNetworkBackend):

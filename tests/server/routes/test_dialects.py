@@ -293,6 +293,7 @@ def test_a_webhook_into_the_own_network_is_refused(server):
         "http://[::1]/x",
         "ftp://example.org/",
         "http://169.254.169.254/latest",
+        "http://localhost/x",  # a name of a private address
     ):
         answer = server.http.post("/v1/flux-kontext-pro", json={"prompt": "x", "webhook_url": url})
         assert answer.status_code == 400, url

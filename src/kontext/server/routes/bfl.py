@@ -118,7 +118,7 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
         raise BadRequest("prompt_upsampling is not supported; send the full prompt and set it to false")
     if body.webhook_url:
         settings = service.settings
-        fetching.check_url(body.webhook_url, settings.private_addresses, settings.webhook_hosts)
+        await fetching.check_host(body.webhook_url, settings.private_addresses, settings.webhook_hosts)
     given = [body.input_image, body.input_image_2, body.input_image_3, body.input_image_4]
     names = ["input_image", "input_image_2", "input_image_3", "input_image_4"]
     kept, reason = [], None
