@@ -67,7 +67,10 @@ def test_the_official_client_edits_varies_and_reads_the_history(tmp_path):
     assert np.array_equal(
         np.asarray(Image.open(tmp_path / "hat.png")), np.asarray(tint(noise(), "a hat", 5)[0])
     )
-    assert sorted(path.name for path in tmp_path.glob("*.webp")) == ["帽-1.webp", "帽-2.webp"]
+    assert sorted(os.fsencode(path.name).decode() for path in tmp_path.glob("*.webp")) == [
+        "帽-1.webp",
+        "帽-2.webp",
+    ]
     assert [turn["parent"] for turn in history["turns"]] == [None, 0, 0, 0, 0]
     assert [turn["seed"] for turn in history["turns"][1:4]] == [5, 8, 9]
     assert not getattr(again, "is_error", getattr(again, "isError", False)) and generated.content
