@@ -130,6 +130,16 @@ test('a prompt that comes back to be changed leaves the failed edit for the turn
   assert.equal(state.withPrompt(state.select(now, 'd'), 'red').here, 'd', 'a turn stays');
 });
 
+test('prompts that cannot be near the limit are not counted', () => {
+  for (const [prompt, least, may] of [['', 2, true], ['', 3, false], ['abc', 5, true], ['abc', 6, false], ['帽', 5, true], ['帽', 6, false]]) {
+    assert.equal(words.mayReach(prompt, least), may, `${prompt} ${least}`);
+  }
+  const known = { ...opened(), capabilities: { limits: { prompt_tokens: 40 } }, draft: { prompt: 'a', references: [] } };
+  assert.equal(words.tokensHere({ ...known, tokens: { prompt: 'b', count: 30 } }), null, 'of another prompt');
+  assert.equal(words.tokensHere({ ...known, tokens: { prompt: 'a', count: 19 } }), null, 'far from it');
+  assert.deepEqual(words.tokensHere({ ...known, tokens: { prompt: 'a', count: 41 } }), { count: 41, limit: 40 });
+});
+
 test('when one of several variants fails the next one still in work is shown', () => {
   const two = state.withJobs(opened(), [job('j', 'c'), job('k', 'c', { seed: 2 })]);
   assert.equal(state.withEvent(two, 'failed', { job: 'j', state: 'failed', message: 'no' }).here, 'k');

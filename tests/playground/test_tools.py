@@ -316,6 +316,24 @@ def test_the_model_says_what_is_offered(make_hand, start_server, tmp_path):
         assert page.locator("#prompt").input_value() == "Paint it purple"
         page.locator("#prompt").fill("")
         assert page.locator(".suggestions .chip").all_text_contents() == ["Color"]
+        prompt, counter = page.locator("#prompt"), page.locator("#tokens")
+        prompt.fill("Paint it")  # far from the limit
+        page.wait_for_timeout(600)
+        assert counter.count() == 0
+        prompt.fill("Paint it purple and green")
+        counter.get_by_text("26 / 40").wait_for()
+        prompt.fill("Paint it purple and green and yellow too")
+        page.locator("#tokens.over", has_text="41 / 40").wait_for()
+        page.locator(".above.over", has_text="It has 41 tokens, and this model reads at most 40").wait_for()
+        prompt.press("Enter")
+        hand.told("The prompt is too long")
+        assert len(hand.session()["turns"]) == 1 and not hand.session()["jobs"]
+        assert prompt.input_value().endswith("too"), "the words stay"
+        prompt.fill("Paint it purple and green and yellow")
+        counter.get_by_text("37 / 40").wait_for()
+        hand.say("Paint it purple and green and yellow")
+        hand.page.locator(".notice").wait_for(state="detached")  # sent at last
+        prompt.fill("")
         page.get_by_role("button", name="中文").click()
         page.get_by_role("button", name="颜色").click()
         assert page.locator("#prompt").input_value() == "变成紫色"

@@ -126,6 +126,10 @@ def test_a_prompt_that_is_too_long_is_refused_at_once_by_every_dialect(nano, exa
     session = nano.http.post("/api/sessions", files={"picture": example[0]}).json()
     image = base64.b64encode(example[0]).decode()
     before = nano.service.queue.count()
+    for words in (0, 4, limit - 1, limit, 99):
+        prompt, count = " ".join(["hat"] * words), words + 1  # with an end mark
+        counted = nano.http.post("/api/tokens", json={"prompt": prompt}).json()
+        assert counted == {"tokens": count, "limit": limit}
     for prompt in ("hat " * (limit + 20), "\u5e3d" * (4 * limit)):
         for path, body in {
             f"/api/sessions/{session['id']}/edits": {"prompt": prompt},

@@ -30,6 +30,7 @@ STEPS = 8
 STEP_SECONDS = 0.02
 HELD_STEP, LONGEST_HOLD = 2, 300  # seconds
 SIZES = ((256, 256), (320, 208), (208, 320))
+PROMPT_TOKENS = 40  # of the model "skilled"
 COLOURS = "red green blue yellow orange purple pink black white gray".split()
 
 
@@ -41,7 +42,10 @@ class Painter:
         fingerprint="0" * 64,
         warnings=(),
         preset=SimpleNamespace(
-            description="paints by rules", sizes=SIZES, sampling=SimpleNamespace(steps=STEPS, guidance=2.5)
+            description="paints by rules",
+            sizes=SIZES,
+            sampling=SimpleNamespace(steps=STEPS, guidance=2.5),
+            text_length=PROMPT_TOKENS,
         ),
     )
 
@@ -95,8 +99,15 @@ class Painter:
 def load(model: str, device: str | None) -> Painter:
     painter = Painter()
     if model == "skilled":
-        painter.model = SimpleNamespace(**vars(Painter.model), skills=skills())
+        painter.model = SimpleNamespace(**vars(Painter.model), skills=skills(), tokenizer=byte_tokens())
     return painter
+
+
+def byte_tokens():
+    """A tokenizer of one token per byte for the model "skilled"; imported here for the same reason."""
+    from kontext.checkpoint.tokenizer import byte_tokenizer, with_fixed_length
+
+    return with_fixed_length(byte_tokenizer(), PROMPT_TOKENS)
 
 
 def skills():

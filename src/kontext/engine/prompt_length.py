@@ -14,15 +14,21 @@ def check_length(tokenizer: Tokenizer, prompt: str, limit: int, model: str, name
 
     `tokenizer` cuts at `limit` (see `checkpoint.tokenizer.with_fixed_length`); nothing is cut off silently.
     """
-    encoding = tokenizer.encode(prompt)
-    if encoding.overflowing:
-        count = sum(map(_own_tokens, [encoding, *encoding.overflowing])) + 1
+    count = count_tokens(tokenizer, prompt)
+    if count > limit:
         error = BadRequest(
             f"the {name} has {count} tokens and {model} reads at most {limit}; shorten it, "
             "or make the edit in several turns"
         )
         error.param = name.replace(" ", "_")
         raise error
+
+
+def count_tokens(tokenizer: Tokenizer, prompt: str) -> int:
+    """Tokens of a prompt and its end mark, those that `tokenizer` cuts off included."""
+    encoding = tokenizer.encode(prompt)
+    own = sum(map(_own_tokens, [encoding, *encoding.overflowing]))
+    return own + tokenizer.num_special_tokens_to_add(False)
 
 
 def _own_tokens(part: Encoding) -> int:

@@ -64,7 +64,8 @@ export function fail(error, again, about = '') {
 export async function attempt(work, again = () => attempt(work), about = '') {
   try {
     const value = await work();
-    dismissWhere((one) => one.kind === 'error' && one.cause && (PASSING.has(one.cause) || one.about === about));
+    const resolved = (one) => PASSING.has(one.cause) || ((one.cause || about) && one.about === about);
+    dismissWhere((one) => one.kind === 'error' && resolved(one));
     return value;
   } catch (error) {
     fail(error, again, about);

@@ -7,6 +7,7 @@ import { startEmpty } from './sessions.js';
 import { DRAFT, editBody, isActive, withJobs, withoutJob, withSending } from './state.js';
 import { store } from './store.js';
 import { t } from './text.js';
+import { tooLong } from './tokens.js';
 import { base } from './tree.js';
 import { looksLikeEdit, remember } from './words.js';
 
@@ -25,6 +26,8 @@ export async function submit(sure = false) {
     return document.querySelector('#prompt')?.focus();
   }
   if (!session && sure !== true && looksLikeEdit(draft.prompt)) return store.set({ doubt: draft.prompt });
+  const long = tooLong(store.state);
+  if (long) return notify({ kind: 'error', about: 'send', title: t('tokens.problem'), text: long });
   const wrong = problemHere();
   if (wrong) return notify({ kind: 'error', about: 'send', title: t('point.problem'), text: t(wrong) });
   sending = true;

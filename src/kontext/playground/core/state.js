@@ -24,6 +24,7 @@ export function initial() {
     arriving: null, // {url, name} of a picture being uploaded
     prefill: null, // milliseconds
     draft: DRAFT,
+    tokens: null, // {prompt, count}: length of a prompt near the model's limit
     pointing: {}, // turn -> {box, mask, markup}, in pixels of its picture
     strokes: {}, // turn -> {past, future}: undo and redo history of its pointing
     widths: {}, // tool -> stroke width as a fraction of the shorter side

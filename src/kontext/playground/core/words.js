@@ -54,3 +54,16 @@ export function sentences(...parts) {
   const closed = (text) => (/[\p{P}]$/u.test(text) ? text : `${text}.`);
   return parts.map((part) => part?.trim()).filter(Boolean).map((part) => closed(part[0].toUpperCase() + part.slice(1))).join(' ');
 }
+
+/** Fraction of the model's limit from which the tokens of a prompt are counted and shown. */
+export const NEAR = 0.5;
+
+/** Whether a prompt may have this many tokens: each has at least one byte, apart from an initial and an end mark. */
+export const mayReach = (prompt, tokens) => new TextEncoder().encode(prompt).length + 2 >= tokens;
+
+/** {count, limit} of the prompt in the field if it is known and near the limit, else null. */
+export function tokensHere({ tokens, draft, capabilities }) {
+  const limit = capabilities?.limits.prompt_tokens;
+  if (!limit || tokens?.prompt !== draft.prompt || tokens.count < NEAR * limit) return null;
+  return { count: tokens.count, limit };
+}

@@ -6,8 +6,9 @@ import { cancel, submit } from '../core/sending.js';
 import { suggestions } from '../core/suggestions.js';
 import { html, nothing, Part, store } from '../core/store.js';
 import { t } from '../core/text.js';
+import { tooLong } from '../core/tokens.js';
 import { base, isActive, node } from '../core/tree.js';
-import { fillIn } from '../core/words.js';
+import { fillIn, tokensHere } from '../core/words.js';
 import { live } from '../vendor/lit/lit.js';
 import { icon } from './icons.js';
 import './references.js';
@@ -75,6 +76,8 @@ class Composer extends Part {
     if (session && !turn) return this.#aside('');
     if (compare) return this.#aside(t(compare.mode === 'slider' ? 'hint.slider' : 'hint.compare'));
     if (tool !== 'move') return drawingBar(this.state);
+    const long = tooLong(this.state);
+    if (long) return html`<p class="above aside over">${long}</p>`;
     if (draft.prompt) return this.#aside(session ? t('hint.typing') : '');
     const offered = suggestions(this.state.capabilities, !session ? 'generate' : drawn?.box ? 'box' : 'edit');
     if (!offered.length) return this.#aside('');
@@ -142,6 +145,7 @@ class Composer extends Part {
             id="prompt"
             rows="1"
             dir="auto"
+            aria-describedby=${tokensHere(state) ? 'tokens' : nothing}
             maxlength=${state.capabilities?.limits.prompt_characters ?? 10000}
             placeholder=${t(state.session ? 'prompt.change' : 'prompt.start')}
             .value=${live(state.draft.prompt)}

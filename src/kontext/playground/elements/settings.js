@@ -3,6 +3,8 @@ import * as act from '../core/actions.js';
 import { html, nothing, Part } from '../core/store.js';
 import { ASPECTS, outputSize, parse, usedPart } from '../core/sizes.js';
 import { t } from '../core/text.js';
+import { tooLong } from '../core/tokens.js';
+import { tokensHere } from '../core/words.js';
 import { base } from '../core/tree.js';
 import { styleProps } from '../core/style.js';
 import { icon } from './icons.js';
@@ -96,11 +98,21 @@ class Settings extends Part {
     </details>`;
   }
 
+  /** Length of a prompt that is near the model's limit. */
+  #tokens() {
+    const here = tokensHere(this.state);
+    if (!here) return nothing;
+    const { count, limit } = here;
+    return html`<span id="tokens" class="tokens ${count > limit ? 'over' : ''}" data-tip=${t('tokens', { n: count, limit })} data-side="top-end">
+      <span aria-hidden="true">${count} / ${limit}</span><span class="spoken">${tooLong(this.state) ?? t('tokens', { n: count, limit })}</span></span>`;
+  }
+
   render() {
     const { prefill } = this.state;
     const original = base(this.state)?.size ?? null;
     return html`<div class="settings">
       ${this.#size(original)} ${this.#seed()} ${this.#count()} ${this.#fine()}
+      ${this.#tokens()}
       ${prefill !== null && original ? html`<span class="prefill">${icon('bolt')}<span class="long">${t('prefill', { n: prefill })}</span><span class="short" aria-hidden="true">${t('milliseconds', { n: prefill })}</span></span>` : nothing}
     </div>`;
   }

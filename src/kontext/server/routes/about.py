@@ -6,10 +6,12 @@ import asyncio
 import json
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_STEPS
 from kontext.errors import NotFound
@@ -72,6 +74,29 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "credits": settings.keys_needed,
         },
     }
+
+
+class Tokens(Body):
+    model_config = with_example(prompt="Make the hair blue")
+    prompt: Annotated[Text, Field(max_length=10_000)]
+
+
+class TokenCount(TypedDict):
+    tokens: int | None
+    limit: int | None
+
+
+@router.post("/api/tokens", tags=["own"])
+async def tokens(key: Reader, request: Request, body: Tokens) -> TokenCount:
+    """Length of a prompt in tokens, and the most that the loaded model reads (`limits.prompt_tokens`).
+
+    Both are null while the model is loading, or if it has no tokenizer.
+    """
+    model_info = service_of(request).model_info
+    if model_info is None:
+        return {"tokens": None, "limit": None}
+    count = await asyncio.to_thread(model_info.count_tokens, body.prompt)
+    return {"tokens": count, "limit": model_info.prompt_tokens}
 
 
 @router.post("/api/login", tags=["own"], status_code=204)

@@ -97,6 +97,14 @@ class ModelInfo:
         if self.embeds_guidance is not None:
             plan_guidance(request, self.guidance, self.embeds_guidance, request.steps or self.steps)
 
+    def count_tokens(self, prompt: str) -> int | None:
+        """Tokens of a prompt as `prompt_tokens` limits them; None without a tokenizer."""
+        if self._tokenizer is None:
+            return None
+        from kontext.engine.prompt_length import count_tokens
+
+        return count_tokens(self._tokenizer, prompt)
+
     @cached_property
     def _tokenizer(self) -> Tokenizer | None:
         from tokenizers import Tokenizer
