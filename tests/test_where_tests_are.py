@@ -31,7 +31,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "commands/test_bench.py": ("commands/bench_options.py", "commands/bench_run.py"),
     "commands/test_output.py": ("commands/edit.py", "commands/generate.py", "commands/inputs.py"),
     "engine/test_editor.py": (
-        *("engine/batching.py", "engine/cache.py", "engine/domain.py", "engine/finish.py"),
+        *("engine/batching.py", "engine/cache.py", "engine/finish.py"),
         *("engine/pipeline.py", "engine/plan.py", "engine/prompt_length.py", "engine/prompts.py"),
     ),
     "engine/test_regions.py": ("engine/context.py", "engine/pointing.py"),
