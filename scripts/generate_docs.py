@@ -59,13 +59,17 @@ def _command(command: Any, path: str, level: int) -> Iterator[str]:
         for name, below in command.commands.items():
             yield from _command(below, f"{path} {name}", level + 1)
         return
-    shown = [one for one in command.params if not getattr(one, "hidden", False) and one.name != "help"]
-    arguments = [one for one in shown if one.param_type_name == "argument"]
-    options = [one for one in shown if one.param_type_name == "option"]
+    shown = [
+        parameter
+        for parameter in command.params
+        if not getattr(parameter, "hidden", False) and parameter.name != "help"
+    ]
+    arguments = [parameter for parameter in shown if parameter.param_type_name == "argument"]
+    options = [parameter for parameter in shown if parameter.param_type_name == "option"]
     words = [path, *map(_argument, arguments), *(["[OPTIONS]"] if options else [])]
     yield f"```\n{' '.join(words)}\n```"
-    rows = [(f"`{_argument(one)}`", _help(one)) for one in arguments]
-    rows += [(_option(one), _help(one)) for one in options]
+    rows = [(f"`{_argument(parameter)}`", _help(parameter)) for parameter in arguments]
+    rows += [(_option(parameter), _help(parameter)) for parameter in options]
     if rows:
         yield _table(("Argument or option", "Meaning"), rows)
 

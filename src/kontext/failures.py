@@ -45,10 +45,10 @@ def explain(error: BaseException) -> str:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return str(error) or "stopped"
-    return " ".join(_foreign(error).split())
+    return " ".join(_of_other_package(error).split())
 
 
-def _foreign(error: BaseException) -> str:
+def _of_other_package(error: BaseException) -> str:
     kind, text = type(error).__name__, str(error)
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "t allocate memory" in text:
         return "out of memory; try a smaller picture, fewer variants or a smaller model"
@@ -57,8 +57,8 @@ def _foreign(error: BaseException) -> str:
         return f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("kontext"):
         package = error.name.partition(".")[0]
-        wanted = f"'openkontext[{_EXTRAS[package]}]'" if package in _EXTRAS else package
-        return f"the package {package} is not installed; pip install {wanted} brings it"
+        requirement = f"'openkontext[{_EXTRAS[package]}]'" if package in _EXTRAS else package
+        return f"the package {package} is not installed; pip install {requirement} brings it"
     if kind in ("OperationalError", "DatabaseError") and type(error).__module__.startswith("sql"):
         cause = getattr(error, "orig", None) or error
         return f"the database cannot be used ({cause}); is its disk full, or the folder not yours?"

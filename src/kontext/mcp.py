@@ -46,7 +46,7 @@ def _schema(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
 
 
 def _options(surface: Surface) -> dict[str, Any]:
-    return {one.name_on(surface): one.json_schema() for one in offered(surface)}
+    return {option.name_on(surface): option.json_schema() for option in offered(surface)}
 
 
 PROMPT = {"type": "string", "description": "What to change, or what to generate."}
@@ -164,10 +164,10 @@ class Tools:
                 )
                 raise BadRequest(f"arguments of {name}, {word}")
             known = {} if name == "history" else dict(on_step=on_step, cancel=cancel)
-            given = dict(arguments)
-            count = given.get("count", VARIANTS) if name == "vary" else 1
-            files = _new_files(given.pop("save_to", None), count)
-            outcome = getattr(self, name)(**given, **known)
+            options = dict(arguments)
+            count = options.get("count", VARIANTS) if name == "vary" else 1
+            files = _new_files(options.pop("save_to", None), count)
+            outcome = getattr(self, name)(**options, **known)
             saved = [
                 str(self.store.open(turn.session_id).save(file, turn)) for file, turn in zip(files, outcome)
             ]
@@ -301,9 +301,9 @@ class Server:
 
     def _answer(self, method: str, params: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
         if method == "initialize":
-            asked = params.get("protocolVersion")
+            requested = params.get("protocolVersion")
             return {
-                "protocolVersion": asked if asked in VERSIONS else VERSIONS[-1],
+                "protocolVersion": requested if requested in VERSIONS else VERSIONS[-1],
                 "capabilities": {"tools": {"listChanged": False}},
                 "serverInfo": {"name": "kontext", "version": __version__},
                 "instructions": INSTRUCTIONS,

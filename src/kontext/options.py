@@ -289,30 +289,30 @@ TABLE: tuple[Option, ...] = (
 
 def option(name: str) -> Option:
     """An option by its name. Raises KeyError."""
-    return {one.name: one for one in TABLE}[name]
+    return {option.name: option for option in TABLE}[name]
 
 
 def offered(surface: Surface) -> tuple[Option, ...]:
     """The options that a surface takes."""
-    return tuple(one for one in TABLE if surface not in one.exempt)
+    return tuple(option for option in TABLE if surface not in option.exempt)
 
 
 def markdown() -> str:
     """The table as `docs/options.md` shows it."""
     lines = ["| option | type | values | default | what it does |", "| --- | --- | --- | --- | --- |"]
-    for one in TABLE:
-        values = "" if one.low is None else f"{one.low:g} to {one.high:.0f}"
-        values = ", ".join(f"`{choice}`" for choice in one.choices) or values
-        default = "on" if one.kind == "flag" else f"`{one.default}`" if one.default else ""
-        lines.append(f"| `{one.name}` | {one.type} | {values} | {default} | {one.help} |")
+    for option in TABLE:
+        values = "" if option.low is None else f"{option.low:g} to {option.high:.0f}"
+        values = ", ".join(f"`{choice}`" for choice in option.choices) or values
+        default = "on" if option.kind == "flag" else f"`{option.default}`" if option.default else ""
+        lines.append(f"| `{option.name}` | {option.type} | {values} | {default} | {option.help} |")
     lines += ["", "| surface | other names | without |", "| --- | --- | --- |"]
     for surface, words in SURFACES.items():
-        others = [one for one in offered(surface) if one.name_on(surface) != one.name]
-        names = ", ".join(f"`{one.name}` is `{one.name_on(surface)}`" for one in others)
+        others = [option for option in offered(surface) if option.name_on(surface) != option.name]
+        names = ", ".join(f"`{option.name}` is `{option.name_on(surface)}`" for option in others)
         reasons: dict[str, list[str]] = {}
-        for one in TABLE:
-            if surface in one.exempt:
-                reasons.setdefault(one.exempt[surface], []).append(f"`{one.name}`")
-        absent = "; ".join(f"{', '.join(given)}: {reason}" for reason, given in reasons.items())
+        for option in TABLE:
+            if surface in option.exempt:
+                reasons.setdefault(option.exempt[surface], []).append(f"`{option.name}`")
+        absent = "; ".join(f"{', '.join(names_exempt)}: {reason}" for reason, names_exempt in reasons.items())
         lines.append(f"| {words} | {names} | {absent} |")
     return "\n".join(lines) + "\n"

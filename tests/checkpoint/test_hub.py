@@ -467,7 +467,7 @@ def test_removing_keeps_what_other_models_need(quantized):
     hub.pull("dev:q4")
     hub.pull("dev:q8")
     what = hub.removal("dev:q4")
-    assert set(what.kept) >= {"ae.safetensors", "clip_l.safetensors"}
+    assert set(what.needed_elsewhere) >= {"ae.safetensors", "clip_l.safetensors"}
     assert what.bytes == sum(file.stat().st_size for file in what.files) == hub.remove(what)
     assert hub.local("dev:q4") is None and hub.local("dev:q8") is not None
     assert not open_checkpoint(hub.local("dev:q8")).absent

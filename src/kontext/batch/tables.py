@@ -194,10 +194,10 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             raise BadRequest(f"box must be X,Y,W,H, got {row['box']!r}")
         values["box"] = [whole_number("box", _whole("box", option), 0, sizes.MAX_SIDE) for option in box]
     if "references" in row:
-        given = row["references"]
-        names = given if isinstance(given, list) else str(given).split("|")
+        references = row["references"]
+        names = references if isinstance(references, list) else str(references).split("|")
         if not all(isinstance(name, str) and name.strip() for name in names):
-            raise BadRequest(f"references must be picture paths, got {given!r}")
+            raise BadRequest(f"references must be picture paths, got {references!r}")
         if len(names) >= MAX_CONTEXTS:
             raise BadRequest(f"references must be at most {MAX_CONTEXTS - 1}, got {len(names)}")
         values["references"] = [str((folder / name.strip()).resolve()) for name in names]

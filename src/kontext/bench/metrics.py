@@ -138,14 +138,14 @@ class Case:
     source: Picture | None
     target: Picture
     distractors: tuple[Picture, ...] = ()
-    whole: bool = False
+    whole_picture: bool = False
 
     @classmethod
     def of(cls, sample: Any, distractors: Any = ()) -> Case:
         """From a world sample and its distractors, which are pictures or (label, picture) pairs."""
-        whole = sample.source is None or sample.category in WHOLE_CATEGORIES
+        whole_picture = sample.source is None or sample.category in WHOLE_CATEGORIES
         pictures = tuple(r[1] if isinstance(r, tuple) else r for r in distractors)
-        return cls(sample.source, sample.target, pictures, whole)
+        return cls(sample.source, sample.target, pictures, whole_picture)
 
     @property
     def scale(self) -> float:
@@ -155,14 +155,14 @@ class Case:
     @cached_property
     def changed(self) -> Mask:
         """E: the pixels that the edit changes."""
-        if self.whole or self.source is None:
+        if self.whole_picture or self.source is None:
             return np.ones(self.target.shape[:2], bool)
         return np.abs(self.source.astype(np.int16) - self.target).max(-1) > CHANGED_LEVELS
 
     @cached_property
     def keep_mask(self) -> Mask:
         """P: the pixels that must be preserved, excluding an unscored ring around the edit."""
-        if self.whole or self.source is None:
+        if self.whole_picture or self.source is None:
             return np.zeros(self.target.shape[:2], bool)
         touched = np.abs(self.source.astype(np.int16) - self.target).max(-1) > UNTOUCHED_LEVELS
         reach = int(np.ceil(3 * BLUR_PIXELS))  # the edit's own colors are blurred this far

@@ -57,7 +57,9 @@ def page(result: dict[str, Any], sections: Iterable[str]) -> str:
     shown = {
         k: v for k, v in result["settings"].items() if not isinstance(v, dict | list) or len(str(v)) < 200
     }
-    facts = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in sorted(shown.items()))
+    settings = "".join(
+        f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in sorted(shown.items())
+    )
     missing = result.get("unscored", [])
     lost = ""
     if missing:
@@ -69,7 +71,8 @@ def page(result: dict[str, Any], sections: Iterable[str]) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
         f'<h1>{escape(title)}</h1><p class="quiet">{result["n"]} items. Small figures are 95 % intervals, '
-        f"drawn again by scene.</p>{''.join(sections)}{lost}<h2>Settings</h2><dl>{facts}</dl></body></html>"
+        f"drawn again by scene.</p>{''.join(sections)}{lost}"
+        f"<h2>Settings</h2><dl>{settings}</dl></body></html>"
     )
 
 

@@ -154,10 +154,10 @@ def ask(editor: Any, requests: Sequence[EditRequest]) -> list[Result]:
             for start in range(0, len(requests), BATCH)
             for result in _with_shared_time(editor.edit_batch(requests[start : start + BATCH]))
         ]
-    return [_one(editor, request) for request in requests]
+    return [_ask_one(editor, request) for request in requests]
 
 
-def _one(editor: Any, request: EditRequest) -> Result:
+def _ask_one(editor: Any, request: EditRequest) -> Result:
     same: dict[str, Any] = {"references": request.references, "seed": request.seed, "steps": request.steps}
     if request.picture is None:
         return editor.generate(request.prompt, size=request.size, **same)

@@ -310,8 +310,8 @@ def sections(result: dict[str, Any]) -> list[str]:
         + "</li>"
         for row, t in result["latency"].items()
     ]
-    facts = [f"<li>{name}: {result[name]}</li>" for name in ("memory MiB", *COLD) if name in result]
-    out.append(f"<ul>{''.join(lines + facts)}</ul>")
+    items = [f"<li>{name}: {result[name]}</li>" for name in ("memory MiB", *COLD) if name in result]
+    out.append(f"<ul>{''.join(lines + items)}</ul>")
     curves: dict[str, list[plots.Point]] = {}
     for row, cells in models.items():
         name, steps = row.split("@")

@@ -53,24 +53,24 @@ def find(category: str, index: int, size: int) -> Item:
 
 def score(item: Item, result: Picture) -> dict[str, float]:
     """Rank-1 of style and content, both as shares of one item, and whether the input was copied."""
-    looks, contents = _looks(item), _contents(item)
+    renderings, contents = _renderings(item), _contents(item)
     result_lab = lab(blur(result, 1.0))
     votes = {
-        "pixels": nearest([_apart(result_lab, other) for other, _ in looks]),
-        "colors": nearest([_color_distance(result_lab, other) for other, _ in looks]),
-        "edges": nearest([float(np.abs(edges(result) - other).sum()) for _, other in looks]),
+        "pixels": nearest([_apart(result_lab, other) for other, _ in renderings]),
+        "colors": nearest([_color_distance(result_lab, other) for other, _ in renderings]),
+        "edges": nearest([float(np.abs(edges(result) - other).sum()) for _, other in renderings]),
     }
     figures = {name: float(vote == 0) for name, vote in votes.items()}
     figures["style"] = float(sum(figures.values()) >= 2)
     figures["content"] = float(nearest([_apart(result_lab, other) for other in contents]) == 0)
     figures["score"] = math.sqrt(figures["style"] * figures["content"])
     input_lab = lab(blur(item.input_picture, 1.0))
-    figures["copied"] = float(_apart(result_lab, input_lab) < _apart(result_lab, looks[0][0]))
+    figures["copied"] = float(_apart(result_lab, input_lab) < _apart(result_lab, renderings[0][0]))
     return figures | item.case.score(result)
 
 
 @lru_cache(maxsize=16)
-def _looks(item: Item) -> list[tuple[Floats, Floats]]:
+def _renderings(item: Item) -> list[tuple[Floats, Floats]]:
     """Lab and edge histogram of the target (first) and of its content in every other look."""
     scene = item.full.after
     others = [style for style in (None, *STYLES) if style != scene["style"]]

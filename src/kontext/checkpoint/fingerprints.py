@@ -25,17 +25,17 @@ def fingerprint(parts: Mapping[str, Weights]) -> str:
     Of a model that is not small: over three rows of each matrix, as stored, and the ends of other tensors.
     Two files that differ nowhere else are taken for the same; training and conversion change every row.
     """
-    whole = is_small(parts)
+    small = is_small(parts)
     tensors = [(f"{part}.{name}", tensor) for part in PARTS for name, tensor in parts.get(part, {}).items()]
     tensors.sort(key=lambda item: item[0])
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-        digests = pool.map(lambda item: _digest(item[1], whole), tensors)
+        digests = pool.map(lambda item: _digest(item[1], small), tensors)
         lines = [f"{name} {t.dtype} {t.shape} {digest}\n" for (name, t), digest in zip(tensors, digests)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _digest(tensor: LazyTensor, whole: bool) -> str:
-    if whole:
+def _digest(tensor: LazyTensor, small: bool) -> str:
+    if small:
         return hashlib.sha256(raw_bytes(tensor.read())).hexdigest()
     found = hashlib.sha256(f"{tensor.kind} {tensor.bytes} {tensor.change}".encode())
     for data in _samples(tensor.before or tensor):

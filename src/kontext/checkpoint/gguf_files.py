@@ -189,8 +189,8 @@ def _block_form(kind: int, where: str) -> tuple[Form, int, int]:
         raise BadCheckpoint(f"{where} is of type {_type_name(kind)}, which is not supported") from None
 
     def expand(data: Tensor) -> Tensor:
-        made = torch.from_numpy(gguf.quants.dequantize(data.cpu().numpy(), type_))
-        return made.to(data.device)
+        values = torch.from_numpy(gguf.quants.dequantize(data.cpu().numpy(), type_))
+        return values.to(data.device)
 
     return Form(type_.name, expand), numbers, block_bytes
 
@@ -219,8 +219,8 @@ def write_gguf(path: Path, weights: Weights, kind: str, preset: str) -> None:
     gguf = _package()
     if kind not in WRITABLE_TYPES:
         raise BadRequest(f"cannot quantize to {kind}; possible: {', '.join(WRITABLE_TYPES)}")
-    wanted = gguf.GGMLQuantizationType[kind]
-    block = gguf.GGML_QUANT_SIZES[wanted][0]
+    kind_type = gguf.GGMLQuantizationType[kind]
+    block = gguf.GGML_QUANT_SIZES[kind_type][0]
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     writer = gguf.GGUFWriter(partial, "flux", use_temp_file=True)
     try:
@@ -230,7 +230,7 @@ def write_gguf(path: Path, weights: Weights, kind: str, preset: str) -> None:
             if len(tensor.shape) < 2:
                 writer.add_tensor(name, numbers)
                 continue
-            to = wanted if tensor.shape[-1] % block == 0 else gguf.GGMLQuantizationType.F16
+            to = kind_type if tensor.shape[-1] % block == 0 else gguf.GGMLQuantizationType.F16
             writer.add_tensor(name, gguf.quants.quantize(numbers, to), raw_dtype=to)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

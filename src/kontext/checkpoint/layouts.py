@@ -133,20 +133,20 @@ class Part:
 
     @cached_property
     def report(self) -> Report:
-        wanted = stored(empty_module(self.name, self.config).state_dict())
+        expected = stored(empty_module(self.name, self.config).state_dict())
         if self.layout == "diffusers":
-            wanted = names.to_diffusers(self.name, wanted)
+            expected = names.to_diffusers(self.name, expected)
         return Report(
-            missing=tuple(name for name in wanted if name not in self.tensors),
-            unexpected=tuple(name for name in self.tensors if name not in wanted),
+            missing=tuple(name for name in expected if name not in self.tensors),
+            unexpected=tuple(name for name in self.tensors if name not in expected),
             wrong_shape=tuple(
                 f"{name} is {_by(self.tensors[name].shape)}, must be {_by(tensor.shape)}"
-                for name, tensor in wanted.items()
+                for name, tensor in expected.items()
                 if name in self.tensors and self.tensors[name].shape != tensor.shape
             ),
             wrong_type=tuple(
                 f"{name} holds {str(self.tensors[name].dtype).removeprefix('torch.')}, must hold floats"
-                for name in wanted
+                for name in expected
                 if name in self.tensors and not self.tensors[name].dtype.is_floating_point
             ),
         )
@@ -247,8 +247,8 @@ def _read(path: Path) -> tuple[Weights, dict[str, str]]:
             metadata = {"kontext": values[PRESET_KEY]}
     else:
         weights, metadata = read_safetensors(path)
-    whole = unpack(weights, path.name)
-    checked = {name: finite(path.name, name, tensor) for name, tensor in whole.items()}
+    unpacked = unpack(weights, path.name)
+    checked = {name: finite(path.name, name, tensor) for name, tensor in unpacked.items()}
     return names.from_llama(checked), metadata
 
 

@@ -50,24 +50,24 @@ class Adapter:
     """What was left out or ignored, in plain words."""
 
 
-def parse(given: str | Path) -> tuple[Path, float]:
+def parse(text: str | Path) -> tuple[Path, float]:
     """FILE or FILE:scale. Raises BadRequest for a scale that is not a finite number."""
-    path, colon, scale = str(given).rpartition(":")
-    if not colon or is_there(Path(given)):
-        return Path(given), 1.0
+    path, colon, scale = str(text).rpartition(":")
+    if not colon or is_there(Path(text)):
+        return Path(text), 1.0
     try:
         number = float(scale)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
         raise BadRequest(
-            f"LoRA '{given}': give FILE or FILE:scale with a finite number, such as knit.safetensors:0.8"
+            f"LoRA '{text}': give FILE or FILE:scale with a finite number, such as knit.safetensors:0.8"
         )
     return Path(path), number
 
 
 def merged(
-    parts: Mapping[str, Weights], given: Iterable[str | Path], warnings: list[str] | None = None
+    parts: Mapping[str, Weights], entries: Iterable[str | Path], warnings: list[str] | None = None
 ) -> dict[str, Weights]:
     """The weights (our names) of a model with LoRA files, each FILE or FILE:scale, merged in when read.
 
@@ -75,8 +75,8 @@ def merged(
     there, BadRequest for a scale that is not a finite number, BadCheckpoint for what does not fit.
     """
     out = {part: dict(weights) for part, weights in parts.items()}
-    for one in given:
-        path, scale = parse(one)
+    for entry in entries:
+        path, scale = parse(entry)
         adapter, mark = read_lora(path, out), _mark(path, scale)
         if warnings is not None:
             warnings += adapter.warnings
@@ -92,13 +92,13 @@ def _changed(
     dtype = torch.bfloat16 if tensor.dtype in EIGHT_BIT_FLOATS else tensor.dtype
 
     def read() -> Tensor:
-        whole = tensor.read().float().clone()
+        merged = tensor.read().float().clone()
         for patch in changes:
-            whole = patch.applied(whole, scale)
-        whole = whole.to(dtype)
-        if not all_finite(whole):
+            merged = patch.applied(merged, scale)
+        merged = merged.to(dtype)
+        if not all_finite(merged):
             raise BadCheckpoint(f"{file}: at strength {scale:g} {name} exceeds its number type; use less")
-        return whole
+        return merged
 
     return replace(tensor, dtype=dtype, read=read, parts=(), before=tensor, change=tensor.change + mark)
 
@@ -147,19 +147,19 @@ def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
     unused: list[str] = []
     modules = _modules(path, weights, unused)
     if not is_lora(weights):
-        raise _foreign(path, weights)
+        raise _not_readable(path, weights)
     strengths, warnings = read_strengths(path, metadata, is_peft(path, weights))
-    flat = {part: lora_names.flattened(part, own) for part, own in parts.items()}
+    flattened = {part: lora_names.flattened(part, own) for part, own in parts.items()}
     out: dict[str, dict[str, list[Patch]]] = {part: {} for part in parts}
     sources: dict[tuple[object, ...], str] = {}
     ranks: list[str] = []
     absent: list[str] = []
     for (module, adapter), tensors in modules.items():
         part, bare = lora_names.bare(module)
-        place = lora_names.place(module, parts, flat)
+        place = lora_names.place(module, parts, flattened)
         if place is None:
-            foreign = part is not None and part not in parts
-            (absent if foreign else unused).append(part if foreign and part else module)
+            absent_part = part is not None and part not in parts
+            (absent if absent_part else unused).append(part if absent_part and part else module)
             continue
         source = sources.setdefault((place, adapter, *sorted(tensors)), module)
         if source != module:
@@ -178,7 +178,7 @@ def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
     if not any(out.values()):
         if absent and not unused:
             raise BadCheckpoint(f"{path.name}: changes only the {_encoders(absent)}, which is not here")
-        raise _foreign(path, weights)
+        raise _not_readable(path, weights)
     return Adapter(out, [*warnings, *_left_out(path, unused, absent, ranks)])
 
 
@@ -211,7 +211,7 @@ def _modules(path: Path, tensors: Weights, unused: list[str]) -> dict[tuple[str,
     return modules
 
 
-def _foreign(path: Path, tensors: Weights) -> BadCheckpoint:
+def _not_readable(path: Path, tensors: Weights) -> BadCheckpoint:
     family = lora_family(tensors)
     if family:
         return BadCheckpoint(f"{path.name}: {family}, not a LoRA for this model")
@@ -287,15 +287,15 @@ def _target(stem: str, kind: str, weights: Weights) -> str | None:
     return next((name for name in choices if name in weights), None)
 
 
-def _check(path: Path, name: str, whole: LazyTensor, patch: Patch, place: lora_names.Place) -> None:
+def _check(path: Path, name: str, weight: LazyTensor, patch: Patch, place: lora_names.Place) -> None:
     """Raise BadCheckpoint for a change that does not fit the tensor."""
-    if name == "img_in.weight" and patch.shape[1:] == (2 * whole.shape[1],):
+    if name == "img_in.weight" and patch.shape[1:] == (2 * weight.shape[1],):
         raise BadCheckpoint(
             f"{path.name}: a control LoRA (Canny, Depth), which widens the input; not for editing"
         )
-    wanted = (place.rows or whole.shape[0], *whole.shape[1:])
-    if patch.shape != wanted:
-        family = f" ({name} here is {wanted}, the change is {patch.shape})"
+    expected = (place.rows or weight.shape[0], *weight.shape[1:])
+    if patch.shape != expected:
+        family = f" ({name} here is {expected}, the change is {patch.shape})"
         raise BadCheckpoint(f"{path.name}: made for a model of another size{family}")
 
 

@@ -142,13 +142,15 @@ def flattened(part: str, weights: Weights) -> dict[str, str]:
         for stem in list(stems):
             known = names.diffusers_stems(part, stem)
             stems.update(known[1] if known else ())
-    flat = {stem.replace(".", "_"): stem for stem in stems}
+    flattened = {stem.replace(".", "_"): stem for stem in stems}
     if part == "clip":  # transformers 5 leaves `text_model` out
-        flat |= {name.removeprefix("text_model_"): stem for name, stem in flat.items()}
-    return flat
+        flattened |= {name.removeprefix("text_model_"): stem for name, stem in flattened.items()}
+    return flattened
 
 
-def place(module: str, parts: Mapping[str, Weights], flat: Mapping[str, Mapping[str, str]]) -> Place | None:
+def place(
+    module: str, parts: Mapping[str, Weights], flattened: Mapping[str, Mapping[str, str]]
+) -> Place | None:
     """Where a module's change goes, or None where no network here has such a module."""
     said, name = bare(module)
     for pattern, ours in _SPELLINGS:
@@ -156,7 +158,7 @@ def place(module: str, parts: Mapping[str, Weights], flat: Mapping[str, Mapping[
     for part in (said,) if said else ("transformer", "clip", "t5"):
         if part not in parts:
             continue
-        stem = flat[part].get(name.replace(".", "_"), name)
+        stem = flattened[part].get(name.replace(".", "_"), name)
         if _is_ours(stem, parts[part]):
             rows = 3 * parts[part][f"{stem}.weight"].shape[1] if module.endswith(".processor.qkv") else None
             return Place(part, stem, rows=rows)
@@ -165,8 +167,8 @@ def place(module: str, parts: Mapping[str, Weights], flat: Mapping[str, Mapping[
             row, piece, ours = known
             first, rows = 0, None
             if len(row.diffusers) > 1:
-                whole, width = parts[part][f"{ours}.weight"].shape
-                first, rows = piece * width, width if piece < 3 else whole - 3 * width
+                total_rows, width = parts[part][f"{ours}.weight"].shape
+                first, rows = piece * width, width if piece < 3 else total_rows - 3 * width
             return Place(part, ours, first, rows, row.change == "swap")
     return None
 

@@ -29,12 +29,12 @@ class Patch:
     """DoRA: the norms that the rows (rows, 1) or columns (1, columns) have after the change."""
     first_row: int = 0
 
-    def applied(self, whole: Tensor, scale: float) -> Tensor:
+    def applied(self, weight: Tensor, scale: float) -> Tensor:
         """The tensor, float32, changed in place."""
-        rows = whole[self.first_row : self.first_row + self.shape[0]]
-        value = self.value().to(whole.device)
+        rows = weight[self.first_row : self.first_row + self.shape[0]]
+        value = self.value().to(weight.device)
         if self.magnitude is not None:
-            magnitude = self.magnitude.to(whole.device)
+            magnitude = self.magnitude.to(weight.device)
             changed = rows + value
             norm = changed.norm(dim=1 if len(magnitude) == len(rows) else 0, keepdim=True)
             rows.copy_(torch.lerp(rows, changed * (magnitude / norm), scale))
@@ -42,7 +42,7 @@ class Patch:
             rows.copy_(torch.lerp(rows, value, scale))
         else:
             rows += scale * value
-        return whole
+        return weight
 
 
 def patches(
@@ -115,16 +115,16 @@ def _delta(module: str, tensors: Mapping[str, Tensor]) -> tuple[Product | None, 
         return _product(module, tensors["up"], tensors["down"]), tensors["down"].shape[0]
     if any(word.startswith("hada_") for word in tensors):
         _need(module, tensors, *(f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b")))
-        shape, one = _product(module, tensors["hada_w1_a"], tensors["hada_w1_b"])
-        other_shape, two = _product(module, tensors["hada_w2_a"], tensors["hada_w2_b"])
+        shape, first = _product(module, tensors["hada_w1_a"], tensors["hada_w1_b"])
+        other_shape, second = _product(module, tensors["hada_w2_a"], tensors["hada_w2_b"])
         if other_shape != shape:
             raise BadCheckpoint(f"{module}: the two products of its LoHa differ in shape")
-        return (shape, lambda: one() * two()), tensors["hada_w1_b"].shape[0]
+        return (shape, lambda: first() * second()), tensors["hada_w1_b"].shape[0]
     if any(word.startswith("lokr_") for word in tensors):
-        (shape, one), rank = _kronecker(module, tensors, "w1")
-        (other, two), other_rank = _kronecker(module, tensors, "w2")
-        whole = (shape[0] * other[0], shape[1] * other[1])
-        return (whole, lambda: torch.kron(one(), two())), other_rank or rank
+        (shape, first), rank = _kronecker(module, tensors, "w1")
+        (other, second), other_rank = _kronecker(module, tensors, "w2")
+        shape_of_product = (shape[0] * other[0], shape[1] * other[1])
+        return (shape_of_product, lambda: torch.kron(first(), second())), other_rank or rank
     return None, None
 
 
@@ -133,10 +133,10 @@ def _kronecker(module: str, tensors: Mapping[str, Tensor], name: str) -> tuple[P
         _need(module, tensors, f"lokr_{name}_a", f"lokr_{name}_b")
         a, b = tensors[f"lokr_{name}_a"], tensors[f"lokr_{name}_b"]
         return _product(module, a, b), b.shape[0]
-    whole = tensors[f"lokr_{name}"]
-    if whole.ndim != 2:
-        raise BadCheckpoint(f"{module}: lokr_{name} must be a matrix, got shape {tuple(whole.shape)}")
-    return (tuple(whole.shape), lambda: whole.float()), None
+    matrix = tensors[f"lokr_{name}"]
+    if matrix.ndim != 2:
+        raise BadCheckpoint(f"{module}: lokr_{name} must be a matrix, got shape {tuple(matrix.shape)}")
+    return (tuple(matrix.shape), lambda: matrix.float()), None
 
 
 def _product(module: str, up: Tensor, down: Tensor) -> Product:

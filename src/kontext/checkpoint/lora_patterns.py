@@ -95,11 +95,11 @@ class Patterns:
 def _compiled(text: str) -> Any:
     if len(text) > MAX_LENGTH:
         raise ValueError(f"more than {MAX_LENGTH} characters")
-    whole = rf"(.*\.)?({text})$"
+    expression = rf"(.*\.)?({text})$"
     try:
         if not _CHOICES & set(text):
-            return re.compile(whole)
-        nodes = _parser.parse(whole)
+            return re.compile(expression)
+        nodes = _parser.parse(expression)
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(str(error)) from None
     if nodes.state.flags != re.UNICODE:
@@ -139,6 +139,6 @@ def _test(kind: Any, value: Any) -> Callable[[str], bool]:
         return _CATEGORIES[value]
     if kind is sre.IN:
         negated = value[0][0] is sre.NEGATE
-        tests = [_test(*one) for one in value[negated:]]
+        tests = [_test(*item) for item in value[negated:]]
         return lambda character: any(test(character) for test in tests) != negated
     raise ValueError(f"{str(kind).lower()} is not supported")

@@ -55,22 +55,22 @@ def build(part: str, config: Any, weights: Weights, placement: Placement | None 
     placement = placement or Placement()
     dtype = placement.dtypes.get(part)
     module = empty_module(part, config)
-    kept = {
+    stored = {
         stem: tensor
         for name, tensor in weights.items()
         for stem, _, word in [name.rpartition(".")]
         if word == "weight"
         and _is_kept(module.get_submodule(stem), tensor, f"{part}.{stem}", dtype, placement)
     }
-    for stem in kept:
+    for stem in stored:
         module.get_submodule(stem).register_parameter("weight", None)
     rest = {
         name: _read(tensor, _type(tensor, dtype), placement.device)
         for name, tensor in weights.items()
-        if not (name.endswith(".weight") and name.removesuffix(".weight") in kept)
+        if not (name.endswith(".weight") and name.removesuffix(".weight") in stored)
     }
     module.load_state_dict(rest, strict=True, assign=True)
-    for stem, tensor in kept.items():
+    for stem, tensor in stored.items():
         layer = _stored_layer(module.get_submodule(stem), tensor, _type(tensor, dtype), placement.device)
         layer.streamed = placement.streams(f"{part}.{stem}")
         if not layer.streamed:

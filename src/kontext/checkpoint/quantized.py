@@ -170,8 +170,10 @@ def _nvfp4(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> La
         weight.dtype in (torch.uint8, torch.int8) and len(weight.shape) == 2, "two codes a byte are expected"
     )
     rows, columns = weight.shape[0], 2 * weight.shape[1]
-    blocks, scale, whole = columns // 16, notes["weight_scale"], notes["weight_scale_2"]
-    _need(scale.dtype in (torch.float8_e4m3fn, torch.uint8) and whole.count == 1, f"scales {_by(scale)}")
+    blocks, scale, global_scale = columns // 16, notes["weight_scale"], notes["weight_scale_2"]
+    _need(
+        scale.dtype in (torch.float8_e4m3fn, torch.uint8) and global_scale.count == 1, f"scales {_by(scale)}"
+    )
     tiled = "comfy_quant" in notes  # as the matrix units want them; others store them row by row
     tiles = (128 * -(-rows // 128), 4 * -(-blocks // 4))
     _need(scale.count == (prod(tiles) if tiled else rows * blocks), f"its scales are {_by(scale)}")
@@ -188,7 +190,7 @@ def _nvfp4(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> La
         name,
         (codes, weight.bytes),
         (scales, rows * blocks),
-        (partial(_reshaped, whole.read, ()), whole.bytes),
+        (partial(_reshaped, global_scale.read, ()), global_scale.bytes),
     )
 
 

@@ -55,11 +55,11 @@ def read_skills(folder: Path) -> Skills | None:
     data = read_json(file)
     try:
         examples = tuple(
-            Example(_text(one["picture"]), _texts(one["prompt"])) for one in data.get("examples", [])
+            Example(_text(entry["picture"]), _texts(entry["prompt"])) for entry in data.get("examples", [])
         )
         suggestions = tuple(
-            Suggestion(_use(one["use"]), _texts(one["label"]), _texts(one["prompt"]))
-            for one in data.get("suggestions", [])
+            Suggestion(_use(entry["use"]), _texts(entry["label"]), _texts(entry["prompt"]))
+            for entry in data.get("suggestions", [])
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadCheckpoint(f"{file}: {error!r}; each entry needs the fields of {__name__}") from None

@@ -87,35 +87,37 @@ def joined(parts: Sequence[LazyTensor]) -> LazyTensor:
     return LazyTensor(shape, parts[0].dtype, read, kind, as_stored)
 
 
-def cut(whole: LazyTensor, sizes: Iterable[int]) -> list[LazyTensor]:
+def cut(tensor: LazyTensor, sizes: Iterable[int]) -> list[LazyTensor]:
     """Consecutive pieces of a tensor along the first axis."""
     pieces, start = [], 0
     for size in sizes:
-        pieces.append(rows(whole, start, start + size))
+        pieces.append(rows(tensor, start, start + size))
         start += size
     return pieces
 
 
-def rows(whole: LazyTensor, start: int, stop: int) -> LazyTensor:
+def rows(tensor: LazyTensor, start: int, stop: int) -> LazyTensor:
     """Rows of a tensor; those of a matrix of a file are read alone."""
-    shape = (stop - start, *whole.shape[1:])
-    if not whole.parts:
-        return LazyTensor(shape, whole.dtype, partial(_rows, whole, start, stop), whole.kind)
+    shape = (stop - start, *tensor.shape[1:])
+    if not tensor.parts:
+        return LazyTensor(shape, tensor.dtype, partial(_rows, tensor, start, stop), tensor.kind)
     parts, first = [], 0
-    for part in whole.parts:
+    for part in tensor.parts:
         own = max(0, start - first), min(part.shape[0], stop - first)
         if own[0] < own[1]:
             parts.append(part.rows(*own))
         first += part.shape[0]
-    return LazyTensor(shape, whole.dtype, partial(joined_dense, parts, whole.dtype), whole.kind, tuple(parts))
+    return LazyTensor(
+        shape, tensor.dtype, partial(joined_dense, parts, tensor.dtype), tensor.kind, tuple(parts)
+    )
 
 
-def _rows(whole: LazyTensor, start: int, stop: int) -> Tensor:
-    return whole.read()[start:stop]
+def _rows(tensor: LazyTensor, start: int, stop: int) -> Tensor:
+    return tensor.read()[start:stop]
 
 
-def reshaped(whole: LazyTensor, shape: tuple[int, ...]) -> LazyTensor:
-    return LazyTensor(shape, whole.dtype, lambda: whole.read().reshape(shape))
+def reshaped(tensor: LazyTensor, shape: tuple[int, ...]) -> LazyTensor:
+    return LazyTensor(shape, tensor.dtype, lambda: tensor.read().reshape(shape))
 
 
 def cast(weights: Weights, dtype: torch.dtype) -> Weights:
@@ -301,8 +303,8 @@ def write_sharded(path: Path, weights: Weights, shard_bytes: int | None) -> None
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The numbers as they lie in memory, row by row."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
+    contiguous = tensor.detach().cpu().contiguous().reshape(-1)
+    return contiguous.view(torch.uint8).numpy().data
 
 
 def summarize(names: Iterable[str], limit: int = 4) -> str:

@@ -27,7 +27,7 @@ def batch(
         Path,
         typer.Argument(
             help="A folder of pictures, or a .csv or .jsonl table with a column picture and, as wanted, "
-            f"prompt, output, {', '.join(one.name for one in offered('table'))}.",
+            f"prompt, output, {', '.join(option.name for option in offered('table'))}.",
             metavar="FOLDER|TABLE",
             show_default=False,
         ),

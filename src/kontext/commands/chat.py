@@ -242,14 +242,16 @@ class Chat:
         ahead = [(turn, "", "") for turn in reversed(below[None])]
         while ahead:  # depth first, without recursion: a session may be a thousand turns deep
             turn, here, under = ahead.pop()
-            made = below.get(turn.id, [])
-            for option in reversed(made):  # a chain stays in its column, of several turns each opens its own
-                if len(made) == 1:
-                    ahead.append((option, under, under))
-                elif option is made[-1]:
-                    ahead.append((option, f"{under}`- ", f"{under}   "))
+            children = below.get(turn.id, [])
+            for child in reversed(
+                children
+            ):  # a chain stays in its column, of several turns each opens its own
+                if len(children) == 1:
+                    ahead.append((child, under, under))
+                elif child is children[-1]:
+                    ahead.append((child, f"{under}`- ", f"{under}   "))
                 else:
-                    ahead.append((option, f"{under}|- ", f"{under}|  "))
+                    ahead.append((child, f"{under}|- ", f"{under}|  "))
             named = f"  ({turn.name})" if turn.name else ""
             mark = "*" if turn.id == current.id else " "
             lines.append(f"{mark}{turn.number:4} {here}{turn.prompt or self.session.name}{named}")

@@ -20,7 +20,7 @@ def help_line(name: str) -> str:
     return f"/{name} {option.example}".ljust(22) + option.help
 
 
-def parse(name: str, text: str, kept: Any, size: tuple[int, int]) -> Any:
+def parse(name: str, text: str, current: Any, size: tuple[int, int]) -> Any:
     """The value of an option from what was typed; None for nothing, which means the default.
 
     kept: the value until now (a reference is added to those before); size: of the picture in pixels.
@@ -35,7 +35,7 @@ def parse(name: str, text: str, kept: Any, size: tuple[int, int]) -> Any:
     option = COMMANDS[name]
     if option.type in ("picture", "pictures"):
         path = options.parse_picture(text)
-        value: Any = path if option.type == "picture" else [*(kept or ()), path]
+        value: Any = path if option.type == "picture" else [*(current or ()), path]
     elif option.type == "boolean":
         value = options.parse_switch(text, name)
     elif option.type == "box":

@@ -148,7 +148,7 @@ def remove(
             raise BadRequest(f"{name}: give --yes to delete {gigabytes(size)} without confirmation")
         say(
             *where,
-            *(f"kept, other models need it: {file}" for file in (found.kept if found else ())),
+            *(f"kept, other models need it: {file}" for file in (found.needed_elsewhere if found else ())),
             err=True,
         )
         typer.confirm(f"Delete {name}, {gigabytes(size)}?", abort=True, err=True)
@@ -159,7 +159,8 @@ def remove(
     else:
         placed.unlink()
     if as_json:
-        say_json({"name": name, "removed": where, "bytes": size, "kept": list(found.kept if found else ())})
+        needed = list(found.needed_elsewhere) if found else []
+        say_json({"name": name, "removed": where, "bytes": size, "kept": needed})
     else:
         say(f"removed {name}; {gigabytes(size)} freed")
 

@@ -31,8 +31,8 @@ def usable_device(name: str | torch.device | None = None) -> torch.device:
         raise DeviceUnavailable(
             f"device {str(name)!r} is not known; available: {', '.join(found)}"
         ) from error
-    asked = str(device) if device.index is not None and device.type == "cuda" else device.type
-    if asked not in {*found, *(one.partition(":")[0] for one in found)}:
+    requested = str(device) if device.index is not None and device.type == "cuda" else device.type
+    if requested not in {*found, *(name.partition(":")[0] for name in found)}:
         built = torch.backends.cuda.is_built() or device.type != "cuda"
         why = "" if built else " (this PyTorch is a build without CUDA; see pytorch.org for one with it)"
         raise DeviceUnavailable(f"device '{name}' is not available{why}; available: {', '.join(found)}")

@@ -35,13 +35,15 @@ def check_expand(given: Any) -> str:
     )
 
 
-def border_of(size: Size, expand: str) -> Border:
+def border_of(size: Size, expand: str | Border) -> Border:
     """The border around a picture of some size; for an aspect ratio the smallest one, on both sides alike.
 
     Raises BadRequest for a picture that has the aspect ratio, and for a result that is too large.
     """
     width, height = size
-    if ":" not in expand:
+    if not isinstance(expand, str):
+        left, top, right, bottom = expand
+    elif ":" not in expand:
         left, top, right, bottom = map(int, expand.split(","))
     else:
         across, down = map(int, expand.split(":"))
@@ -55,7 +57,7 @@ def border_of(size: Size, expand: str) -> Border:
     return left, top, right, bottom
 
 
-def expanded_size(size: Size, expand: str | None) -> Size:
+def expanded_size(size: Size, expand: str | Border | None) -> Size:
     """The size of a picture with its border. Raises BadRequest."""
     if expand is None:
         return size

@@ -67,8 +67,8 @@ def plan_guidance(request: GuidanceOptions, default: float, embeds: bool, steps:
             )
         true = scale = scale if true is None else true
     if request.negative_prompt is not None and max(true or 1.0, attention) == 1:
-        given = [request.true_guidance, request.nag, None if embeds else request.guidance]
-        if any(one is not None for one in given):
+        values = [request.true_guidance, request.nag, None if embeds else request.guidance]
+        if any(value is not None for value in values):
             raise BadRequest(
                 "a negative prompt needs true_guidance or nag above 1; such as true_guidance 2, or nag 5"
             )

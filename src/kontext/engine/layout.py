@@ -61,8 +61,8 @@ def _stitched(first: Canvas, others: Sequence[Picture], token_pixels: int) -> Ca
     height, parts = first.image.height, [first.image]
     for other in others:
         width = max(1, round(height * other.size[0] / other.size[1]))
-        whole = -(-width // token_pixels) * token_pixels
-        parts.append(plan_edit(other.size, "match", [(whole, height)]).place(other.opaque_rgb))
+        width_used = -(-width // token_pixels) * token_pixels
+        parts.append(plan_edit(other.size, "match", [(width_used, height)]).place(other.opaque_rgb))
     joined = Image.new("RGB", (sum(part.width for part in parts), height))
     left = 0
     for part in parts:

@@ -25,12 +25,12 @@ def overlay_of(request: EditRequest, picture: Picture) -> Image.Image | None:
     """
     if request.markup is None:
         return None
-    given = _same_size(pictures.load(request.markup, "the markup"), picture.size, "markup")
-    if given.alpha is None:
+    markup = _same_size(pictures.load(request.markup, "the markup"), picture.size, "markup")
+    if markup.alpha is None:
         raise BadRequest("the markup has no transparent part; draw on a transparent layer over the picture")
-    if given.alpha.getbbox() is None:
+    if markup.alpha.getbbox() is None:
         raise BadRequest("the markup is empty; draw around what is to change, or omit it")
-    return given.as_given
+    return markup.as_given
 
 
 _OF_A_FRAME = re.compile(r"\bred (box|frame|rectangle|square|outline)|红色?(方|矩形)?框", re.IGNORECASE)
@@ -124,13 +124,13 @@ def check_box(box: Box, size: Size) -> Box:
     return x, y, width, height
 
 
-def _same_size(given: Picture, size: Size, name: str) -> Picture:
-    if given.size != size:
+def _same_size(pointer: Picture, size: Size, name: str) -> Picture:
+    if pointer.size != size:
         raise BadRequest(
-            f"the {name} is {given.size[0]}x{given.size[1]} and the picture {size[0]}x{size[1]} pixels; "
+            f"the {name} is {pointer.size[0]}x{pointer.size[1]} and the picture {size[0]}x{size[1]} pixels; "
             "they must be equal"
         )
-    return given
+    return pointer
 
 
 def _filled(box: Box, size: Size) -> Image.Image:

@@ -185,8 +185,8 @@ class Result:
         return write(path, provenance.encode(self.picture, chain, format_for(path)), replace)
 
     def __repr__(self) -> str:
-        facts = f"{self.size[0]}x{self.size[1]}, {self.prompt[:40]!r}, seed {self.seed}, {self.model}"
-        return f"Result({facts}, {self.changed_fraction:.0%} changed)"
+        summary = f"{self.size[0]}x{self.size[1]}, {self.prompt[:40]!r}, seed {self.seed}, {self.model}"
+        return f"Result({summary}, {self.changed_fraction:.0%} changed)"
 
     def _repr_png_(self) -> bytes:
         return encode(self.picture)
@@ -212,11 +212,13 @@ _TURNING = {0x202D: "a left-to-right override", 0x202E: "a right-to-left overrid
 
 def check_needs_picture(request: Any) -> None:
     """Raise BadRequest for options that act on a picture in a request without one."""
-    needing = [one.name for one in offered("edit") if "generate" in one.exempt and one.kind != "flag"]
-    given = [name for name in needing if getattr(request, name) is not None]
-    if given and request.picture is None:
-        verb = "needs" if len(given) == 1 else "need"
-        raise BadRequest(f"{' and '.join(given)} {verb} a picture; give the picture to edit")
+    needing = [
+        option.name for option in offered("edit") if "generate" in option.exempt and option.kind != "flag"
+    ]
+    present = [name for name in needing if getattr(request, name) is not None]
+    if present and request.picture is None:
+        verb = "needs" if len(present) == 1 else "need"
+        raise BadRequest(f"{' and '.join(present)} {verb} a picture; give the picture to edit")
 
 
 def check_expands_alone(request: Any) -> None:
@@ -253,17 +255,17 @@ def check_prompt(prompt: Any, name: str = "prompt") -> str:
     return str(prompt)
 
 
-def picture_list(given: Any) -> tuple[PictureLike, ...]:
+def picture_list(value: Any) -> tuple[PictureLike, ...]:
     """One picture, several or None as a tuple. Raises BadRequest."""
-    if given is None:
+    if value is None:
         return ()
-    if isinstance(given, bytearray | memoryview):
-        return (bytes(given),)
-    if isinstance(given, str | os.PathLike | bytes | Image.Image | np.ndarray | Picture):
-        return (given,)
-    if isinstance(given, Mapping) or not hasattr(given, "__iter__"):
-        raise BadRequest(f"references must be a picture or a list of pictures, got {type(given).__name__}")
-    return tuple(given)
+    if isinstance(value, bytearray | memoryview):
+        return (bytes(value),)
+    if isinstance(value, str | os.PathLike | bytes | Image.Image | np.ndarray | Picture):
+        return (value,)
+    if isinstance(value, Mapping) or not hasattr(value, "__iter__"):
+        raise BadRequest(f"references must be a picture or a list of pictures, got {type(value).__name__}")
+    return tuple(value)
 
 
 def _optional_prompt(prompt: Any) -> str | None:
@@ -280,10 +282,10 @@ def _choice(name: str, value: Any) -> str | None:
     return None if value is None else one_of(name, value, option(name).choices)
 
 
-def _guidance_steps(given: Any) -> str | None:
-    if given is not None:
-        step_range(str(given))
-    return None if given is None else str(given)
+def _guidance_steps(value: Any) -> str | None:
+    if value is not None:
+        step_range(str(value))
+    return None if value is None else str(value)
 
 
 def _box(box: Any) -> Box:

@@ -101,11 +101,11 @@ def sample(
 
     def after_step(i: int, _: Tensor, estimate: Tensor) -> None:
         if i == 0 and field.region is not None:
-            field.narrow(field.region.any(0))
+            field.restrict(field.region.any(0))
         elif i == 0 and select_active is not None:
             active = select_active(estimate)
             if active is not None:
-                field.narrow(active)
+                field.restrict(active)
         if on_step is not None:
             on_step(i, estimate)
 
@@ -172,7 +172,7 @@ class _Field:
         for evaluator in set(self.evaluators.values()):
             evaluator.prepare(ids)
 
-    def narrow(self, active: Tensor) -> None:
+    def restrict(self, active: Tensor) -> None:
         """Compute only these tokens, (n,) bool, from here on, if that saves anything."""
         if active.sum() <= MAX_ACTIVE_SHARE * self.tokens:
             self.work_on(active)

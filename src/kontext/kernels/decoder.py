@@ -38,17 +38,17 @@ class KernelDecoder:
                 self.panels[layer] = kernels.pack(_thirds(layer.weight, kernels.inner_step), parts=1)
             if isinstance(layer, ResnetBlock) and hasattr(layer, "nin_shortcut"):
                 shortcut = layer.nin_shortcut
-                flat = nn.Linear(shortcut.in_channels, shortcut.out_channels)
+                linear = nn.Linear(shortcut.in_channels, shortcut.out_channels)
                 assert shortcut.bias is not None
-                flat.weight = nn.Parameter(shortcut.weight[:, :, 0, 0])
-                flat.bias = nn.Parameter(shortcut.bias)
-                self.shortcuts[shortcut] = PackedLinear(kernels, flat, parts=1)
+                linear.weight = nn.Parameter(shortcut.weight[:, :, 0, 0])
+                linear.bias = nn.Parameter(shortcut.bias)
+                self.shortcuts[shortcut] = PackedLinear(kernels, linear, parts=1)
 
     def forward(self, z: Tensor) -> Tensor:
         """As `Decoder.forward`: z (b, channels, rows, columns) -> (b, channels of conv_out, 8 rows, 8
         columns).
         """
-        return torch.cat([_Pass(self).decode(one) for one in z.split(1)])
+        return torch.cat([_Pass(self).decode(latents) for latents in z.split(1)])
 
     def with_norm_stats(self, z: Tensor) -> tuple[Tensor, Norms]:
         """As `Decoder.with_norm_stats`."""
@@ -57,7 +57,7 @@ class KernelDecoder:
 
     def decode_window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
         """As `Decoder.decode_window`."""
-        return torch.cat([_Pass(self).decode_window(one, norms, window) for one in z.split(1)])
+        return torch.cat([_Pass(self).decode_window(latents, norms, window) for latents in z.split(1)])
 
 
 class _Pass:

@@ -97,10 +97,10 @@ class KernelTransformer:
         for double, pair, context_kv in zip(self.double, mod.double, prefix):
             plan.blocks.append(begin + self._double(double, x, plan.room, pair, start, rotary, context_kv))
             begin = []
-        for single, (one,), context_kv in zip(self.single, mod.single, prefix[len(self.double) :]):
+        for single, (modulated,), context_kv in zip(self.single, mod.single, prefix[len(self.double) :]):
             query_rows = target_rows if single is self.single[-1] else slice(0, x.shape[1])
             plan.blocks.append(
-                begin + self._single(single, x, plan.room, one, rotary, context_kv, query_rows)
+                begin + self._single(single, x, plan.room, modulated, rotary, context_kv, query_rows)
             )
             begin = []
         plan.blocks.append([*begin, self.last.job(x[:, target_rows], plan.out, modulation=mod.final)])
@@ -115,9 +115,9 @@ class KernelTransformer:
         for double, pair in zip(self.double, mod.double):
             self.kernels.run(self._double(double, x, room, pair, 0, rotary, None))
             blocks.append(self._read_kv(room, double, rotary))
-        for single, (one,) in zip(self.single, mod.single):
+        for single, (modulated,) in zip(self.single, mod.single):
             query_rows = slice(0, 0 if single is self.single[-1] else x.shape[1])
-            self.kernels.run(self._single(single, x, room, one, rotary, None, query_rows))
+            self.kernels.run(self._single(single, x, room, modulated, rotary, None, query_rows))
             blocks.append(self._read_kv(room, single, rotary))
         return blocks
 

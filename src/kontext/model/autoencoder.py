@@ -276,15 +276,15 @@ class Autoencoder(nn.Module):
         z, cell = self.to_decoder_latents(latents), self.config.cell
         height, width = cell * z.shape[2], cell * z.shape[3]
         outer = window.grown(0, height, width, self.config.patch)
-        made = F.pixel_shuffle(
+        pixels = F.pixel_shuffle(
             self.decoder.decode_window(z, norms, outer.divided(self.config.patch)), self.config.patch
         )
         if self.config.linear_path:
             cells = outer.grown(0, height, width, cell)
             part = cells.divided(cell)
             linear = self.linear_out(z[:, :, part.top : part.bottom, part.left : part.right])
-            made = made + _crop(linear, cells, outer, 1)
-        return _crop(made, outer, window, 1)
+            pixels = pixels + _crop(linear, cells, outer, 1)
+        return _crop(pixels, outer, window, 1)
 
     def _to_pixels(self, patches: Tensor, z: Tensor) -> Tensor:
         pixels = F.pixel_shuffle(patches, self.config.patch)

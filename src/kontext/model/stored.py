@@ -78,8 +78,8 @@ class StoredMatrix:
 
 
 def _rows(source: Source, start: int, stop: int) -> Tensor:
-    whole = source()
-    return whole[start:stop] if whole.ndim else whole
+    tensor = source()
+    return tensor[start:stop] if tensor.ndim else tensor
 
 
 def joined_dense(

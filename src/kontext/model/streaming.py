@@ -19,7 +19,7 @@ M = TypeVar("M", bound=nn.Module)
 PAGE_BYTES = 4096
 
 
-def whole(module: nn.Module) -> Iterable[nn.Module]:
+def whole_module(module: nn.Module) -> Iterable[nn.Module]:
     return (module,)
 
 
@@ -37,7 +37,9 @@ class WeightStream:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["device"])  # type: ignore[misc]
 
-    def in_turn(self, modules: Sequence[M], used: Callable[[M], Iterable[nn.Module]] = whole) -> Iterator[M]:
+    def in_turn(
+        self, modules: Sequence[M], used: Callable[[M], Iterable[nn.Module]] = whole_module
+    ) -> Iterator[M]:
         """The modules, each with its streamed weights on the device until the next one is asked for.
 
         used: the parts of a module that are about to be used.

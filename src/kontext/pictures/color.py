@@ -124,7 +124,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         finite = values[np.isfinite(values)]
         top = float(finite.max(initial=0.0))
         ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        full = next((one for one in ranges if top <= one), 2.0**32 - 1 if not signed else 2.0**31 - 1)
+        full = next(
+            (maximum for maximum in ranges if top <= maximum), 2.0**32 - 1 if not signed else 2.0**31 - 1
+        )
     grey = _rounded(values, full)
     if image.format == "TIFF" and tags.get(262) == 0:  # white is zero, which Pillow inverts up to 8 bits only
         grey = 255 - grey
@@ -139,12 +141,14 @@ def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         return _transformed(image, ImageCms.createProfile("LAB"))
     if profile and features.check("littlecms2"):
         try:
-            given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            space = given.profile.xcolor_space.strip()
+            embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            space = embedded.profile.xcolor_space.strip()
             if space == "RGB" and image.mode == "L":
                 image = image.convert("RGB")
             if (space, image.mode) in (("RGB", "RGB"), ("GRAY", "L"), ("CMYK", "CMYK")):
-                return image.convert("RGB") if _is_srgb(given, image.mode) else _transformed(image, given)
+                return (
+                    image.convert("RGB") if _is_srgb(embedded, image.mode) else _transformed(image, embedded)
+                )
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             pass
     return image.convert("RGB")
@@ -181,7 +185,8 @@ def _is_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> bool:
         steps = np.arange(0, 256, 17, dtype=np.uint8)
         grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
         shades = [
-            ramp[:, None] * np.array(one, np.uint8) for one in ((1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+            ramp[:, None] * np.array(weights, np.uint8)
+            for weights in ((1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1))
         ]
         probe = np.concatenate([grid, *shades])[None]
     image = Image.fromarray(np.ascontiguousarray(probe))

@@ -79,25 +79,26 @@ class PhotoWarning(str):
     """A warning about the picture that was given, not about the edit: for the first picture of a session."""
 
 
-def load(given: PictureLike, source: str | None = None) -> Picture:
+def load(picture: PictureLike, source: str | None = None) -> Picture:
     """A path, encoded bytes, PIL image, uint8 array (h, w, 3 or 4) or Picture, as a Picture.
 
     `source` is what error messages call it. Raises BadPicture (unreadable or outside the limits) and
     NotFound.
     """
-    if isinstance(given, Picture):
-        return given
-    if isinstance(given, np.ndarray):
-        return _from_image(_from_array(given), source or "the array")
-    if isinstance(given, Image.Image):
-        return _from_image(given, source or "the picture")
-    if isinstance(given, bytes | bytearray | memoryview):
-        return _decode(bytes(given), source or "the data given")
-    if isinstance(given, str | os.PathLike):
-        path = Path(given)
+    if isinstance(picture, Picture):
+        return picture
+    if isinstance(picture, np.ndarray):
+        return _from_image(_from_array(picture), source or "the array")
+    if isinstance(picture, Image.Image):
+        return _from_image(picture, source or "the picture")
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return _decode(bytes(picture), source or "the data given")
+    if isinstance(picture, str | os.PathLike):
+        path = Path(picture)
         return _decode(_read(path), source or str(path))
     raise BadPicture(
-        f"{type(given).__name__} is not a picture; give a path, bytes, a PIL image or an array (h, w, 3 or 4)"
+        f"{type(picture).__name__} is not a picture; give a path, bytes, a PIL image "
+        "or an array (h, w, 3 or 4)"
     )
 
 

@@ -59,9 +59,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         servers=[{"url": settings.public_base}] if settings.public_base else None,
     )
     answers.install(app)
-    known = Addresses(route for one in routers for route in one.router.routes)
-    for one in routers:
-        app.include_router(one.router)
+    known = Addresses(route for module in routers for route in module.router.routes)
+    for module in routers:
+        app.include_router(module.router)
     app.mount("/", Playground(PLAYGROUND, known, settings.base_path))
     app.add_middleware(Bodies, limit_bytes=settings.bodies_bytes)
     app.add_middleware(RequestGuard, settings=settings, metrics=metrics)

@@ -118,10 +118,10 @@ class Settings:
         if self.public_url is not None:
             try:
                 parts = urlsplit(self.public_url)
-                whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+                valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
             except ValueError:
-                whole = False
-            if not whole or parts.query or parts.fragment or parts.username or "//" in parts.path:
+                valid = False
+            if not valid or parts.query or parts.fragment or parts.username or "//" in parts.path:
                 raise BadConfig(
                     f"invalid public URL {self.public_url!r}; "
                     "write it like https://pictures.example.org or https://example.org/kontext/"

@@ -81,9 +81,9 @@ def _names(limit: int) -> rules.Rule:
 RESULT_INFO_RULE = rules.only({key: RULES.get(key, rules.plain(100_000)) for key in ("size", *RESULT_INFO)})
 
 TURN: dict[str, rules.Rule] = {
-    "number": rules.whole(0, 2**31 - 2),
-    "parent": rules.maybe(rules.whole(0, 2**31 - 2)),
-    "visited": rules.whole(0, 2**31 - 2),
+    "number": rules.whole_number(0, 2**31 - 2),
+    "parent": rules.maybe(rules.whole_number(0, 2**31 - 2)),
+    "visited": rules.whole_number(0, 2**31 - 2),
     "name": rules.text(MAX_NAME),
     "created": rules.number,
     **{key: RULES[key] for key in ("kind", "prompt", "seed", "settings", "pixels")},
@@ -240,7 +240,7 @@ def _pictures(
         for sha256 in turn["blobs"].get("picture", ()):
             described.setdefault(sha256, set()).add((turn["pixels"], *turn["facts"]["size"]))
     sizes = _sizes(archive, named, limits)
-    names = sum(len(given) for turn in turns for given in turn["blobs"].values())
+    names = sum(len(hashes) for turn in turns for hashes in turn["blobs"].values())
     rows = archive.getinfo(MANIFEST).file_size + TURN_BYTES * len(turns) + NAME_BYTES * names
     stored, inflated = ROW_COPIES * rows, 0
     encoded: dict[str, tuple[int, int]] = {}

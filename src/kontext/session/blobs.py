@@ -34,7 +34,7 @@ def sha256_of(data: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredBlob:
     """One file of a store."""
 
     path: str
@@ -51,7 +51,7 @@ class Blobs:
         self.local = isinstance(self.files, LocalFileSystem)
         with storage("the folder of the pictures cannot be created"):
             if self.local:
-                private_folder(self.root, inside=True)
+                private_folder(self.root, nested=True)
             else:
                 self.files.makedirs(self.root, exist_ok=True)
 
@@ -139,11 +139,11 @@ class Blobs:
         except FileNotFoundError:
             pass
 
-    def listing(self) -> Iterator[Stored]:
+    def listing(self) -> Iterator[StoredBlob]:
         """All files of the store; unfinished ones have a name that is not a sha256."""
         self.files.invalidate_cache()
         for path, info in self.files.find(self.root, detail=True).items():
-            yield Stored(path, path.rsplit("/", 1)[-1], info["size"], _age(info))
+            yield StoredBlob(path, path.rsplit("/", 1)[-1], info["size"], _age(info))
 
     def age_seconds(self, path: str) -> float:
         """Seconds since a path was written or renewed; negative if it does not exist."""
@@ -172,7 +172,7 @@ def storage(what: str, quiet: bool = False) -> Iterator[None]:
         raise kind(f"{what} ({error.strerror or type(error).__name__})") from error
 
 
-def private_folder(path: str | os.PathLike[str], inside: bool = False) -> None:
+def private_folder(path: str | os.PathLike[str], nested: bool = False) -> None:
     """Create a folder that only its owner may enter, or restrict an existing one.
 
     With `inside`, the files in a folder that was accessible before are restricted as well.
@@ -180,7 +180,7 @@ def private_folder(path: str | os.PathLike[str], inside: bool = False) -> None:
     os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
     if os.name != "posix" or not os.stat(path).st_mode & 0o077:
         return
-    if inside:
+    if nested:
         for folder, _, names in os.walk(os.fspath(path)):
             for name in names:
                 private_file(f"{folder}/{name}")

@@ -18,9 +18,9 @@ BAND_BYTES = 4 * 2**20
 HEADER_BYTES = 33  # PNG signature and IHDR
 
 
-def as_picture(given: Any) -> Image.Image:
+def as_picture(picture: Any) -> Image.Image:
     """Path, bytes, PIL picture or uint8 array -> upright RGB or RGBA. Raises NotFound, BadPicture."""
-    return load(given).as_given
+    return load(picture).as_given
 
 
 def to_png(picture: Image.Image) -> bytes:

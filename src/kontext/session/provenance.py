@@ -35,30 +35,30 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def _rule(one: Option) -> rules.Rule:
+def _rule(option: Option) -> rules.Rule:
     """What a value of an option in a file must be."""
-    if one.name == "size":
+    if option.name == "size":
         return lambda value: rules.text(32)(value) or rules.pixels(2)(value)
-    if one.name == "expand":
+    if option.name == "expand":
         return lambda value: rules.text(32)(value) or rules.pixels(4)(value)
-    if one.type == "integer":
-        return rules.whole(*one.whole_range)
-    if one.type == "number":
-        return rules.between(*one.range)
-    if one.type == "choice":
-        return lambda value: value in one.choices
-    return {"box": rules.pixels(4), "boolean": rules.flag, "text": rules.text(MAX_PROMPT)}[one.type]
+    if option.type == "integer":
+        return rules.whole_number(*option.whole_range)
+    if option.type == "number":
+        return rules.between(*option.range)
+    if option.type == "choice":
+        return lambda value: value in option.choices
+    return {"box": rules.pixels(4), "boolean": rules.flag, "text": rules.text(MAX_PROMPT)}[option.type]
 
 
 # The settings embedded in a file; their values are passed to `Editor.edit` when a turn is repeated.
-SETTINGS: dict[str, rules.Rule] = {one.name: _rule(one) for one in offered("provenance")}
+SETTINGS: dict[str, rules.Rule] = {option.name: _rule(option) for option in offered("provenance")}
 
 RULES: dict[str, rules.Rule] = {
     "id": rules.matching("[0-9a-f]{1,64}"),
     "parent": rules.maybe(rules.matching("[0-9a-f]{1,64}")),
     "kind": lambda value: value in KINDS,
     "prompt": rules.text(MAX_PROMPT),
-    "seed": rules.maybe(rules.whole(0, 2**63 - 1)),
+    "seed": rules.maybe(rules.whole_number(0, 2**63 - 1)),
     "steps": rules.maybe(SETTINGS["steps"]),
     "guidance": rules.maybe(rules.number),
     "size": lambda value: rules.pixels(2)(value) and min(value) > 0,
@@ -166,8 +166,8 @@ def _valid_chain(picture: pictures.Picture) -> list[HistoryEntry]:
 
 
 def _embeddable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {key: list(one) if isinstance(one, tuple) else one for key, one in settings.items()}
-    return {key: one for key, one in plain.items() if key in SETTINGS and SETTINGS[key](one)}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+    return {key: value for key, value in plain.items() if key in SETTINGS and SETTINGS[key](value)}
 
 
 # Writing
@@ -287,7 +287,7 @@ def parse_chain(text: bytes | str) -> list[HistoryEntry]:
 
 
 def _parse_entry(number: int, turn: Any) -> HistoryEntry:
-    keys = {one.name for one in fields(HistoryEntry)}
+    keys = {option.name for option in fields(HistoryEntry)}
     if type(turn) is not dict or set(turn) != keys:
         raise BadPicture(
             f"turn {number} of a history does not have exactly the keys {', '.join(sorted(keys))}"

@@ -9,7 +9,7 @@ from typing import Any
 Rule = Callable[[Any], bool]
 
 
-def whole(low: int, high: int) -> Rule:
+def whole_number(low: int, high: int) -> Rule:
     """An integer from `low` to `high`; booleans are rejected."""
     return lambda value: type(value) is int and low <= value <= high
 
@@ -30,7 +30,9 @@ def flag(value: Any) -> bool:
 
 def pixels(count: int) -> Rule:
     """A list of `count` positions or lengths in pixels."""
-    return lambda value: type(value) is list and len(value) == count and all(map(whole(0, 1 << 20), value))
+    return lambda value: (
+        type(value) is list and len(value) == count and all(map(whole_number(0, 1 << 20), value))
+    )
 
 
 def text(limit: int) -> Rule:
@@ -51,7 +53,7 @@ def maybe(rule: Rule) -> Rule:
 def only(rules: dict[str, Rule]) -> Rule:
     """A dict with a subset of these keys, each value checked by its rule."""
     return lambda value: (
-        type(value) is dict and all(key in rules and rules[key](one) for key, one in value.items())
+        type(value) is dict and all(key in rules and rules[key](item) for key, item in value.items())
     )
 
 

@@ -48,7 +48,7 @@ MAX_PROMPT, MAX_NAME = 10_000, 200
 
 
 @dataclass(frozen=True)
-class _Made:
+class _NewTurn:
     """A turn that is ready to be stored: its row, and its files by role."""
 
     row: dict[str, Any]
@@ -90,8 +90,9 @@ class Session:
             if found is None:
                 raise NotFound(f"no session {self.id!r}; it was deleted or belongs to another store")
             row: dict[str, Any] = dict(found)
-            kept = self.store.trees.get(self.id)
-            tree = kept[1] if kept and kept[0] == row else self._read_tree(db, kept[1].turns if kept else {})
+            cached_row, cached = self.store.trees.get(self.id) or (None, None)
+            turns = {} if cached is None else cached.turns
+            tree = cached if cached is not None and cached_row == row else self._read_tree(db, turns)
         self.store.trees.keep(row, tree)
         self.name, self.owner, self.revision = row["name"], row["owner"], row["revision"]
         self.created, self.updated = row["created"], row["updated"]
@@ -187,8 +188,8 @@ class Session:
             seed = settings.pop("seed", None)
             seeds = [None if seed is None else seed + index for index in range(count)]
             results = [self._editor("edit")(picture, prompt, seed=seed, **settings) for seed in seeds]
-        made = [self._prepare(result, prompt, "edit", settings, parent) for result in results]
-        return self._insert(made, parent)
+        prepared = [self._prepare(result, prompt, "edit", settings, parent) for result in results]
+        return self._insert(prepared, parent)
 
     def recipe(self, turn: Turn | str | int) -> dict[str, Any]:
         """The settings of a turn with its input pictures, without the seed, for `edit(prompt, **recipe)`."""
@@ -219,8 +220,8 @@ class Session:
         has deleted the parent.
         """
         start = None if kind != "edit" else self.current if parent is None else self.tree.find(parent)
-        made = self._prepare(result, prompt, kind, settings or {}, start, turn_id)
-        return self._insert([made], start, current, in_transaction)[0]
+        prepared = self._prepare(result, prompt, kind, settings or {}, start, turn_id)
+        return self._insert([prepared], start, current, in_transaction)[0]
 
     def _prepare(
         self,
@@ -230,48 +231,46 @@ class Session:
         settings: Mapping[str, Any],
         parent: Turn | None,
         turn_id: str | None = None,
-    ) -> _Made:
+    ) -> _NewTurn:
         """The row and files of a turn, fully validated."""
         if kind not in KINDS:
             raise BadRequest(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
         _check_text("the prompt", prompt, MAX_PROMPT)
-        kept, inputs = _split(settings)
-        kept.pop("seed", None)
+        plain, inputs = _split(settings)
+        plain.pop("seed", None)
         if kind == "source":
             picture, region, seed, result_info = as_picture(result), None, None, {}
         else:
             picture, region, seed = as_picture(result.picture), getattr(result, "region", None), result.seed
             fingerprint = getattr(getattr(self.editor, "model", None), "fingerprint", None)
             result_info = {key: _plain(getattr(result, key, None)) for key in RESULT_INFO}
-            if (
-                parent is not None and parent.kind != "source"
-            ):  # a generated picture is not checked for being a photograph
+            if parent is not None and parent.kind != "source":  # only originals can be photographs
                 warnings = getattr(result, "warnings", ())
                 result_info["warnings"] = [
-                    one for one in warnings if not isinstance(one, pictures.PhotoWarning)
+                    warning for warning in warnings if not isinstance(warning, pictures.PhotoWarning)
                 ]
             result_info["fingerprint"] = (
                 result_info["fingerprint"] or result.settings.get("fingerprint") or fingerprint
             )
         files = {"picture": [to_png(picture)], "region": [to_png(region.convert("L"))] if region else []}
-        files |= {role: [to_png(one) for one in given] for role, given in inputs.items()}
+        files |= {role: [to_png(image) for image in images] for role, images in inputs.items()}
         row = dict(
-            id=turn_id or secrets.token_hex(8), kind=kind, prompt=prompt, seed=seed, settings=kept, name=""
+            id=turn_id or secrets.token_hex(8), kind=kind, prompt=prompt, seed=seed, settings=plain, name=""
         )
         row["facts"] = {"size": list(picture.size)} | {
-            key: one for key, one in result_info.items() if one is not None
+            key: value for key, value in result_info.items() if value is not None
         }
-        return _Made({**row, "pixels": digest(picture)}, files)
+        return _NewTurn({**row, "pixels": digest(picture)}, files)
 
     def _insert(
         self,
-        made: Sequence[_Made],
+        new_turns: Sequence[_NewTurn],
         parent: Turn | None,
         current: bool = True,
         in_transaction: Callable[[sql.Connection], None] | None = None,
     ) -> list[Turn]:
         """Write the blobs, then the rows that reference them; the first new turn becomes current."""
-        data_of = {self.store.blobs.put(data): data for one in made for data in one.data}
+        data_of = {self.store.blobs.put(data): data for turn in new_turns for data in turn.data}
         with self._changing(allow_stale=parent is not None) as (db, revision):
             path = [] if parent is None else [turn.id for turn in self.tree.path(parent)]
             alive = db.scalars(sql.select(turns.c.id).where(turns.c.id.in_(path))).all()
@@ -289,18 +288,18 @@ class Session:
                 if not self.store.blobs.has(sha256):  # garbage collection ran before this transaction
                     self.store.blobs.put(data)
             last = db.execute(sql.select(sessions.c.last_number).where(sessions.c.id == self.id)).scalar_one()
-            counted = dict(last_number=last + len(made))
+            counted = dict(last_number=last + len(new_turns))
             db.execute(sessions.update().where(sessions.c.id == self.id).values(**counted))
             if current:
                 self._visit(db, path, revision)
-            for index, one in enumerate(made):
+            for index, turn in enumerate(new_turns):
                 place = dict(session_id=self.id, parent_id=parent and parent.id, number=last + 1 + index)
                 visited = revision if current and index == 0 else 0
-                db.execute(turns.insert().values(**one.row, **place, created=time.time(), visited=visited))
-                db.execute(turn_blobs.insert(), one.named())
+                db.execute(turns.insert().values(**turn.row, **place, created=time.time(), visited=visited))
+                db.execute(turn_blobs.insert(), turn.named())
             if in_transaction is not None:
                 in_transaction(db)
-        return [self.tree.turns[one.row["id"]] for one in made]
+        return [self.tree.turns[turn.row["id"]] for turn in new_turns]
 
     def save(
         self,
@@ -365,8 +364,8 @@ class Session:
                 ancestors = self.tree.path(self.tree.turns[turn.parent_id])
                 self._visit(db, [ancestor.id for ancestor in ancestors], revision)
             # Leaves first: databases limit the depth of cascading deletes.
-            one = turns.delete().where(turns.c.id == sql.bindparam("deleted"))
-            db.execute(one, [{"deleted": leaf.id} for leaf in reversed(deleted)])
+            statement = turns.delete().where(turns.c.id == sql.bindparam("deleted"))
+            db.execute(statement, [{"deleted": leaf.id} for leaf in reversed(deleted)])
         return deleted
 
     # Internals
@@ -433,8 +432,8 @@ def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[
     pictures: dict[str, list[Image.Image]] = {}
     for key, value in settings.items():
         if key in PICTURES:
-            given = [] if value is None else list(value) if key == "references" else [value]
-            pictures |= {PICTURES[key]: [as_picture(one) for one in given]} if given else {}
+            listed = [] if value is None else list(value) if key == "references" else [value]
+            pictures |= {PICTURES[key]: [as_picture(picture) for picture in listed]} if listed else {}
         elif key not in NOT_KEPT and value is not None:
             plain[key] = _plain(value)
     return plain, pictures
@@ -443,7 +442,7 @@ def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[
 def _plain(value: Any) -> Any:
     """Convert tuples and numpy numbers to JSON data. Raises BadRequest for values that cannot be stored."""
     try:
-        return json.loads(json.dumps(value, default=lambda one: one.item(), allow_nan=False))
+        return json.loads(json.dumps(value, default=lambda number: number.item(), allow_nan=False))
     except (TypeError, ValueError, AttributeError):
         raise BadRequest(
             f"the setting {str(value)[:80]!r} cannot be stored with a turn; it must be plain JSON data"

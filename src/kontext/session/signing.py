@@ -71,12 +71,12 @@ def _keep(identity: Identity, folder: Path) -> None:
     """Store all three files atomically by renaming a folder; of two concurrent processes, one wins."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".signing-") as temporary:
-        made = Path(temporary) / "signing"
-        made.mkdir(mode=0o700)
+        new_folder = Path(temporary) / "signing"
+        new_folder.mkdir(mode=0o700)
         for name, pem in asdict(identity).items():
-            write(made / f"{name}.pem", pem).chmod(0o600)
+            write(new_folder / f"{name}.pem", pem).chmod(0o600)
         try:
-            made.rename(folder)
+            new_folder.rename(folder)
         except OSError:
             log.info("another process created %s first", folder)
 
@@ -199,9 +199,9 @@ def read_signature(data: bytes, anchors: Iterable[bytes] = ()) -> Signature:
     active = report["manifests"].get(report.get("active_manifest"), {})
     info = active.get("signature_info", {})
     problems = tuple(
-        f"{one.get('code')}: {one.get('explanation', '')}"
-        for one in report.get("validation_status", ())
-        if one.get("code") != "signingCredential.untrusted"
+        f"{status.get('code')}: {status.get('explanation', '')}"
+        for status in report.get("validation_status", ())
+        if status.get("code") != "signingCredential.untrusted"
     )
     return Signature(
         state=(state or "invalid").lower(),

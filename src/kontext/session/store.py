@@ -150,7 +150,7 @@ class Store(Database):
             for role, names in blobs.items()
             for position, sha256 in enumerate(names)
         ]
-        made = [
+        turn_rows = [
             {**row, "id": ids[at], "session_id": session_id, "parent_id": None if up is None else ids[up]}
             for at, (row, _) in enumerate(rows)
             for up in (row["parent_id"],)
@@ -161,7 +161,7 @@ class Store(Database):
             ):
                 raise Busy("a garbage collection of the store ran in between; try again")
             db.execute(sessions.insert().values(**head))
-            db.execute(turns.insert(), made)
+            db.execute(turns.insert(), turn_rows)
             if named:
                 db.execute(turn_blobs.insert(), named)
         return Session(self, session_id, editor)
@@ -181,12 +181,12 @@ class Store(Database):
             raise BadRequest(
                 "the pixels of this file were changed after its history was written; open it as a new picture"
             )
-        wanted = [entry.pixels for entry in chain]
+        hashes = [entry.pixels for entry in chain]
         query = (
             sql.select(turns.c.pixels, turn_blobs.c.sha256)
             .join(turn_blobs, sql.and_(turn_blobs.c.turn_id == turns.c.id, turn_blobs.c.role == "picture"))
             .join(sessions, sessions.c.id == turns.c.session_id)
-            .where(turns.c.pixels.in_(wanted), sessions.c.owner == owner)
+            .where(turns.c.pixels.in_(hashes), sessions.c.owner == owner)
         )
         with self.reading() as db:
             known = {pixels: sha256 for pixels, sha256 in db.execute(query)}
@@ -220,7 +220,7 @@ class Store(Database):
         `older_than_seconds` stay, since they may be written long before their rows. Without `keep`, nothing
         is deleted if another component (the server) has tables in this database: only it knows its blobs.
         """
-        kept, freed = set(keep or ()), 0
+        used, freed = set(keep or ()), 0
         with self.reading() as db:
             shared = db.scalar(
                 sql.select(versions.c.component).where(versions.c.component != "session").limit(1)
@@ -230,9 +230,9 @@ class Store(Database):
             return 0
         listing = [found for found in self.blobs.listing() if found.age_seconds >= older_than_seconds]
         with self.writing() as db:
-            kept.update(db.scalars(sql.select(turn_blobs.c.sha256).distinct()))
+            used.update(db.scalars(sql.select(turn_blobs.c.sha256).distinct()))
             for found in listing:
-                if found.name not in kept and self.blobs.age_seconds(found.path) >= older_than_seconds:
+                if found.name not in used and self.blobs.age_seconds(found.path) >= older_than_seconds:
                     self.blobs.files.rm_file(found.path)
                     freed += found.size
         log.info("collected %d bytes of unused pictures", freed)

@@ -127,11 +127,11 @@ class Tree:
 
     def subtree(self, turn: Turn) -> list[Turn]:
         """The turn and all its descendants."""
-        inside = {turn.id}
+        descendants = {turn.id}
         for other in self.turns.values():  # children have higher numbers than their parents
-            if other.parent_id in inside:
-                inside.add(other.id)
-        return [other for other in self.turns.values() if other.id in inside]
+            if other.parent_id in descendants:
+                descendants.add(other.id)
+        return [other for other in self.turns.values() if other.id in descendants]
 
     def undo(self) -> Turn:
         """The turn that undo would make current."""
@@ -157,21 +157,21 @@ class Trees:
 
     def __init__(self, most: int = 64, most_turns: int = 5000) -> None:
         self.most, self.most_turns = most, most_turns
-        self._kept: OrderedDict[str, tuple[Mapping[str, Any], Tree]] = OrderedDict()
+        self._trees: OrderedDict[str, tuple[Mapping[str, Any], Tree]] = OrderedDict()
         self._turn = threading.Lock()
 
     def get(self, session_id: str) -> tuple[Mapping[str, Any], Tree] | None:
         """The session's row at the time its tree was read, and the tree."""
         with self._turn:
-            return self._kept.get(session_id)
+            return self._trees.get(session_id)
 
     def keep(self, row: Mapping[str, Any], tree: Tree) -> None:
         with self._turn:
-            self._kept[row["id"]] = row, tree
-            self._kept.move_to_end(row["id"])
-            turns = sum(len(kept.turns) for _, kept in self._kept.values())
-            while len(self._kept) > 1 and (len(self._kept) > self.most or turns > self.most_turns):
-                _, (_, evicted) = self._kept.popitem(last=False)
+            self._trees[row["id"]] = row, tree
+            self._trees.move_to_end(row["id"])
+            turns = sum(len(tree.turns) for _, tree in self._trees.values())
+            while len(self._trees) > 1 and (len(self._trees) > self.most or turns > self.most_turns):
+                _, (_, evicted) = self._trees.popitem(last=False)
                 turns -= len(evicted.turns)
 
 

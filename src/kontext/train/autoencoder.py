@@ -96,12 +96,12 @@ class Replay:
         self.next = int(places[-1]) + 1
         return places
 
-    def store(self, places: Tensor, decoded: Tensor, fresh: Tensor) -> None:
+    def store(self, places: Tensor, decoded: Tensor, new: Tensor) -> None:
         """Store decoded crops; those after their last round trip are replaced by new crops."""
         self.trips[places] += 1
         done = self.trips[places] >= ROUND_TRIPS
-        self.current[places] = torch.where(done[:, None, None, None], fresh, decoded.clamp(-1, 1))
-        self.originals[places[done]] = fresh[done]
+        self.current[places] = torch.where(done[:, None, None, None], new, decoded.clamp(-1, 1))
+        self.originals[places[done]] = new[done]
         self.trips[places[done]] = 0
 
 
@@ -118,8 +118,8 @@ def reconstruction_loss(decoded: Tensor, true: Tensor, color_weight: float, squa
     for factor in (2, 4):
         loss = loss + 0.5 * F.avg_pool2d(error, factor).abs().mean()
     red, green, blue = error.unbind(1)
-    opponent = (red - green).abs().mean() + ((red + green) / 2 - blue).abs().mean()
-    return loss + color_weight * opponent + square_weight * error.square().mean()
+    opponent_axes = (red - green).abs().mean() + ((red + green) / 2 - blue).abs().mean()
+    return loss + color_weight * opponent_axes + square_weight * error.square().mean()
 
 
 def psnr(decoded: Tensor, true: Tensor) -> float:
@@ -131,9 +131,9 @@ def psnr(decoded: Tensor, true: Tensor) -> float:
 def flat_distances(decoded: Tensor, true: Tensor) -> np.ndarray:
     """CIE76 color distances (n,) of two pictures (3, h, w) where the true one is flat for 8 pixels around."""
     spread = F.max_pool2d(true[None], 17, 1, 8) + F.max_pool2d(-true[None], 17, 1, 8)
-    flat = (spread.amax(dim=1)[0] == 0).cpu().numpy()
+    flat_pixels = (spread.amax(dim=1)[0] == 0).cpu().numpy()
     a, b = (lab(_to_picture(pixels)) for pixels in (decoded, true))
-    return np.linalg.norm(a - b, axis=-1)[flat]
+    return np.linalg.norm(a - b, axis=-1)[flat_pixels]
 
 
 @torch.no_grad()
@@ -142,12 +142,12 @@ def validate(model: Autoencoder, pictures: Tensor) -> dict[str, float]:
     once = repeated = _round_trip(model, pictures)
     for _ in range(ROUND_TRIPS - 1):
         repeated = _round_trip(model, repeated)
-    flat = np.concatenate([flat_distances(m, t) for m, t in zip(once, pictures)])
+    flat_pixels = np.concatenate([flat_distances(m, t) for m, t in zip(once, pictures)])
     return {
         "psnr": float(np.mean([psnr(m, t) for m, t in zip(once, pictures)])),
         "psnr_ten": float(np.mean([psnr(m, t) for m, t in zip(repeated, pictures)])),
-        "flat_de": float(flat.mean()) if len(flat) else 0.0,
-        "flat_de_95": float(np.quantile(flat, 0.95)) if len(flat) else 0.0,
+        "flat_de": float(flat_pixels.mean()) if len(flat_pixels) else 0.0,
+        "flat_de_95": float(np.quantile(flat_pixels, 0.95)) if len(flat_pixels) else 0.0,
     }
 
 
@@ -221,7 +221,7 @@ def train(
         if robust:
             replay = replay or Replay(to_pixels(crops.draw(4 * config.batch), device))
             places = replay.draw(max(1, config.batch // 4))
-            fresh, own = pixels[: len(places)].clone(), slice(len(places))
+            new, own = pixels[: len(places)].clone(), slice(len(places))
             pixels_in = pixels.clone()
             pixels_in[own], pixels[own] = replay.current[places], replay.originals[places]
         with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
@@ -229,7 +229,7 @@ def train(
             noise = torch.randn(mean.shape, generator=generator, device=device)
             decoded = decode(_noisy(mean, log_variance, noise, robust))
         if replay is not None and places is not None:
-            replay.store(places, decoded[own].detach().float(), fresh)
+            replay.store(places, decoded[own].detach().float(), new)
         loss = reconstruction_loss(decoded.float(), pixels, config.color_weight, config.square_weight)
         if config.consistency_weight:
             re_encoded, _ = encode(decoded)

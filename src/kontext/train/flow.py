@@ -245,8 +245,8 @@ class FlowTrainer:
 
     def contexts(self, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """The context pictures of a batch as tokens with their positions: source, then reference."""
-        given = [batch[name] for name in ("source", "reference") if name in batch]
-        return [(pack(latents), ids) for latents, ids in zip(given, self.context_ids)]
+        contexts = [batch[name] for name in ("source", "reference") if name in batch]
+        return [(pack(latents), ids) for latents, ids in zip(contexts, self.context_ids)]
 
     def _add_rollouts(self, chains: dict[str, np.ndarray]) -> None:
         """Add second turns whose source is the model's own result of the first, to train against drift."""

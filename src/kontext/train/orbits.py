@@ -118,10 +118,10 @@ class OrbitPool(Ring):
         count = len(orbits["weight"])
         encoded = {name: torch.from_numpy(value) for name, value in orbits.items() if name != "pictures"}
         encoded |= {f"{texts}_length": self._lengths(orbits[texts]) for texts in ("text", "caption")}
-        flat = orbits["pictures"].reshape(-1, *orbits["pictures"].shape[2:])
-        drawn = np.flatnonzero(flat.any(axis=(1, 2, 3)))
-        latents = self._encode(flat[drawn])
-        padded = latents.new_zeros((len(flat), *latents.shape[1:]))
+        pictures = orbits["pictures"].reshape(-1, *orbits["pictures"].shape[2:])
+        drawn = np.flatnonzero(pictures.any(axis=(1, 2, 3)))
+        latents = self._encode(pictures[drawn])
+        padded = latents.new_zeros((len(pictures), *latents.shape[1:]))
         padded[torch.from_numpy(drawn).to(self.device)] = latents
         self._store(encoded | {"latents": padded.unflatten(0, (count, PICTURES))})
 

@@ -121,12 +121,12 @@ class Validation:
                 return {}
             expected[part] = expected_region(logits).cpu().numpy()
         share, found = tokens.mean(1), expected.mean(1)
-        whole, nothing = share > RULES.whole_share, share == 0
-        local = ~whole & ~nothing
+        whole_picture, nothing = share > RULES.whole_share, share == 0
+        local = ~whole_picture & ~nothing
         both, either = (tokens & expected).sum(1), (tokens | expected).sum(1)
         figures = {
             "region_iou_held_out": (both / np.maximum(either, 1))[local],
-            "whole_known": found[whole] > RULES.whole_share,
+            "whole_known": found[whole_picture] > RULES.whole_share,
             "nothing_known": found[nothing] == 0,
         }
         return {name: round(float(values.mean()), 3) for name, values in figures.items() if len(values)}

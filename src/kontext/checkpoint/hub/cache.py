@@ -23,8 +23,8 @@ _TRUE = ("1", "ON", "YES", "TRUE")
 
 def cache_folder() -> Path:
     """HF_HUB_CACHE, HF_HOME/hub, or ~/.cache/huggingface/hub."""
-    if given := os.environ.get("HF_HUB_CACHE"):
-        return Path(given).expanduser()
+    if folder := os.environ.get("HF_HUB_CACHE"):
+        return Path(folder).expanduser()
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
     return Path(home).expanduser() / "hub"
 

@@ -84,8 +84,8 @@ def _own_layout(top: Sequence[str]) -> Choice | None:
     found |= {f"tokenizer of {which}": [file] for which, file in TOKENIZERS.items() if file in top}
     files = [path for part in found.values() for path in part]
     files += [path for path in ("config.json", "skills.json") if path in top]
-    wanted = (*COMPANIONS, *(f"tokenizer of {which}" for which in TOKENIZERS))
-    absent = tuple(part for part in wanted if not found.get(part))
+    needed = (*COMPANIONS, *(f"tokenizer of {which}" for which in TOKENIZERS))
+    absent = tuple(part for part in needed if not found.get(part))
     return Choice({path: path for path in files}, absent, own_layout=True) if found["transformer"] else None
 
 
@@ -149,9 +149,9 @@ def _with_parts(files: Files, paths: Sequence[str]) -> Choice:
     for tokenizer, folder in DIFFUSERS_TOKENIZERS.items():
         found = next(
             (
-                {f"{folder}/{file}": f"{folder}/{file}" for file in wanted}
-                for wanted in (("tokenizer.json",), ("vocab.json", "merges.txt"))
-                if all(f"{folder}/{file}" in paths for file in wanted)
+                {f"{folder}/{file}": f"{folder}/{file}" for file in names}
+                for names in (("tokenizer.json",), ("vocab.json", "merges.txt"))
+                if all(f"{folder}/{file}" in paths for file in names)
             ),
             {},
         )
@@ -163,18 +163,18 @@ def _with_parts(files: Files, paths: Sequence[str]) -> Choice:
 
 def _component(paths: Sequence[str], folder: str) -> Files:
     """The best variant of a component's tensors, in one file or in shards, and its configuration."""
-    inside = [path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")]
+    contents = [path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")]
     found = []
-    for file in inside:
+    for file in contents:
         match = COMPONENT.fullmatch(file)
         if match is None or SHARD.search(file):
             continue
         order, variant = variant_order(match)
-        shards = [other for other in inside if match["index"] and _is_shard(other, file, variant)]
+        shards = [other for other in contents if match["index"] and _is_shard(other, file, variant)]
         if match["index"] and not _all_there(shards):
             continue
         found.append((order, not match["index"], [file, *shards]))
-    if not found or "config.json" not in inside:
+    if not found or "config.json" not in contents:
         return {}
     *_, files = min(found)
     return {f"{folder}/{file}": f"{folder}/{file}" for file in ("config.json", *files)}

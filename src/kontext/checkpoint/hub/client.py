@@ -240,16 +240,16 @@ def lock(path: Path, waiting: str, on_note: OnNote = log.warning) -> Iterator[No
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(path)
+    lock = FileLock(path)
     try:
-        held.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
         on_note(waiting)
-        held.acquire()
+        lock.acquire()
     try:
         yield
     finally:
-        held.release()
+        lock.release()
 
 
 def _reason(error: Exception) -> str:

@@ -112,37 +112,37 @@ def all_models() -> list[HubModel]:
     return [model for folder in folders if (model := read(folder))]
 
 
-def local(given: str) -> Path | None:
+def local(text: str) -> Path | None:
     """The folder of a model by its name on a hub, if all of it is here."""
-    name = parse(given)
+    name = parse(text)
     model = name and read(models_folder() / name.folder)
     return model.folder if model and not model.missing else None
 
 
-def pull(given: str, on_progress: OnProgress | None = None) -> Path:
+def pull(text: str, on_progress: OnProgress | None = None) -> Path:
     """The folder of a model on a hub; what is missing is downloaded.
 
     Raises NotFound for an unknown name, BadRequest for an ambiguous one, Unavailable where the hub cannot be
     reached, the repository is gated or the download fails, NoSpace, before anything is downloaded, where it
     does not fit on the disk.
     """
-    name = parse(given)
+    name = parse(text)
     if name is None:
-        raise BadRequest(f"{given!r} is not a model name; give owner/repo, owner/repo:q4 or dev")
+        raise BadRequest(f"{text!r} is not a model name; give owner/repo, owner/repo:q4 or dev")
     folder = models_folder() / name.folder
     if (model := read(folder)) and not model.missing:
         return folder
     if model is None and os.path.lexists(folder):
         raise BadRequest(
-            f"{folder} exists and was not downloaded from a hub; move it away to download {given}"
+            f"{folder} exists and was not downloaded from a hub; move it away to download {text}"
         )
     with client.lock(
-        models_folder() / f".{name.folder}.lock", f"another process is downloading {given}; waiting"
+        models_folder() / f".{name.folder}.lock", f"another process is downloading {text}; waiting"
     ):
         if (model := read(folder)) and not model.missing:
             return folder
         sources = _sources_of(name, model)
-        return _made(name, folder, sources, _downloaded(given, sources, on_progress))
+        return _register(name, folder, sources, _downloaded(text, sources, on_progress))
 
 
 def pull_tokenizer(which: str) -> Path:
@@ -164,7 +164,7 @@ def _sources_of(name: HubName, before: HubModel | None) -> tuple[Source, ...]:
     if here is not None and not here.absent:
         return _sources(name, here)
     try:
-        choice = choose(client.repo_paths(name.source, name.revision), name.variant, name.given)
+        choice = choose(client.repo_paths(name.source, name.revision), name.variant, name.text)
     except Unavailable:
         if before is not None:
             return before.sources
@@ -176,7 +176,7 @@ def _sources_of(name: HubName, before: HubModel | None) -> tuple[Source, ...]:
 
 def _cached_choice(name: HubName) -> Choice | None:
     try:
-        return choose(cache.cached_paths(name.source, name.revision), name.variant, name.given)
+        return choose(cache.cached_paths(name.source, name.revision), name.variant, name.text)
     except KontextError:
         return None
 
@@ -191,7 +191,7 @@ def _sources(name: HubName, choice: Choice) -> tuple[Source, ...]:
 
 
 def _downloaded(
-    given: str, sources: Iterable[Source], on_progress: OnProgress | None
+    text: str, sources: Iterable[Source], on_progress: OnProgress | None
 ) -> list[tuple[Source, Path]]:
     """The files in the cache. All are found, and the room for them, before the first download."""
     files: list[tuple[Source, Path | client.RemoteFile]] = []
@@ -199,7 +199,7 @@ def _downloaded(
         here = cache.cached(source.repo, source.path, source.revision)
         files.append((source, here or client.find(source.repo, source.path, source.revision)))
     remote = [file for _, file in files if isinstance(file, client.RemoteFile)]
-    _check_room(given, {file.blob: file for file in remote}.values())
+    _check_room(text, {file.blob: file for file in remote}.values())
     total = sum(file.size for file in remote) + sum(
         file.stat().st_size for _, file in files if isinstance(file, Path)
     )
@@ -208,19 +208,19 @@ def _downloaded(
         if isinstance(file, client.RemoteFile):
             before = done
 
-            def tell(count: int, note: str = "", path: str = file.path, before: int = before) -> None:
+            def report(count: int, note: str = "", path: str = file.path, before: int = before) -> None:
                 if on_progress is not None:
-                    on_progress(Progress(given, path, before + count, total, note))
+                    on_progress(Progress(text, path, before + count, total, note))
                 elif note:
                     log.warning(note)
 
             done += file.size
-            file = client.download(file, tell, partial(tell, file.size - file.missing_bytes))
+            file = client.download(file, report, partial(report, file.size - file.missing_bytes))
         out.append((source, file))
     return out
 
 
-def _check_room(given: str, files: Iterable[client.RemoteFile]) -> None:
+def _check_room(text: str, files: Iterable[client.RemoteFile]) -> None:
     needed = sum(file.missing_bytes for file in files)
     if not needed:
         return
@@ -229,12 +229,14 @@ def _check_room(given: str, files: Iterable[client.RemoteFile]) -> None:
     free = shutil.disk_usage(there).free
     if needed + SPARE_BYTES > free:
         raise NoSpace(
-            f"{given} needs {client.gigabytes(needed)}, and {place} has {client.gigabytes(free)} free; "
+            f"{text} needs {client.gigabytes(needed)}, and {place} has {client.gigabytes(free)} free; "
             "free some space, or set HF_HOME to a folder on another disk"
         )
 
 
-def _made(name: HubName, folder: Path, sources: tuple[Source, ...], files: list[tuple[Source, Path]]) -> Path:
+def _register(
+    name: HubName, folder: Path, sources: tuple[Source, ...], files: list[tuple[Source, Path]]
+) -> Path:
     """Make the folder of links, whole or not at all; one that was there before gives way."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -244,7 +246,7 @@ def _made(name: HubName, folder: Path, sources: tuple[Source, ...], files: list[
             link = new / source.place
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file.absolute())
-        data = {"name": name.given, "files": [asdict(source) for source in sources]}
+        data = {"name": name.text, "files": [asdict(source) for source in sources]}
         (new / LIST).write_text(json.dumps(data, indent=1), "utf-8")
         if folder.exists():
             shutil.rmtree(folder)
@@ -264,29 +266,29 @@ class Removal:
     files: tuple[Path, ...]
     """In the cache."""
     bytes: int
-    kept: tuple[str, ...]
+    needed_elsewhere: tuple[str, ...]
     """Files in the cache that other models need."""
 
 
-def removal(given: str) -> Removal:
+def removal(text: str) -> Removal:
     """What `remove` would delete. Raises NotFound."""
-    name = parse(given)
+    name = parse(text)
     model = None if name is None else read(models_folder() / name.folder)
     if name is None or (model is None and not cache.partial_files(name.source)):
-        raise NotFound(f"{given} was not downloaded from a hub; kontext models lists what is here")
+        raise NotFound(f"{text} was not downloaded from a hub; kontext models lists what is here")
     unfinished = cache.partial_files(name.source)
     if model is None:
-        return Removal(given, None, tuple(unfinished), sum(file.stat().st_size for file in unfinished), ())
+        return Removal(text, None, tuple(unfinished), sum(file.stat().st_size for file in unfinished), ())
     others = [other for other in all_models() if other.folder != model.folder]
     needed = {file.resolve() for other in others for _, file in other.files()}
-    files, kept = [], []
+    files, needed_elsewhere = [], []
     for source, link in model.files():
         if link.resolve() in needed:
-            kept.append(source.place)
+            needed_elsewhere.append(source.place)
         elif link.exists():
             files.append(link.readlink())
     size = sum(file.stat().st_size for file in (*files, *unfinished))
-    return Removal(model.name, model.folder, (*files, *unfinished), size, tuple(kept))
+    return Removal(model.name, model.folder, (*files, *unfinished), size, tuple(needed_elsewhere))
 
 
 def remove(what: Removal) -> int:

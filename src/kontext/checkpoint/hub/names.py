@@ -38,7 +38,7 @@ _FILES = (".safetensors", ".sft", ".gguf", ".json")
 class HubName:
     """A model on a hub."""
 
-    given: str
+    text: str
     """As the user wrote it."""
     repo: str
     """The repository asked for."""
@@ -64,10 +64,10 @@ class HubName:
         )
 
 
-def parse(given: str) -> HubName | None:
+def parse(text: str) -> HubName | None:
     """The model on a hub that a name can stand for; None for names of files and paths."""
-    match = _NAME.fullmatch(given)
-    if match is None or len(given) > 200 or ".." in given or match["repo"].endswith(_FILES):
+    match = _NAME.fullmatch(text)
+    if match is None or len(text) > 200 or ".." in text or match["repo"].endswith(_FILES):
         return None
     repo = SHORT_NAMES.get(match["repo"], match["repo"])
-    return HubName(given, repo, match["revision"], (match["variant"] or "").lower())
+    return HubName(text, repo, match["revision"], (match["variant"] or "").lower())

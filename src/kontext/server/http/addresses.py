@@ -43,8 +43,8 @@ class Addresses:
         segments = [segment for segment in path.split("/") if segment][:SEGMENTS]
         for start in range(len(segments)):
             for prefix in PREFIXES:
-                whole = f"{prefix}/{'/'.join(segments[start:])}"
-                for candidate in (whole, whole.lower()):
+                address = f"{prefix}/{'/'.join(segments[start:])}"
+                for candidate in (address, address.lower()):
                     if candidate != path and self._is_meant(candidate):
                         return candidate
         return None

@@ -117,7 +117,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in error.errors()]
+        found = [
+            {"loc": list(problem["loc"]), "msg": problem["msg"], "type": problem["type"]}
+            for problem in error.errors()
+        ]
         where, words = first_problem(found, skip=1)
         message = f"{where}: {words}"[:500] if where else words
         if request.scope["path"].startswith(OPENAI_PATHS):  # OpenAI clients map 400 to BadRequestError
@@ -130,7 +133,7 @@ def install(app: FastAPI) -> None:
         return answer(error.status_code, str(error.detail), code, headers=dict(error.headers or {}))
 
     @app.exception_handler(ClientDisconnect)
-    async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+    async def _client_disconnected(request: Request, error: ClientDisconnect) -> JSONResponse:
         return answer(400, "the client disconnected before its request was complete", "bad_request")
 
     @app.exception_handler(OSError)

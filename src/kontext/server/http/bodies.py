@@ -24,7 +24,7 @@ class Bodies:
 
     def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
         self.app, self.limit = app, limit_bytes
-        self.held = 0
+        self.reserved = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,9 +36,9 @@ class Bodies:
 
         def hold(size: int) -> bool:
             nonlocal mine
-            if self.held + size > self.limit:
+            if self.reserved + size > self.limit:
                 return False
-            self.held += size
+            self.reserved += size
             mine += size
             return True
 
@@ -81,4 +81,4 @@ class Bodies:
         try:
             await self.app(scope, received, answered)
         finally:
-            self.held -= mine
+            self.reserved -= mine

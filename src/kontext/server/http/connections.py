@@ -67,11 +67,11 @@ def raise_file_limit() -> int:
     except ImportError:  # not a POSIX system
         return 512
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    target = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < target:
         with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+            soft = target
     return WANTED_FILES if soft == resource.RLIM_INFINITY else soft
 
 
@@ -93,7 +93,7 @@ class Connections:
         if limit is not None and self.addresses[connection.address] >= limit:
             return False
         if len(self) >= self.bounds.connections:
-            waiting = (one for phase in EVICTED_FIRST for one in self.phases[phase])
+            waiting = (connection for phase in EVICTED_FIRST for connection in self.phases[phase])
             victim = next(waiting, None)
             if victim is None:
                 return False
@@ -127,7 +127,9 @@ class Connections:
 
     def end_overdue(self, now: float) -> None:
         bounds = self.bounds
-        for connection in [one for one in self.phases[HEAD] if now - one.since > bounds.head_seconds]:
+        for connection in [
+            candidate for candidate in self.phases[HEAD] if now - candidate.since > bounds.head_seconds
+        ]:
             connection.end("the request head took too long")
         for connection in list(self.phases[BODY]):
             allowed = bounds.body_seconds + connection.received / bounds.body_rate

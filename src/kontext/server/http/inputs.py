@@ -28,7 +28,7 @@ REMEMBERED = 256
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredPicture:
     """A picture in the store."""
 
     sha256: str
@@ -43,7 +43,7 @@ class Inputs:
         self.service = service
         self.owner = ""
         self.decoders = service.decoders
-        self._known: OrderedDict[tuple, Kept] = OrderedDict()
+        self._known: OrderedDict[tuple, StoredPicture] = OrderedDict()
 
     def of(self, owner: str) -> Inputs:
         """A copy bound to a key, whose storage is counted."""
@@ -53,7 +53,7 @@ class Inputs:
 
     async def keep(
         self, data: bytes, name: str = "the picture", *, tolerance: int = 2, mask: bool = False
-    ) -> Kept:
+    ) -> StoredPicture:
         """Decode and store a picture. `mask`: transparent pixels mean "may change" and become white.
 
         Raises BadPicture, TooLarge, ModerationBlocked, QueueFull, QuotaFull.
@@ -62,16 +62,16 @@ class Inputs:
         await asyncio.to_thread(quotas.check, self.owner)
         digest = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
         key = (digest, name, tolerance, mask)
-        kept = self._known.pop(key, None)
-        if kept is None or not self.service.store.blobs.touch(kept.sha256):
+        stored = self._known.pop(key, None)
+        if stored is None or not self.service.store.blobs.touch(stored.sha256):
             pixels = await asyncio.to_thread(self.pixels, data, name)
             self.decoders.check_room(pixels)
-            kept = await self.decoders.run(pixels, self._keep, data, name, tolerance, mask)
-            await asyncio.to_thread(quotas.add, self.owner, kept.sha256)
-        self._known[key] = kept
+            stored = await self.decoders.run(pixels, self._keep, data, name, tolerance, mask)
+            await asyncio.to_thread(quotas.add, self.owner, stored.sha256)
+        self._known[key] = stored
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
-        return kept
+        return stored
 
     def pixels(self, data: bytes, name: str) -> int:
         """Number of pixels by the file header; 0 if unreadable, which the loader reports later.
@@ -88,18 +88,20 @@ class Inputs:
             raise TooLarge(f"{name} must have at most {limit / 1e6:.0f} million pixels, got {width}x{height}")
         return width * height
 
-    def _keep(self, data: bytes, name: str, tolerance: int, mask: bool) -> Kept:
+    def _keep(self, data: bytes, name: str, tolerance: int, mask: bool) -> StoredPicture:
         picture = pictures.load(data, name)
         if reason := self.service.moderator.input(picture.opaque_rgb, tolerance):
             raise ModerationBlocked(reason)
-        whole = picture.as_given
+        pixels_given = picture.as_given
         if mask:
-            whole = (
+            pixels_given = (
                 Image.eval(picture.alpha, lambda alpha: 255 - alpha)
                 if picture.alpha
                 else picture.rgb.convert("L")
             )
-        return Kept(self.service.store.blobs.put(to_png(whole)), picture.size, picture.warnings)
+        return StoredPicture(
+            self.service.store.blobs.put(to_png(pixels_given)), picture.size, picture.warnings
+        )
 
     async def read(self, text: str, name: str) -> bytes:
         """The bytes of base64, a data URL or a URL. Raises BadPicture, BadRequest."""

@@ -105,8 +105,8 @@ class RequestGuard:
                 return answer(421, "this server does not serve that host name; see --allow-host", "forbidden")
         if scope["method"] not in SAFE:
             origin = headers.get("origin")
-            foreign = origin is not None and not self._is_own(origin, host)
-            if foreign or headers.get("sec-fetch-site") == "cross-site":
+            cross_origin = origin is not None and not self._is_own(origin, host)
+            if cross_origin or headers.get("sec-fetch-site") == "cross-site":
                 return answer(403, "requests from pages of other sites are not allowed", "forbidden")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():

@@ -85,14 +85,14 @@ class Playground:
     def answer(self, request: Request) -> Response:
         """Raises HTTPException: 404, 405."""
         path = request.scope["path"]
-        wanted = path.removeprefix("/") or "index.html"
+        name = path.removeprefix("/") or "index.html"
         headers = {"content-security-policy": POLICY, "cache-control": "no-cache", "vary": "accept-encoding"}
-        file = self.folder / wanted
+        file = self.folder / name
         try:
-            inside = file.resolve().is_relative_to(self.folder) and file.is_file()
+            found_file = file.resolve().is_relative_to(self.folder) and file.is_file()
         except (ValueError, OSError):  # not a valid file name
-            inside = False
-        found = inside or wanted == "index.html"
+            found_file = False
+        found = found_file or name == "index.html"
         if found and request.method not in ("GET", "HEAD"):
             words = f"{request.method} is not allowed at this address; use GET"
             raise HTTPException(405, words, {"allow": "GET, HEAD"})
@@ -102,11 +102,11 @@ class Playground:
                 raise refusal
             text = UNKNOWN.format(words=html.escape(refusal.detail), home=f"{self.base_path}/")
             return HTMLResponse(text, refusal.status_code, {"content-security-policy": POLICY})
-        if not inside:
+        if not found_file:
             return HTMLResponse(NO_PLAYGROUND, headers=headers)
         page = self.page(file)
         headers["etag"] = page.tag
-        if wanted == "index.html":
+        if name == "index.html":
             headers["link"] = f"{self.modules()}, {self.words(request.headers.get('accept-language', ''))}"
         if request.headers.get("if-none-match") == page.tag:
             return Response(status_code=304, headers=headers)
@@ -118,27 +118,27 @@ class Playground:
 
     def page(self, file: Path) -> Page:
         time = file.stat().st_mtime_ns
-        kept = self.pages.get(file)
-        if kept is None or kept.time != time:
+        page = self.pages.get(file)
+        if page is None or page.time != time:
             plain = file.read_bytes()
             tag = f'"{hashlib.sha256(plain).hexdigest()[:24]}"'
             names = IMPORT.findall(plain.decode()) if file.suffix == ".js" else ()
             imports = tuple((file.parent / name).resolve() for name in names)
-            kept = self.pages[file] = Page(time, tag, plain, gzip.compress(plain, 9, mtime=0), imports)
-        return kept
+            page = self.pages[file] = Page(time, tag, plain, gzip.compress(plain, 9, mtime=0), imports)
+        return page
 
     def modules(self) -> str:
         """Link header that preloads the scripts app.js imports, directly or indirectly."""
         found = dict.fromkeys([self.folder / "app.js"])
         for file in (waiting := list(found)):  # grows during iteration
-            new = [one for one in self.page(file).imports if one not in found] if file.is_file() else []
+            new = [name for name in self.page(file).imports if name not in found] if file.is_file() else []
             found |= dict.fromkeys(new)
             waiting += new
         names = (file.relative_to(self.folder).as_posix() for file in found)
         return ", ".join(f"<{self.base_path}/{name}>; rel=modulepreload" for name in names)
 
-    def words(self, wanted: str) -> str:
+    def words(self, accept_language: str) -> str:
         """Link header that preloads the texts in the browser's preferred language."""
-        known = wanted[:2].lower() in (file.stem for file in self.folder.glob("locales/*.json"))
-        language = wanted[:2].lower() if known else "en"
+        known = accept_language[:2].lower() in (file.stem for file in self.folder.glob("locales/*.json"))
+        language = accept_language[:2].lower() if known else "en"
         return f"<{self.base_path}/locales/{language}.json>; rel=preload; as=fetch; crossorigin"

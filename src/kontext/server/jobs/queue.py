@@ -233,8 +233,8 @@ class Queue:
                 count = min(count, room_of(first)) if room_of else count
                 batch += [row for row in alike if key_of(row) == key][: count - 1]
             ids = [row.id for row in batch]
-            held = dict(state="running", runner=self.runner, lease=now + self.lease_seconds, started=now)
-            db.execute(jobs.update().where(jobs.c.id.in_(ids)).values(attempts=jobs.c.attempts + 1, **held))
+            values = dict(state="running", runner=self.runner, lease=now + self.lease_seconds, started=now)
+            db.execute(jobs.update().where(jobs.c.id.in_(ids)).values(attempts=jobs.c.attempts + 1, **values))
             found = {
                 row["id"]: Job(**row)
                 for row in db.execute(sql.select(*COLUMNS).where(jobs.c.id.in_(ids))).mappings()
@@ -292,13 +292,13 @@ class Queue:
         db.execute(jobs.update().where(jobs.c.id == row.id).values(**ended, webhook_due=due))
         return True
 
-    def requeue(self, held: Iterable[Job], *, count_attempt: bool) -> list[Job]:
+    def requeue(self, running: Iterable[Job], *, count_attempt: bool) -> list[Job]:
         """Return running jobs to the queue. With `count_attempt` (their worker died), jobs that have used all
         their attempts fail instead; returns the failed ones.
         """
         failed = []
         with self.store.writing() as db:
-            for job in held:
+            for job in running:
                 if count_attempt and job.attempts >= self.max_attempts:
                     error = f"the worker died {job.attempts} times on this job; it is not retried"
                     if self.finish_within(db, job, "failed", error=error):
@@ -369,8 +369,8 @@ class Queue:
             found = [Job(**row) for row in db.execute(sql.select(*COLUMNS).where(due).limit(20)).mappings()]
             for job in found:
                 left = job.webhook_tries < len(WEBHOOK_PAUSES)
-                later = now + WEBHOOK_PAUSES[job.webhook_tries] if left else None
-                change = dict(webhook_due=later, webhook_tries=job.webhook_tries + 1)
+                next_try = now + WEBHOOK_PAUSES[job.webhook_tries] if left else None
+                change = dict(webhook_due=next_try, webhook_tries=job.webhook_tries + 1)
                 db.execute(jobs.update().where(jobs.c.id == job.id).values(**change))
         return found
 

@@ -16,7 +16,7 @@ from kontext.errors import BadRequest
 from kontext.options import offered
 from kontext.server.jobs.batching import JobShape
 
-OPTIONS = tuple(one.name for one in offered("python") if one.kind != "picture")
+OPTIONS = tuple(option.name for option in offered("python") if option.kind != "picture")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Output:
         return cls(**{name: data[name] for name in cls.__dataclass_fields__ if data.get(name) is not None})
 
     def to_json(self) -> dict[str, Any]:
-        given = {name: value for name, value in vars(self).items() if value != getattr(Output, name)}
-        return {"format": self.format, **given}
+        changed = {name: value for name, value in vars(self).items() if value != getattr(Output, name)}
+        return {"format": self.format, **changed}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class JobRequest:
         for name in ("box", "size"):
             if isinstance(options.get(name), list):
                 options[name] = tuple(options[name])
-        files = {role: given[0] for role, given in pictures.items() if given and role != "references"}
+        files = {role: hashes[0] for role, hashes in pictures.items() if hashes and role != "references"}
         return cls(
             **options,
             **files,
@@ -95,20 +95,20 @@ class JobRequest:
     @property
     def options(self) -> dict[str, Any]:
         """The options that were given, as plain data."""
-        given = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        options = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
     @property
     def pictures(self) -> dict[str, list[str]]:
         """sha256 of the input pictures by role."""
-        one = {"picture": self.picture, "mask": self.mask, "markup": self.markup}
-        files = {role: [sha256] for role, sha256 in one.items() if sha256}
+        single = {"picture": self.picture, "mask": self.mask, "markup": self.markup}
+        files = {role: [sha256] for role, sha256 in single.items() if sha256}
         return {**files, **({"references": list(self.references)} if self.references else {})}
 
     @property
     def blobs(self) -> list[str]:
         """sha256 of all input pictures."""
-        return [sha256 for given in self.pictures.values() for sha256 in given]
+        return [sha256 for hashes in self.pictures.values() for sha256 in hashes]
 
     def shape(self, picture: Size | None, references: Sequence[Size] = ()) -> JobShape:
         """The shape for batching, from the sizes of the pictures in pixels."""
@@ -121,9 +121,9 @@ class JobRequest:
         """The request to the editor; `files` are encoded pictures by role. Raises BadRequest."""
         if self.unknown:
             raise BadRequest(f"this version has no option {sorted(self.unknown)[0]!r}; submit the edit again")
-        one: dict[str, Any] = {
-            role: given[0] for role, given in files.items() if given and role != "references"
+        single: dict[str, Any] = {
+            role: hashes[0] for role, hashes in files.items() if hashes and role != "references"
         }
         return EditRequest(
-            prompt=self.prompt, **self.options, **one, references=tuple(files.get("references", ()))
+            prompt=self.prompt, **self.options, **single, references=tuple(files.get("references", ()))
         )

@@ -155,9 +155,11 @@ async def examples(key: Reader, request: Request) -> dict[str, list[dict[str, An
     """
     service, table = service_of(request), example_table()
     model_info, base = service.model_info, f"{service.settings.base_path}/api/examples"
-    prompts = {name: list(one["prompts"]) if model_info else [] for name, one in table.items()}
+    prompts = {name: list(example["prompts"]) if model_info else [] for name, example in table.items()}
     if model_info and model_info.skills:
-        prompts = {one["picture"]: list(one["prompt"].values()) for one in model_info.skills["examples"]}
+        prompts = {
+            example["picture"]: list(example["prompt"].values()) for example in model_info.skills["examples"]
+        }
     shown = [
         {"name": name, "title": table[name]["title"], "prompts": texts, "picture": f"{base}/{name}"}
         for name, texts in prompts.items()
@@ -184,7 +186,7 @@ async def healthz() -> str:
 async def readyz(request: Request) -> JSONResponse:
     """Readiness: jobs can be accepted and run."""
     service = service_of(request)
-    trouble = service.public_load_error
+    reason = service.public_load_error
     if service.ready and service.housekeeping.storage_error is None:
         state = "ready"
     elif service.stopping:
@@ -192,10 +194,10 @@ async def readyz(request: Request) -> JSONResponse:
     elif service.scheduler.load_error:
         state = "broken"
     elif service.housekeeping.storage_error:
-        state, trouble = "storage", service.housekeeping.storage_error
+        state, reason = "storage", service.housekeeping.storage_error
     else:
         state = "loading"
-    return JSONResponse({"state": state, "trouble": trouble}, 200 if state == "ready" else 503)
+    return JSONResponse({"state": state, "trouble": reason}, 200 if state == "ready" else 503)
 
 
 @router.get("/metrics", tags=["operation"], response_class=PlainTextResponse)

@@ -119,20 +119,20 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
     if body.webhook_url:
         settings = service.settings
         await fetching.check_host(body.webhook_url, settings.private_addresses, settings.webhook_hosts)
-    given = [body.input_image, body.input_image_2, body.input_image_3, body.input_image_4]
+    texts = [body.input_image, body.input_image_2, body.input_image_3, body.input_image_4]
     names = ["input_image", "input_image_2", "input_image_3", "input_image_4"]
-    kept, reason = [], None
+    stored, reason = [], None
     try:
-        for text, name in zip(given, names):
-            kept.append(
+        for text, name in zip(texts, names):
+            stored.append(
                 await inputs.keep(await inputs.read(text, name), name, tolerance=body.safety_tolerance)
                 if text
                 else None
             )
     except ModerationBlocked as error:
         reason = str(error)
-    picture = kept[0] if kept else None
-    references = [one for one in kept[1:] if one]
+    picture = stored[0] if stored else None
+    references = [reference for reference in stored[1:] if reference]
     seed = secrets.randbelow(2**32) if body.seed is None else body.seed
     job = JobRequest(
         prompt=body.prompt,
@@ -142,7 +142,7 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
         size=body.aspect_ratio or ("match" if picture else "1:1"),
         lock=None if picture else False,
         picture=picture.sha256 if picture else None,
-        references=tuple(one.sha256 for one in references),
+        references=tuple(reference.sha256 for reference in references),
         output=Output(
             format=body.output_format or "png",
             seed=str(seed),
@@ -153,14 +153,14 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
     submission = Submission(
         owner=key.id,
         origin="bfl",
-        shape=job.shape(picture.size if picture else None, [one.size for one in references]),
+        shape=job.shape(picture.size if picture else None, [reference.size for reference in references]),
         active_jobs=key.active_jobs or service.settings.active_jobs,
         cost=service.settings.cost,
         webhook_url=body.webhook_url,
         webhook_secret=body.webhook_secret,
     )
     jobs = await service.submit([job], submission, refused=reason)
-    pixels = sum(one.size[0] * one.size[1] for one in kept if one)
+    pixels = sum(reference.size[0] * reference.size[1] for reference in stored if reference)
     return Submitted(
         id=jobs[0].id,
         polling_url=f"{origin_of(request)}/v1/get_result?id={jobs[0].id}",

@@ -94,7 +94,7 @@ def check_size(service: Service, size: str | None, picture: tuple[int, int] | No
         plan_edit(picture, size or "match", service.model_info.sizes)
 
 
-def whole(service: Service, session: Session) -> SessionView:
+def current_view(service: Service, session: Session) -> SessionView:
     jobs = shown(service, service.queue.active(session.id))
     return session_view(session, jobs, service.settings.base_path)
 

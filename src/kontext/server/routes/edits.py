@@ -141,7 +141,12 @@ async def variants(key: Maker, request: Request, session: str, turn: str, body: 
                 "pictures": {"picture": [_picture(parent)], **pictures},
             }
         )
-        return found, parent, job, job.shape(parent.size, [one.size for one in original.references])
+        return (
+            found,
+            parent,
+            job,
+            job.shape(parent.size, [reference.size for reference in original.references]),
+        )
 
     found, parent, job, shape = await asyncio.to_thread(prepare)
     return await _submit(service, key, found, parent, job, shape, body.count, body.seed)

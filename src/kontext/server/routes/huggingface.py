@@ -69,7 +69,7 @@ async def image_to_image(key: Maker, request: Request, model: str) -> Response:
         raise BadRequest(f"parameters.{where}: {words}" if where else f"parameters: {words}") from None
     if not isinstance(body.get("inputs"), str):
         raise BadRequest("inputs must be a base64 picture")
-    kept = await inputs.keep(await inputs.read(body["inputs"], "inputs"), "inputs")
+    stored = await inputs.keep(await inputs.read(body["inputs"], "inputs"), "inputs")
     size = parameters.target_size
     edit = JobRequest(
         prompt=parameters.prompt,
@@ -78,12 +78,12 @@ async def image_to_image(key: Maker, request: Request, model: str) -> Response:
         guidance=parameters.guidance_scale,
         negative_prompt=parameters.negative_prompt,
         size=f"{size.width}x{size.height}" if size else "match",
-        picture=kept.sha256,
+        picture=stored.sha256,
     )
     submission = Submission(
         owner=key.id,
         origin="hf",
-        shape=edit.shape(kept.size),
+        shape=edit.shape(stored.size),
         active_jobs=key.active_jobs or service.settings.active_jobs,
         cost=service.settings.cost,
     )

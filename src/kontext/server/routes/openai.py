@@ -23,7 +23,7 @@ from kontext.server.auth.access import Maker, Reader, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.errors import ModerationBlocked, NotReady
 from kontext.server.http.answers import FAILURES
-from kontext.server.http.inputs import Inputs, Kept
+from kontext.server.http.inputs import Inputs, StoredPicture
 from kontext.server.jobs.queue import Job, Submission
 from kontext.server.jobs.requests import JobRequest, Output
 from kontext.server.routes.bfl import origin_of
@@ -32,7 +32,7 @@ from kontext.server.routes.events import stream
 from kontext.server.routes.openai_fields import (
     EDIT_BODY,
     EditFields,
-    Given,
+    ImageField,
     ImageRequest,
     from_form,
     from_json,
@@ -61,22 +61,24 @@ async def edits(key: Maker, request: Request) -> dict[str, Any] | StreamingRespo
     return await _make(request, key, fields.body, pictures, "image_edit")
 
 
-async def _pictures(inputs: Inputs, fields: EditFields) -> dict[str, list[Kept]]:
+async def _pictures(inputs: Inputs, fields: EditFields) -> dict[str, list[StoredPicture]]:
     """The pictures of an edit by role, stored."""
-    kept = [await _stored(inputs, one, f"image {place}") for place, one in enumerate(fields.images, start=1)]
-    pictures = {"picture": kept[:1], "references": kept[1:]}
-    for role, given in fields.roles.items():
-        one = await _stored(inputs, given, f"the {role}", mask=role == "mask")
-        if one.size != kept[0].size:
-            expected = f"{kept[0].size[0]}x{kept[0].size[1]} pixels"
+    images = [
+        await _stored(inputs, stored, f"image {place}") for place, stored in enumerate(fields.images, start=1)
+    ]
+    pictures = {"picture": images[:1], "references": images[1:]}
+    for role, image in fields.roles.items():
+        stored = await _stored(inputs, image, f"the {role}", mask=role == "mask")
+        if stored.size != images[0].size:
+            expected = f"{images[0].size[0]}x{images[0].size[1]} pixels"
             raise refusal(role, f"the {role} must be as large as the first image, {expected}")
-        pictures[role] = [one]
+        pictures[role] = [stored]
     return pictures
 
 
-async def _stored(inputs: Inputs, given: Given, name: str, *, mask: bool = False) -> Kept:
-    with naming(given.param):
-        data = given.source if isinstance(given.source, bytes) else await inputs.read(given.source, name)
+async def _stored(inputs: Inputs, image: ImageField, name: str, *, mask: bool = False) -> StoredPicture:
+    with naming(image.param):
+        data = image.source if isinstance(image.source, bytes) else await inputs.read(image.source, name)
         return await inputs.keep(data, name, mask=mask)
 
 
@@ -94,7 +96,7 @@ async def models(key: Reader, request: Request) -> dict[str, Any]:
     names = list(dict.fromkeys((name, "flux-kontext")))
     return {
         "object": "list",
-        "data": [{"id": one, "object": "model", "created": 0, "owned_by": "openkontext"} for one in names],
+        "data": [{"id": name, "object": "model", "created": 0, "owned_by": "openkontext"} for name in names],
     }
 
 
@@ -105,12 +107,12 @@ async def model(key: Reader, request: Request, model: str) -> dict[str, Any]:
 
 
 async def _make(
-    request: Request, key: Key, body: ImageRequest, pictures: Mapping[str, list[Kept]], kind: str
+    request: Request, key: Key, body: ImageRequest, pictures: Mapping[str, list[StoredPicture]], kind: str
 ) -> Any:
     service = service_of(request)
     first = secrets.randbelow(2**32) if body.seed is None else body.seed
     picture = pictures["picture"][0] if pictures else None
-    files = {role: given[0].sha256 for role, given in pictures.items() if given and role != "references"}
+    files = {role: stored[0].sha256 for role, stored in pictures.items() if stored and role != "references"}
     references = pictures.get("references", [])
     with naming("size"):
         check_size(service, body.size, picture.size if picture else None)
@@ -123,13 +125,13 @@ async def _make(
         picture=files.get("picture"),
         mask=files.get("mask"),
         markup=files.get("markup"),
-        references=tuple(one.sha256 for one in references),
+        references=tuple(reference.sha256 for reference in references),
         output=Output(format=body.output_format or "png"),
     )
     submission = Submission(
         owner=key.id,
         origin="openai",
-        shape=job.shape(picture.size if picture else None, [one.size for one in references]),
+        shape=job.shape(picture.size if picture else None, [reference.size for reference in references]),
         active_jobs=key.active_jobs or service.settings.active_jobs,
         cost=service.settings.cost,
     )

@@ -102,7 +102,7 @@ def naming(param: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Given:
+class ImageField:
     """An input picture: its field (for errors), and a file or a text (base64, data URL or URL)."""
 
     param: str
@@ -114,20 +114,20 @@ class EditFields:
     """An edit request, from a form or a JSON body."""
 
     body: ImageRequest
-    images: list[Given]
-    roles: dict[str, Given]
+    images: list[ImageField]
+    roles: dict[str, ImageField]
 
 
 def from_form(form: Mapping[str, list[bytes | str]]) -> EditFields:
     """The fields of a multipart body. Raises BadRequest."""
-    images: list[Given] = []
-    roles: dict[str, Given] = {}
+    images: list[ImageField] = []
+    roles: dict[str, ImageField] = {}
     texts: dict[str, str] = {}
     for field, values in form.items():
         if IMAGE_PART.fullmatch(field):
-            images += [Given("image", value) for value in values]
+            images += [ImageField("image", value) for value in values]
         elif field in ROLES:
-            roles[field] = Given(field, values[-1])
+            roles[field] = ImageField(field, values[-1])
         elif isinstance(values[-1], str):
             texts[field] = values[-1]
         elif field in ImageRequest.model_fields:
@@ -138,14 +138,16 @@ def from_form(form: Mapping[str, list[bytes | str]]) -> EditFields:
 def from_json(body: Mapping[str, Any]) -> EditFields:
     """The fields of a JSON body; `images`, `mask` and `markup` have an `image_url`. Raises BadRequest."""
     field = "image" if body.get("images") is None and body.get("image") is not None else "images"
-    given = body.get(field)
-    several = given if isinstance(given, list) else [] if given is None else [given]
-    images = [_reference(f"{field}[{place}]", one) for place, one in enumerate(several)]
+    value = body.get(field)
+    several = value if isinstance(value, list) else [] if value is None else [value]
+    images = [_reference(f"{field}[{place}]", image) for place, image in enumerate(several)]
     roles = {role: _reference(role, body[role]) for role in ROLES if body.get(role) is not None}
     return _complete(parse(body), images, roles, field)
 
 
-def _complete(body: ImageRequest, images: list[Given], roles: dict[str, Given], field: str) -> EditFields:
+def _complete(
+    body: ImageRequest, images: list[ImageField], roles: dict[str, ImageField], field: str
+) -> EditFields:
     if not 1 <= len(images) <= MAX_CONTEXTS:
         count = f"images must be 1 to {MAX_CONTEXTS}, got {len(images)}; the first one is edited"
         raise refusal(field, count)
@@ -154,22 +156,22 @@ def _complete(body: ImageRequest, images: list[Given], roles: dict[str, Given], 
     return EditFields(body, images, roles)
 
 
-def _reference(param: str, given: Any) -> Given:
+def _reference(param: str, value: Any) -> ImageField:
     """An image reference: {"image_url": "..."}, or the text itself."""
-    if isinstance(given, str):
-        return Given(param, given)
-    if not isinstance(given, dict):
+    if isinstance(value, str):
+        return ImageField(param, value)
+    if not isinstance(value, dict):
         raise refusal(
             param, f'{param} must be an object such as {{"image_url": "data:image/png;base64,..."}}'
         )
-    if given.get("file_id") is not None:
+    if value.get("file_id") is not None:
         raise refusal(f"{param}.file_id", NO_FILES)
-    url = given.get("image_url", given.get("url"))
+    url = value.get("image_url", value.get("url"))
     if isinstance(url, dict):  # as in chat messages
         url = url.get("url")
     if not isinstance(url, str):
         raise refusal(f"{param}.image_url", f"{param}.image_url must be a data URL or a URL of a picture")
-    return Given(f"{param}.image_url", url)
+    return ImageField(f"{param}.image_url", url)
 
 
 _TEXT_FIELDS = ImageRequest.model_json_schema()["properties"]

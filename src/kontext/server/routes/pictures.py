@@ -75,10 +75,10 @@ async def form_of(request: Request) -> dict[str, Any]:
 
 
 def file_of(form: dict[str, Any], field: str) -> bytes:
-    given = form.get(field, [])
-    if len(given) != 1 or not isinstance(given[0], bytes):
+    values = form.get(field, [])
+    if len(values) != 1 or not isinstance(values[0], bytes):
         raise BadRequest(f"the form must have exactly one file in the part {field!r}")
-    return given[0]
+    return values[0]
 
 
 async def json_of(request: Request) -> dict[str, Any]:
@@ -111,11 +111,16 @@ async def upload(key: Maker, request: Request) -> Upload:
         if not isinstance(url, str):
             raise BadRequest("send a file in the part 'picture' of a form, or JSON with 'url'")
         data = await inputs.fetch(url)
-    kept = await inputs.keep(data)
-    await asyncio.to_thread(service.queue.add_upload, key.id, kept.sha256, kept.size)
-    await service.prefills.prefill(kept.sha256)
-    url = f"{service.settings.base_path}/api/pictures/{kept.sha256}"
-    return {"picture": kept.sha256, "size": list(kept.size), "url": url, "warnings": list(kept.warnings)}
+    stored = await inputs.keep(data)
+    await asyncio.to_thread(service.queue.add_upload, key.id, stored.sha256, stored.size)
+    await service.prefills.prefill(stored.sha256)
+    url = f"{service.settings.base_path}/api/pictures/{stored.sha256}"
+    return {
+        "picture": stored.sha256,
+        "size": list(stored.size),
+        "url": url,
+        "warnings": list(stored.warnings),
+    }
 
 
 @router.get("/pictures/{picture}", response_class=Response)

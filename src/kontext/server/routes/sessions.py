@@ -21,7 +21,16 @@ from kontext.server.errors import TooLarge
 from kontext.server.http.answers import FAILURES
 from kontext.server.jobs.views import SessionLine, SessionView, line_view
 from kontext.server.routes.about import example_bytes
-from kontext.server.routes.common import Body, Name, Sha256, Text, changed, open_session, whole, with_example
+from kontext.server.routes.common import (
+    Body,
+    Name,
+    Sha256,
+    Text,
+    changed,
+    current_view,
+    open_session,
+    with_example,
+)
 from kontext.server.routes.pictures import PICTURE_BODY, file_of, form_of, inputs_of, is_form, json_of, png
 from kontext.server.service.outputs import FORMATS, TYPES, disposition
 from kontext.server.service.service import Service
@@ -88,20 +97,20 @@ FILE_BODY: dict[str, Any] = {
 async def create(key: Maker, request: Request) -> SessionView:
     """Create a session with a picture, with an example, or empty."""
     service, inputs = service_of(request), inputs_of(request)
-    kept = None
+    stored = None
     if is_form(request):
         form = await form_of(request)
         fields = _checked(
             {"name": next((text for text in form.get("name", []) if isinstance(text, str)), "")}
         )
-        kept = await inputs.keep(file_of(form, "picture"))
-        sha256: str | None = kept.sha256
+        stored = await inputs.keep(file_of(form, "picture"))
+        sha256: str | None = stored.sha256
     else:
         fields = _checked(await json_of(request))
         sha256 = fields.picture
         if fields.example:
-            kept = await inputs.keep(await asyncio.to_thread(example_bytes, fields.example))
-            sha256 = kept.sha256
+            stored = await inputs.keep(await asyncio.to_thread(example_bytes, fields.example))
+            sha256 = stored.sha256
         elif sha256:
             await asyncio.to_thread(service.queue.upload, key.id, sha256)
     if sha256:
@@ -110,7 +119,7 @@ async def create(key: Maker, request: Request) -> SessionView:
     def make() -> SessionView:
         picture = service.store.blobs.get(sha256) if sha256 else None
         session = service.store.create(picture, name=fields.name or (fields.example or ""), owner=key.id)
-        return whole(service, session)
+        return current_view(service, session)
 
     return await asyncio.to_thread(make)
 
@@ -151,7 +160,7 @@ async def bring(key: Maker, request: Request) -> SessionView:
             session = service.store.restore(data, owner=key.id)
         blobs = {name for turn in session.turns for names in turn.blobs.values() for name in names}
         service.quotas.add(key.id, *blobs)
-        return whole(service, session)
+        return current_view(service, session)
 
     return await service.decoders.run_import(key.id, make)
 
@@ -169,10 +178,10 @@ def _check_pixels(data: bytes, limit: int) -> None:
 
 
 @router.get("/{session}")
-def one(key: Reader, request: Request, session: str) -> SessionView:
+def read_session(key: Reader, request: Request, session: str) -> SessionView:
     """A session with its turns and active jobs."""
     service = service_of(request)
-    return whole(service, open_session(service, key, session))
+    return current_view(service, open_session(service, key, session))
 
 
 @router.patch("/{session}")
@@ -236,7 +245,7 @@ async def _change(
             except Conflict:
                 if not tries_left:
                     raise
-        return session, whole(service, session)
+        return session, current_view(service, session)
 
     session, view = await asyncio.to_thread(apply)
     changed(service, session)
@@ -363,7 +372,7 @@ async def _thumbnail(service: Service, sha256: str, width: int) -> bytes:
 
         cache[sha256, width] = await service.decoders.run(_pixels(stored), encode)
     data = cache[sha256, width]
-    held = sum(map(len, cache.values()))
-    while len(cache) > 1 and (len(cache) > THUMBNAILS or held > THUMBNAIL_BYTES):
-        held -= len(cache.pop(next(iter(cache))))
+    size = sum(map(len, cache.values()))
+    while len(cache) > 1 and (len(cache) > THUMBNAILS or size > THUMBNAIL_BYTES):
+        size -= len(cache.pop(next(iter(cache))))
     return data

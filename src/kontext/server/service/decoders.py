@@ -41,17 +41,17 @@ class Decoders:
         self,
         pixels: int,
         work: Callable[Arguments, Outcome],
-        *given: Arguments.args,
+        *args: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Outcome:
         """Run `work`, which decodes or encodes a picture of `pixels` pixels; returns its result."""
         loop = asyncio.get_running_loop()
         if pixels <= SMALL_PIXELS:
-            return await loop.run_in_executor(self._small, lambda: work(*given, **named))
+            return await loop.run_in_executor(self._small, lambda: work(*args, **named))
 
         def large() -> Outcome:
             try:
-                return work(*given, **named)
+                return work(*args, **named)
             finally:
                 give_back()
 

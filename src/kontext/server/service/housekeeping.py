@@ -48,8 +48,10 @@ class Housekeeping:
         while True:
             try:
                 before = set(self.scheduler.running)
-                failed, held = await asyncio.to_thread(self.queue.heartbeat, before | self.results.concluding)
-                for job_id in before - held:
+                failed, still_held = await asyncio.to_thread(
+                    self.queue.heartbeat, before | self.results.concluding
+                )
+                for job_id in before - still_held:
                     self.scheduler.stop_running(job_id)  # cancelled by another server
                 for job_id in failed:
                     await self.results.publish_stored_end(job_id)

@@ -88,13 +88,13 @@ class Composite:
         self.members = members
 
     def prompt(self, text: str) -> str | None:
-        return next(filter(None, (one.prompt(text) for one in self.members)), None)
+        return next(filter(None, (member.prompt(text) for member in self.members)), None)
 
     def input(self, picture: Image.Image, tolerance: int) -> str | None:
-        return next(filter(None, (one.input(picture, tolerance) for one in self.members)), None)
+        return next(filter(None, (member.input(picture, tolerance) for member in self.members)), None)
 
     def output(self, picture: Image.Image, tolerance: int) -> str | None:
-        return next(filter(None, (one.output(picture, tolerance) for one in self.members)), None)
+        return next(filter(None, (member.output(picture, tolerance) for member in self.members)), None)
 
 
 def make_moderator(settings: Settings) -> Moderator:

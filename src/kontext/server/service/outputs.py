@@ -61,12 +61,12 @@ def disposition(name: str, ending: str, fallback: str, prefix: str = "") -> str:
         for letter in unicodedata.normalize("NFC", name)
         if letter in JOINERS or letter.isspace() or unicodedata.category(letter) not in UNNAMED
     )
-    whole = SEPARATORS.sub("-", clean).strip("-")[:NAME_LENGTH].rstrip("-" + JOINERS) or fallback
+    stem = SEPARATORS.sub("-", clean).strip("-")[:NAME_LENGTH].rstrip("-" + JOINERS) or fallback
     ascii_letters = unicodedata.normalize("NFKD", clean).encode("ascii", "ignore").decode()
     plain = SEPARATORS.sub("-", ascii_letters).strip("-")[:NAME_LENGTH].rstrip("-") or fallback
     header = f'attachment; filename="{prefix}{plain}.{ending}"'
-    if not whole.isascii():
-        header += f"; filename*=UTF-8''{quote(f'{prefix}{whole}.{ending}', safe='')}"
+    if not stem.isascii():
+        header += f"; filename*=UTF-8''{quote(f'{prefix}{stem}.{ending}', safe='')}"
     return header
 
 
@@ -91,9 +91,11 @@ def sample_path(secret: bytes, job: Job, seconds: float) -> str:
     return f"/v1/samples/{job.id}.{ending}?expires={expires}&signature={signature(secret, job.id, expires)}"
 
 
-def check_sample(secret: bytes, job_id: str, expires: int, given: str) -> str | None:
+def check_sample(secret: bytes, job_id: str, expires: int, presented: str) -> str | None:
     """None, or the reason why the URL is not valid."""
-    if not hmac.compare_digest(signature(secret, job_id, expires).encode(), given.encode("utf-8", "replace")):
+    if not hmac.compare_digest(
+        signature(secret, job_id, expires).encode(), presented.encode("utf-8", "replace")
+    ):
         return "the signature of this URL is invalid; use the URL from get_result unchanged"
     if expires < time.time():
         return "this URL has expired; get a new one from get_result"

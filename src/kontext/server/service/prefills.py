@@ -43,7 +43,7 @@ class Prefills:
             replies = await asyncio.gather(*(worker.prefill(data) for worker in self.workers if worker.alive))
         except (WorkerDied, Unavailable):
             return None
-        seconds = [one for one in replies if not isinstance(one, Failure)]
+        seconds = [reply for reply in replies if not isinstance(reply, Failure)]
         return max(seconds, default=None)
 
     async def prefill_turn(self, job: Job) -> None:

@@ -73,8 +73,8 @@ class Results:
             elif job.session_id:
                 self.publish_end(*await self.decoders.run(pixels, self._keep_turn, job, result, fingerprint))
             else:
-                kept = await self.decoders.run(pixels, encoded, self.store, job, result, self.identity)
-                await self.end(job, "done", result=kept)
+                stored = await self.decoders.run(pixels, encoded, self.store, job, result, self.identity)
+                await self.end(job, "done", result=stored)
                 return
         except Cancelled:
             return  # the job was cancelled after its last step

@@ -57,8 +57,9 @@ class Scheduler:
 
     def stop_running(self, job_id: str) -> None:
         """Stop a job on its worker; no effect if it does not run here."""
-        if held := self.running.pop(job_id, None):
-            held[0].cancel(job_id)
+        if job_id in self.running:
+            worker, _ = self.running.pop(job_id)
+            worker.cancel(job_id)
 
     def watch(self, subscribed: set[str]) -> None:
         """Ask for previews of the running jobs with these topics."""
@@ -209,5 +210,5 @@ class Scheduler:
 
     def _load(self, job: Job) -> JobPayload:
         get = self.store.blobs.get
-        pictures = {role: [get(sha256) for sha256 in given] for role, given in job.request.pictures.items()}
+        pictures = {role: [get(sha256) for sha256 in hashes] for role, hashes in job.request.pictures.items()}
         return JobPayload(job.id, job.request, pictures, any(map(self.event_bus.watched, topics(job))))

@@ -125,14 +125,14 @@ class LocalWorker:
                 loop.call_soon_threadsafe(self._on_worker_exit, connection)
 
     def _on_message(self, message: tuple) -> None:
-        kind, *given = message
+        kind, *content = message
         if kind == "step":
             if self._on_progress is not None:
-                self._on_progress(*given)
+                self._on_progress(*content)
         elif kind == "failed":
-            self._answer("ready", CannotLoad(given[0]))
+            self._answer("ready", CannotLoad(content[0]))
         else:
-            self._answer(kind, given[0])
+            self._answer(kind, content[0])
 
     def _answer(self, kind: str, answer: Any) -> None:
         future = self._waiting.pop(kind, None)
@@ -156,4 +156,4 @@ def make_workers(settings: Settings, launched: Sequence[Launched] = ()) -> list[
 
         return [RayWorker(settings) for _ in range(settings.workers)]
     ahead = [*launched, *[None] * (settings.workers - len(launched))]
-    return [LocalWorker(settings, one, index) for index, one in enumerate(ahead)]
+    return [LocalWorker(settings, launched_worker, index) for index, launched_worker in enumerate(ahead)]

@@ -265,8 +265,8 @@ def serve(
             while True:
                 message = connection.recv()
                 if message[0] in ("cancel", "watch"):
-                    for one in host:
-                        getattr(one, message[0])(message[1])
+                    for model_host in host:
+                        getattr(model_host, message[0])(message[1])
                 else:
                     inbox.put(message)
         except (EOFError, OSError):
@@ -286,12 +286,12 @@ def serve(
         raise SystemExit(1) from error
     send("ready", host[0].model_info)
     while True:
-        kind, *given = inbox.get()
+        kind, *content = inbox.get()
         if kind == "run":
-            send("results", host[0].run(given[0], lambda *step: send("step", *step)))
+            send("results", host[0].run(content[0], lambda *step: send("step", *step)))
         elif kind == "prefill":
             try:
-                send("prefilled", host[0].prefill(given[0]))
+                send("prefilled", host[0].prefill(content[0]))
             except Exception as error:
                 send("prefilled", _explained(error))
 

@@ -24,12 +24,12 @@ def avatar_svg(style: str, variants: Mapping[str, str | None], colors: Mapping[A
         return str(raw)
 
     def attributes(element: dict[str, Any], component: str | None) -> str:
-        given = {key: raw for key, raw in element.get("attributes", {}).items() if key != "class"}
-        if "mix-blend-mode" in str(given.get("style", "")):
-            del given["style"]
-            weaker = _BLEND_OPACITY.get(str(given.get("fill")), 1)
-            given["opacity"] = str(round(float(given.get("opacity", 1)) * weaker, 3))
-        return "".join(f' {key}="{value(raw, component)}"' for key, raw in given.items())
+        kept_attributes = {key: raw for key, raw in element.get("attributes", {}).items() if key != "class"}
+        if "mix-blend-mode" in str(kept_attributes.get("style", "")):
+            del kept_attributes["style"]
+            weaker = _BLEND_OPACITY.get(str(kept_attributes.get("fill")), 1)
+            kept_attributes["opacity"] = str(round(float(kept_attributes.get("opacity", 1)) * weaker, 3))
+        return "".join(f' {key}="{value(raw, component)}"' for key, raw in kept_attributes.items())
 
     def drawn(elements: list[Any], component: str | None) -> str:
         body = ""

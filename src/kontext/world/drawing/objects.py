@@ -155,9 +155,9 @@ def _filled_silhouette(ink: Image.Image, color: str) -> Image.Image:
         if (grown == outside).all():
             break
         outside = grown
-    inside = Image.fromarray((~outside[1:-1, 1:-1] * 255).astype(np.uint8))
+    silhouette = Image.fromarray((~outside[1:-1, 1:-1] * 255).astype(np.uint8))
     paper = Image.new("RGBA", ink.size, (0, 0, 0, 0))
-    paper.paste(color, (0, 0, *ink.size), ImageChops.lighter(inside, alpha))
+    paper.paste(color, (0, 0, *ink.size), ImageChops.lighter(silhouette, alpha))
     return Image.alpha_composite(paper, ink)
 
 

@@ -200,9 +200,9 @@ def _chalk(pixels: np.ndarray) -> np.ndarray:
 def _comic(pixels: np.ndarray) -> np.ndarray:
     color = pixels.astype(np.float32)
     gray = color @ _LUMA
-    flat = 128 + (np.round(color / 255 * 4) / 4 * 255 - 128) * 1.15
+    flattened = 128 + (np.round(color / 255 * 4) / 4 * 255 - 128) * 1.15
     dots = (_halftone() < (1 - gray / 255) * 1.02) & (gray < 205)
-    printed = np.where(dots[..., None], flat * 0.72, flat)
+    printed = np.where(dots[..., None], flattened * 0.72, flattened)
     return printed * (1 - 0.95 * _edges(pixels)[..., None])
 
 

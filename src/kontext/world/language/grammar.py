@@ -163,11 +163,11 @@ def _filled(r: random.Random, text: str, slots: Slots, language: int) -> str:
 
 def _with_asides(r: random.Random, text: str, language: int, variant: str) -> str:
     """With an opening, a part that stays, the wish that the rest stays, a reason, thanks."""
-    words, whole = FRAMES[language], variant.startswith(("generate", "nothing"))
+    words, whole_picture = FRAMES[language], variant.startswith(("generate", "nothing"))
     question = text.endswith(("?", "？"))
     body = text.rstrip("?？!！")
     chance = r.random()
-    if not whole and chance < _LIMITED:
+    if not whole_picture and chance < _LIMITED:
         said = [pair[language] for pair in _PARTS if pair[language] not in text.lower()]
         if said and not _WIDE[language].search(text.lower()):
             name = r.choice(said)
@@ -175,7 +175,7 @@ def _with_asides(r: random.Random, text: str, language: int, variant: str) -> st
                 before = r.choice(words.negated_before).replace("{part}", name)
                 return before + words.space + text
             text = _joined(body, r.choice(words.negated_after).replace("{part}", name), words)
-    elif not whole and chance < _LIMITED + _KEPT:
+    elif not whole_picture and chance < _LIMITED + _KEPT:
         text = _joined(body, r.choice(words.keeping), words)
     elif chance < _LIMITED + _KEPT + _REASONED:
         text = _joined(body, r.choice(words.reasons), words)

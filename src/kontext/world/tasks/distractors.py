@@ -92,7 +92,7 @@ def _misspelled(r: random.Random, word: str) -> str:
 
 def _other_values(r: random.Random, sample: Sample, before: Scene, pool: Pool) -> Iterator[tuple[str, Scene]]:
     """The same kind of edit: first on the same thing, then on any; a word is also misspelled."""
-    kind, given = KINDS[sample.kind], sample.value
+    kind, true_value = KINDS[sample.kind], sample.value
     if kind.name == "compound":
         yield from _parts(r, sample, before, pool)
     for attempt in range(100):
@@ -100,11 +100,11 @@ def _other_values(r: random.Random, sample: Sample, before: Scene, pool: Pool) -
         if value is None:
             continue
         for key in ("index", "corner", "box"):
-            if key in given and key in value and attempt % 3:
-                value[key] = given[key]
+            if key in true_value and key in value and attempt % 3:
+                value[key] = true_value[key]
         for key in ("word", "banner"):
-            if key in given and key in value and attempt % 2:
-                value[key] = _misspelled(r, given[key])
+            if key in true_value and key in value and attempt % 2:
+                value[key] = _misspelled(r, true_value[key])
         yield f"value {kind.name}: {value_label(value)}", kind.after(before, value)
 
 

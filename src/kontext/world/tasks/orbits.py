@@ -123,8 +123,8 @@ class _Orbit:
             before, after = pictures[source], pictures[target]
             if kind in KINDS and kind not in _UNCHANGED and not visible(before, after):
                 continue
-            whole = kind in _WHOLE_PICTURE or kind not in KINDS
-            mask = np.ones((SIZE, SIZE), bool) if whole else change_mask(before, after)
+            full_mask = kind in _WHOLE_PICTURE or kind not in KINDS
+            mask = np.ones((SIZE, SIZE), bool) if full_mask else change_mask(before, after)
             edits.append(OrbitEdit(source, target, kind, value, words, labels, mask))
         return Orbit(pictures, tuple(self.scenes), tuple(edits)) if edits else None
 

@@ -91,12 +91,12 @@ class World:
     _weights: tuple[tuple[str, float], ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
-        given = self.kinds
-        if isinstance(given, Mapping):
-            weights = {name: float(weight) for name, weight in given.items()}
+        kinds = self.kinds
+        if isinstance(kinds, Mapping):
+            weights = {name: float(weight) for name, weight in kinds.items()}
             object.__setattr__(self, "kinds", tuple(weights))
         else:
-            weights = {name: WEIGHTS.get(name, 0) for name in (WEIGHTS if given is None else given)}
+            weights = {name: WEIGHTS.get(name, 0) for name in (WEIGHTS if kinds is None else kinds)}
         for name, allowed in _NAMES.items():
             _check_names(name, getattr(self, name), tuple(allowed))
         if min(weights.values()) < 0 or max(weights.values()) == 0:
@@ -231,11 +231,11 @@ _EMPTY = np.zeros((0, 0, 3), np.uint8)
 _NOT_DRAWN: _Pictures = (_EMPTY, _EMPTY, np.zeros((0, 0), bool), ())
 
 
-def _check_names(what: str, given: tuple[str, ...] | None, allowed: tuple[str, ...]) -> None:
-    if given is None:
+def _check_names(what: str, names: tuple[str, ...] | None, allowed: tuple[str, ...]) -> None:
+    if names is None:
         return
-    unknown = [name for name in given if name not in allowed]
-    if unknown or not given:
+    unknown = [name for name in names if name not in allowed]
+    if unknown or not names:
         problem = f"has unknown {', '.join(map(str, unknown))}" if unknown else "is empty"
         raise BadConfig(f"world {what} {problem}; allowed are {', '.join(allowed)}")
 
