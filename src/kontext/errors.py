@@ -1,6 +1,6 @@
-"""Errors that users can cause. Messages are one line: what was given, what is allowed, what to do.
+"""Errors that users can cause. Messages are one line: the value, the allowed values, and what to do.
 
-The edges (command line, HTTP) turn these into exit codes and answers; nothing below them catches broadly.
+Command line and HTTP convert them into exit codes and responses; code below does not catch broadly.
 """
 
 
@@ -8,11 +8,11 @@ class KontextError(Exception):
     """Base of all errors with a message for the user."""
 
     param: str | None = None
-    """The argument at fault, where an API client needs its name."""
+    """The invalid argument, for API clients."""
 
 
 class BadPicture(KontextError):
-    """A picture that cannot be read or is outside the limits."""
+    """A picture that cannot be read or is outside of the limits."""
 
 
 class BadRequest(KontextError):
@@ -28,15 +28,15 @@ class BadConfig(KontextError):
 
 
 class DeviceUnavailable(BadRequest):
-    """A device that does not exist here, or that failed while it was used."""
+    """A device that does not exist, or that failed in use."""
 
 
 class OutOfMemory(KontextError):
-    """More memory than the device or this machine has."""
+    """The device or this machine has too little memory."""
 
 
 class NotFound(KontextError):
-    """Something named by the user does not exist: a file, a model, a session, a turn."""
+    """A file, model, session or turn does not exist."""
 
 
 class Busy(KontextError):
@@ -44,7 +44,7 @@ class Busy(KontextError):
 
 
 class Unavailable(Busy):
-    """The storage is not usable now: no permission, a damaged or missing file, a locked database."""
+    """The storage is not usable: no permission, a damaged or missing file, a locked database."""
 
 
 class NoSpace(Unavailable):
@@ -52,8 +52,8 @@ class NoSpace(Unavailable):
 
 
 class Conflict(Busy):
-    """The state that a change is based on was changed concurrently; nothing was lost."""
+    """The state was changed concurrently; reload it and try again."""
 
 
 class Cancelled(KontextError):
-    """The user cancelled; nothing was written."""
+    """The operation was cancelled; nothing was written."""

@@ -1,5 +1,7 @@
-"""One clear line for whatever ends a command: errors of ours speak for themselves, those of the system (a
-full disk, no permission, a missing package) are said in words, and only defects of ours are "unexpected".
+"""One clear line for every error that ends a command.
+
+The message of a KontextError, plain words for system errors (a full disk, no permission, a missing package),
+and "unexpected" only for bugs.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _EXTRAS = {
     "psycopg": "postgres",
     "psycopg2": "postgres",
 }
-"""The extra of this package that brings a module."""
+"""The extra of this package that installs a module."""
 
 
 def explain(error: BaseException) -> str:

@@ -1,13 +1,11 @@
-"""Where things of this account are kept when nobody says otherwise: sessions, keys, the signing identity,
-models.
-"""
+"""Default folders of this account: sessions, keys, the signing identity, models."""
 
 import os
 from pathlib import Path
 
 
 def default_folder() -> Path:
-    """KONTEXT_HOME, or the place for programs' data of this account."""
+    """KONTEXT_HOME, or the data folder of this account."""
     home = os.environ.get("KONTEXT_HOME")
     return (
         Path(home)
@@ -17,5 +15,5 @@ def default_folder() -> Path:
 
 
 def models_folder() -> Path:
-    """The folder whose files and folders are models that `--model` finds by name."""
+    """The folder with the models that `--model` finds by name."""
     return default_folder() / "models"

@@ -1,6 +1,6 @@
-"""How much freed memory the C library keeps: settings of glibc's malloc, for the whole process.
+"""Settings of glibc's malloc for the whole process: how much freed memory it keeps.
 
-Where the C library is another, nothing happens.
+With another C library nothing happens.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ KEPT_BYTES, LARGE_BYTES = 256 * 2**20, 32 * 2**20
 
 
 def keep_freed() -> None:
-    """Keep up to 256 MiB, in pieces of up to 32 MiB, for what comes next instead of giving it back to the
-    system: fresh pages cost a small model a seventh of an edit.
+    """Keep up to 256 MiB of freed memory, in pieces of up to 32 MiB, for reuse.
+
+    New pages from the system take a seventh of an edit by a small model.
     """
     _set(TRIM_THRESHOLD, KEPT_BYTES)
     _set(MMAP_THRESHOLD, LARGE_BYTES)
@@ -27,7 +28,7 @@ def _set(parameter: int, value: int) -> None:
 
 
 def give_back() -> None:
-    """Give freed memory back to the system now, where the C library can."""
+    """Return freed memory to the system, if the C library supports it."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):

@@ -1,8 +1,8 @@
-"""The options of an edit, said once: type, range, default, help, and which surface takes which.
+"""The options of an edit, defined once: type, range, default, help, and the surfaces that take them.
 
 `EditRequest`, the command line, the HTTP bodies, batch tables, MCP tools, provenance and `docs/options.md`
-take their ranges and words from here, or are compared with it by `tests/test_options.py`. The dialects
-of other services (BFL, OpenAI, Hugging Face) have the fields of those services, with these ranges.
+take ranges and texts from here, or are compared with it by `tests/test_options.py`. The dialects of other
+services (BFL, OpenAI, Hugging Face) have the fields of those services, with these ranges.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Option:
     choices: tuple[str, ...] = ()
     """The values of a "choice"."""
     example: str = ""
-    """A value as people write it."""
+    """An example value, as users write it."""
     names: Mapping[Surface, str] = field(default_factory=dict)
-    """Where a surface calls it otherwise."""
+    """Names on surfaces that use another name."""
     exempt: Mapping[Surface, str] = field(default_factory=dict)
-    """Surfaces without it, and why."""
+    """Surfaces without the option, and why."""
 
     def name_on(self, surface: Surface) -> str:
         name = self.name.replace("_", "-") if surface in DASHED else self.name
@@ -143,7 +143,7 @@ TABLE: tuple[Option, ...] = (
         "plain",
         "number",
         None,
-        "How far to go away from the negative prompt, or without one from no prompt, 1 to 30; default: off "
+        "How far to move away from the negative prompt, or from an empty prompt, 1 to 30; default: off "
         "(1), or 2 with a negative prompt.",
         example="2",
         low=1,
@@ -165,7 +165,7 @@ TABLE: tuple[Option, ...] = (
         "plain",
         "text",
         None,
-        "Steps in which the negative prompt takes part, as FIRST-LAST from 1; default: all.",
+        "Steps that use the negative prompt, as FIRST-LAST from 1; default: all.",
         example="1-8",
     ),
     Option(
@@ -202,7 +202,7 @@ TABLE: tuple[Option, ...] = (
         "picture",
         "picture",
         None,
-        "Edit only where this picture, as large as the edited one, is white.",
+        "Edit only where this mask, of the picture's size, is white.",
         example="mask.png",
         exempt={**_PER_PICTURE, **_NOT_IN_FILES},
     ),
@@ -299,7 +299,7 @@ def offered(surface: Surface) -> tuple[Option, ...]:
 
 def markdown() -> str:
     """The table as `docs/options.md` shows it."""
-    lines = ["| option | type | values | default | what it does |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| option | type | values | default | description |", "| --- | --- | --- | --- | --- |"]
     for option in TABLE:
         values = "" if option.low is None else f"{option.low:g} to {option.high:.0f}"
         values = ", ".join(f"`{choice}`" for choice in option.choices) or values

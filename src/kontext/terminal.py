@@ -1,6 +1,8 @@
-"""Text for a terminal. File names, prompts and what files say about themselves come from strangers: a control
-character among them could move the cursor, set the clipboard or start a line that looks like ours, and a
-bidirectional override could turn a line around. Every such character is shown as its escape.
+"""Text for a terminal.
+
+File names, prompts and metadata are untrusted: a control character could move the cursor, set the clipboard
+or fake a line of output, and a bidirectional override could reverse a line. Such characters are shown as
+escapes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, TextIO
 
 
 class OutputClosed(BrokenPipeError):
-    """Nobody reads what is printed (`kontext ... | head`); a reason to end quietly."""
+    """The reader of the output has closed it (`kontext ... | head`); a reason to end quietly."""
 
 
 # Controls (C0, DEL, C1), invisible and bidirectional format characters, line separators, surrogates, tags.
@@ -28,7 +30,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def terminal_text(text: object) -> str:
-    """One line without control characters: \\x1b, \\n, \\u202e in their place."""
+    """One line with control characters escaped: \\x1b, \\n, \\u202e."""
     return _UNSAFE.sub(lambda found: _escape(found[0]), str(text))
 
 
@@ -38,13 +40,14 @@ def json_text(data: Any) -> str:
 
 
 def say(*lines: object, err: bool = False) -> None:
-    """Print lines on standard output, or standard error. What the terminal's encoding lacks is escaped."""
+    """Print lines on standard output or standard error; characters outside of its encoding are escaped."""
     _write("".join(terminal_text(line) + "\n" for line in lines), err)
 
 
 def say_wrapped(line: object, indent: int = 6) -> None:
-    """Print a line; on a terminal it is folded here, every continuation indented, so that long text of a
-    stranger cannot reach column 0 and pass for a line of its own.
+    """Print a line, on a terminal folded with indented continuations.
+
+    Untrusted text cannot start at column 0 and look like a line of output.
     """
     text, rows = terminal_text(line), []
     if sys.stdout is not None and sys.stdout.isatty():
@@ -58,7 +61,7 @@ def say_wrapped(line: object, indent: int = 6) -> None:
 
 
 def say_json(data: Any) -> None:
-    """Print one object as one line of JSON, in ASCII where the output's encoding is not a Unicode one."""
+    """Print an object as one line of JSON, in ASCII if the output's encoding is not Unicode."""
     text = json_text(data)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
@@ -78,7 +81,7 @@ def write_bytes(data: bytes) -> None:
 
 
 class LogFormatter(logging.Formatter):
-    """A formatter of log lines for a terminal: line breaks stay (tracebacks), other controls are escaped."""
+    """A formatter of log lines that keeps line breaks (tracebacks) and escapes other control characters."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
         record.message = terminal_text(record.message)
@@ -89,7 +92,7 @@ class LogFormatter(logging.Formatter):
 
 
 def log_handler(format: str) -> logging.Handler:
-    """A handler that writes such lines on standard error."""
+    """A handler that writes such lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogFormatter(format))
     return handler
@@ -131,9 +134,7 @@ def _escape(character: str) -> str:
 
 
 def _fold(text: str, columns: int) -> tuple[str, str]:
-    """The part of a line that surely fits into so many columns, and the rest. Beyond ASCII a character is
-    taken as two columns wide, which is never too little.
-    """
+    """The part of a line that fits into the columns, and the rest; non-ASCII characters count as two."""
     used = 0
     for position, character in enumerate(text):
         used += 1 if character < "\x7f" else 2

@@ -1,8 +1,8 @@
-"""How the threads of one computation wait for one another, for the whole process. Imports nothing heavy.
+"""How the threads of one computation wait for each other, for the whole process. Imports nothing heavy.
 
-PyTorch's threads on Linux are those of GNU OpenMP. One that waits for the others first spins, for 3 ms, and
-then sleeps. Beside another program that computes, those it waits for are often not running, and all the while
-it holds the processor that they need.
+PyTorch's threads on Linux are those of GNU OpenMP. A waiting thread first spins for 3 ms and then sleeps.
+While another program uses the CPU, the threads it waits for are often not running, and the spinning thread
+holds the core that they need.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import sys
 log = logging.getLogger(__name__)
 
 SPINS = 1000
-"""Rounds that a waiting thread spins before it sleeps, about 10 microseconds.
+"""Iterations that a waiting thread spins before it sleeps, about 10 microseconds.
 
-Warm edits of nano on two cores, p50/p95 in seconds, on a quiet machine and beside one busy process: 300000
-(the library's own) 0.070/0.073 and 0.22/0.42; 1000 0.081/0.086 and 0.135/0.155; 0 (OMP_WAIT_POLICY=PASSIVE)
-0.106/0.118 and 0.110/0.123. `scripts/measure_busy.py` measures them.
+Warm edits of nano on two cores, p50/p95 in seconds, on an idle machine and next to one busy process: 300000
+(the library's default) 0.070/0.073 and 0.22/0.42; 1000 0.081/0.086 and 0.135/0.155; 0
+(OMP_WAIT_POLICY=PASSIVE) 0.106/0.118 and 0.110/0.123. Measured by `scripts/measure_busy.py`.
 """
 CHOSEN_BY_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 def spin_briefly() -> None:
-    """Have waiting threads sleep early. Must run before PyTorch is imported, which reads this at its start.
+    """Let waiting threads sleep early. Must run before PyTorch is imported, which reads the setting then.
 
-    Does nothing when the user decided otherwise. Processes started from this one inherit it.
+    Does nothing if the user has set it. Child processes inherit it.
     """
     if "torch" not in sys.modules and not any(name in os.environ for name in CHOSEN_BY_USER):
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
 def leave_one_processor() -> None:
-    """Let PyTorch use one processor less where it was imported before kontext, so that its threads spin long.
+    """Use one CPU less if PyTorch was imported before kontext, because its threads then spin long.
 
-    Does nothing when the user set the number of threads.
+    Does nothing if the user has set the number of threads.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Checks of single values: numbers, flags and choices, in the words of the person who gave them."""
+"""Checks of single values: numbers, flags and choices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kontext.errors import BadRequest
 
 
 def whole_number(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number as int, or BadRequest when it is none or outside low to high."""
+    """A whole number as int. Raises BadRequest if it is not one or outside of low to high."""
     try:
         if is_bool(value):
             raise TypeError
@@ -25,7 +25,7 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
 
 
 def real_number(name: str, value: Any, low: float, high: float) -> float:
-    """A finite number as float, or BadRequest when it is none or outside low to high."""
+    """A finite number as float. Raises BadRequest if it is not one or outside of low to high."""
     try:
         if is_bool(value) or isinstance(value, str | bytes | bytearray):
             raise TypeError
@@ -38,14 +38,14 @@ def real_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
-    """One of the choices, or BadRequest."""
+    """One of the choices. Raises BadRequest."""
     if value not in choices:
         raise BadRequest(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {shown(value)}")
     return str(value)
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False, or BadRequest."""
+    """True or False. Raises BadRequest."""
     if not is_bool(value):
         raise BadRequest(f"{name} must be True or False, got {shown(value)}")
     return bool(value)

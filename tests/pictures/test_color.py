@@ -104,8 +104,8 @@ def test_png_of_sixteen_bits_is_divided_by_257(kind, channels):
     picture = load(png(values, 16, kind))
     expected, found = np.rint(values / 257), np.asarray(picture.as_given)
     if channels in (None, 2):
-        grey = expected if channels is None else expected[..., 0]
-        assert all(np.array_equal(found[..., c], grey) for c in range(3))
+        gray = expected if channels is None else expected[..., 0]
+        assert all(np.array_equal(found[..., c], gray) for c in range(3))
     else:
         assert np.array_equal(found, expected)
     if channels == 2:
@@ -114,7 +114,7 @@ def test_png_of_sixteen_bits_is_divided_by_257(kind, channels):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_transparent_grey_is_exactly_the_value_named(depth):
+def test_transparent_gray_is_exactly_the_value_named(depth):
     values, full = random(2**depth - 1), 2**depth - 1
     values[0, :2] = 0, full
     for clear in (0, full, int(values[3, 5])):
@@ -151,7 +151,7 @@ def test_tiff_of_sixteen_bits_is_divided_by_257(order, channels, planes):
     "kind, sample_format, full",
     [("u1", 1, 255), ("u2", 1, 65535), ("i2", 2, 32767), ("i4", 2, 2**31 - 1), ("f4", 3, 1.0)],
 )
-def test_grey_tiff_is_scaled_by_its_range(order, kind, sample_format, full):
+def test_gray_tiff_is_scaled_by_its_range(order, kind, sample_format, full):
     values = np.random.default_rng(1).random((HEIGHT, WIDTH)) * full
     values[0, 0] = full
     values = values.astype(kind)
@@ -289,7 +289,7 @@ def test_lab_tiff():
 
 
 def icc(curve, *, space=b"RGB ", name="a profile", primaries=None):
-    """An ICC 2 profile of one curve (gamma, or table of 16 bits), as matrix (sRGB's primaries) or grey."""
+    """An ICC 2 profile of one curve (gamma, or table of 16 bits), as matrix (sRGB's primaries) or gray."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).profile
     text = name.encode() + b"\0"
     tags = {
@@ -353,7 +353,7 @@ def test_linear_profile_is_converted_whatever_its_name(name, mode):
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "L16"])
-def test_grey_profile_is_converted(mode):
+def test_gray_profile_is_converted(mode):
     ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (20, 1))
     if mode == "LA":
         image = Image.merge("LA", (Image.fromarray(ramp), Image.new("L", (64, 20), 77)))
@@ -361,7 +361,7 @@ def test_grey_profile_is_converted(mode):
         image = Image.fromarray(ramp.astype(np.uint16) * 257)
     else:
         image = Image.fromarray(ramp)
-    picture = load(encoded(image, "PNG", icc_profile=icc(1.0, space=b"GRAY", name="sRGB grey")))
+    picture = load(encoded(image, "PNG", icc_profile=icc(1.0, space=b"GRAY", name="sRGB gray")))
     assert np.abs(np.asarray(picture.rgb)[0, :, 0] - to_srgb(ramp[0] / 255)).max() <= 1
     if mode == "LA":
         assert picture.alpha.getextrema() == (77, 77)
@@ -378,7 +378,7 @@ def test_true_srgb_profile_keeps_every_pixel(format, points):
     assert np.array_equal(rgb_of(plain), rgb_of(marked))
 
 
-def test_grey_profile_with_the_curve_of_srgb_keeps_every_pixel():
+def test_gray_profile_with_the_curve_of_srgb_keeps_every_pixel():
     image = Image.fromarray(np.arange(1024, dtype=np.uint16).astype(np.uint8).reshape(16, 64))
     profile = icc(srgb_curve(), space=b"GRAY")
     assert np.array_equal(rgb_of(encoded(image, "PNG", icc_profile=profile))[..., 0], np.asarray(image))
@@ -394,5 +394,5 @@ def test_profile_near_srgb_is_still_converted(gamma):
 
 def test_profile_of_another_kind_than_the_pixels_is_left_aside():
     image = Image.fromarray(random(255, 3).astype(np.uint8))
-    grey = icc(1.0, space=b"GRAY")
-    assert np.array_equal(rgb_of(encoded(image, "PNG", icc_profile=grey)), np.asarray(image))
+    gray = icc(1.0, space=b"GRAY")
+    assert np.array_equal(rgb_of(encoded(image, "PNG", icc_profile=gray)), np.asarray(image))

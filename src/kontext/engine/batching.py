@@ -19,13 +19,13 @@ class BatchShape:
     steps: int
     guidance: Guidance
     text_tokens: int
-    """Of the longer of prompt and negative prompt, padding included; 0 before they are tokenized."""
+    """Length of the longer of prompt and negative prompt, padding included; 0 before they are tokenized."""
     start: float = 1.0
-    """Time at which the schedule begins."""
+    """Time at which the schedule starts."""
     origins: tuple[tuple[int, int, int], ...] = ()
     """Positions of the contexts' first tokens; empty before they are laid out."""
     expands: bool = False
-    """Whether all of the edit mask is filled."""
+    """Whether the edit mask covers the whole canvas."""
 
 
 def batch_shape(

@@ -18,9 +18,10 @@ class ByteCache:
         self._lock = threading.RLock()
 
     def get(self, key: Hashable, make: Callable[[], Value], size: Callable[[Value], int]) -> Value:
-        """The value under `key`, made (once, other threads wait) and kept when it is not there.
+        """The value of `key`, computed and cached on a miss. Other threads wait for a computation that is
+        running.
 
-        A value larger than the whole store is returned but not kept.
+        A value larger than the cache is returned, but not cached.
         """
         with self._lock:
             if key in self._entries:

@@ -1,6 +1,6 @@
-"""What can be refused about a request before its model is read: everything but the length of the prompt.
+"""Checks of a request that need no model: everything but the length of the prompt.
 
-The fields themselves are checked where an `EditRequest` is made; here its pictures are opened and compared.
+`EditRequest` checks its fields when it is created; here its pictures are opened and compared.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from kontext.values import real_number, whole_number
 
 
 def check_request(request: EditRequest, count: int = 1) -> None:
-    """Raise BadRequest, BadPicture or NotFound for a request that no model could honor, `count` variants of
-    it. Reads the pictures, computes nothing.
+    """Check a request, `count` variants of it, as far as that needs no model. Reads the pictures. Raises
+    BadRequest, BadPicture, NotFound.
     """
     check_variants(count)
     check_needs_picture(request)
@@ -45,9 +45,9 @@ def check_request(request: EditRequest, count: int = 1) -> None:
 
 
 def check_settings(prompt: str, settings: Mapping[str, Any]) -> None:
-    """Raise BadRequest, BadPicture or NotFound for what no edit of any picture could honor.
+    """Check settings that are shared by edits of many pictures. Raises BadRequest, BadPicture, NotFound.
 
-    settings: of `EditRequest`, common to many pictures. Reads the references.
+    settings: fields of `EditRequest`. Reads the references.
     """
     request = EditRequest(prompt=prompt, **settings)
     parse(request.size or "match")
@@ -64,7 +64,7 @@ def check_guidance(guidance: object) -> float:
 
 
 def check_seed(seed: object, count: int = 1) -> int:
-    """A seed whose `count` followers are seeds too."""
+    """The first of `count` consecutive seeds. Raises BadRequest."""
     return whole_number("seed", seed, 0, MAX_SEED - count + 1)
 
 

@@ -1,8 +1,7 @@
-"""The contexts of an edit, computed once each: latents, reconstruction by the codec, keys and values.
+"""The contexts of an edit, each computed once: latents, codec reconstruction, keys and values.
 
-In "prefix" attention nothing of this depends on the prompt, the seed or the step, so it is made when a
-picture arrives and serves every edit of it. Everything is keyed by the pixels on the canvas (which content
-and size plan decide) and by the fingerprint of the weights.
+In "prefix" attention none of this depends on prompt, seed or step, so it is computed when a picture arrives
+and serves every edit of it. Entries are keyed by the pixels on the canvas and the fingerprint of the weights.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ WIDE = 384  # of a transformer: from here on its products outweigh all else
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture at the resolution of the model: RGB, sides multiples of a token's."""
+    """A picture at the model's resolution: RGB, sides are multiples of a token's."""
 
     image: Image.Image
 
@@ -51,12 +50,12 @@ class Canvas:
         return hashlib.sha256(header + self.image.tobytes()).hexdigest()
 
     def grid(self, token_pixels: int) -> tuple[int, int]:
-        """(rows, columns) of tokens of that many pixels a side."""
+        """(rows, columns) of tokens with sides of `token_pixels`."""
         return self.image.height // token_pixels, self.image.width // token_pixels
 
 
 class ContextStore:
-    """A cache of contexts of at most `limit_bytes`; the least recently used are dropped first."""
+    """A cache of contexts of at most `limit_bytes`; the least recently used are evicted first."""
 
     def __init__(self, model: Model, limit_bytes: int = 512 * 2**20):
         self.model = model
@@ -73,14 +72,14 @@ class ContextStore:
         )
 
     def reconstruct(self, canvas: Canvas) -> np.ndarray:
-        """decode(encode(picture)), the reconstruction by the codec alone: uint8 (height, width, 3)."""
+        """decode(encode(picture)), the reconstruction by the codec: uint8 (height, width, 3)."""
         return self._view(canvas)[0]
 
     def paint(self, latents: Tensor, sources: Sequence[Canvas]) -> tuple[np.ndarray, Window | None]:
-        """Edits of as many pictures, latents (b, channels, h, w), as uint8 pictures (b, height, width, 3).
+        """Decode edits of `sources` from latents (b, channels, h, w) to uint8 pictures (b, height, width, 3).
 
-        Where the latents are those of the sources outside of a window, only that is decoded, and the rest is
-        the source's own view.
+        Where latents differ from the sources' only inside a window, only the window is decoded; the rest is
+        the reconstruction of the source.
         """
         window = window_of(
             latents,
@@ -111,7 +110,7 @@ class ContextStore:
         return self._cache.get(key, make, lambda view: view[0].nbytes)
 
     def prefix(self, canvas: Canvas, origin: Origin) -> Prefix:
-        """Keys and values of the picture with its first token at `origin`, in every block."""
+        """Keys and values of the picture in every block, with its first token at `origin`."""
         return self._cache.get(
             ("prefix", origin, self.model.fingerprint, canvas.digest),
             lambda: self._prefill(canvas, origin),
@@ -119,7 +118,7 @@ class ContextStore:
         )
 
     def tokens(self, canvas: Canvas, origin: Origin) -> tuple[Tensor, Tensor]:
-        """Tokens (1, n, in_channels) and positions (n, 3) of the picture with its first one at `origin`."""
+        """Tokens (1, n, in_channels) and positions (n, 3) of the picture, the first at `origin`."""
         index, row, column = origin
         rows, columns = canvas.grid(self.model.preset.token_pixels)
         ids = picture_ids(index, rows, columns, device_of(self.model), row, column)
@@ -146,19 +145,18 @@ def decode(model: Model, latents: Tensor) -> np.ndarray:
 
 
 def _bytes(pixels: Tensor) -> np.ndarray:
-    """Pixels (b, 3, height, width), about [-1, 1], as uint8 (b, height, width, 3). Raises BadCheckpoint."""
+    """Pixels (b, 3, height, width) in about [-1, 1] as uint8 (b, height, width, 3). Raises BadCheckpoint."""
     pixels = finite(pixels, "decoder of the autoencoder")
     pixels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def accelerate_cpu(model: Model) -> None:
-    """Use the kernels of `kontext.kernels` for transformer and decoder, where the processor has one of their
-    instruction sets.
+    """Use the kernels for transformer and decoder if the CPU has one of their instruction sets.
 
-    With AMX their products are bfloat16's: some tenths of a level of 255 from float32's, where a round trip
-    through the autoencoder costs some ten levels. With AMX, but without the kernels, or where a second copy
-    of the weights is too much, the decoder and a wide transformer are put into bfloat16; a narrow one gains
+    With AMX they multiply in bfloat16, which changes pixels by a few tenths of a level of 255; a round trip
+    through the autoencoder changes about ten levels. With AMX but without the kernels, or if a second copy of
+    the weights does not fit, the decoder and a wide transformer are converted to bfloat16; a narrow one gains
     too little.
     """
     if device_of(model).type != "cpu":
@@ -175,7 +173,9 @@ def accelerate_cpu(model: Model) -> None:
 
 
 def stack(prefixes: Sequence[Prefix]) -> Prefix:
-    """Prefixes of several pictures of equal size as one for a batch; one alone serves a batch of any size."""
+    """Stack prefixes of pictures of equal size into one for a batch; a single prefix serves a batch of any
+    size.
+    """
     if all(prefix is prefixes[0] for prefix in prefixes):
         return prefixes[0]
     return Prefix(

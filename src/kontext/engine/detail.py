@@ -1,10 +1,11 @@
-"""What the codec lost of the original, given back in the colors of the edit.
+"""Restores the detail of the original that the codec lost, in the colors of the edit.
 
-Near every pixel the edit is a linear map of colors: the identity where nothing changed, brown to blue where
-hair was dyed, towards black at nightfall, zero where new things cover the old. It is fitted between the
-original through the codec and the result (as in the guided filter: He, Sun and Tang, 2010), and maps the
-difference of original and codec, which also holds what a smaller canvas cannot show. Where no such map
-explains the surroundings of a pixel, the picture is new, and a trace of the old is no reason for its detail.
+Around every pixel the edit is modeled as a linear map of colors: the identity where nothing changed, brown to
+blue where hair was dyed, toward black at nightfall, zero where new things cover old ones. It is fitted from
+the codec's reconstruction of the original to the result (as in the guided filter: He, Sun and Tang, 2010) and
+applied to the difference between original and reconstruction, which includes what a smaller canvas cannot
+show. Where no such map explains the surroundings of a pixel, the content is new and gets no detail of the
+original.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ class DetailRules:
     window_share: float = 1 / 64
     """Half the side of a window, as a share of the canvas side."""
     ridge: float = 1e-4
-    """Variance of color that counts as none."""
+    """Variance of color that counts as flat."""
     same_change: float = 0.02
-    """Mean change of color up to which a flat area is the same."""
+    """Mean change of color up to which a flat area counts as unchanged."""
     other_change: float = 0.08
-    """Mean change of color from which a flat area is another."""
+    """Mean change of color from which a flat area counts as new."""
     new_explained: float = 0.5
-    """Share of the result's variance explained by a map up to which the picture is new."""
+    """Share of the result's variance explained by the map up to which the content is new."""
     recolored_explained: float = 0.8
-    """Share of the result's variance explained by a map from which the edit is one of colors."""
+    """Share of the result's variance explained by the map from which the edit only changes colors."""
     min_coarseness: int = 2
     """Pixels of the canvas a side per point of the grid, at least."""
     max_grid: int = 256
@@ -53,7 +54,7 @@ RULES = DetailRules()
 def add_detail(
     result: Image.Image, original: Image.Image, codec: np.ndarray, plan: SizePlan, box: Corners | None = None
 ) -> Image.Image:
-    """What is in `box` (None: all) of the result at the size of the output, with the original's own detail.
+    """The part `box` (None: all) of the result at output size, with the detail of the original.
 
     painted: the result on the canvas; codec (height, width, 3) uint8: the canvas through the codec alone;
     original: at the size of the output.
@@ -75,7 +76,7 @@ def add_detail(
 def _shares(
     result: np.ndarray, codec: np.ndarray, plan: SizePlan, box: Corners
 ) -> Iterator[Iterator[Image.Image]]:
-    """The color maps of a canvas at the size of `box` of the output, fitted on what lies under it."""
+    """Color maps of a canvas, fitted below `box` of the output and resized to it."""
     height, width = result.shape[:2]
     left, top = plan.inner[:2]
     across, down = plan.inner[2] / plan.output[0], plan.inner[3] / plan.output[1]
@@ -103,11 +104,11 @@ def _shares(
 def color_maps(
     result: np.ndarray, codec: np.ndarray, factor: int | None = None, radius: int | None = None
 ) -> Tensor:
-    """Local linear maps (3 to, 3 of, rows, columns) from the colors of `codec` to those of `result`.
+    """Local linear maps (3 output, 3 input, rows, columns) from the colors of `codec` to those of `result`.
 
-    Least squares in windows, with a ridge towards the identity in flat areas that stay the same, else towards
-    zero. `factor` (pixels of a point of the grid) and `radius` (points) come from the whole canvas where
-    these are parts of one.
+    Least squares in windows, with a ridge toward the identity in flat areas that stay the same, otherwise
+    toward zero. For parts of a canvas, pass the `factor` (pixels per grid point) and `radius` (grid points)
+    of the whole canvas.
     """
     factor = factor or _coarseness(codec.shape[:2])
     c, r = _field(codec, factor), _field(result, factor)
@@ -130,7 +131,7 @@ def color_maps(
 
 
 class _Statistics:
-    """Of the colors of codec and result in the window around every point: (rows, columns, ...)."""
+    """Moments of the colors of codec and result in the windows around grid points: (rows, columns, ...)."""
 
     def __init__(self, fields: Tensor, radius: int):
         means = _window_means(fields, radius)[0].permute(1, 2, 0)
@@ -146,18 +147,18 @@ class _Statistics:
         return inverse(self.within + ridge) @ (self.across + identity * ridge)
 
     def explained(self) -> Tensor:
-        """The share of the result's variance that the map of its window explains."""
+        """Share of the result's variance that the map of its window explains."""
         left = self.variance - (self.maps() * self.across).sum((-1, -2))
         return 1 - left.clamp_min(0) / (self.variance + 2 * RULES.ridge)
 
 
 def _window_means(x: Tensor, radius: int) -> Tensor:
-    """Means over what lies within `radius` along both axes."""
+    """Means within `radius` along both axes."""
     return _means(_means(x, radius, -1), radius, -2)
 
 
 def _means(x: Tensor, radius: int, dim: int) -> Tensor:
-    """Means over what lies within `radius` along one axis."""
+    """Means within `radius` along one axis."""
     length = x.shape[dim]
     total, count = x.clone(), torch.ones(length, dtype=x.dtype, device=x.device)
     for shift in range(1, min(radius, length - 1) + 1):
@@ -168,7 +169,9 @@ def _means(x: Tensor, radius: int, dim: int) -> Tensor:
 
 
 def inverse(matrices: Tensor) -> Tensor:
-    """Inverse of symmetric (..., 3, 3) by cofactors: thousands at once, unlike a general solver."""
+    """Inverse of symmetric (..., 3, 3) by cofactors, much faster than a general solver for many small
+    matrices.
+    """
     # In double precision: the colors of a window lie nearly on a line, and single would lose the small rest.
     x, y, z = matrices.double().unbind(-2)
     cofactors = torch.stack([torch.linalg.cross(*pair) for pair in ((y, z), (z, x), (x, y))], dim=-2)

@@ -1,4 +1,4 @@
-"""The device that the networks run on: which ones there are, and failures as errors that say what to do."""
+"""Compute devices: which ones exist, and device failures as errors with advice."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FAILED = ("cuda error", "cudnn error", "cublas_status", "hip error", "mps backe
 
 
 def available_devices() -> list[str]:
-    """Names of the devices of this machine, the fastest first: "cuda:0", "cuda:1", ..., "mps", "cpu"."""
+    """Names of the devices of this machine, fastest first: "cuda:0", "cuda:1", ..., "mps", "cpu"."""
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
 def usable_device(name: str | torch.device | None = None) -> torch.device:
-    """The device of that name, or the fastest one here. Raises DeviceUnavailable when it cannot be used."""
+    """The device with this name, or the fastest device. Raises DeviceUnavailable if it cannot be used."""
     found = available_devices()
     if name is None:
         name = found[0].partition(":")[0]
@@ -43,7 +43,7 @@ def usable_device(name: str | torch.device | None = None) -> torch.device:
 
 @contextmanager
 def explained_errors(device: torch.device | str) -> Iterator[None]:
-    """Raise OutOfMemory and DeviceUnavailable in place of what PyTorch, numpy and Pillow raise for them."""
+    """Convert errors of PyTorch, numpy and Pillow into OutOfMemory and DeviceUnavailable."""
     try:
         yield
     except (RuntimeError, MemoryError, AssertionError) as error:
@@ -66,8 +66,8 @@ def explained_errors(device: torch.device | str) -> Iterator[None]:
 
 @contextmanager
 def computing(device: torch.device) -> Iterator[None]:
-    """Inference in the types of the weights, whatever the program around has turned on, with errors
-    explained.
+    """Inference in the types of the weights, independent of the caller's PyTorch settings, with converted
+    errors.
     """
     with (
         torch.inference_mode(),
@@ -78,7 +78,7 @@ def computing(device: torch.device) -> Iterator[None]:
 
 
 def finite(values: Tensor, source: str) -> Tensor:
-    """The values themselves. Raises BadCheckpoint when one is NaN or infinite; `source` computed them."""
+    """Return `values`. Raises BadCheckpoint if one is NaN or infinite; `source` names what computed them."""
     if not bool(values.isfinite().all()):
         raise BadCheckpoint(
             f"the {source} gave values that are not finite (NaN or infinity): its weights are damaged or "

@@ -1,4 +1,4 @@
-"""`Editor`, the Python interface: edits by sentences, variants, batches and sessions with one model."""
+"""`Editor`, the Python interface: edits, variants, batches and sessions with one model."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 class Editor:
-    """Edits pictures by sentences with one model. Contexts of known pictures are cached.
+    """Edits pictures by text instructions with one model. Contexts of pictures are cached.
 
     refresh: steps between two evaluations of the contexts in "full" attention; 1 is exact.
     Raises BadRequest below 1.
@@ -72,8 +72,8 @@ class Editor:
         lora: Sequence[str | Path] = (),
         refresh: int = 1,
     ) -> Editor:
-        """The editor of a model: "nano", a folder, a .safetensors or a .gguf file; with LoRA files merged in,
-        each FILE or FILE:scale. Raises NotFound, BadCheckpoint, DeviceUnavailable, OutOfMemory.
+        """Load the editor of a model: "nano", a folder, a .safetensors or a .gguf file. `lora` are files to
+        merge, each FILE or FILE:scale. Raises NotFound, BadCheckpoint, DeviceUnavailable, OutOfMemory.
         """
         from kontext.checkpoint import load_model
 
@@ -91,9 +91,9 @@ class Editor:
         return editor
 
     def close(self) -> None:
-        """Wait for a prefill that is being computed, drop those that wait, and end their thread.
+        """Wait for the running prefill, drop the queued ones, and end their thread.
 
-        An editor that is used again starts what it needs again.
+        A closed editor can still be used; it starts a new thread when it needs one.
         """
         if self._background is not None:
             self._background.shutdown(cancel_futures=True)
@@ -114,11 +114,11 @@ class Editor:
         cancel: Cancel | None = None,
         **options: Unpack[EditOptions],
     ) -> Result:
-        """Change the picture as the sentence says, and nothing else.
+        """Edit a picture as the prompt says; nothing else changes.
 
-        The options are the fields of `EditRequest`, which say what each means. Raises BadPicture, BadRequest,
-        NotFound, OutOfMemory, DeviceUnavailable, BadCheckpoint (weights that give NaN), and Cancelled within
-        one step of `cancel.is_set()`.
+        The options are the fields of `EditRequest`, described there. Raises BadPicture, BadRequest, NotFound,
+        OutOfMemory, DeviceUnavailable, BadCheckpoint (weights that give NaN), and Cancelled within one step
+        of `cancel.is_set()`.
         """
         options.setdefault("size", "match")
         request = EditRequest(picture=picture, prompt=prompt, **options)
@@ -132,7 +132,7 @@ class Editor:
         cancel: Cancel | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Result:
-        """A picture from words, and up to 4 references. No size means the model's own."""
+        """Generate a picture from text and up to 4 references. Without `size`, the model's own size."""
         request = EditRequest(prompt=prompt, lock=False, **options)
         return self.edit_batch([request], on_step=on_step, cancel=cancel)[0]
 
@@ -146,8 +146,8 @@ class Editor:
         cancel: Cancel | None = None,
         **options: Unpack[EditOptions],
     ) -> list[Result]:
-        """`count` (1 to 16) results of seeds seed, seed + 1, ... in one batched forward; options as in
-        `edit`, or with None for the picture as in `generate`.
+        """`count` (1 to 16) results with seeds seed, seed + 1, ... in one batch. The options are those of
+        `edit`, or without a picture those of `generate`.
         """
         count = whole_number("variants", count, 1, MAX_BATCH)
         first = first_seed(options.get("seed"), count)
@@ -160,9 +160,9 @@ class Editor:
     def edit_batch(
         self, requests: Sequence[EditRequest], on_step: OnStep | None = None, cancel: Cancel | None = None
     ) -> list[Result]:
-        """Results in the order of the requests; requests of equal shape share their forwards, 16 at a time.
+        """Results in the order of the requests. Requests of equal shape are batched, up to 16 at a time.
 
-        Every request is checked before anything is computed. Raises what `edit` does.
+        Every request is checked before anything is computed. Raises the errors of `edit`.
         """
         jobs = [plan_job(request, self.model, self.pipeline.prompts) for request in requests]
         groups: dict[BatchShape, list[int]] = defaultdict(list)
@@ -193,7 +193,7 @@ class Editor:
         mask: PictureLike | None = None,
         markup: PictureLike | None = None,
     ) -> Image.Image | None:
-        """Where an edit would act, in one evaluation and without painting it.
+        """Predict where an edit would act, with one evaluation of the model.
 
         Returns a mask as large as the picture (mode L, 255 where the edit would act), empty for a prompt that
         asks for no change; None for models without a region head. Arguments and errors are those of `edit`.
@@ -209,7 +209,7 @@ class Editor:
     @overload
     def prefill(self, picture: PictureLike, background: Literal[True]) -> Future[None]: ...
     def prefill(self, picture: PictureLike, background: bool = False) -> Future[None] | None:
-        """Compute now what any edit of the picture needs, so that the edit itself starts at once.
+        """Compute the context of a picture in advance, for edits of it to start faster.
 
         `background=True` is `prefill_in_background`.
         """
@@ -224,19 +224,19 @@ class Editor:
         return None
 
     def prefill_in_background(self, picture: PictureLike) -> Future[None]:
-        """`prefill` in a thread of its own; the Future is done when it is."""
+        """Run `prefill` in a background thread; the Future completes with it."""
         if self._background is None:
             self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefill")
         return self._background.submit(self.prefill, picture)
 
     @property
     def contexts(self) -> ContextStore:
-        """The cache of pictures as the model sees them."""
+        """The cache of picture contexts."""
         return self.pipeline.contexts
 
     @property
     def prompts(self) -> PromptStore:
-        """The cache of prompts as the model reads them."""
+        """The cache of encoded prompts."""
         return self.pipeline.prompts
 
     def open(self, picture: PictureLike) -> Session:

@@ -1,4 +1,4 @@
-"""Outpainting: a picture with a border that the edit fills, and the picture itself locked."""
+"""Outpainting: the edit fills a border around the picture; the picture itself is locked."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def check_expand(given: Any) -> str:
 
 
 def border_of(size: Size, expand: str | Border) -> Border:
-    """The border around a picture of some size; for an aspect ratio the smallest one, on both sides alike.
+    """The border around a picture of a size; for an aspect ratio the smallest one, equal on both sides.
 
-    Raises BadRequest for a picture that has the aspect ratio, and for a result that is too large.
+    Raises BadRequest if the picture already has the aspect ratio or the result is too large.
     """
     width, height = size
     if not isinstance(expand, str):

@@ -1,4 +1,4 @@
-"""The last part of an edit: original pixels where nothing changed, detail where it did, and the result."""
+"""The last part of an edit: restore original pixels and detail, and build the result."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kontext.engine.regions import Region, changed_fraction, composite, enlarge,
 from kontext.engine.requests import Result, picture_list
 from kontext.model.window import Window
 
-NOTHING_CHANGED = "nothing changed; say it in other words, or let it reach further (a larger box or mask)"
+NOTHING_CHANGED = "nothing changed; rephrase the prompt, or use a larger box or mask"
 
 
 def finish(
     job: Job, contexts: ContextStore, decoded: np.ndarray, window: Window | None, expected: Tensor | None
 ) -> tuple[Image.Image, Image.Image | None]:
-    """The output picture and its region (None: the whole); outside of a window nothing was made.
+    """The output picture and its region (None: all of it). Outside of `window` nothing was decoded.
 
-    expected: the tokens (n,) bool that the model's region head expected to change, None where it has none.
+    expected: tokens (n,) bool that the region head expects to change; None for models without one.
     """
     on_canvas = Image.fromarray(decoded)
     if job.picture is None or job.source is None or not job.request.lock:
@@ -55,7 +55,7 @@ def result_of(
     evaluations: int,
     seconds: Mapping[str, float],
 ) -> Result:
-    """The result of a finished job: what changed, the warnings, and all that is needed to repeat it."""
+    """The result of a finished job, with its warnings and everything needed to repeat it."""
     request, model, warnings = job.request, contexts.model, list(job.warnings)
     changed = 1.0
     if job.picture is not None and job.source is not None:

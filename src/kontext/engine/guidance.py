@@ -18,14 +18,14 @@ class Guidance:
     """Guidance of all steps. True guidance and attention guidance compare with the negative prompt."""
 
     scale: float = 1.0
-    """What models that embed guidance are told."""
+    """The guidance input of models that embed guidance."""
     true: float = 1.0
     """Classifier-free guidance: the factor from the velocity of the negative prompt to that of the prompt."""
     attention: float = 1.0
     """Scale of normalized attention guidance."""
     first: int = 1
     last: int | None = None
-    """Steps that the negative prompt takes part in, from 1; None: to the end."""
+    """First and last step that use the negative prompt, counted from 1; None: to the end."""
 
     @property
     def negative(self) -> bool:
@@ -33,12 +33,12 @@ class Guidance:
         return self.true > 1 or self.attention > 1
 
     def times(self, times: Sequence[float]) -> Sequence[float]:
-        """Of the times at which the steps of a schedule begin, those with the negative prompt."""
+        """The start times of the steps that use the negative prompt."""
         return times[self.first - 1 : self.last] if self.negative else ()
 
 
 class GuidanceOptions(Protocol):
-    """The options of a request that guide it."""
+    """The guidance options of a request."""
 
     @property
     def guidance(self) -> float | None: ...
@@ -53,9 +53,9 @@ class GuidanceOptions(Protocol):
 
 
 def plan_guidance(request: GuidanceOptions, default: float, embeds: bool, steps: int) -> Guidance:
-    """The guidance of a request for a model that embeds guidance or not, with its default guidance.
+    """The guidance of a request. `embeds`: the model has a guidance input.
 
-    Raises BadRequest for options that contradict each other or the model.
+    Raises BadRequest for options that contradict each other or do not fit the model.
     """
     scale = float(default if request.guidance is None else request.guidance)
     true, attention = request.true_guidance, request.nag or 1.0

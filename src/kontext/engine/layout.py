@@ -1,4 +1,4 @@
-"""Where the context pictures lie: in the positions of their tokens, or side by side on one canvas."""
+"""Layout of several context pictures: by token positions, or side by side on one canvas."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class PlacedContext:
 def lay_out(
     first: Canvas | None, others: Sequence[Picture], layout: str, sizes: Sequence[Size], token_pixels: int
 ) -> tuple[PlacedContext, ...]:
-    """The contexts of an edit: the picture (None: there is none), then its references.
+    """The contexts of an edit: the picture, if there is one, then the references.
 
-    "index": each has an index of its own. "offset": all have index 1 and lie on one plane, each to the right
-    of those before or below them, whichever keeps it squarer (as in ComfyUI). "stitch": they are one picture,
+    "index": each has its own index. "offset": all have index 1 and share one plane, each placed to the right
+    of or below the previous ones, whichever is closer to a square (as in ComfyUI). "stitch": one picture,
     side by side at the height of the first.
     """
     if layout == "stitch" and others:

@@ -31,12 +31,12 @@ def dilate(mask: Tensor, radius: int) -> Tensor:
 
 
 def erode(mask: Tensor, radius: int) -> Tensor:
-    """Erosion by the shape of `dilate`; what lies outside of the field counts as set."""
+    """Erosion by the shape of `dilate`; positions outside of the field count as set."""
     return ~dilate(~mask, radius)
 
 
 def connected(allowed: Tensor, seeds: Tensor) -> Tensor:
-    """The part of `allowed` that is connected with a seed; what lies within 2 pixels counts as connected."""
+    """The part of `allowed` that is connected with a seed; gaps of up to 2 pixels count as connected."""
     where, field, before = _halved(allowed), _halved(seeds & allowed), None
     while before is None or not torch.equal(field, before):
         before = field

@@ -90,7 +90,7 @@ class Pipeline:
         ]
 
     def locate(self, job: Job) -> Image.Image | None:
-        """Where a job would act, as a mask (mode L) of the output's size, from one evaluation.
+        """Predict where a job would act, with one evaluation: a mask (mode L) at output size.
 
         None for models without a region head. Raises BadRequest for a job without a picture.
         """
@@ -167,9 +167,10 @@ class Pipeline:
     def _active_selection(
         self, jobs: Sequence[Job], sources: Tensor | None
     ) -> tuple[Callable[[Tensor], Tensor | None] | None, Tensor | None]:
-        """The selection of active tokens after the first step, and the edit mask as tokens (n,) bool.
+        """The function that selects active tokens after the first step, and the edit mask as tokens (n,)
+        bool.
 
-        Both are None where a job does not allow regions: then all tokens are computed. Tokens outside of all
+        Both are None if a job does not allow regions; then all tokens are computed. Tokens outside of all
         boxes and masks are never computed.
         """
         if sources is None or not _keeps_source(jobs):
@@ -188,7 +189,7 @@ class Pipeline:
         return lambda estimate: select_active_tokens(estimate, sources, grid, edit_mask), known
 
     def _preview(self, latents: Tensor, job: Job) -> Image.Image:
-        """The picture's part of the canvas as an estimate (channels, height, width) has it."""
+        """A preview of the picture's part of the canvas from an estimate (channels, height, width)."""
         with computing(device_of(self.model)):
             if self._projection is None:
                 self._projection = fit_projection(self.model.autoencoder)
@@ -202,12 +203,12 @@ class Pipeline:
 
 
 def _keeps_source(jobs: Sequence[Job]) -> bool:
-    """Whether tokens outside of the edit may be left at the source without being computed."""
+    """Whether tokens outside of the edit may keep the source's values without being computed."""
     return all(job.source is not None and job.request.lock and job.request.regions for job in jobs)
 
 
 class _Clock:
-    """Seconds of the stages, lap by lap."""
+    """Seconds of each stage."""
 
     def __init__(self) -> None:
         self.start = self.last = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A request with everything decided that can be decided before the first computation."""
+"""Plans an edit: everything that can be decided before the first computation."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ class Job:
     request: EditRequest
     given: Picture | None
     picture: Picture | None
-    """What was given, with the border by which it is expanded."""
+    """The picture to edit, with the border by which it is expanded."""
     plan: SizePlan
     source: Canvas | None
-    """The picture on the canvas, as it is."""
+    """The picture on the canvas, without markup."""
     contexts: tuple[PlacedContext, ...]
     """The contexts of the model: the picture (with its markup) and the references."""
     edit_mask: Image.Image | None
     """Mode L, as large as the picture: where the edit may act; None: anywhere."""
     seed: int
     steps: int
-    """Of the whole schedule."""
+    """Steps of the whole schedule."""
     times: tuple[float, ...]
-    """The schedule that is followed: its end where the edit starts from the picture."""
+    """The part of the schedule that is run; its end if the edit starts from the picture."""
     guidance: Guidance
     text_tokens: int
-    """Of the longer of prompt and negative prompt, padding included."""
+    """Length of the longer of prompt and negative prompt, padding included."""
     warnings: tuple[str, ...]
 
     @property
@@ -67,7 +67,7 @@ class Job:
 
 
 def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
-    """The job of a request. Everything that can be refused is refused here: raises BadRequest, BadPicture."""
+    """The job of a request. Every check happens here. Raises BadRequest, BadPicture."""
     preset = model.preset
     check_needs_picture(request)
     prompts.check(request.prompt)
@@ -126,5 +126,5 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
 
 
 def first_seed(seed: int | None, count: int = 1) -> int:
-    """The first of `count` seeds; drawn where None is given. Raises BadRequest."""
+    """The first of `count` seeds; random if None. Raises BadRequest."""
     return secrets.randbelow(2**32) if seed is None else whole_number("seed", seed, 0, MAX_SEED - count + 1)

@@ -1,8 +1,8 @@
-"""A box, a mask or strokes over the picture, combined into one soft mask of where the edit may act.
+"""Combines box, mask and strokes into one soft mask of where the edit may act.
 
-Strokes are drawn into the input of the model (FLUX.1 Kontext understands a red frame around an object). Box
-and mask only limit the edit: drawn as a frame, a box made the edits of nano worse, and every box would need a
-new prefix. A red frame that is drawn in the picture itself limits too, where the prompt mentions it.
+Strokes are drawn into the model's input (FLUX.1 Kontext understands a red frame around an object). Box and
+mask only limit the edit: a box drawn as a frame made the edits of nano worse, and every box would need a new
+prefix. A red frame in the picture itself also limits the edit if the prompt mentions it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from kontext.pictures import Picture
 
 
 def overlay_of(request: EditRequest, picture: Picture) -> Image.Image | None:
-    """The strokes to draw over the picture for the model to see, RGBA. Raises BadRequest when there are
-    none.
-    """
+    """The strokes to draw over the model's input, RGBA. Raises BadRequest if there are none."""
     if request.markup is None:
         return None
     markup = _same_size(pictures.load(request.markup, "the markup"), picture.size, "markup")
@@ -39,7 +37,7 @@ _ROOM = 0.15  # of the frame's side: how far beyond it something new may reach
 
 
 def drawn_frame(picture: Image.Image, prompt: str) -> Box | None:
-    """The (largest) red frame drawn in an RGB picture, if the prompt speaks of one.
+    """The largest red frame drawn in an RGB picture, if the prompt mentions one.
 
     A frame has four straight red sides and is not filled with red.
     """
@@ -79,10 +77,10 @@ def draw_on(picture: Image.Image, overlay: Image.Image) -> Image.Image:
 
 
 def edit_mask_of(request: EditRequest, picture: Picture, overlay: Image.Image | None) -> Image.Image | None:
-    """Where the edit may act, as large as the picture, mode L; None: anywhere.
+    """Where the edit may act: a mask (mode L) of the picture's size; None: anywhere.
 
-    The masks of several pointers are multiplied. Strokes count as the box around them. Raises BadRequest
-    when a pointer is empty, outside the picture or of another size.
+    Several pointers are multiplied. Strokes count as their bounding box. Raises BadRequest if a pointer is
+    empty, outside of the picture or of another size.
     """
     pointers = []
     if request.box is not None:
@@ -114,7 +112,7 @@ def edit_mask_of(request: EditRequest, picture: Picture, overlay: Image.Image | 
 
 
 def check_box(box: Box, size: Size) -> Box:
-    """The box itself, or BadRequest unless it lies within the picture."""
+    """Return the box. Raises BadRequest unless it lies within the picture."""
     x, y, width, height = box
     if x < 0 or y < 0 or width < 1 or height < 1 or x + width > size[0] or y + height > size[1]:
         raise BadRequest(

@@ -1,7 +1,7 @@
-"""Small pictures of where the sampling is heading: a linear map from latents to colors, no decoder needed.
+"""Small previews of the expected result: a linear map from latents to colors, without the decoder.
 
-The map is fitted once per model, by least squares, on a chart of colors, ramps and edges. A latent has
-several pixels a side in a preview, as many as its numbers can tell apart.
+The map is fitted once per model, by least squares, on a chart of colors, ramps and edges. A latent covers
+several pixels of a preview, as many as its channels can represent.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ UNCHANGED = 1e-3
 
 
 def fit_projection(autoencoder: Autoencoder) -> Tensor:
-    """(channels + 1, 3 * s * s): colors in [-1, 1] of the s x s preview pixels of a latent, from its numbers
-    and a constant.
+    """Linear map (channels + 1, 3 * s * s) from a latent and a constant to the colors in [-1, 1] of its s x s
+    preview pixels.
     """
     pixels = _chart().to(next(autoencoder.parameters()).device, parameter_type(autoencoder))
     latents = autoencoder.encode(pixels).cpu().double()  # MPS has no float64
@@ -49,8 +49,8 @@ def paint(latents: Tensor, projection: Tensor) -> Image.Image:
 
 
 def over_source(preview: Image.Image, latents: Tensor, before: Tensor, source: Image.Image) -> Image.Image:
-    """A preview over the source, which shows where the latents (channels, height, width) are still those of
-    before: the edit shows where it acts while it is computed. As large as the source, at most `CHART_SIDE`.
+    """Blend a preview over the source: the source is shown where latents (channels, height, width) have not
+    changed. Of the source's size, at most `CHART_SIDE`.
     """
     changed = ((latents - before).abs() > UNCHANGED).any(0).cpu().numpy()
     scale = min(1.0, CHART_SIDE / max(source.size))

@@ -1,6 +1,4 @@
-"""How many tokens a prompt has, and whether a model reads that many. Needs a tokenizer and no network, so
-that a service can answer before any work begins.
-"""
+"""Length of a prompt in tokens. Needs only the tokenizer, so a service can reject long prompts early."""
 
 from __future__ import annotations
 
@@ -10,9 +8,10 @@ from kontext.errors import BadRequest
 
 
 def check_length(tokenizer: Tokenizer, prompt: str, limit: int, model: str, name: str = "prompt") -> None:
-    """Raise BadRequest when a prompt has more than `limit` tokens, its end mark included.
+    """Raise BadRequest if a prompt has more than `limit` tokens, including the end token.
 
-    `tokenizer` cuts at `limit` (see `checkpoint.tokenizer.with_fixed_length`); nothing is cut off silently.
+    `tokenizer` truncates at `limit` (see `checkpoint.tokenizer.with_fixed_length`); prompts are never
+    truncated silently.
     """
     count = count_tokens(tokenizer, prompt)
     if count > limit:
@@ -25,7 +24,7 @@ def check_length(tokenizer: Tokenizer, prompt: str, limit: int, model: str, name
 
 
 def count_tokens(tokenizer: Tokenizer, prompt: str) -> int:
-    """Tokens of a prompt and its end mark, those that `tokenizer` cuts off included."""
+    """Tokens of a prompt and its end token, including those that `tokenizer` truncates."""
     encoding = tokenizer.encode(prompt)
     own = sum(map(_own_tokens, [encoding, *encoding.overflowing]))
     return own + tokenizer.num_special_tokens_to_add(False)

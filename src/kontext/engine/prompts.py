@@ -1,6 +1,4 @@
-"""A sentence as the model reads it: T5 states for every token and one CLIP vector, computed once per
-prompt.
-"""
+"""Encoded prompts: T5 states for every token and one CLIP vector, computed once per prompt."""
 
 from __future__ import annotations
 
@@ -18,16 +16,14 @@ if TYPE_CHECKING:
 
 
 class PromptStore:
-    """Text states by prompt; at most `limit_bytes` of them."""
+    """A cache of encoded prompts of at most `limit_bytes`."""
 
     def __init__(self, model: Model, limit_bytes: int = 64 * 2**20):
         self.model = model
         self._cache = ByteCache(limit_bytes)
 
     def check(self, prompt: str, name: str = "prompt") -> None:
-        """Raise BadRequest when the prompt has more tokens than the model reads; nothing is cut off
-        silently.
-        """
+        """Raise BadRequest if the prompt has more tokens than the model reads."""
         model = self.model
         check_length(model.tokenizer, prompt, model.preset.text_length, model.name, name)
 

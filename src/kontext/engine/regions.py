@@ -1,8 +1,8 @@
-"""Where an edit acts, and keeping everything else: change map, clean-up, and compositing over the original.
+"""Finds where an edit acts and keeps everything else: change map, clean-up, compositing over the original.
 
-A change is where decode(result) differs from decode(encode(source)): the codec's own error is on both
-sides, so it does not count. Inside the region the picture is the model's; at its soft edge the original's
-own detail comes back as the change fades; outside, the original's pixels stay to the last bit.
+Pixels changed where decode(result) differs from decode(encode(source)): the codec's error is on both sides
+and cancels out. Inside the region the picture is the model's output; at its soft edge it blends into the
+original; outside, the pixels equal the original bit for bit.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ class RegionRules:
     """Thresholds that decide where an edit acts. Changes are of colors in 0 to 1, shares are 0 to 1."""
 
     weak_change: float = 0.04
-    """Change that may belong to a region."""
+    """Change above which a pixel may belong to a region."""
     strong_change: float = 0.10
-    """Change that starts a region."""
+    """Change above which a pixel starts a region."""
     weak_noise_factor: float = 4.2
-    """`weak_change` is at least this many times the noise floor, the change of the calmer third."""
+    """`weak_change` is at least this many times the noise floor, the change of the least changed third."""
     strong_noise_factor: float = 9.0
     """`strong_change` is at least this many times the noise floor."""
     max_noise_factor: float = 3.0
-    """Both thresholds are at most this many times their usual value: a change of nearly all is no noise."""
+    """Limit on how far the noise floor raises both thresholds: a change of nearly everything is not noise."""
     halo_share: float = 0.2
-    """Share of the strongest change nearby below which change is only the codec's blur around it."""
+    """Share of the strongest change nearby below which change counts as the codec's blur around it."""
     min_blob_pixels: int = 8
-    """Pixels of a 7x7 square that must change; smaller blobs are chance."""
+    """Pixels of a 7x7 square that must change; smaller blobs are noise."""
     global_share: float = 0.72
-    """Share of the canvas above which the edit is one of the whole picture."""
+    """Share of the canvas above which the edit counts as one of the whole picture."""
     global_changes: tuple[tuple[float, float], ...] = ((0.8, 0.035), (0.95, 0.014))
     """(share of the 8x8 blocks, mean change that each of them exceeds) of an edit of the whole picture.
 
@@ -49,17 +49,17 @@ class RegionRules:
     nano's changes of a background, which should keep the person in front of it, does too.
     """
     margin: float = 1 / 64
-    """How far a region reaches beyond the change for its soft edge, as a share of the canvas side."""
+    """Width of a region's margin for its soft edge, as a share of the canvas side."""
     token_change: float = 0.35
-    """Change of a token of an early estimate (root mean square of its numbers) that makes it active."""
+    """Change of a token of an early estimate (root mean square over its channels) that makes it active."""
     token_noise_factor: float = 2.5
     """`token_change` is at least this many times the noise floor of the tokens."""
     min_token_coverage: float = 0.25
-    """Mask value above which a token under the mask is computed, whatever its neighbors are."""
+    """Mask value above which a token below the mask is always computed."""
     min_token_probability: float = 0.2
     """Probability, by the model's region head, above which a token is expected to change."""
     whole_share: float = 0.9
-    """Share of the tokens expected to change above which the edit is one of the whole picture."""
+    """Share of tokens expected to change above which the edit counts as one of the whole picture."""
     max_active_share: float = 0.6
     """Share of the tokens above which skipping the others saves too little."""
     max_window_share: float = 0.6
@@ -67,11 +67,11 @@ class RegionRules:
     decoded_margin: int = 8
     """Pixels around changed latents that a decoder reaches."""
     same_latent: float = 1e-3
-    """Difference of latents that is only rounding."""
+    """Difference of latents that counts as rounding."""
     surroundings: int = 8
-    """Points of the grid around a window that the filters read."""
+    """Grid points around a window that the filters read."""
     grid: int = 256
-    """Points along the longer side of the grid on which regions are found."""
+    """Grid points along the longer side; regions are found on this grid."""
 
 
 RULES = RegionRules()
@@ -79,9 +79,7 @@ RULES = RegionRules()
 
 @dataclass(frozen=True)
 class Region:
-    """`soft` (height, width) float32 on the canvas: 1 inside, 0 where the original stays; None: the whole
-    picture.
-    """
+    """`soft` (height, width) float32 on the canvas: 1 inside, 0 outside; None: the whole picture."""
 
     soft: np.ndarray | None
 
@@ -91,8 +89,9 @@ class Region:
 
 
 def window_of(latents: Tensor, before: Tensor, cell: int = 8) -> Window | None:
-    """Where pictures (b, channels, rows, columns) differ from others, with what a latent reaches around it;
-    None where that is nearly all. A latent stands for `cell` x `cell` pixels.
+    """Pixel window in which latents (b, channels, rows, columns) differ, with the decoder's reach.
+
+    None if it covers nearly all. A latent covers `cell` x `cell` pixels.
     """
     rows, columns = latents.shape[2:]
     differs = ((latents - before).abs() > RULES.same_latent).any(0).any(0).cpu()
@@ -105,15 +104,15 @@ def window_of(latents: Tensor, before: Tensor, cell: int = 8) -> Window | None:
 
 
 def coarseness(canvas: Size) -> int:
-    """How many pixels on a side one point of the grid covers."""
+    """Side of a grid point in pixels."""
     return math.ceil(max(canvas) / RULES.grid)
 
 
 def change_map(result: np.ndarray, codec: np.ndarray, factor: int | None = None) -> Tensor:
-    """How each pixel changed: (3, rows, columns) float32, -1 to 1, of uint8 pictures (height, width, 3).
+    """Change of each grid point: (3, rows, columns) float32, -1 to 1, of uint8 pictures (height, width, 3).
 
-    Means over 3x3 pixels, so that single pixels do not count; of canvases larger than the grid, over as many
-    pixels as one point of the grid covers (`factor`, of a part of a canvas).
+    Averaged over 3x3 pixels to ignore single pixels; on canvases larger than the grid, over the `factor` x
+    `factor` pixels of a grid point.
     """
     change = torch.from_numpy(result.astype(np.float32) - codec.astype(np.float32)).permute(2, 0, 1) / 255
     factor = factor or coarseness(result.shape[:2])
@@ -129,11 +128,11 @@ def region_of(
     window: Window | None = None,
     expected: Tensor | None = None,
 ) -> Region:
-    """Where a result (height, width, 3) uint8 differs from the reconstruction of its source by the codec.
+    """The region in which a result (height, width, 3) uint8 differs from the reconstruction of its source.
 
-    Outside of `window`, if there is one, they are known to be equal. `expected` (n,) bool, the tokens that
-    the model's region head expected to change, tells whether the edit is one of the whole picture; without
-    it the change itself does.
+    Outside of `window`, if given, they are known to be equal. `expected` (n,) bool are the tokens that the
+    region head expects to change; they decide whether the edit is one of the whole picture. Without them the
+    change itself decides.
     """
     height, width = result.shape[:2]
     if expected is not None and edit_mask is None and float(expected.float().mean()) > RULES.whole_share:
@@ -163,12 +162,12 @@ def find_region(
 ) -> Region:
     """The region of a change map on a canvas.
 
-    `edit_mask`, a soft mask (mode L) as large as the canvas, limits it. The canvas may be part of a
-    `full_canvas` that is otherwise unchanged.
+    `edit_mask`, a soft mask (mode L) of the canvas size, limits it. The canvas may be part of a `full_canvas`
+    that is otherwise unchanged.
 
-    Weak change belongs to the region where it is connected with strong change (hysteresis). Gaps are
-    closed, specks dropped, the edge feathered within a margin around it. A change nearly everywhere
-    is one of the whole picture, unless the edit is known to be `local`.
+    Weak change belongs to the region if it is connected with strong change (hysteresis). Gaps are closed,
+    specks removed, and the edge is feathered. A change nearly everywhere counts as one of the whole picture,
+    unless the edit is known to be `local`.
     """
     local = local or edit_mask is not None
     share = 1.0 if full_canvas is None else canvas[0] * canvas[1] / (full_canvas[0] * full_canvas[1])
@@ -201,12 +200,12 @@ def find_region(
 
 
 def _radius(canvas: Size, factor: int) -> int:
-    """Points of the grid that a region reaches beyond the change itself."""
+    """Margin of a region around the change, in grid points."""
     return max(1, round(-(-min(canvas) // factor) * RULES.margin))
 
 
 def _changes_everywhere(change: Tensor) -> bool:
-    """Whether most blocks changed in the mean: color and light of a whole picture, unlike noise."""
+    """Whether the means of most blocks changed: color or light of a whole picture, not noise."""
     side = max(1, max(change.shape) // 16)
     blocks = F.avg_pool2d(change, side).abs().amax(dim=0).flatten()
     return any(float(blocks.quantile(1 - share)) > least for share, least in RULES.global_changes)
@@ -219,11 +218,11 @@ def _field(mask: Image.Image) -> Tensor:
 def composite(
     original: Image.Image, result: Image.Image, soft: Image.Image, alpha: Image.Image | None
 ) -> Image.Image:
-    """Original and result as one picture. `soft` (mode L), as large as the original, says where the result
-    may show, and `result` is what lies in the box of its bounds.
+    """Composite a result over the original.
 
-    Where `soft` is 0 the pixels are the original's. `alpha` of the original stays there, and new things are
-    opaque.
+    `soft` (mode L), of the original's size, is the weight of the result; `result` covers its bounding box.
+
+    Where `soft` is 0, pixels and `alpha` are the original's. New content is opaque.
     """
     box = soft.getbbox()
     if box is None:
@@ -247,14 +246,14 @@ def composite(
 
 
 def enlarge(region: Region, plan: SizePlan) -> Image.Image:
-    """The region at the size of the output, mode L; soft edges stay soft, 0 stays 0."""
+    """The region at output size, mode L; 0 stays 0."""
     assert region.soft is not None
     canvas = Image.fromarray(np.rint(region.soft * 255).astype(np.uint8))
     return plan.restore(canvas, Image.Resampling.BILINEAR)
 
 
 def changed_fraction(before: Image.Image, after: Image.Image) -> float:
-    """Share of the pixels that are not equal."""
+    """Share of pixels that differ."""
     if before.mode != after.mode:
         before, after = before.convert("RGBA"), after.convert("RGBA")
     largest = functools.reduce(ImageChops.lighter, ImageChops.difference(before, after).split())
@@ -264,10 +263,11 @@ def changed_fraction(before: Image.Image, after: Image.Image) -> float:
 def select_active_tokens(
     estimate: Tensor, source: Tensor, grid: tuple[int, int], edit_mask: Tensor | None = None
 ) -> Tensor | None:
-    """Tokens of a target to compute further, from an early estimate, as (n,) bool; None: all of them.
+    """Tokens to keep computing, from an early estimate, as (n,) bool; None: all.
 
-    estimate and source (b, n, 64); grid (rows, columns); inside (rows, columns) bool limits the edit. Tokens
-    count that differ from the source by more than the estimate's own restlessness, and their neighbors.
+    estimate and source (b, n, 64); grid (rows, columns); inside (rows, columns) bool limits the edit.
+    Selected are tokens that differ from the source by more than the estimate's noise floor, and their
+    neighbors.
     """
     distance = (estimate - source).square().mean(-1).sqrt().amax(0).reshape(1, 1, *grid)
     noise_floor = float(distance.quantile(0.3))
@@ -280,7 +280,7 @@ def select_active_tokens(
 
 
 def expected_region(logits: Tensor) -> Tensor:
-    """The tokens of each picture that its region head expects to change: (b, n) logits -> (b, n) bool."""
+    """Tokens that the region head expects to change: (b, n) logits -> (b, n) bool."""
     return logits.sigmoid() > RULES.min_token_probability
 
 
@@ -291,5 +291,5 @@ def dilate_if_sparse(active: Tensor) -> Tensor | None:
 
 
 def token_mask(edit_mask: Image.Image, patch: int = 16) -> Tensor:
-    """A mask (mode L) on the canvas as (rows, columns) bool: tokens that more than its soft edge touches."""
+    """A mask (mode L) on the canvas as tokens (rows, columns) bool, without those at its soft edge."""
     return F.max_pool2d(_field(edit_mask), patch)[0, 0] > RULES.min_token_coverage

@@ -1,6 +1,4 @@
-"""What is asked for, what comes back, and what is told on the way. Plain data, checked where it enters the
-editor.
-"""
+"""Requests, results and progress of edits, as plain data that is checked when it is created."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ GUIDANCE = option("guidance").range
 
 
 class GenerateOptions(TypedDict, total=False):
-    """The options of a picture from words; the fields of `EditRequest` say what each means."""
+    """The options of a generated picture; see the fields of `EditRequest`."""
 
     references: PictureLike | Sequence[PictureLike] | None
     seed: int | None
@@ -45,7 +43,7 @@ class GenerateOptions(TypedDict, total=False):
 
 
 class EditOptions(GenerateOptions, total=False):
-    """The options of an edit; the fields of `EditRequest` say what each means."""
+    """The options of an edit; see the fields of `EditRequest`."""
 
     box: Box | None
     mask: PictureLike | None
@@ -58,27 +56,27 @@ class EditOptions(GenerateOptions, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class EditRequest:
-    """One edit, or, without a picture, one picture from words.
+    """One edit, or without a picture, one picture generated from text.
 
-    Raises BadRequest for a field that is of the wrong type or outside its range. Whole numbers are taken from
-    whatever Python can index with (also of numpy), never from a fraction, a text or a bool.
+    Raises BadRequest for a field of the wrong type or outside of its range. Whole numbers may be of any type
+    that Python can index with, such as numpy's, but not floats, strings or bools.
     """
 
     prompt: str
     picture: PictureLike | None = None
     """The picture to edit; the first context."""
     references: PictureLike | Sequence[PictureLike] | None = ()
-    """Further contexts (a garment, a style, a character), one or several; with the picture at most 4."""
+    """More contexts (a garment, a style, a character), one or several; with the picture at most 4."""
     seed: int | None = None
-    """0 to 2^53 - 1; None draws one, which the result tells."""
+    """0 to 2^53 - 1; None: random. The result has the seed that was used."""
     steps: int | None = None
-    """1 to 200; None takes the model's own."""
+    """1 to 200; None: the model's default."""
     guidance: float | None = None
-    """1 to 30; None takes the model's own. Above 1, models without a guidance input are evaluated twice a
+    """1 to 30; None: the model's default. Above 1, models without a guidance input are evaluated twice per
     step.
     """
     negative_prompt: str | None = None
-    """What the picture should not show; a blank one is None."""
+    """What the picture should not show. Blank means None."""
     true_guidance: float | None = None
     """1 to 30: classifier-free guidance away from the negative prompt, or from no prompt; the same as
     `guidance` for models without a guidance input. None: 2 with a negative prompt, else 1, which is off.
@@ -86,32 +84,32 @@ class EditRequest:
     nag: float | None = None
     """1 to 30: normalized attention guidance away from the negative prompt, in place of true guidance."""
     guidance_steps: str | None = None
-    """FIRST-LAST, counted from 1: the steps in which the negative prompt takes part; None: all."""
+    """FIRST-LAST, counted from 1: the steps that use the negative prompt; None: all."""
     strength: float | None = None
-    """0.01 to 1: the share of the steps that are taken, from the picture noised as they expect it; None: 1,
-    from noise alone.
+    """0.01 to 1: the share of the schedule to run. Below 1, the edit starts from the picture with the noise
+    of that time; None: 1, from pure noise.
     """
     size: str | Size | None = None
     """match (the default of edits), WxH or W:H."""
     box: Box | None = None
-    """(x, y, width, height) in pixels of the picture: the edit acts there and nowhere else."""
+    """(x, y, width, height) in pixels of the picture: the edit acts only there."""
     mask: PictureLike | None = None
-    """As large as the picture; white where the edit may act."""
+    """A picture of the same size; white where the edit may act."""
     markup: PictureLike | None = None
-    """A transparent overlay as large as the picture; the model sees it, the edit acts within what is drawn.
-    """
+    """A transparent overlay of the same size; the model sees it, and the edit acts within the strokes."""
     expand: str | tuple[int, int, int, int] | None = None
-    """A border that the edit fills: "left,top,right,bottom" in pixels (or four numbers), or an aspect ratio
-    "W:H", reached by the smallest border on both sides alike. The picture itself is locked.
+    """A border for the edit to fill; the picture itself is locked.
+
+    "left,top,right,bottom" in pixels, four numbers, or an aspect ratio "W:H".
     """
     reference_layout: str | None = None
-    """How the model sees several contexts: each with an index of its own (None, "index"), all with index 1 on
-    one plane ("offset"), or as one picture, side by side ("stitch").
+    """How the model sees several contexts: each with its own index (None, "index"), all with index 1 on one
+    plane ("offset"), or side by side as one picture ("stitch").
     """
     lock: bool = True
     """Keep the original pixels wherever nothing changed."""
     regions: bool = True
-    """Leave out of the computation what the edit does not touch, where the model gains by it."""
+    """Skip the computation of what the edit does not touch, if that makes the model faster."""
 
     def __post_init__(self) -> None:
         references = picture_list(self.references)
@@ -145,14 +143,12 @@ class EditRequest:
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """A finished picture and all that is needed to make it again. Notebooks show the picture."""
+    """A finished picture and everything needed to repeat it. Notebooks display the picture."""
 
     picture: Image.Image
     """Mode RGB, or RGBA where the original was transparent and nothing changed."""
     region: Image.Image | None
-    """Mode L, as large as the picture: where it may differ from the original. None: everywhere (or no
-    original).
-    """
+    """Mode L, of the picture's size: where it may differ from the original. None: everywhere."""
     changed_fraction: float
     """Share of the pixels that differ from the original; 1 without an original."""
     seed: int
@@ -163,20 +159,20 @@ class Result:
     evaluations: int
     """How often the transformer ran for this picture."""
     seconds: Mapping[str, float]
-    """load, encode, text, sample, decode, total; in a batch the stages are shared, and so are their times."""
+    """Times of load, encode, text, sample, decode, total; shared by all results of a batch."""
     warnings: tuple[str, ...]
     prompt: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Everything else that shaped the picture, as plain data."""
+    """The other settings of the edit, as plain data."""
     source: Picture | None = field(default=None, compare=False)
     """The picture that was edited, with the history its file carried; None for a generated one."""
 
     def save(self, path: str | os.PathLike[str], *, replace: bool = True) -> Path:
-        """Write the picture as .png, .jpg or .webp with how it was made inside; returns the path.
+        """Write the picture as .png, .jpg or .webp with its provenance; returns the path.
 
-        A PNG carries the whole chain of turns, that of an edited PNG of ours included, as the command line
-        writes it. The file is whole or not there at all. Raises BadRequest where it cannot be written, and
-        without `replace` for a file that exists.
+        A PNG carries the whole chain of turns, including the chain of the edited PNG, as the command line
+        writes it. The file is written atomically. Raises BadRequest if it cannot be written, and without
+        `replace` if it exists.
         """
         from kontext.session import provenance  # only saving needs it
 
@@ -194,7 +190,7 @@ class Result:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Told after every step of a batch. `preview(i)` paints a small version of its picture i as expected."""
+    """Progress after each step of a batch. `preview(i)` renders a small preview of its picture i."""
 
     index: int
     """1 to `steps`."""
@@ -211,7 +207,7 @@ _TURNING = {0x202D: "a left-to-right override", 0x202E: "a right-to-left overrid
 
 
 def check_needs_picture(request: Any) -> None:
-    """Raise BadRequest for options that act on a picture in a request without one."""
+    """Raise BadRequest for options that need a picture in a request without one."""
     needing = [
         option.name for option in offered("edit") if "generate" in option.exempt and option.kind != "flag"
     ]
@@ -222,14 +218,14 @@ def check_needs_picture(request: Any) -> None:
 
 
 def check_expands_alone(request: Any) -> None:
-    """Raise BadRequest for a request that expands the picture and points into it as well."""
+    """Raise BadRequest for a request that both expands the picture and points into it."""
     pointing = [name for name in ("box", "mask", "markup") if getattr(request, name) is not None]
     if request.expand is not None and pointing:
         raise BadRequest(f"expand edits the new border; give {' and '.join(pointing)} in another edit")
 
 
 def check_prompt(prompt: Any, name: str = "prompt") -> str:
-    """The prompt itself, or BadRequest when it is empty or holds characters that are no text.
+    """Return the prompt. Raises BadRequest if it is empty or contains characters that are not text.
 
     Tabs and line ends are text; so are joiners, directional marks and isolates, which emoji and right-to-left
     scripts need. Surrogates, control characters and directional overrides are not.
@@ -301,7 +297,7 @@ def _box(box: Any) -> Box:
 
 
 def _size(size: Any) -> str | Size | None:
-    """Numbers as int; what a text means is for the size plan to say."""
+    """Convert numbers to int. Text is parsed later, by the size plan."""
     if size is None or isinstance(size, str):
         return size
     try:
@@ -316,6 +312,6 @@ def _size(size: Any) -> str | Size | None:
 
 
 class Cancel(Protocol):
-    """A threading.Event, or anything that can say whether the person asked to stop."""
+    """A threading.Event, or any object with its `is_set`."""
 
     def is_set(self) -> bool: ...

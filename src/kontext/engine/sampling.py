@@ -1,7 +1,7 @@
 """The sampling loop: from noise to latents, all pictures of a batch in one forward.
 
-All that does not change from step to step is prepared before the loop: text, positions, contexts and the
-modulations of every step. The state is float32 whatever the weights are.
+Everything that does not change between steps is prepared before the loop: text, positions, contexts and the
+modulations of every step. The state is float32 for any type of weights.
 """
 
 from __future__ import annotations
@@ -41,29 +41,27 @@ class Batch:
     negative: tuple[Tensor, Tensor] | None = None
     """Text states and pooled vectors of the negative prompts, (1 or b, ...), as long as `text`."""
     source: Tensor | None = None
-    """Tokens of the pictures being edited, (1 or b, n, in_channels) float32: tokens that are not computed go
+    """Tokens of the pictures being edited, (1 or b, n, in_channels) float32. Tokens that are not computed end
     there.
     """
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What the loop ends with."""
+    """The result of the sampling loop."""
 
     tokens: Tensor
     """(b, n, in_channels) float32, at time 0."""
     region: Tensor | None
-    """Tokens that the model's region head expected to change, (b, n) bool; the others are the source's. None
-    where it was not asked.
+    """Tokens that the region head expects to change, (b, n) bool; the others are the source's. None if it was
+    not evaluated.
     """
     evaluations: int
-    """How often the transformer ran for each picture."""
+    """Evaluations of the transformer per picture."""
 
 
 def seeded_noise(seed: int, height: int, width: int, channels: int = 16) -> Tensor:
-    """Latent noise (1, channels, height, width) of one picture; the same on every device and in every
-    batch.
-    """
+    """Latent noise (1, channels, height, width) of one picture, equal on every device and in every batch."""
     generator = torch.Generator("cpu").manual_seed(seed)
     # Type and device are named: the defaults are those of the program around this one.
     return torch.randn(1, channels, height, width, generator=generator, dtype=torch.float32, device="cpu")
@@ -81,16 +79,16 @@ def sample(
     refresh: int = 1,
     region_of: Callable[[Tensor], Tensor] | None = None,
 ) -> Sampled:
-    """Sample a batch along falling times, which end at 0: from noise, or where they begin below 1 from the
+    """Sample a batch along decreasing times that end at 0: from noise, or if they start below 1, from the
     source with that much noise.
 
-    `region_of(logits)` turns the region head's answer in the first evaluation, (b, n), into each picture's
-    region, (b, n) bool; all other tokens go straight to the source at once. Models without a region head
-    have `select_active(estimate)` instead, which is called after the first step with the expected result and
-    returns the tokens, (n,) bool, to compute further (None: all); the others go straight to the source.
-    `edit_mask`, (n,) bool, limits the tokens that are computed at all (None: all). `on_step(i, estimate)` is
-    called after every step i (from 0). Raises Cancelled at the next evaluation after `cancelled()` is true.
-    In "full" attention the contexts are computed again only at every `refresh`-th step (1: exact).
+    `region_of(logits)` converts the region head's logits (b, n) of the first evaluation into each picture's
+    region, (b, n) bool; all other tokens go straight to the source. For models without a region head,
+    `select_active(estimate)` is called after the first step and returns the tokens, (n,) bool, to keep
+    computing (None: all); the others go straight to the source. `edit_mask`, (n,) bool, limits the tokens
+    that are computed at all (None: all). `on_step(i, estimate)` is called after every step i (from 0). Raises
+    Cancelled at the next evaluation after `cancelled()` returns true. In "full" attention the contexts are
+    recomputed at every `refresh`-th step (1: exact).
     """
     field = _Field(transformer, batch, times, guidance, refresh, edit_mask, region_of)
 
@@ -140,7 +138,7 @@ def _start(batch: Batch, times: Sequence[float]) -> Tensor:
 
 
 class _Field:
-    """The velocity of a batch at the times of a schedule, over all tokens or those still worked on."""
+    """The velocity of a batch at the times of a schedule, over all tokens or the active ones."""
 
     def __init__(
         self,
@@ -165,7 +163,7 @@ class _Field:
         self.work_on(edit_mask)
 
     def work_on(self, active: Tensor | None) -> None:
-        """Compute only these tokens, (n,) bool, from here on; None: all."""
+        """Compute only these tokens, (n,) bool, in the following steps; None: all."""
         self.active = active
         self.tokens = self.batch.noise.shape[1] if active is None else int(active.sum())
         ids = self.batch.ids if active is None else self.batch.ids[active]
@@ -173,7 +171,7 @@ class _Field:
             evaluator.prepare(ids)
 
     def restrict(self, active: Tensor) -> None:
-        """Compute only these tokens, (n,) bool, from here on, if that saves anything."""
+        """Compute only these tokens, (n,) bool, in the following steps, if that saves time."""
         if active.sum() <= MAX_ACTIVE_SHARE * self.tokens:
             self.work_on(active)
 
@@ -189,7 +187,7 @@ class _Field:
         return v
 
     def _toward_source(self, z: Tensor, t: float) -> Tensor:
-        """The velocity of tokens that are not computed: it ends at the source."""
+        """The velocity of tokens that are not computed, which leads to the source."""
         assert self.batch.source is not None
         return (z - self.batch.source) / t
 
@@ -211,7 +209,7 @@ class _Field:
 
 
 class _Evaluator:
-    """Evaluations of the prompts at some times, alone or with their negative prompts as one batch."""
+    """Evaluates prompts, alone or in one batch with their negative prompts."""
 
     def __init__(
         self,
@@ -247,7 +245,7 @@ class _Evaluator:
         self.evaluations, self.cached = 0, self.prepared
 
     def __call__(self, z: Tensor, t: float, ask_region: bool) -> tuple[Tensor, Tensor | None]:
-        """The velocity at z (b, n, in_channels), and if asked the logits (b, n) of the region head."""
+        """The velocity at z (b, n, in_channels) and, with `ask_region`, the region head's logits (b, n)."""
         target, logits = z.to(self.text.dtype).repeat(self.copies, 1, 1), None
         if self.refresh > 1 and self.evaluations % self.refresh == 0:
             v, self.cached = self.transformer.evaluate_and_cache_context(

@@ -1,8 +1,8 @@
 """Output size and canvas from the size of a picture and a size_spec: match, WxH or W:H.
 
-The model paints only at its own best sizes (`preset.sizes`). A picture is scaled into that canvas as a whole,
-its aspect kept, the rest of the canvas filled with its edge pixels; the result is mapped back the same way,
-so that it aligns with the original to the pixel. Nothing is ever stretched.
+The model works at the sizes of its preset (`preset.sizes`). A picture is scaled into such a canvas with its
+aspect ratio kept, and the rest of the canvas is filled with its edge pixels. The result is mapped back the
+same way and aligns with the original pixel by pixel. Pictures are never stretched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Box = tuple[int, int, int, int]  # (x, y, width, height) in pixels
 
 @dataclass(frozen=True)
 class SizePlan:
-    """Where everything lies. `crop` is the part of the original that is used, `inner` where it lies on the
+    """Placement of a picture: `crop` is the part of the original that is used, `inner` its place on the
     canvas.
     """
 
@@ -34,14 +34,14 @@ class SizePlan:
 
     @property
     def cropped(self) -> bool:
-        """Whether part of the original falls away because the size asked for has another aspect."""
+        """Whether part of the original is cut off because the requested size has another aspect ratio."""
         return self.crop is not None and self._original != self.crop[2:]
 
     _original: Size | None = None
 
     def place(self, picture: Image.Image) -> Image.Image:
-        """The original on the canvas: cropped, scaled with antialiasing, edges continued outward. Mode
-        kept.
+        """The original on the canvas: cropped, scaled with antialiasing, padded with its edge pixels. Keeps
+        the mode.
         """
         assert self.crop is not None
         x, y, width, height = self.crop
@@ -58,16 +58,14 @@ class SizePlan:
     def restore(
         self, canvas: Image.Image, method: Image.Resampling = Image.Resampling.LANCZOS
     ) -> Image.Image:
-        """The way back: the picture's part of the canvas at the size of the output."""
+        """The inverse of `place`: the picture's part of the canvas at output size."""
         left, top, width, height = self.inner
         if (left, top, width, height) != (0, 0, *canvas.size):
             canvas = canvas.crop((left, top, left + width, top + height))
         return resample(canvas, self.output, method)
 
     def original(self, picture: Image.Image) -> Image.Image:
-        """The original itself (its part that is used) at the size of the output; the very pixels if none is
-        scaled.
-        """
+        """The used part of the original at output size; the exact pixels if nothing is scaled."""
         assert self.crop is not None
         x, y, width, height = self.crop
         if self.crop != (0, 0, *picture.size):
@@ -78,19 +76,19 @@ class SizePlan:
 def resample(
     image: Image.Image, size: Size, method: Image.Resampling = Image.Resampling.LANCZOS
 ) -> Image.Image:
-    """Scaled to `size` with antialiasing; the same object when nothing is to be done."""
+    """Scale to `size` with antialiasing; returns the same object if it has that size."""
     return image if image.size == size else image.resize(size, method)
 
 
 def preferred(sizes: Iterable[Size], aspect: float) -> Size:
-    """The size whose aspect (width / height) is nearest; ties go to the smaller width (as FLUX.1 Kontext
-    does).
+    """The size with the nearest aspect ratio (width / height); on ties the smaller width, as in FLUX.1
+    Kontext.
     """
     return min(sizes, key=lambda size: (abs(aspect - size[0] / size[1]), size[0]))
 
 
 def plan_edit(original: Size, size_spec: str | Size, sizes: Iterable[Size]) -> SizePlan:
-    """The plan for a picture of size `original`.
+    """The plan of an edit of a picture of size `original`.
 
     "match": output as large as the original. "WxH": exactly that. "W:H": the largest part of the original
     with that aspect. Where the aspect differs from the original's, the original is cropped about its
@@ -111,7 +109,7 @@ def plan_edit(original: Size, size_spec: str | Size, sizes: Iterable[Size]) -> S
 
 
 def plan_generate(size_spec: str | Size | None, sizes: Iterable[Size]) -> SizePlan:
-    """The plan for a picture from text alone; None means the model's own square (or squarest) size."""
+    """The plan of a generated picture; None: the model's square (or squarest) size."""
     sizes = tuple(sizes)
     if size_spec is None:
         canvas = output = preferred(sizes, 1.0)
@@ -147,7 +145,7 @@ def parse(size_spec: str | Size) -> tuple[str, int, int]:
 
 
 def check(size: Size, size_spec: object) -> Size:
-    """`size` itself, or BadRequest when it is outside the limits of a picture."""
+    """Return `size`. Raises BadRequest if it is outside of the limits of a picture."""
     width, height = size
     if min(size) < MIN_SIDE or max(size) > MAX_SIDE or width * height > MAX_PIXELS:
         raise BadRequest(

@@ -1,4 +1,4 @@
-"""Pictures in and out of files: the ground floor, which knows nothing of models and edits."""
+"""Reading and writing pictures; independent of models and edits."""
 
 from kontext.pictures.reading import (
     MAX_NAME_BYTES,

@@ -1,7 +1,7 @@
 """Pixels of any mode and depth to 8-bit sRGB and alpha.
 
-Depth is scaled by what the file declares: 65535 of 16 bits becomes 255, never the lowest bits cut off. ICC
-profiles are compared with sRGB by what they do to colors, not by name.
+Depth is scaled by the range that the file declares: 65535 of 16 bits becomes 255. ICC profiles are compared
+with sRGB by their effect on colors, not by name.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class Pixels:
     """A decoded picture before its colors are converted."""
 
     image: Image.Image
-    """Of any mode; 8 bits a channel where `wide` is given."""
+    """Of any mode; 8 bits per channel if `wide` is set."""
     wide: np.ndarray | None = None
     """(height, width, channels) uint16: the full values of a picture that Pillow decodes to 8 bits."""
-    grey_levels: int = 255
-    """Largest value of a grey sample in the file, by which a transparent grey is scaled."""
+    gray_levels: int = 255
+    """Largest value of a gray sample in the file, by which a transparent gray is scaled."""
     deep: bool = False
-    """Whether the file has more than 8 bits a channel."""
+    """Whether the file has more than 8 bits per channel."""
 
 
 def convert(pixels: Pixels, profile: bytes | None) -> tuple[Image.Image, Image.Image | None]:
-    """(mode RGB in sRGB, mode L alpha or None when opaque). Raises BadPicture for modes without a meaning."""
+    """The picture as RGB in sRGB, and alpha (mode L, None if opaque). Raises BadPicture for unknown modes."""
     image, wide = pixels.image, pixels.wide
     alpha = _alpha(pixels)
     if alpha is not None and alpha.getextrema()[0] == 255:
@@ -78,7 +78,7 @@ def _alpha(pixels: Pixels) -> Image.Image | None:
     if image.mode == "1":
         values, clear = values.astype(np.uint8) * 255, 255 if clear else 0
     elif image.mode == "L" and isinstance(clear, int):
-        clear = clear * 255 // pixels.grey_levels
+        clear = clear * 255 // pixels.gray_levels
     if np.shape(clear) != values.shape[2:]:
         return None
     equal = values == np.asarray(clear)
@@ -104,7 +104,7 @@ def _rounded(values: np.ndarray, full: float) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 12, 16 or 32 bits, whole or floating point, as mode L.
+    """Gray of 12, 16 or 32 bits, integer or floating point, as mode L.
 
     16 bits are scaled by their full range. Whole numbers of 32 bits and floating point have no range that
     programs agree on: it is 1 (floating point), 255, 65535 or all 32 bits, the first that holds the values.
@@ -127,14 +127,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         full = next(
             (maximum for maximum in ranges if top <= maximum), 2.0**32 - 1 if not signed else 2.0**31 - 1
         )
-    grey = _rounded(values, full)
+    gray = _rounded(values, full)
     if image.format == "TIFF" and tags.get(262) == 0:  # white is zero, which Pillow inverts up to 8 bits only
-        grey = 255 - grey
-    return Image.fromarray(grey)
+        gray = 255 - gray
+    return Image.fromarray(gray)
 
 
 def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Mode L, RGB, CMYK or LAB to RGB in sRGB. A broken or foreign profile is ignored, as in browsers."""
+    """Mode L, RGB, CMYK or LAB to RGB in sRGB. A broken or unfitting profile is ignored, as in browsers."""
     if image.mode == "LAB":
         if not features.check("littlecms2"):
             raise BadPicture("a Lab picture, which cannot be read here; save it as RGB")
@@ -156,9 +156,9 @@ def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 def _transformed(image: Image.Image, profile: Profile, intent: int = 0) -> Image.Image:
     """Mode L, RGB, CMYK or LAB through a profile, as RGB in sRGB."""
-    if image.mode == "L":  # all greys once and exactly: the tables of lcms are too coarse for linear ones
-        greys = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-        table = np.asarray(_applied(greys, profile, intent, ImageCms.Flags.NOOPTIMIZE))[0]
+    if image.mode == "L":  # a table of all grays is exact; those of lcms are too coarse for linear profiles
+        grays = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+        table = np.asarray(_applied(grays, profile, intent, ImageCms.Flags.NOOPTIMIZE))[0]
         return Image.fromarray(table[np.asarray(image)])
     return _applied(image, profile, intent, ImageCms.Flags.HIGHRESPRECALC)
 
@@ -172,9 +172,9 @@ def _applied(image: Image.Image, profile: Profile, intent: int, flags: ImageCms.
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> bool:
-    """Whether a profile leaves all greys, all shades of the primaries and a grid of colors as they are.
+    """Whether a profile keeps all grays, all shades of the primaries and a grid of colors unchanged.
 
-    By either of the intents: those of a profile of measured tables may differ.
+    With either intent: the intents of a profile with measured tables may differ.
     """
     if mode == "CMYK":
         return False
@@ -202,7 +202,7 @@ _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "
 
 
 def raw_mode(image: Image.Image) -> str:
-    """Pillow's name for how a picture that is opened but not yet decoded stores its pixels; "" if unknown."""
+    """Pillow's raw mode of a picture that is opened but not yet decoded; "" if unknown."""
     if not isinstance(image, ImageFile) or not image.tile:
         return ""
     options = image.tile[0][3]
@@ -211,7 +211,7 @@ def raw_mode(image: Image.Image) -> str:
 
 
 def is_deep(image: Image.Image, stored: str) -> bool:
-    """Whether a picture has more than 8 bits a channel: by its mode, or by how its file stores it."""
+    """Whether a picture has more than 8 bits per channel, by its mode or its raw mode."""
     options = image.tile[0][3] if isinstance(image, ImageFile) and image.tile else ()
     largest = options[-1] if isinstance(options, tuple) and options and image.format == "PPM" else 255
     return (
@@ -223,8 +223,8 @@ def is_deep(image: Image.Image, stored: str) -> bool:
     )
 
 
-def grey_levels(stored: str) -> int:
-    """The largest grey value of a PNG whose pixels are stored as `stored`."""
+def gray_levels(stored: str) -> int:
+    """The largest gray value of a PNG with the raw mode `stored`."""
     return {"L;2": 3, "L;4": 15}.get(stored, 255)
 
 
@@ -237,7 +237,7 @@ def wide_values(image: Image.Image, stored: str, data: bytes) -> np.ndarray | No
     byte order, the lower ones.
     """
     if stored == "LA;16B":
-        raw = np.asarray(_decoded(data, image.format, lambda _: "RGBA"))  # two bytes of grey, two of alpha
+        raw = np.asarray(_decoded(data, image.format, lambda _: "RGBA"))  # two bytes of gray, two of alpha
         return raw[..., 0::2] * np.uint16(256) + raw[..., 1::2]
     kind, _, order = stored.partition(";16")
     if kind not in ("RGB", "RGBA", "RGBX", "CMYK", "R") or order not in _OTHER_ORDER:
@@ -255,7 +255,7 @@ def _decoded(data: bytes, format: str | None, renamed: Callable[[str], str]) -> 
 
 
 def _rename(image: ImageFile, renamed: Callable[[str], str]) -> None:
-    """Give other names to the raw modes by which an opened picture will be decoded."""
+    """Replace the raw modes with which an opened picture will be decoded."""
     tiles = []
     for tile in image.tile:
         options: tuple[Any, ...] | str | None = tile.args
@@ -271,7 +271,7 @@ _NATIVE = {"F;32BF": "F;32NF", "I;16BS": "I;16NS", "I;32BS": "I;32NS"}
 
 
 def correct_tiff(image: Image.Image) -> None:
-    """Correct how Pillow will decode two kinds of TIFF, before it does.
+    """Correct the raw modes of two kinds of TIFF before they are decoded.
 
     libtiff hands over samples in the order of this machine, also those of a big-endian file; and planes of 16
     bits that are not compressed are not planes of 8.

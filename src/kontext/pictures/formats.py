@@ -1,4 +1,4 @@
-"""Picture files around their pixels: formats, signatures, orientation, and the metadata of PNG.
+"""Picture files except for their pixels: formats, signatures, orientation, and the metadata of PNG.
 
 Formats are those that this installation of Pillow decodes. Metadata is read here and not by Pillow where
 Pillow refuses a whole picture for one odd tag (EXIF 2.32, section 4.6) or a long text (PNG, section 11.3).
@@ -54,7 +54,7 @@ ENDINGS = frozenset(
     ".svg .svgz .exr .hdr .dds .xcf .kra .ora .qoi .pcx .pam .dib .cur .icns .sgi .xbm .xpm .bpg .flif .eps "
     ".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srw .raf .orf .rw2 .pef .x3f .3fr .iiq .rwl".split()
 )
-"""Endings, in lower case, of files that a person would call a picture."""
+"""File extensions, in lower case, of files that a user would call a picture."""
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -100,7 +100,7 @@ HEAD_BYTES = 1024  # of a file, enough for `signature`
 
 
 def signature(head: bytes) -> str | None:
-    """The picture format that the first bytes of a file name without doubt, or None."""
+    """The picture format that the first bytes of a file identify, or None."""
     for start, mark, name in _SIGNATURES:
         if head.startswith(mark, start) and (name != "WebP" or head.startswith(b"RIFF")):
             return name
@@ -115,7 +115,7 @@ def signature(head: bytes) -> str | None:
 
 
 def unreadable(data: bytes) -> str:
-    """Why no decoder accepts these bytes, and what to do."""
+    """An explanation why no decoder accepts these bytes, with advice."""
     found, listed = signature(data[:HEAD_BYTES]), ", ".join(READABLE)
     if found is None:
         return f"not a picture that can be read; use one of {listed}"
@@ -126,7 +126,7 @@ def unreadable(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says of its pixels."""
+    """What a file says about its pixels."""
 
     profile: bytes | None = None
     """ICC profile."""
@@ -150,9 +150,9 @@ def has_history(data: bytes) -> bool:
 
 
 def split_png(data: bytes) -> tuple[bytes, Metadata]:
-    """A PNG file without its texts and its profile, and what of them says how the pixels are to be read.
+    """Split a PNG file into the file without texts and profile, and the metadata needed to read its pixels.
 
-    Profiles of more than MAX_PROFILE_BYTES and texts of more than MAX_TEXT_BYTES are left aside.
+    Profiles of more than MAX_PROFILE_BYTES and texts of more than MAX_TEXT_BYTES are ignored.
     """
     parts, position = [data[:8]], 8
     profile = exif = xmp = None
@@ -181,7 +181,7 @@ def split_png(data: bytes) -> tuple[bytes, Metadata]:
 
 
 def _inflated(data: bytes, limit: int) -> bytes | None:
-    """zlib data unpacked; None when damaged or larger than `limit`."""
+    """Decompressed zlib data; None if damaged or larger than `limit`."""
     unpacker = zlib.decompressobj()
     try:
         found = unpacker.decompress(data, limit)
@@ -212,9 +212,9 @@ def _raw_profile(text: bytes | None) -> bytes | None:
 
 
 def orientation(exif: bytes | None, xmp: bytes | str | None = None) -> int:
-    """The orientation, 1 to 8, of an EXIF block or else of an XMP packet; 1 where neither says it.
+    """The orientation, 1 to 8, of an EXIF block or an XMP packet; 1 if neither has one.
 
-    Only the entry 0x0112 of the first directory is read, so nothing else in the block can be wrong.
+    Only the entry 0x0112 of the first directory is read; errors elsewhere in the block do not matter.
     """
     if exif:
         found = _orientation_entry(exif)

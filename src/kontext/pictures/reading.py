@@ -1,6 +1,6 @@
-"""Reading pictures: every input becomes upright 8-bit sRGB with its alpha in a separate plane.
+"""Reads pictures: every input becomes upright 8-bit sRGB with its alpha in a separate plane.
 
-Files that are not pictures, are truncated or exceed the limits are refused before they are decoded.
+Files that are not pictures, are truncated or exceed the limits are rejected before they are decoded.
 """
 
 from __future__ import annotations
@@ -38,16 +38,14 @@ PictureLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndar
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: `rgb` (mode RGB, upright, sRGB, straight colors), `alpha` (mode L, or None when
-    opaque).
-    """
+    """A picture: `rgb` (mode RGB, upright, sRGB, straight colors), `alpha` (mode L, None if opaque)."""
 
     rgb: Image.Image
     alpha: Image.Image | None = None
     warnings: tuple[str, ...] = ()
     source: str = "the picture"
     history: bytes | None = field(default=None, repr=False, compare=False)
-    """The file itself, where it is a PNG with a `kontext` text: its claim of how it was made, unchecked."""
+    """The file, if it is a PNG with a `kontext` text: its unverified provenance."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -63,7 +61,7 @@ class Picture:
 
     @cached_property
     def as_given(self) -> Image.Image:
-        """The picture as it was given: RGB, or RGBA when it has transparent pixels."""
+        """The input picture: RGB, or RGBA if it has transparent pixels."""
         if self.alpha is None:
             return self.rgb
         return Image.merge("RGBA", (*self.rgb.split(), self.alpha))
@@ -76,14 +74,13 @@ class Picture:
 
 
 class PhotoWarning(str):
-    """A warning about the picture that was given, not about the edit: for the first picture of a session."""
+    """A warning about the input picture, not about the edit; shown for the first picture of a session."""
 
 
 def load(picture: PictureLike, source: str | None = None) -> Picture:
-    """A path, encoded bytes, PIL image, uint8 array (h, w, 3 or 4) or Picture, as a Picture.
+    """Load a picture from a path, encoded bytes, PIL image, uint8 array (h, w, 3 or 4) or Picture.
 
-    `source` is what error messages call it. Raises BadPicture (unreadable or outside the limits) and
-    NotFound.
+    `source` is its name in error messages. Raises BadPicture (unreadable or outside of the limits), NotFound.
     """
     if isinstance(picture, Picture):
         return picture
@@ -126,13 +123,13 @@ def _decode(data: bytes, source: str) -> Picture:
         image.load()
         if metadata is None:
             metadata = _metadata(image)
-        pixels = color.Pixels(image, color.wide_values(image, stored, lean), color.grey_levels(stored), deep)
+        pixels = color.Pixels(image, color.wide_values(image, stored, lean), color.gray_levels(stored), deep)
         return _finish(pixels, metadata, source, data if formats.has_history(data) else None)
 
 
 @contextmanager
 def _refusing(source: str, data: bytes = b"") -> Iterator[None]:
-    """Errors of decoders as BadPicture."""
+    """Convert errors of decoders into BadPicture."""
     try:
         with python_warnings.catch_warnings():
             # Pillow's own remarks on size and metadata; the limits here are ours
@@ -171,7 +168,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _from_image(image: Image.Image, source: str) -> Picture:
-    """A PIL image that was opened or made elsewhere."""
+    """A Picture from a PIL image of the caller."""
     with _refusing(source):
         check_limits(image.size, source)
         deep = color.is_deep(image, color.raw_mode(image))
@@ -209,7 +206,7 @@ _UPRIGHT = {
 def _finish(
     pixels: color.Pixels, metadata: formats.Metadata, source: str, history: bytes | None = None
 ) -> Picture:
-    """Orientation, color space and depth of a decoded picture made uniform."""
+    """Normalize orientation, color space and depth of a decoded picture."""
     image, notes = pixels.image, []
     # A phone's photograph (MPO) has a preview behind it, which is not a frame.
     frames = getattr(image, "n_frames", 1)
@@ -227,7 +224,7 @@ def _finish(
 
 
 def looks_like_picture(path: Path) -> bool:
-    """Whether a file is a picture to a person: by its ending, by its first bytes, or because it opens."""
+    """Whether a file is a picture: by its extension, by its first bytes, or because it opens."""
     if path.suffix.lower() in formats.ENDINGS:
         return True
     try:

@@ -1,4 +1,4 @@
-"""Writing pictures, atomically: a file under its final name is always complete."""
+"""Writes pictures atomically: a file under its final name is always complete."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 def cutout(picture: Image.Image, region: Image.Image) -> Image.Image:
-    """The region alone, on transparency."""
+    """The region of a picture on a transparent background."""
     return Image.merge("RGBA", (*picture.convert("RGB").split(), region))
 
 
 def format_for(path: os.PathLike | str) -> str:
-    """The Pillow format for a file name, or BadRequest when it cannot be written."""
+    """The Pillow format for a file name. Raises BadRequest for other extensions."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
         raise BadRequest(
@@ -35,10 +35,9 @@ def format_for(path: os.PathLike | str) -> str:
 
 
 def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | None = None) -> bytes:
-    """A PIL image as file bytes. `text` becomes PNG iTXt chunks; JPEG and WebP keep `parameters` in the EXIF
-    user comment and the XMP packet.
+    """Encode a PIL image. `text` becomes PNG iTXt chunks; JPEG and WebP store `parameters` in EXIF and XMP.
 
-    JPEG has no transparency: the picture is laid on white.
+    JPEG has no transparency: the picture is composited over white.
     """
     buffer = io.BytesIO()
     if format == "PNG":
@@ -61,13 +60,14 @@ def encode(image: Image.Image, format: str = "PNG", text: Mapping[str, str] | No
 
 
 def save(image: Image.Image, path: os.PathLike | str, text: Mapping[str, str] | None = None) -> Path:
-    """Write a picture under `path`, format by its ending; whole or not at all. Raises BadRequest."""
+    """Write a picture atomically in the format of the extension of `path`. Raises BadRequest."""
     return write(path, encode(image, format_for(path), text))
 
 
 def write(path: os.PathLike | str, data: bytes, replace: bool = True) -> Path:
-    """Bytes under a name, atomically: a temporary file next to it, then a rename. Raises BadRequest, without
-    `replace` also where the name is in use by then.
+    """Write bytes atomically, by renaming a temporary file.
+
+    Raises BadRequest, without `replace` also for a file that exists.
     """
     path = Path(path)
     part = _temporary(path)
@@ -92,12 +92,12 @@ def write(path: os.PathLike | str, data: bytes, replace: bool = True) -> Path:
 
 
 def _temporary(path: Path) -> Path:
-    """A new name in the folder of `path`, short enough wherever a name of any length is."""
+    """A temporary name in the folder of `path`, never too long for the file system."""
     return path.with_name(f".{secrets.token_hex(4)}.part")
 
 
 def check_writable(path: os.PathLike | str) -> None:
-    """Raise BadRequest unless `write` and `save` can write under this name, as far as can be known before."""
+    """Raise BadRequest if it is already known that a file of this name cannot be written."""
     path = Path(path)
     format_for(path)
     folder = path.parent
@@ -117,5 +117,5 @@ def check_writable(path: os.PathLike | str) -> None:
 
 
 def _claim(path: Path) -> None:
-    """Reserve a name that does not exist; the empty file is replaced at once. Raises FileExistsError."""
+    """Reserve a new name with an empty file, to be replaced immediately. Raises FileExistsError."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
