@@ -1,4 +1,4 @@
-"""Bytes to networks and back: which model a path holds, loading it, saving it."""
+"""Finds, loads and saves models."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         save_model,
     )
 else:
-    # Lazy, so that names of models are found and files are fetched without torch.
+    # Lazy: models can be found and downloaded without importing torch.
     _LAYOUTS = ("Checkpoint", "Report", "open_checkpoint")
 
     def __getattr__(name: str) -> object:

@@ -1,5 +1,4 @@
-"""Sizes of a model: to and from JSON, to and from the configuration files of `diffusers` and `transformers`,
-and read off the shapes of the tensors where a file says nothing."""
+"""Sizes of a model: from and to JSON, `diffusers` and `transformers` configurations, and tensor shapes."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from kontext.model.text import LEGACY_END_ID
 
 Config = TransformerConfig | AutoencoderConfig | T5Config | ClipConfig
 LARGEST = 1_000_000
-"""Of all counts and widths: more is a damaged file, and would take forever to build."""
+"""Limit of all counts and widths: more means a damaged file, which would take forever to build."""
 _MAY_BE_ZERO = ("end_id", "depth_double", "depth_single")
 CONFIGS: dict[str, type] = {
     "transformer": TransformerConfig,
@@ -32,7 +31,7 @@ CONFIGS: dict[str, type] = {
     "t5": T5Config,
     "clip": ClipConfig,
 }
-"""Class of the sizes of each part."""
+"""The config class of each part."""
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def config_from_json(kind: type, data: Any, where: str) -> Any:
 
 
 def _wrong(kind: type, values: Mapping[str, Any]) -> str:
-    """Names of the values that are not of the declared type, or are counts and not positive."""
+    """Names of values of a wrong type, and of counts that are not positive."""
     hints = get_type_hints(kind)
     return ", ".join(
         name
@@ -109,7 +108,7 @@ def _tuples(value: Any) -> Any:
 
 
 def from_diffusers(part: str, data: Mapping[str, Any], where: str) -> Config:
-    """Sizes from a part's `config.json`; what our modules cannot be raises BadCheckpoint."""
+    """Sizes from a part's `config.json`. Raises BadCheckpoint for unsupported ones."""
     try:
         config = _FROM_DIFFUSERS[part](data)
         wrong = _wrong(type(config), vars(config))
@@ -211,7 +210,7 @@ def to_diffusers_config(config: Config) -> dict[str, Any]:
         if config.context_attention != "full" or not config.qkv_bias:
             raise BadRequest(
                 'only models with context_attention = "full" and biased projections run in diffusers; '
-                "this one would compute something else there. Keep it in our own layout"
+                "this one would compute something else there. Keep it in the kontext layout"
             )
         if config.theta != 10_000 or config.mlp_ratio != 4:
             raise BadRequest("diffusers fixes theta = 10000 and mlp_ratio = 4; this model has other values")
@@ -280,8 +279,11 @@ def to_diffusers_config(config: Config) -> dict[str, Any]:
 
 
 def from_shapes(part: str, weights: Weights, where: str) -> Config:
-    """Sizes read off the tensors (BFL names). What shapes do not show comes from the preset that is equal
-    in the rest, or else from FLUX.1. Raises BadCheckpoint where that leaves a doubt."""
+    """Sizes from the shapes of the tensors (BFL names).
+
+    Values that shapes do not show come from the preset that matches the others, or from FLUX.1. Raises
+    BadCheckpoint if they are ambiguous.
+    """
     try:
         return _FROM_SHAPES[part](weights)
     except KeyError as error:

@@ -1,4 +1,4 @@
-"""From one layout to another, and to fewer bits, tensor by tensor: a 24 GB file needs little memory."""
+"""Converts between layouts and quantizes, tensor by tensor: a 24 GB file needs little memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kontext.errors import BadCheckpoint, BadRequest
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FOLDERS = {"kontext": save.write_kontext, "diffusers": save.write_diffusers, "bfl": save.write_bfl}
-"""What writes a whole model, by layout."""
+"""Writers of a whole model, by layout."""
 
 
 def convert(
@@ -32,13 +32,13 @@ def convert(
 ) -> Checkpoint:
     """Write the model at `source` to `destination` in a layout: "kontext", "diffusers" or "bfl".
 
-    lora: LoRA files to merge into it, each FILE or FILE:scale. shard_bytes: files of our own layout that are
-    larger are written in several with an index. dtype: float32, float16 or bfloat16; None: as stored.
-    replace: a model at the destination gives way.
+    lora: LoRA files to merge, each FILE or FILE:scale. shard_bytes: larger files of the kontext layout are
+    split into shards with an index. dtype: float32, float16 or bfloat16; None: as stored. replace: overwrite
+    a model at the destination.
 
-    A destination named `*.safetensors` holds the one part of a single file; any other is a new folder for a
-    whole model. Returns what was written, opened; its warnings say what was left out of the LoRAs. Raises
-    BadRequest for an impossible destination, BadCheckpoint for a source that does not fit or is incomplete.
+    A destination named `*.safetensors` receives a single part; any other is a new folder for a whole model.
+    Returns the opened result; its warnings name what was omitted of the LoRAs. Raises BadRequest for an
+    impossible destination, BadCheckpoint for a source that does not fit or is incomplete.
     """
     if layout not in FOLDERS:
         raise BadRequest(f"layout {layout!r} is unknown; possible: {', '.join(FOLDERS)}")

@@ -1,4 +1,4 @@
-"""Names of the files of a model, and of its parts, as they are published; importing them is cheap."""
+"""Names of the published files of models and their parts. Cheap to import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 SAFETENSORS = (".safetensors", ".sft")
-"""Endings of the files of one format."""
+"""File extensions by format."""
 
 COMPONENT_FILES = ("diffusion_pytorch_model", "model")
 """Names that `diffusers` and `transformers` give to a component's tensors."""
@@ -33,27 +33,26 @@ TOKENIZERS = {"t5": "tokenizer.json", "clip": "tokenizer_clip.json"}
 DIFFUSERS_TOKENIZERS = {"t5": "tokenizer_2", "clip": "tokenizer"}
 
 OWN_ENDS = (".safetensors.index.json", ".safetensors", ".sft", ".gguf")
-"""What the parts' files in our own folders end with."""
+"""Extension of the parts' files in the kontext layout."""
 
 SIBLING_DIRS = (".", "../vae", "../text_encoders", "../clip")
-"""Folders relative to a transformer's file to search for other parts; the last as in ComfyUI."""
+"""Folders to search for other parts, relative to the transformer's file; the last as in ComfyUI."""
 COMPANIONS: dict[str, tuple[str, ...]] = {
     "autoencoder": ("autoencoder", "ae", "*ae"),
     "t5": ("t5", "t5xxl_fp16", "t5xxl*"),
     "clip": ("clip", "clip_l*"),
 }
-"""Names of the other parts' files without their endings, best first; after them come the folders of
-`diffusers`."""
+"""Names of the other parts' files without extension, best first, before the folders of `diffusers`."""
 
 
 def variant_order(match: re.Match[str]) -> tuple[int, str]:
-    """Place and name of a component file's variant, from a match of `COMPONENT`."""
+    """Sort key and name of a component file's variant, from a match of `COMPONENT`."""
     variant = (match["variant"] if match["index"] else match["file"]) or ""
     return (VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)), variant
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path exists; no for a name that no file can have."""
+    """Whether a path exists; False for names that no file can have."""
     try:
         return path.exists()
     except (OSError, ValueError):

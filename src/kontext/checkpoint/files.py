@@ -1,4 +1,4 @@
-"""Which file of a folder holds the weights: one file or an index of shards, of a variant or not."""
+"""Finds the weights of a folder: one file or an index of shards, with or without a variant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_weights(path: Path) -> bool:
 
 
 def weights_file(folder: Path) -> Path:
-    """The tensors of a component's folder: the index of shards that are all there, or else one file."""
+    """The weights of a component's folder: the index of complete shards, or one file."""
     found: list[tuple[tuple[int, bool, str], Path]] = []
     files = sorted(folder.iterdir())
     for file in files:

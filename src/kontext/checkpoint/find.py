@@ -1,4 +1,4 @@
-"""Where a model is, by its name or path. Needs no torch."""
+"""Finds a model by name or path. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from kontext.errors import NotFound
 from kontext.home import models_folder
 
 SHIPPED = Path(__file__).parent.parent / "weights"
-"""Folder of the models that come with the package."""
+"""Folder of the models included in the package."""
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the models included in the package."""
     return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
 
 
 def find_model(
     name_or_path: str | Path, download: bool = False, on_progress: hub.OnProgress | None = None
 ) -> Path:
-    """Path of a model: by name, of one that comes with the package, lies in the models folder of this
-    account or is on a hub; or a file or folder.
+    """Path of a model.
 
-    download: download what is on a hub and not here. Raises NotFound, and with `download` what
-    `hub.models.pull` does.
+    name: of a model in the package, in the models folder of this account or on a hub; or the path of a file
+    or folder.
+
+    download: download missing models from a hub. Raises NotFound, and with `download` the errors of
+    `hub.models.pull`.
     """
     name = str(name_or_path)
     if "/" not in name and (SHIPPED / name / "config.json").is_file():

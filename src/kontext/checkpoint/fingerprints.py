@@ -1,4 +1,4 @@
-"""Which weights a model has, as one number: over all of them, or over samples where they are many."""
+"""A hash that identifies the weights of a model: of all of them, or of samples of a large model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kontext.checkpoint.names import PARTS
 from kontext.checkpoint.tensors import LazyTensor, Weights, raw_bytes, rows
 
 SMALL = 1_000_000_000
-"""Models with fewer parameters than this are read whole, and compute in float32 unless a type is given."""
+"""Models with fewer parameters are hashed completely, and compute in float32 by default."""
 SAMPLE_BYTES = 2**16
-"""Of a tensor without rows that is read in part."""
+"""Numbers that are read of a tensor without rows."""
 
 
 def is_small(parts: Mapping[str, Weights]) -> bool:
@@ -22,8 +22,8 @@ def is_small(parts: Mapping[str, Weights]) -> bool:
 def fingerprint(parts: Mapping[str, Weights]) -> str:
     """sha256 (hex) over names, types, shapes and numbers of all parts, the same in every layout.
 
-    Of a model that is not small: over three rows of each matrix, as stored, and the ends of other tensors.
-    Two files that differ nowhere else are taken for the same; training and conversion change every row.
+    For large models: of three rows of each matrix, as stored, and the ends of other tensors. Files that
+    differ only elsewhere get the same fingerprint; training and conversion change every row.
     """
     small = is_small(parts)
     tensors = [(f"{part}.{name}", tensor) for part in PARTS for name, tensor in parts.get(part, {}).items()]

@@ -1,8 +1,8 @@
-"""GGUF files: read through a map, tensor by tensor, and written by the `gguf` package.
+"""GGUF files: read through a memory map, tensor by tensor, and written by the `gguf` package.
 
 Layout (github.com/ggml-org/ggml, docs/gguf.md): magic, version, counts, pairs of keys and values, names and
-places of tensors, and their data, aligned. The common types of blocks expand on any device (`model.ggml`);
-the package expands the others on the processor.
+places of tensors, and their data, aligned. The common block types are dequantized on any device
+(`model.ggml`), the others by the package on the CPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kontext.model.stored_forms import ggml_form
 
 PRESET_KEY = "kontext.preset"
 WRITABLE_TYPES = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16")
-"""Types that `write_gguf` makes."""
+"""Types that `write_gguf` supports."""
 
 _PLAIN_TYPES = {0: torch.float32, 1: torch.float16, 28: torch.float64, 30: torch.bfloat16}
 _BLOCK_TYPES = {form.number: form for form in FORMATS.values()}
@@ -46,17 +46,17 @@ _SCALARS = {
 """Types of values, as `struct` names them."""
 _TEXT, _LIST = 8, 9
 _MOST = 2**24
-"""Entries and characters in a header: more is damage."""
+"""Limit of entries and characters in a header: more means damage."""
 _SHAPE_KEY = "comfy.gguf.orig_shape."
-"""Where ComfyUI-GGUF notes the shape of a tensor that it had to change."""
+"""Key of ComfyUI-GGUF for the original shape of a reshaped tensor."""
 
 
 class _Damaged(ValueError):
-    """Not what a GGUF file can hold."""
+    """An invalid GGUF file."""
 
 
 class _Reader:
-    """Reads a header from its start to its end."""
+    """Reads a header sequentially."""
 
     def __init__(self, file: MappedFile):
         self.file, self.place = file, 0
@@ -103,7 +103,7 @@ class _Reader:
 
 
 def read_gguf(path: Path) -> tuple[Weights, dict[str, Any]]:
-    """Tensors and values of a file, names as they are. Raises NotFound and BadCheckpoint."""
+    """Tensors and values of a file. Raises NotFound, BadCheckpoint."""
     if not path.is_file():
         raise NotFound(f"{path}: no such file")
     try:
@@ -119,7 +119,7 @@ def read_gguf(path: Path) -> tuple[Weights, dict[str, Any]]:
 
 
 def _header(reader: _Reader) -> tuple[dict[str, Any], dict[str, tuple[tuple[int, ...], int, int]], int]:
-    """Values; shape, type and place of each tensor; and where in the file its data begin."""
+    """Values; shape, type and offset of each tensor; and the start of the data."""
     if reader.bytes(4) != b"GGUF" or reader.scalar("<I") not in (2, 3):
         raise _Damaged("no GGUF of version 2 or 3")
     tensor_count, value_count = reader.count(), reader.count()
@@ -176,7 +176,7 @@ def _tensor(
 
 
 def _block_form(kind: int, where: str) -> tuple[Form, int, int]:
-    """The form of a type of blocks, and numbers and bytes of a block. Raises BadCheckpoint."""
+    """The form of a block type, and numbers and bytes per block. Raises BadCheckpoint."""
     known = _BLOCK_TYPES.get(kind)
     if known is not None:
         return ggml_form(known), known.numbers, known.bytes
@@ -213,8 +213,8 @@ def _package() -> Any:
 def write_gguf(path: Path, weights: Weights, kind: str, preset: str) -> None:
     """Write a transformer's weights (BFL names), its matrices as `kind`, everything else as float32.
 
-    A matrix whose rows do not fill whole blocks of the type is kept as float16. Raises BadRequest for another
-    `kind`, or where the package is missing.
+    Matrices whose rows are not multiples of the block stay float16. Raises BadRequest for another `kind`, or
+    if the package is missing.
     """
     gguf = _package()
     if kind not in WRITABLE_TYPES:

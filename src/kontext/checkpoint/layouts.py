@@ -1,8 +1,8 @@
-"""Which model lies at a path, part by part, without reading its numbers.
+"""Identifies the model at a path, part by part, without reading its numbers.
 
-Known: our own folder, a `diffusers` folder (`model_index.json`), one `.safetensors` file with one part or all
-of them (BFL or `diffusers` names, prefixed or not), and a `.gguf` of the transformer. Everything comes out
-under our names.
+Supported: a folder of the kontext layout, a `diffusers` folder (`model_index.json`), a `.safetensors` file
+with one or all parts (BFL or `diffusers` names, with or without prefix), and a `.gguf` file of the
+transformer. All are converted to our names.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def empty_module(part: str, config: configs.Config) -> nn.Module:
 
 @dataclass(frozen=True)
 class Report:
-    """How the tensors of a part differ from what its sizes ask for; all empty if they fit."""
+    """How the tensors of a part differ from those of its sizes; all empty if they fit."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -122,8 +122,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Part:
-    """One network in a file: its sizes, and its tensors under the names that the file has (prefix
-    removed)."""
+    """One network in a file: its sizes, and its tensors under the file's names (prefix removed)."""
 
     name: str
     source: Path
@@ -153,7 +152,7 @@ class Part:
 
     @property
     def weights(self) -> Weights:
-        """The tensors under our names. Raises BadCheckpoint unless they are exactly those wanted."""
+        """The tensors under our names. Raises BadCheckpoint unless they fit exactly."""
         if self.report:
             raise BadCheckpoint(f"{self.source.name}: the {self.name} does not fit; {self.report}")
         return names.to_bfl(self.name, self.tensors) if self.layout == "diffusers" else self.tensors
@@ -173,21 +172,21 @@ class Part:
 
 @dataclass
 class Checkpoint:
-    """What lies at a path."""
+    """The model at a path."""
 
     path: Path
     layout: str
     """"kontext", "diffusers", "bfl" or "gguf"."""
     preset: Preset
-    """Sizes of the parts found; where a part is absent, those of the preset that it most resembles."""
+    """Sizes of the parts; for absent parts, those of the most similar preset."""
     parts: dict[str, Part] = field(default_factory=dict)
     tokenizers: dict[str, Tokenizer] = field(default_factory=dict)
-    """"t5", "clip": as stored, not fitted to a length."""
+    """"t5", "clip": as stored, without a fixed length."""
     warnings: list[str] = field(default_factory=list)
 
     @property
     def absent(self) -> list[str]:
-        """Parts and tokenizers that are missing to run the model."""
+        """Parts and tokenizers that the model lacks."""
         return [p for p in names.PARTS if p not in self.parts] + [
             f"tokenizer of {t}" for t in TOKENIZERS if t not in self.tokenizers
         ]
@@ -198,7 +197,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
-    """Open the checkpoint at `path`. With `companions`, parts that it lacks are searched for next to it.
+    """Open the checkpoint at `path`. With `companions`, search for missing parts next to it.
 
     Raises NotFound if there is nothing, BadCheckpoint if it is damaged, refused or not a model of this
     family. Tensors that do not fit are reported by `Part.report`, not raised here.
@@ -237,7 +236,7 @@ def _is_companion(path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[Weights, dict[str, str]]:
-    """Tensors, with their scales and checked for NaN when they are read, and metadata."""
+    """Tensors, with their scales applied and checked for NaN when read, and metadata."""
     metadata: dict[str, str] = {}
     if is_index(path):
         weights = read_sharded(path)
@@ -345,7 +344,7 @@ def _single_file(path: Path, companions: bool) -> Checkpoint:
 
 
 def _refuse_foreign(path: Path, weights: Weights) -> None:
-    """Raise BadCheckpoint for a LoRA and for the files of other models, by their names."""
+    """Raise BadCheckpoint for a LoRA and for files of other models."""
     if is_lora(weights):
         model = lora_model(weights)
         raise BadCheckpoint(
@@ -354,11 +353,11 @@ def _refuse_foreign(path: Path, weights: Weights) -> None:
         )
     family = model_family(weights)
     if family:
-        raise BadCheckpoint(f"{path.name}: {family}; what is needed is FLUX.1 Kontext [dev]")
+        raise BadCheckpoint(f"{path.name}: {family}; FLUX.1 Kontext [dev] is needed")
 
 
 def _preset_in(metadata: dict[str, str], path: Path) -> Preset | None:
-    """The preset that our own writers put into a file's metadata."""
+    """The preset in the metadata of files that this package wrote."""
     if "kontext" not in metadata:
         return None
     try:
@@ -368,7 +367,7 @@ def _preset_in(metadata: dict[str, str], path: Path) -> Preset | None:
 
 
 def _assumptions(path: Path, config: Any) -> list[str]:
-    """Warnings about what shapes do not show. Raises BadCheckpoint for the other tools of FLUX.1."""
+    """Warnings about properties that shapes do not show. Raises BadCheckpoint for other tools of FLUX.1."""
     if config.in_channels != 64 and config.axes == (16, 56, 56):
         tools = {384: "FLUX.1 Fill [dev]", 128: "FLUX.1 Canny or Depth [dev]"}
         raise BadCheckpoint(
@@ -383,7 +382,7 @@ def _assumptions(path: Path, config: Any) -> list[str]:
 
 
 def _add_companions(found: Checkpoint) -> None:
-    """Parts and tokenizers from the files next to a single file."""
+    """Find parts and tokenizers next to a single file."""
     home = found.path.parent
     places = [home / place for place in SIBLING_DIRS if (home / place).is_dir()]
     for part, patterns in COMPANIONS.items():

@@ -1,4 +1,4 @@
-"""LoRA files merged into a model's weights as these are read, tensor by tensor.
+"""Merges LoRA files into a model's weights when these are read, tensor by tensor.
 
 A matrix gains scale * alpha / rank * up @ down. `lora_names` knows the dialects, `lora_strength` where alpha
 is written, `lora_patches` the kinds of adapters (LoRA, DoRA, LoHa, LoKr, plain differences).
@@ -37,7 +37,7 @@ from kontext.model.stored import all_finite
 
 MARK_BYTES = 2**20
 _FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
-"""Names that PEFT and `diffusers` give to the one file in a folder of theirs."""
+"""Names of the weights in folders of PEFT and `diffusers`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Adapter:
     patches: dict[str, dict[str, list[Patch]]]
     """Part -> name of our tensor -> changes."""
     warnings: list[str]
-    """What was left out or ignored, in plain words."""
+    """What was ignored, in plain words."""
 
 
 def parse(text: str | Path) -> tuple[Path, float]:
@@ -71,8 +71,8 @@ def merged(
 ) -> dict[str, Weights]:
     """The weights (our names) of a model with LoRA files, each FILE or FILE:scale, merged in when read.
 
-    warnings: gets what was left out of the files, in plain words. Raises NotFound for a file that is not
-    there, BadRequest for a scale that is not a finite number, BadCheckpoint for what does not fit.
+    warnings: receives what was ignored. Raises NotFound for a missing file, BadRequest for a scale that is
+    not a finite number, BadCheckpoint for a LoRA that does not fit.
     """
     out = {part: dict(weights) for part, weights in parts.items()}
     for entry in entries:
@@ -104,7 +104,7 @@ def _changed(
 
 
 def _mark(path: Path, scale: float) -> str:
-    """What tells this file at this strength from others: size, start and end."""
+    """A key of the file and its strength: size, and hash of its start and end."""
     found = hashlib.sha256()
     with open(lora_file(path), "rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -115,7 +115,7 @@ def _mark(path: Path, scale: float) -> str:
 
 
 def lora_file(path: Path) -> Path:
-    """The file of weights at a path, which may be a folder as PEFT or `diffusers` save it."""
+    """The weights file at a path, which may be a folder saved by PEFT or `diffusers`."""
     if not is_there(path):
         raise NotFound(f"{path}: no such file")
     if not path.is_dir():
@@ -131,10 +131,10 @@ def lora_file(path: Path) -> Path:
 
 
 def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
-    """The changes that a file, or a folder of PEFT or `diffusers`, holds for a model.
+    """Read the changes that a file, or a folder of PEFT or `diffusers`, makes to a model.
 
-    Raises NotFound for a file that is not there, BadCheckpoint for what is damaged, of another kind, or made
-    for another model. Names that fit nothing, next to others that do, are ignored with a warning.
+    Raises NotFound for a missing file, BadCheckpoint for a file that is damaged, of another kind, or for
+    another model. Single names that do not fit are ignored with a warning.
     """
     path = lora_file(path)
     weights, metadata = read_safetensors(path)
@@ -221,7 +221,7 @@ def _not_readable(path: Path, tensors: Weights) -> BadCheckpoint:
 
 
 def _left_out(path: Path, unused: list[str], absent: list[str], ranks: list[str]) -> list[str]:
-    """Warnings, one for each reason."""
+    """One warning per reason."""
     embeddings = sorted({name.split(".")[1] for name in unused if name.startswith("bundle_emb.")})
     others = [name for name in unused if not name.startswith("bundle_emb.")]
     lines = []
@@ -258,9 +258,9 @@ def _factor(
     ranks: list[str],
     rank: int | None,
 ) -> float:
-    """alpha / rank of a module; 1 where nothing is said. A tensor `alpha` wins over the configuration.
+    """alpha / rank of a module; 1 by default. A tensor `alpha` takes precedence over the configuration.
 
-    ranks: gets what contradicts the rank of the matrices.
+    ranks: receives values that contradict the rank of the matrices.
     """
     if "alpha" in tensors:
         if tensors["alpha"].count != 1:
@@ -300,9 +300,10 @@ def _check(path: Path, name: str, weight: LazyTensor, patch: Patch, place: lora_
 
 
 def write_lora(path: Path, matrices: Mapping[str, tuple[Tensor, Tensor]], alpha: float) -> None:
-    """Write changes of our modules, stem -> (down, up), under `diffusers`' names, which most tools read.
+    """Write a LoRA of our modules, stem -> (down, up), with `diffusers` names, which most tools read.
 
-    A fused matrix becomes several, with the same `down` and a part of `up` each; alpha / rank goes into `up`.
+    A fused matrix is split, with the same `down` and a part of `up` each; alpha / rank is multiplied into
+    `up`.
     """
     out: dict[str, Tensor] = {}
     for stem, (down, up) in matrices.items():

@@ -1,4 +1,4 @@
-"""What a LoRA file is, without a model to merge it into."""
+"""Describes a LoRA file without a model to merge it into."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS = (("magnitude", "DoRA"), ("hada_w1_a", "LoHa"), ("lokr_w1", "LoKr"), ("l
 
 
 def describe_lora(path: Path) -> dict[str, Any] | None:
-    """Kind, model, ranks, and where alpha is written, as plain data; None for what is not a LoRA."""
+    """Kind, model, ranks, and the location of alpha, as plain data; None if the file is not a LoRA."""
     try:
         file = lora_file(path)
     except NotFound:

@@ -1,4 +1,4 @@
-"""Names of the tensors in LoRA files: which module of which network is meant, and which of its tensors.
+"""Names of the tensors in LoRA files, and the modules and tensors that they change.
 
 Dialects: `diffusers` and PEFT (any adapter name), kohya, BFL, ComfyUI, x-flux, OneTrainer, LyCORIS. Modules
 go through the table of `names`, as those of weights do.
@@ -39,7 +39,7 @@ _WORDS = tuple(
         (r"\.bias$", "set bias"),
     )
 )
-"""How the names of a module's tensors end; of several that fit the first is meant."""
+"""Endings of the names of a module's tensors; the first match counts."""
 
 _PREFIXES = (
     "base_model.model.",
@@ -62,7 +62,7 @@ ENCODERS = {
     "clip_l.": "clip",
     "t5xxl.": "t5",
 }
-"""Beginnings of the names of text encoders. In files for FLUX T5 is `lora_te3` (kohya) or `lora_te2`."""
+"""Prefixes of text encoders. In files for FLUX, T5 is `lora_te3` (kohya) or `lora_te2`."""
 
 _SPELLINGS = (
     (re.compile(r"(double_blocks\.\d+)\.processor\.(qkv|proj)_lora1$"), r"\1.img_attn.\2"),
@@ -73,7 +73,7 @@ _SPELLINGS = (
     (re.compile(r"\.self_attn\.to_([qkv])$"), r".self_attn.\1_proj"),
     (re.compile(r"\.self_attn\.to_out$"), r".self_attn.out_proj"),
 )
-"""Modules as x-flux and older `diffusers` call them."""
+"""Names of modules in x-flux and older `diffusers`."""
 
 _OTHER_KINDS = {
     "IA3": r"(^|[._])ia3_|\.on_input$",
@@ -87,20 +87,20 @@ _OTHER_KINDS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where the change of a module goes."""
+    """The target of a module's change."""
 
     part: str
     stem: str
     """Our name of the module."""
     first_row: int = 0
     rows: int | None = None
-    """How many, where it is a piece (q, k, v, the MLP) of a joined matrix; None: all."""
+    """Number of rows, if it is a piece (q, k, v, the MLP) of a joined matrix; None: all."""
     swap: bool = False
-    """Whether the halves of its rows are exchanged."""
+    """Whether the halves of its rows are swapped."""
 
 
 def split(name: str) -> tuple[str, str, str] | None:
-    """Module, adapter ("" where none is named) and word of a tensor's name; None for other tensors."""
+    """Module, adapter ("" if unnamed) and last word of a tensor's name; None for other tensors."""
     if name.startswith("bundle_emb."):
         return None
     for pattern, word in _WORDS:
@@ -110,7 +110,7 @@ def split(name: str) -> tuple[str, str, str] | None:
 
 
 def other_kind(tensors: Iterable[str]) -> tuple[str, str] | None:
-    """The kind of adapter that cannot be merged, and one name that shows it."""
+    """The kind of an adapter that cannot be merged, and a name that shows it."""
     for name in tensors:
         for kind, pattern in _OTHER_KINDS.items():
             if re.search(pattern, name):
@@ -119,7 +119,7 @@ def other_kind(tensors: Iterable[str]) -> tuple[str, str] | None:
 
 
 def bare(module: str) -> tuple[str | None, str]:
-    """The part that a module's name says, if it does, and the name without what stands before it."""
+    """The part in a module's name, if any, and the name without its prefix."""
     part = None
     module = module.removeprefix("base_model.model.").removesuffix(".base_layer")
     for prefix, encoder in ENCODERS.items():
@@ -136,7 +136,7 @@ def bare(module: str) -> tuple[str | None, str]:
 
 
 def flattened(part: str, weights: Weights) -> dict[str, str]:
-    """Stems of our and of `diffusers`' names, as kohya writes them, to the stems."""
+    """Stems of our and of `diffusers` names, by their kohya spelling."""
     stems = {name.rpartition(".")[0] for name in weights}
     if part == "transformer":
         for stem in list(stems):
@@ -151,7 +151,7 @@ def flattened(part: str, weights: Weights) -> dict[str, str]:
 def place(
     module: str, parts: Mapping[str, Weights], flattened: Mapping[str, Mapping[str, str]]
 ) -> Place | None:
-    """Where a module's change goes, or None where no network here has such a module."""
+    """The target of a module's change; None if no network has such a module."""
     said, name = bare(module)
     for pattern, ours in _SPELLINGS:
         name = pattern.sub(ours, name)

@@ -1,5 +1,8 @@
-"""What an adapter does to a matrix: LoRA (arXiv:2106.09685), DoRA (arXiv:2402.09353), LoHa and LoKr
-(arXiv:2309.14859), added differences, and whole tensors to move to."""
+"""Changes of a matrix by an adapter.
+
+LoRA (arXiv:2106.09685), DoRA (arXiv:2402.09353), LoHa and LoKr (arXiv:2309.14859), added differences, and
+replaced tensors.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,23 @@ from kontext.checkpoint.tensors import LazyTensor
 from kontext.errors import BadCheckpoint
 
 Factor = Callable[[int | None], float]
-"""alpha / rank for the rank of a module's matrices; None where these do not show a rank."""
+"""alpha / rank for the rank of a module's matrices, which is None if they have no rank."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """The change of consecutive rows of one of our tensors."""
+    """A change of consecutive rows of one of our tensors."""
 
     shape: tuple[int, ...]
     value: Callable[[], Tensor]
-    """The rows to add, or to move to: float32 of `shape`."""
+    """The rows to add, or to replace with: float32 of `shape`."""
     replaces: bool = False
     magnitude: Tensor | None = None
     """DoRA: the norms that the rows (rows, 1) or columns (1, columns) have after the change."""
     first_row: int = 0
 
     def applied(self, weight: Tensor, scale: float) -> Tensor:
-        """The tensor, float32, changed in place."""
+        """Apply the change to a float32 tensor in place."""
         rows = weight[self.first_row : self.first_row + self.shape[0]]
         value = self.value().to(weight.device)
         if self.magnitude is not None:
@@ -50,8 +53,7 @@ def patches(
 ) -> Iterator[tuple[str, Patch]]:
     """The changes in a module's tensors (by word, see `lora_names`): ("weight" or "bias", patch).
 
-    swap: whether the halves of all rows are exchanged. Raises BadCheckpoint for tensors that do not belong
-    together.
+    swap: swap the halves of all rows. Raises BadCheckpoint for tensors that do not fit together.
     """
     matrices = {word: _squeezed(tensor.read()) for word, tensor in tensors.items() if word != "alpha"}
     if "mid" in matrices:
@@ -77,7 +79,7 @@ def patches(
 
 
 def _squeezed(tensor: Tensor) -> Tensor:
-    """A 1x1 convolution as the matrix that it is."""
+    """A 1x1 convolution as a matrix."""
     if tensor.ndim > 2 and set(tensor.shape[2:]) == {1}:
         return tensor.reshape(tensor.shape[:2])
     return tensor

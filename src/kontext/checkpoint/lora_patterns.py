@@ -1,9 +1,9 @@
 """Regular expressions of `alpha_pattern` and `rank_pattern` in LoRA files, matched as PEFT matches them.
 
-A file may come from anyone, and some expressions take Python's backtracking matcher exponential time. Here
-the set of all positions that a match can reach is followed through the expression, in polynomial time, and
-the steps are counted. What needs backtracking (look-around, back references, possessive repeats, flags) is
-refused.
+Files are untrusted, and some expressions take exponential time in Python's backtracking matcher. Here the set
+of positions that a match can reach is followed through the expression, in polynomial time and with a limit on
+the steps. Expressions that need backtracking (look-around, back references, possessive repeats, flags) are
+rejected.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 MAX_STEPS = 5_000_000
 """For all names and expressions of a file, about 2 s. `blocks\\.[0-9]+\\..*` takes 300 for a name of FLUX."""
 MAX_LENGTH = 1000
-"""Characters of an expression."""
+"""Maximum length of an expression."""
 _CHOICES = frozenset("*+?{|(")
-"""Without these, Python's matcher has nothing to try twice."""
+"""Without these, Python's matcher does not backtrack."""
 
 _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     sre.CATEGORY_DIGIT: str.isdecimal,
@@ -34,7 +34,7 @@ _BEGINNINGS, _ENDS = (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING), (sre.AT_END, s
 
 
 class Patterns:
-    """Values by expression; each is for the end of a module's name, from its beginning or a dot on."""
+    """Values by expression; each matches the end of a module's name, from its start or after a dot."""
 
     def __init__(self, values: Mapping[str, float] | None = None) -> None:
         """Raises ValueError for an expression that is malformed, too long, or needs backtracking."""
@@ -56,7 +56,7 @@ class Patterns:
         return default
 
     def _ends(self, nodes: Iterable[tuple[Any, Any]], name: str, starts: set[int]) -> set[int]:
-        """Where a match of these nodes in a row can end that begins at one of these positions."""
+        """Positions where a match of these consecutive nodes can end if it begins at one of `starts`."""
         for kind, value in nodes:
             self._steps += 1 + len(starts)
             if self._steps > MAX_STEPS:

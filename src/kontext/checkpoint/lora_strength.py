@@ -1,4 +1,4 @@
-"""How strong a LoRA file says it is, where it brings no `.alpha` tensors.
+"""The strength of LoRA files without `.alpha` tensors.
 
 Known are the header of `diffusers` (`lora_adapter_metadata`, JSON, one configuration for each part), plain
 header entries (`lora_alpha`, `transformer.lora_alpha`, `r`, ...), those of kohya (`ss_network_alpha`,
@@ -28,12 +28,12 @@ _PARTS = {
     "text_encoder_3": "t5",
 }
 _KOHYA_UNSET = ("None", "0", "0.0", "", "Dynamic")
-"""What kohya's trainer writes where no alpha or no single rank was set; alpha is then the rank."""
+"""Values of kohya's trainer if alpha or a single rank was not set; alpha then equals the rank."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Alpha and ranks of one part, as PEFT has them."""
+    """Alpha and ranks of one part, as in PEFT."""
 
     alpha: float | None = None
     rank: float | None = None
@@ -49,7 +49,7 @@ class Config:
         return self.rank_pattern.value_of(module, self.rank)
 
     def factor(self, module: str, rank: int) -> float | None:
-        """alpha / rank for a module, or None where nothing is said. rank: that of its matrices."""
+        """alpha / rank of a module; None if not given. rank: that of its matrices."""
         alpha = self.alpha_of(module)
         if alpha is None:
             return None
@@ -60,7 +60,7 @@ class Config:
 def read_strengths(
     file: Path, metadata: Mapping[str, str], peft: bool
 ) -> tuple[dict[str, Config], list[str]]:
-    """Configurations by part and warnings about what is malformed and ignored. Part "" is all others.
+    """Configurations by part, and warnings about malformed entries. Part "" means all others.
 
     metadata: the header of the file. peft: whether `adapter_config.json` next to it belongs to it.
     """
@@ -107,7 +107,7 @@ def _add_json(
 
 
 def _config(values: Mapping[str, object]) -> tuple[Config | None, list[str]]:
-    """A configuration, None where no alpha is given; and the names of what is malformed."""
+    """A configuration, None without alpha; and the names of malformed entries."""
     bad: list[str] = []
 
     def first(names: Iterable[str], least: float) -> float | None:

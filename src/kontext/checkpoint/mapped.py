@@ -1,7 +1,7 @@
-"""Files mapped read-only, piece by piece, so that one larger than memory can be read, converted and run.
+"""Read-only memory maps of parts of files: a file larger than memory can be read, converted and run.
 
-Only the piece that is in use takes addresses; its pages belong to the system's file cache, which drops them
-when memory is short. Reading `.safetensors` lies on this, with everything in its header checked.
+Only the part in use is mapped; its pages belong to the system's file cache, which drops them when memory is
+short. The reader of `.safetensors` is based on this and validates the header completely.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 LONGEST_HEADER = 100_000_000
-"""Bytes; that of a 12 B model has 0.1 % of it."""
+"""Maximum bytes of a header; that of a 12 B model has 0.1 % of it."""
 LARGEST = 2**48
-"""Numbers of a tensor: more is a damaged header."""
+"""Maximum numbers of a tensor: more means a damaged header."""
 
 DTYPES = {
     "F64": torch.float64,
@@ -43,7 +43,7 @@ DTYPES = {
 
 
 class MappedFile:
-    """A file that stays open; `tensor` maps a piece of it. Raises OSError where it cannot be opened."""
+    """An open file; `tensor` maps a part of it. Raises OSError if it cannot be opened."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -52,13 +52,13 @@ class MappedFile:
         self.size = os.fstat(self._file.fileno()).st_size
 
     def bytes(self, start: int, count: int) -> bytes:
-        """Bytes as a copy; fewer at the end of the file."""
+        """A copy of bytes; fewer at the end of the file."""
         with self._reading:
             self._file.seek(start)
             return self._file.read(count)
 
     def tensor(self, start: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        """Numbers at a byte of the file, read-only: writing to them ends the process."""
+        """A tensor at an offset of the file, read-only: writing to it crashes the process."""
         count = math.prod(shape)
         if not count:
             return torch.empty(shape, dtype=dtype)
@@ -74,14 +74,14 @@ class MappedFile:
 
 @cache
 def _expect_read_only_buffers() -> None:
-    """PyTorch warns once of a buffer that it must not write to, which is what is wanted here."""
+    """PyTorch warns once about a read-only buffer; here it is intended."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.frombuffer(b"\0", dtype=torch.uint8)
 
 
 class Entry:
-    """A tensor in a header: its type and shape, and where in the file it begins."""
+    """A tensor in a header: its type, shape and offset."""
 
     def __init__(self, file: MappedFile, start: int, dtype: torch.dtype, shape: tuple[int, ...]):
         self.dtype, self.shape = dtype, shape
@@ -109,7 +109,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
         reason = str(error) if isinstance(error, Damaged) else "its header is not JSON"
         raise Damaged(reason) from None
     if not isinstance(header, dict):
-        raise Damaged("its header is no object")
+        raise Damaged("its header is not a JSON object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise Damaged("its metadata is not text")
@@ -123,7 +123,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
             raise Damaged(f"the bytes of {name[:80]} do not follow those before")
         end = last
     if 8 + length + end != file.size:
-        raise Damaged("it is cut off" if 8 + length + end > file.size else "it goes on after its tensors")
+        raise Damaged("it is cut off" if 8 + length + end > file.size else "it has data after its tensors")
     entries = {
         name: Entry(file, 8 + length + first, dtype, shape)
         for name, (dtype, shape, first, _) in places.items()

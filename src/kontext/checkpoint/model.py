@@ -1,4 +1,4 @@
-"""A whole model in memory: its four networks, its two tokenizers, and where they came from."""
+"""A complete model in memory: its four networks, its two tokenizers, and their origin."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from kontext.model.transformer import Transformer
 
 @dataclass
 class Model:
-    """Everything that an edit needs. Networks are in evaluation mode and need no gradients."""
+    """The networks and tokenizers of a model. Networks are in evaluation mode and need no gradients."""
 
     preset: Preset
     transformer: Transformer
@@ -41,16 +41,16 @@ class Model:
     t5: T5Encoder
     clip: ClipText
     tokenizer: Tokenizer
-    """Of T5: ids of `preset.text_length`, padded; a longer prompt is cut and leaves `overflowing`."""
+    """For T5: ids of `preset.text_length`, padded; a longer prompt is truncated and has `overflowing`."""
     tokenizer_clip: Tokenizer
-    """Of CLIP: ids of `preset.clip.length`."""
+    """For CLIP: ids of `preset.clip.length`."""
     name: str
     warnings: list[str] = field(default_factory=list)
-    """What was assumed about the files, in plain words."""
+    """Assumptions about the files, in plain words."""
     source: Mapping[str, Weights] | None = None
-    """The tensors as stored, by part; None for a model made in memory."""
+    """The stored tensors, by part; None for a model created in memory."""
     skills: Skills | None = None
-    """Prompts that are known to work; None where nothing is known."""
+    """Prompts that are known to work; None if unknown."""
 
     def __post_init__(self) -> None:
         self.tokenizer = with_fixed_length(self.tokenizer, self.preset.text_length)
@@ -58,8 +58,9 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over the weights as stored: the same in every layout, on every device and type of
-        computing. Of large models, over samples of them.
+        """sha256 (hex) of the stored weights, or samples of large ones.
+
+        Equal in every layout, on every device and in every type of computation.
         """
         return fingerprint(self.source or self.weights())
 
@@ -78,7 +79,7 @@ class Model:
         return found
 
     def token_ids(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, list[bool]]:
-        """Ids for T5 (b, text_length) and CLIP (b, clip.length), and for each prompt whether T5's was cut."""
+        """Ids for T5 (b, text_length) and CLIP (b, clip.length), and whether each T5 prompt was truncated."""
         t5 = self.tokenizer.encode_batch(list(prompts))
         clip = self.tokenizer_clip.encode_batch(list(prompts))
         device = self.device
@@ -98,15 +99,12 @@ def load_model(
 ) -> Model:
     """Load a model by name or path; "tiny-random", "nano-random" have random weights, for tests and timings.
 
-    lora: LoRA files to merge into it, each FILE or FILE:scale.
-    dtype: of the networks. None: float32 for models under a billion parameters; larger ones as stored, with
-    8-bit floats and float16 as bfloat16 (T5 overflows in float16, and stays bfloat16 even when float16 is
-    asked for).
-    place: decides from the weights, before any is read, where they are and in which type (instead of `device`
-    and `dtype`).
-    A model on a hub is downloaded if it is not here. Raises NotFound for an unknown name or path,
-    Unavailable where the hub cannot be reached or the repository is gated, BadCheckpoint for damaged,
-    incomplete or foreign files.
+    lora: LoRA files to merge into it, each FILE or FILE:scale. dtype: of the networks. None: float32 for
+    models below a billion parameters, otherwise as stored, with 8-bit floats and float16 as bfloat16 (T5
+    overflows in float16, so it is bfloat16 even with dtype float16). place: chooses device and type from the
+    unread weights, in place of `device` and `dtype`. Missing models of a hub are downloaded. Raises NotFound
+    for an unknown name or path, Unavailable if the hub cannot be reached or the repository is gated,
+    BadCheckpoint for damaged, incomplete or other models' files.
     """
     preset, _, random = str(name_or_path).rpartition("-")
     if random == "random" and preset in PRESETS and preset != "dev":
@@ -142,9 +140,9 @@ def load_model(
 
 
 def add_tokenizers(found: Checkpoint) -> None:
-    """Download the tokenizers of FLUX.1 where they are all that a model lacks: a few MB, not gated.
+    """Download the tokenizers of FLUX.1 if a model lacks nothing else: a few MB, not gated.
 
-    Raises BadCheckpoint where they cannot be downloaded.
+    Raises BadCheckpoint if they cannot be downloaded.
     """
     if not all(part.startswith("tokenizer") for part in found.absent):
         return
@@ -164,8 +162,7 @@ def add_tokenizers(found: Checkpoint) -> None:
 def random_model(
     preset: Preset, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> Model:
-    """A model with random weights, always the same for a seed, and tokenizers over bytes. For tests: no
-    files."""
+    """A model with seeded random weights and byte tokenizers, for tests without files."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         modules = {part: MODULES[part](getattr(preset, part)) for part in names.PARTS}
@@ -195,13 +192,12 @@ def _model(
 
 
 def save_model(model: Model, folder: str | Path) -> None:
-    """Write a model in our own layout; a model in that folder is replaced, whole or not at all."""
+    """Write a model in the kontext layout, atomically replacing a model in that folder."""
     save.write_kontext(Path(folder), model.preset, model.weights(), _tokenizers(model))
 
 
 def save_diffusers(model: Model, folder: str | Path) -> None:
-    """Write a model as a `diffusers` folder. Raises BadRequest for a model that diffusers cannot run
-    ("prefix")."""
+    """Write a model as a `diffusers` folder. Raises BadRequest for models that diffusers cannot run."""
     save.write_diffusers(Path(folder), model.preset, model.weights(), _tokenizers(model))
 
 

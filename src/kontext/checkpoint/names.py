@@ -1,4 +1,4 @@
-"""What the tensors of a FLUX model are called: one table, used in both directions, and the parts of a file.
+"""Tensor names of FLUX models: one table for both directions, and the parts of a file.
 
 Our modules are named as in the BFL files. A row pairs the stem of a BFL name (all but its last word) with the
 stem or stems of `diffusers`; `{n}` and `{m}` are numbers, `{up}` counts the decoder's levels, from the other
@@ -143,7 +143,7 @@ def bfl_stem(part: str, stem: str, levels: int = 4) -> tuple[Row, int, str] | No
 
 
 def to_diffusers(part: str, weights: Weights) -> Weights:
-    """The same tensors under `diffusers` names. Names that the table does not know stay as they are."""
+    """Rename tensors to `diffusers` names. Unknown names are kept."""
     levels, renamed = _levels(weights), {}
     for name, tensor in weights.items():
         stem, _, word = name.rpartition(".")
@@ -164,9 +164,9 @@ def to_diffusers(part: str, weights: Weights) -> Weights:
 
 
 def to_bfl(part: str, weights: Weights) -> Weights:
-    """The same tensors under BFL names, which are those of our modules; the inverse of `to_diffusers`.
+    """Rename tensors to BFL names, which are those of our modules; the inverse of `to_diffusers`.
 
-    Names that the table does not know, and those whose companions (q, k, v) are absent, stay as they are.
+    Unknown names, and those with missing companions (q, k, v), are kept.
     """
     levels = _levels(weights)
     renamed: Weights = {}
@@ -218,7 +218,7 @@ PREFIXES: dict[str, tuple[str, ...]] = {
     "t5": ("text_encoders.t5xxl.transformer.", "text_encoder_2.", ""),
     "clip": ("text_encoders.clip_l.transformer.", "text_encoder.", ""),
 }
-"""What community files put before the names of each part, all in one file or alone."""
+"""Prefixes of community files for each part, in files with all parts or one."""
 
 SIGNATURES: dict[str, dict[str, tuple[str, ...]]] = {
     "transformer": {
@@ -235,7 +235,7 @@ IGNORED: dict[str, str] = {
     "t5": r"decoder\..*|lm_head\..*|dec\..*|output\.weight",
     "clip": r"(.*\.)?position_ids|vision_model\..*|(visual|text)_projection.*|logit_scale",
 }
-"""Names that whole T5 and CLIP files hold and that FLUX does not use."""
+"""Names in complete T5 and CLIP files that FLUX does not use."""
 
 
 LLAMA_T5: tuple[tuple[str, str], ...] = (
@@ -271,7 +271,7 @@ def find_parts(weights: Weights) -> tuple[dict[str, tuple[str, Weights]], list[s
 
 
 def _canonical(part: str, weights: Weights) -> Weights:
-    """Without the names that FLUX does not use; aliases of text encoders resolved."""
+    """Remove names that FLUX does not use, and resolve aliases of text encoders."""
     ignored = re.compile(IGNORED.get(part, r"(?!)"))
     weights = {name: tensor for name, tensor in weights.items() if not ignored.fullmatch(name)}
     if part == "t5" and (alias := weights.pop("encoder.embed_tokens.weight", None)):
@@ -282,7 +282,7 @@ def _canonical(part: str, weights: Weights) -> Weights:
 
 
 def from_llama(weights: Weights) -> Weights:
-    """The tensors of a T5 in a file of llama.cpp under their published names; other files as they are."""
+    """Rename the tensors of a T5 of llama.cpp to their published names; other files stay unchanged."""
     if not any(name.startswith("enc.blk.") for name in weights):
         return weights
     return {_from_llama(name): tensor for name, tensor in weights.items()}

@@ -1,4 +1,4 @@
-"""Where the matrices of a model are while it works, and in which type: decided once, before any is read."""
+"""Placement of a model's matrices: device and type, decided before any is read."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from kontext.model.streaming import WeightStream
 
 @dataclass(frozen=True)
 class Placement:
-    """How the networks of a model are put on a device."""
+    """How the networks of a model are placed on a device."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
-    """Type of computing, by part. Missing: that of the file, with 8-bit floats and float16 as bfloat16."""
+    """Type of computation, by part. Default: that of the file, with 8-bit floats and float16 as bfloat16."""
     expanded: bool = True
-    """Matrices get the type of computing when they are loaded. False: they stay as the file has them, and
-    expand when they are used.
-    """
+    """Whether matrices are converted to the type of computation when loaded. False: when used."""
     streamed: frozenset[str] = frozenset()
     """Modules, such as `transformer.double_blocks.3` or `t5`, whose matrices stay in their file and are read
     at each use.
@@ -35,7 +33,7 @@ class Placement:
 
     @classmethod
     def of(cls, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Placement:
-        """Everything on a device, in one type; but T5, which overflows in float16, then in bfloat16."""
+        """Everything on one device in one type, except T5: bfloat16 instead of float16, which overflows."""
         dtypes = {} if dtype is None else dict.fromkeys(PARTS, dtype)
         if dtype == torch.float16:
             dtypes["t5"] = torch.bfloat16
@@ -48,9 +46,9 @@ class Placement:
 
 
 def build(part: str, config: Any, weights: Weights, placement: Placement | None = None) -> Any:
-    """A network made on the meta device and given these weights, tensor by tensor, where the placement says.
+    """Build a network from weights, tensor by tensor, according to a placement.
 
-    Raises BadCheckpoint for weights that hold NaN or infinity, where they are read now.
+    Raises BadCheckpoint if weights that are read now contain NaN or infinity.
     """
     placement = placement or Placement()
     dtype = placement.dtypes.get(part)
@@ -91,7 +89,7 @@ def _type(tensor: LazyTensor, dtype: torch.dtype | None) -> torch.dtype:
 def _is_kept(
     layer: nn.Module, tensor: LazyTensor, path: str, dtype: torch.dtype | None, placement: Placement
 ) -> bool:
-    """Whether a layer's matrix stays as the file has it."""
+    """Whether a layer's matrix stays as stored in the file."""
     if not tensor.parts or not isinstance(layer, nn.Linear | nn.Embedding):
         return False
     if isinstance(layer, nn.Embedding):  # few of its rows are used
@@ -112,11 +110,11 @@ def _stored_layer(
 
 
 def _read(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of its own in the type of computing, on the device."""
+    """A copy of a tensor in the type of computation, on the device."""
     if not tensor.parts or all(part.form is PLAIN for part in tensor.parts):
         return tensor.read().to(device, dtype, copy=True)
     raws = [tuple(raw.to(device) for raw in part.raw()) for part in tensor.parts]
-    numbers = joined_dense(tensor.parts, dtype, raws)  # on the device: it expands faster than the processor
+    numbers = joined_dense(tensor.parts, dtype, raws)  # dequantizing on the device is faster than on the CPU
     for part, raw in zip(tensor.parts, raws):
         check_finite(part.name, *raw)
     check_finite(tensor.parts[0].name, numbers)

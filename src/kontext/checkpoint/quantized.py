@@ -1,7 +1,7 @@
-"""Safetensors files in fewer bits: numbers with separate scales, as ComfyUI and bitsandbytes write them.
+"""Quantized safetensors files: codes with separate scales, as written by ComfyUI and bitsandbytes.
 
-Tensors that belong together (a weight, its scales, a note on the form) become one matrix, which stays as it
-is stored and expands when it is used.
+Tensors that belong together (a weight, its scales, a note on the form) become one matrix, which stays as
+stored and is dequantized when used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _REFUSED = (
     ("quanto", r"\.weight\._(data|scale)$"),
     ("fp8 with one scale for each block", r"\.weight_scale_inv$"),
 )
-"""Forms that are not read, by names that only their files have."""
+"""Unsupported forms, by names that only their files contain."""
 ADVICE = "bring bfloat16, fp8 (plain or scaled) or GGUF"
 
 _NOTE = re.compile(
@@ -34,20 +34,20 @@ _NOTE = re.compile(
     r"|weight_format|weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map"
     r"|quant_state\.bitsandbytes__(?:nf4|fp4)))"
 )
-"""Names of what is stored beside a weight: its layer, and what it is."""
+"""Names of tensors stored with a weight: its layer, and the kind."""
 _OF_THE_FILE = ("scaled_fp8",)
-"""Ends of names that belong to no layer."""
+"""Endings of names that belong to no layer."""
 _SCALES = ("weight_scale", "scale_weight")
 
 
 class _Unfit(ValueError):
-    """Tensors that do not make a matrix of the form that they claim."""
+    """Tensors that do not fit the form that they claim."""
 
 
 def unpack(weights: Weights, where: str) -> Weights:
     """The weights of a file, each with its scales; where: the file, for messages.
 
-    Raises BadCheckpoint for forms that are not known and for parts that do not fit together, by name.
+    Raises BadCheckpoint for unknown forms and for parts that do not fit together.
     """
     for form, pattern in _REFUSED:
         name = next((name for name in weights if re.search(pattern, name)), None)
@@ -85,7 +85,7 @@ def unpack(weights: Weights, where: str) -> Weights:
 
 
 def _form(notes: Mapping[str, LazyTensor]) -> str:
-    """The form that the notes of a layer tell."""
+    """The form according to the notes of a layer."""
     for word in notes:
         if "quant_state" in word or "quant_map" in word or "absmax" in word:
             return "bitsandbytes NF4" if any(w.endswith("nf4") for w in notes) else "bitsandbytes FP4"
@@ -101,7 +101,7 @@ def _form(notes: Mapping[str, LazyTensor]) -> str:
 
 
 def _json(note: LazyTensor) -> dict[str, Any]:
-    """JSON that is stored as bytes of a tensor."""
+    """JSON stored as the bytes of a tensor."""
     data = json.loads(bytes(note.read().to(torch.uint8).flatten().tolist()))
     if not isinstance(data, dict):
         raise TypeError
@@ -174,7 +174,7 @@ def _nvfp4(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> La
     _need(
         scale.dtype in (torch.float8_e4m3fn, torch.uint8) and global_scale.count == 1, f"scales {_by(scale)}"
     )
-    tiled = "comfy_quant" in notes  # as the matrix units want them; others store them row by row
+    tiled = "comfy_quant" in notes  # in the order of the matrix units; others store them row by row
     tiles = (128 * -(-rows // 128), 4 * -(-blocks // 4))
     _need(scale.count == (prod(tiles) if tiled else rows * blocks), f"its scales are {_by(scale)}")
 
@@ -233,4 +233,4 @@ _READERS: dict[str, Callable[[LazyTensor, Mapping[str, LazyTensor], str], LazyTe
     "bitsandbytes NF4": _four_bit,
     "bitsandbytes FP4": _four_bit,
 }
-"""What makes a matrix of a weight and its notes, by form."""
+"""Functions that build a matrix from a weight and its notes, by form."""

@@ -1,4 +1,4 @@
-"""Files of other models, by the names and shapes of their tensors, so that a message says what they are."""
+"""Recognizes files of other models by names and shapes of tensors, for better messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _MODELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("an embedding (textual inversion)", (r"^(emb_params|string_to_param|string_to_token)",)),
     ("an embedding (textual inversion)", (r"^clip_[lg]$",)),
 )
-"""What it is, and patterns each of which some name must match."""
+"""A model, and patterns that must each match a name."""
 
 _LORAS = (
     ("FLUX.2", r"double_stream_modulation|to_qkv_mlp_proj|ff[._]linear_in"),
@@ -69,7 +69,7 @@ _FLUX = re.compile(r"(double_blocks|single_blocks|single_transformer_blocks|tran
 
 
 def model_family(weights: Weights) -> str | None:
-    """What a file of another model is, in words for a sentence, or None where it is not known."""
+    """Description of a file of another model, None if unknown."""
     for text, patterns in _MODELS:
         if all(any(re.search(pattern, name) for name in weights) for pattern in patterns):
             return text
@@ -101,14 +101,14 @@ def _by_cross_attention(weights: Weights) -> str:
 
 
 def is_lora(tensors: Iterable[str]) -> bool:
-    """Whether a file holds changes of weights, not weights."""
+    """Whether a file contains changes of weights, not weights."""
     changes = ("down", "up", "hada", "lokr", "magnitude", "add")
     words = (found[2] for name in tensors if (found := lora_names.split(name)))
     return any(word.startswith(changes) for word in words) or lora_names.other_kind(tensors) is not None
 
 
 def lora_model(tensors: Weights) -> str | None:
-    """The model that an adapter was made for, or None where it is not known."""
+    """The model that an adapter was made for, None if unknown."""
     for model, pattern in _LORAS:
         if any(re.search(pattern, name) for name in tensors):
             return model
@@ -122,7 +122,7 @@ def lora_model(tensors: Weights) -> str | None:
 
 
 def lora_family(tensors: Weights) -> str | None:
-    """What a file is that was given as a LoRA and fits nothing, in words for a sentence."""
+    """Description of a file that is not a LoRA for this model."""
     if is_lora(tensors):
         model = lora_model(tensors)
         return f"a LoRA for {model}" if model and model != "FLUX.1" else None

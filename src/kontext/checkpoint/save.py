@@ -1,6 +1,6 @@
-"""Writing a model: our own folder, a `diffusers` folder, the files of the BFL layout, or one part.
+"""Writes a model: a folder of the kontext layout, a `diffusers` folder, BFL files, or one part.
 
-A folder is written next to its destination and renamed, so that no reader finds half of one.
+A folder is written next to its destination and renamed; readers never see an incomplete one.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ BFL_FILES = {
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill: it replaces `folder` when the block succeeds and is removed when it fails.
+    """A temporary folder that replaces `folder` if the block succeeds and is removed if it fails.
 
-    A model that lies there is replaced; what else lies there (a README) stays. Raises BadRequest where
-    `folder` is a file or holds anything but a model.
+    A model in it is replaced; other files (a README) are kept. Raises BadRequest if `folder` is a file or
+    contains something other than a model.
     """
     folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
@@ -73,7 +73,7 @@ def write_kontext(
     tokenizers: Mapping[str, Tokenizer],
     shard_bytes: int | None = None,
 ) -> None:
-    """Our own layout: config.json, one file for each part (or several with an index), two tokenizers."""
+    """The kontext layout: config.json, one file per part (or several with an index), two tokenizers."""
     with new_folder(folder) as place:
         for part, weights in parts.items():
             write_sharded(place / f"{part}.safetensors", weights, shard_bytes)
@@ -100,8 +100,7 @@ def write_bfl(
 def write_diffusers(
     folder: Path, preset: Preset, parts: Mapping[str, Weights], tokenizers: Mapping[str, Tokenizer]
 ) -> None:
-    """A folder that `FluxKontextPipeline.from_pretrained` loads. Raises BadRequest for models it cannot
-    run."""
+    """A folder for `FluxKontextPipeline.from_pretrained`. Raises BadRequest for models it cannot run."""
     settings = {part: configs.to_diffusers_config(getattr(preset, part)) for part in parts}
     with new_folder(folder) as place:
         for part, weights in parts.items():
@@ -159,7 +158,7 @@ PIPELINE = {
 
 
 def write_file(path: Path, preset: Preset, part: str, weights: Weights, layout: str) -> None:
-    """One part as one file, with BFL or `diffusers` names; its sizes travel in the metadata."""
+    """One part as one file, with BFL or `diffusers` names and its sizes in the metadata."""
     if layout == "diffusers":
         configs.to_diffusers_config(getattr(preset, part))  # refuses what diffusers cannot run
         if part in names.TABLES:

@@ -1,6 +1,6 @@
-"""What a model is known to do well: prompts to offer, kept as `skills.json` next to its weights.
+"""What a model does well: prompts to suggest, from `skills.json` next to its weights.
 
-    {"examples": [{"picture": "library", "prompt": {"en": "Make the hair blue", "zh": "..."}}],
+{"examples": [{"picture": "library", "prompt": {"en": "Make the hair blue", "zh": "..."}}],
      "suggestions": [{"use": "edit", "label": {"en": "Hair"}, "prompt": {"en": "Make the hair [green]"}}]}
 
 `picture` names one of `kontext/examples`. `use` is `edit`, `box` (a box marks something) or `generate`. Texts
@@ -32,7 +32,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A prompt to offer where it can be used."""
+    """A prompt to suggest for a use."""
 
     use: Use
     label: Texts
@@ -41,14 +41,14 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Skills:
-    """Everything that a client may offer for a model."""
+    """The suggestions for a model."""
 
     examples: tuple[Example, ...] = ()
     suggestions: tuple[Suggestion, ...] = ()
 
 
 def read_skills(folder: Path) -> Skills | None:
-    """The skills of the model in a folder; None where nothing is known. Raises BadCheckpoint."""
+    """The skills of the model in a folder; None without the file. Raises BadCheckpoint."""
     file = folder / FILE
     if not file.is_file():
         return None

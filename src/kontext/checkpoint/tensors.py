@@ -1,4 +1,4 @@
-"""Named tensors in files: known by shape and type without being read, and converted one at a time.
+"""Named tensors in files: shape and type are known without reading; conversion is one tensor at a time.
 
 Reads `.safetensors` (single or sharded with an index) and writes it in a stream, so that a 24 GB file is
 converted in little memory. Formats that can run code when opened (`.pt`, `.ckpt`, `.bin`, ...) are refused.
@@ -26,25 +26,25 @@ from kontext.model.stored import EIGHT_BIT_FLOATS, PLAIN, StoredMatrix, check_fi
 from kontext.model.stored_forms import FP8
 
 HEADER_BYTES = 256
-"""Upper bound for one tensor's entry in the header of a file."""
+"""Upper bound of a tensor's entry in the header of a file."""
 RUNS_CODE = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor whose shape and type are known; `read` loads its numbers, which are not to be written to."""
+    """A tensor with known shape and type; `read` loads its numbers, which are read-only."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
     kind: str = ""
-    """What it is in the file, where `dtype` is only what it is read as."""
+    """The type in the file, if `dtype` is the type after dequantization."""
     parts: tuple[StoredMatrix, ...] = ()
-    """A matrix as it is stored, one part below the other; () for what is no matrix of a file."""
+    """The stored matrices whose rows make up the tensor; () for other tensors."""
     before: LazyTensor | None = None
-    """Where the numbers of a file were changed while reading: those of the file."""
+    """The tensor of the file, if its numbers are changed when read."""
     change: str = ""
-    """What changed them."""
+    """Description of the change."""
 
     @property
     def count(self) -> int:
@@ -61,7 +61,7 @@ Weights = dict[str, LazyTensor]
 
 
 def stored(tensors: Mapping[str, Tensor]) -> Weights:
-    """The tensors of a module's state dict, as weights."""
+    """The state dict of a module as weights."""
     return {name: LazyTensor(tuple(t.shape), t.dtype, partial(_same, t)) for name, t in tensors.items()}
 
 
@@ -70,12 +70,12 @@ def _same(tensor: Tensor) -> Tensor:
 
 
 def matrix(part: StoredMatrix, dtype: torch.dtype, kind: str = "") -> LazyTensor:
-    """A stored matrix, read as numbers of a type."""
+    """A stored matrix as a tensor of a type."""
     return LazyTensor(part.shape, dtype, partial(part.dense, dtype), kind or part.form.name, (part,))
 
 
 def joined(parts: Sequence[LazyTensor]) -> LazyTensor:
-    """The parts put together along the first axis."""
+    """Concatenate parts along the first axis."""
     rows = sum(part.shape[0] for part in parts)
     shape = (rows, *parts[0].shape[1:])
     as_stored = tuple(each for part in parts for each in part.parts) if all(p.parts for p in parts) else ()
@@ -97,7 +97,7 @@ def cut(tensor: LazyTensor, sizes: Iterable[int]) -> list[LazyTensor]:
 
 
 def rows(tensor: LazyTensor, start: int, stop: int) -> LazyTensor:
-    """Rows of a tensor; those of a matrix of a file are read alone."""
+    """Rows of a tensor; of a stored matrix only these are read."""
     shape = (stop - start, *tensor.shape[1:])
     if not tensor.parts:
         return LazyTensor(shape, tensor.dtype, partial(_rows, tensor, start, stop), tensor.kind)
@@ -121,7 +121,7 @@ def reshaped(tensor: LazyTensor, shape: tuple[int, ...]) -> LazyTensor:
 
 
 def cast(weights: Weights, dtype: torch.dtype) -> Weights:
-    """The tensors in another type of floats, converted when they are read."""
+    """Convert tensors to another float type when they are read."""
     return {
         name: LazyTensor(t.shape, dtype, partial(_as, t, dtype)) if t.dtype.is_floating_point else t
         for name, t in weights.items()
@@ -133,7 +133,7 @@ def _as(tensor: LazyTensor, dtype: torch.dtype) -> Tensor:
 
 
 def finite(file: str, name: str, tensor: LazyTensor) -> LazyTensor:
-    """The same tensor, which raises BadCheckpoint when it is read and holds NaN or infinity."""
+    """The same tensor, which raises BadCheckpoint when read if it contains NaN or infinity."""
     checked = False
 
     def read() -> Tensor:
@@ -158,7 +158,7 @@ def refuse_code(path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> tuple[Weights, dict[str, str]]:
-    """Tensors and metadata of one file. Raises NotFound, or BadCheckpoint for a damaged or refused file."""
+    """Tensors and metadata of a file. Raises NotFound, and BadCheckpoint for a damaged or rejected file."""
     refuse_code(path)
     if not path.is_file():
         raise NotFound(f"{path}: no such file")
@@ -219,9 +219,9 @@ def read_index(index: Path) -> dict[str, str]:
 
 
 def read_sharded(index: Path) -> Weights:
-    """Tensors of the files that a `*.safetensors.index.json` names, each from the file that it names.
+    """Tensors of the shards of a `*.safetensors.index.json`.
 
-    What else the files hold is left alone. Raises BadCheckpoint if a file or a tensor is missing or bad.
+    Other tensors of the shards are ignored. Raises BadCheckpoint if a file or tensor is missing or invalid.
     """
     weight_map = read_index(index)
     weights: Weights = {}
@@ -238,7 +238,7 @@ def read_sharded(index: Path) -> Weights:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises BadCheckpoint if it is none."""
+    """Read a JSON object. Raises BadCheckpoint."""
     try:
         data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -249,8 +249,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_safetensors(path: Path, weights: Weights, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors one after the other, widest type first (which keeps them aligned); complete or not at
-    all."""
+    """Write tensors atomically, one at a time, widest type first for alignment."""
     order = sorted(weights, key=lambda name: (-weights[name].dtype.itemsize, name))
     codes = {dtype: code for code, dtype in DTYPES.items()}
     header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
@@ -276,9 +275,9 @@ def write_safetensors(path: Path, weights: Weights, metadata: Mapping[str, str] 
 
 
 def write_sharded(path: Path, weights: Weights, shard_bytes: int | None) -> None:
-    """Write one file, or where it would be larger than `shard_bytes`, several files and their index.
+    """Write one file, or if it would exceed `shard_bytes`, several files and an index.
 
-    A tensor is never cut: one that is larger by itself fills a file of its own.
+    Tensors are not split: a larger one gets its own file.
     """
     groups: list[list[str]] = []
     filled = 0
@@ -302,7 +301,7 @@ def write_sharded(path: Path, weights: Weights, shard_bytes: int | None) -> None
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
-    """The numbers as they lie in memory, row by row."""
+    """The bytes of a tensor in memory, row by row."""
     contiguous = tensor.detach().cpu().contiguous().reshape(-1)
     return contiguous.view(torch.uint8).numpy().data
 

@@ -25,12 +25,11 @@ from kontext.errors import BadCheckpoint
 PAD, END = "<pad>", "</s>"
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-"""How CLIP cuts a sentence into words (openai/CLIP, simple_tokenizer.py)."""
+"""CLIP's pattern of words (openai/CLIP, simple_tokenizer.py)."""
 
 
 def read_tokenizer(path: Path) -> Tokenizer | None:
-    """Tokenizer of a file `*.json`, or of a folder; None if the folder holds none. Raises BadCheckpoint if
-    damaged."""
+    """Read a tokenizer from a file `*.json` or a folder; None if there is none. Raises BadCheckpoint."""
     file = path if path.is_file() else path / "tokenizer.json"
     try:
         if file.is_file():
@@ -39,7 +38,7 @@ def read_tokenizer(path: Path) -> Tokenizer | None:
             return clip_tokenizer(path / "vocab.json", path / "merges.txt")
     except BadCheckpoint:
         raise
-    except Exception as error:  # the library raises bare Exception for whatever is wrong with a file
+    except Exception as error:  # the library raises bare Exception
         raise BadCheckpoint(f"{file}: not a tokenizer ({error})") from None
     return None
 
@@ -70,8 +69,7 @@ def clip_tokenizer(vocab: Path, merges: Path) -> Tokenizer:
 
 
 def byte_tokenizer() -> Tokenizer:
-    """One token per byte of UTF-8: <pad> 0, </s> 1, then the 256 bytes. Knows every language, needs no
-    file."""
+    """A tokenizer of UTF-8 bytes: <pad> 0, </s> 1, then the 256 bytes. Needs no file."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {PAD: 0, END: 1, **{letter: 2 + i for i, letter in enumerate(letters)}}
     tokenizer = Tokenizer(models.BPE(vocab, []))
@@ -83,8 +81,7 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def with_fixed_length(tokenizer: Tokenizer, length: int) -> Tokenizer:
-    """A copy that cuts and pads to `length`; pads with what the file says, else `<pad>`, else CLIP's end
-    token."""
+    """A copy that truncates and pads to `length`, with the file's padding token, `<pad>` or CLIP's end."""
     copy = Tokenizer.from_str(tokenizer.to_str())
     own = copy.padding or {}
     pad = own.get("pad_token") or next((t for t in (PAD, CLIP_END) if copy.token_to_id(t) is not None), None)

@@ -1,4 +1,4 @@
-"""Rectified flow: straight paths from data (t = 0) to noise (t = 1), and how to follow them back."""
+"""Rectified flow: straight paths from data (t = 0) to noise (t = 1), and solvers to follow them back."""
 
 from kontext.flow.path import interpolate, training_times, velocity
 from kontext.flow.schedule import from_strength, official_mu, schedule, time_shift

@@ -1,6 +1,4 @@
-"""The straight path z_t = (1 - t) x + t e between data x and noise e, its velocity, and the times to train
-at.
-"""
+"""The straight path z_t = (1 - t) x + t e from data x to noise e, its velocity, and training times."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ def interpolate(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 
 
 def velocity(data: Tensor, noise: Tensor) -> Tensor:
-    """dz/dt along the path, the same at every t: what the network learns."""
+    """dz/dt along the path, constant in t: the network's target."""
     return noise - data
 
 
@@ -30,7 +28,7 @@ def training_times(
     """Times (count,) in (0, 1): logit-normal (mean 0, deviation 1), then shifted by alpha = `shift`.
 
     `uniform_share` (0 to 1) of them is drawn uniformly. Stratified: one draw from each of `count` equal
-    slices of the distribution, in random order, so that a batch covers it evenly.
+    slices of the distribution, in random order, for even coverage in every batch.
     """
     u = torch.rand(count, generator=generator)
     if stratified:

@@ -24,8 +24,9 @@ def time_shift(t: float, mu: float) -> float:
 
 
 def from_strength(times: Sequence[float], strength: float) -> Sequence[float]:
-    """The end of a schedule of N steps that changes a picture by `strength`, 0 (exclusive) to 1: its last
-    ceil(strength N) steps, the same times as in the whole schedule.
+    """The last ceil(strength N) steps of a schedule of N steps.
+
+    strength: 0 (exclusive) to 1; how much of a picture is changed.
     """
     steps = len(times) - 1
     return times[int(max(steps - min(steps * strength, steps), 0)) :]
@@ -34,8 +35,8 @@ def from_strength(times: Sequence[float], strength: float) -> Sequence[float]:
 def schedule(steps: int, target_tokens: int, shift: float | None = None) -> list[float]:
     """steps + 1 times from exactly 1 to exactly 0.
 
-    shift: e^mu, for models that carry their own; None: the official mu of the target's tokens.
-    Raises ValueError for fewer than one step or a shift that is not positive.
+    shift: e^mu, for models with a fixed one; None: the official mu for the number of target tokens. Raises
+    ValueError for fewer than one step or a shift that is not positive.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")

@@ -1,5 +1,6 @@
-"""Following the flow from noise to data. A velocity field is any callable (z, t) -> dz/dt; times are plain
-floats.
+"""Solvers that follow the flow from noise to data.
+
+A velocity field is any callable (z, t) -> dz/dt; times are floats.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from torch import Tensor
 
 VelocityField = Callable[[Tensor, float], Tensor]
 OnStep = Callable[[int, Tensor, Tensor], None]
-"""Called after step i with the state and the data that the velocity at its start points to (z - t v)."""
+"""Called after step i with the state and the estimate z - t v of the data at the start of the step."""
 
 
 def euler(field: VelocityField, z: Tensor, times: Sequence[float], on_step: OnStep | None = None) -> Tensor:
-    """First order: one evaluation a step. The state keeps the type of z; use float32."""
+    """First order: one evaluation per step. The state keeps the type of z; use float32."""
     for i, (t, following) in enumerate(zip(times, times[1:])):
         v = field(z, t).to(z.dtype)
         estimate = z - t * v
@@ -27,7 +28,7 @@ def euler(field: VelocityField, z: Tensor, times: Sequence[float], on_step: OnSt
 def midpoint(
     field: VelocityField, z: Tensor, times: Sequence[float], on_step: OnStep | None = None
 ) -> Tensor:
-    """Second order: two evaluations a step, the second in the middle of it."""
+    """Second order: two evaluations per step, the second at its midpoint."""
     for i, (t, following) in enumerate(zip(times, times[1:])):
         half = (following - t) / 2
         middle = z + half * field(z, t).to(z.dtype)
@@ -39,7 +40,5 @@ def midpoint(
 
 
 def guided(with_prompt: Tensor, without_prompt: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance: the velocity without the prompt, pushed `guidance` times toward the one with
-    it.
-    """
+    """Classifier-free guidance: extrapolates from the velocity without prompt to that with it."""
     return without_prompt + guidance * (with_prompt - without_prompt)

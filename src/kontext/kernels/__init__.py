@@ -1,7 +1,7 @@
-"""The networks on kernels in C, for processors with AMX, AVX-512 or AVX2: the transformer and the decoder.
+"""Transformer and decoder as C kernels, for CPUs with AMX, AVX-512, AVX2 or NEON.
 
-PyTorch uses a fraction of such a processor, and a step of a small model spends half its time between
-products. `KONTEXT_KERNELS` in the environment chooses the kernels, or none (`library.kernels`).
+PyTorch uses a fraction of such a CPU, and a step of a small model spends half its time between matrix
+products. The environment variable `KONTEXT_KERNELS` selects the kernels, or none (`library.kernels`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from kontext.kernels.transformer import KernelTransformer
 from kontext.model.autoencoder import Decoder
 from kontext.model.transformer import Transformer
 
-LARGEST_BYTES = 2**29  # of a transformer's packed weights, which are a second copy of them
-LARGEST_DECODER = 2**23  # parameters: of wider ones PyTorch makes as much
+LARGEST_BYTES = 2**29  # limit of a transformer's packed weights, which are a second copy
+LARGEST_DECODER = 2**23  # parameters: with more, PyTorch is as fast
 
 __all__ = ["use_decoder_kernels", "use_transformer_kernels"]
 
 
 def use_transformer_kernels(transformer: Transformer, exact: bool = True) -> bool:
-    """Have the transformer evaluated by the kernels from now on; its weights must not change afterwards.
+    """Use the kernels for a transformer from now on; its weights must not change afterward.
 
-    exact: products as float32's to some 1e-5 of their size; else as bfloat16's, where that is faster (AMX).
-    False, and nothing is done, where the kernels cannot run, the weights are not float32 or too many.
+    exact: products equal those of float32 to about 1e-5 of their size; otherwise those of bfloat16, if that
+    is faster (AMX). Returns False and does nothing if the kernels cannot run, or the weights are not float32
+    or too large.
     """
     compiled, config = _kernels_for(transformer), transformer.config
     if compiled is None or config.head_width % 32 or config.width % 32:
@@ -37,7 +38,7 @@ def use_transformer_kernels(transformer: Transformer, exact: bool = True) -> boo
 
 
 def use_decoder_kernels(decoder: Decoder) -> bool:
-    """The same for a decoder, with the fastest products and everything else in float32."""
+    """Use the kernels for a decoder, with the fastest products and everything else in float32."""
     compiled = _kernels_for(decoder)
     convolutions = [layer for layer in decoder.modules() if isinstance(layer, nn.Conv2d)]
     if compiled is None or any(layer.in_channels % 16 for layer in convolutions):

@@ -1,5 +1,7 @@
-"""The autoencoder's decoder on the kernels: each group norm and swish happens inside of the convolution
-that follows, and the sums for the next norm inside of the one before.
+"""The autoencoder's decoder on the kernels.
+
+Each group norm and swish is fused into the following convolution, and the sums for the next norm into the
+preceding one.
 """
 
 from __future__ import annotations
@@ -21,13 +23,11 @@ class _Picture:
     values: Tensor
     """(height, width, channels)."""
     sums: Tensor | None = None
-    """(shares, channels, 2) double: of the values and of their squares, over all pixels."""
+    """(shares, channels, 2) double: sums of the values and of their squares over all pixels."""
 
 
 class KernelDecoder:
-    """Decodes as a decoder of float32 does, with the products that are fastest here: float32's, or bfloat16's
-    (AMX).
-    """
+    """Decodes like a float32 decoder, with the fastest products: float32, or bfloat16 (AMX)."""
 
     def __init__(self, decoder: Decoder, kernels: Kernels):
         self.decoder, self.kernels = decoder, kernels
@@ -45,23 +45,21 @@ class KernelDecoder:
                 self.shortcuts[shortcut] = PackedLinear(kernels, linear, parts=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """As `Decoder.forward`: z (b, channels, rows, columns) -> (b, channels of conv_out, 8 rows, 8
-        columns).
-        """
+        """See `Decoder.forward`."""
         return torch.cat([_Pass(self).decode(latents) for latents in z.split(1)])
 
     def with_norm_stats(self, z: Tensor) -> tuple[Tensor, Norms]:
-        """As `Decoder.with_norm_stats`."""
+        """See `Decoder.with_norm_stats`."""
         work = _Pass(self)
         return work.decode(z), work.norms()
 
     def decode_window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
-        """As `Decoder.decode_window`."""
+        """See `Decoder.decode_window`."""
         return torch.cat([_Pass(self).decode_window(latents, norms, window) for latents in z.split(1)])
 
 
 class _Pass:
-    """One decoding: what is still to be done, and what it needs until then."""
+    """One decoding: the pending jobs, and the tensors they need."""
 
     def __init__(self, backend: KernelDecoder):
         self.backend, self.decoder = backend, backend.decoder
@@ -92,7 +90,7 @@ class _Pass:
         return pixels[:, :, part.top : part.bottom, part.left : part.right]
 
     def norms(self) -> Norms:
-        """Mean and variance of what entered each norm of the finer levels."""
+        """Mean and variance of the input of each norm of the finer levels."""
         found = []
         for layer, picture in self.norm_inputs:
             each = picture.values.shape[2] // layer.num_groups
@@ -157,7 +155,7 @@ class _Pass:
         residual: Tensor | None = None,
         enlarge: bool = False,
     ) -> _Picture:
-        """With `norm`, of swish(norm(x)): the norm's mean and variance are the next `known`, or x's own."""
+        """Convolve x, or with `norm` swish(norm(x)) with the next statistics of `known`, or those of x."""
         height, width, channels = x.values.shape
         height, width = height << enlarge, width << enlarge
         out = self._room(height, width, layer.out_channels)
@@ -207,6 +205,6 @@ class _Pass:
 
 
 def _thirds(weight: Tensor, multiple: int) -> Tensor:
-    """Weights (out, in, 3, 3) of a convolution as (out, 3 thirds), each a row of it, padded to a multiple."""
+    """Weights (out, in, 3, 3) as (out, 3 rows of the kernel), each row padded to a multiple."""
     rows = weight.detach().float().permute(0, 2, 3, 1).flatten(2)
     return F.pad(rows, (0, -rows.shape[2] % multiple)).flatten(1).contiguous()

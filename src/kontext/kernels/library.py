@@ -1,6 +1,4 @@
-"""The compiled kernels (`kernels.c`), if a C compiler was there at installation, for the instruction sets of
-this processor.
-"""
+"""The compiled kernels (`kernels.c`), if a C compiler was available at installation."""
 
 from __future__ import annotations
 
@@ -20,11 +18,11 @@ from kontext.model.blocks import KeysValues, Modulated
 
 POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 SETTING = "KONTEXT_KERNELS"
-"""Environment variable: `auto` (as without it), one of `BACKENDS`, or `off`."""
+"""Environment variable: `auto` (the default), one of `BACKENDS`, or `off`."""
 BACKENDS = ("amx", "avx512", "avx2", "neon")
 """Best first."""
 AUTOMATIC = BACKENDS[:3]
-"""Used where the processor has them: those measured to be faster than PyTorch."""
+"""Used if the CPU supports them: the backends that are faster than PyTorch."""
 
 logger = logging.getLogger(__name__)
 
@@ -122,14 +120,14 @@ class Convolution(ctypes.Structure):
 
 
 Job = Product | Attention | Convolution
-"""Addresses of tensors, which must live as long."""
+"""Holds addresses of tensors, which must stay alive."""
 
 
 class PackedLinear:
-    """Weights and bias of a linear layer, the weights packed for the kernels.
+    """A linear layer with its weights packed for the kernels.
 
-    parts: 3 for float32's product, 1 for bfloat16's where that is faster (AMX). Weights that are bfloat16
-    already need 2 for float32's.
+    parts: 3 for float32 products, 1 for bfloat16 ones if that is faster (AMX). With bfloat16 weights, float32
+    products need 2.
     """
 
     def __init__(self, kernels: Kernels, layer: torch.nn.Linear, parts: int):
@@ -152,8 +150,10 @@ class PackedLinear:
         gelu: bool = False,
         columns: slice | None = None,
     ) -> Product:
-        """x W^T + bias of x (b, n, inner): its first columns into `heads` (b, k, n, head_width), the others
-        into `out` (b, n, rest). Rows are contiguous.
+        """The job that computes x W^T + bias of x (b, n, inner).
+
+        The first columns go to `heads` (b, k, n, head_width), the others to `out` (b, n, rest). Rows are
+        contiguous.
 
         `modulation` is applied to the layer norm of x first. With `gelu`, the columns for `out` pass through
         GELU; with `gate` (b, 1, rest) they are multiplied by it and added to `out`. `columns`, whose ends are
@@ -197,12 +197,12 @@ def attention(
     query_rows: slice,
     parts: int,
 ) -> Attention:
-    """Softmax attention of qkv (b, 3 heads, n, head_width), queries, keys and values as they leave a
-    linear layer, and of the keys and values of a `prefix`; rows `query_rows` of out (b, n, heads head_width)
-    are filled.
+    """The job of softmax attention; fills rows `query_rows` of out (b, n, heads * head_width).
 
-    `scales`, each (2, head_width), are those of the norms of queries and keys for the rows before
-    `change` and from there on; rotary (n, head_width / 2, 2).
+    qkv (b, 3 * heads, n, head_width): output of a linear layer. `prefix`: more keys and values.
+
+    `scales`, each (2, head_width): scales of the norms of queries and keys, for rows before `change` and from
+    there on; rotary (n, head_width / 2, 2).
     """
     width = scales[0].shape[1]
     job = Attention(
@@ -236,7 +236,7 @@ def attention(
 class Kernels:
     """The kernels for one instruction set.
 
-    Raises KeyError where this library was compiled without it.
+    Raises KeyError if the library was compiled without it.
     """
 
     def __init__(self, library: ctypes.CDLL, parallel: int | None, name: str):
@@ -251,7 +251,7 @@ class Kernels:
 
     @property
     def supported(self) -> bool:
-        """Whether this processor can run them."""
+        """Whether this CPU supports the instruction set."""
         return bool(self.library.kontext_supported(self._backend))
 
     @property
@@ -261,11 +261,11 @@ class Kernels:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of a packed weight, with one part."""
+        """Bytes per packed weight, with one part."""
         return self.library.kontext_weight_bytes(self._backend)
 
     def pack(self, weights: Tensor, parts: int) -> Tensor:
-        """Weights (columns, inner), float32 and contiguous, as the right factor of a product."""
+        """Pack weights (columns, inner), float32 and contiguous, as the right factor of a product."""
         panels = torch.empty(
             self.library.kontext_panel_bytes(self._backend, *weights.shape, parts), dtype=torch.uint8
         )
@@ -276,7 +276,7 @@ class Kernels:
         return panels
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Run them in order, in as many threads as PyTorch has. Raises MemoryError."""
+        """Run jobs in order, with as many threads as PyTorch uses. Raises MemoryError."""
         addresses = (POINTER * len(jobs))(*(ctypes.addressof(job) for job in jobs))
         if self.library.kontext_run(
             self._backend, addresses, len(jobs), torch.get_num_threads(), self.parallel
@@ -285,8 +285,9 @@ class Kernels:
 
 
 def kernels() -> Kernels | None:
-    """The kernels that `KONTEXT_KERNELS` asks for, by default the fastest; None where they cannot run, and
-    PyTorch does the work. Raises BadConfig for an unknown setting.
+    """The kernels selected by `KONTEXT_KERNELS`, by default the fastest; None if they cannot run.
+
+    Raises BadConfig for an unknown setting.
     """
     setting = os.environ.get(SETTING, "").strip().lower() or "auto"
     if setting not in ("auto", "off", *BACKENDS):
@@ -300,7 +301,7 @@ def kernels() -> Kernels | None:
 
 @functools.cache
 def kernels_for(name: str) -> Kernels | None:
-    """The kernels of one of `BACKENDS`, or None where they cannot run."""
+    """The kernels of one of `BACKENDS`, or None if they cannot run."""
     library, parallel = _library(), _openmp()
     if library is None or parallel is None or name not in _backends(library):
         return None
@@ -322,7 +323,7 @@ def _with_warning(name: str) -> Kernels | None:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled file, if there is one of this version."""
+    """The compiled library, if it is of this version."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name("_kernels" + suffix)
         if path.exists():
@@ -351,7 +352,7 @@ def _backends(library: ctypes.CDLL) -> dict[str, int]:
 
 @functools.cache
 def _openmp() -> int | None:
-    """Address of GOMP_parallel in the library that torch's own threads come from."""
+    """Address of GOMP_parallel in the OpenMP library of PyTorch."""
     try:
         maps = Path("/proc/self/maps").read_bytes()
     except OSError:
@@ -365,14 +366,14 @@ def _openmp() -> int | None:
 
 
 def openmp_paths(maps: bytes) -> list[str]:
-    """Files of OpenMP in the memory map of a process (proc_pid_maps(5)); their names may have blanks."""
+    """OpenMP libraries in the memory map of a process (proc_pid_maps(5)); file names may contain spaces."""
     named = (fields[5] for line in maps.splitlines() if len(fields := line.split(maxsplit=5)) == 6)
     paths = dict.fromkeys(os.fsdecode(path) for path in named)
     return [path for path in paths if Path(path).name.startswith(("libgomp", "libiomp5", "libomp"))]
 
 
 def _step(tensor: Tensor) -> int:
-    """Numbers from one item of a batch to the next; 0 where all share one."""
+    """Stride between the items of a batch; 0 if all share one."""
     return tensor.stride(0) if tensor.shape[0] > 1 else 0
 
 

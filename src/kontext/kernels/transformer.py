@@ -1,7 +1,6 @@
-"""The transformer's evaluation on the kernels: the network of `kontext.model`, number for number, with
-what surrounds each product done inside of it.
+"""The transformer on the kernels: the network of `kontext.model` with operations fused into its products.
 
-A step of the shipped model is some 500 small operations in PyTorch and 26 here.
+A step of the shipped model is about 500 small operations in PyTorch and 26 here.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ PackLinear = Callable[[nn.Linear], PackedLinear]
 
 
 class KernelTransformer:
-    """Evaluates a transformer of float32; `parts`: 3 for products as exact as float32's, 1 for bfloat16's."""
+    """Evaluates a float32 transformer; `parts`: 3 for products as exact as float32, 1 for bfloat16."""
 
     def __init__(self, transformer: Transformer, kernels: Kernels, parts: int):
         config = transformer.config
@@ -56,7 +55,7 @@ class KernelTransformer:
         mod: StepModulation,
         recorder: ContextKVRecorder | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `Transformer.evaluate_with_region`; the head itself, one number a token, runs in PyTorch."""
+        """See `Transformer.evaluate_with_region`; the region head itself runs in PyTorch."""
         with self._lock:
             plan = self._plan
             if plan is None or not plan.serves(target, prepared, mod):
@@ -78,7 +77,7 @@ class KernelTransformer:
             return plan.out.clone(), region
 
     def _run(self, plan: _Plan, part: slice, recorder: ContextKVRecorder | None) -> None:
-        """Run a part of the blocks; their jobs at once, unless keys and values are read in between."""
+        """Run a part of the blocks, with all jobs in one call unless keys and values are recorded."""
         if recorder is None:
             self.kernels.run([job for jobs in plan.blocks[part] for job in jobs])
             return
@@ -108,7 +107,7 @@ class KernelTransformer:
         return plan
 
     def prefill(self, tokens: Tensor, mod: StepModulation, rotary: Tensor) -> list[KeysValues]:
-        """Keys and values of one context picture, block by block."""
+        """See `Transformer.prefill`."""
         x = tokens.new_empty(*tokens.shape[:2], self.width)
         self.kernels.run([self.img_in.job(tokens, x)])
         room, blocks = self._room(x), []
@@ -137,7 +136,7 @@ class KernelTransformer:
         rotary: Tensor,
         context_kv: KeysValues | None,
     ) -> list[Job]:
-        """x: text up to row `change`, then pictures; each with its own weights."""
+        """Jobs of a double block: text up to row `change`, then pictures, each with its own weights."""
         streams = [(block.picture, slice(change, None), mods[0])]
         if change:
             streams.append((block.text, slice(0, change), mods[1]))
@@ -165,7 +164,7 @@ class KernelTransformer:
         context_kv: KeysValues | None,
         query_rows: slice,
     ) -> list[Job]:
-        """Updates the `query_rows` rows of x; of the others only keys and values are computed."""
+        """Jobs of a single block, which update rows `query_rows` of x; of the others only keys and values."""
         jobs: list[Job] = []
         kv_columns = slice(self.width, 3 * self.width)
         for rows in (slice(0, query_rows.start), slice(query_rows.stop, x.shape[1])):
@@ -183,7 +182,7 @@ class KernelTransformer:
         ]
 
     def _read_kv(self, room: _Room, block: _Double | _Single, rotary: Tensor, start: int = 0) -> KeysValues:
-        """A block's keys, normed and turned, and values, as others see them: of rows from `start` on."""
+        """Normalized and rotated keys, and values, of a block's rows from `start` on."""
         keys, values = room.qkv[:, self.heads :, start:].unflatten(1, (2, self.heads)).unbind(1)
         keys = F.rms_norm(keys, keys.shape[-1:], eps=1e-6) * block.scales[1][1]
         (turned,) = apply_rotary(keys.transpose(1, 2).unsqueeze(2), rotary[start:]).transpose(1, 3).unbind(2)
@@ -192,12 +191,12 @@ class KernelTransformer:
 
 @dataclass(frozen=True)
 class _Room:
-    """Where the blocks of one evaluation work, one after the other."""
+    """Buffers shared by the blocks of one evaluation."""
 
     qkv: Tensor
     """(b, 3 heads, n, head_width)."""
     both: Tensor
-    """(b, n, width + hidden): what attention gives, then the MLP's hidden numbers."""
+    """(b, n, width + hidden): output of the attention, then the hidden values of the MLP."""
     width: int
 
     @property
@@ -211,7 +210,7 @@ class _Room:
 
 @dataclass
 class _Plan:
-    """The jobs of an evaluation, which serve as long as nothing but the target and the time changes."""
+    """The jobs of an evaluation, reused while only target and time change."""
 
     prepared: Prepared
     target: Tensor
@@ -220,9 +219,9 @@ class _Plan:
     out: Tensor
     mod: StepModulation
     blocks: list[list[Job]] = field(default_factory=list)
-    """Of each block; last, of the velocity."""
+    """Jobs of each block, and last of the velocity."""
     modulated: list[tuple[Product, str, int]] = field(default_factory=list)
-    """Which fields of which jobs are addresses of a modulation's tensors."""
+    """Jobs and their fields that hold addresses of the modulation's tensors."""
 
     def serves(self, target: Tensor, prepared: Prepared, mod: StepModulation) -> bool:
         shift, known = mod.final.shift, self.mod.final.shift
@@ -244,8 +243,8 @@ class _Plan:
                     ]
 
     def modulate(self, mod: StepModulation) -> None:
-        """Take this time's modulation."""
-        self.mod = mod  # lives as long as its addresses are in use
+        """Use the modulation of a time."""
+        self.mod = mod  # stays alive while its addresses are used
         tensors = _tensors(mod)
         for job, name, place in self.modulated:
             setattr(job, name, tensors[place].data_ptr())

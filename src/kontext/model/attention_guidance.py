@@ -1,7 +1,7 @@
-"""Normalized attention guidance: what attention finds for a negative prompt, pushed away in every block.
+"""Normalized attention guidance: every block moves attention away from that of a negative prompt.
 
-Chen et al., "Normalized Attention Guidance" (arXiv 2505.21179). Unlike guidance of velocities it holds for
-models distilled to few steps or to an embedded guidance.
+Chen et al., "Normalized Attention Guidance" (arXiv 2505.21179). Unlike guidance of velocities, it works for
+models distilled to few steps or to embedded guidance.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ class AttentionGuidance:
     """Guides the picture's rows of an attention over [prompts | negative prompts], stacked in the batch."""
 
     scale: float
-    """How far the features go away from those of the negative prompt; 1: nowhere."""
+    """How far the features move away from those of the negative prompt; 1: not at all."""
     limit: float = 2.5
     """tau: largest growth of a token's features, as a ratio of L1 norms."""
     share: float = 0.25
-    """alpha: share of the guided features in what goes on, the rest is that of the prompt alone."""
+    """alpha: share of the guided features in the result; the rest are those of the prompt alone."""
 
     def __call__(self, attended: Tensor, text_rows: int) -> Tensor:
-        """attended (2b, n, width), text first. The picture's rows become equal in both halves."""
+        """Guide attended (2b, n, width), text first. The picture's rows become equal in both halves."""
         text, picture = attended[:, :text_rows], attended[:, text_rows:]
         prompt, negative = picture.float().chunk(2)
         away = prompt + (self.scale - 1) * (prompt - negative)

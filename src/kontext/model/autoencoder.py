@@ -1,11 +1,10 @@
-"""The convolutional autoencoder: pictures to latents eight or more times smaller on each side, and back.
+"""The convolutional autoencoder: pictures to latents with sides at least eight times smaller, and back.
 
 Names and layout of the published autoencoder of FLUX.1: residual blocks with GroupNorm and swish, attention
-only in the middle. The posterior's mean is used, never a sample. Our own models add two things, both absent
-in the published one: the convolutions may work on patches of pixels, which makes a picture of 256 pixels a
-side cost what one of 128 did, and a linear code of whole latent cells runs next to them, so that colors and
-shapes are right from the first step of training and the convolutions learn only what a linear code cannot
-say.
+only in the middle. The mean of the posterior is used, never a sample. Our own models add two options: the
+convolutions may work on patches of pixels, which makes a picture of 256 x 256 pixels as cheap as one of 128 x
+128, and a linear code of whole latent cells runs next to them. With it, colors and shapes are right from the
+first step of training, and the convolutions learn only the remainder.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from kontext.model.window import Window
 
 Norm = Callable[[nn.GroupNorm, Tensor], Tensor]
 Norms = tuple[tuple[Tensor, Tensor], ...]
-"""Mean and variance (channels,) of what enters each group norm of the decoder's finer levels, in order."""
+"""Mean and variance (channels,) of the input of each group norm of the decoder's finer levels, in order."""
 
 
 class ResnetBlock(nn.Module):
@@ -43,7 +42,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """Single-head attention over all places."""
+    """Single-head attention over all positions."""
 
     def __init__(self, width: int, groups: int):
         super().__init__()
@@ -139,7 +138,7 @@ class Encoder(nn.Module):
 
 
 class DecoderBackend(Protocol):
-    """Another implementation of a decoder, over the same weights."""
+    """Another implementation of a decoder with the same weights."""
 
     def forward(self, z: Tensor) -> Tensor: ...
 
@@ -182,14 +181,14 @@ class Decoder(nn.Module):
         return self.backend.forward(z) if self.backend is not None else self._whole(z)
 
     def _whole(self, z: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
-        """`norm` does the work of the finer levels' group norms."""
+        """`norm` implements the group norms of the finer levels."""
         x = self._coarse(z)
         for level in reversed(self.up[:-1]):
             x = level(x, norm)
         return self.conv_out(F.silu(norm(self.norm_out, x)))
 
     def with_norm_stats(self, z: Tensor) -> tuple[Tensor, Norms]:
-        """The patches of one z, and mean and variance before each norm of the finer levels."""
+        """Patches of one z, and mean and variance before each norm of the finer levels."""
         if self.backend is not None:
             return self.backend.with_norm_stats(z)
         norms: list[tuple[Tensor, Tensor]] = []
@@ -208,10 +207,10 @@ class Decoder(nn.Module):
         return self._whole(z, norm), tuple(norms)
 
     def decode_window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
-        """What `forward` gives in a window, with the norms of a picture that is nearly the same.
+        """The output of `forward` in a window, with the norm statistics of a similar picture.
 
-        The coarsest level, attention included, is computed whole; the finer ones, where the work is, in the
-        window and as far around it as their convolutions reach.
+        The coarsest level, including attention, is computed completely; the finer ones, which take most of
+        the time, only in the window and the reach of their convolutions around it.
         """
         if self.backend is not None:
             return self.backend.decode_window(z, norms, window)
@@ -230,7 +229,7 @@ class Decoder(nn.Module):
         return _crop(self.conv_out(F.silu(norm(self.norm_out, x))), available, window, 1)
 
     def receptive_windows(self, window: Window, rows: int, columns: int) -> list[Window]:
-        """Input window of each finer level, the finest first, from the reach of its convolutions."""
+        """Input window of each finer level, finest first, from the reach of its convolutions."""
         windows, reach = [], window
         for i, level in enumerate(self.up[:-1]):
             margin = (2 * len(level.block) + 1) << i
@@ -254,14 +253,15 @@ class Autoencoder(nn.Module):
             self.linear_out = nn.ConvTranspose2d(channels, 3, side, stride=side)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """pixels (b, 3, height, width) in [-1, 1], sides multiples of the cell -> latents (b, channels,
-        height/cell, width/cell).
+        """Encode pixels (b, 3, height, width) in [-1, 1] to latents (b, channels, height/cell, width/cell).
+
+        The sides must be multiples of the cell.
         """
         mean, _ = self.posterior(pixels)
         return self.config.scale * (mean - self.config.shift)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """latents as `encode` gives them -> pixels, about [-1, 1], not clamped, in the decoder's type."""
+        """Decode latents of `encode` to pixels in about [-1, 1], not clamped, in the decoder's type."""
         z = self.to_decoder_latents(latents)
         return self._to_pixels(self.decoder(z), z)
 
@@ -272,7 +272,7 @@ class Autoencoder(nn.Module):
         return self._to_pixels(patches, z), norms
 
     def decode_window(self, latents: Tensor, norms: Norms, window: Window) -> Tensor:
-        """`decode` inside of a window, with the norms of a picture that is nearly the same elsewhere."""
+        """`decode` a window, with the norm statistics of a picture that is equal elsewhere."""
         z, cell = self.to_decoder_latents(latents), self.config.cell
         height, width = cell * z.shape[2], cell * z.shape[3]
         outer = window.grown(0, height, width, self.config.patch)
@@ -295,7 +295,7 @@ class Autoencoder(nn.Module):
         return (latents / self.config.scale + self.config.shift).to(self.decoder.conv_in.weight.dtype)
 
     def decode_raw(self, z: Tensor) -> Tensor:
-        """Pixels of raw latents, as `posterior` gives them."""
+        """Decode raw latents of `posterior`."""
         return self._to_pixels(self.decoder(z), z)
 
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -308,10 +308,11 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def set_linear_path(self, pixels: Tensor) -> None:
-        """Start the linear path from the principal components of the cells of pictures (b, 3, h, w).
+        """Initialize the linear path with the principal components of the cells of pictures (b, 3, h, w).
 
-        Each component is scaled by the root of its deviation, between whitened latents (all components count
-        alike) and orthonormal ones (latents err as pixels do). The convolutions start at nothing next to it.
+        Each component is scaled by the root of its deviation: between whitened latents (all components count
+        equally) and orthonormal ones (errors of latents equal errors of pixels). The convolutions start at
+        zero.
         """
         side, channels = self.config.cell, self.config.latent_channels
         total, count = torch.zeros(3 * side**2, dtype=torch.float64), 0
@@ -324,7 +325,7 @@ class Autoencoder(nn.Module):
         basis = components[:, -channels:].flip(1)
         deviation = variances[-channels:].flip(0).clamp_min(1e-6).sqrt()
         scale = deviation.sqrt()
-        scale = scale * (deviation / scale).square().mean().sqrt()  # latents of unit deviation in all
+        scale = scale * (deviation / scale).square().mean().sqrt()  # overall unit deviation
         shape = (channels, 3, side, side)
         self.linear_in.weight.copy_((basis / scale).T.reshape(shape))
         self.linear_out.weight.copy_((basis * scale).T.reshape(shape))

@@ -1,9 +1,10 @@
-"""The two blocks of the transformer: double-stream (text and picture with weights of their own, joint
-attention) and single-stream (one sequence, attention and MLP in parallel). Parameter names are those of the
-published files.
+"""The two blocks of the transformer.
 
-In "prefix" attention a context picture runs through the same blocks alone (`context`), which yields the keys
-and values that the text and the target attend to.
+Double-stream: text and picture with separate weights and joint attention. Single-stream: one sequence,
+attention and MLP in parallel. Parameter names are those of the published files.
+
+In "prefix" attention a context picture passes through the same blocks alone (`context`), which gives the keys
+and values that text and target attend to.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class KeysValues(NamedTuple):
 
 
 class ContextKVRecorder:
-    """Collects, block by block, the keys and values of the rows from `start` on: those of the context."""
+    """Records each block's keys and values of the context: the rows from `start` on."""
 
     def __init__(self, start: int):
         self.start = start
@@ -54,10 +55,10 @@ class Modulated(NamedTuple):
 
 
 def gelu(x: Tensor) -> Tensor:
-    """GELU in its approximation by tanh."""
+    """GELU, approximated with tanh."""
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
         return F.gelu(x, approximate="tanh")
-    # x * sigmoid(2u) is the same as x * (1 + tanh(u)) / 2, and costs a CPU half the time.
+    # x * sigmoid(2u) equals x * (1 + tanh(u)) / 2 and takes half the time on a CPU.
     inner = torch.square(x).mul_(2 * GELU_CUBIC * GELU_SLOPE).add_(2 * GELU_SLOPE).mul_(x)
     return inner.sigmoid_().mul_(x)
 
@@ -67,7 +68,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     if keys.shape[0] != queries.shape[0]:  # one context shared by a batch of variants
         keys = keys.expand(queries.shape[0], -1, -1, -1)
         values = values.expand(queries.shape[0], -1, -1, -1)
-    if torch.is_grad_enabled() and queries.device.type == "cpu":  # the fused one goes back slowly there
+    if torch.is_grad_enabled() and queries.device.type == "cpu":  # slow backward pass of the fused kernel
         scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
         attended = scores.float().softmax(-1).to(values.dtype) @ values
     else:
@@ -90,7 +91,7 @@ class RMSNorm(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """Root-mean-square norms of queries and keys, in one go: overheads count in small models."""
+    """Root-mean-square norms of queries and keys in one operation, to save overhead in small models."""
 
     def __init__(self, head_width: int):
         super().__init__()
@@ -104,7 +105,7 @@ class QKNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Projections of one stream; the attention itself happens jointly, in the block."""
+    """Projections of one stream; the block computes the joint attention."""
 
     def __init__(self, width: int, heads: int, bias: bool):
         super().__init__()
@@ -155,7 +156,7 @@ class DoubleStreamBlock(nn.Module):
         recorder: ContextKVRecorder | None = None,
         guidance: AttentionGuidance | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """picture (b, n, width), text (b, m, width), rotary over [text | picture]; returns both, updated."""
+        """Update picture (b, n, width) and text (b, m, width); rotary over [text | picture]."""
         text_qk, text_v = self.txt_attn.project(text_mod[0].modulated_norm(text))
         picture_qk, picture_v = self.img_attn.project(picture_mod[0].modulated_norm(picture))
         q, k = _heads(apply_rotary(torch.cat((text_qk, picture_qk), dim=1), rotary))
@@ -176,7 +177,7 @@ class DoubleStreamBlock(nn.Module):
     def context(
         self, picture: Tensor, picture_mod: tuple[Modulated, ...], rotary: Tensor
     ) -> tuple[Tensor, KeysValues]:
-        """The picture stream of a context, which attends to itself. Returns the stream, keys and values."""
+        """The picture stream of a context, attending only to itself; returns it with its keys and values."""
         qk, v = self.img_attn.project(picture_mod[0].modulated_norm(picture))
         (q, k), (v,) = _heads(apply_rotary(qk, rotary)), _heads(v)
         picture = self._finish(picture, attend(q, k, v), picture_mod, self.img_attn, self.img_mlp)
@@ -210,9 +211,9 @@ class SingleStreamBlock(nn.Module):
         recorder: ContextKVRecorder | None = None,
         guide: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """x: (b, n, width), the joined sequence; returns its `query_rows` rows, updated (None: all).
+        """The updated `query_rows` (None: all) of the joined sequence x (b, n, width).
 
-        The rows not wanted only lend their keys and values. `guide` changes what attention gives.
+        Of the other rows only keys and values are used. `guide` modifies the output of the attention.
         """
         normed = mod[0].modulated_norm(x)
         if query_rows is None:
@@ -239,7 +240,7 @@ class SingleStreamBlock(nn.Module):
     def context(
         self, x: Tensor, mod: tuple[Modulated, ...], rotary: Tensor, last: bool = False
     ) -> tuple[Tensor, KeysValues]:
-        """A context picture alone. Of the last block, only keys and values are computed."""
+        """A context picture, attending only to itself; the last block computes only keys and values."""
         if last:
             return x, self._project_kv(mod[0].modulated_norm(x), rotary)
         q, k, v, mlp = self._project(mod[0].modulated_norm(x), rotary)
@@ -264,7 +265,7 @@ class SingleStreamBlock(nn.Module):
 
 
 class MLPEmbedder(nn.Module):
-    """Linear, SiLU, Linear: time, guidance and pooled text to the conditioning vector."""
+    """Linear, SiLU, Linear: embeds time, guidance and pooled text into the conditioning vector."""
 
     def __init__(self, in_width: int, width: int):
         super().__init__()
@@ -292,8 +293,9 @@ class LastLayer(nn.Module):
 
 
 def sinusoidal_embedding(value: Tensor, width: int = 256) -> Tensor:
-    """Cosines, then sines, of 1000 * value at `width / 2` frequencies from 1 down to 1/10000. value (n,) ->
-    (n, width).
+    """Sinusoidal embedding (n, width) of value (n,).
+
+    Cosines, then sines, of 1000 * value at `width / 2` frequencies from 1 down to 1/10000.
     """
     half = width // 2
     frequency = torch.exp(
@@ -304,9 +306,7 @@ def sinusoidal_embedding(value: Tensor, width: int = 256) -> Tensor:
 
 
 def _heads(x: Tensor) -> tuple[Tensor, ...]:
-    """(batch, n, k, heads, head_width), k of queries, keys and values -> k times (batch, heads, n,
-    head_width).
-    """
+    """Split (batch, n, k, heads, head_width) into k tensors (batch, heads, n, head_width)."""
     return x.transpose(1, 3).unbind(2)
 
 

@@ -1,8 +1,8 @@
-"""The block formats of GGUF files as numbers, on any device.
+"""Dequantization of the block formats of GGUF files, on any device.
 
-A format stores each run of consecutive numbers of a row (32 or 256) in one block of bytes: small integers,
-and the scales and offsets that they share, in float16. Formulas and byte orders are those of ggml
-(`ggml-quants.c`), computed in float32 in the same order, so that the results are the same bits.
+A format stores runs of 32 or 256 consecutive numbers of a row in blocks of bytes: small integers, and their
+shared scales and offsets in float16. Formulas and byte orders are those of ggml (`ggml-quants.c`), computed
+in float32 in the same order, which gives bit-identical results.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ NONLINEAR_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53,
 
 @dataclass(frozen=True)
 class BlockFormat:
-    """One way to store blocks."""
+    """One block format."""
 
     name: str
     number: int
-    """Of the type in a file."""
+    """Number of the type in a file."""
     numbers: int
-    """In a block."""
+    """Numbers per block."""
     bytes: int
-    """Of a block."""
+    """Bytes per block."""
     expand: Callable[[Tensor], Tensor]
     """Blocks (n, bytes) uint8 -> (n, numbers) float32."""
 
@@ -41,7 +41,7 @@ def _half(data: Tensor) -> Tensor:
 
 def _nibbles(data: Tensor) -> Tensor:
     """Bytes (n, g, b) -> (n, g, 2, b): the lower, then the upper four bits of each group."""
-    data = data.contiguous()  # what follows is several times faster on runs of memory
+    data = data.contiguous()  # the next operations are several times faster on contiguous memory
     return torch.stack((data & 15, data >> 4), dim=2)
 
 

@@ -1,7 +1,7 @@
-"""Linear layers and embeddings whose weights stay in the type of their file and are expanded when used.
+"""Linear layers and embeddings that keep weights in the type of their file and expand them when used.
 
-They stand in for `nn.Linear` and `nn.Embedding`: `in_features`, `out_features`, `bias`, `weight` and the
-call mean the same, but `weight` is made anew each time it is read. What does not need all of it uses
+They replace `nn.Linear` and `nn.Embedding`: `in_features`, `out_features`, `bias`, `weight` and the call have
+the same meaning, but `weight` is computed each time it is read. Code that needs only a part of it uses
 `weight_rows`.
 """
 
@@ -17,19 +17,19 @@ from kontext.model.stored import PLAIN, Raw, StoredMatrix, check_finite, joined_
 
 
 class StoredWeight(nn.Module):
-    """A matrix in one part or several (queries, keys and values in separate tensors), one below the other.
+    """A matrix of one or several stacked parts (queries, keys and values in separate tensors).
 
-    The raw tensors are read from the host at each use, and copied to the device where that is another,
-    unless `fetch` has brought them there to stay until `release`.
+    The raw tensors are read from the host at each use and copied to the device, unless `fetch` has placed
+    them there until `release`.
     """
 
     def __init__(self, parts: Sequence[StoredMatrix], dtype: torch.dtype, device: torch.device | str = "cpu"):
         super().__init__()
         self.parts = tuple(parts)
         self.dtype, self.device = dtype, torch.device(device)
-        """Type of the numbers and place of the product."""
+        """Type and device of the computation."""
         self.streamed = False
-        """Whether the raw tensors stay on the host, and visit the device when they are used."""
+        """Whether the raw tensors stay on the host and are copied to the device for each use."""
         self._raws: tuple[Raw, ...] | None = None
         self._checked = False
 
@@ -39,7 +39,7 @@ class StoredWeight(nn.Module):
 
     @property
     def bytes(self) -> int:
-        """Of the raw tensors."""
+        """Size of the raw tensors."""
         return sum(part.bytes for part in self.parts)
 
     @property
@@ -48,7 +48,7 @@ class StoredWeight(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """All numbers, (rows, columns). Raises BadCheckpoint for NaN and infinity."""
+        """The whole matrix (rows, columns). Raises BadCheckpoint for NaN and infinity."""
         pieces = self._pieces()
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
@@ -69,27 +69,27 @@ class StoredWeight(nn.Module):
         return joined_dense(parts, self.dtype, raws or self._read(parts))
 
     def fetch(self, non_blocking: bool = False) -> None:
-        """Bring the raw tensors to the device, to stay there."""
+        """Copy the raw tensors to the device and keep them there."""
         self._raws = tuple(
             tuple(raw.to(self.device, non_blocking=non_blocking) for raw in part.raw()) for part in self.parts
         )
 
     def release(self) -> None:
-        """Let go of what `fetch` brought."""
+        """Free the copies of `fetch`."""
         self._raws = None
 
     def raw_tensors(self) -> list[Tensor]:
-        """What `fetch` brought."""
+        """The copies of `fetch`."""
         return [raw for raws in self._raws or () for raw in raws]
 
     def _read(self, parts: Sequence[StoredMatrix]) -> list[Raw] | None:
-        """The raw tensors on the device; None for the host, where they need not all be read at once."""
+        """The raw tensors on the device; None for the host, where they are read part by part."""
         if self.device.type == "cpu":
             return None
         return [tuple(raw.to(self.device) for raw in part.raw()) for part in parts]
 
     def _pieces(self) -> list[Tensor]:
-        """`weight`, or its parts where these need no copy to be used."""
+        """`weight`, or its parts if those can be used without a copy."""
         raws = self._read(self.parts) if self._raws is None else self._raws
         if all(part.form is PLAIN for part in self.parts) and len(self.parts) > 1:
             each = [part.raw() for part in self.parts] if raws is None else raws
@@ -135,7 +135,7 @@ class StoredLinear(StoredWeight):
 
 
 class StoredEmbedding(StoredWeight):
-    """Rows of a matrix by their number. The matrix stays on the host; only the rows asked for are moved."""
+    """Rows of a matrix by index. The matrix stays on the host; only the requested rows are copied."""
 
     def forward(self, ids: Tensor) -> Tensor:
         (part,) = self.parts

@@ -1,7 +1,6 @@
-"""Sizes of every network, decided once: `dev` (FLUX.1 Kontext), `nano` and `nano-128` (ours), `tiny` (tests).
+"""Sizes of all networks: `dev` (FLUX.1 Kontext), `nano` and `nano-128` (our own), `tiny` (for tests).
 
-Figures of `dev`: the published configuration of FLUX.1 Kontext [dev], its autoencoder, T5 v1.1 XXL and
-CLIP-L.
+`dev` is the published configuration of FLUX.1 Kontext [dev], its autoencoder, T5 v1.1 XXL and CLIP-L.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ class TransformerConfig:
     depth_double: int
     depth_single: int
     axes: tuple[int, int, int]
-    """Share of each head's width turned by (picture index, row, column); they add up to width / heads."""
+    """Widths of each head that are rotated by (picture index, row, column); they add up to width / heads."""
     theta: float = 10_000.0
     mlp_ratio: float = 4.0
     text_width: int
@@ -29,15 +28,15 @@ class TransformerConfig:
     guidance_embed: bool
     qkv_bias: bool = True
     context_attention: Literal["full", "prefix"]
-    """"full": every token sees every token. "prefix": a context picture sees only itself, at t = 0, without
+    """"full": all tokens attend to all. "prefix": a context picture attends only to itself, at t = 0, without
     the prompt.
     """
     prediction: Literal["velocity", "picture"] = "velocity"
-    """What the last layer gives. "picture": the data at t = 0, from which the velocity follows; better where
-    a token has about as many numbers as the network is wide.
+    """Output of the last layer. "picture": the data at t = 0, from which the velocity follows; better if a
+    token has about as many channels as the network is wide.
     """
     region_after: int | None = None
-    """Number of single blocks after which the region head reads the target; None: the model has none."""
+    """Number of single blocks before the region head; None: the model has no region head."""
 
     def __post_init__(self) -> None:
         if self.region_after is not None and not 0 <= self.region_after < self.depth_single:
@@ -60,21 +59,21 @@ class AutoencoderConfig:
     groups: int = 32
     """Groups of every GroupNorm."""
     patch: int = 1
-    """The convolutions work on squares of this many pixels a side: pixel unshuffle before, shuffle after."""
+    """The convolutions work on squares of `patch` x `patch` pixels: pixel unshuffle before, shuffle after."""
     linear_path: bool = False
-    """A linear code of whole latent cells next to the convolutions: latents = network + linear, both ways."""
+    """A linear code of whole latent cells next to the convolutions: network + linear, in both directions."""
     scale: float
     shift: float
     """latents = scale * (posterior mean - shift)."""
 
     @property
     def levels(self) -> int:
-        """Factor between the sides of what the convolutions read and of the latents."""
+        """Factor between the sides of the convolutions' input and of the latents."""
         return 2 ** (len(self.multipliers) - 1)
 
     @property
     def cell(self) -> int:
-        """Side in pixels of the square that one latent position stands for."""
+        """Side in pixels of the square that one latent position represents."""
         return self.patch * self.levels
 
 
@@ -98,9 +97,9 @@ class ClipConfig:
     layers: int
     feed_forward: int
     length: int
-    """Positions; the prompt for CLIP is padded or cut to this."""
+    """Number of positions; the prompt for CLIP is padded or truncated to it."""
     end_id: int
-    """Token whose state is the pooled vector."""
+    """The token whose state is the pooled vector."""
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
 
 
@@ -125,18 +124,20 @@ class Preset:
     text_length: int
     """T5 tokens, padding included."""
     text_multiple: int | None = None
-    """Prompts are padded to the next multiple of this, at most to `text_length`; None: always to that."""
+    """Prompts are padded to the next multiple of this, at most to `text_length`; None: always to
+    `text_length`.
+    """
     sizes: tuple[tuple[int, int], ...]
     """Picture sizes (width, height) in pixels at which the model works."""
     sampling: Sampling
 
     @property
     def token_pixels(self) -> int:
-        """Side in pixels of the square that one token stands for."""
+        """Side in pixels of the square that one token represents."""
         return 2 * self.autoencoder.cell
 
     def padded_length(self, tokens: int) -> int:
-        """Text tokens, padding included, of a prompt with that many of its own."""
+        """Text tokens, padding included, of a prompt with `tokens` tokens."""
         if self.text_multiple is None:
             return self.text_length
         return min(self.text_length, -(-max(tokens, 1) // self.text_multiple) * self.text_multiple)
@@ -272,9 +273,9 @@ NANO_128 = Preset(
 
 TINY = Preset(
     name="tiny",
-    description="for tests: seconds, not meaning",
+    description="for tests: fast, with random weights",
     transformer=TransformerConfig(
-        width=96,  # more than the 64 numbers of a token: noise must pass through next to the rest
+        width=96,  # more than the 64 channels of a token: noise must pass through next to everything else
         heads=3,
         depth_double=1,
         depth_single=2,

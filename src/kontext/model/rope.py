@@ -1,7 +1,7 @@
 """Rotary positions over three axes: picture index, row, column (FLUX.1 Kontext report, section 3).
 
-Pairs are interleaved (even, odd); pair i of an axis of width d turns by position * theta^(-2i/d). Angles in
-float32.
+Pairs are interleaved (even, odd); pair i of an axis of width d is rotated by position * theta^(-2i/d). Angles
+are float32.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def rotary_table(ids: Tensor, axes: tuple[int, ...], theta: float) -> Tensor:
-    """Cosines and sines for every position.
+    """Cosines and sines of every position.
 
     ids: (n, 3) positions; axes: width of each axis in a head. Returns (n, head_width / 2, 2) float32: cosine
     and sine of each pair's angle.
@@ -25,14 +25,15 @@ def rotary_table(ids: Tensor, axes: tuple[int, ...], theta: float) -> Tensor:
 
 
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
-    """Turn x (batch, n, k, heads, head_width), k of queries and keys, by a table of n positions, in float32;
-    keeps x's type.
+    """Rotate queries and keys x (batch, n, k, heads, head_width) by a table of n positions.
+
+    Computes in float32 and returns the type of x.
     """
     pairs, table = x.float().unflatten(-1, (-1, 2)), table[:, None, None]
     # Compilers do not fuse complex numbers, and MPS has few operations on them.
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type == "mps":
         (even, odd), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
         turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    else:  # one pass over memory: 20 times faster on a processor
+    else:  # one pass over memory: 20 times faster on a CPU
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table))
     return turned.flatten(-2).to(x.dtype)

@@ -1,7 +1,7 @@
-"""Matrices in the type of their file, and the numbers that they stand for.
+"""Matrices in the type of their file, and their dequantization.
 
-A `StoredMatrix` names where its raw tensors are (a mapped file, memory) and how they become numbers. It holds
-none of them, so that a model larger than memory can be described, placed and used matrix by matrix.
+A `StoredMatrix` describes where its raw tensors are (a mapped file, memory) and how they are dequantized. It
+does not load them: a model larger than memory can be described, placed and used matrix by matrix.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from kontext.errors import BadCheckpoint
 
 EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 Source = Callable[[], Tensor]
-"""Reads a raw tensor: of host memory, never to be written to."""
+"""Reads a raw tensor, in host memory and read-only."""
 Raw = tuple[Tensor, ...]
-"""The raw tensors of a matrix on one device. Each has the matrix's rows as its first axis, or no axis."""
+"""The raw tensors of a matrix on one device. Each has the matrix's rows as its first axis, or is a scalar."""
 
 CHUNK_NUMBERS = {"cpu": 2**20}
-"""Numbers that are expanded at a time: what fits into a processor's cache."""
+"""Numbers that are dequantized at a time, to fit into the CPU's cache."""
 DEVICE_CHUNK_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
 class Form:
-    """How raw tensors become numbers."""
+    """How raw tensors are dequantized."""
 
     name: str
-    """As users know it; "" for plain numbers."""
+    """Name for users; "" for plain numbers."""
     expand: Callable[..., Tensor]
-    """Raw tensors of some rows -> numbers (rows, columns), in any type of floats that holds them exactly."""
+    """Dequantizes raw tensors of some rows to (rows, columns), in any float type that is exact."""
 
 
 def _as_it_is(numbers: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def _as_it_is(numbers: Tensor) -> Tensor:
 
 
 PLAIN = Form("", _as_it_is)
-"""Numbers in one of PyTorch's types."""
+"""Numbers of a PyTorch type."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class StoredMatrix:
     form: Form
     sources: tuple[Source, ...]
     bytes: int
-    """Of all raw tensors."""
+    """Size of all raw tensors."""
     name: str = ""
     """File and tensor, for messages."""
 
@@ -63,14 +63,14 @@ class StoredMatrix:
         return tuple(source() for source in self.sources)
 
     def rows(self, start: int, stop: int) -> StoredMatrix:
-        """Consecutive rows, which are read alone."""
+        """Consecutive rows, which can be read separately."""
         share = (stop - start) / max(1, self.shape[0])
         sources = tuple(partial(_rows, source, start, stop) for source in self.sources)
         shape = (stop - start, *self.shape[1:])
         return replace(self, shape=shape, sources=sources, bytes=math.ceil(share * self.bytes))
 
     def dense(self, dtype: torch.dtype, raw: Raw | None = None) -> Tensor:
-        """The numbers, (rows, columns) in a type of floats, on the device of `raw` (None: the host's).
+        """The dequantized matrix (rows, columns), on the device of `raw` (None: read on the host).
 
         Plain numbers of that type are not copied.
         """
@@ -85,7 +85,7 @@ def _rows(source: Source, start: int, stop: int) -> Tensor:
 def joined_dense(
     parts: Sequence[StoredMatrix], dtype: torch.dtype, raws: Sequence[Raw] | None = None
 ) -> Tensor:
-    """The numbers of several matrices, one below the other."""
+    """Several dequantized matrices, stacked."""
     out: Tensor | None = None
     first = 0
     for i, part in enumerate(parts):
@@ -113,11 +113,11 @@ def _expand_into(out: Tensor, form: Form, raw: Raw) -> None:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether no number of a tensor is NaN or infinite.
+    """Whether all numbers of a tensor are finite.
 
-    One pass without a copy: a sum shows both, and only a sum that overflows asks for a second look.
+    One pass without a copy: a finite sum proves it, and only a sum that overflows needs a second pass.
     """
-    if tensor.dtype in EIGHT_BIT_FLOATS:  # no arithmetic in these types: NaN and infinity by their bits
+    if tensor.dtype in EIGHT_BIT_FLOATS:  # without arithmetic: test the bits
         largest = (tensor.contiguous().view(torch.uint8) & 0x7F).amax().item() if tensor.numel() else 0
         return largest < (0x7F if tensor.dtype == torch.float8_e4m3fn else 0x7C)
     if not tensor.dtype.is_floating_point:
@@ -126,7 +126,7 @@ def all_finite(tensor: Tensor) -> bool:
 
 
 def check_finite(name: str, *tensors: Tensor) -> None:
-    """Raise BadCheckpoint where a number of the tensors is NaN or infinite; name: file and tensor."""
+    """Raise BadCheckpoint if a number of the tensors is NaN or infinite. `name`: file and tensor."""
     for tensor in tensors:
         if not all_finite(tensor):
             count = int((~tensor.float().isfinite()).sum())

@@ -1,7 +1,7 @@
-"""Forms in which people store the weights of FLUX in fewer bits, besides the blocks of GGUF (`ggml`).
+"""Quantized forms in which FLUX weights are distributed, other than the blocks of GGUF (`ggml`).
 
-Each form here expands exactly, in float32. Formulas are those of the programs that write the files: scaled
-8-bit floats and integers and NVFP4 of ComfyUI, the 4-bit types of bitsandbytes.
+Each is dequantized exactly, in float32, with the formulas of the programs that write the files: scaled 8-bit
+floats and integers and NVFP4 of ComfyUI, the 4-bit types of bitsandbytes.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ def _scaled(data: Tensor, scale: Tensor) -> Tensor:
 
 
 def floats_of_fp8(data: Tensor) -> Tensor:
-    """8-bit floats as float32. NaN is not kept on processors: look for it in the bits.
+    """8-bit floats as float32. On CPUs NaN is lost; check the bits for it.
 
-    A processor converts such a number in 12 ns, and a shift of its bits to float16 and from there in half a
-    nanosecond.
+    A CPU converts such a number in 12 ns; shifting its bits to float16 and converting that takes 0.5 ns.
     """
     if data.device.type == "cuda":
         return data.to(torch.float32)

@@ -1,7 +1,7 @@
-"""Weights that visit the device: those of the next block travel while this one computes.
+"""Streams weights to the device: the next block is copied while the current one computes.
 
-At most two blocks are on the device at a time, the one at work and the next. On CUDA they travel on a stream
-of their own; on a processor, what lies in a file is read ahead.
+At most two blocks are on the device at a time, the current and the next one. On CUDA they are copied on a
+separate stream; on a CPU the file is read ahead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def whole_module(module: nn.Module) -> Iterable[nn.Module]:
 
 
 class WeightStream:
-    """Brings streamed weights to a device in the order of their use."""
+    """Copies streamed weights to a device in the order of their use."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -40,7 +40,7 @@ class WeightStream:
     def in_turn(
         self, modules: Sequence[M], used: Callable[[M], Iterable[nn.Module]] = whole_module
     ) -> Iterator[M]:
-        """The modules, each with its streamed weights on the device until the next one is asked for.
+        """Iterate over modules, each with its streamed weights on the device until the next is requested.
 
         used: the parts of a module that are about to be used.
         """
@@ -69,7 +69,7 @@ class WeightStream:
         return self._pool.submit(self._fetch, layers)
 
     def _fetch(self, layers: list[StoredWeight]) -> Any:
-        """Copy, or read ahead; returns the event after which the copies are there."""
+        """Start to copy or read ahead; returns the event of completed copies."""
         if self.device.type == "cpu":
             for layer in layers:
                 _read_ahead(layer)
@@ -113,7 +113,7 @@ def _release(layers: list[StoredWeight]) -> None:
 
 
 def _read_ahead(layer: StoredWeight) -> None:
-    """Bring what lies in a file into the system's cache."""
+    """Read a file's pages into the system's cache."""
     for part in layer.parts:
         for raw in part.raw():
             if raw.is_contiguous():

@@ -1,7 +1,7 @@
 """The two text encoders: T5 v1.1 (states for every token) and CLIP text (one pooled vector).
 
-Equal to `T5EncoderModel` and `CLIPTextModel` of `transformers`, and named like them, so that published files
-load without renaming. As in FLUX, no padding mask is used: padding is attended like any other token.
+Equal to `T5EncoderModel` and `CLIPTextModel` of `transformers`, with the same names: published files load
+without renaming. As in FLUX there is no padding mask: padding is attended to like any other token.
 
 T5: Raffel et al. (arXiv 1910.10683), gated GELU of Shazeer (2002.05202). CLIP: Radford et al. (2103.00020).
 """
@@ -19,7 +19,7 @@ from kontext.model.presets import ClipConfig, T5Config
 from kontext.model.streaming import WeightStream
 
 LEGACY_END_ID = 2
-"""Old CLIP configurations name 2, which their tokenizer never makes; the end token is then the largest id."""
+"""In old CLIP configurations, an id that their tokenizer never produces; the end is then the largest id."""
 
 
 class T5Norm(nn.Module):
@@ -35,7 +35,7 @@ class T5Norm(nn.Module):
 
 
 class T5SelfAttention(nn.Module):
-    """Attention without scaling and biases; that of the first block owns the position bias of all."""
+    """Attention without scaling and biases; the first block owns the position bias of all blocks."""
 
     def __init__(self, config: T5Config, owns_bias: bool):
         super().__init__()
@@ -58,7 +58,7 @@ class T5SelfAttention(nn.Module):
         return self.o(x.transpose(1, 2).flatten(2))
 
     def position_bias(self, length: int, device: torch.device) -> Tensor:
-        """What is added to the attention scores, (1, heads, length, length): by distance bucket."""
+        """Added to the attention scores, (1, heads, length, length), by distance bucket."""
         position = torch.arange(length, device=device)
         buckets = distance_buckets(
             position[None, :] - position[:, None], self.config.buckets, self.config.max_distance
@@ -69,8 +69,9 @@ class T5SelfAttention(nn.Module):
 def distance_buckets(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
     """Bucket of each signed distance (key - query), values in [0, buckets).
 
-    One half of the buckets is for keys before, one for keys after. In each, the first half is exact, the rest
-    grows logarithmically up to `max_distance`, and all beyond share the last one (1910.10683, section 2.1).
+    Half of the buckets are for earlier keys, half for later ones. In each half, the first buckets are exact,
+    the others grow logarithmically up to `max_distance`, and greater distances share the last one
+    (1910.10683, section 2.1).
     """
     half = buckets // 2
     exact = half // 2
@@ -142,8 +143,8 @@ class T5Stack(nn.Module):
 class T5Encoder(nn.Module):
     """T5 v1.1 encoder: token ids (batch, length) -> states (batch, length, width), any length.
 
-    Use float32 or bfloat16: float16 overflows in the large published weights. Files may hold the embedding a
-    second time as `encoder.embed_tokens.weight`, the same tensor; only `shared.weight` exists here.
+    Use float32 or bfloat16: float16 overflows with the published weights. Files may contain the embedding
+    twice, also as `encoder.embed_tokens.weight`; only `shared.weight` exists here.
     """
 
     def __init__(self, config: T5Config):
@@ -223,9 +224,9 @@ class ClipBlock(nn.Module):
 class ClipText(nn.Module):
     """CLIP text encoder: token ids (batch, length <= config.length) -> state at the end (batch, width).
 
-    The end is the first position that holds `config.end_id`; with the legacy value 2, the first of
-    the largest id. Files may also hold `text_model.embeddings.position_ids` (0, 1, 2, ...), which is not
-    a weight.
+    The end is the first position with `config.end_id`, or with the legacy value 2, the first one with the
+    largest id. Files may also contain `text_model.embeddings.position_ids` (0, 1, 2, ...), which is not a
+    weight.
     """
 
     def __init__(self, config: ClipConfig):
@@ -265,7 +266,7 @@ class ClipText(nn.Module):
 
 @torch.no_grad()
 def _initialize(module: nn.Module, deviations: dict[str, float], otherwise: float) -> None:
-    """Draw matrices normally, with the deviation given for the end of their name; biases are 0."""
+    """Initialize matrices normally, with a deviation by the end of their name; biases are 0."""
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:
             nn.init.normal_(

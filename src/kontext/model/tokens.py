@@ -8,9 +8,7 @@ from torch import Tensor
 
 
 def pack(latents: Tensor) -> Tensor:
-    """(batch, channels, height, width) -> (batch, height/2 * width/2, channels * 4), channels slowest in a
-    token.
-    """
+    """Latents (batch, channels, height, width) to tokens (batch, height/2 * width/2, channels * 4)."""
     return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
 
 

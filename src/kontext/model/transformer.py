@@ -1,9 +1,9 @@
 """The rectified-flow transformer of FLUX.1 Kontext: predicts the velocity of the target's tokens.
 
-The sequence is [text | target | context pictures]; positions are (picture index, row, column), the target
-has index 0 and text (0, 0, 0). With `context_attention = "prefix"` a context picture sees only itself,
-modulated at t = 0 without prompt or guidance, so that its keys and values (`prefill`) serve every step, seed
-and prompt.
+The sequence is [text | target | context pictures]; positions are (picture index, row, column), the target has
+index 0 and text (0, 0, 0). With `context_attention = "prefix"` a context picture attends only to itself,
+modulated at t = 0 without prompt and guidance; its keys and values (`prefill`) serve every step, seed and
+prompt.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from kontext.model.rope import rotary_table
 from kontext.model.streaming import WeightStream
 
 LEAST_TIME = 0.1
-"""Smallest time used where the velocity follows from a predicted picture."""
+"""Smallest time used to compute a velocity from a predicted picture."""
 
 Context = Sequence[tuple[Tensor, Tensor]]
 """Context pictures: tokens (batch, n, in_channels) and their positions (n, 3)."""
@@ -57,7 +57,7 @@ class Prefix:
         return sum(part.nelement() * part.element_size() for block in self.blocks for part in block)
 
     def repeated(self, times: int) -> Prefix:
-        """Each picture of the batch `times` times in a row, for several targets of one source."""
+        """Repeat each picture of the batch `times` times, for several targets of one source."""
         if times == 1:
             return self
         return Prefix(
@@ -77,7 +77,7 @@ class StepModulation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The inputs of an evaluation that do not change from step to step."""
+    """The inputs of an evaluation that are the same in every step."""
 
     text: Tensor
     """Projected text, (batch, m, width)."""
@@ -92,7 +92,7 @@ class Prepared:
 
 
 class TransformerBackend(Protocol):
-    """Another implementation of a transformer, over the same weights."""
+    """Another implementation of a transformer with the same weights."""
 
     def evaluate_with_region(
         self,
@@ -106,10 +106,9 @@ class TransformerBackend(Protocol):
 
 
 class RegionHead(nn.Module):
-    """Predicts in the middle of the network which tokens of the target will change, and conditions the rest.
+    """Predicts which tokens of the target will change, and conditions the remaining blocks on that.
 
-    The region importance of the Kontext report's context awareness, learned from exact masks: one logit a
-    token; its sigmoid is projected back into the stream.
+    One logit per token, learned from exact masks; its sigmoid is projected back into the stream.
     """
 
     def __init__(self, width: int):
@@ -118,7 +117,7 @@ class RegionHead(nn.Module):
         self.back = nn.Linear(1, width, bias=False)
 
     def forward(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """target (b, n, width) -> logits (b, n) and the target with the answer added."""
+        """Logits (b, n) of the target (b, n, width), and the target conditioned on them."""
         logits = self.logit(F.layer_norm(target, target.shape[-1:], eps=1e-6))
         return logits[..., 0], target + self.back(logits.sigmoid())
 
@@ -172,9 +171,7 @@ class Transformer(nn.Module):
         return self.to_velocity(predicted, target, timesteps[:, None, None])
 
     def to_velocity(self, predicted: Tensor, z: Tensor, t: Tensor | float) -> Tensor:
-        """Velocity at state z and time t from what `evaluate` predicts there: (z - picture) / t, or as it
-        is.
-        """
+        """Velocity at state z and time t from the output of `evaluate`: itself, or (z - picture) / t."""
         if self.config.prediction == "velocity":
             return predicted
         return (z - predicted) / (t.clamp_min(LEAST_TIME) if isinstance(t, Tensor) else max(t, LEAST_TIME))
@@ -186,7 +183,7 @@ class Transformer(nn.Module):
         mod: StepModulation,
         recorder: ContextKVRecorder | None = None,
     ) -> Tensor:
-        """One evaluation from prepared inputs: all of the work inside the sampling loop."""
+        """One evaluation from prepared inputs: all the work inside the sampling loop."""
         return self.evaluate_with_region(target, prepared, mod, recorder)[0]
 
     def evaluate_with_region(
@@ -196,7 +193,7 @@ class Transformer(nn.Module):
         mod: StepModulation,
         recorder: ContextKVRecorder | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The same, and which tokens will change: logits (b, n), None where the model has no region head."""
+        """`evaluate`, and the region head's logits (b, n), None for models without one."""
         if self.backend is not None and prepared.guidance is None:
             return self.backend.evaluate_with_region(target, prepared, mod, recorder)
         picture, text = self.img_in(target), prepared.text
@@ -229,9 +226,9 @@ class Transformer(nn.Module):
     def evaluate_and_cache_context(
         self, target: Tensor, prepared: Prepared, mod: StepModulation
     ) -> tuple[Tensor, Prepared]:
-        """One evaluation in "full" attention, and inputs that reuse its context in the following steps.
+        """One evaluation in "full" attention, and inputs that reuse its context.
 
-        Exact only for the same prompt and time: an approximation, for the steps right after this one.
+        Exact only for the same prompt and time; an approximation for the next steps.
         """
         start = prepared.text.shape[1] + target.shape[1]
         recorder = ContextKVRecorder(start)
@@ -249,9 +246,9 @@ class Transformer(nn.Module):
         prefixes: Sequence[Prefix] = (),
         guidance: AttentionGuidance | None = None,
     ) -> Prepared:
-        """Inputs that all steps share: projected text, rotary table, embedded or prefilled context.
+        """Inputs shared by all steps: projected text, rotary table, embedded or prefilled context.
 
-        In "prefix" attention, `prefixes` are pictures prefilled before; `context` is prefilled here. With
+        In "prefix" attention, `prefixes` are prefilled pictures; `context` is prefilled here. With
         `guidance`, the second half of the batch are the negative prompts of the first.
         """
         ids = [target_ids.new_zeros(text.shape[1], 3), target_ids]
@@ -274,9 +271,7 @@ class Transformer(nn.Module):
         )
 
     def prefill(self, tokens: Tensor, ids: Tensor) -> Prefix:
-        """Keys and values of one context picture, tokens (b, n, in_channels), ids (n, 3): of the picture
-        alone.
-        """
+        """Keys and values of one context picture: tokens (b, n, in_channels), ids (n, 3)."""
         mod = self.modulate(self.time_in(sinusoidal_embedding(tokens.new_zeros(1)).to(tokens.dtype)))
         rotary = rotary_table(ids, self.config.axes, self.config.theta)
         if self.backend is not None:
@@ -289,11 +284,11 @@ class Transformer(nn.Module):
         for block_mod, single in zip(mod.single, singles):
             x, context_kv = single.context(x, block_mod, rotary, last=single is self.single_blocks[-1])
             blocks.append(context_kv)
-        # Apart from what they were computed with: a cached prefix must not hold several times its size.
+        # Views would keep larger tensors alive in the cache.
         return Prefix(tuple(KeysValues(*(part.contiguous() for part in block)) for block in blocks))
 
     def vector(self, timesteps: Tensor, pooled: Tensor, guidance: Tensor | None = None) -> Tensor:
-        """The conditioning vector (b, width) of times, pooled text and, where it is embedded, guidance."""
+        """The conditioning vector (b, width) of times, pooled text and, if embedded, guidance."""
         vector = self.time_in(sinusoidal_embedding(timesteps).to(pooled.dtype)) + self.vector_in(pooled)
         if self.config.guidance_embed:
             if guidance is None:
@@ -312,7 +307,7 @@ class Transformer(nn.Module):
     def modulations(
         self, timesteps: Sequence[float], pooled: Tensor, guidance: Tensor | None = None
     ) -> list[StepModulation]:
-        """Modulations of all steps in one product per block: timesteps (s), pooled (b, pooled_width)."""
+        """Modulations of all steps, with one product per block: timesteps (s), pooled (b, pooled_width)."""
         steps, batch = len(timesteps), pooled.shape[0]
         times = torch.tensor(timesteps, dtype=torch.float32, device=pooled.device).repeat_interleave(batch)
         every = self.modulate(
@@ -334,7 +329,7 @@ class Transformer(nn.Module):
         return cast(Iterator[DoubleStreamBlock], doubles), cast(Iterator[SingleStreamBlock], blocks)
 
     def initialize(self) -> None:
-        """Weights before training: every block an identity (adaLN-zero), the velocity zero."""
+        """Initial weights for training: every block is the identity (adaLN-zero), the velocity zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

@@ -1,4 +1,4 @@
-"""A part of a picture, in pixels."""
+"""A window of a picture."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Window:
         )
 
     def divided(self, by: int) -> Window:
-        """The same part counted in squares of `by` pixels a side; its edges must be multiples of it."""
+        """The window in units of `by` pixels; its edges must be multiples of `by`."""
         return Window(self.top // by, self.bottom // by, self.left // by, self.right // by)
 
     def multiplied(self, by: int) -> Window:
-        """The same part counted in pixels, where it was counted in squares of `by` pixels a side."""
+        """The window in pixels, from units of `by` pixels."""
         return Window(self.top * by, self.bottom * by, self.left * by, self.right * by)
 
     def of(self, picture: NDArray[T]) -> NDArray[T]:
-        """This part of an array (rows, columns, ...)."""
+        """The window of an array (rows, columns, ...)."""
         return picture[self.top : self.bottom, self.left : self.right]

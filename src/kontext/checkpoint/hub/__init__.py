@@ -1,5 +1,5 @@
-"""Models by name on the Hugging Face Hub or a mirror of it: found, downloaded, listed, removed.
+"""Finds, downloads, lists and removes models of the Hugging Face Hub or a mirror of it.
 
-Files go into the cache of `huggingface_hub`, which other programs share; a folder of links in the models
-folder makes a model of them. Nothing here imports torch.
+Files are stored in the cache of `huggingface_hub`, which other programs share; a model is a folder of links
+to them in the models folder. Nothing here imports torch.
 """

@@ -46,7 +46,7 @@ def repo_folder(repo: str) -> Path:
 
 
 def snapshot(repo: str, revision: str | None = None) -> Path | None:
-    """The folder of a repository's files at a revision, as far as they are here."""
+    """The folder of a repository's cached files at a revision."""
     folder, revision = repo_folder(repo), revision or MAIN
     if not _COMMIT.fullmatch(revision):
         try:
@@ -58,7 +58,7 @@ def snapshot(repo: str, revision: str | None = None) -> Path | None:
 
 
 def cached_paths(repo: str, revision: str | None = None) -> dict[str, Path]:
-    """The files of a repository that are here: path in the repository to file."""
+    """The cached files of a repository: path in the repository to file."""
     folder = snapshot(repo, revision)
     if folder is None:
         return {}
@@ -66,14 +66,14 @@ def cached_paths(repo: str, revision: str | None = None) -> dict[str, Path]:
 
 
 def cached(repo: str, path: str, revision: str | None = None) -> Path | None:
-    """A file of a repository, if it is here."""
+    """A file of a repository, if it is cached."""
     folder = snapshot(repo, revision)
     file = folder and folder / path
     return file if file and file.is_file() else None
 
 
 def pointer_path(repo: str, commit: str, path: str) -> Path:
-    """Where a file of a commit is. Raises BadCheckpoint for a path that leads out of the repository."""
+    """Path of a file of a commit. Raises BadCheckpoint for a path outside of the repository."""
     parts = PurePosixPath(path).parts
     if not _COMMIT.fullmatch(commit) or path.startswith("/") or ".." in parts or not parts:
         raise BadCheckpoint(f"{repo}: the hub names an impossible file ({path} at {commit})")
@@ -81,7 +81,7 @@ def pointer_path(repo: str, commit: str, path: str) -> Path:
 
 
 def place(repo: str, revision: str | None, commit: str, path: str, blob: Path) -> Path:
-    """Make a blob the file of a commit, and the commit that of the revision. Returns the file."""
+    """Link a blob as the file of a commit, and set the revision to the commit. Returns the file."""
     pointer = pointer_path(repo, commit, path)
     pointer.parent.mkdir(parents=True, exist_ok=True)
     revision = revision or MAIN
@@ -121,7 +121,7 @@ def partial_files(repo: str) -> list[Path]:
 def remove(files: Iterable[Path]) -> int:
     """Delete partial downloads and files of snapshots, with their blobs unless another commit has these.
 
-    Returns the bytes freed. A repository of which nothing is left goes altogether.
+    Returns the bytes freed. An empty repository is removed.
     """
     freed = 0
     for file in files:

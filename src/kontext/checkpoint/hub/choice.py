@@ -1,4 +1,4 @@
-"""Which files of a repository make a model, by their names alone; only those that are needed."""
+"""Selects the files of a model in a repository by their names."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ BEST_VARIANTS: dict[str, tuple[str, ...]] = {
     "q3": ("q3_k_m", "q3_k_s", "q3_k_l"),
     "q2": ("q2_k",),
 }
-"""Endings of files that a short variant stands for, best first."""
+"""File name endings that a short variant matches, best first."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The files of one repository, and what has to come from elsewhere."""
+    """The files of one repository, and the parts that are missing in it."""
 
     files: Files
     absent: tuple[str, ...]
     """"autoencoder", "t5", "clip", "tokenizer of t5", "tokenizer of clip"."""
     own_layout: bool = False
-    """Whether it is of our own layout, whose parts come from nowhere else."""
+    """Whether it has the kontext layout, whose parts all come from one repository."""
 
 
 def choose(paths: Iterable[str], variant: str = "", name: str = "") -> Choice:
-    """The files that a model needs of a repository that has these files.
+    """Select the files that a model needs from those of a repository.
 
-    name: as the user wrote it, for messages. Raises NotFound where there is no such model, BadRequest where
-    there are several.
+    name: the user's text, for messages. Raises NotFound if there is no such model, BadRequest if there are
+    several.
     """
     paths = sorted(paths)
     top = [path for path in paths if "/" not in path]
@@ -75,7 +75,7 @@ def choose(paths: Iterable[str], variant: str = "", name: str = "") -> Choice:
 
 
 def _own_layout(top: Sequence[str]) -> Choice | None:
-    """The files of our own layout, if the transformer is among them."""
+    """The files of the kontext layout, if the transformer is among them."""
     ends = "|".join(map(re.escape, OWN_ENDS))
     found = {
         part: [path for path in top if re.fullmatch(rf"{part}(-\d+-of-\d+)?({ends})", path)]
@@ -90,7 +90,7 @@ def _own_layout(top: Sequence[str]) -> Choice | None:
 
 
 def _is_single(path: str) -> bool:
-    """Whether a file may hold a transformer, alone or with the other parts."""
+    """Whether a file may contain a transformer, alone or with the other parts."""
     file = PurePosixPath(path)
     return (
         file.suffix in (*SAFETENSORS, ".gguf")
@@ -125,7 +125,7 @@ def _of_variant(singles: Sequence[str], variant: str, name: str) -> str:
 
 
 def _offers(singles: Sequence[str], name: str, limit: int = 12) -> str:
-    """Names that stand for one file each."""
+    """Names that each select one file."""
     repo = re.sub(r":[\w.-]+$", "", name)
     offers = [f"{repo}:{PurePosixPath(path).stem}" for path in singles[:limit]]
     return ", ".join(offers) + (f" and {len(singles) - limit} more" if len(singles) > limit else "")

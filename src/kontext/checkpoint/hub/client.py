@@ -1,6 +1,6 @@
-"""Requests to the hub through `huggingface_hub`: which files there are, and their bytes into the cache.
+"""Requests to the hub through `huggingface_hub`: lists files and downloads them into the cache.
 
-An interrupted download is resumed, also by the next process, and every file is checked against its digest.
+Interrupted downloads are resumed, also by later processes, and every file is checked against its digest.
 Errors say what to do and which page to visit.
 """
 
@@ -29,17 +29,17 @@ PIECE_BYTES = 2**20
 CONNECT_SECONDS = 10.0
 _NETWORK_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
 PAUSES = (1.0, 2.0, 4.0, 8.0)
-"""Seconds before each new try without a byte in between."""
+"""Seconds before each retry without progress."""
 
 OnBytes = Callable[[int], None]
-"""Told how many bytes of the file are here now."""
+"""Called with the number of bytes downloaded so far."""
 OnNote = Callable[[str], None]
-"""Told what holds the file up."""
+"""Called with the reason for a delay."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository as the hub has it."""
+    """A file of a repository on the hub."""
 
     repo: str
     path: str
@@ -85,7 +85,7 @@ def repo_paths(repo: str, revision: str | None) -> list[str]:
 
 
 def find(repo: str, path: str, revision: str | None) -> RemoteFile:
-    """Where a file is. Raises NotFound, Unavailable: also where access has to be asked for first."""
+    """Metadata of a file. Raises NotFound, Unavailable, also if access must be requested first."""
     with in_words(repo):
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -103,7 +103,7 @@ def find(repo: str, path: str, revision: str | None) -> RemoteFile:
 
 
 def download(file: RemoteFile, on_bytes: OnBytes = lambda _: None, on_note: OnNote = log.warning) -> Path:
-    """The file in the cache, downloaded as far as it is not there.
+    """The cached file; missing bytes are downloaded.
 
     Raises NoSpace, Unavailable (the partial download is kept), BadCheckpoint for a wrong digest.
     """
@@ -146,7 +146,7 @@ def _moved(file: RemoteFile) -> RemoteFile:
 
 
 class _Again(Exception):
-    """An answer of the hub after which it is asked again."""
+    """A response after which the request is retried."""
 
 
 def _continue(file: RemoteFile, on_bytes: OnBytes) -> str:
@@ -186,7 +186,7 @@ def _new_digest(file: RemoteFile) -> Any:
 
 
 def _read_again(out: Any, file: RemoteFile, digest: Any) -> int:
-    """Put what is there into the digest; returns how much that is."""
+    """Hash the partial download; returns its size."""
     if out.seek(0, os.SEEK_END) > file.size:
         out.truncate(0)
     out.seek(0)
@@ -236,7 +236,7 @@ def _headers() -> dict[str, str]:
 
 @contextlib.contextmanager
 def lock(path: Path, waiting: str, on_note: OnNote = log.warning) -> Iterator[None]:
-    """Hold a lock among processes and threads; `waiting` is told where another one has it."""
+    """Hold a lock among processes and threads; `waiting` is called if it is taken."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -268,7 +268,7 @@ def _interrupted(file: RemoteFile, error: Exception) -> Unavailable:
 
 @contextlib.contextmanager
 def in_words(repo: str) -> Iterator[None]:
-    """Errors of `huggingface_hub` and of the network as ours."""
+    """Convert errors of `huggingface_hub` and the network."""
     if cache.is_offline():
         raise Unavailable(
             f"{repo} is not completely in the cache, and HF_HUB_OFFLINE is set; unset it to download the rest"
@@ -325,7 +325,7 @@ def _line(error: Exception) -> str:
 
 
 def gigabytes(count: float) -> str:
-    """A number of bytes in words."""
+    """A number of bytes with its unit."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

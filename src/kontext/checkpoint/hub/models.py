@@ -1,6 +1,4 @@
-"""Models of a hub in the models folder: a folder of links into the hub's cache, and a list of where its files
-came from.
-"""
+"""Downloaded models: folders of links into the hub's cache, each with a list of its sources."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ LIST = "hub.json"
 """The file in a model's folder that names it and the sources of its files."""
 
 SPARE_BYTES = 256 * 2**20
-"""Left free on a disk."""
+"""Bytes to leave free on a disk."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,10 @@ ELSEWHERE: dict[str, Source] = {
         "tokenizer/tokenizer.json", "openai/clip-vit-large-patch14", "tokenizer.json"
     ),
 }
-"""Where the parts of FLUX.1 are that a repository lacks, free of any question."""
+"""Sources of the parts of FLUX.1 that a repository lacks; none is gated."""
 
 SMALL_T5 = Source("t5xxl_fp8_e4m3fn_scaled.safetensors", ENCODERS, "t5xxl_fp8_e4m3fn_scaled.safetensors")
-"""The T5 that comes with a transformer in fewer bits."""
+"""The T5 for quantized transformers."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Progress:
     done: int
     total: int
     note: str = ""
-    """What holds it up."""
+    """Reason for a delay."""
 
 
 OnProgress = Callable[[Progress], None]
@@ -74,7 +72,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HubModel:
-    """A downloaded model, as its folder says."""
+    """A downloaded model, as described by its folder."""
 
     name: str
     folder: Path
@@ -86,7 +84,7 @@ class HubModel:
 
     @property
     def missing(self) -> list[Source]:
-        """Files that were here and are not any more."""
+        """Files that are missing."""
         return [source for source, file in self.files() if not file.exists()]
 
     @property
@@ -113,18 +111,18 @@ def all_models() -> list[HubModel]:
 
 
 def local(text: str) -> Path | None:
-    """The folder of a model by its name on a hub, if all of it is here."""
+    """The folder of a model on a hub, if it is complete."""
     name = parse(text)
     model = name and read(models_folder() / name.folder)
     return model.folder if model and not model.missing else None
 
 
 def pull(text: str, on_progress: OnProgress | None = None) -> Path:
-    """The folder of a model on a hub; what is missing is downloaded.
+    """The folder of a model on a hub; missing files are downloaded.
 
-    Raises NotFound for an unknown name, BadRequest for an ambiguous one, Unavailable where the hub cannot be
-    reached, the repository is gated or the download fails, NoSpace, before anything is downloaded, where it
-    does not fit on the disk.
+    Raises NotFound for an unknown name, BadRequest for an ambiguous one, Unavailable if the hub cannot be
+    reached, the repository is gated or the download fails, and NoSpace before the download if the disk is too
+    small.
     """
     name = parse(text)
     if name is None:
@@ -156,9 +154,9 @@ def pull_tokenizer(which: str) -> Path:
 
 
 def _sources_of(name: HubName, before: HubModel | None) -> tuple[Source, ...]:
-    """The files that a model needs: those in the cache if they are a whole model, else as the hub says.
+    """The files that a model needs: the cached ones if they are complete, otherwise those on the hub.
 
-    before: an earlier download, whose files are known also where the hub cannot be reached.
+    before: an earlier download, whose files are known without the hub.
     """
     here = _cached_choice(name)
     if here is not None and not here.absent:
@@ -193,7 +191,7 @@ def _sources(name: HubName, choice: Choice) -> tuple[Source, ...]:
 def _downloaded(
     text: str, sources: Iterable[Source], on_progress: OnProgress | None
 ) -> list[tuple[Source, Path]]:
-    """The files in the cache. All are found, and the room for them, before the first download."""
+    """Download files into the cache, after checking that all exist and fit on the disk."""
     files: list[tuple[Source, Path | client.RemoteFile]] = []
     for source in sources:
         here = cache.cached(source.repo, source.path, source.revision)
@@ -237,7 +235,7 @@ def _check_room(text: str, files: Iterable[client.RemoteFile]) -> None:
 def _register(
     name: HubName, folder: Path, sources: tuple[Source, ...], files: list[tuple[Source, Path]]
 ) -> Path:
-    """Make the folder of links, whole or not at all; one that was there before gives way."""
+    """Create the folder of links atomically, replacing an earlier one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     new.chmod(0o755)
@@ -258,11 +256,11 @@ def _register(
 
 @dataclass(frozen=True)
 class Removal:
-    """What removing a model deletes."""
+    """The files that removing a model deletes."""
 
     name: str
     folder: Path | None
-    """Its folder of links; None where there is only a partial download."""
+    """Its folder of links; None for a partial download."""
     files: tuple[Path, ...]
     """In the cache."""
     bytes: int

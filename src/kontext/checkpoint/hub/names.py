@@ -1,6 +1,4 @@
-"""Names of models on a hub: `owner/repo`, with `@revision` and `:variant` as wanted, and short names for
-FLUX.1 Kontext [dev].
-"""
+"""Names of models on a hub: `owner/repo[@revision][:variant]`, and short names of FLUX.1 Kontext [dev]."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ QUANTIZED = {
         ("q", "QuantStack/FLUX.1-Kontext-dev-GGUF"),
     )
 }
-"""Repositories with a model in fewer bits than its own has, by how the variant begins."""
+"""Repositories with quantized models, by the start of the variant."""
 
 OFFERED = {
     "dev": "FLUX.1 Kontext [dev], 34 GB",
@@ -24,7 +22,7 @@ OFFERED = {
     "dev:q8": "the same as GGUF Q8_0, 18 GB",
     "dev:q4": "the same as GGUF Q4_K_M, 13 GB",
 }
-"""Models that lists name where they are not here, and what they take on the disk."""
+"""Models to list even if they are not downloaded, with their size on disk."""
 
 _PART = r"[A-Za-z0-9][\w.-]*"
 _NAME = re.compile(
@@ -39,13 +37,13 @@ class HubName:
     """A model on a hub."""
 
     text: str
-    """As the user wrote it."""
+    """The user's text."""
     repo: str
-    """The repository asked for."""
+    """The requested repository."""
     revision: str | None = None
     """A branch, tag or commit; None: the main branch."""
     variant: str = ""
-    """A part of the file's name, in lower case, where the repository has several models."""
+    """Part of the file's name, in lower case, if the repository has several models."""
 
     @property
     def source(self) -> str:
@@ -65,7 +63,7 @@ class HubName:
 
 
 def parse(text: str) -> HubName | None:
-    """The model on a hub that a name can stand for; None for names of files and paths."""
+    """The model on a hub with this name; None for names of files and paths."""
     match = _NAME.fullmatch(text)
     if match is None or len(text) > 200 or ".." in text or match["repo"].endswith(_FILES):
         return None
