@@ -121,6 +121,16 @@ TABLE: tuple[Option, ...] = (
         high=200,
     ),
     Option(
+        "sampler",
+        "plain",
+        "choice",
+        None,
+        "How steps are taken: euler (the default), ab2 (second order, one evaluation a step too) or midpoint "
+        "(second order, two evaluations a step).",
+        choices=("euler", "ab2", "midpoint"),
+        example="ab2",
+    ),
+    Option(
         "guidance",
         "plain",
         "number",

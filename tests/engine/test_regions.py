@@ -12,7 +12,7 @@ from kontext.engine.guidance import Guidance
 from kontext.engine.pointing import drawn_frame
 from kontext.engine.regions import change_map, composite, find_region, select_active_tokens
 from kontext.engine.sampling import Batch, sample
-from kontext.flow import schedule
+from kontext.flow import SAMPLERS, schedule
 from kontext.model.tokens import picture_ids
 from support.numeric import difference, rounding
 
@@ -390,7 +390,8 @@ def test_an_edit_of_most_of_the_picture_is_computed_whole(painting_editor, scene
     assert painter.worked_on == [64] * 3
 
 
-def test_tokens_left_out_end_as_the_source_exactly(random_model):
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_tokens_left_out_end_as_the_source_exactly(random_model, sampler):
     generator = torch.Generator().manual_seed(0)
     source = torch.randn(1, 16, 64, generator=generator)
     config = random_model.preset.transformer
@@ -404,8 +405,9 @@ def test_tokens_left_out_end_as_the_source_exactly(random_model):
     active = torch.zeros(16, dtype=torch.bool)
     active[5:7] = True
     with torch.no_grad():
+        times = schedule(4, 16, 3.0)
         tokens = sample(
-            random_model.transformer, batch, schedule(4, 16, 3.0), Guidance(), lambda _: active
+            random_model.transformer, batch, times, Guidance(), lambda _: active, sampler=sampler
         ).tokens
     # Every step rounds z - src, its quotient by t and the sum; the last one leaves only its own.
     assert difference(tokens[:, ~active], source[:, ~active]) <= rounding(4 * 4)

@@ -1,13 +1,21 @@
 """A picture depends on its seed and its request alone, not on what the program around has set in torch."""
 
 from contextlib import contextmanager
+from importlib.resources import files
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from kontext.engine import Editor
-from kontext.engine.sampling import seeded_noise
+from kontext.engine import Editor, EditRequest
+from kontext.engine.device import computing
+from kontext.engine.guidance import Guidance
+from kontext.engine.pipeline import _Clock
+from kontext.engine.plan import plan_job
+from kontext.engine.sampling import sample, seeded_noise
+from kontext.errors import Cancelled
+from kontext.flow import SAMPLERS, schedule
 
 
 @contextmanager
@@ -95,3 +103,72 @@ def test_global_generator_is_left_as_it_was(random_model):
     before = torch.get_rng_state()
     made(random_model)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_samplers_count_their_evaluations_and_give_other_pictures(random_model):
+    editor = Editor(random_model)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    results = {
+        sampler: editor.edit(picture, "make it red", seed=3, steps=4, lock=False, sampler=sampler)
+        for sampler in (None, *SAMPLERS)
+    }
+    assert {name: result.evaluations for name, result in results.items()} == {
+        **{None: 4, "euler": 4},
+        **{"ab2": 4, "midpoint": 8},
+    }
+    made_by = {name: result.picture.tobytes() for name, result in results.items()}
+    assert made_by[None] == made_by["euler"] and len(set(made_by.values())) == 3
+    assert results["ab2"].settings["sampler"] == "ab2"
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_both_evaluations_of_a_step_take_part_in_its_guidance(random_model, sampler):
+    result = Editor(random_model).edit(
+        np.zeros((64, 64, 3), np.uint8),
+        "make it red",
+        steps=3,
+        lock=False,
+        sampler=sampler,
+        negative_prompt="blurry",
+        guidance_steps="2-2",
+    )
+    assert result.evaluations == {"euler": 4, "ab2": 4, "midpoint": 8}[sampler]
+
+
+def test_cancelling_names_the_step_whatever_the_sampler(random_model):
+    class AfterFive:
+        asked = 0
+
+        def is_set(self):
+            self.asked += 1
+            return self.asked > 5
+
+    with pytest.raises(Cancelled, match="stopped at step 3 of 4"):
+        Editor(random_model).edit(
+            np.zeros((64, 64, 3), np.uint8),
+            "make it red",
+            steps=4,
+            lock=False,
+            sampler="midpoint",
+            cancel=AfterFive(),
+        )
+
+
+def test_midpoint_is_nearer_to_exact_than_euler_at_equal_evaluations():
+    """With the shipped model, in latents; docs/sampling.md has more figures."""
+    editor = Editor.load("nano", device="cpu")
+    picture = Image.open(files("kontext") / "examples" / "stage.png")
+    job = plan_job(
+        EditRequest(picture=picture, prompt="Put on sunglasses", seed=1), editor.model, editor.prompts
+    )
+    shift = editor.model.preset.sampling.shift
+
+    def tokens(sampler, steps):
+        times = schedule(steps, 64, shift)
+        return sample(editor.model.transformer, batch, times, Guidance(), sampler=sampler).tokens
+
+    with computing(torch.device("cpu")):
+        batch = editor.pipeline._batch([job], _Clock())
+        exact = tokens("midpoint", 100)
+        first, second = tokens("euler", 16), tokens("midpoint", 8)
+    assert (second - exact).square().mean() < 0.7 * (first - exact).square().mean()

@@ -45,6 +45,7 @@ def batch(
     format: Annotated[str, typer.Option(help="png, jpg or webp.", metavar="FORMAT")] = "png",
     seed: options.Seed = None,
     steps: options.Steps = None,
+    sampler: options.Sampler = None,
     guidance: options.Guidance = None,
     negative_prompt: options.NegativePrompt = None,
     true_guidance: options.TrueGuidance = None,
@@ -78,6 +79,7 @@ def batch(
     values = {
         "seed": seed,
         "steps": steps,
+        "sampler": sampler,
         "guidance": guidance,
         "negative_prompt": negative_prompt,
         "true_guidance": true_guidance,

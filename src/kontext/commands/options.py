@@ -45,6 +45,7 @@ Guidance = Annotated[
     float | None,
     typer.Option(help=option("guidance").help, metavar="G"),
 ]
+Sampler = Annotated[str | None, typer.Option("--sampler", help=option("sampler").help, metavar="SAMPLER")]
 NegativePrompt = Annotated[
     str | None, typer.Option("--negative-prompt", help=option("negative_prompt").help, metavar="TEXT")
 ]

@@ -25,7 +25,8 @@ class BatchShape:
     origins: tuple[tuple[int, int, int], ...] = ()
     """Positions of the contexts' first tokens; empty before they are laid out."""
     expands: bool = False
-    """Whether the edit mask covers the whole canvas."""
+    """Whether the edit fills its whole mask, as in outpainting."""
+    sampler: str = "euler"
 
 
 def batch_shape(

@@ -68,6 +68,7 @@ def result_of(
         "size": request.size if isinstance(request.size, str | None) else list(request.size),
         "canvas": list(job.plan.canvas),
         "references": len(picture_list(request.references)),
+        "sampler": request.sampler,
         "negative_prompt": request.negative_prompt,
         "true_guidance": request.true_guidance,
         "nag": request.nag,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from kontext.errors import BadRequest
+
+Step = TypeVar("Step")
 
 NEGATIVE_SCALE = 2.0
 """True guidance where only a negative prompt is given."""
@@ -32,9 +34,9 @@ class Guidance:
         """Whether any step evaluates a negative prompt."""
         return self.true > 1 or self.attention > 1
 
-    def times(self, times: Sequence[float]) -> Sequence[float]:
-        """The start times of the steps that use the negative prompt."""
-        return times[self.first - 1 : self.last] if self.negative else ()
+    def steps(self, steps: Sequence[Step]) -> Sequence[Step]:
+        """The steps of a schedule that use the negative prompt."""
+        return steps[self.first - 1 : self.last] if self.negative else ()
 
 
 class GuidanceOptions(Protocol):

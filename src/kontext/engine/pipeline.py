@@ -66,6 +66,7 @@ class Pipeline:
             cancel.is_set if cancel is not None else lambda: False,
             self.refresh,
             expected_region if _keeps_source(jobs) and first.request.expand is None else None,
+            first.sampler,
         )
         tokens, expected = sampled.tokens, sampled.region
         finite(tokens, f"transformer of {self.model.name}")

@@ -46,6 +46,7 @@ class Job:
     """Steps of the whole schedule."""
     times: tuple[float, ...]
     """The part of the schedule that is run; its end if the edit starts from the picture."""
+    sampler: str
     guidance: Guidance
     text_tokens: int
     """Length of the longer of prompt and negative prompt, padding included."""
@@ -63,6 +64,7 @@ class Job:
             self.times[0],
             tuple(context.origin for context in self.contexts),
             self.request.expand is not None,
+            self.sampler,
         )
 
 
@@ -119,6 +121,7 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
         seed=first_seed(request.seed),
         steps=steps,
         times=times,
+        sampler=request.sampler or "euler",
         guidance=guidance,
         text_tokens=text_tokens,
         warnings=tuple(warnings),

@@ -33,6 +33,7 @@ class GenerateOptions(TypedDict, total=False):
     references: PictureLike | Sequence[PictureLike] | None
     seed: int | None
     steps: int | None
+    sampler: str | None
     guidance: float | None
     negative_prompt: str | None
     true_guidance: float | None
@@ -71,6 +72,10 @@ class EditRequest:
     """0 to 2^53 - 1; None: random. The result has the seed that was used."""
     steps: int | None = None
     """1 to 200; None: the model's default."""
+    sampler: str | None = None
+    """How to integrate: "euler" (None), "ab2" (second-order Adams-Bashforth, one evaluation per step) or
+    "midpoint" (second order, two evaluations per step).
+    """
     guidance: float | None = None
     """1 to 30; None: the model's default. Above 1, models without a guidance input are evaluated twice per
     step.
@@ -123,6 +128,7 @@ class EditRequest:
             "references": references,
             "seed": None if self.seed is None else whole_number("seed", self.seed, 0, MAX_SEED),
             "steps": None if self.steps is None else whole_number("steps", self.steps, 1, MAX_STEPS),
+            "sampler": _choice("sampler", self.sampler),
             "guidance": _scale("guidance", self.guidance),
             "negative_prompt": _optional_prompt(self.negative_prompt),
             "true_guidance": _scale("true_guidance", self.true_guidance),

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from kontext.engine.guidance import Guidance
 from kontext.errors import Cancelled
-from kontext.flow import euler, guided, interpolate
+from kontext.flow import SAMPLERS, guided, interpolate
+from kontext.flow.solvers import Sampler
 from kontext.model.attention_guidance import AttentionGuidance
 from kontext.model.transformer import Prefix, Transformer
 
@@ -78,6 +79,7 @@ def sample(
     cancelled: Callable[[], bool] = lambda: False,
     refresh: int = 1,
     region_of: Callable[[Tensor], Tensor] | None = None,
+    sampler: str = "euler",
 ) -> Sampled:
     """Sample a batch along decreasing times that end at 0: from noise, or if they start below 1, from the
     source with that much noise.
@@ -88,16 +90,19 @@ def sample(
     computing (None: all); the others go straight to the source. `edit_mask`, (n,) bool, limits the tokens
     that are computed at all (None: all). `on_step(i, estimate)` is called after every step i (from 0). Raises
     Cancelled at the next evaluation after `cancelled()` returns true. In "full" attention the contexts are
-    recomputed at every `refresh`-th step (1: exact).
+    recomputed at every `refresh`-th evaluation (1: exact). `sampler`: one of `flow.SAMPLERS`.
     """
-    field = _Field(transformer, batch, times, guidance, refresh, edit_mask, region_of)
+    solver, done = SAMPLERS[sampler], 0
+    field = _Field(transformer, batch, times, guidance, refresh, edit_mask, region_of, solver)
 
     def velocity(z: Tensor, t: float) -> Tensor:
         if cancelled():
-            raise Cancelled(f"stopped at step {times.index(t) + 1} of {len(times) - 1}; nothing was written")
+            raise Cancelled(f"stopped at step {done + 1} of {len(times) - 1}; nothing was written")
         return field(z, t)
 
     def after_step(i: int, _: Tensor, estimate: Tensor) -> None:
+        nonlocal done
+        done = i + 1
         if i == 0 and field.region is not None:
             field.restrict(field.region.any(0))
         elif i == 0 and select_active is not None:
@@ -107,7 +112,7 @@ def sample(
         if on_step is not None:
             on_step(i, estimate)
 
-    tokens = euler(velocity, _start(batch, times), times, after_step)
+    tokens = solver.solve(velocity, _start(batch, times), times, after_step)
     return Sampled(tokens, field.region, field.evaluations)
 
 
@@ -149,12 +154,14 @@ class _Field:
         refresh: int = 1,
         edit_mask: Tensor | None = None,
         region_of: Callable[[Tensor], Tensor] | None = None,
+        sampler: Sampler = SAMPLERS["euler"],
     ):
         self.region_of = region_of if transformer.config.region_after is not None else None
         self.region: Tensor | None = None
         self.batch, self.evaluations = batch, 0
-        guided = [] if batch.negative is None else guidance.times(times[:-1])
-        plain = [t for t in times[:-1] if t not in guided]
+        steps = [sampler.step_times(*ends) for ends in zip(times, times[1:])]
+        guided = [] if batch.negative is None else [t for step in guidance.steps(steps) for t in step]
+        plain = [t for step in steps for t in step if t not in guided]
         self.evaluators: dict[float, _Evaluator] = {}
         for some, negative in ((guided, True), (plain, False)):
             if some:

@@ -2,9 +2,11 @@
 
 from kontext.flow.path import interpolate, training_times, velocity
 from kontext.flow.schedule import from_strength, official_mu, schedule, time_shift
-from kontext.flow.solvers import euler, guided, midpoint
+from kontext.flow.solvers import SAMPLERS, adams_bashforth, euler, guided, midpoint
 
 __all__ = [
+    "SAMPLERS",
+    "adams_bashforth",
     "euler",
     "from_strength",
     "guided",

@@ -201,9 +201,12 @@ def encode(picture: Image.Image, chain: Sequence[HistoryEntry] = (), format: str
 
 
 def parameters(entry: HistoryEntry) -> str:
-    """A turn in the AUTOMATIC1111 format: the prompt, then one line of settings."""
-    values = {"Steps": entry.steps, "Sampler": "Euler", "CFG scale": entry.guidance, "Seed": entry.seed}
+    """A turn in the AUTOMATIC1111 format: the prompt, a negative prompt, then one line of settings."""
+    settings = entry.settings
+    sampler = {"ab2": "AB2", "midpoint": "Midpoint"}.get(settings.get("sampler", ""), "Euler")
+    values = {"Steps": entry.steps, "Sampler": sampler, "CFG scale": entry.guidance, "Seed": entry.seed}
     values |= {
+        "Denoising strength": settings.get("strength"),
         "Size": f"{entry.size[0]}x{entry.size[1]}",
         "Model hash": (entry.fingerprint or "")[:10] or None,
     }
@@ -212,7 +215,10 @@ def parameters(entry: HistoryEntry) -> str:
         "Version": f"openkontext {__version__}",
     }
     line = ", ".join(f"{key}: {value}" for key, value in values.items() if value is not None)
-    return " ".join(entry.prompt.split()) + "\n" + line
+    lines = [" ".join(entry.prompt.split()), line]
+    if negative := settings.get("negative_prompt"):
+        lines.insert(1, f"Negative prompt: {' '.join(negative.split())}")
+    return "\n".join(lines)
 
 
 def source_type(chain: Sequence[HistoryEntry]) -> str:

@@ -46,6 +46,7 @@ class JobRequest:
     prompt: str
     seed: int | None = None
     steps: int | None = None
+    sampler: str | None = None
     guidance: float | None = None
     negative_prompt: str | None = None
     true_guidance: float | None = None

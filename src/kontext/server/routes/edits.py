@@ -75,6 +75,7 @@ class Edit(Body):
     count: int = Field(1, ge=1, le=MAX_VARIANTS)
     seed: Seed = None
     steps: int | None = Field(None, ge=1, le=MAX_STEPS)
+    sampler: Literal["euler", "ab2", "midpoint"] | None = None
     guidance: Guidance = None
     negative_prompt: NegativePrompt = None
     true_guidance: Guidance = None
