@@ -260,6 +260,8 @@ def test_tables_are_read_with_their_types(tmp_path):
         ({"picture": "a.png", "output": "/etc/a.png"}, "is not a .png"),
         ({"picture": "a.png", "output": "c:a.png"}, "is not a .png"),
         ({"picture": "a.png", "output": "a.exe"}, "is not a .png"),
+        ({"picture": "a.png", "output": ".kontext-parts/a.png"}, "is not a .png"),  # goes at the end
+        ({"picture": "a.png", "output": "x/.kontext-batch.db.png"}, "is not a .png"),
         ({"picture": "a.png", "prompt": 5}, "prompt must be text, got 5"),
         ([1], "not an object"),
     ],

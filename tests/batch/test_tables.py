@@ -127,3 +127,15 @@ def test_switches_in_json_are_true_or_false(tmp_path):
     assert task.settings == {"regions": False}
     with pytest.raises(BadRequest, match="line 1: lock must be True or False, got 'maybe'"):
         read(tmp_path / "u.jsonl", '{"picture": "a.png", "lock": "maybe"}')
+
+
+def test_blanks_around_the_cells_of_a_spreadsheet_are_no_part_of_them(tmp_path):
+    (task,) = read(tmp_path / "t.csv", "picture , prompt , output\n a b.png , make it red , x.png \n")
+    assert (task.picture, task.prompt, task.output) == (str(tmp_path / "a b.png"), "make it red", "x.png")
+
+
+@pytest.mark.parametrize("name", ["picture", "mask", "markup"])
+def test_addresses_are_no_file_names(tmp_path, name):
+    row = {"picture": "a.png", name: "https://a.example/b.png"}
+    with pytest.raises(BadRequest, match=f"line 1: {name} 'https://a.example/b.png' is a URL"):
+        read(tmp_path / "t.jsonl", json.dumps(row))

@@ -151,7 +151,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"{path}, line {line}: the value {cell[:40]!r} is in column {position + 1}, which has "
                     "no name; quote text that contains separators"
                 )
-        yield line, {name: cell for name, cell in zip(names, cells) if name}
+        yield line, {name: cell.strip() for name, cell in zip(names, cells) if name}
 
 
 def _separator(text: str) -> str:
@@ -203,6 +203,8 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         values["references"] = [str((folder / name.strip()).resolve()) for name in names]
     for key in FILES:
         if key in row:
+            if "://" in row[key]:
+                raise BadRequest(f"{key} {row[key]!r} is a URL; download the picture and name the file")
             if "\0" in row[key]:
                 raise BadRequest(f"{key} {row[key]!r} is not a valid file name")
             values[key] = str((folder / row[key]).resolve())

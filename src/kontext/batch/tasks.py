@@ -17,6 +17,9 @@ from kontext.engine.requests import check_prompt
 from kontext.errors import BadRequest
 from kontext.pictures import MAX_NAME_BYTES, WRITABLE, looks_like_picture
 
+OWN_NAMES = ".kontext-"
+"""How files and folders of the batch itself begin."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -115,8 +118,9 @@ def _output(path: Path, line: int, output: str) -> str:
     """Validate the output name of a table row. Raises BadRequest."""
     name = PurePosixPath(output.replace("\\", "/"))
     relative = not name.is_absolute() and ".." not in name.parts and ":" not in output
+    free = not any(part.startswith(OWN_NAMES) for part in name.parts)
     printable = not any(unicodedata.category(character) in ("Cc", "Cs") for character in output)
-    if not relative or not printable or name.suffix.lower() not in WRITABLE:
+    if not relative or not free or not printable or name.suffix.lower() not in WRITABLE:
         expected = "a .png, .jpg or .webp name inside the output folder"
         raise BadRequest(f"{path}, line {line}: output {output!r} is not {expected}")
     if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in name.parts):
