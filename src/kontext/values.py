@@ -20,7 +20,7 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     except TypeError:
         raise BadRequest(f"{name} must be a whole number, {low} to {high}, got {shown(value)}") from None
     if not low <= number <= high:
-        raise BadRequest(f"{name} must be {low} to {high}, got {number}")
+        raise BadRequest(f"{name} must be {low} to {high}, got {shown(number)}")
     return number
 
 
@@ -39,7 +39,7 @@ def real_number(name: str, value: Any, low: float, high: float) -> float:
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     """One of the choices. Raises BadRequest."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise BadRequest(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {shown(value)}")
     return str(value)
 
@@ -57,5 +57,8 @@ def is_bool(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value on one short line."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an integer of thousands of digits, or a broken __repr__
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

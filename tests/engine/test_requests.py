@@ -90,6 +90,9 @@ def test_what_is_no_whole_number_is_refused_in_words(name, value):
     [
         ("seed", -1, "seed must be 0 to 9007199254740991, got -1"),
         ("seed", 2**53, "seed must be 0 to"),
+        ("steps", -(10**300), r"steps must be 1 to 200, got -1[0]{55}\.\.\."),
+        ("reference_layout", np.array([1, 2]), "reference_layout must be"),
+        ("reference_layout", ["stitch"], "reference_layout must be"),
         ("steps", 0, "steps must be 1 to 200, got 0"),
         ("guidance", float("nan"), "guidance must be 1 to 30, got nan"),
         ("guidance", float("inf"), "guidance must be 1 to 30, got inf"),
@@ -115,6 +118,17 @@ def test_what_is_no_whole_number_is_refused_in_words(name, value):
 def test_other_fields_are_refused_in_words(name, value, said):
     with pytest.raises(BadRequest, match=said):
         EditRequest(prompt="x", **{name: value})
+
+
+def test_integers_that_python_does_not_print_are_refused_in_words():
+    for name, value in (
+        ("seed", 10**5000),
+        ("guidance", 10**5000),
+        ("box", (0, 0, 10**5000, 1)),
+        ("size", (10**5000, 9)),
+    ):
+        with pytest.raises(BadRequest, match=name):
+            EditRequest(prompt="x", **{name: value})
 
 
 def test_other_fields_become_plain_values():

@@ -83,7 +83,13 @@ def turn(which, /, **changes):
 
 
 WRONG_MANIFESTS = {
-    "version": lambda found: {**found, "version": 2},
+    "version 2": lambda found: {**found, "version": 2},
+    "version True": lambda found: {**found, "version": True},
+    r"version 'a\\nb": lambda found: {**found, "version": "a\nb\x1b[2J"},
+    r"turn 'a\\nb": turn(1, number="a\nb\x1b[2J"),
+    "invalid created": turn(1, created=10**400),
+    "turn 1 has an invalid created": turn(1, created=-1),
+    "turn 3 has an invalid created": turn(3, created=253402300800),  # the year 10000
     "is not a session manifest": lambda found: {**found, "format": "kontext-chain"},
     "exactly the keys of version 1": lambda found: {**found, "extra": 1},
     "1 to 10000 turns": lambda found: {**found, "turns": []},
@@ -112,8 +118,9 @@ def test_wrong_manifests_are_refused(session, store, tmp_path, says):
         wrong = rezip(data, replace={"manifest.json": b"[" * 100_000})
     else:
         wrong = rezip(data, manifest=WRONG_MANIFESTS[says])
-    with pytest.raises(BadRequest, match=says.strip()):
+    with pytest.raises(BadRequest, match=says.strip()) as raised:
         archive.load(store, wrong)
+    assert str(raised.value).isprintable()
     assert store.sessions() == before
 
 

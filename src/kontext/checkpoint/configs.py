@@ -81,7 +81,7 @@ def _is(value: Any, hint: Any, least: int) -> bool:
     if hint is int:
         return type(value) is int and least <= value <= LARGEST
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) is float and math.isfinite(value) or type(value) is int and abs(value) <= LARGEST
     if origin is Literal:
         return isinstance(value, str) and value in arguments
     if origin is tuple:

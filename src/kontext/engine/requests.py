@@ -24,6 +24,7 @@ from kontext.values import flag, is_bool, one_of, real_number, shown, whole_numb
 MAX_BATCH = option("variants").whole_range[1]
 MAX_STEPS = option("steps").whole_range[1]
 MAX_SEED = option("seed").whole_range[1]
+LARGEST = 2**31 - 1  # pixels that a number of a size or box can mean
 GUIDANCE = option("guidance").range
 
 
@@ -290,11 +291,18 @@ def _guidance_steps(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
+def _pixels(value: Any) -> int:
+    """A number of pixels, or TypeError."""
+    if abs(number := operator.index(value)) > LARGEST:
+        raise TypeError
+    return number
+
+
 def _box(box: Any) -> Box:
     try:
         if isinstance(box, str | bytes | Mapping) or len(box) != 4 or any(is_bool(edge) for edge in box):
             raise TypeError
-        x, y, width, height = (operator.index(edge) for edge in box)
+        x, y, width, height = map(_pixels, box)
     except TypeError:
         raise BadRequest(
             f"box {shown(box)} is not understood; give X,Y,W,H as four whole numbers of pixels"
@@ -309,7 +317,7 @@ def _size(size: Any) -> str | Size | None:
     try:
         if isinstance(size, bytes | Mapping) or len(size) != 2 or any(is_bool(edge) for edge in size):
             raise TypeError
-        width, height = (operator.index(edge) for edge in size)
+        width, height = map(_pixels, size)
     except TypeError:
         raise BadRequest(
             f"size {shown(size)} is not understood; give match, WxH (such as 1024x768) or W:H"

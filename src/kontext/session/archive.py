@@ -85,7 +85,7 @@ TURN: dict[str, rules.Rule] = {
     "parent": rules.maybe(rules.whole_number(0, 2**31 - 2)),
     "visited": rules.whole_number(0, 2**31 - 2),
     "name": rules.text(MAX_NAME),
-    "created": rules.number,
+    "created": rules.between(0, rules.LAST_SECOND),
     **{key: RULES[key] for key in ("kind", "prompt", "seed", "settings", "pixels")},
     "facts": lambda value: RESULT_INFO_RULE(value) and "size" in value,
     "blobs": rules.only({role: _names(limit) for role, limit in ROLES.items()}),
@@ -192,8 +192,9 @@ def _manifest(archive: zipfile.ZipFile, limits: Limits) -> dict[str, Any]:
         raise BadRequest("its manifest is not JSON") from None
     if type(manifest) is not dict or manifest.get("format") != FORMAT:
         raise BadRequest("its manifest is not a session manifest")
-    if manifest.get("version") != VERSION:
-        raise BadRequest(f"it has version {str(manifest.get('version'))[:20]}; this release reads {VERSION}")
+    version = manifest.get("version")
+    if type(version) is not int or version != VERSION:
+        raise BadRequest(f"it has version {version!r:.20}; this release reads {VERSION}")
     turns = manifest.get("turns")
     if set(manifest) != {"format", "version", "name", "turns"} or not rules.text(MAX_NAME)(manifest["name"]):
         raise BadRequest("its manifest does not have exactly the keys of version 1")
@@ -206,7 +207,7 @@ def _manifest(archive: zipfile.ZipFile, limits: Limits) -> dict[str, Any]:
             raise BadRequest(f"entry {at} of its turns does not have exactly the keys {', '.join(TURN)}")
         wrong = [key for key, rule in TURN.items() if not rule(turn[key])]
         if wrong:
-            raise BadRequest(f"turn {turn['number']!s:.20} has an invalid {wrong[0]}")
+            raise BadRequest(f"turn {turn['number']!r:.20} has an invalid {wrong[0]}")
         in_order = turn["number"] > last
         if (
             not in_order

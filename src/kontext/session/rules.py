@@ -14,9 +14,13 @@ def whole_number(low: int, high: int) -> Rule:
     return lambda value: type(value) is int and low <= value <= high
 
 
+LARGEST = 2**63 - 1  # JSON has integers of any length, floats and databases do not
+LAST_SECOND = 253402300799  # of the year 9999, the last that calendars here can show
+
+
 def number(value: Any) -> bool:
-    """A finite number."""
-    return type(value) in (int, float) and math.isfinite(value)
+    """A finite number; integers of 64 bits."""
+    return type(value) is float and math.isfinite(value) or whole(-LARGEST, LARGEST)(value)
 
 
 def between(low: float, high: float) -> Rule:
