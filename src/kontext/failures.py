@@ -63,6 +63,8 @@ def _of_other_package(error: BaseException) -> str:
         return f"the package {package} is not installed; pip install {requirement} brings it"
     if kind in ("OperationalError", "DatabaseError") and type(error).__module__.startswith("sql"):
         cause = getattr(error, "orig", None) or error
+        if "full" in str(cause):
+            return "no space left on the disk of the database"
         return f"the database cannot be used ({cause}); is its disk full, or the folder not yours?"
     if isinstance(error, RuntimeError) and "home directory" in text:
         return "this account has no home directory; set KONTEXT_HOME to a folder for sessions"

@@ -19,7 +19,7 @@ from PIL import Image
 
 import support
 from kontext.batch.run import JOURNAL, PARTS, Journal, run
-from kontext.batch.tasks import from_folder, from_table
+from kontext.batch.tasks import Task, from_folder, from_table
 from kontext.errors import BadCheckpoint, BadRequest, Busy, NotFound
 from kontext.failures import explain
 from kontext.session.provenance import read_chain
@@ -191,6 +191,16 @@ def test_what_keeps_the_editor_from_loading_ends_the_batch(folder, tmp_path):
     with pytest.raises(BadCheckpoint, match="no such weights"):
         run(tasks, tmp_path / "out", no_weights)
     assert outputs(tmp_path / "out") == {}
+
+
+def test_a_disk_that_is_too_full_for_the_journal_is_told(folder, tmp_path):
+    journal = Journal(tmp_path / "out")
+    journal.db.execute("PRAGMA max_page_count = 3")
+    tasks = [Task(str(folder / "p0.png"), "blue", f"{index}.png") for index in range(500)]
+    with pytest.raises(sqlite3.OperationalError) as raised:
+        journal.begin(tasks, "tint")
+    assert explain(raised.value) == "no space left on the disk of the database"
+    journal.close()
 
 
 def test_a_full_disk_ends_the_batch_and_the_next_run_resumes(folder, tmp_path):

@@ -189,7 +189,8 @@ class Journal:
                 self.db.execute("INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?)", row)
             self.db.execute("COMMIT")
         except BaseException:
-            self.db.execute("ROLLBACK")
+            if self.db.in_transaction:  # a full disk has rolled it back
+                self.db.execute("ROLLBACK")
             raise
         return done
 

@@ -271,10 +271,9 @@ def parse_chain(text: bytes | str) -> list[HistoryEntry]:
         raise BadPicture(f"a `kontext` history that is not JSON ({str(error)[:80]})") from None
     if type(document) is not dict or document.get("format") != "kontext-chain":
         raise BadPicture("a `kontext` text that is not a history of turns")
-    if document.get("version") != VERSION:
-        raise BadPicture(
-            f"a history of version {str(document.get('version'))[:20]}; this release reads {VERSION}"
-        )
+    version = document.get("version")
+    if type(version) is not int or version != VERSION:
+        raise BadPicture(f"a history of version {version!r:.20}; this release reads {VERSION}")
     turns = document.get("turns")
     if set(document) != {"format", "version", "software", "turns"} or not rules.text(200)(
         document["software"]
