@@ -53,11 +53,11 @@ class Database:
             if folder.exists() and not folder.is_dir():
                 raise BadConfig(f"{folder} is a file; give a folder for the sessions, or a database URL")
             url = sql.URL.create("sqlite", database=str(folder / "kontext.db"))
-            with storage(f"{folder} cannot be used", quiet=True):
-                ours = not folder.exists() or (folder / "kontext.db").exists() or not any(folder.iterdir())
-                if ours:  # a folder with other contents keeps its mode
-                    private_folder(folder)
-                _private_database(folder / "kontext.db")
+            try:
+                with storage(f"{folder} cannot be used", quiet=True):
+                    _prepare(folder)
+            except Unavailable as error:
+                raise Unavailable(f"{error}; choose another with --data or KONTEXT_HOME") from None
             blobs = blobs or folder / "blobs"
         self.blobs, self.trees = Blobs(blobs), Trees()
         self._write_lock = threading.Lock()  # threads wait here, since SQLite would poll
@@ -129,6 +129,13 @@ def _available() -> Iterator[None]:
         if "full" in words or "no space" in words:
             raise NoSpace("the database cannot be written (the disk is full)") from None
         raise Unavailable("the database cannot be used now") from None
+
+
+def _prepare(folder: Path) -> None:
+    """Create the folder and its database file, both private. A folder with other contents keeps its mode."""
+    if not folder.exists() or (folder / "kontext.db").exists() or not any(folder.iterdir()):
+        private_folder(folder)
+    _private_database(folder / "kontext.db")
 
 
 def _private_database(path: Path) -> None:

@@ -134,6 +134,46 @@ def test_fields_out_of_range_are_422_in_the_shape_of_fastapi(server, fields, wor
     )
 
 
+NUMBERS = {
+    "/api/sessions/{session}/edits": (
+        "count",
+        "seed",
+        "steps",
+        "guidance",
+        "true_guidance",
+        "nag",
+        "strength",
+    ),
+    "/api/sessions/{session}/turns/{turn}/variants": ("count", "seed"),
+    "/v1/flux-kontext-pro": ("seed", "safety_tolerance", "steps", "guidance"),
+    "/v1/images/generations": ("n", "partial_images", "seed", "num_inference_steps", "guidance_scale"),
+    "/hf/fake": ("guidance_scale", "num_inference_steps", "seed"),
+}
+
+
+@pytest.mark.parametrize("path", NUMBERS)
+def test_true_and_huge_numbers_are_no_numbers_in_any_dialect(server, path):
+    session = server.session()
+    address = path.format(session=session["id"], turn=session["turns"][0]["id"])
+    before = server.service.queue.count()
+    for name in NUMBERS[path]:
+        for value in ("true", "1e400", "NaN", "-1e400", "9" * 400, "[1]", '"one"'):
+            fields = f'"{name}": {value}' + ("" if "variants" in path else ', "prompt": "x"')
+            body = f'{{"inputs": "", "parameters": {{{fields}}}}}' if path == "/hf/fake" else f"{{{fields}}}"
+            answer = server.http.post(address, content=body, headers={"content-type": "application/json"})
+            assert answer.status_code in (400, 422), (name, value, answer.text)
+            assert name in answer.json()["message"], (value, answer.text)
+    assert server.service.queue.count() == before
+
+
+def test_true_is_no_side_of_a_box(server):
+    session = server.session()
+    answer = server.http.post(
+        f"/api/sessions/{session['id']}/edits", json={"prompt": "x", "box": [True, 1, 9, 9]}
+    )
+    assert answer.status_code == 422 and "must be a number, not true or false" in answer.json()["message"]
+
+
 @pytest.mark.parametrize(
     "image",
     [

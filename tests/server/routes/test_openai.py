@@ -158,7 +158,7 @@ def test_parts_of_a_form_are_named_too(server, data, files, param):
     assert_refused(server.http.post("/v1/images/edits", data=data, files=files), param)
 
 
-@pytest.mark.parametrize("part", ["image", "image[]", "image[0]"])
+@pytest.mark.parametrize("part", ["image", "image[]", "image[0]", "images", "images[]"])
 def test_images_of_a_form_have_the_names_that_clients_give_them(server, part):
     files = {part: ("kid.png", png(noise()))}
     answer = server.http.post("/v1/images/edits", data={"prompt": "a hat", "seed": "5"}, files=files)

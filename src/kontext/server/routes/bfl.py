@@ -24,7 +24,7 @@ from kontext.server.http.answers import FAILURES
 from kontext.server.jobs.queue import Submission
 from kontext.server.jobs.requests import JobRequest, Output
 from kontext.server.jobs.views import task_view
-from kontext.server.routes.common import ID, db_safe_text, non_blank
+from kontext.server.routes.common import ID, Integer, Number, db_safe_text, non_blank
 from kontext.server.routes.pictures import inputs_of
 from kontext.server.service.outputs import TYPES, check_sample
 
@@ -72,7 +72,7 @@ class KontextInputs(BaseModel):
     input_image_2: str | None = None
     input_image_3: str | None = None
     input_image_4: str | None = None
-    seed: int | None = Field(None, ge=0, lt=2**64)
+    seed: Integer | None = Field(None, ge=0, lt=2**64)
     aspect_ratio: Annotated[str | None, AfterValidator(aspect)] = None
     output_format: Format | None = "png"
     webhook_url: Url | None = None
@@ -80,9 +80,9 @@ class KontextInputs(BaseModel):
         str | None, Field(max_length=1000), AfterValidator(lambda text: text and db_safe_text(text))
     ] = None
     prompt_upsampling: bool = False
-    safety_tolerance: int = Field(2, ge=0, le=6)
-    steps: int | None = Field(None, ge=1, le=MAX_STEPS)
-    guidance: float | None = Field(None, ge=GUIDANCE[0], le=GUIDANCE[1])
+    safety_tolerance: Integer = Field(2, ge=0, le=6)
+    steps: Integer | None = Field(None, ge=1, le=MAX_STEPS)
+    guidance: Number | None = Field(None, ge=GUIDANCE[0], le=GUIDANCE[1])
 
 
 class Submitted(BaseModel):

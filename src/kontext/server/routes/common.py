@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from kontext.engine.requests import check_prompt
 from kontext.engine.sizes import plan_edit, plan_generate
@@ -35,6 +35,15 @@ def non_blank(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def no_boolean(value: Any) -> Any:
+    """Reject true and false where a number is expected. Raises ValueError."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(no_boolean)]
+Number = Annotated[float, BeforeValidator(no_boolean)]
 Text = Annotated[str, AfterValidator(db_safe_text)]
 Name = Annotated[str, Field(max_length=200), AfterValidator(db_safe_text)]
 Prompt = Annotated[

@@ -35,7 +35,9 @@ from kontext.server.jobs.requests import JobRequest
 from kontext.server.jobs.views import JobView
 from kontext.server.routes.common import (
     Body,
+    Integer,
     NegativePrompt,
+    Number,
     Prompt,
     Sha256,
     Text,
@@ -53,8 +55,8 @@ router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
 MAX_VARIANTS = MAX_BATCH
 STRENGTH = option("strength").range
-Guidance = Annotated[float | None, Field(ge=GUIDANCE[0], le=GUIDANCE[1])]
-Seed = Annotated[int | None, Field(ge=0, le=MAX_SEED)]
+Guidance = Annotated[Number | None, Field(ge=GUIDANCE[0], le=GUIDANCE[1])]
+Seed = Annotated[Integer | None, Field(ge=0, le=MAX_SEED)]
 
 
 def _check_expand(text: str) -> str:
@@ -72,18 +74,18 @@ class Edit(Body):
 
     prompt: Prompt
     parent: Text | None = None
-    count: int = Field(1, ge=1, le=MAX_VARIANTS)
+    count: Integer = Field(1, ge=1, le=MAX_VARIANTS)
     seed: Seed = None
-    steps: int | None = Field(None, ge=1, le=MAX_STEPS)
+    steps: Integer | None = Field(None, ge=1, le=MAX_STEPS)
     sampler: Literal["euler", "ab2", "midpoint"] | None = None
     guidance: Guidance = None
     negative_prompt: NegativePrompt = None
     true_guidance: Guidance = None
     nag: Guidance = None
     guidance_steps: Annotated[Text | None, Field(max_length=16)] = None
-    strength: Annotated[float | None, Field(ge=STRENGTH[0], le=STRENGTH[1])] = None
+    strength: Annotated[Number | None, Field(ge=STRENGTH[0], le=STRENGTH[1])] = None
     size: Annotated[Text, Field(max_length=32)] = "match"
-    box: tuple[int, int, int, int] | None = None
+    box: tuple[Integer, Integer, Integer, Integer] | None = None
     mask: Sha256 | None = None
     markup: Sha256 | None = None
     references: list[Sha256] = Field([], max_length=MAX_CONTEXTS - 1)
@@ -97,7 +99,7 @@ class Edit(Body):
 
 class Variants(Body):
     model_config = with_example(count=4)
-    count: int = Field(4, ge=1, le=MAX_VARIANTS)
+    count: Integer = Field(4, ge=1, le=MAX_VARIANTS)
     seed: Seed = None
 
 

@@ -15,7 +15,7 @@ from kontext.server.auth.access import Maker, service_of
 from kontext.server.http.answers import FAILURES, first_problem
 from kontext.server.jobs.queue import Submission
 from kontext.server.jobs.requests import JobRequest
-from kontext.server.routes.common import NegativePrompt, Prompt
+from kontext.server.routes.common import Integer, NegativePrompt, Number, Prompt
 from kontext.server.routes.openai import ended_jobs, sample_bytes
 from kontext.server.routes.pictures import inputs_of, json_of
 from kontext.server.service.outputs import TYPES
@@ -24,8 +24,8 @@ router = APIRouter(prefix="/hf", tags=["Hugging Face"], responses=FAILURES)
 
 
 class Size(BaseModel):
-    width: int = Field(ge=16, le=16384)
-    height: int = Field(ge=16, le=16384)
+    width: Integer = Field(ge=16, le=16384)
+    height: Integer = Field(ge=16, le=16384)
 
 
 class Parameters(BaseModel):
@@ -34,9 +34,9 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="ignore")
     prompt: Prompt
     negative_prompt: NegativePrompt = None
-    guidance_scale: float | None = Field(None, ge=GUIDANCE[0], le=GUIDANCE[1])
-    num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
-    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    guidance_scale: Number | None = Field(None, ge=GUIDANCE[0], le=GUIDANCE[1])
+    num_inference_steps: Integer | None = Field(None, ge=1, le=MAX_STEPS)
+    seed: Integer | None = Field(None, ge=0, le=MAX_SEED)
     target_size: Size | None = None
 
 

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest, KontextError
 from kontext.server.http.answers import first_problem
-from kontext.server.routes.common import Prompt, db_safe_text
+from kontext.server.routes.common import Integer, Number, Prompt, db_safe_text
 
-IMAGE_PART = re.compile(r"image(\[\d*\])?")  # image, image[], image[0]
+IMAGE_PART = re.compile(r"images?(\[\d*\])?")  # image, image[], image[0]; images, as in JSON
 ROLES = ("mask", "markup")  # pictures in addition to the images; mutually exclusive
 
 NO_FILES = "file_id is not supported: this server has no Files API; send image_url with a data URL"
@@ -37,14 +37,6 @@ def size_of(text: str | None) -> str | None:
     return f"{width}x{height}"
 
 
-def no_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-Integer = Annotated[int, BeforeValidator(no_boolean)]
-Number = Annotated[float, BeforeValidator(no_boolean)]
 Model = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(db_safe_text)]
 
 
