@@ -20,7 +20,7 @@ LAST_SECOND = 253402300799  # of the year 9999, the last that calendars here can
 
 def number(value: Any) -> bool:
     """A finite number; integers of 64 bits."""
-    return type(value) is float and math.isfinite(value) or whole(-LARGEST, LARGEST)(value)
+    return type(value) is float and math.isfinite(value) or whole_number(-LARGEST, LARGEST)(value)
 
 
 def between(low: float, high: float) -> Rule:
