@@ -122,7 +122,7 @@ def _write(text: str, err: bool) -> None:
 
 def _output_error(error: OSError, name: str) -> OSError:
     if isinstance(error, BrokenPipeError):
-        return OutputClosed(errno.EPIPE, "nobody reads the output")
+        return OutputClosed(errno.EPIPE, "the reader of the output is gone")
     return OSError(error.errno, error.strerror, name)
 
 

@@ -74,7 +74,7 @@ def test_a_run_is_not_started_over_another_unless_asked(tmp_path, monkeypatch):
     (run / "state.pt").write_bytes(b"hours of work")
     monkeypatch.setattr(lora, "train", lambda settings, output, data, resume: output / "lora.safetensors")
     done = call("lora", "--config", "lora.toml", "-o", run)
-    assert done.exit_code == 1 and "--resume goes on with it, --force starts anew" in done.stderr
+    assert done.exit_code == 1 and "--resume continues it, --force replaces it" in done.stderr
     for option in ("--resume", "--force"):
         done = call("lora", "--config", "lora.toml", "-o", run, option)
         assert json.loads(done.stdout) == {"lora": str(run / "lora.safetensors")}

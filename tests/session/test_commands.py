@@ -176,9 +176,11 @@ def test_chat_replaces_no_file_but_its_own_unless_asked(kontext_command, kid, tm
         ],
     )  # fmt: skip
     said = [answer.get("error", "") for answer in answers[1:]]
-    assert said[0] == "say where to: /save kid-edited.png" and said[4] == "say where to: /export kid.zip"
-    assert "exists already" in said[1] and "/save! kid.png" in said[1]
-    assert "exists already" in said[2] and "exported to a .zip" in said[3]
+    assert (
+        said[0] == "give a file name: /save kid-edited.png" and said[4] == "give a file name: /export kid.zip"
+    )
+    assert "already exists" in said[1] and "/save! kid.png" in said[1]
+    assert "already exists" in said[2] and "exported to a .zip" in said[3]
     assert said[5:9] == [""] * 4 and kid.read_bytes() == before
     Path("kid-edited.png").touch()
     chat(kontext_command, kid, lines=["/save! kid.png"])
@@ -346,7 +348,7 @@ def test_verify_tells_whose_signature_it_is_and_that_it_is_broken(
     stranger = own_identity(tmp_path / "stranger")
     session.save(path, identity=stranger)
     code, out, _ = kontext_command("verify", path)
-    assert code == 0 and "that nobody here vouches for" in out
+    assert code == 0 and "that is not trusted here" in out
     code, out, _ = kontext_command("verify", path, "--anchor", tmp_path / "stranger" / "anchor.pem", "--json")
     answer = json.loads(out)["signature"]
     assert code == 0 and answer["state"] == "trusted" and answer["self_issued"] and answer["turns"] == 1

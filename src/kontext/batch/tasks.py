@@ -155,7 +155,7 @@ def _distinct(paths: Sequence[Any], ending: str) -> list[str]:
 
 
 def _text(name: str) -> str:
-    """A file name with non-UTF-8 bytes as %XX, so that it can be displayed and stored."""
+    """A file name with non-UTF-8 bytes as %XX, for display and storage."""
     return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
 
 

@@ -127,7 +127,7 @@ def drift(
     resume: Resume = False,
     device: Device = None,
 ) -> None:
-    """Ten rounds, each on the result of the one before."""
+    """Ten rounds, each on the result of the previous round."""
     from kontext.bench import drift as suite
     from kontext.bench.items import size_for
 
@@ -156,7 +156,7 @@ def identity(
     resume: Resume = False,
     device: Device = None,
 ) -> None:
-    """Is it still the same character, after ten rounds and in a new scene?"""
+    """Whether a character stays the same, over ten rounds and in a new scene."""
     from kontext.bench import identity as suite
     from kontext.bench.items import size_for
     from kontext.bench.rows import row_names
@@ -190,7 +190,7 @@ def text(
     resume: Resume = False,
     device: Device = None,
 ) -> None:
-    """Are the letters right?"""
+    """Whether the letters are right."""
     from kontext.bench import text as suite
     from kontext.bench.items import SPLITS
 
@@ -210,7 +210,7 @@ def style(
     resume: Resume = False,
     device: Device = None,
 ) -> None:
-    """Is the look right, and the content, and was nothing just copied?"""
+    """Whether style and content are right, and nothing was just copied."""
     from kontext.bench import style as suite
 
     _simple(suite, "style", model, n, steps, rows, json_file, report, resume, device)
@@ -229,9 +229,9 @@ def speed(
     report: Report = None,
     device: Device = None,
 ) -> None:
-    """How long one edit takes: p50, p95, stages, memory, cold start."""
+    """Latency of one edit: p50, p95, stages, memory, cold start."""
     if against not in (None, "diffusers"):
-        raise BadRequest(f"--against {against} is not known; allowed is diffusers")
+        raise BadRequest(f"--against must be diffusers, got {against!r}")
     import torch
 
     from kontext.bench import speed as suite
@@ -370,7 +370,7 @@ def _names(text: str, known: Sequence[str], what: str) -> list[str]:
     names = list(known) if text == "all" else text.split(",")
     for name in names:
         if name not in known:
-            raise BadRequest(f"{what} '{name}' is not known; allowed are {', '.join(known)}, or all")
+            raise BadRequest(f"{what} must be all or one of {', '.join(known)}, got {name!r}")
     return names
 
 
@@ -410,5 +410,5 @@ def _figures(suite: str) -> dict[str, Figure]:
 
     known = ("quality", "region", "drift", "identity", "text", "style", "speed", "kontextbench")
     if suite not in known:
-        raise BadRequest(f"suite '{suite}' is not known; allowed are {', '.join(known)}")
+        raise BadRequest(f"suite must be one of {', '.join(known)}, got {suite!r}")
     return import_module(f"kontext.bench.{suite}").FIGURES

@@ -36,7 +36,7 @@ Force = Annotated[
     bool, typer.Option("--force", help="Overwrite the file.", is_eager=True, callback=_remember)
 ]
 Report = Annotated[Path | None, typer.Option(help="Write a page with pictures here.", metavar="DIR")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that --report holds.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in --report.")]
 
 QUALITY_ROWS = "copy,codec-input,codec-target,random,oracle,model,model+lock"
 SESSION_ROWS = "copy,codec,oracle,model,model+lock"

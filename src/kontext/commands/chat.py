@@ -1,7 +1,6 @@
-"""`kontext chat PICTURE`: many turns in a terminal. A line is a prompt, or a command that begins with a
-slash.
+"""`kontext chat PICTURE`: edit over many turns in a terminal. Lines are prompts or /commands.
 
-Every turn is on the disk before the next line is read; `kontext chat --session ID` goes on where it stopped.
+Every turn is stored before the next line is read; `kontext chat --session ID` resumes a session.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ def chat(
     picture: Annotated[
         Path | None,
         typer.Argument(
-            help="The picture, or session file, to begin with.", metavar="PICTURE", show_default=False
+            help="The picture or session file to start with.", metavar="PICTURE", show_default=False
         ),
     ] = None,
     session: Annotated[
-        str | None, typer.Option(help="Go on with an earlier session, by id or name.", metavar="ID")
+        str | None, typer.Option(help="Resume a session, by id or name.", metavar="ID")
     ] = None,
-    list_sessions: Annotated[bool, typer.Option("--list", help="List the sessions, and stop.")] = False,
+    list_sessions: Annotated[bool, typer.Option("--list", help="List the sessions and exit.")] = False,
     delete: Annotated[
-        str | None, typer.Option(help="Delete a session with its pictures, and stop.", metavar="ID")
+        str | None, typer.Option(help="Delete a session with its pictures and exit.", metavar="ID")
     ] = None,
     data: options.Data = None,
     model: options.Model = "nano",
     device: options.Device = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Edit one picture in many turns: type what to change; /help lists the commands."""
+    """Edit one picture over many turns: type what to change; /help lists the commands."""
     from kontext.commands.inputs import check_file_name
     from kontext.session import Store, default_folder
 
@@ -65,7 +64,7 @@ def chat(
             return
         if (picture is None) == (session is None):
             raise BadRequest(
-                "give a PICTURE to begin with, or --session ID to go on; --list shows the sessions"
+                "give a PICTURE to start with, or --session ID to resume; --list shows the sessions"
             )
         if picture is not None:
             check_file_name(str(picture))
@@ -78,14 +77,14 @@ def chat(
                 editor = Editor.load(model, device=device)
         except BaseException:
             if session is None:
-                store.delete(found.id)  # a conversation that never began
+                store.delete(found.id)  # nothing was added to the new session
             raise
         found.editor = editor
         Chat(found, _answer_json if as_json else _answer_words).run(_lines(folder))
 
 
 def start(store: Any, path: Any) -> Session:
-    """A session on a picture file; a PNG of ours and a session file bring their turns along.
+    """A session on a picture file; a session file or a PNG with a history restores its turns.
 
     Raises NotFound, BadPicture, and BadRequest for a damaged session file.
     """
@@ -98,14 +97,14 @@ def start(store: Any, path: Any) -> Session:
     pictures.load(path)
     try:
         return store.restore(path)
-    except (BadRequest, BadPicture):  # without a history of ours: a picture like any other
+    except (BadRequest, BadPicture):  # without a history
         return store.create(path)
 
 
 class Chat:
-    """The conversation: lines in, answers out.
+    """The conversation of a session.
 
-    `answer(text, result_info)` prints one answer of one or several lines, or its fields as JSON.
+    `answer(text, result_info)` prints an answer of one or several lines, or its fields as JSON.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class Chat:
         self.commands |= {name: partial(self.set_option, name) for name in chat_options.COMMANDS}
 
     def run(self, lines: Iterable[str]) -> None:
-        """Until /quit or the end of the lines. What goes wrong is told, and the conversation goes on."""
+        """Process lines until /quit or the end of the input. Errors are reported and do not end it."""
         self.tell_turn(self.session.current, f"session {self.session.id}, ")
         for line in lines:
             try:
@@ -130,12 +129,12 @@ class Chat:
                 self.session.reload()
                 self.answer(f"{error}; reloaded, try again", {"error": str(error)})
             except KeyboardInterrupt:
-                self.answer("stopped; nothing was kept of it", {"error": "stopped"})
+                self.answer("stopped; nothing was saved", {"error": "stopped"})
             except (KontextError, Cancelled) as error:
                 self.answer(f"error: {error}", {"error": str(error)})
 
     def take(self, line: str) -> str | None:
-        """One line. Raises KontextError."""
+        """Process one line. Raises KontextError."""
         from kontext.engine.requests import check_prompt
 
         if not line:
@@ -155,7 +154,7 @@ class Chat:
         return self.commands[name](rest.strip())
 
     def prefill(self) -> None:
-        """Compute what the next turn needs while the person looks at this one."""
+        """Compute the context of the next turn while the user looks at this one."""
         if hasattr(self.session.editor, "prefill"):
             self.session.editor.prefill(self.session.picture, background=True)
 
@@ -185,26 +184,26 @@ class Chat:
             result_info,
         )
 
-    # The commands; the first line of each says what it does, in /help.
+    # The commands; /help prints their first lines.
 
     def do_undo(self, rest: str) -> None:
         """/undo               back to the turn this one was made from"""
         self.tell_turn(self.session.undo())
 
     def do_redo(self, rest: str) -> None:
-        """/redo               forward again"""
+        """/redo forward to the turn undone last"""
         self.tell_turn(self.session.redo())
 
     def do_goto(self, rest: str) -> None:
-        """/goto N             go to turn N; what you type next begins there"""
+        """/goto N go to turn N; the next edit starts there"""
         self.tell_turn(self.session.goto(_whole(rest, "/goto 3")))
 
     def do_branch(self, rest: str) -> None:
-        """/branch [N]         another try from turn N (default: from where this turn began)"""
+        """/branch [N] start another branch at turn N (default: the parent of this turn)"""
         self.tell_turn(self.session.branch(_whole(rest, "/branch 3") if rest else None))
 
     def do_variants(self, rest: str) -> None:
-        """/variants N [TEXT]  N results side by side: of this turn's prompt, or of TEXT from here"""
+        """/variants N [TEXT] N variants of this turn, or of TEXT from here"""
         count, _, prompt = rest.partition(" ")
         number = _whole(count, "/variants 4")
         with options.progress() as on_step:
@@ -213,7 +212,7 @@ class Chat:
             self.tell_turn(turn)
 
     def do_delete(self, rest: str) -> None:
-        """/delete N           delete turn N with everything made from it"""
+        """/delete N delete turn N with all turns made from it"""
         deleted = self.session.delete(_whole(rest, "/delete 3"))
         self.answer(f"deleted {len(deleted)} turns", {"deleted": [turn.number for turn in deleted]})
         self.tell_turn(self.session.current)
@@ -221,10 +220,10 @@ class Chat:
     def do_rename(self, rest: str) -> None:
         """/rename TEXT        name this turn"""
         self.session.rename(rest, self.session.current)
-        self.answer(f"turn {self.session.current.number} is called {rest!r}", {"name": rest})
+        self.answer(f"turn {self.session.current.number} is now named {rest!r}", {"name": rest})
 
     def set_option(self, name: str, rest: str) -> None:
-        """Keep the value of an option, or without one forget it."""
+        """Set an option for the following edits, or without a value reset it."""
         option = chat_options.COMMANDS[name]
         value = chat_options.parse(name, rest, self.settings.get(option.name), self.session.current.size)
         self.settings.pop(option.name, None)
@@ -233,14 +232,14 @@ class Chat:
         self.answer(f"{option.name}: {'the default' if value is None else value}", {option.name: value})
 
     def do_turns(self, rest: str) -> None:
-        """/turns              all turns, as a tree; * is where you are"""
+        """/turns show all turns as a tree; * marks the current one"""
         tree, current = self.session.tree, self.session.current
         below: dict[str | None, list[Turn]] = {}
         for turn in self.session.turns:
             below.setdefault(turn.parent_id, []).append(turn)
         lines = []
         ahead = [(turn, "", "") for turn in reversed(below[None])]
-        while ahead:  # depth first, without recursion: a session may be a thousand turns deep
+        while ahead:  # depth first without recursion: a session may have thousands of turns
             turn, here, under = ahead.pop()
             children = below.get(turn.id, [])
             for child in reversed(
@@ -281,24 +280,24 @@ class Chat:
         self.answer(f"exported {path}", {"exported": str(path)})
 
     def _target(self, rest: str, command: str, example: str, force: bool) -> Path:
-        """The file to write. One that exists must be of this conversation, unless force is given."""
+        """The file to write. An existing one must be from this conversation, unless `force` is set."""
         from kontext.commands.output import unused
 
         if not rest:
-            raise BadRequest(f"say where to: /{command} {unused(Path(example))}")
+            raise BadRequest(f"give a file name: /{command} {unused(Path(example))}")
         path = Path(rest).expanduser()
         if os.path.lexists(path) and path not in self.written and not force:
             raise BadRequest(
-                f"{path}: exists already; give another name, or /{command}! {rest} to replace it"
+                f"{path}: already exists; give another name, or /{command}! {rest} to replace it"
             )
         return path
 
     def _file_name(self) -> str:
-        """The session's name as that of a file."""
+        """The session's name as a file name."""
         return re.sub(r"[^\w.-]+", "-", self.session.name).strip("-.") or "picture"
 
     def do_open(self, rest: str) -> None:
-        """/open [FILE]        look at this turn; with FILE begin a new session on that picture"""
+        """/open [FILE] show this turn in a viewer; with FILE start a new session on it"""
         from kontext.commands.inputs import check_file_name
 
         if rest:
@@ -317,28 +316,28 @@ class Chat:
         except (OSError, subprocess.SubprocessError):
             failed = 1
         if failed:
-            raise BadRequest(f"no program here opens pictures; it is saved as {path}")
+            raise BadRequest(f"no program to open pictures was found; the picture is saved as {path}")
         self.answer(f"opened {path}", {"opened": str(path)})
 
     def do_help(self, rest: str) -> None:
-        """/help               this list"""
+        """/help list the commands"""
         own = [name for name in self.commands if name not in chat_options.COMMANDS]
         lines = [(self.commands[name].__doc__ or "").splitlines()[0] for name in own]
         settings = [chat_options.help_line(name) for name in chat_options.COMMANDS]
         lines = [
             *("Type what to change, or:", *(f"  {line}" for line in lines)),
-            *("From then on, and without a value no longer:", *(f"  {line}" for line in settings)),
+            *("Options of later edits; without a value they are reset:", *(f"  {line}" for line in settings)),
         ]
         self.answer(lines, {"commands": sorted(self.commands)})
 
     def do_quit(self, rest: str) -> str:
-        """/quit               stop; kontext chat --session ID goes on"""
-        self.answer(f"go on with: kontext chat --session {self.session.id}", {"session": self.session.id})
+        """/quit exit; kontext chat --session ID resumes the session"""
+        self.answer(f"resume with: kontext chat --session {self.session.id}", {"session": self.session.id})
         return "quit"
 
 
 def _identity(path: Path) -> Identity | None:
-    """What PNG files are signed with, where the extra `provenance` is installed."""
+    """The identity that signs PNG files, if the extra `provenance` is installed."""
     from importlib.util import find_spec
 
     if path.suffix.lower() != ".png" or not (find_spec("c2pa") and find_spec("cryptography")):
@@ -364,17 +363,17 @@ def _answer_json(text: str | Sequence[str], result_info: dict[str, Any]) -> None
 
 
 def _lines(folder: Path) -> Iterator[str]:
-    """Lines from a pipe as they come; from a person with a prompt, editing and a history that is kept."""
+    """Lines of a pipe, or typed lines with a prompt, line editing and a saved history."""
     if sys.stdin is None or sys.stdin.closed:
         return
     if not sys.stdin.isatty():
         if hasattr(sys.stdin, "reconfigure"):
-            sys.stdin.reconfigure(errors="surrogateescape")  # what is not Unicode is refused line by line
+            sys.stdin.reconfigure(errors="surrogateescape")  # rejected line by line
         yield from sys.stdin
         return
     readline, history = _readline(), folder / "chat-history"
     if readline:
-        with suppress(OSError, UnicodeError):  # a history is a comfort: none, or a damaged one, stops nobody
+        with suppress(OSError, UnicodeError):  # a missing or damaged history does not matter
             readline.read_history_file(history)
     while True:
         try:
@@ -384,7 +383,7 @@ def _lines(folder: Path) -> Iterator[str]:
             yield "/quit"
             return
         except KeyboardInterrupt:
-            say("  (/quit stops)")
+            say("  (/quit exits)")
             continue
         if readline:
             with suppress(OSError, UnicodeError):
@@ -393,7 +392,7 @@ def _lines(folder: Path) -> Iterator[str]:
 
 
 def _readline() -> Any:
-    """Line editing, where this Python has it."""
+    """The readline module, if this Python has it."""
     try:
         import readline
     except ImportError:

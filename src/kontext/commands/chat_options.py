@@ -1,6 +1,4 @@
-"""The options of an edit as commands of a conversation: `/steps 8` sets one until it is changed, `/steps`
-alone takes the default again.
-"""
+"""The options of an edit as chat commands: `/steps 8` sets one, `/steps` alone resets it."""
 
 from __future__ import annotations
 
@@ -21,10 +19,10 @@ def help_line(name: str) -> str:
 
 
 def parse(name: str, text: str, current: Any, size: tuple[int, int]) -> Any:
-    """The value of an option from what was typed; None for nothing, which means the default.
+    """Parse the value of an option; None for an empty text, which means the default.
 
-    kept: the value until now (a reference is added to those before); size: of the picture in pixels.
-    Raises KontextError.
+    current: the current value; references are appended to it. size: of the picture in pixels. Raises
+    KontextError.
     """
     from kontext.engine.pointing import check_box
     from kontext.engine.requests import EditRequest
@@ -49,7 +47,7 @@ def parse(name: str, text: str, current: Any, size: tuple[int, int]) -> Any:
     else:
         value = text
     settings: dict[str, Any] = {option.name: value}
-    EditRequest(prompt="any", **settings)  # its range
+    EditRequest(prompt="any", **settings)  # checks the range
     if option.type == "box":
         check_box(value, size)
     if option.name == "size":

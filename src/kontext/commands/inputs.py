@@ -1,6 +1,4 @@
-"""Pictures named on a command line: files, patterns, `-` for standard input. Addresses and folders are
-refused in words that say what to do.
-"""
+"""Pictures on a command line: files, patterns, `-` for standard input. URLs and folders are rejected."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Row:
     prompt_tokens: int | None = None
     """Longest prompt, in tokens of its text encoder."""
     steps: int | None = None
-    """Sampling steps that it takes unless told otherwise."""
+    """Default number of sampling steps."""
     width: int | None = None
     """Of the squarest picture size at which it works, pixels."""
     height: int | None = None
@@ -191,8 +191,9 @@ def _offered(here: set[str]) -> Iterator[Row]:
 
 
 def _found(place: Path, by_name: bool) -> Iterator[Row]:
-    """Models among the files and folders directly in a folder. In the models folder all that is no model is
-    shown too, with the reason; elsewhere it is somebody else's.
+    """Models among the files and folders directly in a folder.
+
+    In the models folder, files that are not models are also listed, with the reason.
     """
     from kontext.checkpoint import open_checkpoint
     from kontext.checkpoint.hub import models as hub
@@ -241,7 +242,7 @@ def _row(name: str, found: Checkpoint, more: str, size: int | None = None) -> Ro
     notes += [f"{found.preset.sampling.steps} steps"]
     notes += [f"prompts up to {found.preset.text_length} tokens", more]
     if found.absent:
-        notes.insert(0, f"the {', the '.join(found.absent)} is missing beside it")
+        notes.insert(0, f"the {', the '.join(found.absent)} is missing next to it")
     return Row(
         name=name,
         usable=not found.absent,

@@ -22,8 +22,8 @@ Config = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("-o", "--output", help="Folder of the run: log, sheets, state, weights.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")]
-Force = Annotated[bool, typer.Option("--force", help="Start anew over a run that the folder holds.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a run in the folder.")]
 Seconds = Annotated[float | None, typer.Option(help="Time budget; overrides the file's.", min=1)]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or mps; overrides the file's.", envvar="KONTEXT_DEVICE")
@@ -61,7 +61,7 @@ def words(
     ] = None,
     seconds: Seconds = None,
 ) -> None:
-    """Teach the text encoders to read, from sentences of the world alone."""
+    """Pretrain the text encoders on sentences of the world."""
     from kontext.train import words as trainer
     from kontext.train.config import WordsTraining, read
 
@@ -123,7 +123,7 @@ def distill(
     seconds: Seconds = None,
     device: Device = None,
 ) -> None:
-    """Distil guidance and steps of a trained flow model into a student of the same size."""
+    """Distill guidance and steps of a trained flow model into a student of the same size."""
     from kontext.train import distill as trainer
     from kontext.train.config import DistillTraining, read
 
@@ -146,7 +146,7 @@ def lora(
     seconds: Seconds = None,
     device: Device = None,
 ) -> None:
-    """Teach a trained model a look or an edit from a few pairs of pictures, as a LoRA file."""
+    """Train a LoRA of a style or an edit from a few pairs of pictures."""
     from kontext.train import lora as trainer
     from kontext.train.config import LoraTraining, read
 
@@ -166,12 +166,12 @@ def everything(
         ),
     ] = Path("recipe-gpu.toml"),
     call_seconds: Annotated[
-        float | None, typer.Option(help="Pause after so long; the same command goes on.", min=1)
+        float | None, typer.Option(help="Pause after this time in seconds; run again to resume.", min=1)
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Where the model is written in small files.")] = None,
     device: Device = None,
 ) -> None:
-    """Make the weights in order, from the autoencoder to the distillation, in calls of any length."""
+    """Train all stages, from the autoencoder to the distillation, in calls of any length."""
     from kontext.train.recipe import follow
 
     _logs()
@@ -188,12 +188,12 @@ def _override(settings: Any, seconds: float | None, device: str | None, **more: 
 
 
 def _prepare(device: str, output: Path, resume: bool, force: bool) -> None:
-    """Refuse what cannot be trained on, or would be lost, before the first picture is drawn."""
+    """Check the device and the folder before the first picture is drawn. Raises BadRequest."""
     from kontext.engine.editor import usable_device
 
     usable_device(device)
     if (output / "state.pt").exists() and not (resume or force):
-        raise BadRequest(f"{output} holds a run; --resume goes on with it, --force starts anew over it")
+        raise BadRequest(f"{output} holds a run; --resume continues it, --force replaces it")
     _logs()
 
 

@@ -1,6 +1,4 @@
-"""`kontext verify PICTURE`: how a picture says it was made, whether its pixels are those it speaks of, and
-its signature.
-"""
+"""`kontext verify PICTURE`: check the history of a picture, its pixels and its signature."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 SIGNATURES = {
     "none": "no signature",
     "trusted": "signature intact, by a certificate trusted here",
-    "valid": "signature intact, by a certificate that nobody here vouches for",
+    "valid": "signature intact, by a certificate that is not trusted here",
     "invalid": "signature BROKEN: the file was changed after it was signed",
     "unread": "signed, but the extra `provenance` that reads signatures is not installed",
 }

@@ -1,4 +1,4 @@
-"""`kontext weights inspect|convert|quantize`: what a file of weights is, and other forms of it."""
+"""`kontext weights inspect|convert|quantize`: inspect and convert files of weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def weights() -> None:
 
 @app.command()
 def inspect(source: Source, as_json: options.Json = False) -> None:
-    """Tell what weights are: layout, model, parameters, types, and what is missing; or what a LoRA is."""
+    """Show layout, model, parameters, types and missing parts of weights, or the properties of a LoRA."""
     from kontext.checkpoint import open_checkpoint
     from kontext.checkpoint.find import find_model
     from kontext.checkpoint.lora_inspect import describe_lora
@@ -56,14 +56,14 @@ def convert(
     to: Annotated[str, typer.Option(help="bfl, diffusers or kontext.", metavar="LAYOUT")] = "kontext",
     lora: options.Lora = None,
     shard: Annotated[
-        float | None, typer.Option(help="Files of at most so many MiB, with an index.", metavar="MIB")
+        float | None, typer.Option(help="Split larger files, with an index.", metavar="MIB")
     ] = None,
     dtype: Annotated[
         str | None, typer.Option("--type", help="float32, float16 or bfloat16; default: as stored.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write weights in another layout; the numbers stay as they are, but for LoRAs merged into them."""
+    """Convert weights to another layout, optionally with LoRAs merged into them."""
     from kontext.checkpoint.convert import convert
 
     shard_bytes = int(shard * 2**20) if shard else None
@@ -82,14 +82,14 @@ def quantize(
     ] = "Q8_0",
     as_json: options.Json = False,
 ) -> None:
-    """Write the transformer in fewer bits, as a GGUF file."""
+    """Quantize the transformer to a GGUF file."""
     from kontext.checkpoint.convert import quantize
 
     _show(quantize(source, destination, kind), as_json)
 
 
 def _show_lora(data: dict[str, Any]) -> None:
-    """In words for the terminal what `describe_lora` found."""
+    """Print the result of `describe_lora`."""
     say(f"{data['path']}  {data['kind']} for {data['model'] or 'an unknown model'}")
     for part, count in data["modules"].items():
         say(f"  {part:<12} {count:>5} modules")
@@ -118,7 +118,7 @@ def _show(found: Checkpoint, as_json: bool) -> None:
 
 
 def describe(found: Checkpoint) -> dict[str, Any]:
-    """What is at a path, as plain data."""
+    """A checkpoint as plain data."""
     parts = {}
     for name, part in found.parts.items():
         report = part.report

@@ -1,4 +1,4 @@
-"""`kontext world`: look at the illustrated world that the models are trained on and measured with."""
+"""`kontext world`: inspect the illustrated world that the models are trained and measured on."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def pack(
 
 @app.command()
 def count() -> None:
-    """Tell how many distinct things the world can show."""
+    """Show how many distinct things the world can draw."""
     from kontext.world.variety import variety
 
     for name, number in variety().items():

@@ -33,9 +33,9 @@ def features(picture: Image.Image) -> np.ndarray:
     a quarter: bends of 3 or 4. Then bends of 3 and more in the largest view relative to half size, and 1 for
     a gray picture.
     """
-    whole, half, quarter = _views(picture.convert("RGB"))
-    steps = np.concatenate([_largest(np.diff(whole, axis=axis)) for axis in (0, 1)])
-    bends, half_bends, quarter_bends = map(_bends, (whole, half, quarter))
+    full, half, quarter = _views(picture.convert("RGB"))
+    steps = np.concatenate([_largest(np.diff(full, axis=axis)) for axis in (0, 1)])
+    bends, half_bends, quarter_bends = map(_bends, (full, half, quarter))
     strong, half_strong = _share(bends, 3, 510), _share(half_bends, 3, 510)
     gray = np.abs(quarter - quarter.mean(-1, keepdims=True)).mean() < 1
     return np.array(

@@ -17,9 +17,9 @@ Border = tuple[int, int, int, int]
 """Pixels to the left, at the top, to the right and at the bottom."""
 
 
-def check_expand(given: Any) -> str:
+def check_expand(expand: Any) -> str:
     """The option as text: L,T,R,B in pixels or an aspect ratio W:H. Raises BadRequest."""
-    text = ",".join(map(str, given)) if isinstance(given, tuple | list) else given
+    text = ",".join(map(str, expand)) if isinstance(expand, tuple | list) else expand
     if isinstance(text, str):
         text = text.replace(" ", "")
         if re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", text):
@@ -30,8 +30,8 @@ def check_expand(given: Any) -> str:
         if aspect and int(aspect[1]) and int(aspect[2]) and 1 / 16 <= int(aspect[1]) / int(aspect[2]) <= 16:
             return text
     raise BadRequest(
-        f"expand {given!r} is not understood; give LEFT,TOP,RIGHT,BOTTOM in pixels, such as 0,0,200,0, or an "
-        "aspect ratio, such as 16:9"
+        f"expand {expand!r} is not understood; give LEFT,TOP,RIGHT,BOTTOM in pixels, such as 0,0,200,0, or "
+        "an aspect ratio, such as 16:9"
     )
 
 

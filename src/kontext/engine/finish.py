@@ -97,5 +97,5 @@ def result_of(
         warnings=tuple(dict.fromkeys(warnings)),
         prompt=request.prompt,
         settings=settings,
-        source=job.given,
+        source=job.input_picture,
     )

@@ -31,7 +31,7 @@ class Job:
     """A checked request with its pictures loaded and placed on their canvases."""
 
     request: EditRequest
-    given: Picture | None
+    input_picture: Picture | None
     picture: Picture | None
     """The picture to edit, with the border by which it is expanded."""
     plan: SizePlan
@@ -80,9 +80,9 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
 
     if request.picture is None:
         plan = plan_generate(request.size, preset.sizes)
-        given = picture = source = marked = edit_mask = None
+        input_picture = picture = source = marked = edit_mask = None
     else:
-        given = picture = pictures.load(request.picture)
+        input_picture = picture = pictures.load(request.picture)
         warnings += picture.warnings
         border = None
         if request.expand is not None:
@@ -110,7 +110,7 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
         text_tokens = max(text_tokens, prompts.tokens(request.negative_prompt or ""))
     return Job(
         request=request,
-        given=given,
+        input_picture=input_picture,
         picture=picture,
         plan=plan,
         source=source,

@@ -1,5 +1,6 @@
-"""Whether torch.compile works here. It needs a C++ compiler on a processor, and Triton and a C compiler on a
-GPU; without them training runs uncompiled.
+"""Detects whether torch.compile works.
+
+It needs a C++ compiler on a CPU, and Triton and a C compiler on a GPU; without them training runs uncompiled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def can_compile(device: torch.device) -> bool:
-    """Compile a sum on this device; if that fails, log one warning with the reason."""
+    """Whether a sum can be compiled on this device; if not, log one warning with the reason."""
     number = secrets.randbelow(2**30)  # part of the source, so that no cache of an earlier process answers
     try:
         torch.compile(lambda x: x + number, dynamic=False)(torch.ones(16, device=device))

@@ -24,7 +24,7 @@ class _Training(Settings):
     seconds: float | None = None
     """Time budget of the whole run; it ends, decayed and saved, at the earlier of steps and seconds."""
     call_seconds: float | None = None
-    """Time of one call, after which the run is saved and paused."""
+    """Time of one call in seconds, after which the run is saved and paused."""
     warmup: int = 100
     decay_share: float = 0.4
     batch: int
@@ -33,7 +33,7 @@ class _Training(Settings):
     adamw_rate: float = 1e-3
     ema: float = 0.999
     bfloat16: bool | Literal["auto"] = False
-    """Products in bfloat16; "auto": where that is faster on this device."""
+    """Matrix products in bfloat16; "auto": if that is faster on this device."""
     compile: bool = False
     log_every: int = 50
     validate_every: int = 500
@@ -76,7 +76,7 @@ class WordsTraining(_Training):
     pool: int = 40000
     first_fill: int = 2000
     token_dropout: float = 0.0
-    """Probability with which a merge of the tokenizer is left out, in one sentence of two."""
+    """Probability with which a merge of the tokenizer is skipped, in every second sentence."""
     validation_sentences: int = 400
 
 
@@ -123,7 +123,7 @@ class FlowTraining(_Training):
     uniform_share: float = 0.2
     validation_pairs: int = 64
     words_batch: int = 0
-    """Sentences per step whose attributes both encoders tell, from text alone; 0: none."""
+    """Sentences per step whose attributes both encoders predict from the text; 0: none."""
     words_norm: float = 0.5
     """Norm to which the gradient of their loss is clipped, over both encoders."""
     words_token_dropout: float = 0.0

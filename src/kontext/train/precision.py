@@ -1,4 +1,4 @@
-"""Which precision of products is the faster one on the device that trains."""
+"""Chooses the faster precision of matrix products on the training device."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 SIDE = 512
 """Rows and columns of the products that are timed."""
 GAIN = 1.2
-"""How much faster bfloat16 has to be: converting to it and back is not free."""
+"""Minimum speed-up by bfloat16: converting to it and back takes time."""
 
 
 @functools.cache
 def bfloat16_is_faster(device: str) -> bool:
-    """Whether matrix products in bfloat16 pay on this device.
+    """Whether matrix products in bfloat16 are faster on this device.
 
-    True for GPUs. On a processor it is measured: some have matrix units or dot products for bfloat16, others
-    list the instructions and are slower with them than in float32.
+    True for GPUs. On a CPU it is measured: some have fast matrix units or dot products for bfloat16, others
+    support the instructions but are slower than with float32.
     """
     if torch.device(device).type != "cpu":
         return True

@@ -1,8 +1,8 @@
-"""Reading: what a sentence asks for, predicted by linear heads on both text encoders, from text alone.
+"""Reading: linear heads on both text encoders predict the attributes of an instruction.
 
 A sentence costs a hundredth of a pair of pictures. The labels are the attributes of the sentence
 (`kontext.world.tasks.attributes`), the same in both languages, as independent binary targets. One head reads
-the pooled vector of CLIP, the other what a few queries find in the states of T5.
+the pooled vector of CLIP, the other attends to the states of T5 with a few queries.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LABEL_SAMPLES = 6000
 """Number of samples whose attributes are the labels."""
 
 QUERIES = 8
-"""What is read from T5's states: as many weighted means of them."""
+"""Number of queries, each a weighted mean of T5's states."""
 
 LANGUAGES = ("english", "chinese")
 
@@ -53,7 +53,7 @@ def draw(world: World, seed: int, split: str = "train") -> Sentence:
 
 
 def broad_world() -> World:
-    """The world with rare kinds of edits more often than among pictures, and more of two edits in one."""
+    """The world with rare kinds of edits and compound edits more often than in the pictures."""
     weights = {name: weight**0.5 for name, weight in World().weights}
     often = {"compound": 4 * weights["compound"], "nothing": 3 * weights["nothing"]}
     return World(kinds=weights | often)
@@ -65,7 +65,7 @@ def labels_of(world: World) -> list[str]:
 
 
 class Heads(nn.Module):
-    """Linear heads over the labels, on the pooled vector of CLIP and on what queries find in T5's states."""
+    """Linear heads over the labels, on CLIP's pooled vector and on queried means of T5's states."""
 
     def __init__(self, preset: Preset, labels: int):
         super().__init__()
@@ -81,19 +81,19 @@ class Heads(nn.Module):
         return self.t5_head(found.flatten(1)), self.clip_head(pooled)
 
     def load(self, folder: Path, labels: list[str]) -> None:
-        """Load the heads of a folder of `kontext train words`, if it has any, as far as labels are known."""
+        """Load the heads of a folder of `kontext train words`, if any, for the known labels."""
         if (folder / "heads.safetensors").exists():
             known = json.loads((folder / "labels.json").read_text("utf-8"))
             self.copy(load_file(folder / "heads.safetensors"), known, labels)
 
     def fits(self, saved: dict[str, Tensor], known: list[str], labels: list[str]) -> bool:
-        """Whether saved heads are of the same kind, over the same labels."""
+        """Whether saved heads have the same kind and the same labels."""
         shapes = {name: tuple(p.shape) for name, p in self.named_parameters()}
         return known == labels and shapes == {name: tuple(p.shape) for name, p in saved.items()}
 
     @torch.no_grad()
     def copy(self, saved: dict[str, Tensor], known: list[str], labels: list[str]) -> None:
-        """Take saved heads over the labels `known`, label by label; others of `labels` stay as they are."""
+        """Copy saved heads of the labels `known`; heads of other labels stay unchanged."""
         rows = {label: i for i, label in enumerate(known)}
         shared = [label for label in labels if label in rows]
         to, of = [labels.index(label) for label in shared], [rows[label] for label in shared]
@@ -117,8 +117,8 @@ def reader(t5: T5Encoder, clip: ClipText, heads: Heads) -> Reader:
 class SentencePool:
     """A ring buffer of sentences as token ids and labels.
 
-    padded_length: of a text of so many tokens. token_dropout: probability with which a merge of the tokenizer
-    is left out in one sentence of two, so that words are known in other pieces too.
+    padded_length: token count -> padded length. token_dropout: probability with which a merge of the
+    tokenizer is skipped in every second sentence, to learn words in other pieces.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ def reading_loss(read: Reader, ids: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def correct(read: Reader, pool: SentencePool, device: str | torch.device = "cpu") -> np.ndarray:
-    """Whether all labels of a sentence are told, bool (encoders: T5, CLIP; languages; sentences)."""
+    """Whether all labels of a sentence are predicted, bool (encoders: T5, CLIP; languages; sentences)."""
     right = np.zeros((2, len(LANGUAGES), pool.filled), bool)
     for language in range(len(LANGUAGES)):
         lengths = pool.lengths[: pool.filled, language]
@@ -192,7 +192,7 @@ def correct(read: Reader, pool: SentencePool, device: str | torch.device = "cpu"
 
 
 def accuracy(right: np.ndarray) -> dict[str, float]:
-    """Share of sentences of which everything is told, by encoder and language: "clip_english"."""
+    """Share of sentences with all labels predicted, by encoder and language: "clip_english"."""
     shares = right.mean(-1)
     return {
         f"{encoder}_{language}": float(shares[i, j])
@@ -202,7 +202,7 @@ def accuracy(right: np.ndarray) -> dict[str, float]:
 
 
 def by_kind(right: np.ndarray, pool: SentencePool) -> dict[str, list[float]]:
-    """Share of sentences of which CLIP tells everything, English and Chinese, by kind of edit."""
+    """Share of sentences with all labels predicted by CLIP, English and Chinese, by kind of edit."""
     shares: dict[str, list[float]] = {}
     for label, index in pool.index.items():
         chosen = pool.targets[: pool.filled, index]

@@ -1,7 +1,7 @@
-"""Reading beside the picture training: a batch of sentences with every step of the flow run.
+"""Reading as an auxiliary task of the flow run: a batch of sentences with every step.
 
-The encoders keep and broaden what they know of words while they learn from pictures. Heads, labels and loss
-are those of `kontext train words`.
+It preserves and extends the encoders' vocabulary while they learn from pictures. Heads, labels and loss are
+those of `kontext train words`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from kontext.train.run import Ema
 from kontext.world import World
 
 POOL = 20000
-"""Sentences, in two languages each, that batches are drawn from."""
+"""Number of sentences, each in two languages, that batches are drawn from."""
 
 
 class ReadingTask:
@@ -52,8 +52,8 @@ class ReadingTask:
         state: dict[str, Any],
         words: Path | None,
     ):
-        """state: of the run to continue, empty for a new one; one without heads, or a new run, takes those of
-        the folder `words`, where there are any.
+        """state: of a resumed run, empty for a new one. Without heads in it, those of the folder `words` are
+        used, if any.
         """
         self.config, self.batch, self.networks, self.world = config, batch, networks, broad_world()
         self.labels = labels_of(World())
@@ -84,7 +84,8 @@ class ReadingTask:
     def backward(self) -> Tensor:
         """Add the gradient of a batch of sentences to encoders and heads; returns the loss.
 
-        That of the encoders is clipped by itself, so that new heads do not drown the pictures' gradient.
+        The encoders' gradient is clipped separately, to keep new heads from dominating the pictures'
+        gradient.
         """
         for _ in range(self.batch // 4 if self.pool.added else 8 * self.batch):
             self.pool.add(draw(self.world, self.seed))
@@ -112,7 +113,7 @@ class ReadingTask:
         self.ema.update(step)
 
     def figures(self) -> dict[str, float]:
-        """Share of held-out sentences of which an encoder tells everything: "phrasing_clip_english"."""
+        """Share of held-out sentences with all labels predicted: "phrasing_clip_english"."""
         with self.ema:
             return {
                 f"{split}_{name}": share

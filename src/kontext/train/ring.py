@@ -22,8 +22,8 @@ ENCODE_CHUNK = 256
 class Ring:
     """The newest `capacity` examples, field by field.
 
-    padded_length: length in which a request of so many text tokens is processed. Batches have texts of one
-    padded length, since the networks attend to padding.
+    padded_length: token count -> length to which requests are padded. Batches have texts of one padded
+    length, since the networks attend to padding.
     """
 
     def __init__(

@@ -107,6 +107,6 @@ class DistillTrainer(FlowTrainer):
 
 
 def _zero_guidance_embedding(networks: Networks) -> None:
-    """Zero the guidance embedding, so that it has no effect."""
+    """Zero the guidance embedding."""
     for parameter in networks.transformer.guidance_in.out_layer.parameters():
         torch.nn.init.zeros_(parameter)

@@ -148,7 +148,7 @@ class Keys:
         return due
 
     def note_use(self, key: Key) -> None:
-        """Record that a key is used now. A store that cannot be written refuses nobody."""
+        """Record that a key is used now. Errors of the store do not reject the request."""
         try:
             self.change(key, last_used=time.time())
         except (NoSpace, Unavailable) as error:

@@ -1,4 +1,4 @@
-"""What a queued job tells about its batch, as text in the database: sizes, steps and guidance."""
+"""The batch key of a queued job, as text in the database: sizes, steps and guidance."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ class Queue:
         """Claim the next job and up to `count` - 1 others that can share its batch, for this runner.
 
         Jobs with equal keys (`key_of`) can share a batch; `room_of` limits the number of jobs like the first
-        one. A job whose worker died before runs alone, so that it cannot affect others again.
+        one. A job whose worker died before runs alone, which keeps it from affecting others again.
         """
         now = time.time()
         with self.store.reading() as db:

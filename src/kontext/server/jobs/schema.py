@@ -1,7 +1,7 @@
 """Tables of the service, in the database of the session store.
 
 States of a job: queued -> running -> done | failed | cancelled | refused. Every transition is one conditional
-UPDATE, so that it happens at most once.
+UPDATE and happens at most once.
 """
 
 from typing import Any

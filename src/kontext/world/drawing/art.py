@@ -1,4 +1,4 @@
-"""The art pack: vector drawings and fonts that ship inside the package (authors and licences: NOTICE).
+"""The art pack: vector drawings and fonts that ship inside the package (authors and licenses: NOTICE).
 
 `pack.json.gz` holds avatar definitions (`styles`), objects in parallel drawing sets (`objects`) and unnamed
 icons (`icons`); the fonts are subsets in the same folder. `pack.py` builds the folder from packages.

@@ -1,7 +1,7 @@
 """Places: our own drawings of fourteen backgrounds, each in eight fixed layouts.
 
-Outdoor places have times of day, some have seasons, plain ones have a color. Layout 0 is the one that an
-edit brings in ("put it on a beach" has one exact answer); pictures to start from may have any.
+Outdoor places have times of day, some have seasons, plain ones have a color. An edit always draws layout 0
+("put it on a beach" has one exact answer); starting pictures may have any layout.
 """
 
 import functools
@@ -384,7 +384,7 @@ def background_picture(background: dict[str, Any]) -> Image.Image:
 
 
 def tint_of(background: dict[str, Any]) -> Tint:
-    """How the light of the place colors what stands in it."""
+    """The tint of the place's light on things in it."""
     place, time = background["place"], background["time"]
     if place == "sea":
         return (0.88, 0.96, 1.0)

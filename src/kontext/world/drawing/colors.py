@@ -70,7 +70,7 @@ def hex_color(values: Iterable[float]) -> str:
 
 @functools.lru_cache(maxsize=4000)
 def shade(color: str, factor: float) -> str:
-    """Darker below 1 (towards black at 0), lighter above 1 (towards white at 2)."""
+    """Darker below 1 (toward black at 0), lighter above 1 (toward white at 2)."""
     if factor <= 1:
         return hex_color(value * factor for value in channels(color))
     return hex_color(255 - (255 - value) * (2 - factor) for value in channels(color))

@@ -1,4 +1,4 @@
-"""The forms of a request: what is to be done, how it should be, what is wanted, by variant and language.
+"""The forms of a request by variant and language: imperatives, states and noun phrases.
 
 Each line of `data/forms/*.toml` is a pattern: "(dye|color) the hair {color}" has two alternatives and a slot,
 and "<unwanted>" stands for the alternatives of a class.
@@ -26,7 +26,7 @@ class Forms(NamedTuple):
     be: tuple[str, ...] = ()
     """Wanted states, as subject ~ predicate with its verb in the base form: "the hair ~ be {color}"."""
     have: tuple[str, ...] = ()
-    """Noun phrases for what is wanted: "{color} hair"."""
+    """Noun phrases of the result: "{color} hair"."""
     it: tuple[str, ...] = ()
     """Requests that refer to the topic by a pronoun: "make it {color}"."""
     say: tuple[str, ...] = ()
@@ -52,8 +52,8 @@ def _forms(table: dict[str, str], language: str) -> Forms:
     def patterns(text: str) -> tuple[str, ...]:
         return lines(_CLASS.sub(lambda name: f"({_CLASSES[language][name.group(1)]})", text))
 
-    given = {name: patterns(text) for name, text in table.items() if name != "topic"}
-    return Forms(**given, topic=table.get("topic", ""))
+    patterns_by_form = {name: patterns(text) for name, text in table.items() if name != "topic"}
+    return Forms(**patterns_by_form, topic=table.get("topic", ""))
 
 
 _FILES = ("hair_and_face", "clothes_and_hands", "things", "pictures", "lettering", "whole")

@@ -33,7 +33,7 @@ _UNKNOWN = (
     ("hat/on", "hat", _WORN),
     ("clothes", "clothes", _WORN),
 )
-"""Variant, slot, and what is asked for in it."""
+"""Variant, slot, and its content."""
 _SOUNDS = _DATA["invented"]
 _ADJECTIVES = _pairs("adjectives")
 _INVENTED = 0.35  # of the unknown things are words that do not exist
@@ -112,7 +112,7 @@ def unsupported(r: random.Random, who: Words) -> Words:
 
 
 def _invented(r: random.Random) -> Words:
-    """A thing that nobody knows, so that any word never heard before is taken for one."""
+    """An invented thing: any unknown word should be treated like it."""
     onsets, rimes = _SOUNDS["onsets"].split(), _SOUNDS["rimes"].split()
     word = "".join(r.choice(onsets) + r.choice(rimes) for _ in range(r.choice((2, 2, 3))))
     characters = "".join(r.choice(_SOUNDS["characters"]) for _ in range(r.choice((2, 2, 3))))

@@ -208,7 +208,7 @@ def sample_scene(
 ) -> Scene:
     """A scene by chance; what is not asked for (None) is drawn.
 
-    `new` scenes, which an edit makes from words alone, have no jitter and layout 0, so that they are
+    `new` scenes, which an edit makes from words alone, have no jitter and layout 0, which makes them
     determined as far as words determine them.
     """
     jitter = 0 if new else 4

@@ -1,4 +1,4 @@
-"""Chains of turns: a picture, and edits each of which is done on the result of the one before."""
+"""Chains of turns: a picture, and edits that are each applied to the previous result."""
 
 import random
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from ..scenes.scene import Pool, Scene, copied, sample_background, sample_held, 
 
 
 class Composed(NamedTuple):
-    """Scenes, variant of the sentence and its slots, in a word what was asked for, and a second picture."""
+    """Scenes, variant of the sentence and its slots, a label, and a second picture."""
 
     before: Scene | None
     after: Scene

@@ -185,11 +185,11 @@ class World:
                 return render(scene)
 
     def chain(self, seed: int | str, length: int, split: str = "train", back: bool = False) -> Chain:
-        """A picture and `length` edits, each on the result of the one before.
+        """A picture and `length` edits, each applied to the previous result.
 
-        No edit comes twice. With `back`, every second turn takes back the one before it, so that the picture
-        after each even number of turns is the first one again. Raises BadRequest where the limits allow no
-        chain of this length.
+        Edits do not repeat. With `back`, every second turn reverts the previous turn: after an even number of
+        turns the picture is the first one again. Raises BadRequest where the limits allow no chain of this
+        length.
         """
         _check("split", split, SPLITS)
         pool = pool_of(self, split)
@@ -237,12 +237,12 @@ def _check_names(what: str, names: tuple[str, ...] | None, allowed: tuple[str, .
     unknown = [name for name in names if name not in allowed]
     if unknown or not names:
         problem = f"has unknown {', '.join(map(str, unknown))}" if unknown else "is empty"
-        raise BadConfig(f"world {what} {problem}; allowed are {', '.join(allowed)}")
+        raise BadConfig(f"world {what} {problem}; must be among {', '.join(allowed)}")
 
 
 def _check(what: str, name: str | None, allowed: tuple[str, ...]) -> None:
     if name is not None and name not in allowed:
-        raise BadRequest(f"unknown {what} {name!r}; allowed are {', '.join(allowed)}")
+        raise BadRequest(f"{what} must be one of {', '.join(allowed)}, got {name!r}")
 
 
 @functools.lru_cache(maxsize=64)
