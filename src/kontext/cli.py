@@ -53,6 +53,7 @@ VARIABLES: dict[str, str] = {
     "HF_TOKEN": "The token for the hub; default: that of `hf auth login`.",
     "HF_ENDPOINT": "A mirror of the hub; default: https://huggingface.co.",
     "HF_HUB_OFFLINE": "Set to 1 to use only what is here.",
+    "KONTEXT_PROMPT_KEY": "The key of the endpoint given by --expand-prompt.",
     "KONTEXT_DEBUG": "Set to 1 to show tracebacks.",
 }
 

@@ -50,6 +50,8 @@ def edit(
     lock: options.Lock = True,
     regions: options.Regions = True,
     variants: options.Variants = 1,
+    expand_prompt: options.ExpandPrompt = None,
+    expand_model: options.ExpandModel = None,
     region: Annotated[
         Path | None, typer.Option(help="Save the edited region as a mask.", metavar="FILE")
     ] = None,
@@ -125,24 +127,27 @@ def edit(
         work.append((source, outputs))
 
     answers, written = [], 0
+    used_prompt = options.expanded(prompt, expand_prompt, expand_model, edits=True)
     try:
         options.download_model(model, quiet)
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 
             editor = Editor.load(model, device=device, lora=lora or ())
+        used_prompt = options.fitting(used_prompt, prompt, editor, quiet)
+        told_prompt = None if used_prompt == prompt else used_prompt
         for source, outputs in work:
             with options.progress(quiet) as on_step:
-                results = editor.variants(source.content, prompt, variants, on_step=on_step, **common)
+                results = editor.variants(source.content, used_prompt, variants, on_step=on_step, **common)
             names = outputs.write(results)
             written += 1
             if not as_json:
                 name = source.name if len(work) > 1 else ""
                 show(results, names, generated=False, quiet=quiet, of=name)
             elif len(work) == 1:
-                say_json(describe(results, names))
+                say_json(describe(results, names, told_prompt))
             else:
-                answers.append({"picture": source.name, **describe(results, names)})
+                answers.append({"picture": source.name, **describe(results, names, told_prompt)})
     except KeyboardInterrupt:
         summary = f"{written} of {len(work)} pictures were written" if written else "nothing was written"
         raise KeyboardInterrupt(f"stopped; {summary}") from None

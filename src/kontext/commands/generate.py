@@ -32,6 +32,8 @@ def generate(
         str | None, typer.Option(help="WxH or W:H; default: the model's own.", metavar="SIZE")
     ] = None,
     variants: options.Variants = 1,
+    expand_prompt: options.ExpandPrompt = None,
+    expand_model: options.ExpandModel = None,
     model: options.Model = "nano",
     lora: options.Lora = None,
     device: options.Device = None,
@@ -69,17 +71,20 @@ def generate(
         "size": size,
     }
     check_request(EditRequest(prompt=prompt, lock=False, **common), variants)
+    used_prompt = options.expanded(prompt, expand_prompt, expand_model, edits=False)
     try:
         options.download_model(model, quiet)
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 
             editor = Editor.load(model, device=device, lora=lora or ())
-            results = editor.variants(None, prompt, variants, lock=False, on_step=on_step, **common)
+        used_prompt = options.fitting(used_prompt, prompt, editor, quiet)
+        with options.progress(quiet) as on_step:
+            results = editor.variants(None, used_prompt, variants, lock=False, on_step=on_step, **common)
         names = outputs.write(results)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; nothing was written") from None
     if as_json:
-        say_json(describe(results, names))
+        say_json(describe(results, names, None if used_prompt == prompt else used_prompt))
     else:
         show(results, names, generated=True, quiet=quiet)

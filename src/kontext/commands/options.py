@@ -18,6 +18,7 @@ from kontext.terminal import draw, say, watched
 
 if TYPE_CHECKING:
     from kontext.checkpoint.hub.models import Progress
+    from kontext.engine import Editor
     from kontext.engine.requests import StepInfo
 
 STDOUT = "-"
@@ -62,6 +63,19 @@ ReferenceLayout = Annotated[
     typer.Option("--reference-layout", help=option("reference_layout").help, metavar="LAYOUT"),
 ]
 Expand = Annotated[str | None, typer.Option("--expand", help=option("expand").help, metavar="L,T,R,B|W:H")]
+ExpandPrompt = Annotated[
+    str | None,
+    typer.Option(
+        "--expand-prompt",
+        help="Expand short prompts by the language model at this OpenAI-compatible endpoint, such as "
+        "http://localhost:11434/v1 (key: KONTEXT_PROMPT_KEY).",
+        metavar="URL",
+    ),
+]
+ExpandModel = Annotated[
+    str | None,
+    typer.Option("--expand-model", help="The language model there; default: its first.", metavar="NAME"),
+]
 Variants = Annotated[
     int,
     typer.Option(help=f"{option('variants').help.rstrip('.')}; files NAME-1, NAME-2, ...", metavar="N"),
@@ -94,6 +108,31 @@ Data = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only warnings and errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+
+
+def expanded(prompt: str, url: str | None, model: str | None, *, edits: bool) -> str:
+    """The prompt, expanded at `--expand-prompt`. Raises BadRequest, Unavailable."""
+    if url is None:
+        if model is not None:
+            raise BadRequest("--expand-model needs --expand-prompt URL")
+        return prompt
+    from kontext.prompt_expansion import PromptExpander
+
+    return PromptExpander.from_environment(url, model).expand(prompt, edits=edits)
+
+
+def fitting(expanded_prompt: str, given: str, editor: Editor, quiet: bool) -> str:
+    """The expanded prompt, or the given one with a warning if the model does not read as much."""
+    if expanded_prompt == given:
+        return given
+    try:
+        editor.prompts.check(expanded_prompt)
+    except BadRequest as error:
+        say(f"warning: not expanded: {error}", err=True)
+        return given
+    if not quiet:
+        say(f"prompt: {expanded_prompt}", err=True)
+    return expanded_prompt
 
 
 def parse_box(text: str | None) -> tuple[int, int, int, int] | None:

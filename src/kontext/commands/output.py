@@ -128,10 +128,13 @@ def show(
         say("  ".join(columns), err=name == STDOUT)
 
 
-def describe(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:
-    """The results of one picture as the plain data of `--json`."""
+def describe(
+    results: Sequence[Result], names: Sequence[str], expanded_prompt: str | None = None
+) -> dict[str, Any]:
+    """The results of one picture as the plain data of `--json`; with the prompt if it was expanded."""
     answers = [_described(result, name) for result, name in zip(results, names)]
-    return answers[0] if len(answers) == 1 else {**answers[0], "variants": answers}
+    described = answers[0] if len(answers) == 1 else {**answers[0], "variants": answers}
+    return described if expanded_prompt is None else {**described, "prompt": expanded_prompt}
 
 
 def _described(result: Result, name: str) -> dict[str, Any]:

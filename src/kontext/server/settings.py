@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kontext.errors import BadConfig
+from kontext.errors import BadConfig, BadRequest
 
 OWN_PATHS = ("api", "v1", "hf", "proxy")  # first path segments of the routes
 
@@ -106,10 +106,25 @@ class Settings:
     sign: bool = False
     """Sign downloaded PNG files (C2PA, the `provenance` extra) with the identity in `data`/signing."""
 
+    expand_prompt: str | None = None
+    """An OpenAI-compatible endpoint, such as http://localhost:11434/v1: expands short prompts of requests
+    that ask for it. Its key is read from KONTEXT_PROMPT_KEY.
+    """
+    expand_model: str | None = None
+    """The language model there; default: the first that it lists."""
+    expand_seconds: float = 20.0
+
     log_prompts: bool = False
 
     def __post_init__(self) -> None:
         """Raises BadConfig."""
+        if self.expand_prompt is not None:
+            from kontext.prompt_expansion import check_url
+
+            try:
+                check_url(self.expand_prompt)
+            except BadRequest as error:
+                raise BadConfig(str(error)) from None
         if hosts := (*self.picture_hosts, *self.webhook_hosts):
             from kontext.server.fetching import parse_host
 

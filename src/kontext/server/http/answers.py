@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from kontext.errors import BadPicture, BadRequest, Busy, KontextError, NoSpace, NotFound, Unavailable
 from kontext.server.errors import (
+    ExpansionFailed,
     Forbidden,
     ModerationBlocked,
     NoCredits,
@@ -47,6 +48,7 @@ STATES: dict[type[KontextError], tuple[int, str, str]] = {
     Forbidden: (403, "forbidden", "permission_error"),
     TooLarge: (413, "too_large", "invalid_request_error"),
     NotReady: (503, "not_ready", "server_error"),
+    ExpansionFailed: (502, "prompt_expansion", "server_error"),
     ModerationBlocked: (400, "moderation_blocked", "image_generation_user_error"),
     QuotaFull: (507, "quota", "insufficient_quota"),
     NoSpace: (507, "no_space", "server_error"),

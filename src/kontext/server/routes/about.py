@@ -72,6 +72,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "fetch_urls": settings.fetch_urls or bool(settings.picture_hosts),
             "moderation": bool(settings.banned_words or settings.nsfw),
             "credits": settings.keys_needed,
+            "expand_prompt": service.expansion.enabled,
         },
     }
 

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kontext.engine.requests import GUIDANCE, MAX_SEED, MAX_STEPS
-from kontext.errors import BadRequest, NotFound
+from kontext.errors import NotFound
 from kontext.server import fetching
 from kontext.server.auth.access import Maker, Reader, service_of
 from kontext.server.auth.keys import Key
@@ -115,7 +115,7 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
     """Submit an edit, or without input_image a generation. Poll `polling_url` for the result."""
     service, inputs = service_of(request), inputs_of(request)
     if body.prompt_upsampling:
-        raise BadRequest("prompt_upsampling is not supported; send the full prompt and set it to false")
+        service.expansion.check()
     if body.webhook_url:
         settings = service.settings
         await fetching.check_host(body.webhook_url, settings.private_addresses, settings.webhook_hosts)
@@ -159,7 +159,7 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
         webhook_url=body.webhook_url,
         webhook_secret=body.webhook_secret,
     )
-    jobs = await service.submit([job], submission, refused=reason)
+    jobs = await service.submit([job], submission, refused=reason, expand=body.prompt_upsampling)
     pixels = sum(reference.size[0] * reference.size[1] for reference in stored if reference)
     return Submitted(
         id=jobs[0].id,

@@ -91,6 +91,7 @@ class Edit(Body):
     references: list[Sha256] = Field([], max_length=MAX_CONTEXTS - 1)
     expand: Expand = None
     reference_layout: Literal["index", "offset", "stitch"] | None = None
+    expand_prompt: bool = False
     lock: bool = True
     regions: bool = True
 
@@ -111,6 +112,8 @@ class Jobs(TypedDict):
 async def edit(key: Maker, request: Request, session: str, body: Edit) -> Jobs:
     """Create turns under a turn (default: the head); in an empty session, generate its first picture."""
     service = service_of(request)
+    if body.expand_prompt:
+        service.expansion.check()
 
     def prepare() -> tuple[Session, Turn | None, JobRequest, JobShape]:
         found = open_session(service, key, session)
@@ -118,7 +121,9 @@ async def edit(key: Maker, request: Request, session: str, body: Edit) -> Jobs:
         return found, parent, *_job_request(service, key, body, parent)
 
     found, parent, job, shape = await asyncio.to_thread(prepare)
-    return await _submit(service, key, found, parent, job, shape, body.count, body.seed)
+    return await _submit(
+        service, key, found, parent, job, shape, body.count, body.seed, expand=body.expand_prompt
+    )
 
 
 @router.post("/sessions/{session}/turns/{turn}/variants", status_code=202)
@@ -225,12 +230,13 @@ async def _submit(
     shape: JobShape,
     count: int,
     seed: int | None,
+    expand: bool = False,
 ) -> Jobs:
     # Drawn here, so that a requeued job gives the same picture.
     first = secrets.randbelow(2**32) if seed is None else check_seed(seed, count)
     requests = [replace(job, seed=first + place) for place in range(count)]
     submission = _submission(service, key, session.id, parent.id if parent else None, shape)
-    return await _shown(service, await service.submit(requests, submission))
+    return await _shown(service, await service.submit(requests, submission, expand=expand))
 
 
 def _submission(

@@ -21,6 +21,7 @@ from kontext.server.jobs.requests import JobRequest
 from kontext.server.service.background import Background
 from kontext.server.service.decoders import Decoders
 from kontext.server.service.event_bus import EventBus
+from kontext.server.service.expansion import Expansion
 from kontext.server.service.housekeeping import Housekeeping
 from kontext.server.service.moderation import Moderator, make_moderator
 from kontext.server.service.outputs import sample_path, server_secret
@@ -59,6 +60,7 @@ class Service:
         self.quotas = Quotas(self.store, settings.storage_bytes)
         self.event_bus = EventBus(lambda subscribed: self.scheduler.watch(subscribed))
         self.moderator: Moderator = make_moderator(settings)
+        self.expansion = Expansion(settings)
         self.workers: list[Worker] = make_workers(settings, launched)
         self.thumbnails: dict[tuple[str, int], bytes] = {}
         self.background = Background()
@@ -136,6 +138,7 @@ class Service:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self.decoders.close()
+        self.expansion.close()
         self.store.close()
 
     def begin_stop(self) -> None:
@@ -146,9 +149,14 @@ class Service:
     # API of the routes
 
     async def submit(
-        self, requests: Sequence[JobRequest], submission: Submission, *, refused: str | None = None
+        self,
+        requests: Sequence[JobRequest],
+        submission: Submission,
+        *,
+        refused: str | None = None,
+        expand: bool = False,
     ) -> list[Job]:
-        """`Queue.submit` after validation and moderation of the prompt.
+        """`Queue.submit` after validation and moderation of the prompt. `expand`: a short one is expanded.
 
         Raises Busy while stopping, QueueFull, QuotaFull, NoCredits, and BadRequest for prompts and guidance
         that the loaded model does not take.
@@ -160,6 +168,9 @@ class Service:
         self._check_output(submission.shape, len(requests))
         await asyncio.to_thread(self.quotas.check, submission.owner)
         reason = refused or self.moderator.prompt(requests[0].prompt)
+        if expand and not reason:
+            requests = await self.expansion.expand(requests, self.model_info)
+            reason = self.moderator.prompt(requests[0].prompt)
         jobs = await asyncio.to_thread(self.queue.submit, requests, submission, refused=reason)
         if self.settings.log_prompts:
             log.info("job %s: %s", jobs[0].id, requests[0].prompt)
