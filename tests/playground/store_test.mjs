@@ -190,6 +190,12 @@ test('a request holds what was asked and nothing else', () => {
   assert.deepEqual(state.editBody(now, 'c', { box: [1, 2, 3, 4] }), { prompt: 'Make it blue', count: 1, box: [1, 2, 3, 4], parent: 'c', references: ['p'], lock: true, size: 'match' });
   now = { ...now, settings: { ...now.settings, seed: 0, steps: 4 } };
   assert.deepEqual(state.editBody(now, undefined, {}), { prompt: 'Make it blue', count: 1, size: '1:1', seed: 0, steps: 4 });
+  now = { ...now, settings: { ...state.SETTINGS, negative_prompt: 'blurry', strength: 0.5, expand: '16:9', sampler: 'ab2', expand_prompt: true } };
+  const asked = { prompt: 'Make it blue', count: 1, negative_prompt: 'blurry', sampler: 'ab2' };
+  assert.deepEqual(state.editBody(now, undefined, {}), { ...asked, size: '1:1' });
+  assert.deepEqual(state.editBody(now, 'c', {}), { ...asked, parent: 'c', references: ['p'], lock: true, size: 'match', strength: 0.5, expand: '16:9' });
+  now = { ...now, capabilities: { features: { expand_prompt: true } } };
+  assert.equal(state.editBody(now, 'c', {}).expand_prompt, true);
 });
 
 test('references: at most the limit, replaced in place, removed', () => {

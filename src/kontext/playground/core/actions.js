@@ -6,7 +6,7 @@ import { keep, recall } from './memory.js';
 import { attempt, notify, say } from './notices.js';
 import { fetchReference } from './references.js';
 import { leave, prefill, restorePrompt } from './sessions.js';
-import { select, withoutTurn, withSession } from './state.js';
+import { optionsOf, select, withoutTurn, withSession } from './state.js';
 import { store } from './store.js';
 import { t } from './text.js';
 import { base, neighbor, node, redoTarget, undoTarget } from './tree.js';
@@ -65,8 +65,8 @@ export function setMode(mode) {
 /** Reuse the prompt of a turn; with `all`, its seed, settings and references as well. */
 export async function reuse(turn, all = false) {
   if (all) {
-    const { steps = null, guidance = null, size = 'match', lock = true } = turn.settings;
-    store.set((state) => ({ ...state, settings: { ...state.settings, steps, guidance, size, lock, seed: turn.seed } }));
+    const { size = 'match', lock = true } = turn.settings;
+    store.set((state) => ({ ...state, settings: { ...state.settings, ...optionsOf(turn.settings), size, lock, seed: turn.seed } }));
     await attempt(async () => {
       const references = await Promise.all(turn.references.map((url) => fetchReference(url)));
       store.set((state) => ({ ...state, draft: { ...state.draft, references } }));

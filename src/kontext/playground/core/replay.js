@@ -5,7 +5,7 @@ import { openFile } from './files.js';
 import { attempt } from './notices.js';
 import { fetchReference } from './references.js';
 import { restorePrompt } from './sessions.js';
-import { isActive, withJobs } from './state.js';
+import { isActive, optionsOf, withJobs } from './state.js';
 import { store } from './store.js';
 import { base, path } from './tree.js';
 
@@ -24,10 +24,11 @@ export async function repeatOn(file, turn) {
   if (!id || id === before) return; // not a picture; already reported
   let parent = base(store.state);
   for (const edit of edits) {
-    const { steps, guidance, lock = true } = edit.settings;
+    const { lock = true } = edit.settings;
+    const options = Object.fromEntries(Object.entries(optionsOf(edit.settings)).filter(([, value]) => value !== null));
     const response = await attempt(async () => {
       const references = (await Promise.all(edit.references.map(fetchReference))).map((one) => one.picture);
-      const body = { parent: parent.id, prompt: edit.prompt, seed: edit.seed, steps, guidance, lock, references };
+      const body = { parent: parent.id, prompt: edit.prompt, seed: edit.seed, ...options, lock, references };
       return api.edit(id, body);
     });
     if (!response || store.state.session?.id !== id) return;

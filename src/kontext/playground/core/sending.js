@@ -45,7 +45,7 @@ export async function submit(sure = false) {
       store.set((state) => withSending(state, { id, parent: parent?.id ?? null, prompt: body.prompt, created: Date.now() / 1000 }));
       const response = await api.edit(open, body);
       if (store.state.session?.id !== open) return true;
-      store.set((state) => withJobs({ ...state, draft: state.draft === draft ? DRAFT : state.draft }, response.jobs, id));
+      store.set((state) => withJobs({ ...state, draft: state.draft === draft ? DRAFT : state.draft, settings: { ...state.settings, expand: null } }, response.jobs, id));
       return true;
     },
     submit,

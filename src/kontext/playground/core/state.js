@@ -4,7 +4,10 @@ import { children, isActive, node, path, subtree } from './tree.js';
 
 export { isActive };
 
-export const SETTINGS = { size: 'match', seed: null, count: 1, steps: null, guidance: null, lock: true };
+/** Options of an edit that act inside the model; null: the model's default. */
+export const OPTIONS = ['steps', 'guidance', 'negative_prompt', 'true_guidance', 'nag', 'guidance_steps', 'sampler', 'strength', 'expand', 'reference_layout'];
+const OF_A_PICTURE = ['strength', 'expand'];
+export const SETTINGS = { size: 'match', seed: null, count: 1, lock: true, expand_prompt: false, ...optionsOf({}) };
 const STROKES_KEPT = 60; // undo steps per turn
 export const DRAFT = { prompt: '', references: [] };
 
@@ -189,12 +192,19 @@ export function changeReference(state, index, change) {
 /** Body of an edit request from the draft and settings; masks and markup are already uploaded. */
 export function editBody(state, parent, pointers) {
   const { prompt, references } = state.draft;
-  const { size, seed, count, steps, guidance, lock } = state.settings;
+  const { size, seed, count, lock } = state.settings;
   const body = { prompt: prompt.trim(), count, ...pointers };
   if (parent) Object.assign(body, { parent, references: references.map((one) => one.picture), lock, size });
   else body.size = size === 'match' ? '1:1' : size;
-  for (const [key, value] of Object.entries({ seed, steps, guidance })) if (value !== null) body[key] = value;
+  for (const [key, value] of Object.entries({ seed, ...optionsOf(state.settings) }))
+    if (value !== null && (parent || !OF_A_PICTURE.includes(key))) body[key] = value;
+  if (state.settings.expand_prompt && state.capabilities?.features.expand_prompt) body.expand_prompt = true;
   return body;
+}
+
+/** The options among the settings of a turn or of the page. */
+export function optionsOf(settings) {
+  return Object.fromEntries(OPTIONS.map((name) => [name, settings[name] ?? null]));
 }
 
 function pick(object, keys) {

@@ -56,6 +56,7 @@ class Details extends Dialog {
       evaluations: facts.evaluations,
       time: facts.seconds?.total ? duration(facts.seconds.total) : null,
       box: settings.box?.join(', '),
+      ...Object.fromEntries(['negative_prompt', 'strength', 'sampler', 'expand'].map((name) => [name, settings[name]])),
       lock: settings.lock === undefined ? null : t(settings.lock ? 'on' : 'off'),
     };
   }
@@ -71,7 +72,7 @@ class Details extends Dialog {
       </div>
       <dl class="facts">
         ${Object.entries(this.#rows(turn)).filter(([, value]) => value !== null && value !== undefined)
-          .map(([name, value]) => html`<div class=${['prompt', 'from'].includes(name) ? 'wide' : ''}><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`)}
+          .map(([name, value]) => html`<div class=${['prompt', 'from', 'negative_prompt'].includes(name) ? 'wide' : ''}><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`)}
       </dl>
       ${(turn.facts.warnings ?? []).map((one) => html`<p class="note">${sentences(one)}</p>`)}
       ${this.#group('again', [

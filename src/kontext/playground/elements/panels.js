@@ -6,7 +6,7 @@ import { pointers, problemHere } from '../core/drawing.js';
 import { attempt } from '../core/notices.js';
 import { copyText } from '../core/saving.js';
 import { cancel, cancelAll, waiting } from '../core/sending.js';
-import { editBody } from '../core/state.js';
+import { editBody, optionsOf } from '../core/state.js';
 import { html, nothing } from '../core/store.js';
 import { t } from '../core/text.js';
 import { base } from '../core/tree.js';
@@ -75,8 +75,8 @@ class Code extends Dialog {
       if (given) this.body = { ...editBody(state, turn?.id, given), prompt: state.draft.prompt.trim() || t('code.prompt') };
       return;
     }
-    const { steps, guidance, size, box, lock } = turn.settings;
-    const kept = Object.entries({ steps, guidance, size, box, lock }).filter(([, value]) => value !== undefined && value !== null);
+    const { size, box, lock } = turn.settings;
+    const kept = Object.entries({ ...optionsOf(turn.settings), size, box, lock }).filter(([, value]) => value !== undefined && value !== null);
     this.body = { parent: turn.parent, prompt: turn.prompt, seed: turn.seed, ...Object.fromEntries(kept) };
     this.partial = Boolean(turn.mask || turn.markup || turn.references.length);
   }

@@ -11,6 +11,8 @@ import { icon } from './icons.js';
 import { Menu } from './menu.js';
 
 const COUNTS = [1, 2, 3, 4];
+const SAMPLERS = ['euler', 'ab2', 'midpoint'];
+const EXPAND = /^\s*(\d{1,6}(\s*,\s*\d{1,6}){3}|\d{1,5}\s*:\s*\d{1,5})\s*$/;
 
 class Settings extends Part {
   #menu = new Menu(this);
@@ -82,16 +84,31 @@ class Settings extends Part {
   }
 
   #fine() {
-    const { steps, guidance, lock } = this.state.settings;
-    const { limits, model } = this.state.capabilities ?? {};
+    const { steps, guidance, strength, sampler, expand, lock, expand_prompt: longer } = this.state.settings;
+    const { limits, model, features } = this.state.capabilities ?? {};
+    const original = base(this.state)?.size ?? null;
+    const set = (name, field, right = true) => {
+      field.setAttribute('aria-invalid', String(!right));
+      if (right) act.setSettings({ [name]: field.value.trim() || null });
+    };
+    const text = (name, hint, pattern) => html`<label class="field">${t(name)}
+      <input type="text" maxlength="10000" placeholder=${hint} .value=${this.state.settings[name] ?? ''}
+        @change=${({ target }) => set(name, target, !pattern || !target.value.trim() || pattern.test(target.value))} /></label>`;
     const number = (name, value, [least, most], step, usual) => html`<label class="field">${t(name)}
       <input type="number" min=${least} max=${most} step=${step} placeholder=${usual ?? ''} .value=${String(value ?? '')}
         @change=${(event) => event.target.validity.valid && act.setSettings({ [name]: event.target.value === '' ? null : Number(event.target.value) })} /></label>`;
     return html`<details class="menu fine">
-      <summary class="setting" aria-label=${t('fine')}>${icon('more')}${[steps && t('fine.steps', { n: steps }), guidance && t('fine.guidance', { n: guidance }), !lock && t('lock.off')].filter(Boolean).join(' · ')}</summary>
+      <summary class="setting" aria-label=${t('fine')}>${icon('more')}${[steps && t('fine.steps', { n: steps }), guidance && t('fine.guidance', { n: guidance }), original && expand, !lock && t('lock.off')].filter(Boolean).join(' · ')}</summary>
       <div class="panel end">
         ${number('steps', steps, limits?.steps ?? [1, 150], 1, model?.steps)}
         ${number('guidance', guidance, limits?.guidance ?? [1, 30], 0.1, model?.guidance)}
+        ${text('negative_prompt', t('negative_prompt.hint'))}
+        ${original ? html`${number('strength', strength, [0.01, 1], 'any', 1)} ${text('expand', '16:9', EXPAND)}` : nothing}
+        <label class="field">${t('sampler')}<select .value=${sampler ?? 'euler'} @change=${({ target }) => act.setSettings({ sampler: target.value === 'euler' ? null : target.value })}>
+          ${SAMPLERS.map((one) => html`<option value=${one} ?selected=${one === (sampler ?? 'euler')}>${t(`sampler.${one}`)}</option>`)}</select></label>
+        ${features?.expand_prompt
+          ? html`<label class="option"><input type="checkbox" .checked=${longer} @change=${(event) => act.setSettings({ expand_prompt: event.target.checked })} />${t('expand_prompt')}</label>`
+          : nothing}
         <label class="option"><input type="checkbox" .checked=${lock} @change=${(event) => act.setSettings({ lock: event.target.checked })} />${t('lock')}</label>
         <p class="note">${t('lock.note')}</p>
       </div>
