@@ -1,12 +1,10 @@
 """Edits beside a busy process: the threads' settings, and what they are for."""
 
 import contextlib
-import json
+import importlib.util
 import os
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from kontext.server.workers.launch import launch
 from kontext.threads import SPINS, usable_processors
 
 CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-WORST = 2.5  # times the quiet p95, beside one busy process
 TRIES, EDITS = 3, 20
 
 
@@ -79,124 +76,46 @@ def test_workers_share_the_processors_and_take_the_settings_of_the_user(monkeypa
     assert taken[2]["OMP_NUM_THREADS"] == "5" and taken[2]["OMP_WAIT_POLICY"] == "active"
 
 
-@contextlib.contextmanager
-def busy_process():
-    loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        loop.kill()
-        loop.wait()
+@pytest.fixture(scope="module")
+def measurement():
+    """The script that measures, as a module."""
+    script = Path(__file__).parents[1] / "scripts" / "measure_busy.py"
+    spec = importlib.util.spec_from_file_location("measure_busy", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-WARM = """
-import json, sys, time
-from PIL import Image
-from kontext import Editor
-editor, seconds = Editor.load("nano", device="cpu"), []
-for i in range(int(sys.argv[2]) + 3):
-    start = time.perf_counter()
-    editor.edit(sys.argv[1], "make it night", seed=i)
-    seconds.append(time.perf_counter() - start)
-print(json.dumps(seconds[3:]))
-"""
-
-
-@contextlib.contextmanager
-def from_python(picture):
-    yield lambda: json.loads(python(WARM, str(picture), str(EDITS)))
-
-
-@contextlib.contextmanager
-def from_the_command_line(picture):
-    """Seconds of an edit alone: what a new process pays for its imports, it pays in one thread."""
-
-    def edits():
-        found = []
-        for seed in range(5):
-            out = str(picture.with_name("made.png"))
-            command = [
-                sys.executable,
-                "-m",
-                "kontext",
-                "edit",
-                str(picture),
-                "make it night",
-                "-o",
-                out,
-                "--force",
-            ]
-            done = subprocess.run(
-                [*command, "--seed", str(seed), "--device", "cpu", "--json"],
-                env=environment(),
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, done.stderr
-            seconds = json.loads(done.stdout)["seconds"]
-            found.append(seconds["total"] - seconds["load"])
-        return found
-
-    yield edits
-
-
-@contextlib.contextmanager
-def from_the_service(picture):
-    from multiprocessing.connection import Connection
-
-    from kontext.server.jobs.requests import JobRequest
-    from kontext.server.workers.worker import JobPayload
-
-    launched = launch("kontext.server.workers.worker:load_editor", "nano", "cpu", 1)
-    connection = Connection(launched.socket.detach())
-    assert connection.recv()[0] == "ready"
-
-    def edit(seed):
-        request = JobRequest(prompt="make it night", seed=seed)
-        connection.send(("run", [JobPayload("one", request, {"picture": [picture.read_bytes()]})]))
-        while connection.recv()[0] != "results":
-            pass
-
-    def edits():
-        found = []
-        for seed in range(EDITS + 3):
-            start = time.perf_counter()
-            edit(seed)
-            found.append(time.perf_counter() - start)
-        return found[3:]
-
-    try:
-        yield edits
-    finally:
-        launched.process.kill()
-        launched.process.wait()
-        connection.close()
+@pytest.fixture
+def picture(tmp_path):
+    Image.radial_gradient("L").convert("RGB").save(tmp_path / "given.png")
+    return tmp_path / "given.png"
 
 
 @pytest.mark.slow  # and for a machine that does nothing else: tests that run at the same time are busy too
 @pytest.mark.skipif(usable_processors() < 2, reason="a busy process needs a second processor")
-@pytest.mark.parametrize("surface", [from_python, from_the_command_line, from_the_service])
-def test_edits_beside_a_busy_process_take_little_longer(surface, tmp_path, monkeypatch):
+@pytest.mark.parametrize("surface", ["command line", "Python", "service"])
+def test_edits_beside_a_busy_process_take_little_longer(measurement, picture, surface, monkeypatch):
     """Quiet and busy take turns and are compared by medians, so that other load falls on both."""
     for name in CHOSEN:
         monkeypatch.delenv(name, raising=False)
-    picture = tmp_path / "given.png"
-    Image.radial_gradient("L").convert("RGB").save(picture)
-    quiet, busy = [], []
-    with surface(picture) as edits:
-        for _ in range(TRIES):
-            quiet.append(slow(edits()))
-            with busy_process():
-                busy.append(slow(edits()))
-    assert statistics.median(busy) <= WORST * statistics.median(quiet)
+    with measurement.SURFACES[surface](picture) as measure:
+        figures = measurement.measured(measure, EDITS, TRIES, [1])
+    assert figures[1][1] <= measurement.BOUND * figures[0][1]
 
 
-def slow(seconds):
-    """The 95th percentile."""
-    return sorted(seconds)[round(0.95 * (len(seconds) - 1))]
+@pytest.mark.parametrize("surface", ["command line", "Python", "service"])
+def test_each_surface_can_be_measured(measurement, picture, surface):
+    with measurement.SURFACES[surface](picture) as measure:
+        seconds = measure(2)
+    assert len(seconds) >= 2 and all(0 < one < 60 for one in seconds)
 
 
-def test_the_script_that_measures_it_is_usable():
-    script = Path(__file__).parents[1] / "scripts" / "measure_busy.py"
-    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and "busy" in done.stdout
+def test_figures_are_medians_over_rounds_that_take_turns(measurement, monkeypatch):
+    busy = []
+    monkeypatch.setattr(
+        measurement, "busy_processes", lambda count: contextlib.nullcontext(busy.append(count))
+    )
+    rounds = iter([[1.0, 9.0], [2.0, 20.0], [1.0, 5.0], [4.0, 40.0], [3.0, 7.0], [6.0, 60.0]])
+    figures = measurement.measured(lambda count: next(rounds), 2, 3, [1])
+    assert busy == [0, 1] * 3 and figures == {0: (5.0, 7.0), 1: (22.0, 40.0)}
