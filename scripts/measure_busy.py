@@ -182,6 +182,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds for each figure")
     parser.add_argument("--busy", type=int, nargs="*", default=[1], help="numbers of busy processes")
     arguments = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("a busy process needs a second processor")
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5:
         print(
             f"the machine is busy already (load {os.getloadavg()[0]:.1f}): ratios are too low",
