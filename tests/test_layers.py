@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[1] / "src" / "kontext"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("failures", "home", "memory", "options", "prompt_expansion", "terminal", "threads", "values", "version"),
+    (
+        *("failures", "home", "memory", "options", "precision", "prompt_expansion", "terminal", "threads"),
+        *("values", "version"),
+    ),
     ("pictures", "model", "flow", "world"),
     ("checkpoint", "kernels", "session"),
     ("engine",),

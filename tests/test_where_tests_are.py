@@ -26,19 +26,22 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "checkpoint/test_lora.py": (*("checkpoint/lora_names.py", "checkpoint/lora_patches.py"),),
     "checkpoint/test_packed.py": (
         *("checkpoint/fingerprints.py", "checkpoint/gguf_files.py", "checkpoint/mapped.py"),
-        *("checkpoint/placement.py", "checkpoint/quantized.py", "model/streaming.py"),
+        "checkpoint/quantized.py",
     ),
+    "checkpoint/test_placement.py": ("model/streaming.py",),
     "commands/test_bench.py": ("commands/bench_options.py", "commands/bench_run.py"),
     "commands/test_output.py": ("commands/edit.py", "commands/generate.py", "commands/inputs.py"),
     "engine/test_editor.py": (
         *("engine/batching.py", "engine/cache.py", "engine/finish.py"),
         *("engine/pipeline.py", "engine/plan.py", "engine/prompt_length.py", "engine/prompts.py"),
     ),
+    "engine/test_memory_plan.py": ("engine/memory_sizes.py",),
     "engine/test_regions.py": ("engine/context.py", "engine/pointing.py"),
     "engine/test_requests.py": ("values.py",),
     "engine/test_window.py": ("model/window.py",),
     "flow/test_flow.py": ("flow/*.py",),
     "kernels/test_kernels.py": ("kernels/*.py",),
+    "model/test_autoencoder.py": ("model/convolutions.py",),
     "model/test_stored.py": ("model/ggml.py", "model/linear.py", "model/stored_forms.py"),
     "model/test_transformer.py": (
         *("model/blocks.py", "model/module_list.py", "model/presets.py", "model/rope.py"),
@@ -91,7 +94,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "train/test_orbits.py": ("train/pairs.py", "train/ring.py"),
     "train/test_runs.py": (
         *("train/autoencoder.py", "train/data.py", "train/distill.py", "train/flow.py", "train/ladd.py"),
-        *("train/metrics.py", "train/networks.py", "train/precision.py", "train/run.py"),
+        *("train/metrics.py", "train/networks.py", "precision.py", "train/run.py"),
         *("train/student.py", "train/tokenizer.py", "train/validation.py"),
     ),
     "world/drawing/test_art.py": ("world/drawing/objects.py", "world/drawing/pack.py"),

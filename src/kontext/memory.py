@@ -1,11 +1,13 @@
-"""Settings of glibc's malloc for the whole process: how much freed memory it keeps.
+"""Available main memory, and how much freed memory glibc keeps.
 
-With another C library nothing happens.
+The settings are those of its malloc, for the whole process; with another C library nothing happens.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt
 KEPT_BYTES, LARGE_BYTES = 256 * 2**20, 32 * 2**20
@@ -33,3 +35,38 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):
         pass
+
+
+def available() -> int:
+    """Bytes of main memory that programs can still take: of the machine, or of the group this process is
+    limited to.
+    """
+    free = _of_the_machine()
+    for limit, used in _GROUP_FILES:
+        try:
+            most, taken = int(limit.read_text()), int(used.read_text())
+        except (OSError, ValueError):  # no group, or "max"
+            continue
+        free = min(free, max(0, most - taken))
+    return free
+
+
+_GROUP_FILES = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+
+
+def _of_the_machine() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
+    except (AttributeError, OSError, ValueError):
+        return 8 * 2**30

@@ -23,9 +23,8 @@ from kontext.engine import Editor
 from kontext.errors import BadCheckpoint
 from kontext.model.linear import StoredLinear
 from kontext.model.presets import PRESETS
-from kontext.model.tokens import picture_ids
 from support import packed_files
-from support.packed_files import EXACT, SAFETENSORS_FORMS, SCALES, WIDE
+from support.packed_files import EXACT, SAFETENSORS_FORMS, SCALES, WIDE, velocity
 
 EXPANDED = Placement.of(dtype=torch.bfloat16)
 PACKED = Placement(dtypes=EXPANDED.dtypes, expanded=False)
@@ -46,21 +45,6 @@ def placed(path, placement):
 
 def is_linear(name, tensor):
     return tensor.ndim == 2 and name.endswith(".weight")
-
-
-@torch.inference_mode()
-def velocity(model):
-    """What the transformer says to a few tokens."""
-    generator = torch.Generator().manual_seed(0)
-
-    def noise(*shape):
-        return torch.randn(shape, generator=generator).to(model.transformer.img_in.bias.dtype)
-
-    ids = picture_ids(0, 2, 3)
-    context = [(noise(1, 6, 64), picture_ids(1, 2, 3))]
-    times, guidance = torch.tensor([0.8]), torch.tensor([2.5])
-    states, pooled = noise(1, 5, 256), noise(1, 256)
-    return model.transformer(noise(1, 6, 64), states, pooled, times, guidance, ids, context)
 
 
 def edited(model):

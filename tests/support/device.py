@@ -4,15 +4,18 @@ that device refuses.
     with simulated("cuda") as device:
         editor = Editor.load("tiny-random", device="cuda")
 
-`simulated` acts on the whole process, threads started inside included. What it cannot show is rounding and
-speed of a real device. For worker processes, `load_editor` is an editor factory (see
-`kontext.server.workers.worker`), and SIMULATED_DEVICES in the environment says which devices they have.
+`simulated` acts on the whole process, threads started inside included. It counts what is placed on the
+device, and tells of tensors that one stream makes and another uses without waiting. What it cannot show is
+rounding and speed of a real device, and memory that an operation takes inside. For worker processes,
+`load_editor` is an editor factory (see `kontext.server.workers.worker`), and SIMULATED_DEVICES in the
+environment says which devices they have.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -36,6 +39,13 @@ class DeviceTensor(Tensor):
     """Values in host memory that belong to the simulated device."""
 
     home = CPU
+    stream: Stream | None = None
+    """The stream that makes it; None: the device's own."""
+    made_at = 0
+    recorded = False
+
+    def record_stream(self, stream: Stream) -> None:
+        self.recorded = True
 
     @property
     def device(self) -> torch.device:
@@ -58,11 +68,44 @@ class DeviceTensor(Tensor):
         return _call(func, args, kwargs or {})
 
 
+class Stream:
+    """A stream of CUDA beside the device's own: it works at once, and is checked as if it did not."""
+
+    def __init__(self, device: object = None):
+        self.done = 0
+
+    def wait_event(self, event: Event) -> None:
+        if event.stream is not None:
+            _thread.waited = {**getattr(_thread, "waited", {}), event.stream: event.at}
+
+
+class Event:
+    def __init__(self) -> None:
+        self.stream: Stream | None = None
+        self.at = 0
+
+    def record(self, stream: Stream | None = None) -> None:
+        self.stream, self.at = stream, 0 if stream is None else stream.done
+
+
+_thread = threading.local()
+
+
+@contextmanager
+def _on_stream(stream: Stream) -> Iterator[None]:
+    _thread.stream = stream
+    try:
+        yield
+    finally:
+        _thread.stream = None
+
+
 class Device(TorchFunctionMode):
     """Intercepts every call of PyTorch's API, also those that have no tensor of the device yet.
 
     reads: how often a value was copied to the host. free_bytes: raise as the device does once a single tensor
-    needs more; None: never.
+    needs more; None: never. total_bytes: memory of the device; raise once all tensors together need more.
+    placed_bytes, peak_bytes: of all tensors on it, now and at most.
     """
 
     def __init__(self, name: str, count: int = 1):
@@ -70,6 +113,41 @@ class Device(TorchFunctionMode):
         self.type, self.count = torch.device(name).type, count
         self.reads = 0
         self.free_bytes: int | None = None
+        self.total_bytes: int | None = None
+        self.placed_bytes = self.peak_bytes = 0
+        self._holders: dict[int, tuple[int, int]] = {}
+        self._lock = threading.RLock()
+
+    def _out_of_memory(self) -> Exception:
+        if self.type == "cuda":
+            return torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total"
+            )
+        return RuntimeError("MPS backend out of memory (MPS allocated: 9 GB). Tried to allocate 20 GB")
+
+    def _hold(self, tensor: Tensor) -> None:
+        """Count the memory of a tensor until the last one that shares it is gone."""
+        storage = tensor.untyped_storage()
+        place, size = storage.data_ptr(), storage.nbytes()
+        if not place:
+            return
+        with self._lock:
+            holders, known = self._holders.get(place, (0, size))
+            if not holders:
+                if self.total_bytes is not None and self.placed_bytes + size > self.total_bytes:
+                    raise self._out_of_memory()
+                self.placed_bytes += size
+                self.peak_bytes = max(self.peak_bytes, self.placed_bytes)
+            self._holders[place] = holders + 1, known
+        weakref.finalize(tensor, self._let_go, place)
+
+    def _let_go(self, place: int) -> None:
+        with self._lock:
+            holders, size = self._holders.pop(place)
+            if holders > 1:
+                self._holders[place] = holders - 1, size
+            else:
+                self.placed_bytes -= size
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return _call(func, args, kwargs or {})
@@ -83,6 +161,8 @@ class Device(TorchFunctionMode):
         device = torch.device(given)
         if device.type == CPU.type:
             return CPU
+        if device.type == "meta":  # shapes without memory
+            return None
         if device.type != self.type:
             raise AssertionError(f"Torch not compiled with {device.type.upper()} enabled")
         if (device.index or 0) >= self.count:
@@ -91,13 +171,13 @@ class Device(TorchFunctionMode):
             )
         return torch.device(self.type, device.index or 0) if self.type == "cuda" else torch.device(self.type)
 
+    def free_and_total(self, _: object = None) -> tuple[int, int]:
+        total = 2**40 if self.total_bytes is None else self.total_bytes
+        return total - self.placed_bytes, total
+
     def placed(self, tensor: Tensor, device: torch.device) -> Tensor:
         if self.free_bytes is not None and tensor.nelement() * tensor.element_size() > self.free_bytes:
-            if self.type == "cuda":
-                raise torch.OutOfMemoryError(
-                    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total"
-                )
-            raise RuntimeError("MPS backend out of memory (MPS allocated: 9 GB). Tried to allocate 20 GB")
+            raise self._out_of_memory()
         if self.type == "mps" and tensor.dtype in (torch.float64, torch.complex128):
             raise TypeError(
                 "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. "
@@ -105,6 +185,11 @@ class Device(TorchFunctionMode):
             )
         out = tensor.as_subclass(DeviceTensor)
         out.home = device
+        out.stream = getattr(_thread, "stream", None)
+        if out.stream is not None:
+            out.stream.done += 1
+            out.made_at = out.stream.done
+        self._hold(out)
         return out
 
 
@@ -132,6 +217,8 @@ def _checked(device, func, args, kwargs):
             target = target or (given.device if isinstance(given, Tensor) else None)
             target = target or (None if isinstance(given, bool) else device.resolved(given))
     if places:
+        if name not in ("is_set_to", "__set__", "__get__"):
+            _check_streams(tensors)
         if name in TO_NUMPY:
             raise TypeError(
                 f"can't convert {next(iter(places))} device type tensor to numpy. "
@@ -160,6 +247,9 @@ def _checked(device, func, args, kwargs):
     given, named = tree_map(taken, args), tree_map(taken, kwargs)
     result = func(*given, **named)
     home = target or next(iter(places), None)
+    moved = name in ("to", "cuda", "cpu", "mps") and isinstance(result, Tensor)
+    if moved and isinstance(args[0], Tensor) and home != args[0].device and _shares(result, args[0]):
+        result = result.clone()  # another device has memory of its own
     if home in (None, CPU):
         return result
 
@@ -169,6 +259,24 @@ def _checked(device, func, args, kwargs):
         return bare[id(one)] if id(one) in bare and name != "to" else device.placed(one, home)
 
     return tree_map(returned, result)
+
+
+def _shares(one: Tensor, other: Tensor) -> bool:
+    plain = other.as_subclass(Tensor) if isinstance(other, DeviceTensor) else other
+    return one.nelement() > 0 and one.untyped_storage().data_ptr() == plain.untyped_storage().data_ptr()
+
+
+def _check_streams(tensors: list[Tensor]) -> None:
+    """A tensor of another stream must have been waited for, and its memory kept for this one."""
+    current = getattr(_thread, "stream", None)
+    for one in tensors:
+        stream = getattr(one, "stream", None)
+        if stream is None or stream is current:
+            continue
+        if getattr(_thread, "waited", {}).get(stream, 0) < one.made_at:
+            raise AssertionError("used before the stream that makes it was waited for")
+        if not one.recorded:
+            raise AssertionError("used on another stream without record_stream")
 
 
 def _check(device: Device, name: str, tensors: list[Tensor], places: set[torch.device]) -> None:
@@ -205,6 +313,13 @@ def simulated(name: str, count: int = 1) -> Iterator[Device]:
             mock.patch("torch.cuda.is_available", lambda: cuda),
             mock.patch("torch.backends.cuda.is_built", lambda: cuda),
             mock.patch("torch.cuda.device_count", lambda: count if cuda else 0),
+            mock.patch("torch.cuda.Stream", Stream),
+            mock.patch("torch.cuda.Event", Event),
+            mock.patch("torch.cuda.stream", _on_stream),
+            mock.patch("torch.cuda.current_stream", lambda _=None: Stream()),
+            mock.patch("torch.cuda.mem_get_info", device.free_and_total),
+            mock.patch("torch.cuda.empty_cache", lambda: None),
+            mock.patch.object(Tensor, "pin_memory", lambda tensor: tensor.clone()),
             mock.patch("torch.backends.mps.is_available", lambda: not cuda),
             mock.patch.object(threading.Thread, "run", run_with_device),
             device,

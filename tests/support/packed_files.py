@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kontext.model.presets import PRESETS, ClipConfig, Preset, Sampling, T5Config, TransformerConfig
+from kontext.model.tokens import picture_ids
 
 WIDE = Preset(
     name="wide",
@@ -230,3 +231,21 @@ SAFETENSORS_FORMS: dict[str, Callable[[Tensor], Made]] = {
 }
 EXACT = {name for name in SAFETENSORS_FORMS if "rotated" not in name}
 """Forms whose numbers are one product away from what is stored; a rotation adds, in some order."""
+
+
+@torch.inference_mode()
+def velocity(model) -> Tensor:
+    """What the transformer of a `WIDE` model says to a few tokens and a prompt."""
+    generator = torch.Generator().manual_seed(0)
+    device, dtype = model.device, model.transformer.img_in.bias.dtype
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    ids = picture_ids(0, 2, 3, device)
+    context = [(noise(1, 6, 64), picture_ids(1, 2, 3, device))]
+    times, guidance = (torch.tensor([value], device=device) for value in (0.8, 2.5))
+    t5, clip, _ = model.token_ids(["a hat"])
+    states, pooled = model.t5(t5).to(dtype), model.clip(clip).to(dtype)
+    made = model.transformer(noise(1, 6, 64), states, pooled, times, guidance, ids, context)
+    return made.float().cpu()

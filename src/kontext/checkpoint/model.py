@@ -78,6 +78,17 @@ class Model:
                     tensors[f"{name}.weight"] = LazyTensor(layer.shape, layer.dtype, read)
         return found
 
+    def place(self, placement: Placement) -> None:
+        """Build the networks anew from where their weights come from, as the placement says.
+
+        The old ones go first. Raises what `build` does; the model is then incomplete until placed again.
+        """
+        weights = self.source or self.weights()
+        for part in names.PARTS:
+            setattr(self, part, None)
+        for part in names.PARTS:
+            setattr(self, part, build(part, getattr(self.preset, part), weights[part], placement))
+
     def token_ids(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, list[bool]]:
         """Ids for T5 (b, text_length) and CLIP (b, clip.length), and whether each T5 prompt was truncated."""
         t5 = self.tokenizer.encode_batch(list(prompts))
@@ -109,6 +120,10 @@ def load_model(
     preset, _, random = str(name_or_path).rpartition("-")
     if random == "random" and preset in PRESETS and preset != "dev":
         model = random_model(PRESETS[preset], dtype=dtype)
+        if place is not None:
+            model.source = merged(model.weights(), lora, model.warnings)
+            model.place(place(model.preset, model.source))
+            return model
         changed = merged(model.weights(), lora, model.warnings) if lora else {}
         for part, weights in changed.items():
             getattr(model, part).load_state_dict({name: tensor.read() for name, tensor in weights.items()})

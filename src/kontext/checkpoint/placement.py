@@ -31,6 +31,9 @@ class Placement:
     at each use.
     """
 
+    pinned_bytes: int = 0
+    """Page-locked memory of the host for what is streamed to a GPU."""
+
     @classmethod
     def of(cls, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Placement:
         """Everything on one device in one type, except T5: bfloat16 instead of float16, which overflows."""
@@ -70,13 +73,14 @@ def build(part: str, config: Any, weights: Weights, placement: Placement | None 
     module.load_state_dict(rest, strict=True, assign=True)
     for stem, tensor in stored.items():
         layer = _stored_layer(module.get_submodule(stem), tensor, _type(tensor, dtype), placement.device)
-        layer.streamed = placement.streams(f"{part}.{stem}")
-        if not layer.streamed:
-            layer.fetch()
+        if isinstance(layer, StoredLinear):
+            layer.streamed = placement.streams(f"{part}.{stem}")
+            if not layer.streamed:
+                layer.fetch()
         module.set_submodule(stem, layer)
-    if any(layer.streamed for layer in module.modules() if isinstance(layer, StoredWeight)):
+    if any(layer.streamed for layer in module.modules() if isinstance(layer, StoredLinear)):
         holder: Any = module.encoder if part == "t5" else module
-        holder.stream = WeightStream(placement.device)
+        holder.stream = WeightStream(placement.device, placement.pinned_bytes)
     return module.eval().requires_grad_(False)
 
 

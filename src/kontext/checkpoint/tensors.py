@@ -62,7 +62,15 @@ Weights = dict[str, LazyTensor]
 
 def stored(tensors: Mapping[str, Tensor]) -> Weights:
     """The state dict of a module as weights."""
-    return {name: LazyTensor(tuple(t.shape), t.dtype, partial(_same, t)) for name, t in tensors.items()}
+    return {name: _in_memory(name, tensor) for name, tensor in tensors.items()}
+
+
+def _in_memory(name: str, tensor: Tensor) -> LazyTensor:
+    read = partial(_same, tensor)
+    parts: tuple[StoredMatrix, ...] = ()
+    if tensor.ndim == 2 and tensor.dtype.is_floating_point and tensor.dtype not in EIGHT_BIT_FLOATS:
+        parts = (StoredMatrix(tuple(tensor.shape), PLAIN, (read,), tensor.nbytes, name),)
+    return LazyTensor(tuple(tensor.shape), tensor.dtype, read, "", parts)
 
 
 def _same(tensor: Tensor) -> Tensor:

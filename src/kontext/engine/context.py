@@ -22,8 +22,8 @@ from kontext.engine.device import finite
 from kontext.engine.domain import is_photograph
 from kontext.engine.regions import window_of
 from kontext.kernels import use_decoder_kernels, use_transformer_kernels
-from kontext.model.autoencoder import Norms
 from kontext.model.blocks import KeysValues
+from kontext.model.convolutions import Norms
 from kontext.model.tokens import pack, picture_ids
 from kontext.model.transformer import Prefix
 from kontext.model.window import Window

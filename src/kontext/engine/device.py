@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kontext.errors import BadCheckpoint, DeviceUnavailable, OutOfMemory
+from kontext.memory import available
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 _FAILED = ("cuda error", "cudnn error", "cublas_status", "hip error", "mps backend", "nvidia driver")
@@ -39,6 +41,24 @@ def usable_device(name: str | torch.device | None = None) -> torch.device:
     with explained_errors(device):
         torch.empty(1, device=device)
     return device
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return available()
+
+
+def release_memory(device: torch.device) -> None:
+    """Give freed memory back, so that what comes next is not refused for it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +21,11 @@ from kontext.engine.context import (
     accelerate_cpu,
     device_of,
 )
-from kontext.engine.device import computing, explained_errors, usable_device
+from kontext.engine.device import computing, explained_errors, release_memory, usable_device
 from kontext.engine.layout import canvas_of
+from kontext.engine.memory_sizes import Work
 from kontext.engine.pipeline import Pipeline
-from kontext.engine.plan import first_seed, plan_job
+from kontext.engine.plan import Job, first_seed, plan_job
 from kontext.engine.prompts import PromptStore
 from kontext.engine.requests import (
     MAX_BATCH,
@@ -35,7 +37,7 @@ from kontext.engine.requests import (
     Result,
 )
 from kontext.engine.sizes import Box
-from kontext.errors import BadRequest
+from kontext.errors import BadRequest, OutOfMemory
 from kontext.memory import keep_freed
 from kontext.model.autoencoder import use_channels_last
 from kontext.pictures import PictureLike
@@ -44,22 +46,35 @@ from kontext.values import whole_number
 
 if TYPE_CHECKING:
     from kontext.checkpoint import Model
+    from kontext.checkpoint.placement import Placement
+    from kontext.checkpoint.tensors import Weights
+    from kontext.engine.memory_plan import MemoryPlan
+    from kontext.model.presets import Preset
     from kontext.session import Session
+
+log = logging.getLogger(__name__)
 
 
 class Editor:
     """Edits pictures by text instructions with one model. Contexts of pictures are cached.
 
     refresh: steps between two evaluations of the contexts in "full" attention; 1 is exact.
-    Raises BadRequest below 1.
+    plan: where the weights are, as the model was placed. Raises BadRequest for a `refresh` below 1.
     """
 
-    def __init__(self, model: Model, context_bytes: int = 512 * 2**20, refresh: int = 1) -> None:
+    def __init__(
+        self,
+        model: Model,
+        context_bytes: int = 512 * 2**20,
+        refresh: int = 1,
+        plan: MemoryPlan | None = None,
+    ) -> None:
         if refresh < 1:
             raise BadRequest(f"refresh must be at least 1, got {refresh}")
         self.model = model
-        use_channels_last(model.autoencoder)
-        self.pipeline = Pipeline(model, context_bytes, refresh)
+        self.plan = plan
+        self._prepare()
+        self.pipeline = Pipeline(model, plan.cache_bytes if plan else context_bytes, refresh)
         self._background: ThreadPoolExecutor | None = None
         self._load_seconds = 0.0
 
@@ -71,22 +86,34 @@ class Editor:
         dtype: torch.dtype | None = None,
         lora: Sequence[str | Path] = (),
         refresh: int = 1,
+        memory: str | int | None = None,
     ) -> Editor:
         """Load the editor of a model: "nano", a folder, a .safetensors or a .gguf file. `lora` are files to
-        merge, each FILE or FILE:scale. Raises NotFound, BadCheckpoint, DeviceUnavailable, OutOfMemory.
+        merge, each FILE or FILE:scale.
+
+        memory: the limit on the device, such as "8GB" or a number of bytes; None or "auto": what is free.
+        Raises NotFound, BadCheckpoint, BadRequest, DeviceUnavailable, OutOfMemory.
         """
         from kontext.checkpoint import load_model
+        from kontext.engine.memory_plan import choose_placement, parse_memory
 
         start = time.perf_counter()
         keep_freed()
-        place = usable_device(device)
+        limit, place = parse_memory(memory), usable_device(device)
         if place.type == "cpu":
             leave_one_processor()
+        plan: MemoryPlan | None = None
+
+        def choose(preset: Preset, parts: Mapping[str, Weights]) -> Placement:
+            nonlocal plan
+            placement, plan = choose_placement(parts, preset, limit, place, dtype)
+            return placement
+
         with explained_errors(place):
-            model = load_model(name_or_path, device=place, dtype=dtype, lora=lora)
+            model = load_model(name_or_path, lora=lora, place=choose)
             if dtype is None:
                 accelerate_cpu(model)
-            editor = cls(model, refresh=refresh)
+            editor = cls(model, refresh=refresh, plan=plan)
         editor._load_seconds = time.perf_counter() - start
         return editor
 
@@ -164,24 +191,83 @@ class Editor:
 
         Every request is checked before anything is computed. Raises the errors of `edit`.
         """
+        self._ensure_placed()
         jobs = [plan_job(request, self.model, self.pipeline.prompts) for request in requests]
         groups: dict[BatchShape, list[int]] = defaultdict(list)
         for i, job in enumerate(jobs):
             groups[job.shape].append(i)
         results: dict[int, Result] = {}
         for members in groups.values():
-            for start in range(0, len(members), MAX_BATCH):
-                part = members[start : start + MAX_BATCH]
-                with computing(device_of(self.model)):
-                    done = self.pipeline.run(
-                        [jobs[i] for i in part],
-                        on_step and _with_indices(on_step, part),
-                        cancel,
-                        self._load_seconds,
-                    )
-                self._load_seconds = 0.0  # reported once, with the first results
-                results.update(zip(part, done))
+            together = self._most_together(jobs[members[0]])
+            for start in range(0, len(members), together):
+                part = members[start : start + together]
+                results.update(zip(part, self._run(jobs, part, on_step, cancel)))
         return [results[i] for i in range(len(jobs))]
+
+    def _most_together(self, job: Job) -> int:
+        """How many jobs of one shape share a forward."""
+        if self.plan is None:
+            return MAX_BATCH
+        each = 2 if job.guidance.negative else 1
+        work = Work(job.plan.canvas, job.shape.contexts, job.text_tokens, job.steps, each)
+        return max(1, self.plan.most_together(work, each * MAX_BATCH) // each)
+
+    def _run(
+        self, jobs: Sequence[Job], part: Sequence[int], on_step: OnStep | None, cancel: Cancel | None
+    ) -> list[Result]:
+        """Run some of the jobs. Where memory runs out: fewer at a time, then with the next smaller plan."""
+        try:
+            with computing(device_of(self.model)):
+                done = self.pipeline.run(
+                    [jobs[i] for i in part],
+                    on_step and _with_indices(on_step, part),
+                    cancel,
+                    self._load_seconds,
+                )
+            self._load_seconds = 0.0  # reported once, with the first results
+            return done
+        except OutOfMemory as error:
+            smaller = None if len(part) > 1 or self.plan is None else self.plan.smaller()
+            if len(part) == 1 and smaller is None:
+                raise
+            log.warning("%s", str(error))  # not itself: it holds on to tensors
+        release_memory(self.model.device)  # now that the error is gone
+        if smaller is not None:
+            self._shrink()
+            note = f"memory ran out; made with a smaller plan: {self.plan}"
+            return [_noted(result, note) for result in self._run(jobs, part, on_step, cancel)]
+        middle, note = len(part) // 2, f"memory ran out for {len(part)} pictures at a time; made in parts"
+        halves = (part[:middle], part[middle:])
+        return [_noted(result, note) for half in halves for result in self._run(jobs, half, on_step, cancel)]
+
+    def _shrink(self) -> None:
+        """Place the model by the next smaller plan that can be placed. Raises OutOfMemory at the last one."""
+        while self.plan is not None and (smaller := self.plan.smaller()) is not None:
+            self.plan, self._placed = smaller, False
+            try:
+                return self._place()
+            except OutOfMemory:
+                if smaller.smaller() is None:
+                    raise
+            release_memory(smaller.device)
+
+    def _place(self) -> None:
+        """Place the model anew, by the plan."""
+        assert self.plan is not None
+        with explained_errors(self.plan.device):
+            self.model.place(self.plan.placement())
+        self._prepare()
+
+    def _ensure_placed(self) -> None:
+        """Place the model again where memory ran out while it was placed. Raises OutOfMemory."""
+        if not self._placed:
+            self._place()
+
+    def _prepare(self) -> None:
+        autoencoder = self.model.autoencoder
+        use_channels_last(autoencoder)
+        autoencoder.strip_elements = self.plan.strip_elements if self.plan else None
+        self._placed = True
 
     def locate(
         self,
@@ -217,6 +303,7 @@ class Editor:
             return self.prefill_in_background(picture)
         picture = pictures.load(picture)
         canvas = canvas_of(picture, self.model.preset.sizes)
+        self._ensure_placed()
         with computing(device_of(self.model)):
             self.contexts.reconstruct(canvas)
             if self.pipeline.has_prefix:
@@ -244,6 +331,10 @@ class Editor:
         from kontext.session import Store
 
         return Store.temporary().create(picture, editor=self)
+
+
+def _noted(result: Result, note: str) -> Result:
+    return replace(result, warnings=tuple(dict.fromkeys((*result.warnings, note))))
 
 
 def _with_indices(on_step: OnStep, indices: Sequence[int]) -> OnStep:

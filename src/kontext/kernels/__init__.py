@@ -12,7 +12,8 @@ from torch import nn
 from kontext.kernels.decoder import KernelDecoder
 from kontext.kernels.library import Kernels, kernels
 from kontext.kernels.transformer import KernelTransformer
-from kontext.model.autoencoder import Decoder
+from kontext.model.convolutions import Decoder
+from kontext.model.linear import StoredWeight
 from kontext.model.transformer import Transformer
 
 LARGEST_BYTES = 2**29  # limit of a transformer's packed weights, which are a second copy
@@ -52,6 +53,8 @@ def use_decoder_kernels(decoder: Decoder) -> bool:
 def _kernels_for(network: nn.Module) -> Kernels | None:
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in network.parameters()):
         return None
+    if any(isinstance(layer, StoredWeight) for layer in network.modules()):
+        return None  # the kernels keep copies of their own
     return kernels()
 
 

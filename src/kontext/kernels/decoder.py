@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kontext.kernels.library import CONVOLUTION, Convolution, Job, Kernels, PackedLinear
-from kontext.model.autoencoder import AttnBlock, Decoder, Level, Norms, ResnetBlock
+from kontext.model.convolutions import AttnBlock, Decoder, Level, Norms, ResnetBlock
 from kontext.model.window import Window
 
 

@@ -9,236 +9,14 @@ first step of training, and the convolutions learn only the remainder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kontext.model.module_list import ModuleList
+from kontext.model.convolutions import Decoder, Encoder, Norms, crop
 from kontext.model.presets import AutoencoderConfig
+from kontext.model.strips import decode_in_strips, encode_in_strips
 from kontext.model.window import Window
-
-Norm = Callable[[nn.GroupNorm, Tensor], Tensor]
-Norms = tuple[tuple[Tensor, Tensor], ...]
-"""Mean and variance (channels,) of the input of each group norm of the decoder's finer levels, in order."""
-
-
-class ResnetBlock(nn.Module):
-    def __init__(self, in_width: int, width: int, groups: int):
-        super().__init__()
-        self.norm1 = nn.GroupNorm(groups, in_width, eps=1e-6)
-        self.conv1 = nn.Conv2d(in_width, width, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, width, eps=1e-6)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        if in_width != width:
-            self.nin_shortcut = nn.Conv2d(in_width, width, 1)
-
-    def forward(self, x: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
-        h = self.conv1(F.silu(norm(self.norm1, x)))
-        h = self.conv2(F.silu(norm(self.norm2, h)))
-        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
-
-
-class AttnBlock(nn.Module):
-    """Single-head attention over all positions."""
-
-    def __init__(self, width: int, groups: int):
-        super().__init__()
-        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
-        self.q = nn.Conv2d(width, width, 1)
-        self.k = nn.Conv2d(width, width, 1)
-        self.v = nn.Conv2d(width, width, 1)
-        self.proj_out = nn.Conv2d(width, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(x)
-        q, k, v = (f(h).flatten(2).transpose(1, 2)[:, None] for f in (self.q, self.k, self.v))  # b 1 n c
-        out = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
-        return x + self.proj_out(out)
-
-
-class Downsample(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
-
-
-class Upsample(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class Level(nn.Module):
-    """Residual blocks of one resolution, with the step to the next one."""
-
-    downsample: Downsample
-    upsample: Upsample
-
-    def __init__(self, widths: list[int], groups: int, resample: tuple[str, nn.Module] | None):
-        super().__init__()
-        self.block: ModuleList[ResnetBlock] = ModuleList(
-            ResnetBlock(a, b, groups) for a, b in zip(widths, widths[1:])
-        )
-        self.resample = resample[0] if resample else None
-        if resample:
-            self.add_module(*resample)
-
-    def forward(self, x: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
-        for block in self.block:
-            x = block(x, norm)
-        return getattr(self, self.resample)(x) if self.resample else x
-
-
-class Middle(nn.Module):
-    def __init__(self, width: int, groups: int):
-        super().__init__()
-        self.block_1 = ResnetBlock(width, width, groups)
-        self.attn_1 = AttnBlock(width, groups)
-        self.block_2 = ResnetBlock(width, width, groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(x)))
-
-
-class Encoder(nn.Module):
-    def __init__(self, config: AutoencoderConfig):
-        super().__init__()
-        widths = [config.base_width * m for m in config.multipliers]
-        self.conv_in = nn.Conv2d(3 * config.patch**2, config.base_width, 3, padding=1)
-        self.down: ModuleList[Level] = ModuleList()
-        before = config.base_width
-        for i, width in enumerate(widths):
-            last = i == len(widths) - 1
-            self.down.append(
-                Level(
-                    [before] + [width] * config.blocks_per_level,
-                    config.groups,
-                    None if last else ("downsample", Downsample(width)),
-                )
-            )
-            before = width
-        self.mid = Middle(before, config.groups)
-        self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
-        self.conv_out = nn.Conv2d(before, 2 * config.latent_channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
-        for level in self.down:
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
-
-
-class DecoderBackend(Protocol):
-    """Another implementation of a decoder with the same weights."""
-
-    def forward(self, z: Tensor) -> Tensor: ...
-
-    def with_norm_stats(self, z: Tensor) -> tuple[Tensor, Norms]: ...
-
-    def decode_window(self, z: Tensor, norms: Norms, window: Window) -> Tensor: ...
-
-
-class Decoder(nn.Module):
-    def __init__(self, config: AutoencoderConfig):
-        super().__init__()
-        widths = [config.base_width * m for m in config.multipliers]
-        before = widths[-1]
-        self.conv_in = nn.Conv2d(config.latent_channels, before, 3, padding=1)
-        self.mid = Middle(before, config.groups)
-        levels: list[Level] = []
-        for i, width in reversed(
-            list(enumerate(widths))
-        ):  # coarsest first; stored finest first, as published
-            levels.insert(
-                0,
-                Level(
-                    [before] + [width] * (config.blocks_per_level + 1),
-                    config.groups,
-                    ("upsample", Upsample(width)) if i else None,
-                ),
-            )
-            before = width
-        self.up: ModuleList[Level] = ModuleList(levels)
-        self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
-        self.conv_out = nn.Conv2d(before, 3 * config.patch**2, 3, padding=1)
-        self.levels = config.levels
-        # Computes with the same weights, faster on this processor (`kontext.kernels`).
-        self.backend: DecoderBackend | None = None
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.backend.forward(z) if self.backend is not None else self._whole(z)
-
-    def _whole(self, z: Tensor, norm: Norm = nn.GroupNorm.__call__) -> Tensor:
-        """`norm` implements the group norms of the finer levels."""
-        x = self._coarse(z)
-        for level in reversed(self.up[:-1]):
-            x = level(x, norm)
-        return self.conv_out(F.silu(norm(self.norm_out, x)))
-
-    def with_norm_stats(self, z: Tensor) -> tuple[Tensor, Norms]:
-        """Patches of one z, and mean and variance before each norm of the finer levels."""
-        if self.backend is not None:
-            return self.backend.with_norm_stats(z)
-        norms: list[tuple[Tensor, Tensor]] = []
-
-        def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
-            (_, channels, rows, columns), groups = x.shape, layer.num_groups
-            # All in float32: devices have no norm of bfloat16 with weights of another type.
-            weight, bias = layer.weight.float(), layer.bias.float()
-            normed, mean, by = torch.native_group_norm(
-                x.float(), weight, bias, 1, channels, rows * columns, groups, layer.eps
-            )
-            each = [part[0].repeat_interleave(channels // groups) for part in (mean, by)]
-            norms.append((each[0], each[1] ** -2 - layer.eps))
-            return normed.to(x.dtype)
-
-        return self._whole(z, norm), tuple(norms)
-
-    def decode_window(self, z: Tensor, norms: Norms, window: Window) -> Tensor:
-        """The output of `forward` in a window, with the norm statistics of a similar picture.
-
-        The coarsest level, including attention, is computed completely; the finer ones, which take most of
-        the time, only in the window and the reach of their convolutions around it.
-        """
-        if self.backend is not None:
-            return self.backend.decode_window(z, norms, window)
-        known = iter(norms)
-
-        def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
-            mean, variance = next(known)
-            weight, bias = layer.weight.float(), layer.bias.float()
-            return F.batch_norm(x.float(), mean, variance, weight, bias, eps=layer.eps).to(x.dtype)
-
-        windows = self.receptive_windows(window, *z.shape[2:])
-        x, available = self._coarse(z), Window(0, self.levels * z.shape[2], 0, self.levels * z.shape[3])
-        for i in reversed(range(len(windows))):
-            x = _crop(x, available, windows[i], 1 << i)
-            x, available = self.up[i](x, norm), windows[i]
-        return _crop(self.conv_out(F.silu(norm(self.norm_out, x))), available, window, 1)
-
-    def receptive_windows(self, window: Window, rows: int, columns: int) -> list[Window]:
-        """Input window of each finer level, finest first, from the reach of its convolutions."""
-        windows, reach = [], window
-        for i, level in enumerate(self.up[:-1]):
-            margin = (2 * len(level.block) + 1) << i
-            reach = reach.grown(margin, self.levels * rows, self.levels * columns, 2 << i)
-            windows.append(reach)
-        return windows
-
-    def _coarse(self, z: Tensor) -> Tensor:
-        return self.up[-1](self.mid(self.conv_in(z)))
 
 
 class Autoencoder(nn.Module):
@@ -251,6 +29,8 @@ class Autoencoder(nn.Module):
             channels, side = config.latent_channels, config.cell
             self.linear_in = nn.Conv2d(3, channels, side, stride=side)
             self.linear_out = nn.ConvTranspose2d(channels, 3, side, stride=side)
+        # Maximum elements of a layer at a time; larger pictures are processed in strips. None: no limit.
+        self.strip_elements: int | None = None
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode pixels (b, 3, height, width) in [-1, 1] to latents (b, channels, height/cell, width/cell).
@@ -262,18 +42,24 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents of `encode` to pixels in about [-1, 1], not clamped, in the decoder's type."""
-        z = self.to_decoder_latents(latents)
-        return self._to_pixels(self.decoder(z), z)
+        return self.decode_raw(self.to_decoder_latents(latents))
 
     def decode_with_norm_stats(self, latents: Tensor) -> tuple[Tensor, Norms]:
         """`decode` of one picture, and the norm statistics that `decode_window` needs."""
         z = self.to_decoder_latents(latents)
-        patches, norms = self.decoder.with_norm_stats(z)
+        if elements := self._strip_elements(z, self.config.levels):
+            patches, norms = decode_in_strips(self.decoder, z, elements)
+        else:
+            patches, norms = self.decoder.with_norm_stats(z)
         return self._to_pixels(patches, z), norms
 
     def decode_window(self, latents: Tensor, norms: Norms, window: Window) -> Tensor:
         """`decode` a window, with the norm statistics of a picture that is equal elsewhere."""
         z, cell = self.to_decoder_latents(latents), self.config.cell
+        if elements := self._strip_elements(z, self.config.levels):
+            whole = [decode_in_strips(self.decoder, one, elements, norms)[0] for one in z.split(1)]
+            pixels = self._to_pixels(torch.cat(whole), z)
+            return pixels[:, :, window.top : window.bottom, window.left : window.right]
         height, width = cell * z.shape[2], cell * z.shape[3]
         outer = window.grown(0, height, width, self.config.patch)
         pixels = F.pixel_shuffle(
@@ -283,8 +69,8 @@ class Autoencoder(nn.Module):
             cells = outer.grown(0, height, width, cell)
             part = cells.divided(cell)
             linear = self.linear_out(z[:, :, part.top : part.bottom, part.left : part.right])
-            pixels = pixels + _crop(linear, cells, outer, 1)
-        return _crop(pixels, outer, window, 1)
+            pixels = pixels + crop(linear, cells, outer, 1)
+        return crop(pixels, outer, window, 1)
 
     def _to_pixels(self, patches: Tensor, z: Tensor) -> Tensor:
         pixels = F.pixel_shuffle(patches, self.config.patch)
@@ -296,15 +82,29 @@ class Autoencoder(nn.Module):
 
     def decode_raw(self, z: Tensor) -> Tensor:
         """Decode raw latents of `posterior`."""
+        if elements := self._strip_elements(z, self.config.levels):
+            whole = [decode_in_strips(self.decoder, one, elements)[0] for one in z.split(1)]
+            return self._to_pixels(torch.cat(whole), z)
         return self._to_pixels(self.decoder(z), z)
 
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the raw latents, before scale and shift."""
-        moments = self.encoder(F.pixel_unshuffle(pixels, self.config.patch))
+        patches = F.pixel_unshuffle(pixels, self.config.patch)
+        if elements := self._strip_elements(patches, 1):
+            moments = torch.cat([encode_in_strips(self.encoder, one, elements) for one in patches.split(1)])
+        else:
+            moments = self.encoder(patches)
         mean, log_variance = torch.chunk(moments, 2, dim=1)
         if self.config.linear_path:
             mean = mean + self.linear_in(pixels)
         return mean, log_variance
+
+    def _strip_elements(self, x: Tensor, scale: int) -> int | None:
+        """The limit if the finest layers of a picture, `scale` times as large as x on a side, exceed it."""
+        rows, columns = scale * x.shape[2], scale * x.shape[3]
+        limit = self.strip_elements
+        exceeds = limit is not None and self.config.base_width * rows * columns > limit
+        return limit if exceeds and not torch.is_grad_enabled() else None
 
     @torch.no_grad()
     def set_linear_path(self, pixels: Tensor) -> None:
@@ -342,10 +142,3 @@ def use_channels_last(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-
-def _crop(x: Tensor, available: Window, target: Window, scale: int) -> Tensor:
-    """The values of window `target` from those of `available`; one value covers scale x scale pixels."""
-    rows = slice((target.top - available.top) // scale, (target.bottom - available.top) // scale)
-    columns = slice((target.left - available.left) // scale, (target.right - available.left) // scale)
-    return x[:, :, rows, columns].contiguous(memory_format=torch.channels_last)

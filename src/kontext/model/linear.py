@@ -28,8 +28,6 @@ class StoredWeight(nn.Module):
         self.parts = tuple(parts)
         self.dtype, self.device = dtype, torch.device(device)
         """Type and device of the computation."""
-        self.streamed = False
-        """Whether the raw tensors stay on the host and are copied to the device for each use."""
         self._raws: tuple[Raw, ...] | None = None
         self._checked = False
 
@@ -123,7 +121,13 @@ class StoredLinear(StoredWeight):
     ):
         super().__init__(parts, dtype, device)
         self.out_features, self.in_features = self.shape
+        self.streamed = False
+        """Whether the raw tensors stay on the host, and visit the device when they are used."""
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def pin(self) -> None:
+        """Read the raw tensors into page-locked memory of the host, to stay there."""
+        self.parts = tuple(part.pinned() for part in self.parts)
 
     def forward(self, x: Tensor) -> Tensor:
         pieces = self._pieces()

@@ -69,12 +69,21 @@ class StoredMatrix:
         shape = (stop - start, *self.shape[1:])
         return replace(self, shape=shape, sources=sources, bytes=math.ceil(share * self.bytes))
 
+    def pinned(self) -> StoredMatrix:
+        """The same matrix from page-locked memory, which a GPU reads while it computes."""
+        raws = [raw.pin_memory() for raw in self.raw()]
+        return replace(self, sources=tuple(partial(_same, raw) for raw in raws))
+
     def dense(self, dtype: torch.dtype, raw: Raw | None = None) -> Tensor:
         """The dequantized matrix (rows, columns), on the device of `raw` (None: read on the host).
 
         Plain numbers of that type are not copied.
         """
         return joined_dense([self], dtype, None if raw is None else [raw])
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _rows(source: Source, start: int, stop: int) -> Tensor:
@@ -106,7 +115,7 @@ def _expand_into(out: Tensor, form: Form, raw: Raw) -> None:
         out.copy_(raw[0])
         return
     numbers = CHUNK_NUMBERS.get(out.device.type, DEVICE_CHUNK_NUMBERS)
-    step = max(1, numbers // max(1, out.shape[1:].numel()))
+    step = max(1, numbers // max(1, math.prod(out.shape[1:])))
     for start in range(0, out.shape[0], step):
         part = tuple(each[start : start + step] if each.ndim else each for each in raw)
         out[start : start + step].copy_(form.expand(*part))

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kontext.errors import BadConfig
-from kontext.train.precision import bfloat16_is_faster
+from kontext.precision import bfloat16_is_faster
 
 
 class Settings(BaseModel):

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from kontext.train.precision import bfloat16_is_faster
+from kontext.precision import bfloat16_is_faster
 
 
 def orthogonalize(momentum: Tensor) -> Tensor:

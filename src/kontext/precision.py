@@ -1,4 +1,4 @@
-"""Chooses the faster precision of matrix products on the training device."""
+"""Chooses the faster precision of matrix products on a device."""
 
 from __future__ import annotations
 

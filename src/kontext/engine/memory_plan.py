@@ -1,0 +1,340 @@
+"""Memory plans: the placement of a model's weights that keeps an edit within a memory limit.
+
+A plan is made before anything is allocated, from the sizes of the weights alone. It is the first of a list,
+fastest first, that fits. What costs an edit least is moved off the device first: the text encoders, needed
+once per prompt; the modulations, a quarter of FLUX, needed once per edit; then the autoencoder works in
+strips. Next, quantized weights stay quantized, and finally blocks are streamed at every step.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+
+from kontext.checkpoint.fingerprints import is_small
+from kontext.checkpoint.placement import Placement
+from kontext.checkpoint.tensors import Weights
+from kontext.engine import memory_sizes
+from kontext.engine.device import free_memory
+from kontext.engine.memory_sizes import ModelSizes, Piece, Work, sizes_of, usual_work
+from kontext.errors import BadRequest, OutOfMemory
+from kontext.memory import available
+from kontext.model.presets import Preset
+from kontext.precision import bfloat16_is_faster
+
+log = logging.getLogger(__name__)
+
+RESERVED = {"cuda": 800_000_000, "mps": 300_000_000, "cpu": 400_000_000}
+"""Bytes for the driver, libraries and the interpreter, by device type: typical values, not measured."""
+SHARE_OF_CACHES, MOST_CACHED = 0.02, 512 * 2**20
+"""Share and maximum bytes of a limit for latents, prefixes and prompts cached between edits."""
+SMALL_BYTES = 4_000_000_000
+"""On the CPU, models up to this size are loaded into memory; larger ones are read from their files in use."""
+NEXT_SHARE = 0.93
+"""Maximum memory of the next smaller plan, as a share of the one that failed."""
+ACTIVATIONS = "activations"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a plan."""
+
+    what: str
+    where: str
+    bytes: int
+    """Size on the device."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Placement of everything that an edit needs. The rows add up to `bytes`, at most `limit`."""
+
+    device: torch.device
+    limit: int
+    dtypes: Mapping[str, torch.dtype]
+    """Type of computation, by part."""
+    preset: Preset = field(repr=False)
+    sizes: ModelSizes = field(repr=False)
+    work: Work
+    expanded: bool
+    """Whether matrices are converted to the type of computation when loaded. False: when used."""
+    text_streamed: bool
+    modulations_streamed: bool
+    strip_elements: int | None
+    """Maximum elements of a layer of the autoencoder at a time; None: no limit."""
+    streamed_blocks: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(row.bytes for row in self.rows)
+
+    @property
+    def cache_bytes(self) -> int:
+        return min(MOST_CACHED, int(SHARE_OF_CACHES * self.limit))
+
+    @property
+    def in_files(self) -> bool:
+        """Whether the CPU reads the weights from their files in use."""
+        return self.device.type == "cpu" and not self.expanded
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(self._rows())
+
+    def placement(self) -> Placement:
+        streamed = set(self.streamed_blocks)
+        if self.modulations_streamed:
+            streamed |= set(_modulation_modules(self.preset))
+        if self.text_streamed:
+            streamed |= {"t5", "clip"}
+        if self.in_files:
+            streamed |= {"transformer"}
+        pinned = (
+            available() // 3 if self.device.type == "cuda" else 0
+        )  # of the host's, for each of two networks
+        return Placement(self.device, self.dtypes, self.expanded, frozenset(streamed), pinned)
+
+    def most_together(self, work: Work, at_most: int) -> int:
+        """Maximum batch size for this work, 1 to `at_most`."""
+        room = self.limit - self.bytes + self.working(self.work)
+        batch = 1
+        while batch < at_most and self.working(replace(work, batch=batch + 1)) <= room:
+            batch += 1
+        return batch
+
+    def smaller(self) -> MemoryPlan | None:
+        """The next smaller plan, for when memory runs out anyway; None if there is none."""
+        plans = _ladder(self.preset, self.sizes, self.limit, self.device, self.dtypes, self.work)
+        return next((plan for plan in plans if plan.bytes < NEXT_SHARE * self.bytes), None)
+
+    def __str__(self) -> str:
+        """One line for logs and warnings."""
+        said = []
+        if self.in_files:
+            said.append("weights read from their files")
+        elif self.sizes.packed:
+            said.append("weights dequantized" if self.expanded else "weights quantized")
+        if self.streamed_blocks and not self.in_files:
+            said.append(f"{len(self.streamed_blocks)} of {len(self.sizes.blocks)} blocks streamed")
+        if self.text_streamed and not self.in_files:
+            said.append("text encoders streamed")
+        if self.strip_elements is not None:
+            said.append("autoencoder in strips")
+        said.append(f"{self.bytes / 1e9:.1f} of {self.limit / 1e9:.1f} GB")
+        return ", ".join(said)
+
+    def _rows(self) -> Iterator[Row]:
+        sizes, kind = self.sizes, self.device.type
+        here, form = f"on {kind}", "dequantized" if self.expanded and sizes.packed else "as in the file"
+        kept = [piece for piece in sizes.blocks if piece.name not in self.streamed_blocks]
+
+        def away(how: str) -> str:
+            return "read from the file in use" if self.in_files else f"streamed to {kind} {how}"
+
+        yield Row("driver and libraries", here, RESERVED.get(kind, 0))
+        yield Row("cached latents and prompts", here, self.cache_bytes)
+        yield Row(
+            "autoencoder" + (", in strips" if self.strip_elements else ""), here, sizes.autoencoder.dense
+        )
+        yield Row("embeddings and last layer", here, sizes.rest.dense)
+        if kept:
+            yield Row(f"{len(kept)} of {len(sizes.blocks)} blocks", f"{here}, {form}", self._size(*kept))
+        if self.streamed_blocks:
+            count = f"{len(self.streamed_blocks)} of {len(sizes.blocks)} blocks"
+            yield Row(count, away("at every step"), 0)
+        if self.modulations_streamed:
+            yield Row("modulations", away("once per edit"), 0)
+        else:
+            yield Row("modulations", f"{here}, {form}", self._size(*sizes.modulations))
+        if self.text_streamed:
+            yield Row("text encoders", away("for each new prompt"), sizes.t5_rest.dense)
+        else:
+            text = self._size(*sizes.t5_blocks, sizes.clip) + sizes.t5_rest.dense + sizes.t5_table.dense
+            yield Row("text encoders", f"{here}, {form}", text)
+        yield Row(ACTIVATIONS, here, self.working(self.work))
+
+    def _size(self, *pieces: Piece) -> int:
+        return sum(piece.dense if self.expanded else piece.stored for piece in pieces)
+
+    def working(self, work: Work) -> int:
+        """Maximum bytes that a stage of an edit takes in addition to the resident weights."""
+        sizes, preset = self.sizes, self.preset
+        itemsize = {
+            part: self.dtypes.get(part, torch.float32).itemsize
+            for part in ("transformer", "t5", "autoencoder")
+        }
+        travels = self.device.type != "cpu"
+        expansion = 0 if self.expanded else sizes.largest_expansion
+
+        block = memory_sizes.block_bytes(preset, work, itemsize["transformer"])
+        visiting = [piece for piece in sizes.blocks if piece.name in self.streamed_blocks]
+        block += _two_largest(visiting) * travels
+        once = _two_largest(sizes.modulations) * (travels and self.modulations_streamed)
+        modulated = memory_sizes.modulation_bytes(preset, work, itemsize["transformer"])
+        sampling = modulated + expansion + max(block, once)
+
+        text = memory_sizes.text_bytes(preset, work, itemsize["t5"]) + expansion
+        text += _two_largest(sizes.t5_blocks) * (travels and self.text_streamed)
+        text += (sizes.clip.stored + sizes.t5_table.dense // 8) * (travels and self.text_streamed)
+        return max(sampling, text, self._codec_bytes(work, itemsize["autoencoder"]))
+
+    def _codec_bytes(self, work: Work, itemsize: int) -> int:
+        config = self.preset.autoencoder
+        if self.strip_elements is None:
+            return memory_sizes.codec_bytes(config, work, itemsize)
+        strips = memory_sizes.strip_bytes(config, work, itemsize, self.strip_elements)
+        if self.device.type == "cpu":  # where the layers that strips are cut from are on the device too
+            strips += memory_sizes.layer_bytes(config, work, itemsize)
+        return strips
+
+
+def make_plan(
+    parts: Mapping[str, Weights],
+    preset: Preset,
+    limit: int,
+    device: torch.device,
+    dtypes: Mapping[str, torch.dtype],
+    work: Work | None = None,
+) -> MemoryPlan:
+    """The fastest plan for a model within `limit` bytes.
+
+    dtypes: types of computation, by part. work: the largest edit to plan for; default: the model's usual one.
+    Raises OutOfMemory if no plan fits, with the memory that would be needed.
+    """
+    sizes, work = sizes_of(parts, dtypes), work or usual_work(preset)
+    plans = list(_ladder(preset, sizes, limit, device, dtypes, work))
+    fitting = next((plan for plan in plans if plan.bytes <= limit), None)
+    if fitting is not None:
+        return fitting
+    least = math.ceil(min(plan.bytes for plan in plans) / 1e8) / 10
+    raise OutOfMemory(
+        f"{limit / 1e9:.3g} GB of memory is too little: an edit at {work.canvas[0]}x{work.canvas[1]} needs "
+        f"{least:g} GB on {device}; give more, a smaller canvas, or a quantized model"
+    )
+
+
+def _ladder(
+    preset: Preset,
+    sizes: ModelSizes,
+    limit: int,
+    device: torch.device,
+    dtypes: Mapping[str, torch.dtype],
+    work: Work,
+) -> Iterator[MemoryPlan]:
+    """All plans, fastest first."""
+    names = [piece.name for piece in sizes.blocks]
+    strip_elements = max(1, work.pixels // preset.autoencoder.patch**2 * preset.autoencoder.base_width // 16)
+
+    def plan(
+        expanded: bool, text: bool = False, modulations: bool = False, strips: bool = False, blocks: int = 0
+    ) -> MemoryPlan:
+        return MemoryPlan(
+            device=device,
+            limit=limit,
+            dtypes=dtypes,
+            preset=preset,
+            sizes=sizes,
+            work=work,
+            expanded=expanded,
+            text_streamed=text,
+            modulations_streamed=modulations,
+            strip_elements=strip_elements if strips else None,
+            streamed_blocks=_spread(names, blocks),
+        )
+
+    if device.type == "cpu":
+        if sizes.dense <= SMALL_BYTES:
+            yield plan(True)
+        yield plan(False, True, True, False, len(names))
+        yield plan(False, True, True, True, len(names))
+        return
+    for expanded in (True, False) if sizes.packed else (False,):
+        yield plan(expanded)
+        yield plan(expanded, text=True)
+        yield plan(expanded, text=True, modulations=True)
+        yield plan(expanded, text=True, modulations=True, strips=True)
+    for blocks in range(1, len(names) + 1):
+        yield plan(False, True, True, True, blocks)
+
+
+def _spread(names: list[str], count: int) -> tuple[str, ...]:
+    """`count` of the names, evenly spread, so that each copy overlaps the work of the blocks in between."""
+    return tuple(names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count))
+
+
+def _modulation_modules(preset: Preset) -> Iterator[str]:
+    for i in range(preset.transformer.depth_double):
+        yield f"transformer.double_blocks.{i}.img_mod"
+        yield f"transformer.double_blocks.{i}.txt_mod"
+    for i in range(preset.transformer.depth_single):
+        yield f"transformer.single_blocks.{i}.modulation"
+
+
+def _two_largest(pieces: Iterator[Piece] | tuple[Piece, ...] | list[Piece]) -> int:
+    """Bytes of the two groups that are on the device at a time: the one in use and the next one."""
+    return sum(sorted(piece.stored for piece in pieces)[-2:])
+
+
+def choose_placement(
+    parts: Mapping[str, Weights],
+    preset: Preset,
+    limit: int | None,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    work: Work | None = None,
+) -> tuple[Placement, MemoryPlan | None]:
+    """The placement of a model and its plan; no plan for a small model without a limit.
+
+    limit: bytes; None: the free memory of the device. Raises OutOfMemory if no plan fits.
+    """
+    dtypes = computing_types(parts, device, dtype)
+    if limit is None and is_small(parts):
+        return Placement(device, dtypes), None
+    plan = make_plan(parts, preset, limit or free_memory(device), device, dtypes, work)
+    log.info("%s", plan)
+    return plan.placement(), plan
+
+
+def computing_types(
+    parts: Mapping[str, Weights], device: torch.device, dtype: torch.dtype | None = None
+) -> dict[str, torch.dtype]:
+    """The type of computation of each part: `dtype`, or the best one for the device.
+
+    Models under a billion parameters compute in float32, larger ones in bfloat16 if that is faster on the
+    device, except an autoencoder that is stored in float32. T5 never computes in float16, which overflows.
+    """
+    if dtype is not None:
+        return dict(Placement.of(device, dtype).dtypes)
+    if is_small(parts):
+        return dict.fromkeys(parts, torch.float32)
+    best = torch.bfloat16 if bfloat16_is_faster(str(device)) else torch.float32
+    types = dict.fromkeys(parts, best)
+    codec = parts.get("autoencoder", {}).values()
+    if any(tensor.dtype == torch.float32 for tensor in codec):
+        types["autoencoder"] = torch.float32
+    return types
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def parse_memory(given: str | int | None) -> int | None:
+    """Parse a limit such as "8GB", "12 GiB" or a number of bytes; None for "auto". Raises BadRequest."""
+    if given is None or (type(given) is int and given > 0):
+        return given
+    text = str(given).strip().lower()
+    if text == "auto":
+        return None
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([kmg]?i?)b?", text)
+    size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
+    if size < 1:
+        raise BadRequest(
+            f"memory {str(given)!r} is not understood; give auto or a size, such as 8GB or 12GiB"
+        )
+    return int(size)

@@ -1,0 +1,202 @@
+"""Sizes for memory plans: groups of a model's weights, and the activations of an edit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from kontext.engine.sizes import Size
+from kontext.model.presets import AutoencoderConfig, Preset
+from kontext.model.stored import PLAIN
+
+if TYPE_CHECKING:
+    from kontext.checkpoint.tensors import LazyTensor, Weights
+
+TRANSFORMER_UNITS = 25
+"""Elements of activations in a block, per token and width. Counted on a simulated device: 24."""
+ENCODE_UNITS, DECODE_UNITS, DECODE_UNITS_16 = 6, 7, 11
+"""Elements of activations in the autoencoder, per pixel and base width: encoding, decoding, and decoding in
+16 bits with norms in 32. Counted: 5.2, 6.0, 10.0.
+"""
+COARSE_UNITS, STRIP_UNITS = 4.5, 9
+"""The same in strips, per element of the coarsest level's output and of a strip. Counted: 3.6, 8."""
+
+_MODULATION = re.compile(r"((?:double|single)_blocks\.\d+)\.(img_mod|txt_mod|modulation)\.")
+_BLOCK = re.compile(r"((?:double|single)_blocks\.\d+)\.")
+_T5_BLOCK = re.compile(r"(encoder\.block\.\d+)\.")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A group of weights that is placed together: bytes in its file and in the type of computation."""
+
+    stored: int
+    dense: int
+    name: str = ""
+    """The module, by its dotted path from the part on."""
+
+    def __add__(self, other: Piece) -> Piece:
+        return Piece(self.stored + other.stored, self.dense + other.dense)
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Groups of a model's weights."""
+
+    blocks: tuple[Piece, ...]
+    """Of the transformer, without their modulations."""
+    modulations: tuple[Piece, ...]
+    """Of each block."""
+    rest: Piece
+    """Of the transformer: the embeddings and the last layer."""
+    t5_blocks: tuple[Piece, ...]
+    t5_rest: Piece
+    t5_table: Piece
+    """Its embedding, of which a prompt needs a few rows."""
+    clip: Piece
+    autoencoder: Piece
+    largest_expansion: int
+    """Bytes of the largest matrix that is converted to the type of computation."""
+    packed: bool
+    """Whether the transformer has matrices that are converted to the type of computation."""
+
+    @property
+    def dense(self) -> int:
+        """Bytes of the whole model in the type of computation."""
+        whole = (*self.blocks, *self.modulations, *self.t5_blocks)
+        rest = (self.rest, self.t5_rest, self.t5_table, self.clip, self.autoencoder)
+        return sum(piece.dense for piece in (*whole, *rest))
+
+
+def sizes_of(parts: Mapping[str, Weights], dtypes: Mapping[str, torch.dtype]) -> ModelSizes:
+    """Group a model's weights by the names, shapes and types of its tensors.
+
+    dtypes: types of computation, by part.
+    """
+    groups: dict[str, dict[str, Piece]] = {}
+    for part, weights in parts.items():
+        for name, tensor in weights.items():
+            kind, module = _group(part, name)
+            pieces = groups.setdefault(kind, {})
+            pieces[module] = pieces.get(module, Piece(0, 0)) + piece_of(tensor, dtypes.get(part))
+
+    def every(kind: str) -> tuple[Piece, ...]:
+        return tuple(replace(piece, name=module) for module, piece in groups.get(kind, {}).items())
+
+    def one(kind: str) -> Piece:
+        return sum(every(kind), Piece(0, 0))
+
+    expansions = {
+        part: [piece_of(t, dtypes.get(part)).dense for t in own.values() if _expands(t, dtypes.get(part))]
+        for part, own in parts.items()
+    }
+    return ModelSizes(
+        blocks=every("block"),
+        modulations=every("modulation"),
+        rest=one("rest"),
+        t5_blocks=every("t5 block"),
+        t5_rest=one("t5 rest"),
+        t5_table=one("t5 table"),
+        clip=one("clip"),
+        autoencoder=one("autoencoder"),
+        largest_expansion=max((size for own in expansions.values() for size in own), default=0),
+        packed=bool(expansions.get("transformer")),
+    )
+
+
+def _group(part: str, name: str) -> tuple[str, str]:
+    """Kind of the group that a tensor belongs to, and the module."""
+    if part == "transformer":
+        if found := _MODULATION.match(name):
+            return "modulation", f"{part}.{found[1]}"
+        found = _BLOCK.match(name)
+        return ("block", f"{part}.{found[1]}") if found else ("rest", part)
+    if part == "t5":
+        if name.startswith("shared."):
+            return "t5 table", part
+        found = _T5_BLOCK.match(name)
+        return ("t5 block", f"{part}.{found[1]}") if found else ("t5 rest", part)
+    return part, part
+
+
+def _expands(tensor: LazyTensor, dtype: torch.dtype | None) -> bool:
+    plain = all(part.form is PLAIN for part in tensor.parts) and dtype in (None, tensor.dtype)
+    return bool(tensor.parts) and not plain
+
+
+def piece_of(tensor: LazyTensor, dtype: torch.dtype | None) -> Piece:
+    """Sizes of a tensor. What is not a matrix of a file is converted when loaded."""
+    kind = dtype or (tensor.dtype if tensor.dtype.itemsize > 2 else torch.bfloat16)
+    dense = tensor.count * kind.itemsize
+    return Piece(tensor.bytes if tensor.parts else dense, dense)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The largest edit that a plan is for."""
+
+    canvas: Size
+    """Of the target, pixels."""
+    contexts: tuple[Size, ...]
+    text_tokens: int
+    steps: int
+    batch: int = 1
+    """Batch size of the transformer: pictures, doubled by true guidance."""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the largest canvas."""
+        return max(width * height for width, height in (self.canvas, *self.contexts))
+
+    def tokens(self, token_pixels: int) -> int:
+        areas = ((w // token_pixels) * (h // token_pixels) for w, h in (self.canvas, *self.contexts))
+        return self.text_tokens + sum(areas)
+
+
+def usual_work(preset: Preset) -> Work:
+    """An edit of one picture at the model's largest size."""
+    canvas = max(preset.sizes, key=lambda size: size[0] * size[1])
+    guided = preset.sampling.guidance > 1 and not preset.transformer.guidance_embed
+    return Work(canvas, (canvas,), preset.text_length, preset.sampling.steps, 2 if guided else 1)
+
+
+def block_bytes(preset: Preset, work: Work, itemsize: int) -> int:
+    """Activations of a block of the transformer."""
+    tokens = work.batch * work.tokens(preset.token_pixels)
+    return TRANSFORMER_UNITS * tokens * preset.transformer.width * itemsize
+
+
+def modulation_bytes(preset: Preset, work: Work, itemsize: int) -> int:
+    """Shifts, scales and gates of all blocks and steps, and the products that contain them."""
+    config = preset.transformer
+    rows = 12 * config.depth_double + 3 * config.depth_single + 2
+    return 3 * work.steps * work.batch * rows * config.width * itemsize
+
+
+def text_bytes(preset: Preset, work: Work, itemsize: int) -> int:
+    """Activations of a block of T5."""
+    t5, length = preset.t5, work.text_tokens
+    return (length * (4 * t5.feed_forward + 8 * t5.width) + 3 * t5.heads * length**2) * itemsize
+
+
+def codec_bytes(config: AutoencoderConfig, work: Work, itemsize: int) -> int:
+    """Activations of the autoencoder without strips: results are decoded as a batch, a source alone."""
+    source = DECODE_UNITS if itemsize > 2 else DECODE_UNITS_16
+    units = max(ENCODE_UNITS, work.batch * DECODE_UNITS, source)
+    return units * config.base_width * (work.pixels // config.patch**2) * itemsize
+
+
+def strip_bytes(config: AutoencoderConfig, work: Work, itemsize: int, strip_elements: int) -> int:
+    """Activations of the autoencoder in strips, on the device."""
+    places = work.pixels // config.patch**2
+    coarse = places // max(1, config.levels // 2) ** 2 * config.base_width * config.multipliers[-1]
+    return int((COARSE_UNITS * coarse + STRIP_UNITS * strip_elements) * itemsize)
+
+
+def layer_bytes(config: AutoencoderConfig, work: Work, itemsize: int) -> int:
+    """Layers of the whole picture that strips are taken from: input, hidden layer and output of a block."""
+    return 4 * config.base_width * (work.pixels // config.patch**2) * itemsize
