@@ -1,5 +1,6 @@
-"""What pyproject.toml cannot say yet: the kernels in C. Without a compiler the installation goes on, and
-PyTorch does the work.
+"""The part of the build that pyproject.toml cannot express yet: the kernels in C.
+
+They are optional: without a compiler PyTorch is used.
 """
 
 from pathlib import Path

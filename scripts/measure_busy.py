@@ -51,7 +51,7 @@ print(json.dumps(seconds))
 """
 
 Measure = Callable[[int], list[float]]
-"""Seconds of so many warm edits."""
+"""Seconds of each of a number of warm edits."""
 
 
 @contextlib.contextmanager

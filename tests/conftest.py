@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# No test reaches the network: a model that is not here is asked for where nobody answers.
+# No test reaches the network: missing models are requested from an address where nothing listens.
 os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each for tests side by side, and for what they start

@@ -91,7 +91,7 @@ def test_variants_are_numbered_and_listed(folder):
     answer = json.loads(
         call("edit", "kid.png", "red", "-o", "v.webp", "--variants", 3, "--seed", 8, "--json", *TINY).stdout
     )
-    assert [one["seed"] for one in answer["variants"]] == [8, 9, 10]
+    assert [variant["seed"] for variant in answer["variants"]] == [8, 9, 10]
     assert listing(folder) == ["kid.png", "v-1.webp", "v-2.webp", "v-3.webp"]
 
 

@@ -210,7 +210,11 @@ def check(words: list[str], whole: bool) -> str | None:
         return f"{type(error).__name__}: {getattr(error, 'message', error)}"
     if further and not hasattr(command, "get_command"):
         return f"unexpected {further}"
-    required = [one.name for one in command.params if one.required and one.param_type_name == "argument"]
+    required = [
+        parameter.name
+        for parameter in command.params
+        if parameter.required and parameter.param_type_name == "argument"
+    ]
     missing = [name for name in required if whole and not values.get(name)]
     return f"missing {missing}" if missing else None
 
@@ -219,9 +223,9 @@ def check(words: list[str], whole: bool) -> str | None:
 def test_command_lines_parse(page: Path) -> None:
     wrong = []
     for words in commands(page):
-        trouble = check(words, whole=False)
-        if trouble:
-            wrong.append(f"kontext {shlex.join(words)}: {trouble}")
+        problem = check(words, whole=False)
+        if problem:
+            wrong.append(f"kontext {shlex.join(words)}: {problem}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kontext.mcp import Server, Tools
+from kontext.mcp import McpServer, Tools
 from kontext.session import Store
 from support.fake_editor import FakeEditor, tint
 from support.serving import FAKE, noise, opened
@@ -45,17 +45,22 @@ def test_the_official_client_edits_varies_and_reads_the_history(tmp_path):
                 "vary",
                 "history",
             ]
-            wish = {"prompt": "a hat", "picture": str(tmp_path / "kid.png"), "seed": 5}
-            wish["save_to"] = str(tmp_path / "hat.png")
-            edited = await client.call_tool("edit", wish, progress_callback=told)
+            arguments = {"prompt": "a hat", "picture": str(tmp_path / "kid.png"), "seed": 5}
+            arguments["save_to"] = str(tmp_path / "hat.png")
+            edited = await client.call_tool("edit", arguments, progress_callback=told)
             facts = json.loads(edited.content[-1].text)
             picture = opened(base64.b64decode(edited.content[0].data))
             assert np.array_equal(np.asarray(picture), np.asarray(tint(noise(), "a hat", 5)[0]))
             assert facts["saved"] == [str(tmp_path / "hat.png")]
-            twice = await client.call_tool("edit", wish)
+            twice = await client.call_tool("edit", arguments)
             assert "already exists" in twice.content[0].text
-            wish = {"session": facts["session"], "count": 2, "seed": 8, "save_to": str(tmp_path / "帽.webp")}
-            varied = await client.call_tool("vary", wish)
+            arguments = {
+                "session": facts["session"],
+                "count": 2,
+                "seed": 8,
+                "save_to": str(tmp_path / "帽.webp"),
+            }
+            varied = await client.call_tool("vary", arguments)
             assert len(varied.content) == 3
             again = await client.call_tool("edit", {"prompt": "x", "session": facts["session"], "turn": 0})
             history = await client.call_tool("history", {"session": facts["session"]})
@@ -122,7 +127,7 @@ def test_the_tools_take_every_option_of_an_edit(tmp_path):
 
 def test_an_id_in_use_is_refused_and_its_first_request_is_answered(tmp_path):
     sent = []
-    server = Server(Tools(Store(tmp_path), load=lambda: None), sent.append)
+    server = McpServer(Tools(Store(tmp_path), load=lambda: None), sent.append)
     for number in (7, 7, "7", None):
         server._take(json.dumps({"jsonrpc": "2.0", "id": number, "method": "ping"}))
     assert [answer["error"]["code"] for answer in sent] == [-32600] and sent[0]["id"] == 7

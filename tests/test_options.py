@@ -29,11 +29,11 @@ DOCS = Path(__file__).parents[1] / "docs" / "options.md"
 def switches(app):
     """The options of a command, by their long names without dashes."""
     command = typer.main.get_command(app)
-    return {name[2:] for one in command.params for name in one.opts if name.startswith("--")}
+    return {name[2:] for option in command.params for name in option.opts if name.startswith("--")}
 
 
 TAKEN = {
-    "python": lambda: {one.name for one in fields(EditRequest)},
+    "python": lambda: {option.name for option in fields(EditRequest)},
     "edit": lambda: switches(edit.app),
     "generate": lambda: switches(generate.app),
     "batch": lambda: switches(batch.app),
@@ -50,8 +50,8 @@ TAKEN = {
 def differences(surface):
     """Options that a surface lacks, and those it takes though the table says that it does not."""
     taken = TAKEN[surface]()
-    known = {one.name_on(surface): one for one in options.TABLE}
-    demanded = {one.name_on(surface) for one in offered(surface)}
+    known = {option.name_on(surface): option for option in options.TABLE}
+    demanded = {option.name_on(surface) for option in offered(surface)}
     return demanded - taken, (taken & set(known)) - demanded
 
 
@@ -68,23 +68,23 @@ def test_a_new_option_is_demanded_of_every_surface(surface, monkeypatch):
 
 
 def test_the_editor_takes_what_a_request_takes():
-    assert set(EditOptions.__annotations__) == {one.name for one in offered("python")}
-    assert set(GenerateOptions.__annotations__) == {one.name for one in offered("mcp generate")}
+    assert set(EditOptions.__annotations__) == {option.name for option in offered("python")}
+    assert set(GenerateOptions.__annotations__) == {option.name for option in offered("mcp generate")}
     kinds = {Editor.edit: EditOptions, Editor.variants: EditOptions, Editor.generate: GenerateOptions}
     for method, taken in kinds.items():
         assert method.__annotations__["options"] == f"Unpack[{taken.__name__}]"
 
 
 def test_pictures_of_a_turn_are_those_of_the_table():
-    assert set(PICTURES) == {one.name for one in TABLE if one.kind == "picture"}
+    assert set(PICTURES) == {option.name for option in TABLE if option.kind == "picture"}
 
 
 @pytest.mark.parametrize(
-    "one", [one for one in TABLE if "python" not in one.exempt], ids=lambda one: one.name
+    "option", [option for option in TABLE if "python" not in option.exempt], ids=lambda option: option.name
 )
-def test_defaults_are_those_of_requests(one):
-    given = EditRequest(prompt="a").__getattribute__(one.name)
-    assert given == one.default or (one.name, given) == ("size", None)  # None is match for an edit
+def test_defaults_are_those_of_requests(option):
+    given = EditRequest(prompt="a").__getattribute__(option.name)
+    assert given == option.default or (option.name, given) == ("size", None)  # None is match for an edit
 
 
 def by_table(tmp_path, name, value):
@@ -111,29 +111,34 @@ def by_chat(name, value):
 
 
 GIVEN = {
-    "python": lambda tmp_path, one, value: EditRequest(prompt="a", **{one: value}),
-    "chat": lambda tmp_path, one, value: by_chat(one, value),
+    "python": lambda tmp_path, option, value: EditRequest(prompt="a", **{option: value}),
+    "chat": lambda tmp_path, option, value: by_chat(option, value),
     "table": by_table,
-    "http": lambda tmp_path, one, value: Edit.model_validate({"prompt": "a", one: value}),
-    "mcp edit": lambda tmp_path, one, value: by_schema("edit", one, value),
-    "mcp generate": lambda tmp_path, one, value: by_schema("generate", one, value),
-    "provenance": lambda tmp_path, one, value: by_rule(one, value),
+    "http": lambda tmp_path, option, value: Edit.model_validate({"prompt": "a", option: value}),
+    "mcp edit": lambda tmp_path, option, value: by_schema("edit", option, value),
+    "mcp generate": lambda tmp_path, option, value: by_schema("generate", option, value),
+    "provenance": lambda tmp_path, option, value: by_rule(option, value),
 }
 NUMBERS = [
-    (surface, one) for surface in GIVEN for one in offered(surface) if one.type in ("integer", "number")
+    (surface, option)
+    for surface in GIVEN
+    for option in offered(surface)
+    if option.type in ("integer", "number")
 ]
 
 
-@pytest.mark.parametrize("surface, one", NUMBERS, ids=lambda one: one if isinstance(one, str) else one.name)
-def test_ranges_are_equal_on_every_surface(surface, one, tmp_path):
-    for value in (one.low, one.high):
-        GIVEN[surface](tmp_path, one.name_on(surface), value)
-    for value in (one.low - 1, one.high + 1):
+@pytest.mark.parametrize(
+    "surface, option", NUMBERS, ids=lambda option: option if isinstance(option, str) else option.name
+)
+def test_ranges_are_equal_on_every_surface(surface, option, tmp_path):
+    for value in (option.low, option.high):
+        GIVEN[surface](tmp_path, option.name_on(surface), value)
+    for value in (option.low - 1, option.high + 1):
         with pytest.raises((BadRequest, ValidationError, ValueError)):
-            GIVEN[surface](tmp_path, one.name_on(surface), value)
+            GIVEN[surface](tmp_path, option.name_on(surface), value)
 
 
-CHOICES = [(surface, one) for surface in GIVEN for one in offered(surface) if one.type == "choice"]
+CHOICES = [(surface, option) for surface in GIVEN for option in offered(surface) if option.type == "choice"]
 
 
 def by_enum(surface, name, value):
@@ -141,14 +146,16 @@ def by_enum(surface, name, value):
         raise ValueError
 
 
-@pytest.mark.parametrize("surface, one", CHOICES, ids=lambda one: one if isinstance(one, str) else one.name)
-def test_choices_are_equal_on_every_surface(surface, one, tmp_path):
+@pytest.mark.parametrize(
+    "surface, option", CHOICES, ids=lambda option: option if isinstance(option, str) else option.name
+)
+def test_choices_are_equal_on_every_surface(surface, option, tmp_path):
     give = partial(by_enum, surface) if "mcp" in surface else partial(GIVEN[surface], tmp_path)
-    for value in one.choices:
-        give(one.name_on(surface), value)
-        assert value in one.help
+    for value in option.choices:
+        give(option.name_on(surface), value)
+        assert value in option.help
     with pytest.raises((BadRequest, ValidationError, ValueError)):
-        give(one.name_on(surface), "nothing of the kind")
+        give(option.name_on(surface), "nothing of the kind")
 
 
 def test_variants_are_as_many_everywhere():
@@ -161,10 +168,12 @@ def test_variants_are_as_many_everywhere():
 
 
 @pytest.mark.parametrize(
-    "one", [one for one in TABLE if one.high and one.high < 1000], ids=lambda one: one.name
+    "option",
+    [option for option in TABLE if option.high and option.high < 1000],
+    ids=lambda option: option.name,
 )
-def test_words_name_the_largest_value(one):
-    assert f"{one.high:.0f}" in one.help
+def test_words_name_the_largest_value(option):
+    assert f"{option.high:.0f}" in option.help
 
 
 def test_documentation_is_that_of_the_table():

@@ -54,7 +54,7 @@ def test_each_public_name_can_be_imported(name):
 
 
 def test_every_error_is_public():
-    found = {name for name, one in vars(errors).items() if isinstance(one, type)}
+    found = {name for name, member in vars(errors).items() if isinstance(member, type)}
     assert found <= set(kontext.__all__)
 
 
@@ -78,11 +78,15 @@ def test_names_are_loaded_lazily(names, heavy):
 @pytest.mark.parametrize("name", ["Editor", "EditRequest", "Result", "Session", "Store"])
 def test_every_public_signature_is_annotated(name):
     public = getattr(kontext, name)
-    methods = inspect.getmembers(public, lambda one: inspect.isfunction(one) or inspect.ismethod(one))
+    methods = inspect.getmembers(
+        public, lambda member: inspect.isfunction(member) or inspect.ismethod(member)
+    )
     for method, function in methods:
         if not method.startswith("_") or method in ("__init__", "__enter__", "__exit__"):
             signature = inspect.signature(function)
-            bare = [one.name for one in signature.parameters.values() if one.annotation is one.empty]
+            bare = [
+                member.name for member in signature.parameters.values() if member.annotation is member.empty
+            ]
             assert set(bare) <= {"self"}, f"{name}.{method}"
             assert signature.return_annotation is not inspect.Signature.empty, f"{name}.{method}"
 

@@ -70,7 +70,7 @@ def test_what_an_encoding_lacks_is_escaped(monkeypatch):
 @pytest.mark.parametrize("filler", ["x", " ", "把", "é"])
 @pytest.mark.parametrize("width", [20, 40, 80])
 def test_no_width_lets_a_long_text_begin_a_row(filler, width, monkeypatch):
-    """Whatever the padding, "signature" never stands at column 0 of a row as the terminal draws it."""
+    """With any padding, "signature" is never at column 0 of a row of the terminal."""
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(terminal.shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((width, 24)))

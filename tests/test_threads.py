@@ -1,4 +1,4 @@
-"""Edits beside a busy process: the threads' settings, and what they are for."""
+"""Edits next to a busy process: the thread settings and their effect."""
 
 import contextlib
 import importlib.util
@@ -108,7 +108,7 @@ def test_edits_beside_a_busy_process_take_little_longer(measurement, picture, su
 def test_each_surface_can_be_measured(measurement, picture, surface):
     with measurement.SURFACES[surface](picture) as measure:
         seconds = measure(2)
-    assert len(seconds) >= 2 and all(0 < one < 60 for one in seconds)
+    assert len(seconds) >= 2 and all(0 < each < 60 for each in seconds)
 
 
 def test_figures_are_medians_over_rounds_that_take_turns(measurement, monkeypatch):

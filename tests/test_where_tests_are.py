@@ -92,6 +92,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "test_public_api.py": ("version.py",),
     "test_threads.py": ("server/workers/launch.py",),
     "train/test_orbits.py": ("train/pairs.py", "train/ring.py"),
+    "train/test_reading_task.py": ("train/reading.py",),
     "train/test_runs.py": (
         *("train/autoencoder.py", "train/data.py", "train/distill.py", "train/flow.py", "train/ladd.py"),
         *("train/metrics.py", "train/networks.py", "precision.py", "train/run.py"),

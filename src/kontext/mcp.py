@@ -234,7 +234,7 @@ def _id_of(number: Any) -> str:
     return json.dumps(number, sort_keys=True)
 
 
-class Server:
+class McpServer:
     """The JSON-RPC server. Requests run one at a time; cancellations are handled immediately."""
 
     def __init__(self, tools: Tools, send: Callable[[dict[str, Any]], None]) -> None:

@@ -162,7 +162,9 @@ def _cleaned(text: str) -> str:
     text = re.sub(r"<think>.*?(</think>|$)", "", text, flags=re.DOTALL)
     text = re.sub(r"^\s*```\w*\s|```\s*$", "", text)
     text = " ".join(text.split())
-    text = "".join(one for one in text if unicodedata.category(one) not in ("Cc", "Cs")).strip()
+    text = "".join(
+        character for character in text if unicodedata.category(character) not in ("Cc", "Cs")
+    ).strip()
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
         text = text[1:-1].strip()
     return text

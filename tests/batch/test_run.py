@@ -1,4 +1,6 @@
-"""A batch makes each picture exactly once, whatever is killed; bad pictures are told and skipped."""
+"""A batch edits each picture exactly once, even if processes are killed; bad pictures are reported and
+skipped.
+"""
 
 import csv
 import hashlib

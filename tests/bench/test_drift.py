@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kontext.bench import drift
-from kontext.bench.items import Turn
+from kontext.bench.items import BenchTurn
 from kontext.bench.metrics import Case, blur
 
 EVERYWHERE = np.ones((128, 128), bool)
@@ -88,8 +88,8 @@ def session(toy):
     turns = []
     for k in range(drift.ROUNDS):
         target, before = ends[k % 2], ends[1 - k % 2]
-        turns.append(Turn("", 0, "toy", target, Case(before, target, tuple(distractors)), {}))
-    return drift.Session("back/0000", "back", sample.source, tuple(turns))
+        turns.append(BenchTurn("", 0, "toy", target, Case(before, target, tuple(distractors)), {}))
+    return drift.DriftSession("back/0000", "back", sample.source, tuple(turns))
 
 
 def test_an_exact_editor_never_drifts(session):

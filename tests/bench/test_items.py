@@ -48,7 +48,7 @@ def wide_units():
 
 
 def test_the_sum_follows_everything_that_decides_the_score(drawn):
-    assert len({one.sum for one in drawn}) == len(drawn)
+    assert len({item.sum for item in drawn}) == len(drawn)
     first = drawn[0]
     again = items.draw_item("test", first.category, 0, SIZE)
     assert again.sum == first.sum != items.draw_item("test", first.category, 0, 256).sum
@@ -56,25 +56,25 @@ def test_the_sum_follows_everything_that_decides_the_score(drawn):
 
 def test_gates_on_the_world(drawn):
     """Oracle 100, copy-input 0, a codec of the target near 100, other edits 0."""
-    score = {one.key: one.case.score for one in drawn}
-    targets = {one.key: one.sample.target for one in drawn}
+    score = {item.key: item.case.score for item in drawn}
+    targets = {item.key: item.sample.target for item in drawn}
     assert all(score[k](p)["success"] == 1 and score[k](p)["combined"] == 1 for k, p in targets.items())
-    assert all(score[one.key](one.input_picture)["success"] == 0 for one in drawn)
+    assert all(score[item.key](item.input_picture)["success"] == 0 for item in drawn)
     assert np.mean([score[k](soft(p))["success"] for k, p in targets.items()]) == 1
-    wrong = [score[one.key](p)["success"] for one in drawn for _, p in one.distractors]
+    wrong = [score[item.key](p)["success"] for item in drawn for _, p in item.distractors]
     assert not any(wrong) and len(wrong) >= 10 * len(drawn)
 
 
 def test_rivals_have_every_kind_of_mistake(drawn):
-    local = [one for one in drawn if one.category == "local"]
-    kinds = {label.split(" ")[0] for one in local for label, _ in one.distractors}
+    local = [item for item in drawn if item.category == "local"]
+    kinds = {label.split(" ")[0] for item in local for label, _ in item.distractors}
     assert kinds == {"unchanged", "value", "edit", "stray"}
 
 
 def test_kept_and_changed_pixels_are_exact(drawn):
-    for one in drawn:
-        if one.category in ("local", "text"):
-            case = one.case
+    for item in drawn:
+        if item.category in ("local", "text"):
+            case = item.case
             difference = np.abs(case.source.astype(int) - case.target).max(-1)
             assert not (case.changed & case.keep_mask).any()
             assert difference[case.keep_mask].max() <= metrics.UNTOUCHED_LEVELS

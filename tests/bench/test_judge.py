@@ -51,10 +51,10 @@ class Endpoint:
 
 @pytest.fixture
 def endpoint():
-    one = Endpoint()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
+    endpoint_server = Endpoint()
+    yield endpoint_server
+    endpoint_server.server.shutdown()
+    endpoint_server.server.server_close()
 
 
 RED, BLUE = Image.new("RGB", (20, 10), "red"), Image.new("RGB", (20, 10), "blue")

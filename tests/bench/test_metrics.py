@@ -48,8 +48,8 @@ def test_dilation_grows_by_a_square():
 
 def test_oracle_scores_everything(case):
     figures = case.score(case.target)
-    ones = ("success", "choice", "accuracy@5", "keep@2", "iou@5", "combined", "precision", "recall")
-    assert all(figures[name] == 1 for name in ones)
+    perfect = ("success", "choice", "accuracy@5", "keep@2", "iou@5", "combined", "precision", "recall")
+    assert all(figures[name] == 1 for name in perfect)
     assert figures["margin"] == 1 and figures["psnr"] == figures["keep_psnr"] == metrics.PSNR_CAP
     assert figures["edit_error"] == figures["spill"] == figures["keep_p99"] == 0
 

@@ -64,8 +64,8 @@ def test_pairing_finds_a_difference_that_unpaired_intervals_hide():
     clusters = {k: k for k in second}
     difference = paired(first, second, clusters)
     assert difference.n == 100 and 0.08 < difference.low < difference.mean < difference.high < 0.12
-    one, two = estimate(list(first.values()), share=False), estimate(list(second.values()), share=False)
-    assert one.high > two.low
+    before, after = estimate(list(first.values()), share=False), estimate(list(second.values()), share=False)
+    assert before.high > after.low
 
 
 def test_slope_ignores_an_outlier():

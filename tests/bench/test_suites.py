@@ -16,26 +16,26 @@ from kontext.errors import BadRequest
 SIZE = 64
 
 
-def key(one):
-    return (b"" if one.sample.source is None else one.input_picture.tobytes()), one.prompt
+def key(item):
+    return (b"" if item.sample.source is None else item.input_picture.tobytes()), item.prompt
 
 
 class Exact:
     """Returns a known answer for each picture and sentence; refuses what it does not know."""
 
     def __init__(self, items=()):
-        self.answers = {key(one): one for one in items}
+        self.answers = {key(item): item for item in items}
 
     def edit(self, picture, prompt, **settings):
-        one = self.answers.get((picture.tobytes(), prompt))
-        if one is None:
+        item = self.answers.get((picture.tobytes(), prompt))
+        if item is None:
             raise BadRequest("never seen")
-        return SimpleNamespace(picture=Image.fromarray(one.sample.target), seconds={"total": 0.25})
+        return SimpleNamespace(picture=Image.fromarray(item.sample.target), seconds={"total": 0.25})
 
     def generate(self, prompt, **settings):
         assert settings["size"] == f"{SIZE}x{SIZE}"
-        one = self.answers[b"", prompt]
-        return SimpleNamespace(picture=Image.fromarray(one.sample.target), seconds={"total": 0.25})
+        item = self.answers[b"", prompt]
+        return SimpleNamespace(picture=Image.fromarray(item.sample.target), seconds={"total": 0.25})
 
 
 def finished(run, suite, figures, sections):
@@ -89,14 +89,14 @@ def test_drift_to_page(tmp_path):
 
 
 def test_the_matcher_reads_the_word_and_only_the_word():
-    one = text.find("test", 0, 128)
-    word = one.full.after["sign"]["word"]
-    assert text.matched(one, one.sample.target) == word
+    item = text.find("test", 0, 128)
+    word = item.full.after["sign"]["word"]
+    assert text.matched(item, item.sample.target) == word
     other = next(w for w in text.WORDS if len(w) == len(word) and w != word)
-    scene = one.full.after | {"sign": one.full.after["sign"] | {"word": other}}
-    assert text.matched(one, at_size(world.render(scene), 128)) == other
-    assert text.score(one, one.sample.target, None)["matched"] == 1
-    assert text.score(one, one.input_picture, None)["matched"] == 0
+    scene = item.full.after | {"sign": item.full.after["sign"] | {"word": other}}
+    assert text.matched(item, at_size(world.render(scene), 128)) == other
+    assert text.score(item, item.sample.target, None)["matched"] == 1
+    assert text.score(item, item.input_picture, None)["matched"] == 0
 
 
 def test_letters_are_counted():
@@ -116,27 +116,27 @@ def test_glyphs_are_compared_whatever_their_color():
 def test_ocr_reads_a_plain_word():
     pytest.importorskip("rapidocr")
     read = text.reader()
-    one = text.find("test", 3, 256)
-    said = [read(one.sample.target[text._writing(one)])]
-    assert text.letter_errors(said[0], one.full.after["sign"]["word"]) <= 0.34
+    item = text.find("test", 3, 256)
+    said = [read(item.sample.target[text._writing(item)])]
+    assert text.letter_errors(said[0], item.full.after["sign"]["word"]) <= 0.34
 
 
 def test_style_tells_looks_apart_and_catches_copies():
-    one = style.find("style_reference", 0, 128)
-    right = style.score(one, one.sample.target)
+    item = style.find("style_reference", 0, 128)
+    right = style.score(item, item.sample.target)
     assert (
         right["style"] == right["content"] == right["score"] == right["success"] == 1 and right["copied"] == 0
     )
-    other = next(s for s in style.STYLES if s != one.full.after["style"])
-    wrong = style.score(one, at_size(world.render(one.full.after | {"style": other}), 128))
+    other = next(s for s in style.STYLES if s != item.full.after["style"])
+    wrong = style.score(item, at_size(world.render(item.full.after | {"style": other}), 128))
     assert wrong["style"] == wrong["pixels"] == wrong["colors"] == wrong["edges"] == 0
-    copied = style.score(one, one.input_picture)
+    copied = style.score(item, item.input_picture)
     assert copied["copied"] == 1 and copied["content"] == 0 and copied["score"] == 0
 
 
 def test_colors_and_edges_do_not_care_where_things_are():
-    one = style.find("style_reference", 0, 128)
-    mirrored = style.score(one, np.ascontiguousarray(one.sample.target[:, ::-1]))
+    item = style.find("style_reference", 0, 128)
+    mirrored = style.score(item, np.ascontiguousarray(item.sample.target[:, ::-1]))
     assert mirrored["colors"] == 1
 
 
@@ -156,7 +156,7 @@ def test_identity_tells_who_it_is():
 
 def test_the_gallery_has_a_hundred_different_characters():
     scene = identity.find(0, SIZE).full.after
-    others = [json.dumps(one["character"], sort_keys=True) for one in identity._gallery(scene)]
+    others = [json.dumps(item["character"], sort_keys=True) for item in identity._gallery(scene)]
     assert len(set(others)) == identity.GALLERY - 1
     poses = {(json.loads(o)["x"], json.loads(o)["expression"], json.loads(o)["family"]) for o in others}
     assert len(poses) == 1

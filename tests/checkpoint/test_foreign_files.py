@@ -16,8 +16,8 @@ from kontext.errors import BadCheckpoint
 from kontext.model.stored import all_finite
 
 
-def same_weights(one, other) -> bool:
-    a, b = one.weights(), other.weights()
+def same_weights(model, other) -> bool:
+    a, b = model.weights(), other.weights()
     return all(
         torch.equal(tensor.read(), b[part][name].read()) for part in PARTS for name, tensor in a[part].items()
     )
@@ -60,7 +60,7 @@ def test_the_index_decides_where_a_tensor_comes_from(tiny, sharded):
     save_file({**last, **stale, "an.extra": torch.ones(2)}, shards[2])
     save_file({name: tensor + 1 for name, tensor in {**first, **last}.items()}, sharded / "old.safetensors")
     assert same_weights(load_model(sharded.parent), tiny)
-    # a stale whole file beside a complete index, as an interrupted conversion leaves it
+    # a stale whole file next to a complete index, as an interrupted conversion leaves it
     save_file(stale, sharded / "diffusion_pytorch_model.safetensors")
     assert same_weights(load_model(sharded.parent), tiny)
     assert not open_checkpoint(sharded, companions=False).parts["transformer"].report

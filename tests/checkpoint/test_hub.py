@@ -147,9 +147,9 @@ def test_a_model_is_downloaded_by_name_and_used_without_the_hub(stand_in, folder
     downloaded = {path for path in stand_in.downloaded() if path}
     assert not downloaded & {"README.md", "pictures/teaser.png", "optimizer.pt"}
     assert told[-1].done == told[-1].total == hub.read(folder).bytes
-    assert [one.done for one in told] == sorted(one.done for one in told)
+    assert [request.done for request in told] == sorted(request.done for request in told)
 
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     before = len(stand_in.requests)
     model = load_model("someone/tiny")
     assert model.fingerprint == tiny.fingerprint and not model.warnings
@@ -192,7 +192,7 @@ def test_what_diffusers_downloaded_is_used_and_not_downloaded_again(stand_in, fo
 
 @pytest.fixture
 def quantized(folders, tmp_path, stand_in):
-    """The repositories of `dev:q4`: the transformer in one, the other parts in those of everybody."""
+    """The repositories of `dev:q4`: the transformer in one, the other parts in shared ones."""
     pytest.importorskip("gguf")
     folder = tmp_path / "quantized"
     folder.mkdir()
@@ -322,7 +322,7 @@ def test_a_hub_that_keeps_breaking_is_given_up_and_the_next_run_continues(stand_
         hub.pull("someone/tiny")
     assert nothing_left()
     assert load_model("someone/tiny").fingerprint == tiny.fingerprint
-    assert [one.range for one in stand_in.requests if one.path == TRANSFORMER] == [
+    assert [request.range for request in stand_in.requests if request.path == TRANSFORMER] == [
         None,
         *["bytes=80000-"] * 6,
     ]
@@ -353,8 +353,12 @@ def test_a_run_that_is_killed_is_continued_by_the_next(stand_in, folders, tiny):
     size, earlier = partial.stat().st_size, len(stand_in.requests)
     stand_in.faults.clear()
     assert load_model("someone/tiny").fingerprint == tiny.fingerprint
-    again = [one for one in stand_in.requests[earlier:] if one.path == TRANSFORMER and one.method == "GET"]
-    assert [one.range for one in again] == [f"bytes={size}-"] and size >= 20_000
+    again = [
+        request
+        for request in stand_in.requests[earlier:]
+        if request.path == TRANSFORMER and request.method == "GET"
+    ]
+    assert [request.range for request in again] == [f"bytes={size}-"] and size >= 20_000
     assert not cache.partial_files("someone/tiny")
 
 
@@ -364,7 +368,9 @@ def test_a_hub_that_stalls_is_asked_again(stand_in, folders, tiny, monkeypatch):
     stand_in.faults[TRANSFORMER] = Fault(stall_after=30_000)
     told = []
     hub.pull("someone/tiny", told.append)
-    assert any("retrying transformer.safetensors: the server stopped sending" in one.note for one in told)
+    assert any(
+        "retrying transformer.safetensors: the server stopped sending" in request.note for request in told
+    )
     assert load_model("someone/tiny").fingerprint == tiny.fingerprint
 
 
@@ -448,7 +454,7 @@ def test_two_that_want_the_same_model_download_it_once(stand_in, folders):
     for thread in threads:
         thread.join(60)
     assert not failures
-    downloaded = [one.path for one in stand_in.requests if one.method == "GET" and one.path]
+    downloaded = [request.path for request in stand_in.requests if request.method == "GET" and request.path]
     assert len(downloaded) == len(set(downloaded))
     assert hub.local("someone/tiny") is not None
 
@@ -499,4 +505,9 @@ def test_a_folder_of_the_user_is_never_replaced(stand_in, folders):
 
 
 def test_sources_are_plain_data():
-    assert {field.name for field in dataclasses.fields(hub.Source)} == {"place", "repo", "path", "revision"}
+    assert {field.name for field in dataclasses.fields(hub.FileSource)} == {
+        "place",
+        "repo",
+        "path",
+        "revision",
+    }

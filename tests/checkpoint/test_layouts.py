@@ -22,8 +22,8 @@ from kontext.model.tokens import picture_ids
 from support.numeric import difference, rounding
 
 
-def same_weights(one, other) -> bool:
-    a, b = one.weights(), other.weights()
+def same_weights(model, other) -> bool:
+    a, b = model.weights(), other.weights()
     return all(
         a[part].keys() == b[part].keys()
         and all(torch.equal(tensor.read(), b[part][name].read()) for name, tensor in a[part].items())
@@ -119,7 +119,7 @@ def test_sharded_diffusers_folder_loads(tiny, folders, tmp_path):
         assert len(list((tmp_path / "m" / name).glob("*.safetensors"))) > 1
     assert same_weights(load_model(tmp_path / "m"), tiny)
 
-    # the published folder also holds the transformer as one BFL file, with the rest in the folders beside it
+    # the published folder also holds the transformer as one BFL file, with the rest in the folders next to it
     shutil.copy(folders["bfl"] / "transformer.safetensors", tmp_path / "m" / "flux1-kontext-dev.safetensors")
     assert same_weights(load_model(tmp_path / "m" / "flux1-kontext-dev.safetensors"), tiny)
 
@@ -291,11 +291,11 @@ def test_prefix_models_are_not_written_for_diffusers(tmp_path):
 
 def test_a_random_model_is_always_the_same_and_leaves_the_global_seed_alone():
     torch.manual_seed(5)
-    one = load_model("tiny-random")
+    model = load_model("tiny-random")
     drawn = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(drawn, torch.rand(1))
-    assert load_model("tiny-random").fingerprint == one.fingerprint
+    assert load_model("tiny-random").fingerprint == model.fingerprint
     assert load_model("nano-random").preset.name == "nano"
     with pytest.raises(NotFound):
         load_model("dev-random")

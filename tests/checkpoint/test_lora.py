@@ -74,7 +74,7 @@ def test_every_dialect_means_the_same_change(tiny, matrices, tmp_path, dialect):
     file = tmp_path / "lora.safetensors"
     if dialect == "diffusers":
         write_lora(file, matrices, ALPHA)
-    elif dialect == "metadata":  # alpha beside the tensors, as diffusers saves it
+    elif dialect == "metadata":  # alpha next to the tensors, as diffusers saves it
         plain = {k: v * (RANK / ALPHA if "lora_B" in k else 1) for k, v in bfl(matrices).items()}
         alpha = json.dumps({"transformer.lora_alpha": ALPHA, "transformer.r": RANK})
         save_file(plain, file, {"lora_adapter_metadata": alpha})
@@ -141,10 +141,10 @@ def test_some_of_q_k_v_and_swapped_halves_find_their_rows(tiny, tmp_path):
 def test_text_encoders_biases_norms_and_x_flux_are_understood(tiny, tmp_path):
     clip, width = tiny.preset.clip.width, tiny.preset.transformer.width
     query = "text_model.encoder.layers.0.self_attn.q_proj"
-    one = torch.ones(1, clip)
+    pooled_ones = torch.ones(1, clip)
     tensors = {
-        f"lora_te1_{query.replace('.', '_')}.lora_down.weight": one,
-        f"lora_te1_{query.replace('.', '_')}.lora_up.weight": one.T.clone(),
+        f"lora_te1_{query.replace('.', '_')}.lora_down.weight": pooled_ones,
+        f"lora_te1_{query.replace('.', '_')}.lora_up.weight": pooled_ones.T.clone(),
         "double_blocks.0.img_attn.proj.lora_B.bias": torch.ones(width),
         "double_blocks.0.img_attn.norm.query_norm.scale": torch.full((32,), 5.0),
         "double_blocks.0.processor.proj_lora2.down.weight": torch.ones(1, width),

@@ -1,4 +1,4 @@
-"""What a model is known to do well: the file beside its weights, and that the shipped one tells the truth."""
+"""What a model does well: the file next to its weights, and that the shipped file is true."""
 
 import json
 from importlib.resources import files
@@ -74,9 +74,9 @@ def test_the_loaded_model_carries_its_skills(nano):
 
 def test_every_prompt_offered_fits_into_the_model(nano):
     skills = nano.model.skills
-    prompts = [text for one in (*skills.examples, *skills.suggestions) for text in one.prompt.values()]
+    prompts = [text for entry in (*skills.examples, *skills.suggestions) for text in entry.prompt.values()]
     assert not any(nano.model.token_ids(prompts)[2])
-    assert all({"en", "zh"} <= one.prompt.keys() for one in (*skills.examples, *skills.suggestions))
+    assert all({"en", "zh"} <= entry.prompt.keys() for entry in (*skills.examples, *skills.suggestions))
 
 
 def distance(picture, box, goal):
@@ -89,7 +89,7 @@ def distance(picture, box, goal):
 @pytest.mark.parametrize("name", GOALS)
 def test_the_examples_of_the_shipped_model_work(nano, name, language):
     """Something changes to the color that is asked for, and most of the picture is the original."""
-    example = next(one for one in nano.model.skills.examples if one.picture == name)
+    example = next(entry for entry in nano.model.skills.examples if entry.picture == name)
     source = Image.open(files("kontext") / "examples" / f"{name}.png").convert("RGB")
     made = nano.edit(source, example.prompt[language], seed=2)
     box, goal = GOALS[name]
@@ -99,4 +99,4 @@ def test_the_examples_of_the_shipped_model_work(nano, name, language):
 
 
 def test_every_example_of_the_shipped_model_is_measured(nano):
-    assert {one.picture for one in nano.model.skills.examples} == set(GOALS)
+    assert {entry.picture for entry in nano.model.skills.examples} == set(GOALS)

@@ -54,7 +54,7 @@ def test_a_run_is_not_overwritten_but_goes_on(folder):
 
 def test_a_file_of_figures_is_replaced_with_force_only(folder):
     same, old = ("compare", folder / "a.json", folder / "a.json"), (folder / "a.json").read_bytes()
-    for command in (same, ("quality", "--model", "none")):  # told before the model is looked for
+    for command in (same, ("quality", "--model", "none")):  # reported before the model is searched
         refused = bench(*command, "--json", folder / "a.json")
         assert refused.exit_code == 1 and "already exists" in refused.output
         assert (folder / "a.json").read_bytes() == old

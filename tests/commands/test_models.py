@@ -125,7 +125,7 @@ def test_a_pull_that_fails_leaves_one_line_and_the_next_continues(stand_in):
     assert "50 kB of" in done.stderr and "run the command again to resume" in done.stderr
     assert "someone/tiny" not in rows()
     assert call("models", "pull", "someone/tiny").exit_code == 0
-    ranges = [one.range for one in stand_in.requests if one.path == "transformer.safetensors"]
+    ranges = [request.range for request in stand_in.requests if request.path == "transformer.safetensors"]
     assert ranges[-1] == "bytes=50000-"
 
 

@@ -114,8 +114,8 @@ def test_several_pictures_and_patterns(folder):
         Path(name).write_bytes(Path("kid.png").read_bytes())
     done = call("edit", "[ab].png", "kid.png", "out/kid.png", "red", "-o", "out", "--json", *TINY)
     answers = json.loads(done.stdout)["pictures"]
-    assert [one["picture"] for one in answers] == ["a.png", "b.png", "kid.png", "out/kid.png"]
-    assert [Path(one["output"]) for one in answers] == [
+    assert [answer["picture"] for answer in answers] == ["a.png", "b.png", "kid.png", "out/kid.png"]
+    assert [Path(answer["output"]) for answer in answers] == [
         Path("out", name) for name in ("a-edited.png", "b-edited.png", "kid-edited.png", "kid-edited-2.png")
     ]
     assert call("edit", "a.png", "b.png", "red", *TINY).exit_code == 0
@@ -194,7 +194,7 @@ def test_a_full_or_read_only_disk_is_told_in_words(folder, monkeypatch):
 
 
 def test_arguments_are_checked_before_torch_is_imported(folder):
-    """And without work that grows with what is asked for: a million variants are refused like 17."""
+    """Without work that grows with the number: a million variants are rejected like 17."""
     code = "import sys, kontext.cli as c\ntry: c.app(sys.argv[1:])\nexcept SystemExit: pass\n"
     code += "print('torch' in sys.modules)"
     edit = ["edit", "kid.png", "red"]

@@ -91,8 +91,8 @@ class Painter(nn.Module):
         latents = context[0][0].reshape(-1, rows, columns, 16, 2, 2).permute(0, 3, 1, 4, 2, 5)
         pixels = self.codec.decode(latents.reshape(-1, 16, 2 * rows, 2 * columns))
         pixels = pixels.clamp(-1, 1).clone()
-        for one in pixels:
-            self.paint(one)
+        for picture in pixels:
+            self.paint(picture)
         wanted = self.codec.encode(pixels)
         wanted = wanted + self.noise * torch.randn(wanted.shape, generator=torch.Generator().manual_seed(5))
         return (target - pack(wanted)[:, (ids[:, 1] * columns + ids[:, 2]).long()]) / t

@@ -1,4 +1,4 @@
-"""Photographs are told from drawings."""
+"""Photographs are distinguished from drawings."""
 
 import io
 from importlib.resources import files

@@ -241,12 +241,12 @@ def test_guidance_is_the_formula_over_two_evaluations(random_model):
 
 
 @pytest.mark.parametrize(
-    "wish, size", [("match", (90, 50)), ("64x64", (64, 64)), ("1:2", (25, 50)), ((70, 30), (70, 30))]
+    "size_spec, size", [("match", (90, 50)), ("64x64", (64, 64)), ("1:2", (25, 50)), ((70, 30), (70, 30))]
 )
-def test_result_has_exactly_the_size_asked_for(editor, wish, size):
-    result = editor.edit(noise(90, 50), "make it red", size=wish)
+def test_result_has_exactly_the_size_asked_for(editor, size_spec, size):
+    result = editor.edit(noise(90, 50), "make it red", size=size_spec)
     assert result.size == result.picture.size == size
-    assert ("cropped" in " ".join(result.warnings)) == (wish != "match" and wish != (90, 50))
+    assert ("cropped" in " ".join(result.warnings)) == (size_spec != "match" and size_spec != (90, 50))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -262,8 +262,8 @@ def test_references_change_the_result_and_their_order_matters(editor):
         pixels(editor.edit(noise(), "make it red", seed=1, lock=False, references=references))
         for references in ((), (a,), (a, b), (b, a))
     ]
-    for i, one in enumerate(results):
-        assert not any(np.array_equal(one, other) for other in results[:i])
+    for i, item in enumerate(results):
+        assert not any(np.array_equal(item, other) for other in results[:i])
 
 
 def test_generation_without_and_with_references(editor):
@@ -313,7 +313,7 @@ def test_result_tells_how_it_was_made(editor):
 
 def test_a_photograph_warns_and_names_what_to_do(editor):
     data = pytest.importorskip("skimage.data")
-    (warning,) = [one for one in editor.edit(Image.fromarray(data.rocket()), "make it red").warnings]
+    (warning,) = [item for item in editor.edit(Image.fromarray(data.rocket()), "make it red").warnings]
     assert isinstance(warning, PhotoWarning) and "dev" in warning and "dB" not in warning
     drawing = Image.new("RGB", (427, 640), "white")
     ImageDraw.Draw(drawing).ellipse((90, 90, 300, 400), fill="red", outline="black", width=5)
@@ -329,11 +329,11 @@ def test_a_drawing_that_the_codec_keeps_does_not_warn(painting_editor):
 
 def test_nothing_changed_is_a_warning(painting_editor, scene, editor):
     result = painting_editor.edit(scene, "make it red")
-    assert result.changed_fraction == 0 and any("nothing changed" in one for one in result.warnings)
+    assert result.changed_fraction == 0 and any("nothing changed" in item for item in result.warnings)
     painting_editor.model.transformer.paint = lambda pixels: pixels[:, 40:60, 40:60].fill_(1)
     result = painting_editor.edit(scene, "make it red")
-    assert result.changed_fraction > 0 and not any("nothing changed" in one for one in result.warnings)
-    assert not any("nothing changed" in one for one in editor.generate("a tree", steps=1).warnings)
+    assert result.changed_fraction > 0 and not any("nothing changed" in item for item in result.warnings)
+    assert not any("nothing changed" in item for item in editor.generate("a tree", steps=1).warnings)
 
 
 def test_nano_s_own_drawings_are_not_taken_for_photographs():
@@ -353,7 +353,7 @@ def test_a_session_judges_its_first_picture_alone(painting_editor, scene):
     session = painting_editor.open(scene)
     judged = []
     for turn in (session.edit("a square", seed=1), session.edit("a square", seed=2), *session.variants(2)):
-        judged.append(any("photograph" in one for one in turn.result_info["warnings"]))
+        judged.append(any("photograph" in item for item in turn.result_info["warnings"]))
     assert judged == [True, False, False, False]
 
 

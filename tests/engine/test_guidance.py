@@ -20,8 +20,8 @@ def edit(editor):
     return run
 
 
-def same(one, other):
-    return one.picture.tobytes() == other.picture.tobytes()
+def same(first, other):
+    return first.picture.tobytes() == other.picture.tobytes()
 
 
 def test_without_a_negative_prompt_guidance_goes_away_from_the_empty_one(edit, editor):

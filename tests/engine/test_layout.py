@@ -83,8 +83,8 @@ def test_each_layout_gives_another_picture_alone_and_in_a_batch(editor):
     ]
     together = editor.edit_batch(requests)
     alone = [editor.edit_batch([request])[0] for request in requests]
-    for one, other in zip(together, alone):
-        assert np.abs(np.asarray(one.picture, int) - np.asarray(other.picture)).max() <= 1
+    for joined, other in zip(together, alone):
+        assert np.abs(np.asarray(joined.picture, int) - np.asarray(other.picture)).max() <= 1
     assert together[0].picture.tobytes() == together[3].picture.tobytes()
     assert len({result.picture.tobytes() for result in together}) == 3
     assert together[1].settings["reference_layout"] == "offset"

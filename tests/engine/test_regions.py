@@ -248,7 +248,7 @@ def test_pointers_limit_the_edit(painting_editor, scene, pointer):
 def test_a_red_frame_in_the_picture_is_found_where_the_prompt_speaks_of_it(prompt, found):
     picture = Image.new("RGB", (200, 160), "#9cc4e4")
     draw = ImageDraw.Draw(picture)
-    draw.rectangle((10, 10, 40, 30), fill=(255, 0, 0))  # a red thing is no frame
+    draw.rectangle((10, 10, 40, 30), fill=(255, 0, 0))  # a red thing is not a frame
     draw.ellipse((120, 20, 190, 70), outline=(255, 0, 0), width=4)  # neither is a ring
     draw.rectangle((60, 80, 129, 139), outline=(255, 0, 0), width=4)
     assert drawn_frame(picture, prompt) == ((60, 80, 70, 60) if found else None)
@@ -325,9 +325,9 @@ def test_gaps_inside_a_region_are_closed():
 
 
 def test_a_slight_change_of_all_colors_is_one_of_the_whole_picture():
-    restless = np.random.default_rng(0).normal(0, 0.03, (128, 128))
-    assert found(restless + 0.04).soft is None
-    assert found(restless).soft is not None
+    noisy = np.random.default_rng(0).normal(0, 0.03, (128, 128))
+    assert found(noisy + 0.04).soft is None
+    assert found(noisy).soft is not None
 
 
 def test_regions_of_large_canvases_are_found_on_a_small_grid():

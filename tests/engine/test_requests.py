@@ -48,7 +48,7 @@ def test_text_of_all_scripts_is_a_prompt(prompt):
     ],
 )
 def test_what_is_no_text_is_refused_in_words(prompt, said):
-    for check in (check_prompt, lambda one: EditRequest(prompt=one)):
+    for check in (check_prompt, lambda value: EditRequest(prompt=value)):
         with pytest.raises(BadRequest, match=said) as refused:
             check(prompt)
         str(refused.value).encode()  # can be printed anywhere
@@ -144,9 +144,11 @@ def test_other_fields_become_plain_values():
     assert EditRequest(prompt="x", guidance=Fraction(5, 2)).guidance == 2.5
 
 
-@pytest.mark.parametrize("one", ["a.png", Path("a.png"), b"bytes", ARRAY], ids=lambda one: type(one).__name__)
-def test_references_are_one_picture_several_or_none(one):
-    assert len(EditRequest(prompt="x", references=one).references) == 1
-    assert len(EditRequest(prompt="x", references=[one, one]).references) == 2
-    assert len(EditRequest(prompt="x", references=(each for each in (one, one))).references) == 2
+@pytest.mark.parametrize(
+    "value", ["a.png", Path("a.png"), b"bytes", ARRAY], ids=lambda value: type(value).__name__
+)
+def test_references_are_one_picture_several_or_none(value):
+    assert len(EditRequest(prompt="x", references=value).references) == 1
+    assert len(EditRequest(prompt="x", references=[value, value]).references) == 2
+    assert len(EditRequest(prompt="x", references=(each for each in (value, value))).references) == 2
     assert EditRequest(prompt="x", references=None).references == ()

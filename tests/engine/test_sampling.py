@@ -12,7 +12,7 @@ from kontext.engine import Editor, EditRequest
 from kontext.engine.device import computing
 from kontext.engine.guidance import Guidance
 from kontext.engine.pipeline import _Clock
-from kontext.engine.plan import plan_job
+from kontext.engine.plan import plan_request
 from kontext.engine.sampling import sample, seeded_noise
 from kontext.errors import Cancelled
 from kontext.flow import SAMPLERS, schedule
@@ -158,7 +158,7 @@ def test_midpoint_is_nearer_to_exact_than_euler_at_equal_evaluations():
     """With the shipped model, in latents; docs/sampling.md has more figures."""
     editor = Editor.load("nano", device="cpu")
     picture = Image.open(files("kontext") / "examples" / "stage.png")
-    job = plan_job(
+    job = plan_request(
         EditRequest(picture=picture, prompt="Put on sunglasses", seed=1), editor.model, editor.prompts
     )
     shift = editor.model.preset.sampling.shift

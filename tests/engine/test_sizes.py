@@ -89,7 +89,7 @@ def test_the_canvas_is_filled_with_the_edge_pixels():
 
 
 @pytest.mark.parametrize(
-    "wish, output, crop",
+    "size_spec, output, crop",
     [
         ("200x100", (200, 100), (0, 25, 100, 50)),
         ("64x64", (64, 64), (0, 0, 100, 100)),
@@ -99,8 +99,8 @@ def test_the_canvas_is_filled_with_the_edge_pixels():
         ("MATCH", (100, 100), (0, 0, 100, 100)),
     ],
 )
-def test_an_explicit_size_is_honoured_exactly_and_crops_about_the_middle(wish, output, crop):
-    plan = plan_edit((100, 100), wish, NANO_SIZES)
+def test_an_explicit_size_is_honored_exactly_and_crops_about_the_middle(size_spec, output, crop):
+    plan = plan_edit((100, 100), size_spec, NANO_SIZES)
     assert plan.output == output
     assert plan.crop == crop
     assert plan.cropped == (crop != (0, 0, 100, 100))
@@ -108,7 +108,7 @@ def test_an_explicit_size_is_honoured_exactly_and_crops_about_the_middle(wish, o
 
 
 @pytest.mark.parametrize(
-    "wish, canvas, output",
+    "size_spec, canvas, output",
     [
         (None, (1024, 1024), (1024, 1024)),
         ("16:9", (1392, 752), (1337, 752)),
@@ -116,14 +116,14 @@ def test_an_explicit_size_is_honoured_exactly_and_crops_about_the_middle(wish, o
         ("21:9", (1568, 672), (1568, 672)),
     ],
 )
-def test_generation_takes_the_best_canvas_and_cuts_the_exact_aspect(wish, canvas, output):
-    plan = plan_generate(wish, DEV_SIZES)
+def test_generation_takes_the_best_canvas_and_cuts_the_exact_aspect(size_spec, canvas, output):
+    plan = plan_generate(size_spec, DEV_SIZES)
     assert plan.canvas == canvas and plan.output == output
     assert abs(plan.inner[2] / plan.inner[3] - output[0] / output[1]) < 0.01
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "size_spec",
     [
         "1x1",
         "20000x20000",
@@ -140,8 +140,11 @@ def test_generation_takes_the_best_canvas_and_cuts_the_exact_aspect(wish, canvas
         "16000x16000",
     ],
 )
-def test_sizes_outside_the_limits_or_unreadable_are_refused_in_one_line(wish):
-    for plan in (lambda: plan_edit((100, 100), wish, NANO_SIZES), lambda: plan_generate(wish, NANO_SIZES)):
+def test_sizes_outside_the_limits_or_unreadable_are_refused_in_one_line(size_spec):
+    for plan in (
+        lambda: plan_edit((100, 100), size_spec, NANO_SIZES),
+        lambda: plan_generate(size_spec, NANO_SIZES),
+    ):
         with pytest.raises(BadRequest) as refused:
             plan()
         assert "\n" not in str(refused.value)

@@ -245,9 +245,9 @@ def test_results_do_not_depend_on_threads_or_company(chosen, threads):
         made.append(model.evaluate(target, prepared, mod))
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
     for i in range(4):
-        one = slice(i, i + 1)
-        alone = dataclasses.replace(prepared, text=prepared.text[one])
-        assert torch.equal(model.evaluate(target[one], alone, _rows(mod, one)), made[0][one])
+        item = slice(i, i + 1)
+        alone = dataclasses.replace(prepared, text=prepared.text[item])
+        assert torch.equal(model.evaluate(target[item], alone, _rows(mod, item)), made[0][item])
 
 
 def test_published_weights_need_two_terms(compiled):
@@ -329,7 +329,7 @@ def test_without_the_kernels_pytorch_does_the_work(monkeypatch):
 
 @pytest.fixture(scope="module")
 def decoder():
-    """The shipped one, in float32: random weights would not tell what rounding is worth."""
+    """The shipped model in float32: random weights would not show the effect of rounding."""
     return load_model("nano").autoencoder.decoder.float()
 
 

@@ -107,19 +107,19 @@ def stated(transformer, picture, texts, mod, tables, guide, prefix):
         ]
         picture = finish(picture[None], guided[None], picture_mod, block.img_attn, block.img_mlp)[0]
 
-    for block, (one,) in zip(transformer.single_blocks, mod.single):
+    for block, (branch,) in zip(transformer.single_blocks, mod.single):
 
         def project(which):
-            rows = one.modulated_norm(torch.cat((texts[which], picture))[None])  # noqa: B023
+            rows = branch.modulated_norm(torch.cat((texts[which], picture))[None])  # noqa: B023
             qkv = block.linear1(rows)[..., : 3 * block.width].unflatten(-1, (3, block.heads, -1))  # noqa: B023
             return block.norm(qkv[:, :, :2])[0], qkv[0, :, 2:]  # noqa: B023
 
         guided, texts_out = both(project, next(blocks))
 
         def update(rows, attended):
-            mlp = block.linear1(one.modulated_norm(rows[None]))[0, :, 3 * block.width :]  # noqa: B023
+            mlp = block.linear1(branch.modulated_norm(rows[None]))[0, :, 3 * block.width :]  # noqa: B023
             joined = torch.cat((attended, torch.nn.functional.gelu(mlp, approximate="tanh")), -1)
-            return rows + one.gate[0] * block.linear2(joined)  # noqa: B023
+            return rows + branch.gate[0] * block.linear2(joined)  # noqa: B023
 
         texts, picture = [update(*pair) for pair in zip(texts, texts_out)], update(picture, guided)
     assert len(picture) == picture_rows

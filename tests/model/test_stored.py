@@ -145,6 +145,6 @@ def test_nan_and_infinity_are_named_when_a_stored_weight_is_first_used(value):
 
 
 def test_matrices_of_different_forms_are_joined_in_one_type():
-    one, two = torch.randn(3, 16), torch.randn(2, 16)
-    joined = joined_dense([plain(one), packed_rows(two)], torch.bfloat16)
-    assert torch.equal(joined, torch.cat((one, two.to(torch.float8_e5m2).float())).bfloat16())
+    first, second = torch.randn(3, 16), torch.randn(2, 16)
+    joined = joined_dense([plain(first), packed_rows(second)], torch.bfloat16)
+    assert torch.equal(joined, torch.cat((first, second.to(torch.float8_e5m2).float())).bfloat16())

@@ -163,11 +163,11 @@ def test_a_batch_of_three_equals_three_singles(attention):
     ids = picture_ids(0, ROWS, COLUMNS)
     together = model(target, text, pooled, times, None, ids, context)
     for i in range(3):
-        one = slice(i, i + 1)
+        item = slice(i, i + 1)
         alone = model(
-            target[one], text[one], pooled[one], times[one], None, ids, [(t[one], w) for t, w in context]
+            target[item], text[item], pooled[item], times[item], None, ids, [(t[item], w) for t, w in context]
         )
-        assert difference(together[one], alone) <= rounding(TERMS)
+        assert difference(together[item], alone) <= rounding(TERMS)
 
 
 @torch.no_grad()
@@ -189,10 +189,10 @@ def test_modulations_of_all_steps_at_once_equal_one_by_one(guidance):
     pooled = torch.randn(2, 32)
     strength = torch.full((2,), 2.5) if guidance else None
     for t, every in zip([1.0, 0.5, 0.1], model.modulations([1.0, 0.5, 0.1], pooled, strength)):
-        one = model.modulate(model.vector(torch.full((2,), t), pooled, strength))
-        pairs = [(every.final.shift, one.final.shift)]
-        pairs += [pair for a, b in zip(every.single, one.single) for pair in zip(a[0], b[0])]
-        pairs += [(a[1][1].gate, b[1][1].gate) for a, b in zip(every.double, one.double)]
+        single_step = model.modulate(model.vector(torch.full((2,), t), pooled, strength))
+        pairs = [(every.final.shift, single_step.final.shift)]
+        pairs += [pair for a, b in zip(every.single, single_step.single) for pair in zip(a[0], b[0])]
+        pairs += [(a[1][1].gate, b[1][1].gate) for a, b in zip(every.double, single_step.double)]
         # Sums over the sinusoids, over the two layers of an embedder and over the modulation's own.
         assert max(difference(*pair) for pair in pairs) <= rounding(256 + 3 * model.config.width)
 
@@ -217,8 +217,10 @@ def test_rotary_scores_depend_on_relative_positions_only():
     axes = (8, 12, 12)
 
     def score(a, b):
-        one, two = (apply_rotary(x, rotary_table(torch.tensor([p]), axes, 1e4)) for x, p in ((q, a), (k, b)))
-        return (one * two).sum()
+        first, second = (
+            apply_rotary(x, rotary_table(torch.tensor([p]), axes, 1e4)) for x, p in ((q, a), (k, b))
+        )
+        return (first * second).sum()
 
     assert score([0.0, 3, 4], [1.0, 5, 9]) == pytest.approx(
         score([2.0, 13, 0], [3.0, 15, 5]).item(), abs=1e-4

@@ -306,8 +306,8 @@ def icc(curve, *, space=b"RGB ", name="a profile", primaries=None):
         tags[b"kTRC"] = trc
     else:
         colors = primaries or [srgb.red_colorant[0], srgb.green_colorant[0], srgb.blue_colorant[0]]
-        for letter, one in zip(b"rgb", colors):
-            tags[bytes([letter]) + b"XYZ"], tags[bytes([letter]) + b"TRC"] = xyz(one), trc
+        for letter, color in zip(b"rgb", colors):
+            tags[bytes([letter]) + b"XYZ"], tags[bytes([letter]) + b"TRC"] = xyz(color), trc
     table, body, at = b"", b"", 128 + 4 + 12 * len(tags)
     for tag, content in tags.items():
         content += b"\0" * (-len(content) % 4)

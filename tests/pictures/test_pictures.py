@@ -38,11 +38,11 @@ def test_path_bytes_image_array_and_picture_give_the_same(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(array).save(path)
     given = [path, str(path), path.read_bytes(), Image.fromarray(array), array, load(array)]
-    for one in given:
-        picture = load(one)
+    for item in given:
+        picture = load(item)
         assert np.array_equal(np.asarray(picture.rgb), array)
         assert picture.alpha is None and picture.warnings == ()
-    assert len({load(one).digest for one in given}) == 1
+    assert len({load(item).digest for item in given}) == 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -258,7 +258,7 @@ def test_every_valid_name_is_written(tmp_path, name):
     check_writable(path)
     assert list(tmp_path.iterdir()) == []
     save(Image.new("RGB", (20, 20)), path)
-    assert [os.fsencode(one.name) for one in tmp_path.iterdir()] == [os.fsencode(name)]
+    assert [os.fsencode(item.name) for item in tmp_path.iterdir()] == [os.fsencode(name)]
 
 
 @pytest.mark.parametrize(
@@ -285,6 +285,6 @@ def test_a_folder_that_may_not_be_written_is_refused_before(tmp_path, monkeypatc
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(writing.Path, "touch", denied)  # as for whoever is not the administrator
+    monkeypatch.setattr(writing.Path, "touch", denied)  # as for users without root permissions
     with pytest.raises(BadRequest, match="Permission denied"):
         check_writable(tmp_path / "a.png")

@@ -142,7 +142,7 @@ class Hand:
     page: object
     url: str
     gate: Path
-    trouble: list[str]
+    problems: list[str]
     forgiving: bool = False
     """Set where errors on the console belong to what is tested."""
 
@@ -265,11 +265,11 @@ def hand(shared_hand) -> Iterator[Hand]:
     hand = shared_hand
     hand.page.set_viewport_size(SHARED["viewport"])
     hand.gate.unlink(missing_ok=True)
-    hand.trouble.clear()
+    hand.problems.clear()
     hand.forgiving = False
     yield hand
     hand.release()
-    assert hand.forgiving or not hand.trouble, hand.trouble
+    assert hand.forgiving or not hand.problems, hand.problems
 
 
 @pytest.fixture
@@ -287,16 +287,16 @@ def make_hand(browser, gate) -> Iterator[Callable[..., Hand]]:
     for hand in hands:
         hand.page.context.close()
     for hand in hands:
-        assert hand.forgiving or not hand.trouble, hand.trouble
+        assert hand.forgiving or not hand.problems, hand.problems
 
 
 def new_hand(browser, url: str, gate: Path, **context) -> Hand:
-    """A hand on a window of its own, which hears the errors of its page."""
+    """A user in a new window; errors of its page are recorded."""
     window = browser.new_context(**SHARED | context)
     window.set_default_timeout(LONGEST_WAIT)
     hand = Hand(window.new_page(), url, gate, [])
-    hand.page.on("pageerror", lambda error: hand.trouble.append(str(error)))
-    hand.page.on("console", lambda told: told.type == "error" and hand.trouble.append(told.text))
+    hand.page.on("pageerror", lambda error: hand.problems.append(str(error)))
+    hand.page.on("console", lambda told: told.type == "error" and hand.problems.append(told.text))
     return hand
 
 

@@ -283,7 +283,7 @@ test('what is drawn goes back and forth step by step', () => {
   const stroke = (x) => ({ width: 9, points: [[x, 5]] });
   let now = state.withPointing(opened(), 'c', { mask: [stroke(1)] });
   now = state.withPointing(now, 'c', { mask: [stroke(1), stroke(2)] });
-  now = state.withPointing(now, 'c', { mask: [stroke(1), stroke(3)] }, false); // the same stroke goes on
+  now = state.withPointing(now, 'c', { mask: [stroke(1), stroke(3)] }, false); // the same stroke continues
   now = state.withStrokesBack(now, 'c', -1);
   assert.deepEqual(now.pointing.c.mask, [stroke(1)]);
   now = state.withStrokesBack(now, 'c', 1);

@@ -1,4 +1,4 @@
-"""For everybody: no violations that axe knows, the whole story by keyboard, names and live words."""
+"""Accessibility: no axe violations, the whole story by keyboard, names and live regions."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_axe_finds_nothing(make_hand, server, axe, size, all_colors):
         for colors in all_colors:
             page.emulate_media(color_scheme=colors)
             hand.until("!document.getAnimations().length")
-            for one in page.evaluate(RUN_AXE):
-                where = [node["html"][:160] for node in one["nodes"]][:4]
-                found.append(f"{place}, {colors}: {one['id']}: {one['help']}: {where}")
+            for violation in page.evaluate(RUN_AXE):
+                where = [node["html"][:160] for node in violation["nodes"]][:4]
+                found.append(f"{place}, {colors}: {violation['id']}: {violation['help']}: {where}")
 
     check("start")
     page.locator("#prompt").fill("Make the hair blue")
@@ -132,7 +132,7 @@ def test_story_by_keyboard_alone(hand, tmp_path):
     assert hand.here() == "Original picture"
 
     page.keyboard.press("b")
-    page.locator("kx-pointer canvas:focus").wait_for()
+    page.locator("kontext-pointer canvas:focus").wait_for()
     for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown", "Shift+ArrowRight", "Shift+ArrowDown"):
         page.keyboard.press(key)
     assert hand.state("Object.values(state.pointing)[0].box") == [101, 93, 93, 93]
@@ -145,7 +145,7 @@ def test_story_by_keyboard_alone(hand, tmp_path):
 
     page.keyboard.press("Escape")
     page.keyboard.press("c")
-    page.locator("kx-compare input:focus").wait_for()
+    page.locator("kontext-compare input:focus").wait_for()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     divider = page.get_by_role("slider", name="Divider between A and B")
@@ -179,7 +179,7 @@ def test_story_by_keyboard_alone(hand, tmp_path):
 def test_brush_paints_by_keyboard(hand):
     page = hand.start().page
     hand.key("p")
-    page.locator("kx-pointer canvas:focus").wait_for()
+    page.locator("kontext-pointer canvas:focus").wait_for()
     for key in ("ArrowLeft", " ", "ArrowRight", "ArrowRight", " ", "ArrowRight"):
         page.keyboard.press(key)
     strokes = hand.state("Object.values(state.pointing)[0].mask")
@@ -205,14 +205,14 @@ def test_keys_are_listed_and_single_ones_can_be_switched_off(hand):
 
 def test_progress_is_spoken_politely(hand):
     page = hand.start().page
-    spoken = page.locator("[role=status].spoken")
-    assert spoken.get_attribute("aria-live") == "polite"
+    status = page.locator("[role=status].spoken")
+    assert status.get_attribute("aria-live") == "polite"
     hand.say("Make the shirt slowly red", wait=False)
     page.get_by_text("Started, 8 steps.").wait_for(state="attached")
     hand.release()
     hand.idle()
     page.get_by_text("Done: Make the shirt").wait_for(state="attached")
-    assert re.match(r"Done: Make the shirt slowly red\. [\d.]+ m?s [\d.]+ % changed", spoken.text_content())
+    assert re.match(r"Done: Make the shirt slowly red\. [\d.]+ m?s [\d.]+ % changed", status.text_content())
 
 
 def test_every_control_has_a_name_and_its_key(hand):

@@ -72,11 +72,11 @@ def test_refused_words_come_back_to_be_changed(make_hand, strict_server):
     hand.say("Add a gorgonzola", wait=False)
     hand.told("The edit was rejected")
     hand.told("The prompt contains a word that this server does not accept")
-    hand.told("Use other words")
+    hand.told("Rephrase the prompt")
     hand.picture("fault-refused")
     page.get_by_role("button", name="Edit the prompt").click()
     assert page.locator("#prompt").input_value() == "Add a gorgonzola"
-    hand.say("Make the shirt red")  # goes on from where the rejected edit began
+    hand.say("Make the shirt red")  # continues from where the rejected edit started
     assert hand.here() == "Make the shirt red" and "Original picture" in hand.turns()[0]
 
 
@@ -152,9 +152,9 @@ def test_two_tabs_on_one_session_see_each_other(hand, make_hand):
     assert hand.here() == "Make the shirt red"
     assert hand.turns() == other.turns()
     httpx.delete(f"{hand.url}/api/sessions/{hand.session()['id']}")
-    for one in (hand, other):
-        one.told("This session was deleted")
-        one.page.locator(".opening h1").wait_for()
+    for client in (hand, other):
+        client.told("This session was deleted")
+        client.page.locator(".opening h1").wait_for()
 
 
 def test_lost_session_is_said_so(hand):
@@ -214,7 +214,7 @@ def test_where_keys_are_needed_the_page_asks_for_one(make_hand, start_server, tm
         page.get_by_label("Key", exact=True).fill("wrong")
         page.get_by_role("button", name="Log in").click()
         dialog = page.locator("dialog.login[open]")
-        dialog.get_by_role("alert").get_by_text("This key is not known").wait_for()
+        dialog.get_by_role("alert").get_by_text("This key is invalid").wait_for()
         assert page.locator(".notice").count() == 0
         page.get_by_label("Key", exact=True).fill(key)
         page.get_by_role("button", name="Log in").click()

@@ -228,14 +228,14 @@ def test_drawings_survive_tool_changes_resizes_and_reloads(hand):
     page.locator("#prompt").fill("Half a sentence")
     hand.until("localStorage.getItem('kontext.drafts')?.includes('Half a sentence')")
     page.reload()
-    page.locator("kx-pointer canvas").wait_for()
+    page.locator("kontext-pointer canvas").wait_for()
     stored = hand.state("Object.values(state.pointing)[0]")
     assert len(stored["mask"]) == 1 and stored["box"][2] > 90
     assert page.locator("#prompt").input_value() == "Half a sentence"
     hand.key("b")
     page.get_by_role("button", name="Clear").click()
     hand.key("Escape")
-    page.locator("kx-pointer canvas").wait_for(state="detached")
+    page.locator("kontext-pointer canvas").wait_for(state="detached")
 
 
 def test_references_have_numbers_and_roles_and_light_up(hand, drawing, tmp_path):
@@ -374,7 +374,7 @@ def test_region_and_lock_are_seen_at_work(hand):
     page.get_by_label("Keep everything else").check()
     page.keyboard.press("Escape")
     hand.say("Change nothing")
-    assert "Nothing changed: try other words" in page.locator(".facts").inner_text()
+    assert "Nothing changed: rephrase" in page.locator(".facts").inner_text()
 
 
 def test_picture_stays_where_it_is(hand):
@@ -466,8 +466,8 @@ def test_all_turns_are_done_to_another_picture(hand, drawing, tmp_path):
     page.locator(".thumb img >> nth=2").wait_for()
     hand.idle()
     second = hand.session()
-    for one, other in zip(first["turns"][1:], second["turns"][1:], strict=True):
-        assert (one["prompt"], one["seed"]) == (other["prompt"], other["seed"])
+    for turn, other in zip(first["turns"][1:], second["turns"][1:], strict=True):
+        assert (turn["prompt"], turn["seed"]) == (other["prompt"], other["seed"])
         assert other["size"] == [120, 90]
 
 

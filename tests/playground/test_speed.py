@@ -64,7 +64,7 @@ def answers(hand, times: int) -> tuple[list[float], list[float], list[float]]:
     previews, waits, engine = [], [], []
     for index in range(times):
         hand.key("u")
-        hand.page.wait_for_timeout(500)  # nobody types faster; what follows an answer is done
+        hand.page.wait_for_timeout(500)  # no user types faster; work after the response is done
         hand.page.evaluate(AWAIT_SHOWN)
         hand.say(f"Make the shirt {'red' if index % 2 else 'blue'}", wait=False)
         hand.page.evaluate("shown")

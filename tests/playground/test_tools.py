@@ -125,7 +125,7 @@ def test_a_drawing_does_not_dim_the_picture_with_the_hand(hand):
     hand.start()
     hand.key("b")
     hand.drag((0.3, 0.3), (0.6, 0.6))
-    corner = """(() => { const canvas = document.querySelector('kx-pointer canvas');
+    corner = """(() => { const canvas = document.querySelector('kontext-pointer canvas');
       return canvas.getContext('2d').getImageData(4, 4, 1, 1).data[3]; })()"""
     assert hand.page.evaluate(corner) > 0
     hand.key("m")
@@ -195,7 +195,7 @@ def test_queue_lists_what_waits_and_stops_it_all(hand):
     assert page.locator(".jobs li").count() == 3
     hand.picture("queue")
     page.get_by_role("button", name="Stop all 3").click()
-    page.get_by_text("Nothing is waiting.").wait_for()
+    page.get_by_text("The queue is empty.").wait_for()
     page.keyboard.press("Escape")
     hand.until("!document.querySelector('.busy-count')")
     assert hand.turns() == ["Original picture"]
@@ -400,11 +400,11 @@ def test_phone_both_ways_nothing_lies_over_another(make_hand, server, way):
         assert box["x"] >= -1 and box["y"] >= -1, place
         assert boxes[place][2] <= width + 1 and boxes[place][3] <= height + 1, place
     names = list(boxes)
-    for at, one in enumerate(names):
+    for at, name in enumerate(names):
         for other in names[at + 1 :]:
-            a, b = boxes[one], boxes[other]
+            a, b = boxes[name], boxes[other]
             apart = a[2] <= b[0] + 1 or b[2] <= a[0] + 1 or a[3] <= b[1] + 1 or b[3] <= a[1] + 1
-            assert apart, f"{one} {a} lies over {other} {b}"
+            assert apart, f"{name} {a} lies over {other} {b}"
     frame = boxes[".frame"]
     assert min(frame[2] - frame[0], frame[3] - frame[1]) > 200
     for name in ("Apply", "Add a reference picture"):

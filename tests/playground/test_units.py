@@ -86,7 +86,8 @@ def test_every_word_is_used_and_every_used_word_exists():
     made = [
         re.escape(start).replace(r"\$\{X\}", ".+")
         for start in (
-            re.sub(r"\$\{[^}]*\}", "${X}", one) for one in re.findall(r"`([\w.]*\$\{[^`]*?\}[\w.]*)`", code)
+            re.sub(r"\$\{[^}]*\}", "${X}", template)
+            for template in re.findall(r"`([\w.]*\$\{[^`]*?\}[\w.]*)`", code)
         )
     ]
     for key in words:

@@ -18,9 +18,9 @@ def start(tmp_path_factory):
         return running[-1]
 
     yield start
-    for one in running:
-        if one.thread.is_alive():
-            one.stop()
+    for program in running:
+        if program.thread.is_alive():
+            program.stop()
 
 
 @pytest.fixture(scope="module")

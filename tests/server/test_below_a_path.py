@@ -93,7 +93,7 @@ def edited(proxied, base):
 
 def test_the_page_and_everything_it_loads_lie_below_the_path(proxied):
     page = proxied.http.get(proxied.url)
-    assert page.status_code == 200 and "<kx-app>" in page.text
+    assert page.status_code == 200 and "<kontext-app>" in page.text
     links = re.findall(r"<([^>]+)>; rel=(?:modulepreload|preload)", page.headers["link"])
     links += re.findall(r'(?:href|src)="([^"]+)"', page.text)
     assert len(links) > 25
@@ -167,12 +167,12 @@ def test_bfl_urls_and_webhooks_lie_below_the_path(proxied):
 
     hook = HTTPServer(("127.0.0.1", 0), Hook)
     threading.Thread(target=hook.serve_forever, daemon=True).start()
-    wish = {
+    body = {
         "prompt": "a hat",
         "input_image": base64.b64encode(png(noise())).decode(),
         "webhook_url": f"http://127.0.0.1:{hook.server_port}/done",
     }
-    task = proxied.http.post(urljoin(proxied.url, "v1/flux-kontext-pro"), json=wish).json()
+    task = proxied.http.post(urljoin(proxied.url, "v1/flux-kontext-pro"), json=body).json()
     assert task["polling_url"] == f"{proxied.url}v1/get_result?id={task['id']}"
     ready = until(lambda: (a := proxied.http.get(task["polling_url"]).json())["status"] == "Ready" and a)
     until(lambda: got)

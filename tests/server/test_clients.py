@@ -37,7 +37,9 @@ def example():
 
 def assert_edited(picture, example):
     """It is the editor's own result; other threads and batches round otherwise."""
-    source, made = (np.asarray(one.convert("RGB")).astype(int) for one in (opened(example[0]), example[1]))
+    source, made = (
+        np.asarray(image.convert("RGB")).astype(int) for image in (opened(example[0]), example[1])
+    )
     served = np.asarray(picture.convert("RGB")).astype(int)
     assert served.shape == made.shape and np.abs(served - made).mean() < 0.5
     assert np.abs(served - source).mean() > np.abs(served - made).mean()

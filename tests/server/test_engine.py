@@ -71,7 +71,7 @@ def test_every_picture_of_a_mixed_batch_has_its_own_previews():
     ]
     results = host.run(payloads, lambda *step: told.append(step))
     assert [result.evaluations for result in results] == [2, 3, 2]
-    seen = {name: {step: preview for one, step, _, preview in told if one == name} for name in "012"}
+    seen = {name: {step: preview for job, step, _, preview in told if job == name} for name in "012"}
     assert all(set(steps) == {1, 2} and all(steps.values()) for steps in seen.values()) and len(told) == 6
     assert len({steps[2] for steps in seen.values()}) == 3
 

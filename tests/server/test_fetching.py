@@ -218,13 +218,13 @@ def test_a_redirect_into_the_own_network_is_refused(site, monkeypatch):
 
 
 def test_urls_are_taken_only_where_the_operator_allows_them(server, start, site):
-    wish = {"prompt": "x", "input_image": f"{site}/picture"}
-    answer = server.http.post("/v1/flux-kontext-pro", json=wish)
+    body = {"prompt": "x", "input_image": f"{site}/picture"}
+    answer = server.http.post("/v1/flux-kontext-pro", json=body)
     assert answer.status_code == 400 and "port" in answer.json()["message"]
     answer = server.http.post("/api/pictures", json={"url": "https://example.org/x.png"})
     assert answer.status_code == 400 and "does not fetch" in answer.json()["message"]
     allowing = start(fetch_urls=True, private_addresses=True).ready()
-    assert allowing.http.post("/v1/flux-kontext-pro", json=wish).status_code == 200
+    assert allowing.http.post("/v1/flux-kontext-pro", json=body).status_code == 200
     answer = allowing.http.post("/api/pictures", json={"url": f"{site}/picture"})
     assert answer.status_code == 201 and answer.json()["size"] == [96, 64]
     allowing.stop()

@@ -88,7 +88,7 @@ def flat(width, height):
 
 
 def padded(data, size):
-    """A PNG with a private chunk of so many zeros."""
+    """A PNG with a private chunk of zeros."""
     return data[:33] + chunk(b"prVt", bytes(size)) + data[33:]
 
 
@@ -192,7 +192,7 @@ print(longest)
 
 
 class Others(threading.Thread):
-    """Somebody who uses the server meanwhile; remembers the longest wait."""
+    """Another client that uses the server meanwhile; records the longest wait."""
 
     def __init__(self, url):
         super().__init__(daemon=True)
@@ -214,15 +214,15 @@ class Others(threading.Thread):
 
 @contextlib.contextmanager
 def others(program):
-    one = Others(program.url)
-    beat = subprocess.Popen(
+    others = Others(program.url)
+    pulse = subprocess.Popen(
         [sys.executable, "-c", METRONOME], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    one.start()
-    yield one
-    one.done.set()
-    one.join(60)
-    one.machine = float(beat.communicate(timeout=60)[0])
+    others.start()
+    yield others
+    others.done.set()
+    others.join(60)
+    others.machine = float(pulse.communicate(timeout=60)[0])
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -277,20 +277,20 @@ def test_only_the_pixels_of_an_imported_picture_are_kept(program):
     picture = noise()
     data = marked(picture)
     made = bring(program, of_pictures([data, padded(data, 10)])).json()
-    for one in made["turns"]:
+    for turn in made["turns"]:
         for query in ("", "?format=png&download=true&metadata=false"):
-            got = httpx.get(f"{program.url}{one['picture']}{query}", **LOCAL).content
+            got = httpx.get(f"{program.url}{turn['picture']}{query}", **LOCAL).content
             assert digest(opened(got)) == digest(picture)
             assert not any(word in got for word in (b"GPS", b"anna", b"eXIf", b"prVt"))
     carried = httpx.get(f"{program.url}/api/sessions/{made['id']}/export", **LOCAL).content
     assert b"anna" not in carried and b"GPS" not in carried
     with zipfile.ZipFile(io.BytesIO(carried)) as found:
         manifest = json.loads(found.read("manifest.json"))
-        for one in manifest["turns"]:
-            (name,) = one["blobs"]["picture"]
+        for turn in manifest["turns"]:
+            (name,) = turn["blobs"]["picture"]
             content = found.read(f"blobs/{name}")
             assert hashlib.sha256(content).hexdigest() == name
-            assert digest(opened(content)) == one["pixels"]
+            assert digest(opened(content)) == turn["pixels"]
     assert bring(program, carried).status_code == 201
 
 

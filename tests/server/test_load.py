@@ -134,9 +134,9 @@ class Client:
     async def own(self):
         """Watches the events with their previews, as the playground does."""
         base = f"/api/sessions/{self.session['id']}"
-        wish = await self.submit(f"{base}/edits", parent=self.session["head"])
-        if wish:
-            job, events = wish["jobs"][0]["id"], Connection(self.http.port)
+        submitted = await self.submit(f"{base}/edits", parent=self.session["head"])
+        if submitted:
+            job, events = submitted["jobs"][0]["id"], Connection(self.http.port)
             await events.send("GET", f"/api/jobs/{job}/events")
             while b"event: done" not in (line := await events.reader.readline()):
                 assert line and b"event: failed" not in line
@@ -151,8 +151,8 @@ class Client:
 
     async def hugging_face(self):
         """Waits for the answer, which is the picture."""
-        wish = {"inputs": self.image, "parameters": {"prompt": self.prompt}}
-        if answer := await self.waited("/hf/nano", wish):
+        submitted = {"inputs": self.image, "parameters": {"prompt": self.prompt}}
+        if answer := await self.waited("/hf/nano", submitted):
             self.load.made(answer)
 
     async def waited(self, path, *body):
@@ -213,7 +213,7 @@ def test_sixty_four_clients_for_a_while(tmp_path):
         p50, p95 = (1000 * sorted(load.times)[int(share * len(load.times))] for share in (0.5, 0.95))
         print(f"\nengine alone {alone:.2f}, service {load.rate:.2f} pictures/s: {load.rate / alone:.0%}")
         print(f"accepted in p50 {p50:.0f}, p95 {p95:.0f} ms ({len(load.times)}); statuses {load.statuses}")
-        print("memory of the server, MiB:", [round(one) for one in load.memory])
+        print("memory of the server, MiB:", [round(mib) for mib in load.memory])
         print("processor seconds of server, worker, clients, machine:", load.spent)
         told = httpx.get(f"{program.url}/metrics", **LOCAL).text
         for route in ("/v1/flux-kontext-pro", "/api/sessions/{session}/edits"):

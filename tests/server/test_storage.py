@@ -150,7 +150,7 @@ def test_an_event_stream_ends_with_its_key(guarded, end):
     keys.change(key, **({"revoked": True} if end == "revoked" else {"expires": time.time() - 1}))
     thread.join(30)
     assert ended and ended[0] - start_ <= 5.0
-    until(lambda: not server.service.event_bus.watched(topic), 5)  # nobody makes previews for it any more
+    until(lambda: not server.service.event_bus.watched(topic), 5)  # no previews are made for it any more
 
 
 def test_a_key_fills_no_more_than_its_quota(guarded):

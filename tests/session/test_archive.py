@@ -57,7 +57,7 @@ def test_a_session_comes_back_whole(session, editor, tmp_path):
         assert found.edit("d").number == 4
         assert archive.load(other, path.read_bytes()).current.number == 1 and len(other.sessions()) == 2
         assert other.check() == []
-    assert [one.name for one in tmp_path.iterdir() if one.suffix == ".part"] == []
+    assert [file.name for file in tmp_path.iterdir() if file.suffix == ".part"] == []
 
 
 def rezip(data, manifest=None, drop=(), add=(), replace=None):

@@ -265,7 +265,7 @@ def test_another_process_on_the_session_is_told_of_and_nothing_is_lost(
     session = chat(kontext_command, kid, lines=["one"])[0]["session"]
 
     class Interfering(TintEditor):
-        def prefill(self, picture, background=False):  # between two lines, somebody else adds a turn
+        def prefill(self, picture, background=False):  # between two lines, another process adds a turn
             with Store(home) as store:
                 if len(store.open(session).turns) == 3:
                     store.open(session, editor=TintEditor()).edit("from elsewhere")

@@ -56,7 +56,7 @@ def test_many_writers_of_one_session_lose_nothing(place, picture):
             return made
 
     with ThreadPoolExecutor(4) as pool:
-        made = [one for found in pool.map(write, range(4)) for one in found]
+        made = [turn for found in pool.map(write, range(4)) for turn in found]
     with Store(*place) as store:
         session = store.open(session_id)
         assert {turn.id for turn in session.turns[1:]} == set(made) and len(made) == 20

@@ -162,7 +162,7 @@ def change(**changes):
 
 def turn(number, **changes):
     def changed(found):
-        turns = [dict(one) for one in found["turns"]]
+        turns = [dict(turn) for turn in found["turns"]]
         turns[number] |= changes
         return {**found, "turns": turns}
 

@@ -29,11 +29,13 @@ def test_ten_turns_are_ten_ingredients_and_one_flipped_byte_is_invalid(store, ed
     assert (found.state, found.turns, found.problems) == ("trusted", 10, ()) and found.self_issued
     with c2pa.Reader("image/png", io.BytesIO(data)) as reader:
         manifests = json.loads(reader.json())["manifests"].values()
-    titles = sorted(one["title"] for manifest in manifests for one in manifest["ingredients"])
+    titles = sorted(entry["title"] for manifest in manifests for entry in manifest["ingredients"])
     assert titles == sorted(f"turn {number}" for number in range(10))
-    assert {one["relationship"] for manifest in manifests for one in manifest["ingredients"]} == {"parentOf"}
+    assert {entry["relationship"] for manifest in manifests for entry in manifest["ingredients"]} == {
+        "parentOf"
+    }
     actions = [
-        one["action"] for manifest in manifests for one in manifest["assertions"][0]["data"]["actions"]
+        entry["action"] for manifest in manifests for entry in manifest["assertions"][0]["data"]["actions"]
     ]
     assert actions == ["c2pa.opened", "c2pa.edited"] * 10
     assert Image.open(io.BytesIO(data)).tobytes() == session.picture.tobytes()
@@ -75,9 +77,11 @@ def test_generated_pictures_are_created_not_edited(store, editor, identity):
     data = sign_turns(session.history, identity)
     with c2pa.Reader("image/png", io.BytesIO(data)) as reader:
         report = json.loads(reader.json())
-    actions = {one["title"]: one["assertions"][0]["data"]["actions"] for one in report["manifests"].values()}
+    actions = {
+        entry["title"]: entry["assertions"][0]["data"]["actions"] for entry in report["manifests"].values()
+    }
     assert actions["turn 0"][0]["digitalSourceType"].endswith("/trainedAlgorithmicMedia")
-    assert [one["action"] for one in actions["turn 1"]] == ["c2pa.opened", "c2pa.edited"]
+    assert [entry["action"] for entry in actions["turn 1"]] == ["c2pa.opened", "c2pa.edited"]
     assert read_signature(data, [identity.anchor]).state == "trusted"
 
 

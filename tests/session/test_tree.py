@@ -244,8 +244,8 @@ class TreeMachine(RuleBasedStateMachine):
             more = {child for child, parent in self.parents.items() if parent in more}
             gone |= more
         assert {turn.number for turn in self.session.delete(number)} == gone
-        for one in gone:
-            del self.parents[one], self.pixels[one], self.order[one]
+        for item in gone:
+            del self.parents[item], self.pixels[item], self.order[item]
         if self.current in gone:
             self.visit(above)
 
@@ -313,4 +313,4 @@ def test_a_long_chain_of_turns_can_be_deleted(store):
     session = store.insert_tree(rows, name="long", owner="", editor=None)
     assert len(session.delete(1)) == 1499 and len(session.turns) == 1
     store.delete(store.insert_tree(rows, name="long", owner="", editor=None).id)
-    assert [one.id for one in store.sessions()] == [session.id]
+    assert [item.id for item in store.sessions()] == [session.id]

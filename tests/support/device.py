@@ -206,10 +206,10 @@ def _call(func, args, kwargs):
 def _checked(device, func, args, kwargs):
     name = getattr(func, "__name__", "")
     if func is torch._has_compatible_shallow_copy_type:  # a module moves by getting new parameters
-        return not any(isinstance(one, DeviceTensor) for one in args)
+        return not any(isinstance(tensor, DeviceTensor) for tensor in args)
     flat = tree_flatten((args, kwargs))[0]
-    tensors = [one for one in flat if isinstance(one, Tensor)]
-    places = {one.home for one in tensors if isinstance(one, DeviceTensor)}
+    tensors = [tensor for tensor in flat if isinstance(tensor, Tensor)]
+    places = {tensor.home for tensor in tensors if isinstance(tensor, DeviceTensor)}
     target = device.resolved(kwargs.get("device"))
     if name in ("to", "cuda", "cpu", "mps"):
         target = CPU if name == "cpu" else target
@@ -236,13 +236,15 @@ def _checked(device, func, args, kwargs):
 
     bare: dict[int, Tensor] = {}  # in-place calls return their argument itself
 
-    def taken(one):
-        if isinstance(one, DeviceTensor):
-            plain = one.as_subclass(Tensor)
-            bare[id(plain)] = one
+    def taken(tensor):
+        if isinstance(tensor, DeviceTensor):
+            plain = tensor.as_subclass(Tensor)
+            bare[id(plain)] = tensor
             return plain
-        named = isinstance(one, torch.device) or (isinstance(one, str) and one.split(":")[0] == device.type)
-        return CPU if named else one
+        named = isinstance(tensor, torch.device) or (
+            isinstance(tensor, str) and tensor.split(":")[0] == device.type
+        )
+        return CPU if named else tensor
 
     given, named = tree_map(taken, args), tree_map(taken, kwargs)
     result = func(*given, **named)
@@ -253,10 +255,10 @@ def _checked(device, func, args, kwargs):
     if home in (None, CPU):
         return result
 
-    def returned(one):
-        if not isinstance(one, Tensor):
-            return one
-        return bare[id(one)] if id(one) in bare and name != "to" else device.placed(one, home)
+    def returned(tensor):
+        if not isinstance(tensor, Tensor):
+            return tensor
+        return bare[id(tensor)] if id(tensor) in bare and name != "to" else device.placed(tensor, home)
 
     return tree_map(returned, result)
 
@@ -280,13 +282,13 @@ def _check_streams(tensors: list[Tensor]) -> None:
 
 
 def _check(device: Device, name: str, tensors: list[Tensor], places: set[torch.device]) -> None:
-    strays = {one.device for one in tensors if not isinstance(one, DeviceTensor) and one.ndim}
+    strays = {tensor.device for tensor in tensors if not isinstance(tensor, DeviceTensor) and tensor.ndim}
     if len(places | strays) > 1:
         raise RuntimeError(
             "Expected all tensors to be on the same device, but found at least two devices, "
             f"{' and '.join(sorted(map(str, places | strays)))}! (in {name})"
         )
-    types = {one.dtype for one in tensors}
+    types = {tensor.dtype for tensor in tensors}
     if len(types) > 1 and (name in NORMS or (name == "batch_norm" and device.type == "mps")):
         first, other = tensors[0].dtype, next(iter(types - {tensors[0].dtype}))
         raise RuntimeError(f"expected scalar type {first} but found {other} (in {name})")

@@ -37,19 +37,20 @@ class FakeEditor:
     def edit_batch(self, requests, on_step=None, cancel=None):
         if trace := os.environ.get("FAKE_TRACE"):
             with open(trace, "a") as file:
-                file.write(f"{len(requests)} {' '.join(str(one.seed) for one in requests)}\n")
+                file.write(f"{len(requests)} {' '.join(str(request.seed) for request in requests)}\n")
         first = requests[0]
         steps = first.steps or 4
-        sources = [source(one) for one in requests]
-        for one in requests:
-            if "refuse this" in one.prompt:
+        sources = [source(request) for request in requests]
+        for request in requests:
+            if "refuse this" in request.prompt:
                 raise BadRequest("the fake editor refuses this prompt")
-            if "explode" in one.prompt:
+            if "explode" in request.prompt:
                 raise RuntimeError("a secret path /etc/passwd")
-            if "die" in one.prompt:
+            if "die" in request.prompt:
                 os.kill(os.getpid(), 9)
         slow = max(
-            (float(n) for one in requests for n in re.findall(r"sleep ([\d.]+)", one.prompt)), default=0.0
+            (float(n) for request in requests for n in re.findall(r"sleep ([\d.]+)", request.prompt)),
+            default=0.0,
         )
         for step in range(1, steps + 1):
             end = time.monotonic() + STEP_SECONDS + slow / steps
@@ -60,7 +61,7 @@ class FakeEditor:
             if on_step:
                 preview = lambda place=0: sources[place].resize((32, 32))  # noqa: E731
                 on_step(StepInfo(step, steps, preview, range(len(requests))))
-        return [self.result(one, whole, steps) for one, whole in zip(requests, sources)]
+        return [self.result(request, whole, steps) for request, whole in zip(requests, sources)]
 
     def edit(self, picture, prompt, *, on_step=None, cancel=None, **settings):
         request = EditRequest(picture=picture, prompt=prompt, **settings)

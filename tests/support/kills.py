@@ -32,12 +32,12 @@ def storm(program, key, session, stop, accepted, random_):
                     answer = http.post("/v1/flux-kontext-pro", json={**body, "prompt": prompt})
                     accepted += [answer.json()["id"]] if answer.status_code == 200 else []
                 else:
-                    wish = {
+                    fields = {
                         "prompt": prompt,
                         "parent": session["turns"][0]["id"],
                         "count": random_.choice((1, 3)),
                     }
-                    answer = http.post(f"/api/sessions/{session['id']}/edits", json=wish)
+                    answer = http.post(f"/api/sessions/{session['id']}/edits", json=fields)
                     accepted += (
                         [job["id"] for job in answer.json()["jobs"]] if answer.status_code == 202 else []
                     )
@@ -50,12 +50,12 @@ def reached(accepted, count):
     return len(accepted) >= count
 
 
-def submit(program, **wish):
-    return httpx.post(f"{program.url}/v1/flux-kontext-pro", json=wish, **LOCAL).json()["id"]
+def submit(program, **fields):
+    return httpx.post(f"{program.url}/v1/flux-kontext-pro", json=fields, **LOCAL).json()["id"]
 
 
 def write_down_ends(store):
-    """Let the database itself write down every end of a job, whoever made it."""
+    """Let the database record every end of a job, by any process."""
     ended = "NEW.state IN ('done', 'failed', 'cancelled', 'refused') AND OLD.state IS DISTINCT FROM NEW.state"
     with store.writing() as db:
         db.exec_driver_sql("CREATE TABLE ended (id VARCHAR(32), state VARCHAR(16))")

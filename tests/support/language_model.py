@@ -9,7 +9,7 @@ KEY = "sk-secret-0123456789"
 
 
 class LanguageModel:
-    """`answer`: the text to answer with, or a name of `FAULTS`; `requests`: what was asked."""
+    """`answer`: the text to answer with, or a name of `FAULTS`; `requests`: the received requests."""
 
     def __init__(self):
         self.answer, self.requests, self.delay = "Make the hair a deep blue; keep the rest as it is.", [], 0.0

@@ -20,7 +20,7 @@ def difference(made: Tensor, expected: Tensor, size: float = 0.0) -> float:
 
 
 def rounding(terms: int) -> float:
-    """The relative difference that float32 explains between sums of so many terms, taken in another order.
+    """The relative difference that float32 explains between sums of `terms` terms in another order.
 
     `terms` counts along the longest way from input to output, over all layers. Each addition rounds by at
     most eps/2 of the sum, up or down, so that n of them wander by about sqrt(n) eps/4 (a processor with wider

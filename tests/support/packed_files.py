@@ -89,7 +89,7 @@ def write_gguf(
 
 
 Made = tuple[dict[str, Tensor], Tensor]
-"""Tensors beside each other, by their names after that of the layer, and the numbers they stand for."""
+"""Tensors of a layer by the rest of their names, and the numbers they represent."""
 
 
 def _note(**settings) -> Tensor:

@@ -67,7 +67,7 @@ class Painter:
             if step == HELD_STEP and "slowly" in requests[0].prompt:
                 wait_at_gate(cancel)
                 fall_over(requests[0])
-        return [self._result(*one, time.perf_counter() - start) for one in painted]
+        return [self._result(*item, time.perf_counter() - start) for item in painted]
 
     def _result(self, picture, region, request, before, seed, seconds) -> Result:
         changed = 1.0

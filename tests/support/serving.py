@@ -123,7 +123,7 @@ class Program:
     def seconds(self):
         """Processor seconds so far: (server, workers)."""
         all_ = [psutil.Process(self.process.pid), *self.workers()]
-        return [round(sum(one.cpu_times()[:2]), 1) for one in all_]
+        return [round(sum(process.cpu_times()[:2]), 1) for process in all_]
 
     def ready(self):
         until(lambda: httpx.get(f"{self.url}/readyz", **LOCAL).status_code == 200, 90)

@@ -28,5 +28,5 @@ def test_without_a_compiler_training_runs_uncompiled(no_compiler, tmp_path, capl
         weights = autoencoder_training.train(config, tmp_path / "run")
         assert not can_compile(torch.device("cpu"))
     assert weights.exists()
-    (line,) = [one.getMessage() for one in caplog.records if one.name == "kontext.train.compilation"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "kontext.train.compilation"]
     assert line.startswith("training runs without compilation") and "compiler" in line and "\n" not in line

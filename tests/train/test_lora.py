@@ -74,11 +74,11 @@ def test_the_file_says_what_the_layers_said(tmp_path, base):
         file, {name: (m.down.weight.detach(), m.up.weight.detach()) for name, m in layers.items()}, 6.0
     )
     (example,) = draw_world({"kinds": ("clothes_from",)}, 1)
-    one = encode(load_model(base), example)
-    assert len(one.contexts) == 2
-    states, pooled = one.texts[0]
-    arguments = (one.target[None], states[None], pooled[None], torch.tensor([0.5]), None, one.ids)
-    contexts = [(tokens[None], ids) for tokens, ids in one.contexts]
+    encoded = encode(load_model(base), example)
+    assert len(encoded.contexts) == 2
+    states, pooled = encoded.texts[0]
+    arguments = (encoded.target[None], states[None], pooled[None], torch.tensor([0.5]), None, encoded.ids)
+    contexts = [(tokens[None], ids) for tokens, ids in encoded.contexts]
     with torch.no_grad():
         expected = live.transformer(*arguments, contexts)
         made = load_model(base, lora=[file]).transformer(*arguments, contexts)

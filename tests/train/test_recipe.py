@@ -8,17 +8,17 @@ import pytest
 import kontext.train
 from kontext.checkpoint import load_model
 from kontext.train.recipe import follow
-from kontext.train.run import Paused, Run
+from kontext.train.run import Paused, TrainingRun
 
 TINY = Path(kontext.train.__file__).parent / "configs" / "recipe-tiny.toml"
 
 
 def test_a_run_pauses_saved_when_the_time_of_its_call_is_over(tmp_path):
-    run, saved = Run(tmp_path, steps=9, seconds=None, warmup=1, decay_share=0.0, call_seconds=0.0), []
+    run, saved = TrainingRun(tmp_path, steps=9, seconds=None, warmup=1, decay_share=0.0, call_seconds=0.0), []
     with pytest.raises(Paused):
         run.pause_if_due(lambda: saved.append(run.step))
     assert saved == [0]
-    Run(tmp_path, steps=9, seconds=None, warmup=1, decay_share=0.0).pause_if_due(saved.clear)
+    TrainingRun(tmp_path, steps=9, seconds=None, warmup=1, decay_share=0.0).pause_if_due(saved.clear)
     assert saved == [0]
 
 

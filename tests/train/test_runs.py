@@ -18,7 +18,7 @@ from kontext.train.flow import FlowTrainer
 from kontext.train.ladd import LaddTrainer
 from kontext.train.loader import ExampleLoader
 from kontext.train.pairs import label, target_caption, text_ids, token_mask
-from kontext.train.run import Ema, Run, compact
+from kontext.train.run import Ema, TrainingRun, compact
 from kontext.train.student import DistillTrainer
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
@@ -180,7 +180,7 @@ def test_the_autoencoder_learns_a_batch_by_heart(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_autoencoder_run_resumes_where_it_was(tmp_path, monkeypatch):
-    """Steps go on from the saved one with the saved weights; the crops are drawn anew."""
+    """Steps continue from the saved step and weights; the crops are drawn again."""
     config = small_autoencoder(steps=6)
 
     class CutOff(ExampleLoader):
@@ -310,8 +310,8 @@ def test_a_student_comes_nearer_to_its_teacher(tmp_path, codec, guidance):
 
 
 def test_ladd_nears_the_truth_and_its_discriminator_separates(tmp_path, codec):
-    """On four pairs, student of two steps: the error of what it samples falls; real and made are told apart
-    when the student stands still; the discriminator is saved with the run.
+    """On four pairs, student of two steps: the error of its samples falls; real and generated ones are
+    separated while the student is fixed; the discriminator is saved with the run.
     """
     trainer(settings(steps=3), tmp_path / "teacher", codec).train()
     few = settings(
@@ -340,7 +340,7 @@ def test_ladd_nears_the_truth_and_its_discriminator_separates(tmp_path, codec):
             p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
     for _ in range(20):
         student._loss(batch, False)
-    assert student.hinge < 0.5  # 2: cannot tell
+    assert student.hinge < 0.5  # 2: chance level
     state = torch.load(tmp_path / "student" / "state.pt", weights_only=True)
     again = LaddTrainer(config, tmp_path / "student", places[0], True, None)
     held = again.discriminator.state_dict()
@@ -355,7 +355,7 @@ def test_distillation_without_a_teacher_is_refused(tmp_path, codec):
 
 
 def test_the_lr_factor_warms_up_and_decays(tmp_path):
-    run = Run(tmp_path, steps=100, seconds=None, warmup=10, decay_share=0.5)
+    run = TrainingRun(tmp_path, steps=100, seconds=None, warmup=10, decay_share=0.5)
     run.step = 0
     assert run.lr_factor() == pytest.approx(0.1)
     run.step = 40

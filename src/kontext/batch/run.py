@@ -37,7 +37,7 @@ JOURNAL, PARTS = ".kontext-batch.db", ".kontext-parts"
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedPicture:
     """A picture that was skipped, and why."""
 
     picture: str
@@ -53,7 +53,7 @@ class Progress:
     done: int
     before: int
     """Pictures done by earlier runs; included in `done`."""
-    failed: Sequence[Failure]
+    failed: Sequence[FailedPicture]
 
 
 def run(
@@ -79,13 +79,13 @@ def run(
     try:
         tasks = journal.named(tasks, model)
         done = journal.begin(tasks, model)
-        before, failed = len(done), list[Failure]()
+        before, failed = len(done), list[FailedPicture]()
         report = on_progress or (lambda progress: None)
         report(Progress(len(tasks), before, before, failed))
         left = [task for task in tasks if task.output not in done]
         for task, outcome in _work(left, folder, load_editor, workers, sign):
             if outcome.part is None:
-                failed.append(Failure(task.picture, task.output, outcome.reason))
+                failed.append(FailedPicture(task.picture, task.output, outcome.reason))
             else:
                 try:
                     journal.keep(task, Path(outcome.part))
@@ -94,7 +94,7 @@ def run(
                     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                         raise
                     reason = f"{task.output}: cannot be written ({error.strerror})"
-                    failed.append(Failure(task.picture, task.output, reason))
+                    failed.append(FailedPicture(task.picture, task.output, reason))
             report(Progress(len(tasks), len(done), before, failed))
         return Progress(len(tasks), len(done), before, failed)
     finally:

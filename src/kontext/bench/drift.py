@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from kontext.bench import plots, report
-from kontext.bench.items import Turn, digest, draw_session
+from kontext.bench.items import BenchTurn, digest, draw_session
 from kontext.bench.metrics import Case, Floats, Mask, Picture, blur, lab, psnr, share
 from kontext.bench.rows import answers, round_trip
 from kontext.bench.run import Figure, Progress, Record, Run, silent
@@ -64,13 +64,13 @@ HEADLINE = {
 
 
 @dataclass(frozen=True)
-class Session:
+class DriftSession:
     """A start picture and its turns; ``kind`` is one of KINDS."""
 
     key: str
     kind: str
     start: Picture
-    turns: tuple[Turn, ...]
+    turns: tuple[BenchTurn, ...]
 
     @property
     def sum(self) -> str:
@@ -92,7 +92,7 @@ def measure(
     """``n`` sessions of each kind in every row, as records with the figures of each round."""
     keys = [(kind, i) for kind in kinds for i in range(n)]
     sessions = (
-        Session(f"{k}/{i:04d}", k, *draw_session(k, i, ROUNDS, size))
+        DriftSession(f"{k}/{i:04d}", k, *draw_session(k, i, ROUNDS, size))
         for k, i in progress(keys, len(keys), "drift")
     )
     while group := list(islice(sessions, batch)):
@@ -107,7 +107,7 @@ def measure(
                 run.add(Record(key, row, session.kind, "test", key, scores, "", file, session.sum))
 
 
-def play(editor: Any, row: str, sessions: Sequence[Session]) -> list[list[Picture]]:
+def play(editor: Any, row: str, sessions: Sequence[DriftSession]) -> list[list[Picture]]:
     """The pictures of every round, each session's in a list."""
     now = [session.start for session in sessions]
     out: list[list[Picture]] = [[] for _ in sessions]
@@ -118,7 +118,9 @@ def play(editor: Any, row: str, sessions: Sequence[Session]) -> list[list[Pictur
     return out
 
 
-def _round(editor: Any, row: str, sessions: Sequence[Session], now: list[Picture], k: int) -> list[Picture]:
+def _round(
+    editor: Any, row: str, sessions: Sequence[DriftSession], now: list[Picture], k: int
+) -> list[Picture]:
     if row == "copy":
         return now
     if row == "oracle":
@@ -143,7 +145,7 @@ def _round(editor: Any, row: str, sessions: Sequence[Session], now: list[Picture
     return [p if r is None else np.asarray(r.picture.convert("RGB")) for r, p in zip(edited, now)]
 
 
-def figures(session: Session, results: Sequence[Picture]) -> dict[str, float]:
+def figures(session: DriftSession, results: Sequence[Picture]) -> dict[str, float]:
     """The figures of every round of a session."""
     out: dict[str, float] = {}
     untouched = np.ones(session.start.shape[:2], bool)

@@ -19,7 +19,7 @@ import numpy as np
 
 from kontext import world
 from kontext.bench import plots, quality, report
-from kontext.bench.drift import ROUNDS, Session, play
+from kontext.bench.drift import ROUNDS, DriftSession, play
 from kontext.bench.items import Item, at_size, draw_item, draw_session
 from kontext.bench.metrics import DISTANCE_CAP, Floats, Picture, blur, color_distance, lab
 from kontext.bench.run import Figure, Progress, Record, Run, silent
@@ -89,13 +89,13 @@ def score(item: Item, result: Picture) -> dict[str, float]:
     return item.case.score(result) | retained(result, item.full.after, item.size)
 
 
-def _session(index: int, size: int) -> Session:
+def _session(index: int, size: int) -> DriftSession:
     """The first session of its number in which a character stays from beginning to end."""
     drawn = world.World(kinds=AROUND)
     for attempt in range(50):
         start, turns = draw_session("edits", index * 50 + attempt, ROUNDS, size, drawn)
         if all(turn.scene["character"] for turn in turns):
-            return Session(f"rounds/{index:04d}", "rounds", start, turns)
+            return DriftSession(f"rounds/{index:04d}", "rounds", start, turns)
     raise RuntimeError("no session with a character in 50 draws")
 
 

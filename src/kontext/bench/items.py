@@ -132,7 +132,7 @@ def draw_item(
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
+class BenchTurn:
     """One turn of a session: the prompt, the exact picture after it and the case to score it by."""
 
     prompt: str
@@ -145,14 +145,14 @@ class Turn:
 
 def draw_session(
     kind: str, index: int, rounds: int, size: int, drawn: world.World = _WORLD
-) -> tuple[Picture, tuple[Turn, ...]]:
+) -> tuple[Picture, tuple[BenchTurn, ...]]:
     """Start and turns of a session: "edits" (all different), "back" (edit, inverse, ...) or "nothing"."""
     name = f"bench {VERSION}/{kind}/{index}"
     if kind == "nothing":
         first = _STILL.sample(name, "test")
         start, target = first.source, at_size(first.source, size)
         prompts = [_STILL.sample(f"{name}/{k}", "test").english for k in range(rounds)]
-        turns = [Turn(p, index, "nothing", target, Case(target, target), first.before) for p in prompts]
+        turns = [BenchTurn(p, index, "nothing", target, Case(target, target), first.before) for p in prompts]
         return at_size(start, size), tuple(turns)
     chain = drawn.chain(name, rounds, "test", back=kind == "back")
     before, scene, turns = chain.start, chain.scene, []
@@ -176,7 +176,7 @@ def draw_session(
         wrong = tuple(picture for _, picture in distractors_of(turn_sample, size, count=7, strays=1))
         target = at_size(turn.picture, size)
         case = Case(at_size(before, size), target, wrong)
-        turns.append(Turn(turn.english, index, turn.kind, target, case, turn.scene))
+        turns.append(BenchTurn(turn.english, index, turn.kind, target, case, turn.scene))
         before, scene = turn.picture, turn.scene
     return at_size(chain.start, size), tuple(turns)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from kontext import pictures
 from kontext.bench import report
 from kontext.bench.judge import Judge, NoScore
-from kontext.bench.layouts import Task, load
+from kontext.bench.layouts import PublishedTask, load
 from kontext.bench.rows import ask
 from kontext.bench.run import Figure, Progress, Record, Run, silent
 from kontext.engine.requests import EditRequest
@@ -56,7 +56,7 @@ def measure(
     layout, tasks = load(folder)
     pending = [t for t in tasks[:n] if not run.done(_name(t), "model")]
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[tuple[Task, Future]] = deque()
+        waiting: deque[tuple[PublishedTask, Future]] = deque()
 
         def finish() -> None:
             task, future = waiting.popleft()
@@ -76,11 +76,13 @@ def measure(
     return layout, FIGURES
 
 
-def _name(task: Task) -> str:
+def _name(task: PublishedTask) -> str:
     return f"{task.language}/{task.category}/{task.key}"
 
 
-def _make(editor: Any, run: Run, task: Task, steps: int | None, seed: int) -> tuple[Path | None, float, str]:
+def _make(
+    editor: Any, run: Run, task: PublishedTask, steps: int | None, seed: int
+) -> tuple[Path | None, float, str]:
     """The result's file, the seconds it took, and a note if it is missing; existing files are reused."""
     path = run.folder / "results" / task.result
     if path.is_file():
@@ -97,7 +99,7 @@ def _make(editor: Any, run: Run, task: Task, steps: int | None, seed: int) -> tu
 
 def _judge(
     layout: str,
-    task: Task,
+    task: PublishedTask,
     result_path: Path | None,
     seconds: float,
     note: str,

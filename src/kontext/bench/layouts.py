@@ -20,7 +20,7 @@ from kontext.errors import BadRequest, NotFound
 
 
 @dataclass(frozen=True)
-class Task:
+class PublishedTask:
     """One picture and one instruction of a published set."""
 
     key: str
@@ -32,7 +32,7 @@ class Task:
     """Path of the result under the folder of results, as the set's own scripts expect it."""
 
 
-def load(folder: Path | str) -> tuple[str, list[Task]]:
+def load(folder: Path | str) -> tuple[str, list[PublishedTask]]:
     """The name of the layout found in ``folder``, and its tasks in file order.
 
     Raises NotFound (unknown layout, missing picture) and BadRequest (missing field).
@@ -69,17 +69,17 @@ def _field(row: dict[str, Any], name: str, folder: Path) -> str:
     return str(row[name])
 
 
-def _kontextbench(folder: Path) -> Iterator[Task]:
+def _kontextbench(folder: Path) -> Iterator[PublishedTask]:
     for where, row in _lines(folder):
         if "task_type" in row:
             return
         key = str(row.get("key", _field(row, "file_name", folder)))
         picture = where / _field(row, "file_name", folder)
         prompt, category = _field(row, "instruction", folder), str(row.get("category", "all"))
-        yield Task(key, picture, prompt, category, "en", f"{key}.png")
+        yield PublishedTask(key, picture, prompt, category, "en", f"{key}.png")
 
 
-def _gedit(folder: Path) -> Iterator[Task]:
+def _gedit(folder: Path) -> Iterator[PublishedTask]:
     rows = [(where, row) for where, row in _lines(folder) if "task_type" in row]
     for where, row in rows or _parquet(folder):
         key, task = _field(row, "key", folder), _field(row, "task_type", folder)
@@ -91,7 +91,7 @@ def _gedit(folder: Path) -> Iterator[Task]:
         else:
             picture = where / _field(row, "file_name", folder)
         prompt = _field(row, "instruction", folder)
-        yield Task(key, picture, prompt, task, language, f"fullset/{task}/{language}/{key}.png")
+        yield PublishedTask(key, picture, prompt, task, language, f"fullset/{task}/{language}/{key}.png")
 
 
 def _parquet(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -110,7 +110,7 @@ def _parquet(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield from ((path.parent, row) for row in batch.to_pylist())
 
 
-def _imgedit(folder: Path) -> Iterator[Task]:
+def _imgedit(folder: Path) -> Iterator[PublishedTask]:
     for path in sorted(folder.glob("*.json")):
         try:
             table = json.loads(path.read_text("utf-8"))
@@ -120,4 +120,6 @@ def _imgedit(folder: Path) -> Iterator[Task]:
             continue
         for key, row in table.items():
             if isinstance(row, dict) and {"id", "prompt", "edit_type"} <= set(row):
-                yield Task(key, folder / row["id"], row["prompt"], row["edit_type"], "en", f"{key}.png")
+                yield PublishedTask(
+                    key, folder / row["id"], row["prompt"], row["edit_type"], "en", f"{key}.png"
+                )

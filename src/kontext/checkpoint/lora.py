@@ -287,7 +287,7 @@ def _target(stem: str, kind: str, weights: Weights) -> str | None:
     return next((name for name in choices if name in weights), None)
 
 
-def _check(path: Path, name: str, weight: LazyTensor, patch: Patch, place: lora_names.Place) -> None:
+def _check(path: Path, name: str, weight: LazyTensor, patch: Patch, place: lora_names.Target) -> None:
     """Raise BadCheckpoint for a change that does not fit the tensor."""
     if name == "img_in.weight" and patch.shape[1:] == (2 * weight.shape[1],):
         raise BadCheckpoint(

@@ -86,7 +86,7 @@ _OTHER_KINDS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """The target of a module's change."""
 
     part: str
@@ -150,7 +150,7 @@ def flattened(part: str, weights: Weights) -> dict[str, str]:
 
 def place(
     module: str, parts: Mapping[str, Weights], flattened: Mapping[str, Mapping[str, str]]
-) -> Place | None:
+) -> Target | None:
     """The target of a module's change; None if no network has such a module."""
     said, name = bare(module)
     for pattern, ours in _SPELLINGS:
@@ -161,7 +161,7 @@ def place(
         stem = flattened[part].get(name.replace(".", "_"), name)
         if _is_ours(stem, parts[part]):
             rows = 3 * parts[part][f"{stem}.weight"].shape[1] if module.endswith(".processor.qkv") else None
-            return Place(part, stem, rows=rows)
+            return Target(part, stem, rows=rows)
         known = names.bfl_stem(part, stem) if part == "transformer" else None
         if known is not None and _is_ours(known[2], parts[part]):
             row, piece, ours = known
@@ -169,7 +169,7 @@ def place(
             if len(row.diffusers) > 1:
                 total_rows, width = parts[part][f"{ours}.weight"].shape
                 first, rows = piece * width, width if piece < 3 else total_rows - 3 * width
-            return Place(part, ours, first, rows, row.change == "swap")
+            return Target(part, ours, first, rows, row.change == "swap")
     return None
 
 

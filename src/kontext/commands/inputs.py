@@ -15,7 +15,7 @@ STDIN = "-"
 
 
 @dataclass(frozen=True)
-class Source:
+class InputPicture:
     """An input picture."""
 
     name: str
@@ -33,27 +33,27 @@ class Source:
         return Path(self.name) if self.data is None else None
 
 
-def sources(names: Sequence[str]) -> list[Source]:
+def sources(names: Sequence[str]) -> list[InputPicture]:
     """The pictures that names and patterns stand for, in their order, patterns sorted, none twice.
 
     Raises BadRequest for addresses, folders and a second `-`, NotFound for patterns without a match.
     """
-    found: list[Source] = []
+    found: list[InputPicture] = []
     for name in names:
         if name == STDIN:
-            found.append(Source(name, _standard_input()))
+            found.append(InputPicture(name, _standard_input()))
             continue
         check_file_name(name)
         if glob.has_magic(name) and not Path(name).exists():  # the Windows shell does not expand patterns
             matches = sorted(path for path in glob.glob(name) if Path(path).is_file())
             if not matches:
                 raise NotFound(f"{name}: no such file, and no file matches the pattern")
-            found += map(Source, matches)
+            found += map(InputPicture, matches)
         elif not Path(name).exists():
             hint = f"; put the prompt in quotes: {_sentence(names)}" if len(names) > 1 else ""
             raise NotFound(f"{name}: there is no such file{hint}")
         else:
-            found.append(Source(name))
+            found.append(InputPicture(name))
     if sum(source.name == STDIN for source in found) > 1:
         raise BadRequest("standard input (-) has only one picture; give it once")
     return list({source.name: source for source in found}.values())

@@ -25,7 +25,7 @@ def mcp(
     import os
     import threading
 
-    from kontext.mcp import Server, Tools
+    from kontext.mcp import McpServer, Tools
     from kontext.server.workers.worker import editor_factory
     from kontext.session import Store, default_folder
 
@@ -42,4 +42,4 @@ def mcp(
             answers.flush()
 
     with Store(data or default_folder()) as store:
-        Server(Tools(store, lambda: editor_factory(editor)(model, device)), send).serve(lines)
+        McpServer(Tools(store, lambda: editor_factory(editor)(model, device)), send).serve(lines)

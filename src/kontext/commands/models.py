@@ -44,7 +44,7 @@ Name = Annotated[
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelRow:
     """One model as it is shown."""
 
     name: str
@@ -165,17 +165,17 @@ def remove(
         say(f"removed {name}; {gigabytes(size)} freed")
 
 
-def _shipped() -> Iterator[Row]:
+def _shipped() -> Iterator[ModelRow]:
     from kontext.checkpoint import open_checkpoint
     from kontext.checkpoint.find import SHIPPED, shipped_models
 
     for name in shipped_models():
         yield _row(name, open_checkpoint(SHIPPED / name), "comes with the package")
-    yield Row("tiny-random", True, "random weights, for tests")
-    yield Row("nano-random", True, "random weights, for timings")
+    yield ModelRow("tiny-random", True, "random weights, for tests")
+    yield ModelRow("nano-random", True, "random weights, for timings")
 
 
-def _offered(here: set[str]) -> Iterator[Row]:
+def _offered(here: set[str]) -> Iterator[ModelRow]:
     """FLUX.1 Kontext [dev] in the forms that can be downloaded, as far as it is not here."""
     from kontext.checkpoint.hub import cache
     from kontext.checkpoint.hub.client import gigabytes
@@ -187,10 +187,10 @@ def _offered(here: set[str]) -> Iterator[Row]:
             continue
         partial = sum(file.stat().st_size for file in cache.partial_files(hub_name.source))
         part = f" ({gigabytes(partial)} downloaded)" if partial else ""
-        yield Row(name, False, f"{size}{part}; download it with: kontext models pull {name}")
+        yield ModelRow(name, False, f"{size}{part}; download it with: kontext models pull {name}")
 
 
-def _found(place: Path, by_name: bool) -> Iterator[Row]:
+def _found(place: Path, by_name: bool) -> Iterator[ModelRow]:
     """Models among the files and folders directly in a folder.
 
     In the models folder, files that are not models are also listed, with the reason.
@@ -219,19 +219,19 @@ def _found(place: Path, by_name: bool) -> Iterator[Row]:
             note = (
                 f"{lost} is no longer in the hub's cache: download it again with: kontext models pull {name}"
             )
-            yield Row(name, False, note, str(path), bytes=pulled.bytes)
+            yield ModelRow(name, False, note, str(path), bytes=pulled.bytes)
             continue
         try:
             found = open_checkpoint(path)
         except (KontextError, OSError) as error:
             if by_name:
-                yield Row(name, False, str(error), str(path), bytes=_disk_bytes(path))
+                yield ModelRow(name, False, str(error), str(path), bytes=_disk_bytes(path))
             continue
         if "transformer" in found.parts:
             yield _row(name, found, str(path) if by_name else "", pulled.bytes if pulled else None)
 
 
-def _row(name: str, found: Checkpoint, more: str, size: int | None = None) -> Row:
+def _row(name: str, found: Checkpoint, more: str, size: int | None = None) -> ModelRow:
     from kontext.checkpoint.hub.client import gigabytes
 
     parameters = sum(part.parameters for part in found.parts.values())
@@ -243,7 +243,7 @@ def _row(name: str, found: Checkpoint, more: str, size: int | None = None) -> Ro
     notes += [f"prompts up to {found.preset.text_length} tokens", more]
     if found.absent:
         notes.insert(0, f"the {', the '.join(found.absent)} is missing next to it")
-    return Row(
+    return ModelRow(
         name=name,
         usable=not found.absent,
         note=", ".join(note for note in notes if note),

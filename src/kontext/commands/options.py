@@ -17,7 +17,7 @@ from kontext.options import option
 from kontext.terminal import draw, say, watched
 
 if TYPE_CHECKING:
-    from kontext.checkpoint.hub.models import Progress
+    from kontext.checkpoint.hub.models import DownloadProgress
     from kontext.engine import Editor
     from kontext.engine.requests import StepInfo
 
@@ -121,15 +121,15 @@ def expanded(prompt: str, url: str | None, model: str | None, *, edits: bool) ->
     return PromptExpander.from_environment(url, model).expand(prompt, edits=edits)
 
 
-def fitting(expanded_prompt: str, given: str, editor: Editor, quiet: bool) -> str:
-    """The expanded prompt, or the given one with a warning if the model does not read as much."""
-    if expanded_prompt == given:
-        return given
+def fitting(expanded_prompt: str, prompt: str, editor: Editor, quiet: bool) -> str:
+    """The expanded prompt, or the original with a warning if the expanded one is too long for the model."""
+    if expanded_prompt == prompt:
+        return prompt
     try:
         editor.prompts.check(expanded_prompt)
     except BadRequest as error:
         say(f"warning: not expanded: {error}", err=True)
-        return given
+        return prompt
     if not quiet:
         say(f"prompt: {expanded_prompt}", err=True)
     return expanded_prompt
@@ -177,7 +177,7 @@ def download_model(model: str, quiet: bool = False) -> None:
 
 
 @contextmanager
-def downloading(quiet: bool = False) -> Iterator[Callable[[Progress], None]]:
+def downloading(quiet: bool = False) -> Iterator[Callable[[DownloadProgress], None]]:
     """An `on_progress` for downloads: a progress line on stderr, or one line at the start where stderr is not
     a terminal.
     """
@@ -185,7 +185,7 @@ def downloading(quiet: bool = False) -> Iterator[Callable[[Progress], None]]:
 
     live, last, first = watched(sys.stderr), 0.0, None
 
-    def on_progress(now: Progress) -> None:
+    def on_progress(now: DownloadProgress) -> None:
         nonlocal last, first
         if quiet:
             return

@@ -25,7 +25,7 @@ from kontext.engine.device import computing, explained_errors, release_memory, u
 from kontext.engine.layout import canvas_of
 from kontext.engine.memory_sizes import Work
 from kontext.engine.pipeline import Pipeline
-from kontext.engine.plan import Job, first_seed, plan_job
+from kontext.engine.plan import EditPlan, first_seed, plan_request
 from kontext.engine.prompts import PromptStore
 from kontext.engine.requests import (
     MAX_BATCH,
@@ -192,34 +192,34 @@ class Editor:
         Every request is checked before anything is computed. Raises the errors of `edit`.
         """
         self._ensure_placed()
-        jobs = [plan_job(request, self.model, self.pipeline.prompts) for request in requests]
+        edits = [plan_request(request, self.model, self.pipeline.prompts) for request in requests]
         groups: dict[BatchShape, list[int]] = defaultdict(list)
-        for i, job in enumerate(jobs):
-            groups[job.shape].append(i)
+        for i, edit in enumerate(edits):
+            groups[edit.shape].append(i)
         results: dict[int, Result] = {}
         for members in groups.values():
-            together = self._most_together(jobs[members[0]])
+            together = self._most_together(edits[members[0]])
             for start in range(0, len(members), together):
                 part = members[start : start + together]
-                results.update(zip(part, self._run(jobs, part, on_step, cancel)))
-        return [results[i] for i in range(len(jobs))]
+                results.update(zip(part, self._run(edits, part, on_step, cancel)))
+        return [results[i] for i in range(len(edits))]
 
-    def _most_together(self, job: Job) -> int:
-        """How many jobs of one shape share a forward."""
+    def _most_together(self, edit: EditPlan) -> int:
+        """How many edits of one shape share a forward."""
         if self.plan is None:
             return MAX_BATCH
-        each = 2 if job.guidance.negative else 1
-        work = Work(job.plan.canvas, job.shape.contexts, job.text_tokens, job.steps, each)
+        each = 2 if edit.guidance.negative else 1
+        work = Work(edit.plan.canvas, edit.shape.contexts, edit.text_tokens, edit.steps, each)
         return max(1, self.plan.most_together(work, each * MAX_BATCH) // each)
 
     def _run(
-        self, jobs: Sequence[Job], part: Sequence[int], on_step: OnStep | None, cancel: Cancel | None
+        self, edits: Sequence[EditPlan], part: Sequence[int], on_step: OnStep | None, cancel: Cancel | None
     ) -> list[Result]:
-        """Run some of the jobs. Where memory runs out: fewer at a time, then with the next smaller plan."""
+        """Run some of the edits. If memory runs out: fewer at a time, then with the next smaller plan."""
         try:
             with computing(device_of(self.model)):
                 done = self.pipeline.run(
-                    [jobs[i] for i in part],
+                    [edits[i] for i in part],
                     on_step and _with_indices(on_step, part),
                     cancel,
                     self._load_seconds,
@@ -235,10 +235,10 @@ class Editor:
         if smaller is not None:
             self._shrink()
             note = f"memory ran out; made with a smaller plan: {self.plan}"
-            return [_noted(result, note) for result in self._run(jobs, part, on_step, cancel)]
+            return [_noted(result, note) for result in self._run(edits, part, on_step, cancel)]
         middle, note = len(part) // 2, f"memory ran out for {len(part)} pictures at a time; made in parts"
         halves = (part[:middle], part[middle:])
-        return [_noted(result, note) for half in halves for result in self._run(jobs, half, on_step, cancel)]
+        return [_noted(result, note) for half in halves for result in self._run(edits, half, on_step, cancel)]
 
     def _shrink(self) -> None:
         """Place the model by the next smaller plan that can be placed. Raises OutOfMemory at the last one."""
@@ -288,7 +288,7 @@ class Editor:
             prompt=prompt, picture=picture, references=references, box=box, mask=mask, markup=markup, seed=0
         )
         with computing(device_of(self.model)):
-            return self.pipeline.locate(plan_job(request, self.model, self.pipeline.prompts))
+            return self.pipeline.locate(plan_request(request, self.model, self.pipeline.prompts))
 
     @overload
     def prefill(self, picture: PictureLike, background: Literal[False] = False) -> None: ...

@@ -11,7 +11,7 @@ from torch import Tensor
 from kontext.engine.context import ContextStore
 from kontext.engine.detail import add_detail
 from kontext.engine.domain import photo_warning
-from kontext.engine.plan import Job
+from kontext.engine.plan import EditPlan
 from kontext.engine.regions import Region, changed_fraction, composite, enlarge, region_of
 from kontext.engine.requests import Result, picture_list
 from kontext.model.window import Window
@@ -20,53 +20,57 @@ NOTHING_CHANGED = "nothing changed; rephrase the prompt, or use a larger box or 
 
 
 def finish(
-    job: Job, contexts: ContextStore, decoded: np.ndarray, window: Window | None, expected: Tensor | None
+    edit: EditPlan,
+    contexts: ContextStore,
+    decoded: np.ndarray,
+    window: Window | None,
+    expected: Tensor | None,
 ) -> tuple[Image.Image, Image.Image | None]:
     """The output picture and its region (None: all of it). Outside of `window` nothing was decoded.
 
     expected: tokens (n,) bool that the region head expects to change; None for models without one.
     """
     on_canvas = Image.fromarray(decoded)
-    if job.picture is None or job.source is None or not job.request.lock:
-        return job.plan.restore(on_canvas), None
-    codec = contexts.reconstruct(job.source)
-    edit_mask = job.edit_mask and job.plan.place(job.edit_mask)
-    if job.request.expand is not None and edit_mask is not None:
+    if edit.picture is None or edit.source is None or not edit.request.lock:
+        return edit.plan.restore(on_canvas), None
+    codec = contexts.reconstruct(edit.source)
+    edit_mask = edit.edit_mask and edit.plan.place(edit.edit_mask)
+    if edit.request.expand is not None and edit_mask is not None:
         region = Region(np.asarray(edit_mask, np.float32) / 255)
     else:
         region = region_of(decoded, codec, edit_mask, window, expected)
-    alpha = job.picture.alpha and job.plan.original(job.picture.alpha)
-    original = job.plan.original(job.picture.rgb if alpha else job.picture.opaque_rgb)
+    alpha = edit.picture.alpha and edit.plan.original(edit.picture.alpha)
+    original = edit.plan.original(edit.picture.rgb if alpha else edit.picture.opaque_rgb)
     if region.soft is None:
-        return add_detail(on_canvas, original, codec, job.plan), None
-    soft = enlarge(region, job.plan)
-    if job.edit_mask is not None:  # the person's own border, at full resolution
-        soft = ImageChops.multiply(soft, job.plan.original(job.edit_mask))
+        return add_detail(on_canvas, original, codec, edit.plan), None
+    soft = enlarge(region, edit.plan)
+    if edit.edit_mask is not None:  # the person's own border, at full resolution
+        soft = ImageChops.multiply(soft, edit.plan.original(edit.edit_mask))
     box = soft.getbbox()
-    result = add_detail(on_canvas, original, codec, job.plan, box) if box else original
+    result = add_detail(on_canvas, original, codec, edit.plan, box) if box else original
     return composite(original, result, soft, alpha), soft
 
 
 def result_of(
-    job: Job,
+    edit: EditPlan,
     contexts: ContextStore,
     picture: Image.Image,
     region: Image.Image | None,
     evaluations: int,
     seconds: Mapping[str, float],
 ) -> Result:
-    """The result of a finished job, with its warnings and everything needed to repeat it."""
-    request, model, warnings = job.request, contexts.model, list(job.warnings)
+    """The result of a finished edit, with its warnings and everything needed to repeat it."""
+    request, model, warnings = edit.request, contexts.model, list(edit.warnings)
     changed = 1.0
-    if job.picture is not None and job.source is not None:
-        changed = changed_fraction(job.plan.original(job.picture.as_given), picture)
-        if model.preset.name != "dev" and contexts.is_photograph(job.picture, job.source):
+    if edit.picture is not None and edit.source is not None:
+        changed = changed_fraction(edit.plan.original(edit.picture.as_given), picture)
+        if model.preset.name != "dev" and contexts.is_photograph(edit.picture, edit.source):
             warnings.append(photo_warning(model.name))
         if changed == 0:
             warnings.append(NOTHING_CHANGED)
     settings = {
         "size": request.size if isinstance(request.size, str | None) else list(request.size),
-        "canvas": list(job.plan.canvas),
+        "canvas": list(edit.plan.canvas),
         "references": len(picture_list(request.references)),
         "sampler": request.sampler,
         "negative_prompt": request.negative_prompt,
@@ -87,9 +91,9 @@ def result_of(
         picture=picture,
         region=region,
         changed_fraction=changed,
-        seed=job.seed,
-        steps=job.steps,
-        guidance=job.guidance.scale,
+        seed=edit.seed,
+        steps=edit.steps,
+        guidance=edit.guidance.scale,
         size=picture.size,
         model=model.name,
         evaluations=evaluations,
@@ -97,5 +101,5 @@ def result_of(
         warnings=tuple(dict.fromkeys(warnings)),
         prompt=request.prompt,
         settings=settings,
-        source=job.input_picture,
+        source=edit.input_picture,
     )

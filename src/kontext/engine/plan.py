@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Job:
+class EditPlan:
     """A checked request with its pictures loaded and placed on their canvases."""
 
     request: EditRequest
@@ -68,8 +68,8 @@ class Job:
         )
 
 
-def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
-    """The job of a request. Every check happens here. Raises BadRequest, BadPicture."""
+def plan_request(request: EditRequest, model: Model, prompts: PromptStore) -> EditPlan:
+    """Plan a request. Every check happens here. Raises BadRequest, BadPicture."""
     preset = model.preset
     check_needs_picture(request)
     prompts.check(request.prompt)
@@ -108,7 +108,7 @@ def plan_job(request: EditRequest, model: Model, prompts: PromptStore) -> Job:
     if guidance.negative:
         prompts.check(request.negative_prompt or "", "negative prompt")
         text_tokens = max(text_tokens, prompts.tokens(request.negative_prompt or ""))
-    return Job(
+    return EditPlan(
         request=request,
         input_picture=input_picture,
         picture=picture,

@@ -91,7 +91,7 @@ long kontext_job_bytes(int kind) {
   return kind == PRODUCT ? sizeof(product_t) : kind == ATTENTION ? sizeof(attention_t) : sizeof(convolution_t);
 }
 
-/* Each job in `threads` shares, when the one before it is done. 1: no memory. */
+/* Runs jobs in order, each in `threads` shares. 1: no memory. */
 int kontext_run(const backend_t *backend, job_t **jobs, long count, int threads, parallel_t parallel) {
   list_t list = {backend, jobs, count, threads};
   int failed = 0;

@@ -20,7 +20,7 @@ enum {
   ROWS = 32,
   COLUMNS = 32,    /* of a panel: two groups */
   GROUP = 16,      /* pixels of a convolution that lie in one row of the picture */
-  GROUPS = 2,      /* of which so many are multiplied at a time */
+  GROUPS = 2,      /* groups that are multiplied at a time */
   INNER_STEP = 32, /* `inner` is padded to a multiple of this */
 };
 

@@ -9,7 +9,7 @@ typedef float number;
 enum {
   COLUMNS = 2 * LANES, /* of a panel */
   GROUP = ROWS,        /* pixels of a convolution that lie in one row of the picture */
-  GROUPS = 1,          /* of which so many are multiplied at a time */
+  GROUPS = 1,          /* groups that are multiplied at a time */
   INNER_STEP = 1,      /* `inner` is padded to a multiple of this */
 };
 

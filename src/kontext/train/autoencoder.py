@@ -30,7 +30,7 @@ from kontext.train.config import AutoencoderTraining
 from kontext.train.distributed import require_single_process
 from kontext.train.loader import ExampleLoader
 from kontext.train.optimizer import MuonAdamW, split_parameters
-from kontext.train.run import Ema, Paused, Run
+from kontext.train.run import Ema, Paused, TrainingRun
 from kontext.world import World
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def train(
     size = preset.sizes[0][0]
     model = Autoencoder(preset.autoencoder).to(device)
     use_channels_last(model)
-    run = Run(
+    run = TrainingRun(
         folder,
         steps=config.steps,
         seconds=config.seconds,

@@ -12,11 +12,11 @@ from kontext.errors import BadConfig
 from kontext.precision import bfloat16_is_faster
 
 
-class Settings(BaseModel):
+class TrainingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Training(Settings):
+class _Training(TrainingSettings):
     preset: str = "nano-128"
     device: str = "cpu"
     seed: int = 0
@@ -80,7 +80,7 @@ class WordsTraining(_Training):
     validation_sentences: int = 400
 
 
-class Stage(Settings):
+class Stage(TrainingSettings):
     """A stage of the curriculum: the world of all samples from `first_sample` on."""
 
     first_sample: int = 0
@@ -148,7 +148,7 @@ class DistillTraining(FlowTraining):
     """ladd: shift of the times at which prediction and target are compared."""
 
 
-class LoraTraining(Settings):
+class LoraTraining(TrainingSettings):
     model: str = "nano"
     """Name or path of the base model."""
     device: str = "cpu"

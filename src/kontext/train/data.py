@@ -10,7 +10,7 @@ from kontext.model.presets import Preset
 from kontext.train.config import FlowTraining
 from kontext.train.loader import ExampleLoader
 from kontext.train.orbits import OrbitPool, Orbits
-from kontext.train.pairs import Chains, Pairs, Pool, Triples
+from kontext.train.pairs import Chains, PairPool, Pairs, Triples
 from kontext.world import World
 from kontext.world.tasks.task_specs import SEVERAL_REFERENCES
 
@@ -56,11 +56,11 @@ class TrainingData:
                 self.triple_producer, workers=triple_workers, first_seed=references_seed
             )
             capacity = config.references_pool or config.pool // config.references_every
-            self.references = Pool(capacity, codec, device, preset.padded_length, config.autocast)
+            self.references = PairPool(capacity, codec, device, preset.padded_length, config.autocast)
             first = max(config.first_fill // config.references_every, 2 * config.batch)
             self.first_references = min(capacity, first)
         workers = max(min(1, config.workers), config.workers - triple_workers)
-        self.pool: Pool | OrbitPool
+        self.pool: PairPool | OrbitPool
         if config.targets_per_source > 1:
             producer = Orbits(**vars(self.pairs), kinds=config.orbit_kinds, values=config.orbit_values)
             self.loader = ExampleLoader(producer, workers=workers, first_seed=first_seed)
@@ -69,7 +69,7 @@ class TrainingData:
             )
         else:
             self.loader = ExampleLoader(self.pairs, workers=workers, first_seed=first_seed)
-            self.pool = Pool(config.pool, codec, device, preset.padded_length, config.autocast)
+            self.pool = PairPool(config.pool, codec, device, preset.padded_length, config.autocast)
 
     def fill(self, count: int, reference_count: int) -> None:
         """Add examples until the pools hold `count` and, with second pictures, `reference_count`."""
@@ -97,6 +97,6 @@ class TrainingData:
                 loader.close()
 
 
-def _fill(pool: Pool | OrbitPool, loader: ExampleLoader, count: int) -> None:
+def _fill(pool: PairPool | OrbitPool, loader: ExampleLoader, count: int) -> None:
     while pool.filled < count:
         pool.add(loader.take(min(count - pool.filled, FILL_CHUNK)))

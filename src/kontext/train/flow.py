@@ -39,7 +39,7 @@ from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.orbits import OrbitPool
 from kontext.train.pairs import target_caption, text_ids
 from kontext.train.reading_task import ReadingTask
-from kontext.train.run import Ema, Run
+from kontext.train.run import Ema, TrainingRun
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
 from kontext.world import World
@@ -95,7 +95,7 @@ class FlowTrainer:
             muon, adamw, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.01
         )
         self.ema = Ema([self.networks], config.ema)
-        self.run = Run(
+        self.run = TrainingRun(
             folder,
             steps=config.steps,
             seconds=config.seconds,

@@ -24,7 +24,7 @@ from kontext.train.student import DistillTrainer
 HIDDEN = 64
 
 
-class Head(nn.Module):
+class DiscriminatorHead(nn.Module):
     """Scores every token of one block's output as real or fake, conditioned on the pooled text."""
 
     def __init__(self, width: int, pooled_width: int):
@@ -49,7 +49,7 @@ class Discriminator(nn.Module):
         super().__init__()
         config = transformer.config
         count = config.depth_double + config.depth_single
-        self.heads = nn.ModuleList(Head(config.width, config.pooled_width) for _ in range(count))
+        self.heads = nn.ModuleList(DiscriminatorHead(config.width, config.pooled_width) for _ in range(count))
 
     def forward(self, features: list[Tensor], pooled: Tensor, rows: int) -> list[Tensor]:
         return [head(x.float(), pooled.float(), rows) for head, x in zip(self.heads, features)]

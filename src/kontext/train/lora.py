@@ -29,7 +29,7 @@ from kontext.model.tokens import pack, picture_ids
 from kontext.train.autoencoder import to_pixels
 from kontext.train.config import LoraTraining
 from kontext.train.distributed import require_single_process
-from kontext.train.run import Run
+from kontext.train.run import TrainingRun
 from kontext.world import World
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ SHEET_ROWS = 6
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingPair:
     """One pair: the picture to edit, further pictures, the result, and alternative prompts."""
 
     before: Image.Image
@@ -110,7 +110,7 @@ def fold(transformer: nn.Module, layers: dict[str, LoraLinear]) -> None:
         setattr(transformer.get_submodule(parent), last, layer.base)
 
 
-def read_folder(folder: Path) -> list[Example]:
+def read_folder(folder: Path) -> list[TrainingPair]:
     """Pairs in a folder.
 
     Files: NAME_before.*, NAME_after.*, NAME.txt with one prompt per line, and NAME_reference*.* for further
@@ -129,7 +129,7 @@ def read_folder(folder: Path) -> list[Example]:
             raise BadConfig(f"{prompt.name} is empty; write one prompt per line")
         references = tuple(pictures.load(p).opaque_rgb for p in sorted(folder.glob(f"{name}_reference*.*")))
         examples.append(
-            Example(pictures.load(before).opaque_rgb, pictures.load(after).opaque_rgb, lines, references)
+            TrainingPair(pictures.load(before).opaque_rgb, pictures.load(after).opaque_rgb, lines, references)
         )
     if not examples:
         raise NotFound(f"no pairs in {folder}: name them NAME_before.png, NAME_after.png and NAME.txt")
@@ -140,11 +140,11 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def draw_world(world: dict[str, Any], count: int) -> list[Example]:
+def draw_world(world: dict[str, Any], count: int) -> list[TrainingPair]:
     """Pairs of the world, with a prompt in each language."""
     samples = (World(**world).without("generate").sample(f"lora {i}") for i in range(count))
     return [
-        Example(
+        TrainingPair(
             Image.fromarray(s.source),
             Image.fromarray(s.target),
             (s.english, s.chinese),
@@ -156,7 +156,7 @@ def draw_world(world: dict[str, Any], count: int) -> list[Example]:
 
 
 @torch.no_grad()
-def encode(model: Model, example: Example) -> Encoded:
+def encode(model: Model, example: TrainingPair) -> Encoded:
     """Encode an example; pictures are placed on the canvas as in an edit."""
     sizes = model.preset.sizes
     device = model.transformer.img_in.weight.device
@@ -202,7 +202,7 @@ def train(config: LoraTraining, folder: Path, data: Path | None = None, resume: 
     layers = adapt(model.transformer, config.rank, config.alpha)
     parameters = [p for layer in layers.values() for p in (layer.down.weight, layer.up.weight)]
     optimizer = torch.optim.AdamW(parameters, lr=config.rate, weight_decay=0.01)
-    run = Run(
+    run = TrainingRun(
         folder,
         steps=config.steps,
         seconds=config.seconds,
@@ -281,7 +281,7 @@ def _loss(model: Model, group: list[Encoded], config: LoraTraining, generator: t
     return (velocity.float() - flow.velocity(data, noise)).square().mean()
 
 
-def _sheet(model: Model, examples: list[Example], path: Path) -> None:
+def _sheet(model: Model, examples: list[TrainingPair], path: Path) -> None:
     """Source, result and target of the first examples."""
     editor, rows = Editor(model), []
     for example in examples[:SHEET_ROWS]:

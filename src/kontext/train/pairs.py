@@ -150,7 +150,7 @@ def cached_tokenizer(text: str) -> Tokenizer:
     return _tokenizers[text]
 
 
-class Pool(Ring):
+class PairPool(Ring):
     """A ring of encoded pairs."""
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from kontext.train.config import (
     AutoencoderTraining,
     DistillTraining,
     FlowTraining,
-    Settings,
+    TrainingSettings,
     checked,
     find_config,
     read,
@@ -30,14 +30,14 @@ from kontext.train.run import Paused
 
 log = logging.getLogger(__name__)
 
-KINDS: dict[str, tuple[type[Settings], Callable[..., Path]]] = {
+KINDS: dict[str, tuple[type[TrainingSettings], Callable[..., Path]]] = {
     "autoencoder": (AutoencoderTraining, autoencoder.train),
     "flow": (FlowTraining, flow.train),
     "distill": (DistillTraining, distill.train),
 }
 
 
-class RecipeStage(Settings):
+class RecipeStage(TrainingSettings):
     name: str
     """Name of the stage and of its folder."""
     kind: Literal["autoencoder", "flow", "distill"]
@@ -47,7 +47,7 @@ class RecipeStage(Settings):
     """Settings, which override those of the file."""
 
 
-class Recipe(Settings):
+class Recipe(TrainingSettings):
     stages: tuple[RecipeStage, ...]
     shard_mib: float = 15.5
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"

@@ -61,7 +61,7 @@ class Ema:
         self.swap()
 
 
-class Run:
+class TrainingRun:
     """A folder with `log.jsonl`, `state.pt` (resumable, private format) and the trainer's own files."""
 
     def __init__(

@@ -34,7 +34,7 @@ from kontext.train.reading import (
     reader,
     reading_loss,
 )
-from kontext.train.run import Ema, Run
+from kontext.train.run import Ema, TrainingRun
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
 
@@ -66,7 +66,7 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
     torch.manual_seed(config.seed)
     preset, world = PRESETS[config.preset], World(**config.world)
     drawn = world if config.world else broad_world()
-    run = Run(
+    run = TrainingRun(
         folder,
         steps=config.steps,
         seconds=config.seconds,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .scenes.render import render
-from .tasks.chains import Chain, Turn
+from .tasks.chains import Chain, ChainTurn
 from .tasks.distractors import distractors
 from .tasks.samples import Sample, World, kind_names
 from .tasks.splits import SPLITS
@@ -12,7 +12,7 @@ __all__ = [
     "SPLITS",
     "Chain",
     "Sample",
-    "Turn",
+    "ChainTurn",
     "World",
     "distractors",
     "kind_names",

@@ -144,9 +144,9 @@ def test_too_many_requests_and_jobs_are_429_with_a_time(guarded):
     answers = [guarded.http.get("/v1/credits", headers=as_(text)) for _ in range(8)]
     assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 3
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 13
-    wish = {"prompt": "sleep 20"}
+    body = {"prompt": "sleep 20"}
     answers = [
-        guarded.http.post("/v1/flux-kontext-pro", json=wish, headers=as_(guarded.bert_key)) for _ in range(4)
+        guarded.http.post("/v1/flux-kontext-pro", json=body, headers=as_(guarded.bert_key)) for _ in range(4)
     ]
     assert [answer.status_code for answer in answers] == [200] * 3 + [429]
     assert answers[-1].headers["retry-after"] and answers[-1].json()["code"] == "queue_full"

@@ -71,7 +71,7 @@ def test_the_last_use_of_a_key_is_noted_once_a_minute(keys, monkeypatch):
         raise NoSpace("the disk is full")
 
     monkeypatch.setattr(keys, "change", full)
-    keys.note_use(key)  # nobody is refused for it
+    keys.note_use(key)  # no request is rejected for it
 
 
 def test_a_database_of_before_gets_the_column_of_the_last_use(tmp_path):

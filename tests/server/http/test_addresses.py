@@ -1,4 +1,4 @@
-"""Addresses that nobody serves: 404 with a hint whatever the method, 405 only where the address is known."""
+"""Unknown addresses: 404 with a hint for any method, 405 only for known addresses."""
 
 import httpx
 import pytest

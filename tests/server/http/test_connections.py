@@ -56,15 +56,15 @@ def test_half_open_requests_do_not_lock_others_out(program, name):
     log = (program.folder / "log").stat().st_size
     start, sockets = time.monotonic(), []
     for _ in range(ATTACKERS):
-        one = socket.create_connection(("127.0.0.1", program.port), 10)
-        one.sendall({"head": HEAD, "body": BODY}[name] % program.port)
-        sockets.append(one)
+        connection = socket.create_connection(("127.0.0.1", program.port), 10)
+        connection.sendall({"head": HEAD, "body": BODY}[name] % program.port)
+        sockets.append(connection)
     longest = 0.0
     while time.monotonic() - start < SECONDS[name] - 2:
         longest = max(longest, health(program))
-        for one in sockets:
+        for connection in sockets:
             try:
-                one.send(b"a")
+                connection.send(b"a")
             except OSError:
                 pass  # it had to make room
         time.sleep(0.3)
@@ -73,8 +73,8 @@ def test_half_open_requests_do_not_lock_others_out(program, name):
     until(lambda: files(program) <= before + 4, 30)
     assert time.monotonic() - start >= SECONDS[name] / 2 and health(program) < HEALTH_SECONDS + 3 * quiet
     assert (program.folder / "log").stat().st_size - log < 10**6
-    for one in sockets:
-        one.close()
+    for connection in sockets:
+        connection.close()
 
 
 def test_the_server_raises_its_own_limit_of_open_files(program, tmp_path):
@@ -91,8 +91,8 @@ def test_an_answer_that_nobody_reads_is_given_up():
     from kontext.server.http.connections import Connection, Connections
 
     table = Connections(replace(bounds_of(Settings(), 1024), stall_seconds=5.0))
-    one = Connection.__new__(Connection)
-    one.unsent, one.unsent_since = 0, 0.0
+    connection = Connection.__new__(Connection)
+    connection.unsent, connection.unsent_since = 0, 0.0
 
     class Transport:
         size = 0
@@ -100,16 +100,16 @@ def test_an_answer_that_nobody_reads_is_given_up():
         def get_write_buffer_size(self):
             return self.size
 
-    one.transport = transport = Transport()
+    connection.transport = transport = Transport()
     seconds = table.bounds.stall_seconds
-    assert not one.stalled(100.0, seconds)  # nothing to read
+    assert not connection.stalled(100.0, seconds)  # nothing to read
     transport.size = 10**6
-    assert not one.stalled(101.0, seconds)
-    assert not one.stalled(105.9, seconds)
+    assert not connection.stalled(101.0, seconds)
+    assert not connection.stalled(105.9, seconds)
     transport.size -= 100  # a byte now and then is not enough
-    assert one.stalled(106.1, seconds)
+    assert connection.stalled(106.1, seconds)
     transport.size -= 10**5
-    assert not one.stalled(106.2, seconds) and one.stalled(111.3, seconds)
+    assert not connection.stalled(106.2, seconds) and connection.stalled(111.3, seconds)
 
 
 def test_bounds_follow_the_open_files_and_the_address():

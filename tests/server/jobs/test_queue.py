@@ -81,7 +81,7 @@ def test_a_job_whose_worker_dies_fails_after_its_last_try(store):
         failed[0].id
     ).error
     submit(queue)
-    for _ in range(5):  # a stop of the service is nobody's fault
+    for _ in range(5):  # stopping the service is not a fault of the job
         queue.requeue(queue.claim(1), count_attempt=False)
     assert queue.claim(1)[0].attempts == 1
 

@@ -66,14 +66,14 @@ def test_the_official_bfl_client_edits(server, tmp_path):
     ],
 )
 def test_a_task_goes_from_pending_to_ready(server, path):
-    wish = {
+    fields = {
         "prompt": "sleep 0.3",
         "input_image": "data:image/png;base64," + b64(noise()),
         "seed": 2**64 - 1,
         "unknown": 1,
     }
-    wish |= {"input_image_2": b64(noise((40, 40), 2)), "output_format": "jpeg", "steps": 4, "guidance": 3.0}
-    answer = server.http.post(path, json=wish, headers={"x-key": "anything"})
+    fields |= {"input_image_2": b64(noise((40, 40), 2)), "output_format": "jpeg", "steps": 4, "guidance": 3.0}
+    answer = server.http.post(path, json=fields, headers={"x-key": "anything"})
     assert answer.status_code == 200, answer.text
     task = answer.json()
     assert task["polling_url"] == f"{server.url}/v1/get_result?id={task['id']}" and task["input_mp"] == 0.01
@@ -301,13 +301,13 @@ def test_webhooks_are_signed_tried_again_and_never_carry_the_secret(start, monke
 
     monkeypatch.setattr(queue, "WEBHOOK_PAUSES", (0.2, 0.2))
     server, listener = start(private_addresses=True).ready(), Listener(500)
-    wish = {
+    fields = {
         "prompt": "a hat",
         "input_image": b64(noise()),
         "webhook_url": listener.url,
         "webhook_secret": "s3cret",
     }
-    task = server.http.post("/v1/flux-kontext-pro", json=wish).json()
+    task = server.http.post("/v1/flux-kontext-pro", json=fields).json()
     assert task["webhook_url"] == listener.url and task["polling_url"]
     until(lambda: len(listener.got) == 2)
     headers, body = listener.got[1]
@@ -470,8 +470,8 @@ def test_signed_files_are_trusted_with_our_anchor_turn_by_turn(start):
 
     server = start(sign=True).ready()
     anchor = own_identity(server.settings.folder / "signing").anchor
-    wish = {"prompt": "a hat", "input_image": b64(noise())}
-    task = server.http.post("/v1/flux-kontext-pro", json=wish).json()
+    fields = {"prompt": "a hat", "input_image": b64(noise())}
+    task = server.http.post("/v1/flux-kontext-pro", json=fields).json()
     sample = server.http.get(polled(server, task["polling_url"])["result"]["sample"]).content
     assert read_signature(sample, [anchor]).state == "trusted"
     session = server.session()

@@ -211,7 +211,7 @@ def test_pictures_never_change_under_their_address(server):
     small = server.http.get(turn["thumbnail"])
     assert opened(small.content).size == (256, 192) and small.headers["content-type"] == "image/webp"
     listed = next(
-        one for one in server.http.get("/api/sessions").json()["sessions"] if one["id"] == session["id"]
+        entry for entry in server.http.get("/api/sessions").json()["sessions"] if entry["id"] == session["id"]
     )
     assert server.http.get(listed["thumbnail"]).status_code == 200
 

@@ -130,7 +130,7 @@ WRONG = [
 CASES = [(field, value) for field, values in WRONG for value in values]
 
 
-@pytest.mark.parametrize("field, value", CASES, ids=lambda one: repr(one)[:20])
+@pytest.mark.parametrize("field, value", CASES, ids=lambda case: repr(case)[:20])
 def test_every_empty_or_invalid_field_is_400_with_its_name(server, field, value):
     assert_refused(post(server, "generations", **{"prompt": "a hat", field: value}), field)
     images = [{"image_url": data_url(noise())}]

@@ -42,7 +42,7 @@ def test_a_prompt_is_expanded_when_the_request_asks_for_it(expanding, endpoint, 
     assert plain[0]["prompt"] == "blue hair" and not endpoint.requests
     jobs = expanding.edit(session, "blue hair", expand_prompt=True, count=2)
     assert [job["prompt"] for job in jobs] == [ANSWER] * 2
-    assert len([one for one in endpoint.requests if one[0] == "POST"]) == 1
+    assert len([entry for entry in endpoint.requests if entry[0] == "POST"]) == 1
     assert [expanding.ended(job)["state"] for job in jobs] == ["done"] * 2
     turns = expanding.load(session)["turns"]
     assert sorted(turn["prompt"] for turn in turns[1:]) == [ANSWER, ANSWER, "blue hair"]

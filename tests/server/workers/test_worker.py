@@ -30,15 +30,15 @@ def test_each_local_worker_runs_on_a_gpu_of_its_own(monkeypatch):
 
     async def use():
         workers = make_workers(settings)
-        infos = await asyncio.gather(*(one.start() for one in workers))
+        infos = await asyncio.gather(*(worker.start() for worker in workers))
         told = []
         results = [
-            await one.run([payload(watched=True, box=(4, 4, 20, 20))], lambda *step: told.append(step))
-            for one in workers
+            await worker.run([payload(watched=True, box=(4, 4, 20, 20))], lambda *step: told.append(step))
+            for worker in workers
         ]
         prefilled = await workers[0].prefill(png(noise((48, 80))))
-        for one in workers:
-            await one.kill()
+        for worker in workers:
+            await worker.kill()
         return infos, results, told, prefilled
 
     infos, results, told, prefilled = asyncio.run(use())

@@ -42,9 +42,9 @@ def test_chains_keep_to_their_split(split):
 
 
 def test_the_same_seed_gives_the_same_chain():
-    one, two = (WORLD.chain("again", 3) for _ in range(2))
-    assert [turn.english for turn in one.turns] == [turn.english for turn in two.turns]
-    assert all((a.picture == b.picture).all() for a, b in zip(one.turns, two.turns))
+    first, second = (WORLD.chain("again", 3) for _ in range(2))
+    assert [turn.english for turn in first.turns] == [turn.english for turn in second.turns]
+    assert all((a.picture == b.picture).all() for a, b in zip(first.turns, second.turns))
 
 
 def test_impossible_chains_are_refused():

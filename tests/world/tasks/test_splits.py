@@ -71,7 +71,7 @@ def test_train_says_no_held_out_sentence(train):
     for sample in train:
         for language, text in enumerate((sample.english, sample.chinese)):
             assert held_out[sample.kind, language]
-            assert not any(one.fullmatch(text) for one in held_out[sample.kind, language]), text
+            assert not any(pattern.fullmatch(text) for pattern in held_out[sample.kind, language]), text
 
 
 def test_train_and_test_share_no_scene(train):
@@ -115,7 +115,7 @@ def test_only_training_rewords(train):
 
     def new(samples) -> list[bool]:
         texts = [s.english for s in samples if s.kind not in ("generate", "compound")]
-        return [not any(one.fullmatch(text) for one in known) for text in texts]
+        return [not any(pattern.fullmatch(text) for pattern in known) for text in texts]
 
     assert not any(new(drawn("test", 200)))
     assert 0.4 < np.mean(new(train[:400])) < 0.75

@@ -26,7 +26,7 @@ SPARE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Source:
+class FileSource:
     """A file of a repository, as part of a model."""
 
     place: str
@@ -37,25 +37,25 @@ class Source:
 
 
 ENCODERS = "comfyanonymous/flux_text_encoders"
-ELSEWHERE: dict[str, Source] = {
-    "autoencoder": Source(
+ELSEWHERE: dict[str, FileSource] = {
+    "autoencoder": FileSource(
         "ae.safetensors", "Comfy-Org/Lumina_Image_2.0_Repackaged", "split_files/vae/ae.safetensors"
     ),
-    "t5": Source("t5xxl_fp16.safetensors", ENCODERS, "t5xxl_fp16.safetensors"),
-    "clip": Source("clip_l.safetensors", ENCODERS, "clip_l.safetensors"),
-    "tokenizer of t5": Source("tokenizer_2/tokenizer.json", "google-t5/t5-base", "tokenizer.json"),
-    "tokenizer of clip": Source(
+    "t5": FileSource("t5xxl_fp16.safetensors", ENCODERS, "t5xxl_fp16.safetensors"),
+    "clip": FileSource("clip_l.safetensors", ENCODERS, "clip_l.safetensors"),
+    "tokenizer of t5": FileSource("tokenizer_2/tokenizer.json", "google-t5/t5-base", "tokenizer.json"),
+    "tokenizer of clip": FileSource(
         "tokenizer/tokenizer.json", "openai/clip-vit-large-patch14", "tokenizer.json"
     ),
 }
 """Sources of the parts of FLUX.1 that a repository lacks; none is gated."""
 
-SMALL_T5 = Source("t5xxl_fp8_e4m3fn_scaled.safetensors", ENCODERS, "t5xxl_fp8_e4m3fn_scaled.safetensors")
+SMALL_T5 = FileSource("t5xxl_fp8_e4m3fn_scaled.safetensors", ENCODERS, "t5xxl_fp8_e4m3fn_scaled.safetensors")
 """The T5 for quantized transformers."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class DownloadProgress:
     """Progress of a download, in bytes."""
 
     name: str
@@ -66,7 +66,7 @@ class Progress:
     """Reason for a delay."""
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[DownloadProgress], None]
 log = logging.getLogger(__name__)
 
 
@@ -76,14 +76,14 @@ class HubModel:
 
     name: str
     folder: Path
-    sources: tuple[Source, ...]
+    sources: tuple[FileSource, ...]
 
-    def files(self) -> Iterator[tuple[Source, Path]]:
+    def files(self) -> Iterator[tuple[FileSource, Path]]:
         for source in self.sources:
             yield source, self.folder / source.place
 
     @property
-    def missing(self) -> list[Source]:
+    def missing(self) -> list[FileSource]:
         """Files that are missing."""
         return [source for source, file in self.files() if not file.exists()]
 
@@ -96,7 +96,7 @@ def read(folder: Path) -> HubModel | None:
     """The model in a folder, if it came from a hub."""
     try:
         data = json.loads((folder / LIST).read_text("utf-8"))
-        return HubModel(data["name"], folder, tuple(Source(**source) for source in data["files"]))
+        return HubModel(data["name"], folder, tuple(FileSource(**source) for source in data["files"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -146,14 +146,16 @@ def pull(text: str, on_progress: OnProgress | None = None) -> Path:
 def pull_tokenizer(which: str) -> Path:
     """The file of FLUX.1's tokenizer of "t5" or "clip", downloaded if it is missing."""
     source = ELSEWHERE[f"tokenizer of {which}"]
-    official = Source("", KONTEXT_DEV, f"{'tokenizer_2' if which == 't5' else 'tokenizer'}/tokenizer.json")
+    official = FileSource(
+        "", KONTEXT_DEV, f"{'tokenizer_2' if which == 't5' else 'tokenizer'}/tokenizer.json"
+    )
     for known in (source, official):
         if file := cache.cached(known.repo, known.path):
             return file
     return client.download(client.find(source.repo, source.path, None))
 
 
-def _sources_of(name: HubName, before: HubModel | None) -> tuple[Source, ...]:
+def _sources_of(name: HubName, before: HubModel | None) -> tuple[FileSource, ...]:
     """The files that a model needs: the cached ones if they are complete, otherwise those on the hub.
 
     before: an earlier download, whose files are known without the hub.
@@ -179,8 +181,8 @@ def _cached_choice(name: HubName) -> Choice | None:
         return None
 
 
-def _sources(name: HubName, choice: Choice) -> tuple[Source, ...]:
-    own = [Source(place, name.source, path, name.revision) for place, path in choice.files.items()]
+def _sources(name: HubName, choice: Choice) -> tuple[FileSource, ...]:
+    own = [FileSource(place, name.source, path, name.revision) for place, path in choice.files.items()]
     if choice.own_layout:
         return tuple(own)
     few_bits = name.variant or any(place.endswith(".gguf") for place in choice.files)
@@ -189,10 +191,10 @@ def _sources(name: HubName, choice: Choice) -> tuple[Source, ...]:
 
 
 def _downloaded(
-    text: str, sources: Iterable[Source], on_progress: OnProgress | None
-) -> list[tuple[Source, Path]]:
+    text: str, sources: Iterable[FileSource], on_progress: OnProgress | None
+) -> list[tuple[FileSource, Path]]:
     """Download files into the cache, after checking that all exist and fit on the disk."""
-    files: list[tuple[Source, Path | client.RemoteFile]] = []
+    files: list[tuple[FileSource, Path | client.RemoteFile]] = []
     for source in sources:
         here = cache.cached(source.repo, source.path, source.revision)
         files.append((source, here or client.find(source.repo, source.path, source.revision)))
@@ -208,7 +210,7 @@ def _downloaded(
 
             def report(count: int, note: str = "", path: str = file.path, before: int = before) -> None:
                 if on_progress is not None:
-                    on_progress(Progress(text, path, before + count, total, note))
+                    on_progress(DownloadProgress(text, path, before + count, total, note))
                 elif note:
                     log.warning(note)
 
@@ -233,7 +235,7 @@ def _check_room(text: str, files: Iterable[client.RemoteFile]) -> None:
 
 
 def _register(
-    name: HubName, folder: Path, sources: tuple[Source, ...], files: list[tuple[Source, Path]]
+    name: HubName, folder: Path, sources: tuple[FileSource, ...], files: list[tuple[FileSource, Path]]
 ) -> Path:
     """Create the folder of links atomically, replacing an earlier one."""
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -49,12 +49,12 @@ export function showBefore(on) {
 export function toggleCompare() {
   const turn = base(store.state);
   if (store.state.compare) return store.set({ compare: null });
-  const others = Object.values(store.state.session?.turns ?? {}).filter((one) => one.picture && one !== turn);
+  const others = Object.values(store.state.session?.turns ?? {}).filter((other) => other.picture && other !== turn);
   if (!turn || !others.length) return notify({ title: t('compare.none') });
-  const other = others.find((one) => one.id === turn.parent) ?? others[0];
+  const other = others.find((other) => other.id === turn.parent) ?? others[0];
   const [a, b] = other.number < turn.number ? [other, turn] : [turn, other];
   store.set({ compare: { a: a.id, b: b.id, mode: recall('compare', 'slider') }, tool: 'move', region: false });
-  focusSoon('kx-compare input[type=range]');
+  focusSoon('kontext-compare input[type=range]');
 }
 
 export function setMode(mode) {

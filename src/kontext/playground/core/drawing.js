@@ -18,14 +18,14 @@ export function point(change, step = true) {
 }
 
 /** Begin a stroke of the active tool, or extend it; both together are one undo step. */
-export function stroke(one, began) {
+export function stroke(added, began) {
   const turn = base(store.state);
   if (!turn) return;
   const { tool, pointing } = store.state;
   const now = { ...EMPTY, ...pointing[turn.id] };
-  if (began) return point(withStroke(now, tool, one));
-  const going = TOOLS[tool].filter((kind) => now[kind].length && now[kind].at(-1).points[0] === one.points[0]);
-  point(Object.fromEntries(going.map((kind) => [kind, [...now[kind].slice(0, -1), one]])), false);
+  if (began) return point(withStroke(now, tool, added));
+  const going = TOOLS[tool].filter((kind) => now[kind].length && now[kind].at(-1).points[0] === added.points[0]);
+  point(Object.fromEntries(going.map((kind) => [kind, [...now[kind].slice(0, -1), added]])), false);
 }
 
 export const clearDrawing = () => point(EMPTY);
@@ -46,7 +46,7 @@ export function setTool(tool) {
   if (!base(store.state)?.picture) return;
   store.set({ tool, compare: null, region: false });
   say(t(`tool.${tool}.help`));
-  if (tool !== 'move') focusSoon('kx-pointer canvas');
+  if (tool !== 'move') focusSoon('kontext-pointer canvas');
 }
 
 /** Stroke width of a tool as a fraction of the picture's shorter side. */
@@ -76,14 +76,14 @@ export function problemHere() {
 /** Box, mask and markup of a turn for the request; drawings are uploaded as pictures first. A box and strokes combine. */
 export async function pointers(turn, prompt) {
   const pointing = store.state.pointing[turn.id];
-  const given = {};
-  if (isEmpty(pointing)) return given;
+  const pointers = {};
+  if (isEmpty(pointing)) return pointers;
   const box = shownBox(pointing, prompt);
-  const upload = async (kind, file) => (given[kind] = (await api.picture(await file, `${kind}.png`)).picture);
+  const upload = async (kind, file) => (pointers[kind] = (await api.picture(await file, `${kind}.png`)).picture);
   if (pointing.mask.length) await upload('mask', maskPng(pointing, turn.size));
-  else if (pointing.box) given.box = pointing.box;
+  else if (pointing.box) pointers.box = pointing.box;
   if (pointing.markup.length || box) await upload('markup', markupPng(pointing.markup, turn.size, box));
-  return given;
+  return pointers;
 }
 
 /** Start a new session with the part of the shown picture inside the box. */

@@ -70,14 +70,14 @@ async function smaller(file, limits) {
     const context = canvas.getContext('2d');
     context.imageSmoothingQuality = 'high';
     context.drawImage(bitmap, 0, 0, width, height);
-    const made = await canvas.convertToBlob({ type: 'image/png' });
+    const blob = await canvas.convertToBlob({ type: 'image/png' });
     const room = limits.body_bytes - FORM_BYTES;
-    if (made.size > room && pixels > 4096) {
-      pixels *= Math.min(0.9, (0.95 * room) / made.size);
+    if (blob.size > room && pixels > 4096) {
+      pixels *= Math.min(0.9, (0.95 * room) / blob.size);
       continue;
     }
     notify({ title: t('made.smaller', { w: width, h: height }) });
-    return new File([made], file.name, { type: 'image/png' });
+    return new File([blob], file.name, { type: 'image/png' });
   }
 }
 

@@ -19,7 +19,7 @@ export const KEYS = [
   { key: 'r', name: 'redo', run: act.redo },
   { key: '[', name: 'previous', run: () => act.flip(-1) },
   { key: ']', name: 'next', run: () => act.flip(1) },
-  { key: 't', name: 'turns', run: () => document.querySelector('kx-turns [tabindex="0"]')?.focus() },
+  { key: 't', name: 'turns', run: () => document.querySelector('kontext-turns [tabindex="0"]')?.focus() },
   { key: 'v', name: 'variants', run: () => variants() },
   { key: ' ', name: 'before', run: () => act.showBefore(true) },
   { key: 'c', name: 'compare', run: act.toggleCompare },
@@ -47,7 +47,7 @@ export const KEYS = [
   { key: '?', name: 'help', run: () => act.openPanel('help') },
 ];
 
-const table = Object.fromEntries(KEYS.filter((one) => one.run).map((one) => [one.key, one]));
+const table = Object.fromEntries(KEYS.filter((entry) => entry.run).map((entry) => [entry.key, entry]));
 const TYPING = 'input:not([type=range],[type=radio],[type=checkbox],[type=button]), textarea, select, [contenteditable]';
 
 export const singleKeys = () => recall('keys', true);

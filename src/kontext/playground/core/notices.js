@@ -18,7 +18,7 @@ let last = 0;
 export function notify(notice) {
   const id = ++last;
   store.set((state) => {
-    const others = state.notices.filter((one) => one.title !== notice.title && !(one.kind === 'error' && notice.kind === 'error'));
+    const others = state.notices.filter((other) => other.title !== notice.title && !(other.kind === 'error' && notice.kind === 'error'));
     return { ...state, notices: [...others.slice(-1), { id, kind: 'news', actions: [], ...notice }] };
   });
   say(sentences(notice.title, notice.text));
@@ -32,7 +32,7 @@ export function dismiss(id) {
 
 /** Dismiss all notices for which `test` returns true. */
 export function dismissWhere(test) {
-  if (store.state.notices.some(test)) store.set((state) => ({ ...state, notices: state.notices.filter((one) => !test(one)) }));
+  if (store.state.notices.some(test)) store.set((state) => ({ ...state, notices: state.notices.filter((shown) => !test(shown)) }));
 }
 
 /** Announce text to screen readers. */
@@ -64,8 +64,8 @@ export function fail(error, again, about = '') {
 export async function attempt(work, again = () => attempt(work), about = '') {
   try {
     const value = await work();
-    const resolved = (one) => PASSING.has(one.cause) || ((one.cause || about) && one.about === about);
-    dismissWhere((one) => one.kind === 'error' && resolved(one));
+    const resolved = (shown) => PASSING.has(shown.cause) || ((shown.cause || about) && shown.about === about);
+    dismissWhere((shown) => shown.kind === 'error' && resolved(shown));
     return value;
   } catch (error) {
     fail(error, again, about);

@@ -17,7 +17,7 @@ export function reuseOnFirst(turn) {
 
 /** Repeat all edits that led to `turn` on another picture, in a new session. */
 export async function repeatOn(file, turn) {
-  const edits = path(store.state, turn.id).filter((one) => one.kind === 'edit');
+  const edits = path(store.state, turn.id).filter((past) => past.kind === 'edit');
   const before = store.state.session.id;
   await openFile(file);
   const { id } = store.state.session ?? {};
@@ -27,7 +27,7 @@ export async function repeatOn(file, turn) {
     const { lock = true } = edit.settings;
     const options = Object.fromEntries(Object.entries(optionsOf(edit.settings)).filter(([, value]) => value !== null));
     const response = await attempt(async () => {
-      const references = (await Promise.all(edit.references.map(fetchReference))).map((one) => one.picture);
+      const references = (await Promise.all(edit.references.map(fetchReference))).map((reference) => reference.picture);
       const body = { parent: parent.id, prompt: edit.prompt, seed: edit.seed, ...options, lock, references };
       return api.edit(id, body);
     });

@@ -40,8 +40,8 @@ export async function submit(sure = false) {
       if (!store.state.session) await startEmpty(draft.prompt);
       const parent = base(store.state);
       const open = store.state.session.id;
-      const given = parent ? await pointers(parent, draft.prompt) : {};
-      const body = editBody({ ...store.state, draft }, parent?.id, given);
+      const pointing = parent ? await pointers(parent, draft.prompt) : {};
+      const body = editBody({ ...store.state, draft }, parent?.id, pointing);
       store.set((state) => withSending(state, { id, parent: parent?.id ?? null, prompt: body.prompt, created: Date.now() / 1000 }));
       const response = await api.edit(open, body);
       if (store.state.session?.id !== open) return true;

@@ -46,12 +46,12 @@ async function waitForModel() {
 /** Show a session and follow its events. */
 export function enter(response) {
   leaveQuietly();
-  if (store.state.session?.id !== response.id) dismissWhere((one) => one.kind === 'error');
-  const kept = recall('drafts', {})[response.id] ?? {};
+  if (store.state.session?.id !== response.id) dismissWhere((notice) => notice.kind === 'error');
+  const saved = recall('drafts', {})[response.id] ?? {};
   store.set((state) => ({
     ...withSession(state, response),
-    draft: kept.draft ?? state.draft,
-    pointing: kept.pointing ?? {},
+    draft: saved.draft ?? state.draft,
+    pointing: saved.pointing ?? {},
     settings: { ...state.settings, size: state.session?.id === response.id ? state.settings.size : 'match' },
     panel: null,
     prefill: null,
@@ -70,7 +70,7 @@ function leaveQuietly() {
 /** Go back to the start page; all sessions stay in the gallery. */
 export function leave() {
   leaveQuietly();
-  dismissWhere((one) => one.kind === 'error' && !one.offline);
+  dismissWhere((notice) => notice.kind === 'error' && !notice.offline);
   const { capabilities, examples, settings, notices, panel, sessions, online, login } = store.state;
   store.set({ ...initial(), ready: true, capabilities, examples, settings, notices, panel, sessions, online, login });
   history.replaceState(null, '', location.pathname);
@@ -96,7 +96,7 @@ export async function reload(revision = 0) {
   loading = null;
   if (!response || store.state.session?.id !== id) return;
   store.set((state) => withSession(state, response));
-  const known = new Set([...response.jobs, ...response.turns].map((one) => one.id));
+  const known = new Set([...response.jobs, ...response.turns].map((entry) => entry.id));
   Object.values(store.state.jobs).filter((job) => isActive(job) && job.state !== 'sending' && !known.has(job.id)).forEach(lookUp);
 }
 
@@ -116,7 +116,7 @@ function onEvent(name, data) {
   if (name === 'queued' && !jobs[data.job]) setTimeout(() => store.state.jobs[data.job]?.prompt ?? reload(), 400);
   if (name === 'done' && data.turn.picture) new Image().src = data.turn.picture; // load it before the thumbnails
   store.set((state) => withEvent(state, name, data, performance.now()));
-  if (name === 'done' || name === 'failed') dismissWhere((one) => one.cause === 'queue_full'); // the queue has room again
+  if (name === 'done' || name === 'failed') dismissWhere((notice) => notice.cause === 'queue_full'); // the queue has room again
   if (name === 'done') finished(data);
   else if (name === 'failed' && data.state !== 'cancelled') failed(data);
   else if (name === 'failed') say(t('said.cancelled'));
@@ -158,7 +158,7 @@ export function restorePrompt(prompt) {
 
 export async function retry(job) {
   const response = await attempt(() => api.retry(job));
-  dismissWhere((one) => one.about === `job ${job}`);
+  dismissWhere((notice) => notice.about === `job ${job}`);
   if (response) store.set((state) => withJobs(withoutJob(state, job), response.jobs));
 }
 
@@ -167,7 +167,7 @@ function onConnection(open) {
   clearTimeout(offlineNotice);
   if (open) {
     const lost = !store.state.online;
-    dismissWhere((one) => one.offline || one.cause === 'offline');
+    dismissWhere((notice) => notice.offline || notice.cause === 'offline');
     store.set({ online: true });
     if (lost || Object.values(store.state.jobs).some(isActive)) reload();
     if (lost) notify({ title: t('back.online') });
@@ -181,7 +181,7 @@ function onConnection(open) {
 
 /** Suggested prompt for an example, in the page's language if the server has one. */
 export function suggested({ prompts = [] }) {
-  const chinese = prompts.find((one) => /[\u4e00-\u9fff]/.test(one));
+  const chinese = prompts.find((prompt) => /[\u4e00-\u9fff]/.test(prompt));
   return (language === 'zh' && chinese) || prompts[0] || '';
 }
 

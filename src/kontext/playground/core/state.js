@@ -53,8 +53,8 @@ export function withSession(state, response) {
   if (same && response.revision < state.session.revision) return state;
   const later = same ? Object.values(state.session.turns).filter((turn) => turn.eventRevision > response.revision) : [];
   const turns = Object.fromEntries([...response.turns, ...later].map((turn) => [turn.id, turn]));
-  const kept = same ? Object.values(state.jobs).filter((job) => job.state !== 'done') : []; // includes one being sent
-  const jobs = Object.fromEntries(kept.map((job) => [job.id, job]));
+  const pending = same ? Object.values(state.jobs).filter((job) => job.state !== 'done') : []; // includes one being sent
+  const jobs = Object.fromEntries(pending.map((job) => [job.id, job]));
   for (const job of response.jobs) if (!turns[job.id]) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step', 'since', 'left']) };
   const { id, name, revision } = response;
   const next = { ...state, session: { id, name, revision, turns }, jobs, arriving: null };
@@ -125,7 +125,7 @@ export function withoutJob(state, id) {
 /** Leave a failed job: select an active sibling, else the turn it started from. */
 function leave(state, job) {
   if (job.state === 'sending') return select(state, job.parent ?? null); // rejected: back to where it was written
-  const other = children(state, job.parent).find((one) => one.job && isActive(one.job));
+  const other = children(state, job.parent).find((sibling) => sibling.job && isActive(sibling.job));
   return select(state, other?.id ?? job.parent ?? null);
 }
 
@@ -140,7 +140,7 @@ export function withPrompt(state, prompt) {
 export function select(state, id) {
   const ancestors = path(state, id);
   const ahead = { ...state.ahead };
-  ancestors.slice(1).forEach((one, index) => (ahead[ancestors[index].id] = one.id));
+  ancestors.slice(1).forEach((ancestor, index) => (ahead[ancestors[index].id] = ancestor.id));
   return { ...state, here: id, ahead };
 }
 
@@ -184,7 +184,7 @@ export function addReference(state, reference, limit) {
 
 export function changeReference(state, index, change) {
   const references = state.draft.references
-    .map((one, place) => (place === index ? change && { ...one, ...change } : one))
+    .map((reference, place) => (place === index ? change && { ...reference, ...change } : reference))
     .filter(Boolean);
   return { ...state, draft: { ...state.draft, references } };
 }
@@ -194,7 +194,7 @@ export function editBody(state, parent, pointers) {
   const { prompt, references } = state.draft;
   const { size, seed, count, lock } = state.settings;
   const body = { prompt: prompt.trim(), count, ...pointers };
-  if (parent) Object.assign(body, { parent, references: references.map((one) => one.picture), lock, size });
+  if (parent) Object.assign(body, { parent, references: references.map((reference) => reference.picture), lock, size });
   else body.size = size === 'match' ? '1:1' : size;
   for (const [key, value] of Object.entries({ seed, ...optionsOf(state.settings) }))
     if (value !== null && (parent || !OF_A_PICTURE.includes(key))) body[key] = value;

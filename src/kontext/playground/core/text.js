@@ -5,9 +5,9 @@ export const LANGUAGES = { en: 'English', zh: '中文' };
 let words = {};
 export let language = 'en';
 
-export async function loadWords(wanted = recall('language', null)) {
+export async function loadWords(chosen = recall('language', null)) {
   const guess = (navigator.language ?? 'en').slice(0, 2);
-  language = [wanted, guess, 'en'].find((one) => one in LANGUAGES);
+  language = [chosen, guess, 'en'].find((code) => code in LANGUAGES);
   words = await (await fetch(new URL(`../locales/${language}.json`, import.meta.url))).json();
   document.documentElement.lang = language;
   document.title = t('title');

@@ -15,7 +15,7 @@ export function nodes(state) {
 export const isActive = (job) => ['sending', 'queued', 'running'].includes(job.state);
 
 export function node(state, id) {
-  return nodes(state).find((one) => one.id === id) ?? null;
+  return nodes(state).find((item) => item.id === id) ?? null;
 }
 
 /** The finished turn that is shown: the selected turn, or the parent of the selected job. */
@@ -27,26 +27,26 @@ export function base(state) {
 
 /** From the first picture to `id`. */
 export function path(state, id) {
-  const all = new Map(nodes(state).map((one) => [one.id, one]));
+  const all = new Map(nodes(state).map((item) => [item.id, item]));
   const path = [];
   for (let at = all.get(id); at; at = all.get(at.parent)) path.unshift(at);
   return path;
 }
 
 export function children(state, id) {
-  return nodes(state).filter((one) => one.parent === id);
+  return nodes(state).filter((item) => item.parent === id);
 }
 
 /** The variants of a turn, including itself: same parent, same prompt. */
 export function siblings(state, id) {
   const at = node(state, id);
-  return nodes(state).filter((one) => one.parent === at?.parent && one.prompt === at.prompt);
+  return nodes(state).filter((item) => item.parent === at?.parent && item.prompt === at.prompt);
 }
 
 /** The sibling `by` positions to the right, wrapping around; null if there is none. */
 export function neighbor(state, by) {
   const all = siblings(state, state.here);
-  const place = all.findIndex((one) => one.id === state.here);
+  const place = all.findIndex((item) => item.id === state.here);
   return all.length > 1 ? all[(place + by + all.length) % all.length].id : null;
 }
 
@@ -56,15 +56,15 @@ export function undoTarget(state) {
 
 /** Of the turns made from the shown one, the one visited last. */
 export function redoTarget(state) {
-  const made = children(state, state.here).filter((one) => !one.job || isActive(one.job));
-  const last = made.find((one) => one.id === state.ahead[state.here]);
-  return (last ?? made.at(-1))?.id ?? null;
+  const following = children(state, state.here).filter((item) => !item.job || isActive(item.job));
+  const last = following.find((item) => item.id === state.ahead[state.here]);
+  return (last ?? following.at(-1))?.id ?? null;
 }
 
 /** The turn and everything made from it. */
 export function subtree(state, id) {
   const inside = new Set([id]);
-  for (const one of nodes(state)) if (inside.has(one.parent)) inside.add(one.id);
+  for (const item of nodes(state)) if (inside.has(item.parent)) inside.add(item.id);
   return inside;
 }
 
@@ -75,21 +75,21 @@ export function subtree(state, id) {
  * @returns {{depth: number, members: object[], branch: boolean, rails: number[]}[]}
  */
 export function rows(state) {
-  const made = new Map();
-  for (const one of nodes(state)) {
-    const key = one.parent ?? null;
-    made.set(key, [...(made.get(key) ?? []), one]);
+  const childrenOf = new Map();
+  for (const item of nodes(state)) {
+    const key = item.parent ?? null;
+    childrenOf.set(key, [...(childrenOf.get(key) ?? []), item]);
   }
   const result = [];
   const walk = (parent, depth, rails) => {
-    const groups = samePrompt(made.get(parent) ?? []);
+    const groups = samePrompt(childrenOf.get(parent) ?? []);
     groups.forEach((members, index) => {
       const branch = groups.length > 1;
       const at = branch ? depth + 1 : depth;
       const through = branch && index < groups.length - 1 ? [...rails, depth] : rails;
       result.push({ depth: at, members, branch, rails: through });
-      const grown = members.filter((one) => made.has(one.id));
-      for (const one of grown) walk(one.id, grown.length > 1 ? at + 1 : at, through);
+      const grown = members.filter((item) => childrenOf.has(item.id));
+      for (const item of grown) walk(item.id, grown.length > 1 ? at + 1 : at, through);
     });
   };
   walk(null, 0, []);
@@ -98,6 +98,6 @@ export function rows(state) {
 
 function samePrompt(list) {
   const groups = new Map();
-  for (const one of list) groups.set(one.prompt, [...(groups.get(one.prompt) ?? []), one]);
+  for (const item of list) groups.set(item.prompt, [...(groups.get(item.prompt) ?? []), item]);
   return [...groups.values()];
 }

@@ -21,7 +21,7 @@ export function fillIn(template) {
 /** The history with `prompt` first, without duplicates, at most `limit` entries. */
 export function remember(history, prompt, limit = 100) {
   const text = prompt.trim();
-  return text ? [text, ...history.filter((one) => one !== text)].slice(0, limit) : history;
+  return text ? [text, ...history.filter((earlier) => earlier !== text)].slice(0, limit) : history;
 }
 
 /** A file name from a prompt: letters and digits of any script, at most 48 characters. */

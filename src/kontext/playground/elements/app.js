@@ -49,7 +49,7 @@ class App extends Part {
   }
 
   #paste(event) {
-    const file = [...event.clipboardData.files].find((one) => one.type.startsWith('image/'));
+    const file = [...event.clipboardData.files].find((item) => item.type.startsWith('image/'));
     if (file) {
       event.preventDefault();
       return this.state.session ? referenceFile(file) : openFile(file);
@@ -68,7 +68,7 @@ class App extends Part {
 
   #header() {
     const { session, capabilities } = this.state;
-    const other = Object.keys(LANGUAGES).find((one) => one !== language);
+    const other = Object.keys(LANGUAGES).find((code) => code !== language);
     const jobs = waiting(this.state);
     const button = (name, key, run, label, kind = '', tip = 'below') =>
       tool({ name, key, run, kind, tip, label: t(`key.${label}`), short: t(`short.${label}`) });
@@ -136,27 +136,27 @@ class App extends Part {
       <div class="page ${open ? 'working' : 'starting'}">
         ${this.#header()}
         ${open
-          ? html`<kx-turns></kx-turns>
+          ? html`<kontext-turns></kontext-turns>
               <main class="work" aria-label=${t('work')}>
                 <h1 class="spoken">${session?.name || t('untitled')}</h1>
-                <kx-tools></kx-tools>
-                <kx-stage></kx-stage>
-                <kx-caption></kx-caption>
-                <kx-composer></kx-composer>
+                <kontext-tools></kontext-tools>
+                <kontext-stage></kontext-stage>
+                <kontext-caption></kontext-caption>
+                <kontext-composer></kontext-composer>
               </main>`
-          : html`<main class="welcome"><kx-start></kx-start></main>`}
+          : html`<main class="welcome"><kontext-start></kontext-start></main>`}
       </div>
-      <kx-notices></kx-notices>
-      <kx-gallery></kx-gallery>
-      <kx-help></kx-help>
-      <kx-details></kx-details>
-      <kx-queue></kx-queue>
-      <kx-code></kx-code>
-      <kx-login></kx-login>
+      <kontext-notices></kontext-notices>
+      <kontext-gallery></kontext-gallery>
+      <kontext-help></kontext-help>
+      <kontext-details></kontext-details>
+      <kontext-queue></kontext-queue>
+      <kontext-code></kontext-code>
+      <kontext-login></kontext-login>
       ${this.#dropZones()}
       <div class="spoken" role="status" aria-live="polite">${said}</div>
     `;
   }
 }
 
-customElements.define('kx-app', App);
+customElements.define('kontext-app', App);

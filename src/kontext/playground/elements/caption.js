@@ -69,7 +69,7 @@ class Caption extends Part {
   #stepper() {
     const all = siblings(this.state, this.state.here);
     if (all.length < 2) return nothing;
-    const n = all.findIndex((one) => one.id === this.state.here) + 1;
+    const n = all.findIndex((variant) => variant.id === this.state.here) + 1;
     return html`<div class="stepper" role="group" aria-label=${t('siblings')}>
       ${tool({ name: 'left', label: t('key.previous'), key: '[', run: () => act.flip(-1) })}
       <span>${n} / ${all.length}</span>
@@ -117,4 +117,4 @@ class Caption extends Part {
   }
 }
 
-customElements.define('kx-caption', Caption);
+customElements.define('kontext-caption', Caption);

@@ -161,4 +161,4 @@ class Compare extends Part {
   }
 }
 
-customElements.define('kx-compare', Compare);
+customElements.define('kontext-compare', Compare);

@@ -139,7 +139,7 @@ class Composer extends Part {
     return html`${this.#above(running && !sending)}
       <form class="composer" @submit=${(event) => event.preventDefault()}>
         <div class="say">
-          ${turn ? html`<kx-references></kx-references>` : nothing}
+          ${turn ? html`<kontext-references></kontext-references>` : nothing}
           <label class="spoken" for="prompt">${t(state.session ? 'prompt' : 'prompt.new')}</label>
           <textarea
             id="prompt"
@@ -154,9 +154,9 @@ class Composer extends Part {
           ></textarea>
           ${this.#button(running, sending)}
         </div>
-        <kx-settings></kx-settings>
+        <kontext-settings></kontext-settings>
       </form>`;
   }
 }
 
-customElements.define('kx-composer', Composer);
+customElements.define('kontext-composer', Composer);

@@ -20,7 +20,7 @@ class Help extends Dialog {
 
   content() {
     return html`<dl class="keys">
-        ${KEYS.map((one) => html`<div><dt><kbd>${NAMES[one.key] ?? one.key.toUpperCase()}</kbd></dt><dd>${t(`key.${one.name}`)}</dd></div>`)}
+        ${KEYS.map((shortcut) => html`<div><dt><kbd>${NAMES[shortcut.key] ?? shortcut.key.toUpperCase()}</kbd></dt><dd>${t(`key.${shortcut.name}`)}</dd></div>`)}
       </dl>
       <label class="option"><input type="checkbox" .checked=${singleKeys()} @change=${(event) => setSingleKeys(event.target.checked)} />${t('keys.single')}</label>
       <p class="note">${t('help.pointing')}</p>`;
@@ -74,7 +74,7 @@ class Details extends Dialog {
         ${Object.entries(this.#rows(turn)).filter(([, value]) => value !== null && value !== undefined)
           .map(([name, value]) => html`<div class=${['prompt', 'from', 'negative_prompt'].includes(name) ? 'wide' : ''}><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`)}
       </dl>
-      ${(turn.facts.warnings ?? []).map((one) => html`<p class="note">${sentences(one)}</p>`)}
+      ${(turn.facts.warnings ?? []).map((warning) => html`<p class="note">${sentences(warning)}</p>`)}
       ${this.#group('again', [
         turn.prompt && button('reuse.prompt', then(() => act.reuse(turn))),
         turn.prompt && button('reuse.all', then(() => act.reuse(turn, true))),
@@ -136,6 +136,6 @@ class Login extends Dialog {
   }
 }
 
-customElements.define('kx-help', Help);
-customElements.define('kx-details', Details);
-customElements.define('kx-login', Login);
+customElements.define('kontext-help', Help);
+customElements.define('kontext-details', Details);
+customElements.define('kontext-login', Login);

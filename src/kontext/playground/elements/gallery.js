@@ -51,17 +51,17 @@ class Gallery extends Dialog {
 
   content() {
     const { sessions } = this.state;
-    const wanted = (this.search ?? '').toLowerCase();
-    const found = (sessions ?? []).filter((one) => one.name.toLowerCase().includes(wanted));
+    const search = (this.search ?? '').toLowerCase();
+    const found = (sessions ?? []).filter((session) => session.name.toLowerCase().includes(search));
     return html`<div class="gallery-bar">
         <label class="search">${icon('search')}<span class="spoken">${t('search')}</span>
           <input type="search" placeholder=${t('search')} .value=${this.search ?? ''} @input=${(event) => (this.search = event.target.value)} /></label>
         <button type="button" class="quiet" @click=${() => act.choose((file) => (this.close(), openFile(file)))}>${t('gallery.restore')}</button>
       </div>
       ${sessions === null ? nothing : found.length
-        ? html`<ul class="cards">${found.map((one) => this.#card(one))}</ul>`
-        : html`<p class="hint">${t(wanted ? 'gallery.nothing' : 'gallery.empty')}</p>`}`;
+        ? html`<ul class="cards">${found.map((session) => this.#card(session))}</ul>`
+        : html`<p class="hint">${t(search ? 'gallery.nothing' : 'gallery.empty')}</p>`}`;
   }
 }
 
-customElements.define('kx-gallery', Gallery);
+customElements.define('kontext-gallery', Gallery);

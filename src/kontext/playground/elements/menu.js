@@ -14,7 +14,7 @@ export class Menu {
   /** Called after each render: opening one panel closes the others. */
   watch() {
     for (const menu of this.host.querySelectorAll('details.menu')) {
-      menu.ontoggle ??= () => menu.open && this.open.forEach((one) => one !== menu && (one.open = false));
+      menu.ontoggle ??= () => menu.open && this.open.forEach((other) => other !== menu && (other.open = false));
     }
   }
 

@@ -23,4 +23,4 @@ class Notices extends Part {
   }
 }
 
-customElements.define('kx-notices', Notices);
+customElements.define('kontext-notices', Notices);

@@ -71,13 +71,13 @@ class Code extends Dialog {
     const { state } = this;
     const turn = base(state);
     if (state.draft.prompt.trim() || turn?.kind !== 'edit') {
-      const given = turn && !problemHere() ? await attempt(() => pointers(turn, state.draft.prompt)) : {};
-      if (given) this.body = { ...editBody(state, turn?.id, given), prompt: state.draft.prompt.trim() || t('code.prompt') };
+      const pointing = turn && !problemHere() ? await attempt(() => pointers(turn, state.draft.prompt)) : {};
+      if (pointing) this.body = { ...editBody(state, turn?.id, pointing), prompt: state.draft.prompt.trim() || t('code.prompt') };
       return;
     }
     const { size, box, lock } = turn.settings;
-    const kept = Object.entries({ ...optionsOf(turn.settings), size, box, lock }).filter(([, value]) => value !== undefined && value !== null);
-    this.body = { parent: turn.parent, prompt: turn.prompt, seed: turn.seed, ...Object.fromEntries(kept) };
+    const plain = Object.entries({ ...optionsOf(turn.settings), size, box, lock }).filter(([, value]) => value !== undefined && value !== null);
+    this.body = { parent: turn.parent, prompt: turn.prompt, seed: turn.seed, ...Object.fromEntries(plain) };
     this.partial = Boolean(turn.mask || turn.markup || turn.references.length);
   }
 
@@ -98,5 +98,5 @@ class Code extends Dialog {
   }
 }
 
-customElements.define('kx-queue', Queue);
-customElements.define('kx-code', Code);
+customElements.define('kontext-queue', Queue);
+customElements.define('kontext-code', Code);

@@ -62,7 +62,7 @@ class Pointer extends Part {
       point({ box: boxFrom(this.#from, place, this.turn.size) }, this.#fresh);
       this.#fresh = false;
     } else if (this.#stroke) {
-      this.#extend(event.getCoalescedEvents?.().map((one) => this.#place(one)) ?? [place]);
+      this.#extend(event.getCoalescedEvents?.().map((coalesced) => this.#place(coalesced)) ?? [place]);
     }
     if (this.state.tool === 'box' || event.pointerType === 'touch') return;
     this.#cursor = place;
@@ -95,7 +95,7 @@ class Pointer extends Part {
     const { tool } = this.state;
     const [width, height] = this.turn.size;
     const arrow = ARROWS[event.key];
-    const by = arrow?.map((one) => Math.round((one * Math.min(width, height)) / 32) || one);
+    const by = arrow?.map((direction) => Math.round((direction * Math.min(width, height)) / 32) || direction);
     if (event.key === 'Backspace' || event.key === 'Delete') {
       if (tool === 'box') point({ box: null });
       else strokesBack(-1);
@@ -158,4 +158,4 @@ class Pointer extends Part {
   }
 }
 
-customElements.define('kx-pointer', Pointer);
+customElements.define('kontext-pointer', Pointer);

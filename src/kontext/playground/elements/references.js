@@ -69,7 +69,7 @@ class References extends Part {
         ? html`<span class="reference first ${named.includes(1) ? 'lit' : ''}" role="img" aria-label=${t('reference.first')}>
             <img src=${turn.thumbnail ?? ''} alt="" /><span class="number">1</span></span>`
         : nothing}
-      ${draft.references.map((one, index) => this.#reference(one, index, named))}
+      ${draft.references.map((reference, index) => this.#reference(reference, index, named))}
       ${room
         ? html`<button type="button" class="add" aria-label=${t('key.add')} aria-keyshortcuts="a" data-tip="${t('key.add')}  A"
             @click=${() => act.choose(referenceFile)} @dragover=${(event) => event.preventDefault()}
@@ -83,4 +83,4 @@ class References extends Part {
   }
 }
 
-customElements.define('kx-references', References);
+customElements.define('kontext-references', References);

@@ -39,10 +39,10 @@ class Settings extends Part {
           : nothing}
         <fieldset class="aspects">
           <legend>${t('size')}</legend>
-          ${aspects.map((one) => html`<label class="aspect"><input type="radio" name="aspect" value=${one} .checked=${one === chosen}
-              @change=${() => act.setSettings({ size: one })} />
-            <span class="ratio" ${styleProps({ '--aspect': (([a, b]) => a / b)(outputSize(one, original, this.native) ?? [1, 1]) })}></span>
-            <span>${one === 'match' ? t('size.match') : one}</span></label>`)}
+          ${aspects.map((aspect) => html`<label class="aspect"><input type="radio" name="aspect" value=${aspect} .checked=${aspect === chosen}
+              @change=${() => act.setSettings({ size: aspect })} />
+            <span class="ratio" ${styleProps({ '--aspect': (([a, b]) => a / b)(outputSize(aspect, original, this.native) ?? [1, 1]) })}></span>
+            <span>${aspect === 'match' ? t('size.match') : aspect}</span></label>`)}
         </fieldset>
         <label class="field">${t('size.own')}<input type="text" inputmode="text" placeholder="640x480" .value=${/x/.test(size) ? size : ''}
           @change=${(event) => this.#own(event.target)} /></label>
@@ -78,8 +78,8 @@ class Settings extends Part {
     const { count } = this.state.settings;
     const most = this.state.capabilities?.limits.variants ?? 4;
     return html`<fieldset class="count" aria-label=${t('count')}>${icon('variants')}
-      ${COUNTS.filter((one) => one <= most).map((one) => html`<label data-tip=${t('count.n', { n: one })}><input type="radio" name="count" value=${one} .checked=${one === count}
-        aria-label=${t('count.n', { n: one })} @change=${() => act.setSettings({ count: one })} /><span aria-hidden="true">${one}</span></label>`)}
+      ${COUNTS.filter((n) => n <= most).map((n) => html`<label data-tip=${t('count.n', { n: n })}><input type="radio" name="count" value=${n} .checked=${n === count}
+        aria-label=${t('count.n', { n: n })} @change=${() => act.setSettings({ count: n })} /><span aria-hidden="true">${n}</span></label>`)}
     </fieldset>`;
   }
 
@@ -105,7 +105,7 @@ class Settings extends Part {
         ${text('negative_prompt', t('negative_prompt.hint'))}
         ${original ? html`${number('strength', strength, [0.01, 1], 'any', 1)} ${text('expand', '16:9', EXPAND)}` : nothing}
         <label class="field">${t('sampler')}<select .value=${sampler ?? 'euler'} @change=${({ target }) => act.setSettings({ sampler: target.value === 'euler' ? null : target.value })}>
-          ${SAMPLERS.map((one) => html`<option value=${one} ?selected=${one === (sampler ?? 'euler')}>${t(`sampler.${one}`)}</option>`)}</select></label>
+          ${SAMPLERS.map((name) => html`<option value=${name} ?selected=${name === (sampler ?? 'euler')}>${t(`sampler.${name}`)}</option>`)}</select></label>
         ${features?.expand_prompt
           ? html`<label class="option"><input type="checkbox" .checked=${longer} @change=${(event) => act.setSettings({ expand_prompt: event.target.checked })} />${t('expand_prompt')}</label>`
           : nothing}
@@ -139,4 +139,4 @@ class Settings extends Part {
   }
 }
 
-customElements.define('kx-settings', Settings);
+customElements.define('kontext-settings', Settings);

@@ -99,7 +99,7 @@ class Stage extends Part {
         ? html`<canvas class="news" aria-hidden="true" @animationend=${() => (this.news = null)}></canvas>`
         : nothing}
       ${state.region && shown?.region ? html`<canvas class="veil" role="img" aria-label=${t('region.shown')}></canvas>` : nothing}
-      ${pointable ? html`<kx-pointer></kx-pointer>` : nothing}
+      ${pointable ? html`<kontext-pointer></kontext-pointer>` : nothing}
       ${job && isActive(job)
         ? html`<progress class="line" max=${job.steps || 1} value=${job.step || 0} aria-label=${t('progress')}></progress>`
         : nothing}
@@ -120,7 +120,7 @@ class Stage extends Part {
         <img src=${state.arriving.url} alt="" /><p role="status">${t('arriving', { name: state.arriving.name })}</p>
       </div></div>`;
     }
-    if (state.compare) return html`<kx-compare></kx-compare>`;
+    if (state.compare) return html`<kontext-compare></kontext-compare>`;
     if (!turn && !node(state, state.here)) return html`<div class="well"><p class="hint">${t('empty.session')}</p></div>`;
     if (turn && !turn.picture) return html`<div class="well"><p class="hint">${icon('picture')}${t('no.picture')}</p></div>`;
     return html`<div
@@ -137,4 +137,4 @@ class Stage extends Part {
   }
 }
 
-customElements.define('kx-stage', Stage);
+customElements.define('kontext-stage', Stage);

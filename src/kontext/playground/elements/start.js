@@ -35,15 +35,15 @@ class Start extends Part {
           <span class="or">${t('open.or')}</span>
         </div>
         <h2 class="alone">${t('words.alone')}</h2>
-        <kx-composer></kx-composer>
+        <kontext-composer></kontext-composer>
       </section>
       ${examples.length
         ? html`<section class="examples" aria-label=${t('examples')}>
             <h2>${t('examples')}</h2>
-            <ul>${examples.slice(0, SHOWN).map((one) => this.#example(one))}</ul>
+            <ul>${examples.slice(0, SHOWN).map((example) => this.#example(example))}</ul>
           </section>`
         : nothing}`;
   }
 }
 
-customElements.define('kx-start', Start);
+customElements.define('kontext-start', Start);

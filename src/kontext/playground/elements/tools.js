@@ -55,4 +55,4 @@ export function drawingBar(state) {
   </div>`;
 }
 
-customElements.define('kx-tools', Tools);
+customElements.define('kontext-tools', Tools);

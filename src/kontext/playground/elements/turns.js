@@ -72,7 +72,7 @@ class Turns extends Part {
           session ? list : [],
           (row) => row.members[0].id,
           ({ depth, members, branch, rails }) => html`<div
-            class="row ${members.some((one) => ancestors.has(one.id)) ? 'on-way' : ''} ${members.length > 1 ? 'many' : ''} ${branch ? 'branch' : ''}"
+            class="row ${members.some((member) => ancestors.has(member.id)) ? 'on-way' : ''} ${members.length > 1 ? 'many' : ''} ${branch ? 'branch' : ''}"
             role="none"
             ${styleProps({ '--depth': Math.min(depth, DEEPEST) })}
           >
@@ -87,4 +87,4 @@ class Turns extends Part {
   }
 }
 
-customElements.define('kx-turns', Turns);
+customElements.define('kontext-turns', Turns);

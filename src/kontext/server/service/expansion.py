@@ -51,11 +51,11 @@ class Expansion:
         """
         self.check()
         assert self._expander is not None
-        given, edits = requests[0].prompt, requests[0].picture is not None
+        prompt, edits = requests[0].prompt, requests[0].picture is not None
         expander = self._expander
         try:
             text = await asyncio.get_running_loop().run_in_executor(
-                self._threads, lambda: expander.expand(given, edits=edits)
+                self._threads, lambda: expander.expand(prompt, edits=edits)
             )
         except Unavailable as error:
             log.warning("%s", error)

@@ -136,9 +136,9 @@ def _stated(r: random.Random, pattern: str, slots: Slots, language: int) -> str:
         as_subject, as_object = r.choice(pronouns)
     if frame.startswith(("make {o}", "please make {o}", "can you make {o}", "could you make {o}")):
         predicate = predicate.removeprefix("be ")
-    spoken = {"s": as_subject, "o": as_object, "p": predicate}
-    spoken |= {"p3": third_person(predicate), "ping": gerund(predicate)}
-    return re.sub(r"\{(s|o|p|p3|ping)\}", lambda name: spoken[name.group(1)], frame)
+    parts = {"s": as_subject, "o": as_object, "p": predicate}
+    parts |= {"p3": third_person(predicate), "ping": gerund(predicate)}
+    return re.sub(r"\{(s|o|p|p3|ping)\}", lambda name: parts[name.group(1)], frame)
 
 
 def _about(r: random.Random, forms: Forms, words: Frames, request: str) -> str:

@@ -16,7 +16,7 @@ _SAME_KIND_AFTER = 3  # turns before a kind of edit may come again
 
 
 @dataclass(frozen=True)
-class Turn:
+class ChainTurn:
     """One turn: instruction, picture after it, what changed, and whether it undoes the turn before."""
 
     english: str
@@ -35,7 +35,7 @@ class Chain:
 
     start: np.ndarray
     scene: Scene
-    turns: tuple[Turn, ...]
+    turns: tuple[ChainTurn, ...]
 
 
 def draw_chain(r: random.Random, length: int, split: str, back: bool, pool: Pool) -> Chain | None:
@@ -44,7 +44,7 @@ def draw_chain(r: random.Random, length: int, split: str, back: bool, pool: Pool
     if not admits_start(split, start):
         return None
     scene, picture = start, render(start)
-    chain, turns = Chain(picture, start, ()), list[Turn]()
+    chain, turns = Chain(picture, start, ()), list[ChainTurn]()
     allowed = {name for name, _ in pool.kinds}
     names = [name for name in JOINABLE if name in allowed and name != "style"]
     used = set()
@@ -64,11 +64,11 @@ def draw_chain(r: random.Random, length: int, split: str, back: bool, pool: Pool
         used.add((kind.name, repr(value)))
         mask = change_mask(picture, result)
         words = phrase(r, kind, scene, value, split)
-        turns.append(Turn(*words, result, mask, kind.name, value, after, False))
+        turns.append(ChainTurn(*words, result, mask, kind.name, value, after, False))
         if back and undone is not None:
             other, old_value = undone
             words = phrase(r, other, after, old_value, split)
-            turns.append(Turn(*words, picture, mask, other.name, old_value, scene, True))
+            turns.append(ChainTurn(*words, picture, mask, other.name, old_value, scene, True))
         else:
             scene, picture = after, result
         if len(turns) >= length:

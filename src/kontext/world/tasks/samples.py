@@ -42,8 +42,8 @@ class Sample:
     `mask` (bool, 256 x 256) has the pixels that change, widened by two pixels: every pixel outside it is
     equal in source and target. Newly composed pictures have a full mask, "leave it as it is" an empty one.
     `references` are the pictures given after the source: image 2 of the sentence. `before`, `after` and
-    `reference_scenes` are scenes (plain data, see scene.py), `value` is what the edit sets, `labels` says in
-    words what was asked for: kind of edit -> value.
+    `reference_scenes` are scenes (plain data, see scene.py), `value` is what the edit sets, `labels`
+    describes the edit in words: kind of edit -> value.
     """
 
     source: np.ndarray | None
