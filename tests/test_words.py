@@ -102,7 +102,9 @@ NAMES = [
         "src/kontext/train/*",
     ),
     Rule(r"Hub|tell|listen", "tell", "EventBus.publish, subscribe", "src/kontext/server/service/*"),
-    Rule(r"Station|Work|Tell|_hear|_mourn|_expect", "_mourn", "ModelHost, JobPayload, _on_worker_exit"),
+    Rule(
+        r"Station|Work|Tell|_hear|_mourn|_expect", "_mourn", "ModelHost, JobPayload", "src/kontext/server/*"
+    ),
     Rule(r"Card", "Card", "ModelInfo", "src/kontext/server/*"),
     Rule(r"trouble|told_trouble", "trouble", "load_error, public_load_error"),
     Rule(

@@ -31,8 +31,8 @@ CUDA = torch.device("cuda")
 
 @functools.cache
 def dev_weights(kind):
-    """The tensors of the full model without their numbers: the transformer of a type, T5 in 16 bits, or in
-    8 beside a transformer of GGUF."""
+    """The full model's tensors without data: the transformer in the given type, T5 in 16 bits (8 bits with
+    a GGUF transformer)."""
     parts = {}
     for part in PARTS:
         module = empty_module(part, getattr(DEV, part))
@@ -116,9 +116,9 @@ def test_a_larger_limit_never_gives_a_slower_plan():
         plans = [plan_of(kind, limit * GB) for limit in (7, 8, 10, 12, 16, 20, 24, 32, 48, 80)]
         streamed = [len(plan.streamed_blocks) for plan in plans]
         assert streamed == sorted(streamed, reverse=True)
-        for one, two in zip(plans, plans[1:]):
-            assert one.text_streamed >= two.text_streamed or one.expanded < two.expanded
-            assert one.expanded <= two.expanded
+        for smaller, larger in zip(plans, plans[1:]):
+            assert smaller.text_streamed >= larger.text_streamed or smaller.expanded < larger.expanded
+            assert smaller.expanded <= larger.expanded
 
 
 def test_the_groups_of_a_plan_are_all_of_the_model():
@@ -255,8 +255,8 @@ def test_variants_that_do_not_fit_together_are_made_in_parts(files, little):
 
 def test_a_plan_says_how_many_pictures_fit_together(files, little):
     with simulated("cuda") as simulation:
-        one = Editor.load(files / "bfloat16", device="cuda", memory="1GB").plan
-        limit = int(1.05 * (one.bytes - one.cache_bytes))
+        plan = Editor.load(files / "bfloat16", device="cuda", memory="1GB").plan
+        limit = int(1.05 * (plan.bytes - plan.cache_bytes))
         editor = Editor.load(files / "bfloat16", device="cuda", memory=limit)
         assert editor.plan.most_together(usual_work(WIDE), 16) < 16
         simulation.peak_bytes = 0

@@ -38,12 +38,12 @@ def test_strips_give_what_the_whole_gives(config, rows):
     whole = [made.encode(pixels), made.decode(latents), *made.decode_with_norm_stats(latents[:1])]
     made.strip_elements = rows * config.base_width * width // config.patch
     strips = [made.encode(pixels), made.decode(latents), *made.decode_with_norm_stats(latents[:1])]
-    for one, other in zip(whole[:3], strips[:3]):
-        assert difference(other, one, size=1) <= rounding(TERMS)
+    for expected, output in zip(whole[:3], strips[:3]):
+        assert difference(output, expected, size=1) <= rounding(TERMS)
     assert len(whole[3]) == len(strips[3])
-    for norm, other in zip(whole[3], strips[3]):
-        for one, two in zip(norm, other):
-            assert difference(two, one, size=1) <= rounding(TERMS)
+    for expected_norm, norm in zip(whole[3], strips[3]):
+        for expected, output in zip(expected_norm, norm):
+            assert difference(output, expected, size=1) <= rounding(TERMS)
 
 
 @torch.inference_mode()

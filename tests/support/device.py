@@ -5,8 +5,8 @@ that device refuses.
         editor = Editor.load("tiny-random", device="cuda")
 
 `simulated` acts on the whole process, threads started inside included. It counts what is placed on the
-device, and tells of tensors that one stream makes and another uses without waiting. What it cannot show is
-rounding and speed of a real device, and memory that an operation takes inside. For worker processes,
+device, and raises AssertionError for a tensor that one stream writes and another uses without waiting. It does not show
+a real device\'s rounding and speed, or the memory that an operation allocates inside. For worker processes,
 `load_editor` is an editor factory (see `kontext.server.workers.worker`), and SIMULATED_DEVICES in the
 environment says which devices they have.
 """
@@ -69,7 +69,7 @@ class DeviceTensor(Tensor):
 
 
 class Stream:
-    """A stream of CUDA beside the device's own: it works at once, and is checked as if it did not."""
+    """An additional CUDA stream: it runs at once, but is checked as if it did not."""
 
     def __init__(self, device: object = None):
         self.done = 0
@@ -263,21 +263,21 @@ def _checked(device, func, args, kwargs):
     return tree_map(returned, result)
 
 
-def _shares(one: Tensor, other: Tensor) -> bool:
+def _shares(tensor: Tensor, other: Tensor) -> bool:
     plain = other.as_subclass(Tensor) if isinstance(other, DeviceTensor) else other
-    return one.nelement() > 0 and one.untyped_storage().data_ptr() == plain.untyped_storage().data_ptr()
+    return tensor.nelement() > 0 and tensor.untyped_storage().data_ptr() == plain.untyped_storage().data_ptr()
 
 
 def _check_streams(tensors: list[Tensor]) -> None:
     """A tensor of another stream must have been waited for, and its memory kept for this one."""
     current = getattr(_thread, "stream", None)
-    for one in tensors:
-        stream = getattr(one, "stream", None)
+    for tensor in tensors:
+        stream = getattr(tensor, "stream", None)
         if stream is None or stream is current:
             continue
-        if getattr(_thread, "waited", {}).get(stream, 0) < one.made_at:
+        if getattr(_thread, "waited", {}).get(stream, 0) < tensor.made_at:
             raise AssertionError("used before the stream that makes it was waited for")
-        if not one.recorded:
+        if not tensor.recorded:
             raise AssertionError("used on another stream without record_stream")
 
 

@@ -37,7 +37,7 @@ SHARE_OF_CACHES, MOST_CACHED = 0.02, 512 * 2**20
 SMALL_BYTES = 4_000_000_000
 """On the CPU, models up to this size are loaded into memory; larger ones are read from their files in use."""
 NEXT_SHARE = 0.93
-"""Maximum memory of the next smaller plan, as a share of the one that failed."""
+"""Maximum memory of the next smaller plan, as a share of the plan that failed."""
 ACTIVATIONS = "activations"
 
 
@@ -132,7 +132,7 @@ class MemoryPlan:
     def _rows(self) -> Iterator[Row]:
         sizes, kind = self.sizes, self.device.type
         here, form = f"on {kind}", "dequantized" if self.expanded and sizes.packed else "as in the file"
-        kept = [piece for piece in sizes.blocks if piece.name not in self.streamed_blocks]
+        on_device = [piece for piece in sizes.blocks if piece.name not in self.streamed_blocks]
 
         def away(how: str) -> str:
             return "read from the file in use" if self.in_files else f"streamed to {kind} {how}"
@@ -143,8 +143,10 @@ class MemoryPlan:
             "autoencoder" + (", in strips" if self.strip_elements else ""), here, sizes.autoencoder.dense
         )
         yield Row("embeddings and last layer", here, sizes.rest.dense)
-        if kept:
-            yield Row(f"{len(kept)} of {len(sizes.blocks)} blocks", f"{here}, {form}", self._size(*kept))
+        if on_device:
+            yield Row(
+                f"{len(on_device)} of {len(sizes.blocks)} blocks", f"{here}, {form}", self._size(*on_device)
+            )
         if self.streamed_blocks:
             count = f"{len(self.streamed_blocks)} of {len(sizes.blocks)} blocks"
             yield Row(count, away("at every step"), 0)
@@ -324,17 +326,15 @@ def computing_types(
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
-def parse_memory(given: str | int | None) -> int | None:
+def parse_memory(limit: str | int | None) -> int | None:
     """Parse a limit such as "8GB", "12 GiB" or a number of bytes; None for "auto". Raises BadRequest."""
-    if given is None or (type(given) is int and given > 0):
-        return given
-    text = str(given).strip().lower()
+    if limit is None or (type(limit) is int and limit > 0):
+        return limit
+    text = str(limit).strip().lower()
     if text == "auto":
         return None
     found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([kmg]?i?)b?", text)
     size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
     if size < 1:
-        raise BadRequest(
-            f"memory {str(given)!r} is not understood; give auto or a size, such as 8GB or 12GiB"
-        )
+        raise BadRequest(f"memory {str(limit)!r} is invalid; use auto or a size, such as 8GB or 12GiB")
     return int(size)

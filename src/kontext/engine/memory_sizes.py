@@ -67,9 +67,9 @@ class ModelSizes:
     @property
     def dense(self) -> int:
         """Bytes of the whole model in the type of computation."""
-        whole = (*self.blocks, *self.modulations, *self.t5_blocks)
+        blocks = (*self.blocks, *self.modulations, *self.t5_blocks)
         rest = (self.rest, self.t5_rest, self.t5_table, self.clip, self.autoencoder)
-        return sum(piece.dense for piece in (*whole, *rest))
+        return sum(piece.dense for piece in (*blocks, *rest))
 
 
 def sizes_of(parts: Mapping[str, Weights], dtypes: Mapping[str, torch.dtype]) -> ModelSizes:
@@ -87,7 +87,7 @@ def sizes_of(parts: Mapping[str, Weights], dtypes: Mapping[str, torch.dtype]) ->
     def every(kind: str) -> tuple[Piece, ...]:
         return tuple(replace(piece, name=module) for module, piece in groups.get(kind, {}).items())
 
-    def one(kind: str) -> Piece:
+    def total(kind: str) -> Piece:
         return sum(every(kind), Piece(0, 0))
 
     expansions = {
@@ -97,12 +97,12 @@ def sizes_of(parts: Mapping[str, Weights], dtypes: Mapping[str, torch.dtype]) ->
     return ModelSizes(
         blocks=every("block"),
         modulations=every("modulation"),
-        rest=one("rest"),
+        rest=total("rest"),
         t5_blocks=every("t5 block"),
-        t5_rest=one("t5 rest"),
-        t5_table=one("t5 table"),
-        clip=one("clip"),
-        autoencoder=one("autoencoder"),
+        t5_rest=total("t5 rest"),
+        t5_table=total("t5 table"),
+        clip=total("clip"),
+        autoencoder=total("autoencoder"),
         largest_expansion=max((size for own in expansions.values() for size in own), default=0),
         packed=bool(expansions.get("transformer")),
     )

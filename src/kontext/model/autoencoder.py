@@ -57,7 +57,7 @@ class Autoencoder(nn.Module):
         """`decode` a window, with the norm statistics of a picture that is equal elsewhere."""
         z, cell = self.to_decoder_latents(latents), self.config.cell
         if elements := self._strip_elements(z, self.config.levels):
-            whole = [decode_in_strips(self.decoder, one, elements, norms)[0] for one in z.split(1)]
+            whole = [decode_in_strips(self.decoder, sample, elements, norms)[0] for sample in z.split(1)]
             pixels = self._to_pixels(torch.cat(whole), z)
             return pixels[:, :, window.top : window.bottom, window.left : window.right]
         height, width = cell * z.shape[2], cell * z.shape[3]
@@ -83,7 +83,7 @@ class Autoencoder(nn.Module):
     def decode_raw(self, z: Tensor) -> Tensor:
         """Decode raw latents of `posterior`."""
         if elements := self._strip_elements(z, self.config.levels):
-            whole = [decode_in_strips(self.decoder, one, elements)[0] for one in z.split(1)]
+            whole = [decode_in_strips(self.decoder, sample, elements)[0] for sample in z.split(1)]
             return self._to_pixels(torch.cat(whole), z)
         return self._to_pixels(self.decoder(z), z)
 
@@ -91,7 +91,9 @@ class Autoencoder(nn.Module):
         """Mean and log-variance of the raw latents, before scale and shift."""
         patches = F.pixel_unshuffle(pixels, self.config.patch)
         if elements := self._strip_elements(patches, 1):
-            moments = torch.cat([encode_in_strips(self.encoder, one, elements) for one in patches.split(1)])
+            moments = torch.cat(
+                [encode_in_strips(self.encoder, sample, elements) for sample in patches.split(1)]
+            )
         else:
             moments = self.encoder(patches)
         mean, log_variance = torch.chunk(moments, 2, dim=1)

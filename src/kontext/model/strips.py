@@ -85,7 +85,7 @@ class Strips:
     def last(self, x: _Layer, norm: nn.GroupNorm, conv: nn.Conv2d) -> Tensor:
         return self._convolved(x.values, conv, self._norm(x, norm)).values
 
-    def kept(self, whole: Tensor) -> _Layer:
+    def to_host(self, whole: Tensor) -> _Layer:
         """Move a layer that was computed whole to host memory."""
         moments = _Moments(self.groups, whole.shape[1])
         moments.add(whole)
@@ -125,8 +125,9 @@ class Strips:
         def strip(top: int, bottom: int) -> Tensor:
             first = max(0, top - 1)
             part = x[:, :, first : bottom + 1].to(self.device)
-            made = conv(part if prepare is None else prepare(part))[:, :, top - first :][:, :, : bottom - top]
-            return made if residual is None else made + residual(top, bottom)
+            output = conv(part if prepare is None else prepare(part))
+            output = output[:, :, top - first :][:, :, : bottom - top]
+            return output if residual is None else output + residual(top, bottom)
 
         widest = max(conv.in_channels, conv.out_channels)
         return self._by_strips(strip, conv.out_channels, x.shape[2], x.shape[3], widest * x.shape[3])
@@ -170,12 +171,12 @@ class Strips:
         step = max(1, self.elements // elements_per_row)
         for top in range(0, rows, step):
             bottom = min(rows, top + step)
-            made = strip(top, bottom)
+            output = strip(top, bottom)
             if channels % self.groups == 0:
-                moments.add(made)
+                moments.add(output)
             if out is None:
-                out = torch.empty((1, channels, rows, columns), dtype=made.dtype)
-            out[:, :, top:bottom] = made.cpu()
+                out = torch.empty((1, channels, rows, columns), dtype=output.dtype)
+            out[:, :, top:bottom] = output.cpu()
         assert out is not None
         return _Layer(out, *moments.by_channel(self.device))
 
@@ -188,7 +189,7 @@ def decode_in_strips(
     known: norms to use instead of the picture's own, as in `Decoder.decode_window`.
     """
     strips = Strips(z.device, elements, decoder.norm_out.num_groups, known)
-    x = strips.kept(decoder.coarse(z))
+    x = strips.to_host(decoder.coarse(z))
     for level in reversed(decoder.up[:-1]):
         x = strips.level(x, level)
     patches = strips.last(x, decoder.norm_out, decoder.conv_out)
