@@ -254,7 +254,7 @@ def test_expand_keeps_the_picture_inside_its_new_border(folder):
     inside = after.crop((8, 0, 8 + before.width, before.height))
     assert inside.tobytes() == before.convert("RGB").tobytes()
     wrong = call("edit", "kid.png", "go on", "--expand", "wide", *TINY)
-    assert wrong.exit_code == 1 and wrong.stderr.startswith("error: expand 'wide' is not understood")
+    assert wrong.exit_code == 1 and wrong.stderr.startswith("error: expand 'wide' is invalid")
 
 
 def test_interrupt_leaves_nothing_half_written(folder, monkeypatch):

@@ -95,7 +95,7 @@ def test_a_picture_is_expanded_and_the_border_is_refused_with_a_box(tiny):
     for wrong, words in (
         ({"expand": "9,9,9,9", "box": [0, 0, 9, 9]}, "give box in another edit"),
         ({"expand": "3:2"}, "has that aspect ratio already"),
-        ({"expand": "wide"}, "is not understood"),
+        ({"expand": "wide"}, "is invalid"),
         ({"expand": "0,0,99999,0"}, "expanded by"),
     ):
         answer = tiny.http.post(f"/api/sessions/{session['id']}/edits", json={"prompt": "x", **wrong})

@@ -5,10 +5,10 @@ that device refuses.
         editor = Editor.load("tiny-random", device="cuda")
 
 `simulated` acts on the whole process, threads started inside included. It counts what is placed on the
-device, and raises AssertionError for a tensor that one stream writes and another uses without waiting. It does not show
-a real device\'s rounding and speed, or the memory that an operation allocates inside. For worker processes,
-`load_editor` is an editor factory (see `kontext.server.workers.worker`), and SIMULATED_DEVICES in the
-environment says which devices they have.
+device, and raises AssertionError for a tensor that one stream writes and another uses without waiting. It
+does not show a real device's rounding and speed, or the memory that an operation allocates inside. For
+worker processes, `load_editor` is an editor factory (see `kontext.server.workers.worker`), and
+SIMULATED_DEVICES in the environment says which devices they have.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def check_expand(expand: Any) -> str:
         if aspect and int(aspect[1]) and int(aspect[2]) and 1 / 16 <= int(aspect[1]) / int(aspect[2]) <= 16:
             return text
     raise BadRequest(
-        f"expand {expand!r} is not understood; give LEFT,TOP,RIGHT,BOTTOM in pixels, such as 0,0,200,0, or "
+        f"expand {expand!r} is invalid; use LEFT,TOP,RIGHT,BOTTOM in pixels, such as 0,0,200,0, or "
         "an aspect ratio, such as 16:9"
     )
 

@@ -305,7 +305,7 @@ def _box(box: Any) -> Box:
         x, y, width, height = map(_pixels, box)
     except TypeError:
         raise BadRequest(
-            f"box {shown(box)} is not understood; give X,Y,W,H as four whole numbers of pixels"
+            f"box {shown(box)} is invalid; use X,Y,W,H as four whole numbers of pixels"
         ) from None
     return x, y, width, height
 
@@ -320,7 +320,7 @@ def _size(size: Any) -> str | Size | None:
         width, height = map(_pixels, size)
     except TypeError:
         raise BadRequest(
-            f"size {shown(size)} is not understood; give match, WxH (such as 1024x768) or W:H"
+            f"size {shown(size)} is invalid; use match, WxH (such as 1024x768) or W:H"
         ) from None
     return width, height
 

@@ -133,7 +133,7 @@ def parse(size_spec: str | Size) -> tuple[str, int, int]:
     found = re.fullmatch(r"(\d{1,9})\s*([x×:])\s*(\d{1,9})", text)
     if not found:
         raise BadRequest(
-            f"size '{size_spec}' is not understood; give match, WxH (such as 1024x768) or W:H (such as 16:9)"
+            f"size '{size_spec}' is invalid; use match, WxH (such as 1024x768) or W:H (such as 16:9)"
         )
     width, height = int(found[1]), int(found[3])
     if found[2] == ":":
