@@ -319,13 +319,7 @@ def _size(size: Any) -> str | Size | None:
             raise TypeError
         width, height = map(_pixels, size)
     except TypeError:
-<<<<<<< HEAD
-        raise BadRequest(
-            f"size {shown(size)} is invalid; use match, WxH (such as 1024x768) or W:H"
-        ) from None
-=======
         raise BadRequest(f"size {shown(size)} is invalid; use match, WxH (such as 1024x768) or W:H") from None
->>>>>>> 0dca8e2 (Say which value is invalid in every message of a request)
     return width, height
 
 
