@@ -168,14 +168,14 @@ def test_recall_is_the_share_of_the_edit_that_changed_at_all(case):
 
 
 def test_a_whole_new_picture_has_no_preservation(toy):
-    case = Case(toy[0].source, toy[0].target, tuple(toy[1]), whole=True)
+    case = Case(toy[0].source, toy[0].target, tuple(toy[1]), whole_picture=True)
     figures = case.score(case.target)
     assert figures["success"] == 1 and figures["combined"] == 1 and np.isnan(figures["keep@5"])
     assert case.score(case.source)["success"] == 0
 
 
 def test_text_to_picture_starts_from_gray(toy):
-    case = Case(None, toy[0].target, tuple(toy[1]), whole=True)
+    case = Case(None, toy[0].target, tuple(toy[1]), whole_picture=True)
     gray = np.full_like(case.target, 128)
     assert case.score(case.target)["success"] == 1
     assert case.score(gray)["edit_error"] == pytest.approx(1, abs=0.02) and case.score(gray)["success"] == 0

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from kontext.bench.run import Figure
+from kontext.bench.run import Figure, RecordJson, RunJson
 from kontext.bench.statistics import Estimate, paired
 from kontext.errors import BadRequest, NotFound
 
@@ -24,7 +24,7 @@ _RENAMED = {
 }
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> RunJson:
     """The JSON of a run, including those of earlier versions. Raises NotFound and BadRequest."""
     if not path.is_file():
         raise NotFound(f"{path}: no such file")
@@ -34,11 +34,10 @@ def load(path: Path) -> dict[str, Any]:
         raise BadRequest(f"{path}: not JSON ({error.msg})") from error
     if not isinstance(result, dict) or not {"suite", "items", "settings"} <= set(result):
         raise BadRequest(f"{path}: not a run of kontext bench; give the file written by --json")
-    result["items"] = [_renamed(record) for record in result["items"]]
-    return result
+    return cast("RunJson", {**result, "items": [_renamed(record) for record in result["items"]]})
 
 
-def _renamed(record: dict[str, Any]) -> dict[str, Any]:
+def _renamed(record: RecordJson) -> RecordJson:
     figures = {_current_name(name): value for name, value in record["figures"].items()}
     return {**record, "row": _current_name(record["row"]), "figures": figures}
 
@@ -50,7 +49,7 @@ def _current_name(name: str) -> str:
 
 
 def compare(
-    first: dict[str, Any], second: dict[str, Any], figures: Mapping[str, Figure]
+    first: RunJson, second: RunJson, figures: Mapping[str, Figure]
 ) -> dict[str, dict[str, dict[str, Estimate]]]:
     """row -> split -> figure -> second minus first, over items, rows and figures that both have.
 
@@ -72,16 +71,16 @@ def compare(
     return {row: dict(sorted(splits.items())) for row, splits in sorted(out.items())}
 
 
-def _values(run: dict[str, Any]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+def _values(run: RunJson) -> dict[tuple[str, str], dict[str, RecordJson]]:
     """(row, split) -> item -> its record."""
-    out: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    out: dict[tuple[str, str], dict[str, RecordJson]] = {}
     for record in run["items"]:
         out.setdefault((record["row"], record["split"]), {})[record["item"]] = record
     return out
 
 
-def _difference(before: dict[str, Any], after: dict[str, Any], figure: str) -> Estimate:
-    def of(records: dict[str, Any]) -> dict[str, float]:
+def _difference(before: Mapping[str, RecordJson], after: Mapping[str, RecordJson], figure: str) -> Estimate:
+    def of(records: Mapping[str, RecordJson]) -> dict[str, float]:
         figures = {item: record["figures"].get(figure) for item, record in records.items()}
         return {item: float(value) for item, value in figures.items() if value is not None}
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -25,10 +25,13 @@ from PIL import Image
 from kontext.bench import plots, report
 from kontext.bench.items import BenchTurn, digest, draw_session
 from kontext.bench.metrics import Case, Floats, Mask, Picture, blur, lab, psnr, share
-from kontext.bench.rows import answers, round_trip
-from kontext.bench.run import Figure, Progress, Record, Run, silent
-from kontext.bench.statistics import slope
+from kontext.bench.rows import answers, needed, round_trip
+from kontext.bench.run import Figure, Progress, Record, RowsJson, Run, RunJson, silent
+from kontext.bench.statistics import Estimate, slope
 from kontext.engine.requests import EditRequest
+
+if TYPE_CHECKING:
+    from kontext.engine import Editor
 
 ROUNDS = 10
 KINDS = ("edits", "nothing", "back")
@@ -79,7 +82,7 @@ class DriftSession:
 
 
 def measure(
-    editor: Any,
+    editor: Editor | None,
     run: Run,
     *,
     n: int,
@@ -107,7 +110,7 @@ def measure(
                 run.add(Record(key, row, session.kind, "test", key, scores, "", file, session.sum))
 
 
-def play(editor: Any, row: str, sessions: Sequence[DriftSession]) -> list[list[Picture]]:
+def play(editor: Editor | None, row: str, sessions: Sequence[DriftSession]) -> list[list[Picture]]:
     """The pictures of every round, each session's in a list."""
     now = [session.start for session in sessions]
     out: list[list[Picture]] = [[] for _ in sessions]
@@ -119,7 +122,7 @@ def play(editor: Any, row: str, sessions: Sequence[DriftSession]) -> list[list[P
 
 
 def _round(
-    editor: Any, row: str, sessions: Sequence[DriftSession], now: list[Picture], k: int
+    editor: Editor | None, row: str, sessions: Sequence[DriftSession], now: list[Picture], k: int
 ) -> list[Picture]:
     if row == "copy":
         return now
@@ -128,7 +131,7 @@ def _round(
     if row == "codec":
         turns = [session.turns[k] for session in sessions]
         results = [np.where(t.case.changed[..., None], t.target, picture) for t, picture in zip(turns, now)]
-        return [round_trip(editor, picture) for picture in results]
+        return [round_trip(needed(editor, row), picture) for picture in results]
     name, steps = row.split("@")
     requests = [
         EditRequest(
@@ -141,7 +144,7 @@ def _round(
         )
         for session, picture in zip(sessions, now)
     ]
-    edited = answers(editor, requests)
+    edited = answers(needed(editor, row), requests)
     return [p if r is None else np.asarray(r.picture.convert("RGB")) for r, p in zip(edited, now)]
 
 
@@ -212,7 +215,7 @@ def best_shift(result: Picture, truth: Picture, reach: int = 4) -> float:
     return float(np.hypot(*steps[int(np.argmin(errors))]))
 
 
-def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
+def sections(run: Run, result: RunJson, size: int) -> list[str]:
     """A table for each kind of session, figures by round, and sessions drawn out."""
     out, rows = [], result["rows"]
     kinds = list(dict.fromkeys(r.category for r in run.records))
@@ -237,14 +240,14 @@ def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
     return out
 
 
-def _by_round(rows: dict[str, Any], group: str, name: str) -> str:
+def _by_round(rows: RowsJson, group: str, name: str) -> str:
     scale = 100 if BY_ROUND[name].share else 1
     curves: dict[str, list[plots.Point]] = {}
     for row, groups in rows.items():
         for k in range(1, ROUNDS + 1):
             cell = groups.get(group, {}).get(f"{name}@{k}")
             if cell:
-                point = (float(k), *(scale * cell[part] for part in ("mean", "low", "high")))
+                point = (float(k), *Estimate.from_json(cell).scaled(scale))
                 curves.setdefault(row, []).append(point)
     return plots.lines(curves, "round", BY_ROUND[name].label, y_range=(-4, 104) if scale == 100 else None)
 
@@ -252,7 +255,7 @@ def _by_round(rows: dict[str, Any], group: str, name: str) -> str:
 def _card(run: Run, record: Record, size: int) -> report.Card:
     kind, index = record.item.split("/")
     start, turns = draw_session(kind, int(index), ROUNDS, size)
-    shown: dict[str, Any] = {"start": start}
+    shown: dict[str, Picture | Image.Image] = {"start": start}
     for k in SHOWN[1:]:
         path = run.folder / record.picture.replace(f"-{ROUNDS:02d}.png", f"-{k:02d}.png")
         shown[f"round {k}"] = Image.open(path).convert("RGB")

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,11 +22,15 @@ from kontext.bench import plots, quality, report
 from kontext.bench.drift import ROUNDS, DriftSession, play
 from kontext.bench.items import Item, at_size, draw_item, draw_session
 from kontext.bench.metrics import DISTANCE_CAP, Floats, Picture, blur, color_distance, lab
-from kontext.bench.run import Figure, Progress, Record, Run, silent
+from kontext.bench.run import CellsJson, Figure, Progress, Record, Run, RunJson, silent
+from kontext.bench.statistics import Estimate
 from kontext.world.drawing.characters import FAMILIES, PANTS, SHOES, can_wear, sample_character
 from kontext.world.drawing.colors import HAT_COLORS, SKINS
 from kontext.world.scenes.scene import Scene, settle
 from kontext.world.seeds import generator
+
+if TYPE_CHECKING:
+    from kontext.engine import Editor
 
 GALLERY = 100
 SCORED_ROUNDS = (1, 5, 10)
@@ -52,7 +56,7 @@ FIGURES = {
 
 
 def measure(
-    editor: Any,
+    editor: Editor | None,
     run: Run,
     *,
     n: int,
@@ -163,7 +167,7 @@ def _gallery(scene: Scene) -> Iterator[Scene]:
             yield other
 
 
-def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
+def sections(run: Run, result: RunJson, size: int) -> list[str]:
     """Tables of both uses, figures by round, contact sheets of the references."""
     rows, out, charts = result["rows"], [], {}
     for category, title in (("rounds", "Ten rounds"), ("character_reference", "In a new scene")):
@@ -181,6 +185,5 @@ def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
     return out + quality.contact_sheets(run, models[-1:], lambda key: find(int(key.split("/")[-1]), size))
 
 
-def _point(cells: dict[str, Any], name: str, k: int) -> plots.Point:
-    cell = cells[f"{name}@{k}"]
-    return float(k), 100 * cell["mean"], 100 * cell["low"], 100 * cell["high"]
+def _point(cells: CellsJson, name: str, k: int) -> plots.Point:
+    return float(k), *Estimate.from_json(cells[f"{name}@{k}"]).scaled(100)

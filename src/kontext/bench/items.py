@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,10 @@ from kontext.world.edits import JOINABLE, KINDS
 from kontext.world.seeds import generator
 from kontext.world.tasks.samples import pool_of
 from kontext.world.tasks.task_specs import CATEGORIES, SEVERAL_REFERENCES
+
+if TYPE_CHECKING:
+    from kontext.engine import Editor
+    from kontext.world.scenes.scene import Scene
 
 VERSION = 2  # of the items; must change whenever a change to the world or to this file alters them
 SPLITS = ("test", "pairs", "phrasing", "words", "chinese")  # chinese: the items of test with Chinese prompts
@@ -83,7 +87,7 @@ class Item:
         )
 
 
-def distractors_of(sample: Any, size: int, count: int = 13, strays: int = 2) -> Distractors:
+def distractors_of(sample: world.Sample, size: int, count: int = 13, strays: int = 2) -> Distractors:
     """Rendered wrong answers of a world sample, as (label, picture).
 
     ``count`` are the source, other values and other edits; ``strays`` the right edit and one more.
@@ -140,7 +144,7 @@ class BenchTurn:
     kind: str
     target: Picture
     case: Case
-    scene: Any
+    scene: Scene
 
 
 def draw_session(
@@ -150,7 +154,9 @@ def draw_session(
     name = f"bench {VERSION}/{kind}/{index}"
     if kind == "nothing":
         first = _STILL.sample(name, "test")
-        start, target = first.source, at_size(first.source, size)
+        start = first.source
+        assert start is not None and first.before is not None  # an edit has a source
+        target = at_size(start, size)
         prompts = [_STILL.sample(f"{name}/{k}", "test").english for k in range(rounds)]
         turns = [BenchTurn(p, index, "nothing", target, Case(target, target), first.before) for p in prompts]
         return at_size(start, size), tuple(turns)
@@ -181,7 +187,7 @@ def draw_session(
     return at_size(chain.start, size), tuple(turns)
 
 
-def sized(sample: Any, size: int) -> Any:
+def sized(sample: world.Sample, size: int) -> world.Sample:
     """A sample with its pictures at ``size`` pixels a side, a divisor of 256."""
     if size == WORLD_PIXELS:
         return sample
@@ -193,13 +199,13 @@ def sized(sample: Any, size: int) -> Any:
     )
 
 
-def at_size(picture: Any, size: int) -> np.ndarray:
+def at_size(picture: Picture, size: int) -> Picture:
     """A picture of the world, averaged down by a whole factor."""
     factor = picture.shape[0] // size
     return picture if factor <= 1 else np.asarray(Image.fromarray(picture).reduce(factor))
 
 
-def size_for(editor: Any, requested: int | None = None) -> int:
+def size_for(editor: Editor | None, requested: int | None = None) -> int:
     """Side of the items in pixels: as requested (256, 128, 64), or the largest that fits the editor's canvas.
 
     Raises BadRequest for an unsupported size.

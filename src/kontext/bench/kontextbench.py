@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -19,9 +19,12 @@ from kontext.bench import report
 from kontext.bench.judge import Judge, NoScore
 from kontext.bench.layouts import PublishedTask, load
 from kontext.bench.rows import ask
-from kontext.bench.run import Figure, Progress, Record, Run, silent
+from kontext.bench.run import Figure, Progress, Record, Run, RunJson, silent
 from kontext.engine.requests import EditRequest
 from kontext.errors import KontextError
+
+if TYPE_CHECKING:
+    from kontext.engine import Editor
 
 FIGURES = {
     "sc": Figure("SC", share=False, digits=2),
@@ -36,7 +39,7 @@ FIGURES = {
 
 
 def measure(
-    editor: Any,
+    editor: Editor,
     run: Run,
     folder: Path,
     *,
@@ -81,7 +84,7 @@ def _name(task: PublishedTask) -> str:
 
 
 def _make(
-    editor: Any, run: Run, task: PublishedTask, steps: int | None, seed: int
+    editor: Editor, run: Run, task: PublishedTask, steps: int | None, seed: int
 ) -> tuple[Path | None, float, str]:
     """The result's file, the seconds it took, and a note if it is missing; existing files are reused."""
     path = run.folder / "results" / task.result
@@ -128,7 +131,7 @@ def _judge(
     return figures, "; ".join(notes)
 
 
-def sections(run: Run, folder: Path, result: dict[str, Any], cards: int = 12) -> list[str]:
+def sections(run: Run, folder: Path, result: RunJson, cards: int = 12) -> list[str]:
     """Tables by category and a contact sheet of best, median and worst."""
     _, tasks = load(folder)
     by_name = {_name(t): t for t in tasks}

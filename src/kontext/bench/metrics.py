@@ -9,16 +9,21 @@ Requires numpy only, so that training can use it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from kontext.world import Sample
+
 Picture = NDArray[np.uint8]  # (height, width, 3), sRGB
 Mask = NDArray[np.bool_]  # (height, width)
 Floats = NDArray[np.float32]
+Numbers = NDArray[np.integer | np.floating]
 
 BLUR_PIXELS = 1.0
 CHANGED_LEVELS = 10  # the edit is where any channel of source and target differs by more than this ...
@@ -44,7 +49,7 @@ def _linear_table() -> Floats:
     return np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-def blur(picture: NDArray[Any], sigma: float) -> Floats:
+def blur(picture: Numbers, sigma: float) -> Floats:
     """Gaussian blur, edge-replicated. (h, w) or (h, w, c), any number type -> float32 of the same shape."""
     out = np.asarray(picture, np.float32)
     if sigma <= 0:
@@ -59,7 +64,7 @@ def blur(picture: NDArray[Any], sigma: float) -> Floats:
     return out
 
 
-def lab(picture: NDArray[Any]) -> Floats:
+def lab(picture: Numbers) -> Floats:
     """sRGB 0..255 (h, w, 3), any number type -> CIE L*a*b* under D65 (h, w, 3) float32."""
     linear = _linear_table()[np.clip(picture * np.float32(4095 / 255) + 0.5, 0, 4095).astype(np.int32)]
     to_xyz = np.array(
@@ -99,7 +104,7 @@ def share(good: Mask, where: Mask) -> float:
 # ---------------------------------------------------------------- plain measures, used in training too
 
 
-def psnr(a: NDArray[Any], b: NDArray[Any], where: Mask | None = None) -> float:
+def psnr(a: Numbers, b: Numbers, where: Mask | None = None) -> float:
     """Peak signal to noise in dB on ``where`` (None: all): at most 100, nan when nothing is compared."""
     square = np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64))
     square = square if where is None else square[where]
@@ -108,7 +113,7 @@ def psnr(a: NDArray[Any], b: NDArray[Any], where: Mask | None = None) -> float:
     return float(min(PSNR_CAP, 10 * np.log10(255**2 / max(square.mean(), 1e-12))))
 
 
-def edit_error(result: NDArray[Any], source: NDArray[Any] | None, target: NDArray[Any], mask: Mask) -> float:
+def edit_error(result: Numbers, source: Numbers | None, target: Numbers, mask: Mask) -> float:
     """Squared error to the target inside the mask over that of the untouched source: 0 done, 1 not begun.
 
     Without a source (text to picture) a mid-gray picture takes its place.
@@ -141,7 +146,7 @@ class Case:
     whole_picture: bool = False
 
     @classmethod
-    def of(cls, sample: Any, distractors: Any = ()) -> Case:
+    def of(cls, sample: Sample, distractors: Iterable[Picture | tuple[str, Picture]] = ()) -> Case:
         """From a world sample and its distractors, which are pictures or (label, picture) pairs."""
         whole_picture = sample.source is None or sample.category in WHOLE_CATEGORIES
         pictures = tuple(r[1] if isinstance(r, tuple) else r for r in distractors)
@@ -260,6 +265,6 @@ class Case:
         return figures | {"combined": float(np.sqrt(followed * figures["keep@5"]))}
 
 
-def success(result: Picture, sample: Any, distractors: Any) -> bool:
+def success(result: Picture, sample: Sample, distractors: Iterable[Picture | tuple[str, Picture]]) -> bool:
     """True when the result is nearer to the target than to every distractor, and near enough."""
     return bool(Case.of(sample, distractors).score(result)["success"])

@@ -7,7 +7,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,10 @@ from torch import Tensor
 from kontext.engine.context import device_of, parameter_type
 from kontext.errors import BadRequest
 from kontext.kernels import use_transformer_kernels
+
+if TYPE_CHECKING:
+    from kontext.checkpoint.model import Model
+    from kontext.engine import Editor
 
 LONG = 28  # steps that diffusers takes by default
 DIFFUSERS_PARTS = {
@@ -37,7 +41,7 @@ class Pieces:
     guidance: float
 
 
-def as_full(model: Any) -> Any:
+def as_full(model: Model) -> Model:
     """The model with the same weights, full attention as in FLUX.1 Kontext, and a single data type."""
     from kontext.model.transformer import Transformer
 
@@ -49,11 +53,12 @@ def as_full(model: Any) -> Any:
     use_transformer_kernels(transformer)
     autoencoder = copy.deepcopy(model.autoencoder).to(dtype)  # a processor's decoder may be in bfloat16
     preset = dataclasses.replace(model.preset, transformer=config)
-    changed = {"preset": preset, "transformer": transformer, "autoencoder": autoencoder, "source": None}
-    return dataclasses.replace(model, **changed)
+    return dataclasses.replace(
+        model, preset=preset, transformer=transformer, autoencoder=autoencoder, source=None
+    )
 
 
-def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
+def diffusers_pieces(model: Model) -> Callable[[Pieces], Tensor]:
     """FluxKontextPipeline on the model's weights, as a function. Raises BadRequest when it is missing."""
     try:
         import diffusers
@@ -106,7 +111,7 @@ def diffusers_pieces(model: Any) -> Callable[[Pieces], Tensor]:
 class Peer:
     """FluxKontextPipeline on the weights of ``editor``; every picture is edited at its own size."""
 
-    def __init__(self, editor: Any) -> None:
+    def __init__(self, editor: Editor) -> None:
         self.editor = editor
         self._edit = diffusers_pieces(as_full(editor.model))
 

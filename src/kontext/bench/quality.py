@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from kontext.bench import plots, report
 from kontext.bench.items import SINGLE, Item, draw_item
 from kontext.bench.metrics import Picture
 from kontext.bench.rows import BATCH, answer
-from kontext.bench.run import Figure, Progress, Record, Run, silent
+from kontext.bench.run import Figure, Progress, Record, RowsJson, Run, RunJson, silent
+from kontext.bench.statistics import Estimate
+
+if TYPE_CHECKING:
+    from kontext.engine import Editor
 
 FIGURES = {
     "success": Figure("success"),
@@ -40,7 +46,7 @@ HEADLINE = ("success", "accuracy@10", "keep@5", "keep_psnr", "codec_gap", "iou@5
 
 
 def measure(
-    editor: Any,
+    editor: Editor | None,
     run: Run,
     *,
     n: int,
@@ -58,9 +64,9 @@ def measure(
 
 
 def each(
-    editor: Any,
+    editor: Editor | None,
     run: Run,
-    items: Any,
+    items: Iterable[Item],
     rows: Sequence[str],
     score: Callable[[Item, Picture], dict[str, float]],
 ) -> None:
@@ -113,7 +119,7 @@ _WHAT = {
 }
 
 
-def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
+def sections(run: Run, result: RunJson, size: int) -> list[str]:
     """Headline, categories and splits, quality against latency, contact sheets of the last model row."""
     rows, headline = result["rows"], {k: FIGURES[k] for k in HEADLINE}
     splits = list(dict.fromkeys(r.split for r in run.records))
@@ -141,14 +147,14 @@ def _place(key: str) -> tuple[str, str, int]:
     return split, category, int(index)
 
 
-def frontier(rows: dict[str, Any], split: str) -> str:
+def frontier(rows: RowsJson, split: str) -> str:
     """Combined score over seconds an edit; one curve for each way of running the model."""
     curves: dict[str, list[plots.Point]] = {}
     for row, groups in rows.items():
         cells = groups.get(split, {})
         if "seconds" in cells and "combined" in cells:
-            c = cells["combined"]
-            point = (cells["seconds"]["mean"], 100 * c["mean"], 100 * c["low"], 100 * c["high"])
+            seconds = Estimate.from_json(cells["seconds"]).mean
+            point = (seconds, *Estimate.from_json(cells["combined"]).scaled(100))
             curves.setdefault(row.split("@")[0], []).append(point)
     ordered = {name: sorted(points) for name, points in curves.items()}
     return plots.lines(ordered, "seconds an edit", "combined, %", log_x=True)
@@ -170,7 +176,9 @@ def contact_sheets(run: Run, rows: Sequence[str], find: Callable[[str], Item], e
 
 
 def _card(run: Run, record: Record, item: Item) -> report.Card:
-    shown: dict[str, Any] = {} if item.sample.source is None else {"source": item.sample.source}
+    shown: dict[str, Picture | Image.Image] = (
+        {} if item.sample.source is None else {"source": item.sample.source}
+    )
     shown |= {f"image {i}": picture for i, picture in enumerate(item.sample.references, 2)}
     shown |= {"target": item.sample.target, "result": run.picture(record)}
     used = ("success", "combined", "accuracy@10", "keep@5")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -18,8 +18,11 @@ from kontext import world
 from kontext.bench import report
 from kontext.bench.items import VERSION, digest, draw_item, sized
 from kontext.bench.metrics import Mask, Picture
-from kontext.bench.run import Figure, Progress, Record, Run, silent
+from kontext.bench.run import Figure, Progress, Record, RowsJson, Run, RunJson, silent
 from kontext.engine.regions import RULES
+
+if TYPE_CHECKING:
+    from kontext.engine import Editor
 
 CATEGORIES = ("local", "global", "nothing")
 SPLITS = ("test", "phrasing", "chinese")
@@ -33,7 +36,7 @@ _STILL = world.World(kinds=("nothing",))
 
 
 def measure(
-    editor: Any,
+    editor: Editor,
     run: Run,
     *,
     n: int,
@@ -59,6 +62,7 @@ def draw(split: str, category: str, index: int, size: int) -> tuple[Picture, str
     if category == "nothing":
         drawn = "test" if split == "chinese" else split
         sample = sized(_STILL.sample(f"bench {VERSION}/region/{index}", drawn), size)
+        assert sample.source is not None  # an edit
         return sample.source, sample.chinese if split == "chinese" else sample.english, sample.mask
     item = draw_item(split, category, index, size)
     return item.input_picture, item.prompt, item.sample.mask
@@ -82,12 +86,12 @@ def _tokens(mask: Mask, token_pixels: int) -> Mask:
     return np.asarray(padded.reshape(rows, token_pixels, columns, token_pixels).any((1, 3)))
 
 
-def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
+def sections(run: Run, result: RunJson, size: int) -> list[str]:
     """A table for each split."""
     return list(_tables(run, result["rows"]))
 
 
-def _tables(run: Run, rows: dict[str, Any]) -> Iterator[str]:
+def _tables(run: Run, rows: RowsJson) -> Iterator[str]:
     for split in dict.fromkeys(record.split for record in run.records):
         groups = {category: rows["model"].get(f"{split}/{category}", {}) for category in CATEGORIES}
         yield report.table(split, groups, FIGURES)

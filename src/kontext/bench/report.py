@@ -7,12 +7,12 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from kontext.bench.run import Figure
+from kontext.bench.run import Figure, RunJson
+from kontext.bench.statistics import EstimateJson
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2328; --quiet: #656d76; --line: #d8dee4; --wash: #f6f8fa; }
@@ -51,7 +51,7 @@ class Card:
     figures: str
 
 
-def page(result: dict[str, Any], sections: Iterable[str]) -> str:
+def page(result: RunJson, sections: Iterable[str]) -> str:
     """The whole page around finished sections (strings of HTML from the functions below)."""
     title = f"kontext bench {result['suite']} · {result['model']}"
     shown = {
@@ -78,7 +78,7 @@ def page(result: dict[str, Any], sections: Iterable[str]) -> str:
 
 def table(
     title: str,
-    rows: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    rows: Mapping[str, Mapping[str, EstimateJson]],
     figures: Mapping[str, Figure],
     note: str = "",
     first: str = "row",
@@ -100,7 +100,7 @@ def table(
     )
 
 
-def _cell(value: Mapping[str, Any] | None, figure: Figure) -> str:
+def _cell(value: EstimateJson | None, figure: Figure) -> str:
     if value is None:
         return "–"
     interval = f"{figure.show(value['low'])} to {figure.show(value['high'])}"

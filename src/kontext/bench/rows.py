@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,10 @@ from kontext.bench.items import Item
 from kontext.bench.metrics import Picture
 from kontext.engine.requests import EditRequest, Result
 from kontext.errors import BadRequest, KontextError
+
+if TYPE_CHECKING:
+    from kontext.bench.peer import Peer
+    from kontext.engine import Editor
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ def row_names(rows: Sequence[str], steps: Sequence[int]) -> list[str]:
     return out
 
 
-def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, dict[str, float]]]:
+def answer(row: str, items: Sequence[Item], editor: Editor | None) -> list[tuple[Picture, dict[str, float]]]:
     """Each item's result in this row (uint8, the target's size) and runtime figures.
 
     The model's figures are ``seconds`` (its share of a batch; the context was prefilled, as when a user
@@ -49,11 +53,12 @@ def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, 
     returned unchanged.
     """
     if row == "diffusers":
-        return [_peer(editor, item) for item in items]
+        return [_peer(needed(editor, row), item) for item in items]
     if not row.startswith("model"):
         return [(_baseline(row, item, editor), {}) for item in items]
     name, steps = row.split("@")
     requests = [request_of(item, int(steps), lock=name == "model+lock") for item in items]
+    editor = needed(editor, row)
     for request in requests:
         if request.picture is not None and hasattr(editor, "prefill"):
             editor.prefill(request.picture)
@@ -66,7 +71,14 @@ def answer(row: str, items: Sequence[Item], editor: Any) -> list[tuple[Picture, 
     return out
 
 
-def answers(editor: Any, requests: Sequence[EditRequest]) -> list[Result | None]:
+def needed(editor: Editor | None, row: str) -> Editor:
+    """The editor. Raises BadRequest if there is none."""
+    if editor is None:
+        raise BadRequest(f"row {row} needs a model")
+    return editor
+
+
+def answers(editor: Editor, requests: Sequence[EditRequest]) -> list[Result | None]:
     """Results in order, None for requests that the editor rejects."""
     try:
         return [*ask(editor, requests)]
@@ -74,7 +86,7 @@ def answers(editor: Any, requests: Sequence[EditRequest]) -> list[Result | None]
         return [_or_none(editor, request) for request in requests]
 
 
-def _or_none(editor: Any, request: EditRequest) -> Result | None:
+def _or_none(editor: Editor, request: EditRequest) -> Result | None:
     try:
         return ask(editor, [request])[0]
     except KontextError as error:
@@ -83,13 +95,13 @@ def _or_none(editor: Any, request: EditRequest) -> Result | None:
 
 
 @lru_cache(1)
-def _pipeline(editor: Any) -> Any:
+def _pipeline(editor: Editor) -> Peer:
     from kontext.bench.peer import Peer
 
     return Peer(editor)
 
 
-def _peer(editor: Any, item: Item) -> tuple[Picture, dict[str, float]]:
+def _peer(editor: Editor, item: Item) -> tuple[Picture, dict[str, float]]:
     sample = item.sample
     if sample.source is None or sample.references or sample.source.shape != sample.target.shape:
         return item.input_picture, {"refused": 1.0}
@@ -98,19 +110,21 @@ def _peer(editor: Any, item: Item) -> tuple[Picture, dict[str, float]]:
     return picture, {"refused": 0.0, "seconds": time.perf_counter() - started}
 
 
-def _baseline(row: str, item: Item, editor: Any) -> Picture:
+def _baseline(row: str, item: Item, editor: Editor | None) -> Picture:
     sample = item.sample
     if row == "oracle":
         return sample.target
     if row == "codec-target":
-        return round_trip(editor, sample.target)
+        return round_trip(needed(editor, row), sample.target)
     if row == "random":
         wrong = [p for label, p in item.distractors if label.startswith(("value", "edit"))]
         return wrong[item.seed % len(wrong)] if wrong else item.input_picture
-    return round_trip(editor, item.input_picture) if row == "codec-input" else item.input_picture
+    if row == "codec-input":
+        return round_trip(needed(editor, row), item.input_picture)
+    return item.input_picture
 
 
-def round_trip(editor: Any, picture: Picture) -> Picture:
+def round_trip(editor: Editor, picture: Picture) -> Picture:
     """decode(encode(picture)) on the editor's own canvas, at the picture's size."""
     from kontext.engine.context import Canvas
     from kontext.engine.sizes import plan_edit
@@ -146,7 +160,7 @@ def request_of(item: Item, steps: int | None, lock: bool) -> EditRequest:
     )
 
 
-def ask(editor: Any, requests: Sequence[EditRequest]) -> list[Result]:
+def ask(editor: Editor, requests: Sequence[EditRequest]) -> list[Result]:
     """Results in order; in batches if the editor has ``edit_batch``, else one by one through ``edit``."""
     if hasattr(editor, "edit_batch"):
         return [
@@ -157,7 +171,7 @@ def ask(editor: Any, requests: Sequence[EditRequest]) -> list[Result]:
     return [_ask_one(editor, request) for request in requests]
 
 
-def _ask_one(editor: Any, request: EditRequest) -> Result:
+def _ask_one(editor: Editor, request: EditRequest) -> Result:
     same: dict[str, Any] = {"references": request.references, "seed": request.seed, "steps": request.steps}
     if request.picture is None:
         return editor.generate(request.prompt, size=request.size, **same)

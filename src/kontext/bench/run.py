@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NotRequired, TypedDict, TypeVar, Unpack
 
 import numpy as np
 from PIL import Image
 
-from kontext.bench.statistics import estimate
+from kontext.bench.statistics import EstimateJson, estimate
 from kontext.errors import BadRequest
 
 T = TypeVar("T")
@@ -62,13 +62,78 @@ class Record:
     """SHA-256 of everything that decides the score."""
 
 
+CellsJson = dict[str, EstimateJson]  # by figure
+RowsJson = dict[str, dict[str, CellsJson]]  # by row, then by group (see `rows`)
+
+
+class RecordJson(TypedDict):
+    """A `Record` in JSON: None for figures that are not finite."""
+
+    item: str
+    row: str
+    category: str
+    split: str
+    scene: str
+    figures: dict[str, float | None]
+    note: str
+    picture: str
+    sum: str
+
+
+class UnscoredJson(TypedDict):
+    """An item without figures, and why."""
+
+    item: str
+    row: str
+    why: str
+
+
+PairsJson = TypedDict(
+    "PairsJson",
+    {
+        "largest difference": float,
+        "refresh, root mean square difference": float,
+        "threads": int,
+        "steps": int,
+        "ratio": dict[str, list[float]],
+    },
+)
+"""Measurements against diffusers; ratio has the quartiles of each way to run the model."""
+
+SpeedJson = TypedDict(
+    "SpeedJson",
+    {
+        "latency": NotRequired[dict[str, dict[str, float]]],
+        "memory MiB": NotRequired[float],
+        "cold start seconds": NotRequired[float],
+        "cold start seconds, diffusers": NotRequired[float],
+        "cold start, diffusers / ours": NotRequired[float],
+        "diffusers": NotRequired[PairsJson],
+    },
+)
+"""What the suite "speed" adds to a run."""
+
+
+class RunJson(SpeedJson):
+    """A published run."""
+
+    suite: str
+    model: str
+    n: int
+    rows: RowsJson
+    settings: Mapping[str, object]
+    manifest: str
+    unscored: list[UnscoredJson]
+    items: list[RecordJson]
+
+
 class Run:
     """Scores and pictures of a run in ``folder``.
 
     Raises BadRequest when the folder holds a run and ``resume`` is false, or a run with other settings.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], resume: bool = False):
+    def __init__(self, folder: Path, settings: Mapping[str, object], resume: bool = False):
         self.folder, self.settings = Path(folder), json.loads(json.dumps(settings))
         self._known: dict[tuple[str, str], Record] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -121,8 +186,7 @@ class Run:
         """Store a record in memory and on disk."""
         record = replace(record, figures={k: round(float(v), 6) for k, v in record.figures.items()})
         self._keep(record)
-        plain = asdict(record) | {"figures": _plain(record.figures)}
-        self._lines.write(json.dumps(plain, ensure_ascii=False) + "\n")
+        self._lines.write(json.dumps(_record_json(record), ensure_ascii=False) + "\n")
         self._lines.flush()
 
     def save_picture(self, name: str, picture: np.ndarray | Image.Image) -> str:
@@ -152,7 +216,9 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def result(self, suite: str, model: str, figures: dict[str, Figure], **more: Any) -> dict[str, Any]:
+    def result(
+        self, suite: str, model: str, figures: dict[str, Figure], **more: Unpack[SpeedJson]
+    ) -> RunJson:
         """The published JSON: rows with intervals, settings, items without a score, every item's figures."""
         return {
             "suite": suite,
@@ -163,15 +229,26 @@ class Run:
             "manifest": self.manifest,
             "unscored": [{"item": r.item, "row": r.row, "why": r.note} for r in self.records if r.note],
             **more,
-            "items": [asdict(r) | {"figures": _plain(r.figures)} for r in self.records],
+            "items": [_record_json(r) for r in self.records],
         }
 
 
-def _plain(figures: dict[str, float]) -> dict[str, float | None]:
-    return {k: v if math.isfinite(v) else None for k, v in figures.items()}
+def _record_json(record: Record) -> RecordJson:
+    figures = {k: v if math.isfinite(v) else None for k, v in record.figures.items()}
+    return {
+        "item": record.item,
+        "row": record.row,
+        "category": record.category,
+        "split": record.split,
+        "scene": record.scene,
+        "figures": figures,
+        "note": record.note,
+        "picture": record.picture,
+        "sum": record.sum,
+    }
 
 
-def rows(records: Iterable[Record], figures: dict[str, Figure]) -> dict[str, dict[str, dict[str, Any]]]:
+def rows(records: Iterable[Record], figures: dict[str, Figure]) -> RowsJson:
     """row -> group -> figure -> {mean, low, high, n}. Groups: split (mean of categories), split/category."""
     grouped: dict[str, dict[str, list[Record]]] = {}
     for record in records:
@@ -183,7 +260,7 @@ def rows(records: Iterable[Record], figures: dict[str, Figure]) -> dict[str, dic
     }
 
 
-def _figures(records: list[Record], figures: dict[str, Figure]) -> dict[str, Any]:
+def _figures(records: list[Record], figures: dict[str, Figure]) -> CellsJson:
     out = {}
     for name, figure in figures.items():
         values = [r.figures.get(name, math.nan) for r in records]

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -31,15 +31,20 @@ from kontext.bench import plots, report
 from kontext.bench.items import at_size
 from kontext.bench.peer import LONG, Pieces, as_full, diffusers_pieces
 from kontext.bench.rows import BATCH, ask
-from kontext.bench.run import Figure, Progress, Record, Run, silent
+from kontext.bench.run import Figure, PairsJson, Progress, Record, Run, RunJson, SpeedJson, silent
+from kontext.bench.statistics import Estimate
 from kontext.engine.context import device_of, parameter_type
 from kontext.engine.requests import EditRequest
 from kontext.errors import BadRequest
 
+if TYPE_CHECKING:
+    from kontext.checkpoint.model import Model
+    from kontext.engine import Editor
+    from kontext.model.transformer import Prefix
+
 STAGES = ("encode", "text", "sample", "decode")
 WARM_UP = 3
 TOLERANCE = 1e-4  # largest difference allowed between the engines' pixels (0..1) in "full" attention
-COLD = ("cold start seconds", "cold start seconds, diffusers", "cold start, diffusers / ours")
 REFRESH = 4  # steps that share one context evaluation, timed when there are more steps
 WHOLE = f"a whole edit / {LONG} steps of diffusers"
 PROMPT = "make it night"
@@ -51,9 +56,16 @@ FIGURES = {
 }
 
 
+class EncodedPicture(TypedDict, total=False):
+    """Fields of `Batch` for a context picture: one or the other, by the model's attention."""
+
+    prefixes: list[Prefix]
+    context: list[tuple[Tensor, Tensor]]
+
+
 def measure(
-    editor: Any, run: Run, *, runs: int, size: int, steps: Sequence[int], progress: Progress = silent
-) -> dict[str, Any]:
+    editor: Editor, run: Run, *, runs: int, size: int, steps: Sequence[int], progress: Progress = silent
+) -> dict[str, dict[str, float]]:
     """``runs`` edits of new and of seen pictures at each number of steps, as records in milliseconds.
 
     Returns latencies: row -> p50, p95 and the throughput of a batch in edits a second.
@@ -95,18 +107,19 @@ def memory_mib(device: str) -> float:
     return peak / 1024 if sys.platform != "darwin" else peak / 2**20
 
 
-def cold_starts(model: str, size: int, reference_model: Any = None, times: int = 5) -> dict[str, float]:
+def cold_starts(model: str, size: int, reference_model: Model | None = None, times: int = 5) -> SpeedJson:
     """Median seconds of a first edit in a new process, alternating with diffusers on `reference_model`."""
     ours, theirs = [], []
     for _ in range(times):
         ours.append(cold_start(model, size))
         if reference_model is not None:
             theirs.append(cold_diffusers(reference_model, size))
-    found = {COLD[0]: float(np.median(ours))}
+    found: SpeedJson = {"cold start seconds": round(float(np.median(ours)), 3)}
     if theirs:
         ratio = float(np.median(np.divide(theirs, ours)))
-        found |= {COLD[1]: float(np.median(theirs)), COLD[2]: ratio}
-    return {name: round(value, 3) for name, value in found.items()}
+        found["cold start seconds, diffusers"] = round(float(np.median(theirs)), 3)
+        found["cold start, diffusers / ours"] = round(ratio, 3)
+    return found
 
 
 def cold_start(model: str, size: int) -> float:
@@ -141,7 +154,7 @@ pipeline(
 """
 
 
-def cold_diffusers(model: Any, size: int) -> float:
+def cold_diffusers(model: Model, size: int) -> float:
     """Seconds of a script that does one edit with diffusers on the same weights, as a whole process.
 
     Text encoders are omitted, to its advantage. Raises BadRequest when it fails.
@@ -174,8 +187,8 @@ def _whole_process(arguments: Sequence[str]) -> float:
 
 
 def against_diffusers(
-    editor: Any, run: Run, *, pairs: int, size: int, steps: int, progress: Progress = silent
-) -> dict[str, Any]:
+    editor: Editor, run: Run, *, pairs: int, size: int, steps: int, progress: Progress = silent
+) -> PairsJson:
     """Interleaved pairs, as records of milliseconds and ratios (diffusers over ours).
 
     Returns the largest difference of the outputs in "full" attention, the threads and the ratios' quartiles.
@@ -188,7 +201,7 @@ def against_diffusers(
         variants[f"ours, full, refresh {REFRESH}"] = lambda p: ours(full, p, refresh=REFRESH)
     if editor.model.transformer.config.context_attention == "prefix":
         variants["ours, prefix"] = lambda p: ours(editor.model, p)
-        cached: dict[int, Any] = {}
+        cached: dict[int, EncodedPicture] = {}
         variants["ours, prefix cached"] = lambda p: ours(editor.model, p, cached)
     variants[WHOLE] = lambda p: _whole_edit(editor, p)
     worst = far = 0.0
@@ -246,7 +259,7 @@ def against_diffusers(
     }
 
 
-def _whole_edit(editor: Any, inputs: Pieces) -> Tensor:
+def _whole_edit(editor: Editor, inputs: Pieces) -> Tensor:
     """An edit as shipped: the preset's steps, a new prompt, unchanged pixels preserved."""
     picture = (inputs.picture[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     request = EditRequest(picture=picture, prompt=f"{PROMPT}, {time.perf_counter()}", seed=0)
@@ -262,7 +275,9 @@ def _timed(edit: Callable[[Pieces], Tensor], inputs: Pieces) -> tuple[Tensor, fl
     return output, time.perf_counter() - started
 
 
-def ours(model: Any, inputs: Pieces, cached: dict[int, Any] | None = None, refresh: int = 1) -> Tensor:
+def ours(
+    model: Model, inputs: Pieces, cached: dict[int, EncodedPicture] | None = None, refresh: int = 1
+) -> Tensor:
     """The same pieces through our networks: pixels (1, 3, h, w) in 0..1. ``cached`` keeps first looks."""
     from kontext.engine.guidance import Guidance
     from kontext.engine.sampling import Batch, sample
@@ -278,7 +293,11 @@ def ours(model: Any, inputs: Pieces, cached: dict[int, Any] | None = None, refre
         ids = picture_ids(1, rows, columns, device=device_of(model))
         context = (tokens.to(parameter_type(model.transformer)), ids)
         prefix = model.transformer.config.context_attention == "prefix"
-        encoded = {"prefixes": [model.transformer.prefill(*context)]} if prefix else {"context": [context]}
+        encoded = (
+            EncodedPicture(prefixes=[model.transformer.prefill(*context)])
+            if prefix
+            else EncodedPicture(context=[context])
+        )
         if cached is not None:
             cached[key] = encoded
     else:
@@ -298,7 +317,7 @@ def ours(model: Any, inputs: Pieces, cached: dict[int, Any] | None = None, refre
     return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
 
-def sections(result: dict[str, Any]) -> list[str]:
+def sections(result: RunJson) -> list[str]:
     """Tables of stages and of pairs, and time against steps."""
     rows = {row: groups["test"] for row, groups in result["rows"].items()}
     models = {row: cells for row, cells in rows.items() if row.startswith("model")}
@@ -310,13 +329,17 @@ def sections(result: dict[str, Any]) -> list[str]:
         + "</li>"
         for row, t in result["latency"].items()
     ]
-    items = [f"<li>{name}: {result[name]}</li>" for name in ("memory MiB", *COLD) if name in result]
+    items = [
+        f"<li>{name}: {value}</li>"
+        for name, value in result.items()
+        if name == "memory MiB" or name.startswith("cold start")
+    ]
     out.append(f"<ul>{''.join(lines + items)}</ul>")
     curves: dict[str, list[plots.Point]] = {}
     for row, cells in models.items():
         name, steps = row.split("@")
-        c = cells["total"]
-        curves.setdefault(name, []).append((float(steps), c["mean"], c["low"], c["high"]))
+        point = (float(steps), *Estimate.from_json(cells["total"]).scaled(1))
+        curves.setdefault(name, []).append(point)
     out.append(report.plots({"Time by steps": plots.lines(curves, "steps", "ms an edit")}))
     if pairs:
         note = (

@@ -9,12 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 DRAWS = 2000
 LEVEL = 0.95
+
+
+class EstimateJson(TypedDict):
+    """An `Estimate` in JSON: None for nan."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
 
 
 @dataclass(frozen=True)
@@ -26,15 +35,18 @@ class Estimate:
     high: float
     n: int
 
-    def as_json(self) -> dict[str, float | int | None]:
-        values = {"mean": self.mean, "low": self.low, "high": self.high}
-        return {k: None if np.isnan(v) else round(v, 6) for k, v in values.items()} | {"n": self.n}
+    def as_json(self) -> EstimateJson:
+        mean, low, high = (None if np.isnan(v) else round(v, 6) for v in (self.mean, self.low, self.high))
+        return {"mean": mean, "low": low, "high": high, "n": self.n}
+
+    def scaled(self, factor: float) -> tuple[float, float, float]:
+        """Mean, low and high times a factor."""
+        return factor * self.mean, factor * self.low, factor * self.high
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Estimate:
-        mean, low, high = (
-            float("nan") if data[k] is None else float(data[k]) for k in ("mean", "low", "high")
-        )
+    def from_json(cls, data: EstimateJson) -> Estimate:
+        values = (data["mean"], data["low"], data["high"])
+        mean, low, high = (float("nan") if value is None else float(value) for value in values)
         return cls(mean, low, high, int(data["n"]))
 
 

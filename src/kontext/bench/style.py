@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,8 +19,11 @@ from kontext import world
 from kontext.bench import quality, report
 from kontext.bench.items import Item, at_size, draw_item
 from kontext.bench.metrics import DISTANCE_CAP, Floats, Picture, blur, color_distance, lab
-from kontext.bench.run import Figure, Progress, Run, silent
+from kontext.bench.run import Figure, Progress, Run, RunJson, silent
 from kontext.world.drawing.styles import STYLES
+
+if TYPE_CHECKING:
+    from kontext.engine import Editor
 
 KINDS = {"style_reference": ("style_reference",), "global": ("style",)}
 CONTENTS = 16
@@ -39,7 +42,7 @@ FIGURES = {
 
 
 def measure(
-    editor: Any, run: Run, *, n: int, size: int, rows: Sequence[str], progress: Progress = silent
+    editor: Editor | None, run: Run, *, n: int, size: int, rows: Sequence[str], progress: Progress = silent
 ) -> None:
     """``n`` style references and ``n`` restyled pictures in every row, as records."""
     keys = [(category, i) for category in KINDS for i in range(n)]
@@ -123,7 +126,7 @@ def edges(picture: Picture) -> Floats:
     return np.concatenate(out).astype(np.float32)
 
 
-def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
+def sections(run: Run, result: RunJson, size: int) -> list[str]:
     """A table for each kind and contact sheets."""
     rows, out = result["rows"], []
     for category in dict.fromkeys(r.category for r in run.records):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -19,8 +19,11 @@ from kontext import world
 from kontext.bench import quality, report
 from kontext.bench.items import Item, at_size, draw_item
 from kontext.bench.metrics import DISTANCE_CAP, Picture, blur, color_distance, lab
-from kontext.bench.run import Figure, Progress, Run, silent
+from kontext.bench.run import Figure, Progress, Run, RunJson, silent
 from kontext.world.drawing.signs import WORDS
+
+if TYPE_CHECKING:
+    from kontext.engine import Editor
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ READING_PIXELS = 48  # height at which the OCR model reads a line
 
 
 def measure(
-    editor: Any,
+    editor: Editor | None,
     run: Run,
     *,
     n: int,
@@ -147,7 +150,7 @@ def reader() -> Callable[[Picture], str] | None:
     return read
 
 
-def sections(run: Run, result: dict[str, Any], size: int) -> list[str]:
+def sections(run: Run, result: RunJson, size: int) -> list[str]:
     """A table for each split and contact sheets."""
     rows = result["rows"]
     out = [

@@ -29,7 +29,8 @@ from kontext.errors import BadRequest
 from kontext.terminal import say
 
 if TYPE_CHECKING:
-    from kontext.bench.run import Figure
+    from kontext.bench.run import Figure, SpeedJson
+    from kontext.engine import Editor
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
@@ -64,7 +65,7 @@ def quality(
     splits = _names(split, SPLITS, "split")
     categories = list(SINGLE) if category == "all" else _names(category, CATEGORIES, "category")
     row_names(rows.split(","), _steps(steps))
-    editor = _editor(model, device, rows.split(","))
+    editor = _editor_for(rows.split(","), model, device)
     size = size_for(editor, size)
     names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
     settings = {"size": size, "n": n, "splits": splits, "categories": categories, "rows": names}
@@ -101,7 +102,7 @@ def region(
     from kontext.bench.items import size_for
 
     splits = _names(split, suite.SPLITS, "split")
-    editor = _editor(model, device, ["model"])
+    editor = _editor(model, device)
     if editor.model.preset.transformer.region_after is None:
         raise BadRequest(f"{model} has no region head")
     size = size_for(editor)
@@ -132,7 +133,7 @@ def drift(
     from kontext.bench.items import size_for
 
     chosen = _names(kinds, suite.KINDS, "kind")
-    editor = _editor(model, device, rows.split(","))
+    editor = _editor_for(rows.split(","), model, device)
     size = size_for(editor)
     names = _session_rows(rows, steps, editor)
     settings = {"size": size, "n": n, "kinds": chosen, "rows": names}
@@ -161,7 +162,7 @@ def identity(
     from kontext.bench.items import size_for
     from kontext.bench.rows import row_names
 
-    editor = _editor(model, device, rows.split(","))
+    editor = _editor_for(rows.split(","), model, device)
     size = size_for(editor)
     names = _session_rows(rows, steps, editor)
     reference_rows = [{"codec": "codec-target"}.get(row, row) for row in rows.split(",")]
@@ -240,15 +241,14 @@ def speed(
 
     if threads:
         torch.set_num_threads(threads)
-    editor = _editor(model, device, ["model"])
+    editor = _editor(model, device)
     size, counts = size_for(editor, size), _steps(steps) or [_own_steps(editor)]
     settings = {"size": size, "n": n, "steps": counts, "threads": torch.get_num_threads()}
     device = str(device_of(editor.model))
     settings |= {"device": device, "dtype": str(parameter_type(editor.model.transformer))}
     with open_run("speed", editor, model, settings, report, False) as run:
-        more: dict[str, Any] = {}
-        more["latency"] = suite.measure(editor, run, runs=n, size=size, steps=counts, progress=track_items)
-        more["memory MiB"] = round(suite.memory_mib(device), 1)
+        latency = suite.measure(editor, run, runs=n, size=size, steps=counts, progress=track_items)
+        more: SpeedJson = {"latency": latency, "memory MiB": round(suite.memory_mib(device), 1)}
         more |= suite.cold_starts(model, size, editor.model if against else None)
         if against:
             more["diffusers"] = suite.against_diffusers(
@@ -288,7 +288,7 @@ def kontextbench(
         vision_judge = Judge.from_environment(judge, judge_model, timeout_seconds=judge_timeout)
     if against and not judge:
         raise BadRequest("--against needs a judge; give --judge URL")
-    editor = _editor(model, device, ["model"])
+    editor = _editor(model, device)
     settings = {"folder": str(folder), "n": n, "steps": steps, "judge": judge and f"{judge} {judge_model}"}
     with open_run("kontextbench", editor, model, settings, report, resume) as run:
         suite.measure(
@@ -355,7 +355,7 @@ def _simple(
     from kontext.bench.items import size_for
     from kontext.bench.rows import row_names
 
-    editor = _editor(model, device, rows.split(","))
+    editor = _editor_for(rows.split(","), model, device)
     size = size_for(editor)
     names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
     with open_run(name, editor, model, {"size": size, "n": n, "rows": names, **more}, report, resume) as run:
@@ -384,21 +384,25 @@ def _steps(text: str | None) -> list[int]:
     return counts
 
 
-def _session_rows(rows: str, steps: str | None, editor: Any) -> list[str]:
+def _session_rows(rows: str, steps: str | None, editor: Editor | None) -> list[str]:
     names = _names(rows, SESSION_ROWS.split(","), "row")
     counts = _steps(steps) or [_own_steps(editor)]
     expanded = {row: [f"{row}@{n}" for n in counts] if row.startswith("model") else [row] for row in names}
     return [name for row in names for name in expanded[row]]
 
 
-def _own_steps(editor: Any) -> int:
+def _own_steps(editor: Editor | None) -> int:
     return editor.model.preset.sampling.steps if editor is not None else 4
 
 
-def _editor(model: str, device: str | None, rows: Iterable[str]) -> Any:
+def _editor_for(rows: Iterable[str], model: str, device: str | None) -> Editor | None:
     """The editor, or None where no row needs a model."""
     if not any(row.startswith(("codec", "model")) for row in rows):
         return None
+    return _editor(model, device)
+
+
+def _editor(model: str, device: str | None) -> Editor:
     from kontext.engine import Editor
 
     download_model(model)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
 
 Number = Annotated[int, typer.Option("--n", min=1, help="Items of each category (sessions, runs).")]
 Steps = Annotated[
@@ -43,5 +44,6 @@ SESSION_ROWS = "copy,codec,oracle,model,model+lock"
 SHORT_ROWS = "copy,codec-target,oracle,model"
 
 
-def Rows(help: str) -> Any:  # noqa: N802 (reads as the types above)
-    return typer.Option("--rows", help=help, metavar="ROW,...")
+def Rows(help: str) -> OptionInfo:  # noqa: N802 (reads as the types above)
+    option: OptionInfo = typer.Option("--rows", help=help, metavar="ROW,...")
+    return option

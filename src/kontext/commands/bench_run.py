@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kontext.commands.tables import show_table
 from kontext.errors import BadRequest
 from kontext.terminal import say
 
 if TYPE_CHECKING:
-    from kontext.bench.run import Figure, Run
+    from kontext.bench.run import Figure, Run, RunJson, SpeedJson
+    from kontext.engine import Editor
 
 
 @contextmanager
 def open_run(
-    suite: str, editor: Any, model: str, settings: dict[str, Any], report: Path | None, resume: bool
+    suite: str,
+    editor: Editor | None,
+    model: str,
+    settings: Mapping[str, object],
+    report: Path | None,
+    resume: bool,
 ) -> Iterator[Run]:
     """The run's folder: that of the report, else one that vanishes."""
     from kontext.bench.items import VERSION
@@ -32,10 +38,10 @@ def open_run(
     if editor is not None:
         info["fingerprint"] = editor.model.fingerprint
     if report is not None:
-        with Run(report / suite, info | settings, resume) as run:
+        with Run(report / suite, {**info, **settings}, resume) as run:
             yield run
         return
-    with tempfile.TemporaryDirectory() as folder, Run(Path(folder), info | settings) as run:
+    with tempfile.TemporaryDirectory() as folder, Run(Path(folder), {**info, **settings}) as run:
         yield run
 
 
@@ -46,8 +52,8 @@ def publish(
     headline: dict[str, Figure],
     json_file: Path | None,
     report: Path | None,
-    sections: Callable[[dict[str, Any]], list[str]],
-    more: dict[str, Any] | None = None,
+    sections: Callable[[RunJson], list[str]],
+    more: SpeedJson | None = None,
 ) -> None:
     """The table on the terminal, the JSON, the page."""
     from kontext.bench.report import page

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from kontext.terminal import watched
 
 if TYPE_CHECKING:
-    from kontext.bench.run import Figure
+    from kontext.bench.run import Figure, RunJson
+
+T = TypeVar("T")
 
 
-def show_table(result: dict[str, Any], figures: dict[str, Figure]) -> None:
+def show_table(result: RunJson, figures: dict[str, Figure]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -33,7 +35,7 @@ def show_table(result: dict[str, Any], figures: dict[str, Figure]) -> None:
         Console(width=None if watched(sys.stdout) else 160).print(table)
 
 
-def track_items(items: Iterable[Any], total: int, label: str) -> Iterator[Any]:
+def track_items(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     """A progress bar on stderr if it is a terminal."""
     if not watched(sys.stderr):
         yield from items
