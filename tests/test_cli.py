@@ -124,10 +124,11 @@ def test_generate_writes_a_picture_of_the_size_asked_for(folder):
 
 
 def test_warnings_go_to_stderr_and_into_the_json(folder):
-    done = call("edit", "kid.png", "red", *TINY)
-    assert "warning: " in done.stderr and "warning" not in done.stdout
-    done = call("edit", "kid.png", "red", "--json", *TINY)
-    assert json.loads(done.stdout)["warnings"]
+    arguments = ("edit", "kid.png", "red", "--size", "1:1", "--force", *TINY)
+    done = call(*arguments)
+    assert "warning: size 1:1 has another aspect ratio" in done.stderr and "warning" not in done.stdout
+    (warning,) = json.loads(call(*arguments, "--json").stdout)["warnings"]
+    assert warning.startswith("size 1:1 has another aspect ratio than the picture")
 
 
 BOMB = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\xc3P\x00\x00\xc3P\x08\x02\x00\x00\x00\x95\x03\xab\x12"

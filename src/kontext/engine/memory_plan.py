@@ -42,7 +42,7 @@ ACTIVATIONS = "activations"
 
 
 @dataclass(frozen=True)
-class Row:
+class PlanRow:
     """One line of a plan."""
 
     what: str
@@ -84,7 +84,7 @@ class MemoryPlan:
         return self.device.type == "cpu" and not self.expanded
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[PlanRow, ...]:
         return tuple(self._rows())
 
     def placement(self) -> Placement:
@@ -129,7 +129,7 @@ class MemoryPlan:
         said.append(f"{self.bytes / 1e9:.1f} of {self.limit / 1e9:.1f} GB")
         return ", ".join(said)
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[PlanRow]:
         sizes, kind = self.sizes, self.device.type
         here, form = f"on {kind}", "dequantized" if self.expanded and sizes.packed else "as in the file"
         on_device = [piece for piece in sizes.blocks if piece.name not in self.streamed_blocks]
@@ -137,29 +137,29 @@ class MemoryPlan:
         def away(how: str) -> str:
             return "read from the file in use" if self.in_files else f"streamed to {kind} {how}"
 
-        yield Row("driver and libraries", here, RESERVED.get(kind, 0))
-        yield Row("cached latents and prompts", here, self.cache_bytes)
-        yield Row(
+        yield PlanRow("driver and libraries", here, RESERVED.get(kind, 0))
+        yield PlanRow("cached latents and prompts", here, self.cache_bytes)
+        yield PlanRow(
             "autoencoder" + (", in strips" if self.strip_elements else ""), here, sizes.autoencoder.dense
         )
-        yield Row("embeddings and last layer", here, sizes.rest.dense)
+        yield PlanRow("embeddings and last layer", here, sizes.rest.dense)
         if on_device:
-            yield Row(
+            yield PlanRow(
                 f"{len(on_device)} of {len(sizes.blocks)} blocks", f"{here}, {form}", self._size(*on_device)
             )
         if self.streamed_blocks:
             count = f"{len(self.streamed_blocks)} of {len(sizes.blocks)} blocks"
-            yield Row(count, away("at every step"), 0)
+            yield PlanRow(count, away("at every step"), 0)
         if self.modulations_streamed:
-            yield Row("modulations", away("once per edit"), 0)
+            yield PlanRow("modulations", away("once per edit"), 0)
         else:
-            yield Row("modulations", f"{here}, {form}", self._size(*sizes.modulations))
+            yield PlanRow("modulations", f"{here}, {form}", self._size(*sizes.modulations))
         if self.text_streamed:
-            yield Row("text encoders", away("for each new prompt"), sizes.t5_rest.dense)
+            yield PlanRow("text encoders", away("for each new prompt"), sizes.t5_rest.dense)
         else:
             text = self._size(*sizes.t5_blocks, sizes.clip) + sizes.t5_rest.dense + sizes.t5_table.dense
-            yield Row("text encoders", f"{here}, {form}", text)
-        yield Row(ACTIVATIONS, here, self.working(self.work))
+            yield PlanRow("text encoders", f"{here}, {form}", text)
+        yield PlanRow(ACTIVATIONS, here, self.working(self.work))
 
     def _size(self, *pieces: Piece) -> int:
         return sum(piece.dense if self.expanded else piece.stored for piece in pieces)
