@@ -66,7 +66,7 @@ class Painter(nn.Module):
         self.config = SimpleNamespace(context_attention="full", guidance_embed=False, region_after=None)
         self.codec, self.noise, self.paint, self.worked_on = codec, noise, lambda pixels: None, []
 
-    def prepare(self, text, ids, context, prefixes, guidance=None):
+    def prepare(self, text, ids, context, prefixes, guidance=None, source=None):
         return ids, context
 
     def to_velocity(self, predicted, z, t):

@@ -221,6 +221,20 @@ def test_the_region_head_says_the_same_and_reaches_the_rest(chosen, after):
 
 
 @torch.inference_mode()
+def test_output_gates_are_the_same(chosen):
+    model = random_transformer(output_gates=True, context_attention="prefix")
+    target, (text, ids, context), mod = inputs(model, 2, 1)
+    prepared = model.prepare(text, ids, context, source=torch.randn(2, *target.shape[1:]))
+    expected = model.evaluate(target, prepared, mod)
+    assert use_transformer_kernels(model)
+    prepared = model.prepare(text, ids, context, source=prepared.source)
+    made = model.evaluate(target, prepared, mod)
+    assert float((made - expected).abs().max() / expected.abs().max()) < 5e-5
+    without = model.evaluate(target, model.prepare(text, ids, context), mod)
+    assert float((without - made).abs().max()) > 1e-2
+
+
+@torch.inference_mode()
 def test_the_cached_context_of_later_steps_is_the_same(chosen):
     model = random_transformer(context_attention="full")
     target, given, mod = inputs(model, 2, 1)

@@ -281,6 +281,29 @@ def test_the_region_head_adds_nothing_before_training_and_then_reaches_the_veloc
     assert region.std() > 0 and (velocity - without).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_output_gates_pass_target_and_source_to_the_prediction():
+    plain, gated = random_transformer(), random_transformer(output_gates=True)
+    channels = plain.config.in_channels
+    for name, parameter in gated.state_dict().items():
+        value = plain.state_dict()[name]
+        parameter.zero_()[: len(value)] = value  # gates of 0 pass nothing
+    target, text, pooled, times, context = inputs()
+    ids = picture_ids(0, ROWS, COLUMNS)
+    velocity = plain(target, text, pooled, times, None, ids, context)
+    assert torch.equal(gated(target, text, pooled, times, None, ids, context), velocity)
+
+    source = context[0][0]
+    gated.final_layer.linear.bias[channels : 2 * channels] = 0.5
+    gated.final_layer.linear.bias[2 * channels :] = torch.linspace(-1, 2, channels)
+    expected = velocity + 0.5 * target + torch.linspace(-1, 2, channels) * source
+    made = gated(target, text, pooled, times, None, ids, context)
+    assert torch.allclose(made, expected, atol=1e-5)
+    made = gated(target, text, pooled, times, None, ids)  # nothing is edited
+    without = plain(target, text, pooled, times, None, ids)
+    assert torch.allclose(made, without + 0.5 * target, atol=1e-5)
+
+
 def test_a_region_head_must_sit_between_single_blocks():
     with pytest.raises(ValueError, match="region_after must be 0 to 1, got 2"):
         random_transformer(region_after=2)

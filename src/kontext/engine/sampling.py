@@ -173,9 +173,11 @@ class _Field:
         """Compute only these tokens, (n,) bool, in the following steps; None: all."""
         self.active = active
         self.tokens = self.batch.noise.shape[1] if active is None else int(active.sum())
-        ids = self.batch.ids if active is None else self.batch.ids[active]
+        ids, source = self.batch.ids, self.batch.source
+        if active is not None:
+            ids, source = ids[active], None if source is None else source[:, active]
         for evaluator in set(self.evaluators.values()):
-            evaluator.prepare(ids)
+            evaluator.prepare(ids, source)
 
     def restrict(self, active: Tensor) -> None:
         """Compute only these tokens, (n,) bool, in the following steps, if that saves time."""
@@ -246,9 +248,13 @@ class _Evaluator:
         self.context = [(_repeat(tokens, self.copies), ids) for tokens, ids in batch.context]
         self.modulation = dict(zip(times, transformer.modulations(times, pooled, embedded)))
 
-    def prepare(self, ids: Tensor) -> None:
-        """Compute the target's tokens at these positions, (n, 3), from here on."""
-        self.prepared = self.transformer.prepare(self.text, ids, self.context, self.prefixes, self.attention)
+    def prepare(self, ids: Tensor, source: Tensor | None) -> None:
+        """Compute the target's tokens at these positions, (n, 3), from now on; `source`: its tokens there."""
+        if source is not None:
+            source = _repeat(source, self.copies)
+        self.prepared = self.transformer.prepare(
+            self.text, ids, self.context, self.prefixes, self.attention, source
+        )
         self.evaluations, self.cached = 0, self.prepared
 
     def __call__(self, z: Tensor, t: float, ask_region: bool) -> tuple[Tensor, Tensor | None]:

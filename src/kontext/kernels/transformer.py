@@ -36,6 +36,7 @@ class KernelTransformer:
         config = transformer.config
         self.width, self.heads, self.hidden = config.width, config.heads, int(config.width * config.mlp_ratio)
         self.kernels, self.parts = kernels, parts
+        self.outputs = transformer.final_layer.linear.out_features
         self.region_head = transformer.region_head if config.region_after is not None else None
         self.before_region = config.depth_double + (config.region_after or 0)  # blocks
         self._plan: _Plan | None = None
@@ -55,7 +56,7 @@ class KernelTransformer:
         mod: StepModulation,
         recorder: ContextKVRecorder | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """See `Transformer.evaluate_with_region`; the region head itself runs in PyTorch."""
+        """Outputs of the last layer and the region head's logits; the region head itself runs in PyTorch."""
         with self._lock:
             plan = self._plan
             if plan is None or not plan.serves(target, prepared, mod):
@@ -90,7 +91,8 @@ class KernelTransformer:
         start, rotary = prepared.text.shape[1], prepared.rotary
         target_rows = slice(start, start + target.shape[1])
         x = target.new_empty(target.shape[0], rotary.shape[0], self.width)
-        plan = _Plan(prepared, torch.empty_like(target), x, self._room(x), torch.empty_like(target), mod)
+        outputs = target.new_empty(*target.shape[:2], self.outputs)
+        plan = _Plan(prepared, torch.empty_like(target), x, self._room(x), outputs, mod)
         begin = [self.img_in.job(plan.target, x[:, target_rows])]
         prefix = prepared.prefix or (None,) * (len(self.double) + len(self.single))
         for double, pair, context_kv in zip(self.double, mod.double, prefix):

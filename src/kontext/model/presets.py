@@ -37,6 +37,10 @@ class TransformerConfig:
     """
     region_after: int | None = None
     """Number of single blocks before the region head; None: the model has no region head."""
+    output_gates: bool = False
+    """The last layer also gates, by channel, what the noisy tokens and the source's tokens add directly to the
+    prediction; needed where a token has more channels than the network is wide.
+    """
 
     def __post_init__(self) -> None:
         if self.region_after is not None and not 0 <= self.region_after < self.depth_single:
@@ -229,6 +233,7 @@ NANO_256 = Preset(
         context_attention="prefix",
         prediction="picture",
         region_after=2,
+        output_gates=True,
     ),
     autoencoder=AutoencoderConfig(
         base_width=32,

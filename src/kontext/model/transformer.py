@@ -87,6 +87,10 @@ class Prepared:
     """"prefix": keys and values of all context pictures, per block."""
     rotary: Tensor
     """Table over [text | target | context] in "full", [text | target] in "prefix"."""
+    source: Tensor | None = None
+    """Tokens of the picture being edited at the target's positions, (1 or batch, n, in_channels), for models
+    with output gates; None: nothing is edited.
+    """
     guidance: AttentionGuidance | None = None
     """The second half of the batch are negative prompts, which guide every attention of the first."""
 
@@ -145,7 +149,8 @@ class Transformer(nn.Module):
         )
         if config.region_after is not None:
             self.region_head = RegionHead(width)
-        self.final_layer = LastLayer(width, config.in_channels)
+        outputs = 3 if config.output_gates else 1
+        self.final_layer = LastLayer(width, outputs * config.in_channels)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
@@ -166,7 +171,8 @@ class Transformer(nn.Module):
         1]; guidance (b,) where the model embeds it, else None; target_ids (n, 3). Returns (b, n,
         in_channels).
         """
-        prepared = self.prepare(text, target_ids, context)
+        source = context[0][0] if context else None
+        prepared = self.prepare(text, target_ids, context, source=source)
         predicted = self.evaluate(target, prepared, self.modulate(self.vector(timesteps, pooled, guidance)))
         return self.to_velocity(predicted, target, timesteps[:, None, None])
 
@@ -195,7 +201,30 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """`evaluate`, and the region head's logits (b, n), None for models without one."""
         if self.backend is not None and prepared.guidance is None:
-            return self.backend.evaluate_with_region(target, prepared, mod, recorder)
+            outputs, region = self.backend.evaluate_with_region(target, prepared, mod, recorder)
+        else:
+            outputs, region = self._outputs(target, prepared, mod, recorder)
+        return self._gated(outputs, target, prepared.source), region
+
+    def _gated(self, outputs: Tensor, target: Tensor, source: Tensor | None) -> Tensor:
+        """The prediction (b, n, in_channels) from the outputs of the last layer.
+
+        With output gates these are (b, n, 3 * in_channels): a prediction, and gates of target and source.
+        """
+        if not self.config.output_gates:
+            return outputs
+        predicted, of_target, of_source = outputs.chunk(3, dim=-1)
+        predicted = predicted + of_target * target
+        return predicted if source is None else predicted + of_source * source.to(predicted.dtype)
+
+    def _outputs(
+        self,
+        target: Tensor,
+        prepared: Prepared,
+        mod: StepModulation,
+        recorder: ContextKVRecorder | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Outputs of the last layer for the target's tokens, and the region head's logits."""
         picture, text = self.img_in(target), prepared.text
         if prepared.context is not None:
             picture = torch.cat((picture, prepared.context), dim=1)
@@ -245,11 +274,13 @@ class Transformer(nn.Module):
         context: Context = (),
         prefixes: Sequence[Prefix] = (),
         guidance: AttentionGuidance | None = None,
+        source: Tensor | None = None,
     ) -> Prepared:
         """Inputs shared by all steps: projected text, rotary table, embedded or prefilled context.
 
         In "prefix" attention, `prefixes` are prefilled pictures; `context` is prefilled here. With
-        `guidance`, the second half of the batch are the negative prompts of the first.
+        `guidance`, the second half of the batch are the negative prompts of the first. `source`: tokens of
+        the picture being edited at `target_ids`, which models with output gates use.
         """
         ids = [target_ids.new_zeros(text.shape[1], 3), target_ids]
         if self.config.context_attention == "prefix":
@@ -268,6 +299,7 @@ class Transformer(nn.Module):
             prefix=_join(prefixes),
             rotary=rotary_table(torch.cat(ids), self.config.axes, self.config.theta),
             guidance=guidance,
+            source=source,
         )
 
     def prefill(self, tokens: Tensor, ids: Tensor) -> Prefix:

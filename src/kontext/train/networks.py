@@ -52,15 +52,16 @@ class Networks(nn.Module):
         """
         pooled, transformer = self.clip(ids), self.transformer
         states = self.t5(ids)
+        source = contexts[0][0].repeat_interleave(len(z) // len(contexts[0][0]), 0) if contexts else None
         if transformer.config.context_attention == "prefix":
             prefixes = [
                 transformer.prefill(tokens, context_ids).repeated(len(z) // len(tokens))
                 for tokens, context_ids in contexts
             ]
-            prepared = transformer.prepare(states, target_ids, prefixes=prefixes)
+            prepared = transformer.prepare(states, target_ids, prefixes=prefixes, source=source)
         else:
             contexts = [(tokens.repeat_interleave(len(z) // len(tokens), 0), i) for tokens, i in contexts]
-            prepared = transformer.prepare(states, target_ids, contexts)
+            prepared = transformer.prepare(states, target_ids, contexts, source=source)
         mod = transformer.modulate(transformer.vector(t, pooled, guidance))
         predicted, region = transformer.evaluate_with_region(z, prepared, mod)
         return transformer.to_velocity(predicted, z, t[:, None, None]), self.label(pooled), region
@@ -83,7 +84,8 @@ class Networks(nn.Module):
     ) -> Tensor:
         """Tokens (b, n, channels) at t = 0 with the preset's steps and schedule, from noise of that shape."""
         pooled = self.clip(ids)
-        prepared = self.transformer.prepare(self.t5(ids), target_ids, contexts)
+        source = contexts[0][0] if contexts else None
+        prepared = self.transformer.prepare(self.t5(ids), target_ids, contexts, source=source)
         strength = noise.new_full((len(noise),), preset.sampling.guidance)
         embedded = strength if preset.transformer.guidance_embed else None
 
