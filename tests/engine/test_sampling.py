@@ -199,7 +199,9 @@ def test_output_gates_see_the_source_at_the_computed_tokens(copying_editor, opti
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (48, 48, 3), dtype=np.uint8))
         for i in range(2)
     ]
-    requests = [EditRequest(prompt="red", picture=picture, seed=i, **options) for i, picture in enumerate(pictures)]
+    requests = [
+        EditRequest(prompt="red", picture=picture, seed=i, **options) for i, picture in enumerate(pictures)
+    ]
     for picture, result in zip(pictures, copying_editor.edit_batch(requests)):
         if options.get("lock", True):
             assert result.changed_fraction == 0

@@ -38,8 +38,8 @@ class TransformerConfig:
     region_after: int | None = None
     """Number of single blocks before the region head; None: the model has no region head."""
     output_gates: bool = False
-    """The last layer also gates, by channel, what the noisy tokens and the source's tokens add directly to the
-    prediction; needed where a token has more channels than the network is wide.
+    """The last layer also gates, by channel, what the noisy tokens and the source's tokens add directly to
+    the prediction; needed where a token has more channels than the network is wide.
     """
 
     def __post_init__(self) -> None:
