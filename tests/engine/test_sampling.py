@@ -193,7 +193,7 @@ def copying_editor():
     return Editor(model)
 
 
-@pytest.mark.parametrize("options", [{}, {"box": (10, 6, 40, 30)}, {"lock": False}, {"steps": 7}])
+@pytest.mark.parametrize("options", [{}, {"box": (10, 6, 30, 24)}, {"lock": False}, {"steps": 7}])
 def test_output_gates_see_the_source_at_the_computed_tokens(copying_editor, options):
     pictures = [
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (48, 48, 3), dtype=np.uint8))
