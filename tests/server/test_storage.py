@@ -252,7 +252,7 @@ def test_bodies_and_answers_in_memory_are_bounded():
         gate.set()
         await slow
         await ask(bodies, False)
-        assert bodies.held == 0
+        assert bodies.reserved == 0
 
     asyncio.run(story())
     assert sent == [200, 503, 200]

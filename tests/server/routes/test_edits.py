@@ -174,7 +174,7 @@ def test_references_masks_markup_and_boxes_travel_with_the_turn(server):
     for fields, words in [
         (dict(mask=wrong), "must be"),
         (dict(box=[90, 0, 20, 20]), "inside"),
-        (dict(size="banana"), "understood"),
+        (dict(size="banana"), "is invalid"),
         (dict(references=["0" * 64]), "upload"),
         (dict(parent="nowhere"), "turn"),
     ]:
