@@ -321,6 +321,7 @@ def simulated(name: str, count: int = 1) -> Iterator[Device]:
             mock.patch("torch.cuda.current_stream", lambda _=None: Stream()),
             mock.patch("torch.cuda.mem_get_info", device.free_and_total),
             mock.patch("torch.cuda.empty_cache", lambda: None),
+            mock.patch("torch.mps.empty_cache", lambda: None),
             mock.patch.object(Tensor, "pin_memory", lambda tensor: tensor.clone()),
             mock.patch("torch.backends.mps.is_available", lambda: not cuda),
             mock.patch.object(threading.Thread, "run", run_with_device),

@@ -57,7 +57,7 @@ def release_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    elif device.type == "mps" and torch.backends.mps.is_available():
+    elif device.type == "mps":
         torch.mps.empty_cache()
 
 
