@@ -48,6 +48,11 @@ def test_shipped_settings_are_read(path):
         ("steps = 'many'\nbatch = 2", "steps"),
         ("steps =", "not TOML"),
         ("batch = 2", "steps"),
+        ("steps = 1\nbatch = 0", "toml: batch: Input should be greater than or equal to 1"),
+        ("steps = 1\nbatch = 2\nseconds = 0", "seconds: Input should be greater than 0"),
+        ("steps = 1\nbatch = 2\ndecay_share = 2", "decay_share: Input should be less than or equal to 1"),
+        ("steps = 1\nbatch = 2\npreset = 'huge'", "preset: must be one of .*nano-256.*, got 'huge'"),
+        ("steps = 1\nbatch = 2\npreset = 'tiny'", "toml: crop must be 1 to 64 pixels .* got 128"),
     ],
 )
 def test_what_cannot_be_honoured_is_named(tmp_path, text, word):

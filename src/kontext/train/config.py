@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kontext.errors import BadConfig
+from kontext.model.presets import PRESETS
 from kontext.precision import bfloat16_is_faster
+
+
+def _known_preset(name: str) -> str:
+    if name not in PRESETS:
+        raise ValueError(f"must be one of {', '.join(PRESETS)}, got {name!r}")
+    return name
+
+
+PresetName = Annotated[str, AfterValidator(_known_preset)]
+Count = Annotated[int, Field(ge=1)]
+NaturalNumber = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainingSettings(BaseModel):
@@ -17,27 +31,27 @@ class TrainingSettings(BaseModel):
 
 
 class _Training(TrainingSettings):
-    preset: str = "nano-128"
+    preset: PresetName = "nano-128"
     device: str = "cpu"
     seed: int = 0
-    steps: int
-    seconds: float | None = None
+    steps: Count
+    seconds: Seconds | None = None
     """Time budget of the whole run; it ends, decayed and saved, at the earlier of steps and seconds."""
-    call_seconds: float | None = None
+    call_seconds: Seconds | None = None
     """Time of one call in seconds, after which the run is saved and paused."""
-    warmup: int = 100
-    decay_share: float = 0.4
-    batch: int
-    workers: int = 1
+    warmup: NaturalNumber = 100
+    decay_share: Share = 0.4
+    batch: Count
+    workers: NaturalNumber = 1
     muon_rate: float = 2e-3
     adamw_rate: float = 1e-3
-    ema: float = 0.999
+    ema: Share = 0.999
     bfloat16: bool | Literal["auto"] = False
     """Matrix products in bfloat16; "auto": if that is faster on this device."""
     compile: bool = False
-    log_every: int = 50
-    validate_every: int = 500
-    save_seconds: float = 120.0
+    log_every: Count = 50
+    validate_every: Count = 500
+    save_seconds: Seconds = 120.0
 
     @property
     def autocast(self) -> bool:
@@ -46,15 +60,15 @@ class _Training(TrainingSettings):
 
 
 class AutoencoderTraining(_Training):
-    crop: int = 128
+    crop: Count = 128
     """Side of the crops, pixels."""
-    pool: int = 1024
+    pool: Count = 1024
     """Pictures from which crops are drawn."""
-    first_fill: int = 64
+    first_fill: Count = 64
     """Pictures drawn before the first step."""
-    fresh: int = 1
+    fresh: Count = 1
     """New pictures per step, replacing the oldest."""
-    component_pictures: int = 512
+    component_pictures: Count = 512
     """Pictures whose principal components the linear path starts from."""
     color_weight: float = 1.0
     square_weight: float = 4.0
@@ -65,77 +79,84 @@ class AutoencoderTraining(_Training):
     """Weight of the L1 distance between the latents of a picture and those of its reconstruction."""
     robust_from: float | None = 0.4
     """Share of the run after which latents are noisy and decoded pictures are re-encoded; None: never."""
-    validation_pictures: int = 32
+    validation_pictures: Count = 32
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> AutoencoderTraining:
+        side = PRESETS[self.preset].sizes[0][0]
+        if self.crop > side:
+            raise ValueError(f"crop must be 1 to {side} pixels for the preset {self.preset}, got {self.crop}")
+        return self
 
 
 class WordsTraining(_Training):
     world: dict[str, Any] = {}
     """Arguments of `kontext.world.World`; none: the whole world, with rare kinds of edits more often."""
-    fresh: int = 32
+    fresh: Count = 32
     """New sentences (in two languages) per step."""
-    pool: int = 40000
-    first_fill: int = 2000
-    token_dropout: float = 0.0
+    pool: Count = 40000
+    first_fill: Count = 2000
+    token_dropout: Share = 0.0
     """Probability with which a merge of the tokenizer is skipped, in every second sentence."""
-    validation_sentences: int = 400
+    validation_sentences: NaturalNumber = 400
 
 
 class Stage(TrainingSettings):
     """A stage of the curriculum: the world of all samples from `first_sample` on."""
 
-    first_sample: int = 0
+    first_sample: NaturalNumber = 0
     world: dict[str, Any] = {}
     """Arguments of `kontext.world.World`."""
 
 
 class FlowTraining(_Training):
     curriculum: tuple[Stage, ...] = (Stage(),)
-    fresh: int
+    fresh: Count
     """New pairs per step; each pair is used batch / fresh times."""
-    targets_per_source: int = 1
+    targets_per_source: Count = 1
     """Above 1, examples are orbits of the world and this many targets share the prefix of one source.
     `fresh`, `pool` and `first_fill` then count orbits of about twenty pairs each.
     """
-    orbit_kinds: int = 4
-    orbit_values: int = 3
+    orbit_kinds: Count = 4
+    orbit_values: Count = 3
     region_weight: float = 0.3
     """Weight of the region head's cross-entropy, for presets with a region head."""
-    rollouts: int = 0
+    rollouts: NaturalNumber = 0
     """Second turns per step, whose source is the model's own result of the first turn."""
-    pool: int
-    first_fill: int
-    chinese_share: float = 0.3
-    generate_every: int = 12
+    pool: Count
+    first_fill: Count
+    chinese_share: Share = 0.3
+    generate_every: NaturalNumber = 12
     """Interval of text-to-picture batches; 0: none."""
-    references_every: int = 0
+    references_every: NaturalNumber = 0
     """Interval of batches with a second context picture; 0: none."""
-    references_fresh: int | None = None
+    references_fresh: Count | None = None
     """New examples per batch with a second picture; None: `fresh`."""
-    references_pool: int | None = None
+    references_pool: Count | None = None
     """Examples with a second picture; None: `pool` divided by `references_every`."""
-    text_dropout: float = 0.1
+    text_dropout: Share = 0.1
     label_weight: float = 0.1
     area_weight: float = 0.0
     """k of the loss weight 1 + k * mask * clamp(0.3 / area, 0.5, 5); fades to 0 at 80 % of the run."""
     shift: float = 6.0
     shift_end: float = 3.0
     """The shift of training times falls to this over the last third."""
-    uniform_share: float = 0.2
-    validation_pairs: int = 64
-    words_batch: int = 0
+    uniform_share: Share = 0.2
+    validation_pairs: NaturalNumber = 64
+    words_batch: NaturalNumber = 0
     """Sentences per step whose attributes both encoders predict from the text; 0: none."""
     words_norm: float = 0.5
     """Norm to which the gradient of their loss is clipped, over both encoders."""
-    words_token_dropout: float = 0.0
+    words_token_dropout: Share = 0.0
     """`token_dropout` of `WordsTraining`."""
-    validation_sentences: int = 400
+    validation_sentences: NaturalNumber = 400
     """Held-out sentences of either split that are read at each validation, with `words_batch`."""
 
 
 class DistillTraining(FlowTraining):
     method: Literal["trajectory", "ladd"] = "trajectory"
-    student_steps: int = 4
-    substeps: int = 4
+    student_steps: Count = 4
+    substeps: Count = 4
     """Euler steps of the teacher per step of the student."""
     guidance_from: float = 1.0
     guidance_to: float = 1.0
@@ -153,12 +174,12 @@ class LoraTraining(TrainingSettings):
     """Name or path of the base model."""
     device: str = "cpu"
     seed: int = 0
-    steps: int
-    seconds: float | None = None
-    warmup: int = 20
-    decay_share: float = 0.3
-    batch: int = 4
-    rank: int = 16
+    steps: Count
+    seconds: Seconds | None = None
+    warmup: NaturalNumber = 20
+    decay_share: Share = 0.3
+    batch: Count = 4
+    rank: Count = 16
     alpha: float = 16.0
     rate: float = 1e-4
     shift: float | None = None
@@ -168,9 +189,9 @@ class LoraTraining(TrainingSettings):
     bfloat16: bool = False
     world: dict[str, Any] | None = None
     """Arguments of `kontext.world.World`, whose pairs are used when no folder is given."""
-    world_samples: int = 256
-    log_every: int = 20
-    save_seconds: float = 120.0
+    world_samples: Count = 256
+    log_every: Count = 20
+    save_seconds: Seconds = 120.0
 
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -210,5 +231,5 @@ def checked(kind: type[T], data: dict[str, Any], origin: str) -> T:
         return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadConfig(f"{origin}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        where = "".join(f"{part}: " for part in [".".join(map(str, first["loc"]))] if part)
+        raise BadConfig(f"{origin}: {where}{first['msg'].removeprefix('Value error, ')}") from None
