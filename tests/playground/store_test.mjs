@@ -198,6 +198,20 @@ test('a request holds what was asked and nothing else', () => {
   assert.equal(state.editBody(now, 'c', {}).expand_prompt, true);
 });
 
+test('one of several models is chosen, and only then named in a request', () => {
+  const models = [{ name: 'a', prompt_tokens: 40 }, { name: 'b', prompt_tokens: null }];
+  const one = state.withModel({ ...opened(), capabilities: { models: models.slice(0, 1), limits: { variants: 4 } } }, 'b');
+  assert.equal(state.chosenModel(one), null);
+  assert.equal(state.editBody(one, 'c', {}).model, undefined);
+  assert.deepEqual(one.capabilities.limits, { variants: 4, prompt_tokens: 40 });
+  let now = state.withModel({ ...opened(), capabilities: { models, limits: {} } }, 'b');
+  assert.equal(state.editBody(now, 'c', {}).model, 'b');
+  now = state.withModel(now, 'gone');
+  assert.equal(state.editBody(now, 'c', {}).model, 'a');
+  assert.equal(now.capabilities.limits.prompt_tokens, 40);
+  assert.equal(state.withModel(state.initial(), 'a').capabilities, null, 'not known yet');
+});
+
 test('references: at most the limit, replaced in place, removed', () => {
   let now = opened();
   for (const picture of ['p', 'q', 'r', 's']) now = state.addReference(now, { picture }, 3);

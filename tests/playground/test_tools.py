@@ -209,14 +209,14 @@ def test_the_call_is_shown_and_runs(hand, tmp_path):
     command = code.text_content()
     assert command.startswith("curl ")
     if shutil.which("curl") and shutil.which("sh"):
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["sh", "-c", command.encode()], capture_output=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert '"jobs"' in done.stdout
+        assert b'"jobs"' in done.stdout
     page.get_by_role("button", name="Python", exact=True).click()
     program = code.text_content()
     ast.parse(program)
     done = subprocess.run(
-        [sys.executable, "-"], input=program, cwd=tmp_path, text=True, timeout=120, capture_output=True
+        [sys.executable, "-"], input=program.encode(), cwd=tmp_path, timeout=120, capture_output=True
     )
     assert done.returncode == 0, done.stderr
     (made,) = tmp_path.glob("*.png")
@@ -337,6 +337,43 @@ def test_the_model_says_what_is_offered(make_hand, start_server, tmp_path):
         page.get_by_role("button", name="中文").click()
         page.get_by_role("button", name="颜色").click()
         assert page.locator("#prompt").input_value() == "变成紫色"
+    finally:
+        hand.forgiving = True  # the server goes under the open page
+        running.stop()
+
+
+def test_where_there_are_several_models_one_is_chosen(make_hand, start_server, tmp_path):
+    running = start_server(tmp_path, more_models=("second",))
+    hand = make_hand(running.url)
+    try:
+        page = hand.start().page
+        choice, prompt = page.get_by_role("combobox", name="Model"), page.locator("#prompt")
+        open_panel = page.locator("details.fine summary")
+        assert page.locator(".model").inner_text() == "painter"
+        prompt.fill("Make the shirt blue and the sign red, please")
+        page.wait_for_timeout(600)
+        assert page.locator("#tokens").count() == 0, "the first model has no limit"
+        open_panel.click()
+        choice.select_option("second")
+        page.keyboard.press("Escape")
+        page.locator("#tokens.over", has_text="45 / 40").wait_for()
+        page.locator(".model", has_text="second").wait_for()
+        hand.say("Make the shirt red")
+        assert hand.session()["turns"][-1]["facts"]["model"] == "second"
+        page.reload()
+        page.locator(".model", has_text="second").wait_for()  # remembered
+        hand.say("Make it blue")
+        open_panel.click()
+        choice.select_option("painter")
+        page.keyboard.press("Escape")
+        hand.say("Make it green")
+        assert [turn["facts"].get("model") for turn in hand.session()["turns"]][1:] == [
+            "second",
+            "second",
+            "painter",
+        ]
+        hand.key("s")
+        page.locator("dialog[open] pre", has_text='"model":"painter"').wait_for()
     finally:
         hand.forgiving = True  # the server goes under the open page
         running.stop()

@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kontext import pictures
 from kontext.engine.requests import EditRequest, Result, StepInfo
@@ -92,6 +92,27 @@ class FakeEditor:
         pictures.load(picture)
 
 
+class SecondEditor(FakeEditor):
+    """Another model with other sizes, which paints the negative."""
+
+    model = SimpleNamespace(
+        name="second",
+        fingerprint="e" * 64,
+        warnings=(),
+        preset=SimpleNamespace(
+            description="tints a box of the negative",
+            sizes=((128, 128),),
+            sampling=SimpleNamespace(steps=2, guidance=1.0),
+            text_length=16,
+        ),
+        tokenizer=None,
+    )
+
+    def result(self, request, whole, steps):
+        made = super().result(request, ImageOps.invert(whole), steps)
+        return replace(made, model="second", settings=made.settings | {"fingerprint": "e" * 64})
+
+
 def source(request):
     if request.picture is not None:
         return pictures.load(request.picture).rgb
@@ -116,4 +137,6 @@ def make(model, device):
         time.sleep(2)
     if model == "broken":
         raise BadRequest("the fake weights are damaged")
+    if model == "second":
+        return SecondEditor()
     return FakeEditor()

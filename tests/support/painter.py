@@ -81,7 +81,7 @@ class Painter:
             steps=request.steps or STEPS,
             guidance=request.guidance or 2.5,
             size=picture.size,
-            model="painter",
+            model=self.model.name,
             evaluations=request.steps or STEPS,
             seconds={
                 "load": 0.0,
@@ -98,6 +98,10 @@ class Painter:
 
 def load(model: str, device: str | None) -> Painter:
     painter = Painter()
+    if model == "second":
+        painter.model = SimpleNamespace(
+            **vars(Painter.model) | {"name": "second", "tokenizer": byte_tokens()}
+        )
     if model == "skilled":
         painter.model = SimpleNamespace(**vars(Painter.model), skills=skills(), tokenizer=byte_tokens())
     return painter

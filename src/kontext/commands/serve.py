@@ -28,6 +28,10 @@ def serve(
         str | None, typer.Option(help="s3://... instead of pictures in the folder.", metavar="URL")
     ] = None,
     model: options.Model = "nano",
+    add_model: Annotated[
+        list[str] | None,
+        typer.Option(help="A further model that requests may choose; repeatable.", metavar="NAME|PATH"),
+    ] = None,
     device: options.Device = None,
     executor: Annotated[str, typer.Option(help="local or ray.", metavar="local|ray")] = "local",
     workers: Annotated[
@@ -94,6 +98,7 @@ def serve(
     ):
         if value not in choices:
             raise BadRequest(f"{name} must be {' or '.join(choices)}, got {value!r}")
+    more_models = tuple(add_model or ())
     settings = Settings(
         host=host,
         port=port,
@@ -101,6 +106,7 @@ def serve(
         database=database,
         blobs=blobs,
         model=model,
+        more_models=more_models,
         device=device,
         executor=executor,
         workers=workers,
@@ -126,10 +132,10 @@ def serve(
     )
     from kontext.server.workers.launch import launch
 
-    options.download_model(model)
-
+    for name in (model, *more_models):
+        options.download_model(name)
     ahead = (
-        [launch(settings.editor, model, device, workers, index) for index in range(workers)]
+        [launch(settings.editor, model, device, workers, index, more_models) for index in range(workers)]
         if executor == "local"
         else []
     )

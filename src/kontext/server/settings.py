@@ -33,6 +33,8 @@ class Settings:
     """An fsspec URL (s3://...) for the pictures instead of a folder in `data`."""
 
     model: str = "nano"
+    more_models: tuple[str, ...] = ()
+    """Further models that a request may choose; every worker holds all of them."""
     device: str | None = None
     editor: str = "kontext.server.workers.worker:load_editor"
     """Factory of the editor in a worker, called with model and device: "module:function" or

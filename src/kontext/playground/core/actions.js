@@ -6,7 +6,7 @@ import { keep, recall } from './memory.js';
 import { attempt, notify, say } from './notices.js';
 import { fetchReference } from './references.js';
 import { leave, prefill, restorePrompt } from './sessions.js';
-import { optionsOf, select, withoutTurn, withSession } from './state.js';
+import { chosenModel, optionsOf, select, withModel, withSession, withoutTurn } from './state.js';
 import { store } from './store.js';
 import { t } from './text.js';
 import { base, neighbor, node, redoTarget, undoTarget } from './tree.js';
@@ -62,10 +62,18 @@ export function setMode(mode) {
   store.set((state) => ({ ...state, compare: { ...state.compare, mode } }));
 }
 
+/** Choose the model of further edits. */
+export function chooseModel(name) {
+  keep('model', name);
+  store.set((state) => ({ ...withModel(state, name), tokens: null, prefill: null }));
+  prefill();
+}
+
 /** Reuse the prompt of a turn; with `all`, its seed, settings and references as well. */
 export async function reuse(turn, all = false) {
   if (all) {
     const { size = 'match', lock = true } = turn.settings;
+    if (chosenModel(store.state) && turn.facts.model) chooseModel(turn.facts.model);
     store.set((state) => ({ ...state, settings: { ...state.settings, ...optionsOf(turn.settings), size, lock, seed: turn.seed } }));
     await attempt(async () => {
       const references = await Promise.all(turn.references.map((url) => fetchReference(url)));

@@ -83,7 +83,7 @@ export const api = {
   file,
   picture: (file, name) => upload('/api/pictures', 'picture', file, name),
   pictureAt: (url) => call('POST', '/api/pictures', { url }),
-  tokens: (prompt) => call('POST', '/api/tokens', { prompt }),
+  tokens: (prompt, model) => call('POST', '/api/tokens', { prompt, model }),
   prefill: (what) => call('POST', '/api/prefill', what),
   sessions: () => call('GET', '/api/sessions'),
   create: (what) => call('POST', '/api/sessions', what),

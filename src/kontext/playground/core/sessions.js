@@ -2,7 +2,7 @@
 import { api, follow } from './api.js';
 import { keep, recall } from './memory.js';
 import { attempt, dismissWhere, fail, notify, say } from './notices.js';
-import { DRAFT, initial, isActive, withEvent, withJobs, withoutJob, withPrompt, withSession } from './state.js';
+import { DRAFT, initial, isActive, withEvent, withJobs, withModel, withPrompt, withSession, withoutJob } from './state.js';
 import { store } from './store.js';
 import { duration, language, percent, t } from './text.js';
 import { base } from './tree.js';
@@ -19,7 +19,7 @@ export async function boot() {
     api.capabilities().catch((error) => (fail(error, () => location.reload()), null)),
     api.examples().catch((error) => ({ examples: [], locked: error.code === 'no_key' })),
   ]);
-  store.set({ capabilities, examples: response.examples, login: response.locked ?? false });
+  store.set((state) => withModel({ ...state, capabilities, examples: response.examples, login: response.locked ?? false }, recall('model', null)));
   if (capabilities && !capabilities.ready) waitForModel();
   if (!response.locked) await followAddress();
 }
@@ -36,7 +36,7 @@ async function waitForModel() {
     if (trouble) return notify({ kind: 'error', title: t('error.trouble'), text: sentences(trouble, t('error.trouble.step')) });
     await new Promise((done) => setTimeout(done, 500));
     const capabilities = await api.capabilities().catch(() => null);
-    if (capabilities) store.set({ capabilities });
+    if (capabilities) store.set((state) => withModel({ ...state, capabilities }, recall('model', null)));
   }
   const response = await api.examples().catch(() => null); // their prompts depend on the loaded model
   if (response) store.set({ examples: response.examples });
@@ -207,11 +207,11 @@ export async function startEmpty(name) {
   enter(await api.create({ name: name.slice(0, 60) }));
 }
 
-/** Precompute the shown picture's context while the user types; records the time in milliseconds. */
+/** Precompute the shown picture's context in the first model while the user types; records the time in milliseconds. */
 export async function prefill() {
   const { session } = store.state;
   const turn = base(store.state);
-  if (!turn?.picture) return;
+  if (!turn?.picture || store.state.capabilities?.model?.name !== store.state.capabilities?.models?.[0]?.name) return;
   const response = await api.prefill({ session: session.id, turn: turn.id }).catch(() => null);
   if (response?.state !== 'done' || base(store.state)?.id !== turn.id) return;
   store.set({ prefill: Math.max(1, Math.round(response.seconds * 1000)) });

@@ -189,6 +189,19 @@ export function changeReference(state, index, change) {
   return { ...state, draft: { ...state.draft, references } };
 }
 
+/** Choose one of the models of the server; an unknown name chooses the first. Limits and suggestions follow it. */
+export function withModel(state, name) {
+  const { models = [], limits } = state.capabilities ?? {};
+  const model = models.find((one) => one.name === name) ?? models[0];
+  if (!model) return state;
+  return { ...state, capabilities: { ...state.capabilities, model, limits: { ...limits, prompt_tokens: model.prompt_tokens } } };
+}
+
+/** Name of the chosen model if the server has several; null if there is no choice. */
+export function chosenModel({ capabilities }) {
+  return capabilities?.models?.length > 1 ? capabilities.model.name : null;
+}
+
 /** Body of an edit request from the draft and settings; masks and markup are already uploaded. */
 export function editBody(state, parent, pointers) {
   const { prompt, references } = state.draft;
@@ -198,6 +211,8 @@ export function editBody(state, parent, pointers) {
   else body.size = size === 'match' ? '1:1' : size;
   for (const [key, value] of Object.entries({ seed, ...optionsOf(state.settings) }))
     if (value !== null && (parent || !OF_A_PICTURE.includes(key))) body[key] = value;
+  const model = chosenModel(state);
+  if (model) body.model = model;
   if (state.settings.expand_prompt && state.capabilities?.features.expand_prompt) body.expand_prompt = true;
   return body;
 }

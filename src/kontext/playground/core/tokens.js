@@ -1,6 +1,7 @@
 // Length of the prompt in tokens. The server counts them, once the prompt is long enough to come near the model's limit.
 import { api } from './api.js';
 import { say } from './notices.js';
+import { chosenModel } from './state.js';
 import { store } from './store.js';
 import { t } from './text.js';
 import { mayReach, NEAR, tokensHere } from './words.js';
@@ -8,7 +9,7 @@ import { mayReach, NEAR, tokensHere } from './words.js';
 const PAUSE_MILLISECONDS = 250;
 
 let timer;
-let seen = null;
+let seen = null; // prompt and model that were counted last
 
 /** Why the prompt cannot be sent, in words; null if it can. */
 export function tooLong(state) {
@@ -17,8 +18,9 @@ export function tooLong(state) {
 }
 
 async function count(prompt) {
-  const response = await api.tokens(prompt).catch(() => null);
-  if (!response?.tokens) return;
+  const model = chosenModel(store.state);
+  const response = await api.tokens(prompt, model).catch(() => null);
+  if (!response?.tokens || model !== chosenModel(store.state)) return;
   const before = tooLong(store.state);
   store.set({ tokens: { prompt, count: response.tokens } });
   const now = tooLong(store.state);
@@ -27,9 +29,11 @@ async function count(prompt) {
 
 store.watchers.add(() => {
   const { draft, capabilities } = store.state;
-  if (draft.prompt === seen) return;
-  seen = draft.prompt;
+  const { prompt } = draft;
+  const now = `${capabilities?.model?.name} ${prompt}`;
+  if (now === seen) return;
+  seen = now;
   clearTimeout(timer);
   const limit = capabilities?.limits.prompt_tokens;
-  if (limit && mayReach(seen, NEAR * limit)) timer = setTimeout(count, PAUSE_MILLISECONDS, seen);
+  if (limit && mayReach(prompt, NEAR * limit)) timer = setTimeout(count, PAUSE_MILLISECONDS, prompt);
 });

@@ -6,7 +6,7 @@ import { pointers, problemHere } from '../core/drawing.js';
 import { attempt } from '../core/notices.js';
 import { copyText } from '../core/saving.js';
 import { cancel, cancelAll, waiting } from '../core/sending.js';
-import { editBody, optionsOf } from '../core/state.js';
+import { chosenModel, editBody, optionsOf } from '../core/state.js';
 import { html, nothing } from '../core/store.js';
 import { t } from '../core/text.js';
 import { base } from '../core/tree.js';
@@ -76,7 +76,8 @@ class Code extends Dialog {
       return;
     }
     const { size, box, lock } = turn.settings;
-    const plain = Object.entries({ ...optionsOf(turn.settings), size, box, lock }).filter(([, value]) => value !== undefined && value !== null);
+    const model = chosenModel(state) && turn.facts.model;
+    const plain = Object.entries({ ...optionsOf(turn.settings), size, box, lock, model }).filter(([, value]) => value !== undefined && value !== null);
     this.body = { parent: turn.parent, prompt: turn.prompt, seed: turn.seed, ...Object.fromEntries(plain) };
     this.partial = Boolean(turn.mask || turn.markup || turn.references.length);
   }

@@ -5,6 +5,7 @@ import { ASPECTS, outputSize, parse, usedPart } from '../core/sizes.js';
 import { t } from '../core/text.js';
 import { tooLong } from '../core/tokens.js';
 import { tokensHere } from '../core/words.js';
+import { chosenModel } from '../core/state.js';
 import { base } from '../core/tree.js';
 import { styleProps } from '../core/style.js';
 import { icon } from './icons.js';
@@ -83,9 +84,18 @@ class Settings extends Part {
     </fieldset>`;
   }
 
+  /** Choice of the model, where the server has several. */
+  #model() {
+    const chosen = chosenModel(this.state);
+    if (!chosen) return nothing;
+    return html`<label class="field">${t('model')}<select @change=${({ target }) => act.chooseModel(target.value)}>
+      ${this.state.capabilities.models.map(({ name }) => html`<option value=${name} ?selected=${name === chosen}>${name}</option>`)}</select></label>`;
+  }
+
   #fine() {
     const { steps, guidance, strength, sampler, expand, lock, expand_prompt: longer } = this.state.settings;
-    const { limits, model, features } = this.state.capabilities ?? {};
+    const { limits, model, models, features } = this.state.capabilities ?? {};
+    const chosen = chosenModel(this.state);
     const original = base(this.state)?.size ?? null;
     const set = (name, field, right = true) => {
       field.setAttribute('aria-invalid', String(!right));
@@ -98,8 +108,9 @@ class Settings extends Part {
       <input type="number" min=${least} max=${most} step=${step} placeholder=${usual ?? ''} .value=${String(value ?? '')}
         @change=${(event) => event.target.validity.valid && act.setSettings({ [name]: event.target.value === '' ? null : Number(event.target.value) })} /></label>`;
     return html`<details class="menu fine">
-      <summary class="setting" aria-label=${t('fine')}>${icon('more')}${[steps && t('fine.steps', { n: steps }), guidance && t('fine.guidance', { n: guidance }), original && expand, !lock && t('lock.off')].filter(Boolean).join(' · ')}</summary>
+      <summary class="setting" aria-label=${t('fine')}>${icon('more')}${[chosen !== models?.[0]?.name && chosen, steps && t('fine.steps', { n: steps }), guidance && t('fine.guidance', { n: guidance }), original && expand, !lock && t('lock.off')].filter(Boolean).join(' · ')}</summary>
       <div class="panel end">
+        ${this.#model()}
         ${number('steps', steps, limits?.steps ?? [1, 150], 1, model?.steps)}
         ${number('guidance', guidance, limits?.guidance ?? [1, 30], 0.1, model?.guidance)}
         ${text('negative_prompt', t('negative_prompt.hint'))}

@@ -21,25 +21,28 @@ class JobShape:
     references: tuple[Size, ...]
     steps: int | None
     guidance: float | None
+    model: str | None = None
 
     def __str__(self) -> str:
         """The text in the database, at most 200 characters."""
         references = ",".join(map(_text, self.references))
         picture = _text(self.picture) if self.picture else ""
         size = self.size.replace("|", " ")
-        return f"{picture}|{size}|{references}|{self.steps}|{self.guidance}"
+        model = "" if self.model is None else f"|{self.model}"
+        return f"{picture}|{size}|{references}|{self.steps}|{self.guidance}{model}"
 
     @classmethod
     @lru_cache(4096)
     def parse(cls, text: str) -> JobShape:
         """The shape of such a text. Raises ValueError."""
-        picture, size, references, steps, guidance = text.split("|")
+        picture, size, references, steps, guidance, *model = text.split("|", 5)
         return cls(
             picture=_size(picture) if picture else None,
             size=size,
             references=tuple(_size(reference) for reference in references.split(",") if reference),
             steps=None if steps == "None" else int(steps),
             guidance=None if guidance == "None" else float(guidance),
+            model=model[0] if model else None,
         )
 
 

@@ -59,6 +59,8 @@ class JobRequest:
     reference_layout: str | None = None
     lock: bool | None = None
     regions: bool | None = None
+    model: str | None = None
+    """Name of one of the models of the service; None: the first."""
     picture: str | None = None
     """sha256 of the picture to edit; None: generate one."""
     references: tuple[str, ...] = ()
@@ -72,7 +74,7 @@ class JobRequest:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """A stored request."""
         edit, pictures = dict(data["edit"]), data.get("pictures", {})
-        options = {name: edit.pop(name) for name in ("prompt", *OPTIONS) if name in edit}
+        options = {name: edit.pop(name) for name in ("prompt", "model", *OPTIONS) if name in edit}
         for name in ("box", "size"):
             if isinstance(options.get(name), list):
                 options[name] = tuple(options[name])
@@ -87,6 +89,8 @@ class JobRequest:
 
     def to_json(self) -> dict[str, Any]:
         edit = {"prompt": self.prompt, **self.options, **self.unknown}
+        if self.model is not None:
+            edit["model"] = self.model
         return {"edit": edit, "pictures": self.pictures, "output": self.output.to_json()}
 
     @property
@@ -116,7 +120,7 @@ class JobRequest:
         size = f"{self.size[0]}x{self.size[1]}" if isinstance(self.size, tuple) else self.size or ""
         if picture is not None:
             picture = expanded_size(picture, self.expand)
-        return JobShape(picture, size, tuple(references), self.steps, self.guidance)
+        return JobShape(picture, size, tuple(references), self.steps, self.guidance, self.model)
 
     def edit_request(self, files: Mapping[str, Sequence[bytes]]) -> EditRequest:
         """The request to the editor; `files` are encoded pictures by role. Raises BadRequest."""

@@ -18,10 +18,11 @@ from kontext.errors import NotFound
 from kontext.server.auth.access import COOKIE, Reader, Watcher, service_of
 from kontext.server.errors import Unauthorized
 from kontext.server.http.answers import FAILURES
-from kontext.server.routes.common import Body, Text, with_example
+from kontext.server.routes.common import Body, Model, Text, with_example
 from kontext.server.routes.edits import MAX_VARIANTS
 from kontext.server.service.metrics import metrics_text
 from kontext.server.service.service import RESULTS_AT_ONCE
+from kontext.server.workers.worker import ModelInfo
 from kontext.version import __version__
 
 router = APIRouter(responses=FAILURES)
@@ -32,26 +33,33 @@ class Login(Body):
     key: Text
 
 
-@router.get("/api/capabilities", tags=["own"], responses={})
-async def capabilities(request: Request) -> dict[str, Any]:
-    """The loaded model, the limits and the enabled features. Needs no key."""
-    service = service_of(request)
-    settings, model_info = service.settings, service.model_info
-    model = model_info and {
+def described(model_info: ModelInfo) -> dict[str, Any]:
+    """A model as `/api/capabilities` shows it."""
+    return {
         "name": model_info.name,
         "description": model_info.description,
         "fingerprint": model_info.fingerprint,
         "native_sizes": [list(size) for size in model_info.sizes],
         "steps": model_info.steps,
         "guidance": model_info.guidance,
+        "prompt_tokens": model_info.prompt_tokens,
         "warnings": list(model_info.warnings),
         "suggestions": model_info.skills["suggestions"] if model_info.skills else None,
     }
+
+
+@router.get("/api/capabilities", tags=["own"], responses={})
+async def capabilities(request: Request) -> dict[str, Any]:
+    """The loaded models (`model` is the first), the limits and the enabled features. Needs no key."""
+    service = service_of(request)
+    settings, model_info = service.settings, service.model_info
+    models = [described(info) for info in model_info.all] if model_info else []
     return {
         "version": __version__,
         "ready": service.ready,
         "trouble": service.public_load_error,
-        "model": model,
+        "model": models[0] if models else None,
+        "models": models,
         "limits": {
             "body_bytes": settings.body_bytes,
             "picture_pixels": settings.picture_pixels,
@@ -80,6 +88,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
 class Tokens(Body):
     model_config = with_example(prompt="Make the hair blue")
     prompt: Annotated[Text, Field(max_length=10_000)]
+    model: Model | None = None
 
 
 class TokenCount(TypedDict):
@@ -89,11 +98,11 @@ class TokenCount(TypedDict):
 
 @router.post("/api/tokens", tags=["own"])
 async def tokens(key: Reader, request: Request, body: Tokens) -> TokenCount:
-    """Length of a prompt in tokens, and the most that the loaded model reads (`limits.prompt_tokens`).
+    """Length of a prompt in tokens, and the most that the model (default: the first) reads.
 
     Both are null while the model is loading, or if it has no tokenizer.
     """
-    model_info = service_of(request).model_info
+    model_info = service_of(request).model_named(body.model)
     if model_info is None:
         return {"tokens": None, "limit": None}
     count = await asyncio.to_thread(model_info.count_tokens, body.prompt)

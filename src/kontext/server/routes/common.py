@@ -54,6 +54,7 @@ NegativePrompt = Annotated[
     Field(max_length=10_000),
     AfterValidator(lambda text: non_blank(text) if text and text.strip() else None),
 ]
+Model = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(db_safe_text)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -93,14 +94,17 @@ def shown(service: Service, jobs: Iterable[Job]) -> list[JobView]:
     ]
 
 
-def check_size(service: Service, size: str | None, picture: tuple[int, int] | None) -> None:
+def check_size(
+    service: Service, size: str | None, picture: tuple[int, int] | None, model: str | None = None
+) -> None:
     """Check a size (None: default) before the job runs. Raises BadRequest."""
-    if service.model_info is None:
+    model_info = service.model_named(model)
+    if model_info is None:
         return  # the model is still loading
     if picture is None:
-        plan_generate(size, service.model_info.sizes)
+        plan_generate(size, model_info.sizes)
     else:
-        plan_edit(picture, size or "match", service.model_info.sizes)
+        plan_edit(picture, size or "match", model_info.sizes)
 
 
 def current_view(service: Service, session: Session) -> SessionView:

@@ -36,6 +36,7 @@ from kontext.server.jobs.views import JobView
 from kontext.server.routes.common import (
     Body,
     Integer,
+    Model,
     NegativePrompt,
     Number,
     Prompt,
@@ -92,6 +93,7 @@ class Edit(Body):
     expand: Expand = None
     reference_layout: Literal["index", "offset", "stitch"] | None = None
     expand_prompt: bool = False
+    model: Model | None = None
     lock: bool = True
     regions: bool = True
 
@@ -149,6 +151,7 @@ async def variants(key: Maker, request: Request, session: str, turn: str, body: 
                 "pictures": {"picture": [_picture(parent)], **pictures},
             }
         )
+        job = replace(job, model=_still_served(service, original))
         return (
             found,
             parent,
@@ -192,9 +195,10 @@ async def retry(key: Maker, request: Request, job: str) -> Jobs:
 def _job_request(service: Service, key: Key, body: Edit, parent: Turn | None) -> tuple[JobRequest, JobShape]:
     """The job request and its shape, validated before the job runs. Raises BadRequest."""
     job = JobRequest(prompt=body.prompt, **{name: getattr(body, name) for name in SETTINGS})
-    job = replace(job, references=tuple(body.references))
+    job = replace(job, references=tuple(body.references), model=body.model)
     references = [service.queue.upload(key.id, sha256) for sha256 in body.references]
-    sizes = service.model_info.sizes if service.model_info else ((256, 256),)
+    model_info = service.model_named(body.model)
+    sizes = model_info.sizes if model_info else ((256, 256),)
     if parent is None:
         check_needs_picture(replace(job, mask=body.mask, markup=body.markup))
         if body.count != 1:
@@ -213,6 +217,13 @@ def _job_request(service: Service, key: Key, body: Edit, parent: Turn | None) ->
                     expected = f"{parent.size[0]}x{parent.size[1]} pixels as the picture"
                     raise BadRequest(f"the {role} must be {expected}, got {size[0]}x{size[1]}")
     return job, job.shape(parent.size if parent else None, references)
+
+
+def _still_served(service: Service, turn: Turn) -> str | None:
+    """The model that made a turn, if it is not the default and served here."""
+    others = service.model_info.others if service.model_info else ()
+    made_by = turn.result_info.get("model")
+    return made_by if made_by in (model_info.name for model_info in others) else None
 
 
 def _picture(turn: Turn) -> str:

@@ -90,10 +90,10 @@ async def generations(key: Maker, request: Request, body: ImageRequest) -> dict[
 
 @router.get("/models")
 async def models(key: Reader, request: Request) -> dict[str, Any]:
-    """The loaded model, under all its names."""
+    """The loaded models; `flux-kontext` is the first."""
     model_info = service_of(request).model_info
-    name = model_info.name if model_info else service_of(request).settings.model
-    names = list(dict.fromkeys((name, "flux-kontext")))
+    loaded = [info.name for info in model_info.all] if model_info else [service_of(request).settings.model]
+    names = list(dict.fromkeys((*loaded, "flux-kontext")))
     return {
         "object": "list",
         "data": [{"id": name, "object": "model", "created": 0, "owned_by": "openkontext"} for name in names],
@@ -102,7 +102,7 @@ async def models(key: Reader, request: Request) -> dict[str, Any]:
 
 @router.get("/models/{model:path}")
 async def model(key: Reader, request: Request, model: str) -> dict[str, Any]:
-    """One model; every name refers to the loaded model."""
+    """One model; unknown names refer to the first loaded model."""
     return {"id": model[:200], "object": "model", "created": 0, "owned_by": "openkontext"}
 
 
@@ -114,14 +114,16 @@ async def _make(
     picture = pictures["picture"][0] if pictures else None
     files = {role: stored[0].sha256 for role, stored in pictures.items() if stored and role != "references"}
     references = pictures.get("references", [])
+    model = _chosen(service, body.model)
     with naming("size"):
-        check_size(service, body.size, picture.size if picture else None)
+        check_size(service, body.size, picture.size if picture else None, model)
     job = JobRequest(
         prompt=body.prompt,
         steps=body.num_inference_steps,
         guidance=body.guidance_scale,
         size=body.size or ("match" if picture else None),
         lock=None if picture else False,
+        model=model,
         picture=files.get("picture"),
         mask=files.get("mask"),
         markup=files.get("markup"),
@@ -141,6 +143,12 @@ async def _make(
     ended = await ended_jobs(request, jobs)
     data = [await asyncio.to_thread(_datum, service, job, body, origin_of(request)) for job in ended]
     return _answer(ended, data)
+
+
+def _chosen(service: Service, name: str | None) -> str | None:
+    """A loaded model of that name; None for the first, and for the names of other services."""
+    others = service.model_info.others if service.model_info else ()
+    return name if name in (info.name for info in others) else None
 
 
 async def ended_jobs(request: Request, jobs: list[Job]) -> list[Job]:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kontext.engine.batching import BatchShape
-from kontext.errors import KontextError
+from kontext.errors import BadRequest, KontextError
 from kontext.server.errors import CannotLoad, WorkerDied
-from kontext.server.jobs.batching import batch_key, output_size
+from kontext.server.jobs.batching import JobShape, batch_key, output_size
 from kontext.server.jobs.queue import Job, Queue
 from kontext.server.service.background import Background
 from kontext.server.service.event_bus import EventBus, topics
@@ -155,13 +155,24 @@ class Scheduler:
         for waker in self._wakers:
             waker.set()
 
-    def _batch_key(self, row: Any) -> BatchShape | str:
-        model = self.model_info
-        return batch_key(row.shape, model.sizes, model.steps, model.guidance) if model else row.shape
+    def _batch_key(self, row: Any) -> tuple[str, BatchShape | str]:
+        """Jobs of different models are never in one batch."""
+        model = self._model_of(row)
+        if model is None:
+            return "", row.shape
+        return model.name, batch_key(row.shape, model.sizes, model.steps, model.guidance)
+
+    def _model_of(self, row: Any) -> ModelInfo | None:
+        """The model of a queued job; the default where it is not served any more."""
+        try:
+            return self.model_info and self.model_info.named(JobShape.parse(row.shape).model)
+        except (BadRequest, ValueError):
+            return self.model_info
 
     def _batch_room(self, row: Any) -> int:
         """Maximum number of jobs like this one in a batch, limited by memory."""
-        size = output_size(row.shape, self.model_info.sizes) if self.model_info else None
+        model = self._model_of(row)
+        size = output_size(row.shape, model.sizes) if model else None
         pixels = size[0] * size[1] if size else 1
         return max(1, BATCH_PIXELS // pixels)
 
@@ -204,7 +215,8 @@ class Scheduler:
             for job in batch:
                 self.running.pop(job.id, None)
                 self.event_bus.steps.pop(job.id, None)
-        fingerprint = self.model_info.fingerprint if self.model_info else None
+        model = self._model_of(batch[0]) if batch else None
+        fingerprint = model.fingerprint if model else None
         # concurrently with the next batch
         self.background.start(self.results.conclude_all(batch, results, fingerprint))
 

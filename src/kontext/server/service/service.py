@@ -99,6 +99,10 @@ class Service:
         """The loaded model; None while it is loading."""
         return self.scheduler.model_info
 
+    def model_named(self, name: str | None) -> ModelInfo | None:
+        """The model that a request chooses; None while it is loading. Raises BadRequest."""
+        return self.model_info.named(name) if self.model_info else None
+
     @property
     def stopping(self) -> bool:
         return self.scheduler.stopping
@@ -163,13 +167,14 @@ class Service:
         """
         if self.stopping:
             raise Busy("the server is stopping; try again in a moment")
-        if self.model_info:
-            await asyncio.to_thread(self.model_info.check_request, requests[0])
+        model_info = self.model_named(requests[0].model)
+        if model_info:
+            await asyncio.to_thread(model_info.check_request, requests[0])
         self._check_output(submission.shape, len(requests))
         await asyncio.to_thread(self.quotas.check, submission.owner)
         reason = refused or self.moderator.prompt(requests[0].prompt)
         if expand and not reason:
-            requests = await self.expansion.expand(requests, self.model_info)
+            requests = await self.expansion.expand(requests, model_info)
             reason = self.moderator.prompt(requests[0].prompt)
         jobs = await asyncio.to_thread(self.queue.submit, requests, submission, refused=reason)
         if self.settings.log_prompts:
@@ -183,7 +188,8 @@ class Service:
 
     def _check_output(self, shape: JobShape, count: int) -> None:
         """Raises BadRequest for results that would be larger than the input limit."""
-        size = output_size(str(shape), self.model_info.sizes if self.model_info else ((256, 256),))
+        model_info = self.model_named(shape.model)
+        size = output_size(str(shape), model_info.sizes if model_info else ((256, 256),))
         if size is None:
             return  # the editor reports the error
         pixels, most = size[0] * size[1], self.settings.picture_pixels

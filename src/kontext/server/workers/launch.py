@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kontext.threads import usable_processors
@@ -18,7 +19,14 @@ class Launched(NamedTuple):
     socket: socket.socket
 
 
-def launch(editor: str, model: str, device: str | None, workers: int, index: int = 0) -> Launched:
+def launch(
+    editor: str,
+    model: str,
+    device: str | None,
+    workers: int,
+    index: int = 0,
+    more_models: Sequence[str] = (),
+) -> Launched:
     """Start process `index` (from 0) of `workers`, which share the CPUs and GPUs."""
     ours, theirs = socket.socketpair()
     environment = dict(os.environ)
@@ -34,6 +42,7 @@ def launch(editor: str, model: str, device: str | None, workers: int, index: int
         device or "",
         str(index),
         str(workers),
+        *more_models,
     ]
     process = subprocess.Popen(
         command,

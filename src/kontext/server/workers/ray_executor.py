@@ -32,8 +32,8 @@ _connecting = threading.Lock()
 class ModelHostActor:
     """A `ModelHost` in a Ray actor; a batch is a stream of steps that ends with its results."""
 
-    def __init__(self, factory: str, model: str, device: str | None) -> None:
-        self.host = ModelHost(factory, model, device)
+    def __init__(self, factory: str, model: str, device: str | None, more_models: Sequence[str]) -> None:
+        self.host = ModelHost(factory, model, device, more_models=more_models)
         self._working = threading.Lock()
 
     def model_info(self) -> ModelInfo:
@@ -78,7 +78,9 @@ class RayWorker:
             await asyncio.to_thread(connect)
             needs: dict[str, Any] = {"num_gpus": 1} if self.settings.device == "cuda" else {"num_cpus": 1}
             actor = ray.remote(ModelHostActor).options(max_restarts=0, max_concurrency=4, **needs)
-            self._actor = actor.remote(self.settings.editor, self.settings.model, self.settings.device)
+            settings = self.settings
+            names = (settings.editor, settings.model, settings.device, settings.more_models)
+            self._actor = actor.remote(*names)
             model_info = await self._actor.model_info.remote()
         except RayActorError as error:
             cause = str(getattr(error, "cause", None) or error)

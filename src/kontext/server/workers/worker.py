@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -26,7 +26,7 @@ from PIL import Image
 
 from kontext.engine.guidance import plan_guidance
 from kontext.engine.requests import EditRequest, Result, StepInfo
-from kontext.errors import Cancelled, DeviceUnavailable, KontextError
+from kontext.errors import BadConfig, BadRequest, Cancelled, DeviceUnavailable, KontextError
 from kontext.server.jobs.requests import JobRequest
 from kontext.terminal import log_handler
 
@@ -83,6 +83,20 @@ class ModelInfo:
     """
     embeds_guidance: bool | None = None
     """Whether guidance is an input of the model. None: not known."""
+    others: tuple[ModelInfo, ...] = ()
+    """Further models of the same service."""
+
+    @property
+    def all(self) -> tuple[ModelInfo, ...]:
+        """This model and the others."""
+        return (self, *self.others)
+
+    def named(self, name: str | None) -> ModelInfo:
+        """The model with this name; None: this one. Raises BadRequest."""
+        for model_info in self.all:
+            if name is None or model_info.name == name:
+                return model_info
+        raise not_served(str(name), [model_info.name for model_info in self.all])
 
     def check_request(self, request: JobRequest) -> None:
         """Raises BadRequest for prompts that are too long for the model and guidance that it does not
@@ -110,6 +124,12 @@ class ModelInfo:
         from tokenizers import Tokenizer
 
         return Tokenizer.from_str(self.tokenizer) if self.tokenizer else None
+
+
+def not_served(name: str, served: Iterable[str]) -> BadRequest:
+    error = BadRequest(f"model {name!r:.60} is not served here; choose from {', '.join(served)}")
+    error.param = "model"
+    return error
 
 
 OnProgress = Callable[[str, int, int, bytes | None], None]  # job id, step, steps, preview as JPEG
@@ -156,19 +176,38 @@ def worker_device(device: str | None, index: int, workers: int) -> str | None:
 
 
 class ModelHost:
-    """An editor with its current batch, as worker `index` (from 0) of `workers` on this machine."""
+    """The editors of all models with their current batch, as worker `index` (from 0) of `workers` on this
+    machine.
+    """
 
     def __init__(
-        self, factory: str, model: str, device: str | None, index: int = 0, workers: int = 1
+        self,
+        factory: str,
+        model: str,
+        device: str | None,
+        index: int = 0,
+        workers: int = 1,
+        more_models: Sequence[str] = (),
     ) -> None:
-        make = editor_factory(factory)
-        self.editor = make(model, worker_device(device, index, workers))
+        """Raises BadConfig for two models of the same name."""
+        make, device = editor_factory(factory), worker_device(device, index, workers)
+        editors = [make(name, device) for name in (model, *more_models)]
+        self.editors = {editor.model.name: editor for editor in editors}
+        if len(self.editors) < len(editors):
+            raise BadConfig(f"models must have distinct names, got {', '.join((model, *more_models))}")
+        self.editor = editors[0]
         self._flags: dict[str, threading.Event] = {}
         self._watched: set[str] = set()
 
     @property
     def model_info(self) -> ModelInfo:
-        model = self.editor.model
+        """Of the default model, with the others."""
+        first, *others = map(self._info, self.editors.values())
+        return replace(first, others=tuple(others))
+
+    @staticmethod
+    def _info(editor: Any) -> ModelInfo:
+        model = editor.model
         preset = model.preset
         sampling = preset.sampling
         tokenizer = getattr(model, "tokenizer", None)
@@ -210,8 +249,16 @@ class ModelHost:
                 on_progress(payload.id, info.index, info.steps, preview)
 
         requests = [payload.edit_request() for payload in payloads]
-        results = self.editor.edit_batch(requests, on_step=on_step, cancel=self)
+        results = self._editor(payloads[0].request.model).edit_batch(requests, on_step=on_step, cancel=self)
         return [replace(result, source=None) for result in results]  # the service has it: not sent back
+
+    def _editor(self, model: str | None) -> Any:
+        """The editor of a batch, whose jobs are all of one model. Raises BadRequest."""
+        if model is None:
+            return self.editor
+        if model not in self.editors:
+            raise not_served(model, self.editors)
+        return self.editors[model]
 
     def is_set(self) -> bool:
         """The editor's cancel flag: set when all jobs of the batch are cancelled."""
@@ -254,7 +301,13 @@ def _jpeg(preview: Any) -> bytes:
 
 
 def serve(
-    connection: Connection, factory: str, model: str, device: str | None, index: int = 0, workers: int = 1
+    connection: Connection,
+    factory: str,
+    model: str,
+    device: str | None,
+    index: int = 0,
+    workers: int = 1,
+    more_models: Sequence[str] = (),
 ) -> None:
     """Handle messages until the service disconnects."""
     inbox: queue.Queue[tuple] = queue.Queue()
@@ -280,7 +333,7 @@ def serve(
 
     threading.Thread(target=receive, daemon=True).start()
     try:
-        host.append(ModelHost(factory, model, device, index, workers))
+        host.append(ModelHost(factory, model, device, index, workers, more_models))
     except Exception as error:
         send("failed", _explained(error).message)
         raise SystemExit(1) from error
@@ -297,11 +350,13 @@ def serve(
 
 
 def main() -> None:
-    """Entry point. Arguments: socket number, editor, model, device, index, workers; see `launch`."""
+    """Entry point. Arguments: socket number, editor, model, device, index, workers, further models; see
+    `launch`.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the service, which stops this process
     if hasattr(os, "nice"):
         os.nice(POLITE)
     handler = log_handler("%(asctime)s worker %(levelname)s %(message)s")
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    socket, editor, model, device, index, workers = sys.argv[1:7]
-    serve(Connection(int(socket)), editor, model, device or None, int(index), int(workers))
+    socket, editor, model, device, index, workers, *more_models = sys.argv[1:]
+    serve(Connection(int(socket)), editor, model, device or None, int(index), int(workers), more_models)
