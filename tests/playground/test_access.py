@@ -245,3 +245,15 @@ def test_reduced_motion_stops_what_moves(make_hand, server):
       .flatMap((look) => [look.animationDuration, look.transitionDuration])
       .filter((one) => parseFloat(one) > 0.01)"""
     assert hand.page.evaluate(moving) == []
+
+
+def test_in_a_low_window_the_tools_cover_nothing(hand):
+    page = hand.start().page
+    for width, height in ((1280, 570), (1280, 600), (1280, 720), (900, 640), (1440, 900)):
+        page.set_viewport_size({"width": width, "height": height})
+        tools, caption = (page.locator(name).bounding_box() for name in (".tools", ".caption"))
+        assert tools["y"] + tools["height"] <= caption["y"] + 2, (width, height)
+        page.locator("details.fine summary").click()
+        panel = page.locator("details.fine .panel").bounding_box()
+        assert panel["y"] >= 0 and panel["y"] + panel["height"] <= height, (width, height)
+        page.keyboard.press("Escape")
