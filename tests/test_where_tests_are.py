@@ -20,7 +20,8 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "checkpoint/test_foreign_files.py": ("checkpoint/files.py", "checkpoint/recognize.py"),
     "checkpoint/test_hub.py": ("checkpoint/hub/*.py", "checkpoint/file_names.py", "checkpoint/find.py"),
     "checkpoint/test_layouts.py": (
-        *("checkpoint/configs.py", "checkpoint/convert.py", "checkpoint/model.py", "checkpoint/save.py"),
+        *("checkpoint/companions.py", "checkpoint/configs.py", "checkpoint/convert.py"),
+        *("checkpoint/model.py", "checkpoint/save.py"),
         "checkpoint/tensors.py",
     ),
     "checkpoint/test_lora.py": (*("checkpoint/lora_names.py", "checkpoint/lora_patches.py"),),

@@ -1,4 +1,4 @@
-"""Available main memory, and how much freed memory glibc keeps.
+"""Limits of memory, available main memory, and how much freed memory glibc keeps.
 
 The settings are those of its malloc, for the whole process; with another C library nothing happens.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from pathlib import Path
+
+from kontext.errors import BadRequest
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt
 KEPT_BYTES, LARGE_BYTES = 256 * 2**20, 32 * 2**20
@@ -70,3 +73,22 @@ def _of_the_machine() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
     except (AttributeError, OSError, ValueError):
         return 8 * 2**30
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def parse_memory(limit: str | int | None) -> int | None:
+    """Parse a limit such as "8GB", "12 GiB" or a number of bytes; None for "auto". Raises BadRequest."""
+    if limit is None or (type(limit) is int and limit > 0):
+        return limit
+    text = str(limit).strip().lower()
+    if text == "auto":
+        return None
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([kmg]?i?)b?", text)
+    size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
+    if size < 1:
+        raise BadRequest(
+            f"memory {str(limit)!r} is not understood; give auto or a size, such as 8GB or 12GiB"
+        )
+    return int(size)

@@ -191,6 +191,17 @@ TABLE: tuple[Option, ...] = (
         exempt=_WITHOUT_PICTURE,
     ),
     Option(
+        "canvas",
+        "plain",
+        "integer",
+        None,
+        "Work at about the area of a square of this side in pixels, 64 to 2048: a smaller canvas takes less "
+        "time and memory; default: the model's own.",
+        example="512",
+        low=64,
+        high=2048,
+    ),
+    Option(
         "size",
         "plain",
         "text",

@@ -14,9 +14,10 @@ from kontext.checkpoint.layouts import empty_module
 from kontext.checkpoint.names import PARTS
 from kontext.checkpoint.tensors import LazyTensor, stored
 from kontext.engine import Editor, memory_plan
-from kontext.engine.memory_plan import computing_types, make_plan, parse_memory
-from kontext.engine.memory_sizes import Work, usual_work
+from kontext.engine.memory_plan import computing_types, make_plan
+from kontext.engine.memory_sizes import Workload, usual_workload
 from kontext.errors import BadRequest, OutOfMemory
+from kontext.memory import parse_memory
 from kontext.model.ggml import FORMATS
 from kontext.model.presets import PRESETS
 from kontext.model.stored import PLAIN, StoredMatrix
@@ -59,10 +60,10 @@ def _as(part, kind, tensor):
     return LazyTensor(tensor.shape, dtype, tensor.read, "", (StoredMatrix(tensor.shape, made, (), size),))
 
 
-def plan_of(kind, limit, device=CUDA, work=None):
+def plan_of(kind, limit, device=CUDA, workload=None):
     parts = dev_weights(kind)
     types = computing_types(parts, CUDA) if device.type != "cpu" else dict.fromkeys(PARTS, torch.float32)
-    return make_plan(parts, DEV, int(limit), device, types, work)
+    return make_plan(parts, DEV, int(limit), device, types, workload)
 
 
 KINDS = ["bfloat16", "fp8", "Q8_0", "Q6_K", "Q4_K"]
@@ -94,9 +95,9 @@ def test_every_card_runs_every_type_of_file(kind, card):
     batch=st.integers(1, 4),
 )
 def test_a_plan_adds_up_to_at_most_its_limit(kind, limit, device, side, references, batch):
-    work = Work((side, side), ((side, side),) * (1 + references), 512, 28, batch)
+    workload = Workload((side, side), ((side, side),) * (1 + references), 512, 28, batch)
     try:
-        plan = plan_of(kind, limit, torch.device(device), work)
+        plan = plan_of(kind, limit, torch.device(device), workload)
     except OutOfMemory as error:
         assert "GB of memory is too little" in str(error)
         return
@@ -108,7 +109,7 @@ def test_a_plan_adds_up_to_at_most_its_limit(kind, limit, device, side, referenc
     assert all(placement.streams(f"{block}.linear1") for block in blocks)
     smaller = plan.smaller()
     assert smaller is None or smaller.bytes < plan.bytes
-    assert plan.most_together(work, 16) >= (1 if plan.bytes <= limit else 0)
+    assert plan.most_together(workload, 16) >= (1 if plan.bytes <= limit else 0)
 
 
 def test_a_larger_limit_never_gives_a_slower_plan():
@@ -258,7 +259,7 @@ def test_a_plan_says_how_many_pictures_fit_together(files, little):
         plan = Editor.load(files / "bfloat16", device="cuda", memory="1GB").plan
         limit = int(1.05 * (plan.bytes - plan.cache_bytes))
         editor = Editor.load(files / "bfloat16", device="cuda", memory=limit)
-        assert editor.plan.most_together(usual_work(WIDE), 16) < 16
+        assert editor.plan.most_together(usual_workload(WIDE), 16) < 16
         simulation.peak_bytes = 0
         editor.variants(PICTURE, "a hat", 8, seed=1, steps=2, lock=False)
         assert simulation.peak_bytes <= limit

@@ -35,11 +35,15 @@ DIFFUSERS_TOKENIZERS = {"t5": "tokenizer_2", "clip": "tokenizer"}
 OWN_ENDS = (".safetensors.index.json", ".safetensors", ".sft", ".gguf")
 """Extension of the parts' files in the kontext layout."""
 
-SIBLING_DIRS = (".", "../vae", "../text_encoders", "../clip")
-"""Folders to search for other parts, relative to the transformer's file; the last as in ComfyUI."""
+WEIGHTS = (*SAFETENSORS, ".gguf")
+"""Extensions of files of weights, best first."""
+COMFYUI_FOLDERS = ("vae", "text_encoders", "clip")
+"""ComfyUI's folders for the other parts of a model."""
+TRANSFORMER_FOLDERS = ("diffusion_models", "unet")
+"""ComfyUI's folders for transformers."""
 COMPANIONS: dict[str, tuple[str, ...]] = {
     "autoencoder": ("autoencoder", "ae", "*ae"),
-    "t5": ("t5", "t5xxl_fp16", "t5xxl*"),
+    "t5": ("t5", "t5xxl_fp16", "t5xxl*", "t5-v1_1-xxl*", "t5_v1*xxl*"),
     "clip": ("clip", "clip_l*"),
 }
 """Names of the other parts' files without extension, best first, before the folders of `diffusers`."""

@@ -14,7 +14,7 @@ def is_weights(path: Path) -> bool:
 
 
 def weights_file(folder: Path) -> Path:
-    """The weights of a component's folder: the index of complete shards, or one file."""
+    """The weights of a component's folder: the index of complete shards, one file, or one GGUF file."""
     found: list[tuple[tuple[int, bool, str], Path]] = []
     files = sorted(folder.iterdir())
     for file in files:
@@ -26,6 +26,9 @@ def weights_file(folder: Path) -> Path:
         found.append(((order + 10 * incomplete, not match["index"], file.name), file))
     if found:
         return min(found)[1]
+    quantized = [file for file in files if file.suffix.lower() == ".gguf" and file.is_file()]
+    if len(quantized) == 1:
+        return quantized[0]
     if any(SHARD.search(file.name) and is_weights(file) for file in files):
         raise BadCheckpoint(f"{folder}: holds shards without their .safetensors.index.json; get that too")
     for file in files:

@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,25 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from kontext.checkpoint import configs, names
+from kontext.checkpoint.companions import (
+    companion_files,
+    component_file,
+    is_companion,
+    snapshot,
+    tokenizer_places,
+    transformer_file,
+)
 from kontext.checkpoint.file_names import (
     COMPANIONS,
     COMPONENT_FILES,
     DIFFUSERS_FOLDERS,
     DIFFUSERS_TOKENIZERS,
     OWN_ENDS,
-    SAFETENSORS,
     SHARD,
-    SIBLING_DIRS,
     TOKENIZERS,
+    WEIGHTS,
 )
-from kontext.checkpoint.files import is_weights, weights_file
+from kontext.checkpoint.files import weights_file
 from kontext.checkpoint.gguf_files import PRESET_KEY, read_gguf
 from kontext.checkpoint.quantized import unpack
 from kontext.checkpoint.recognize import is_lora, lora_model, model_family
@@ -49,7 +55,7 @@ from kontext.checkpoint.tensors import (
     stored,
     summarize,
 )
-from kontext.checkpoint.tokenizer import read_tokenizer
+from kontext.checkpoint.tokenizer import read_tokenizer, t5_tokenizer
 from kontext.errors import BadCheckpoint, NotFound
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS, Preset
@@ -203,6 +209,7 @@ def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
     family. Tensors that do not fit are reported by `Part.report`, not raised here.
     """
     if path.is_dir():
+        path = snapshot(path)
         if (path / "model_index.json").is_file():
             return _diffusers_folder(path)
         config = path / "config.json"
@@ -212,40 +219,28 @@ def open_checkpoint(path: Path, companions: bool = True) -> Checkpoint:
                 return _own_folder(path, data)
             if "_class_name" in data or "architectures" in data:
                 return _single_file(weights_file(path), companions=False)
-        indexes = sorted(file for file in path.iterdir() if is_index(file) and not _is_companion(file))
-        if len(indexes) == 1:
-            return _single_file(indexes[0], companions)
-        transformers = sorted(file for file in path.iterdir() if is_weights(file) and not _is_companion(file))
-        if len(transformers) != 1:
-            names_found = summarize([p.name for p in transformers]) or "no .safetensors file"
-            raise BadCheckpoint(f"{path}: no model_index.json or config.json in it, but {names_found}")
-        return _single_file(transformers[0], companions)
+        indexes = sorted(file for file in path.iterdir() if is_index(file) and not is_companion(file))
+        return _single_file(indexes[0] if len(indexes) == 1 else transformer_file(path), companions)
     refuse_code(path)
     if not path.exists():
         raise NotFound(f"{path}: no such file or folder")
-    if not is_index(path) and path.suffix.lower() not in (*SAFETENSORS, ".gguf"):
+    if not is_index(path) and path.suffix.lower() not in WEIGHTS:
         raise BadCheckpoint(f"{path.name}: give a .safetensors or .gguf file, or a model folder")
     return _single_file(path, companions)
 
 
-def _is_companion(path: Path) -> bool:
-    stem = re.sub(r"\.(safetensors|sft)(\.index(\.\w+)?\.json)?$", "", path.name, flags=re.IGNORECASE)
-    return stem != path.name and any(
-        fnmatch(stem, pattern) for patterns in COMPANIONS.values() for pattern in patterns
-    )
-
-
-def _read(path: Path) -> tuple[Weights, dict[str, str]]:
+def _read(path: Path) -> tuple[Weights, dict[str, Any]]:
     """Tensors, with their scales applied and checked for NaN when read, and metadata."""
-    metadata: dict[str, str] = {}
+    metadata: dict[str, Any] = {}
     if is_index(path):
         weights = read_sharded(path)
     elif path.suffix.lower() == ".gguf":
-        weights, values = read_gguf(path)
-        if isinstance(values.get(PRESET_KEY), str):
-            metadata = {"kontext": values[PRESET_KEY]}
+        weights, metadata = read_gguf(path)
+        if isinstance(metadata.get(PRESET_KEY), str):
+            metadata["kontext"] = metadata[PRESET_KEY]
     else:
-        weights, metadata = read_safetensors(path)
+        weights, strings = read_safetensors(path)
+        metadata.update(strings)
     unpacked = unpack(weights, path.name)
     checked = {name: finite(path.name, name, tensor) for name, tensor in unpacked.items()}
     return names.from_llama(checked), metadata
@@ -276,15 +271,23 @@ def _diffusers_folder(folder: Path) -> Checkpoint:
         raise BadCheckpoint(f"{folder.name}: a folder of {pipeline}; FluxKontextPipeline is needed")
     found = Checkpoint(folder, "diffusers", PRESETS["dev"])
     for part, name in DIFFUSERS_FOLDERS.items():
-        if not (folder / name).is_dir():
+        file = component_file(folder, name, part)
+        if file is None:
             continue
-        file = weights_file(folder / name)
-        config = configs.from_diffusers(part, read_json(folder / name / "config.json"), f"{name}/config.json")
-        parts, rest = names.find_parts(_read(file)[0])
+        weights, metadata = _read(file)
+        parts, rest = names.find_parts(weights)
         if part not in parts:
             raise BadCheckpoint(f"{file}: holds no {part} (it has {summarize(rest) or 'other parts'})")
         layout, tensors = parts[part]
+        settings = folder / name / "config.json"
+        if file.parent == settings.parent:
+            config = configs.from_diffusers(part, read_json(settings), f"{name}/config.json")
+        else:
+            ours = names.to_bfl(part, tensors) if layout == "diffusers" else tensors
+            config = configs.from_shapes(part, ours, file.name)
         found.parts[part] = Part(part, file, layout, config, tensors)
+        if part == "t5" and (tokenizer := t5_tokenizer(metadata)):
+            found.tokenizers["t5"] = tokenizer
     for name, place in DIFFUSERS_TOKENIZERS.items():
         if tokenizer := read_tokenizer(folder / place):
             found.tokenizers[name] = tokenizer
@@ -337,6 +340,8 @@ def _single_file(path: Path, companions: bool) -> Checkpoint:
         found.warnings.append(
             f"{path.name}: {len(rest)} tensors belong to no part and are left out: {summarize(rest)}"
         )
+    if "t5" in parts and (tokenizer := t5_tokenizer(metadata)):
+        found.tokenizers["t5"] = tokenizer
     if companions and "transformer" in found.parts:
         _add_companions(found)
     found.preset = _assembled(found.parts, own)
@@ -356,7 +361,7 @@ def _refuse_foreign(path: Path, weights: Weights) -> None:
         raise BadCheckpoint(f"{path.name}: {family}; FLUX.1 Kontext [dev] is needed")
 
 
-def _preset_in(metadata: dict[str, str], path: Path) -> Preset | None:
+def _preset_in(metadata: dict[str, Any], path: Path) -> Preset | None:
     """The preset in the metadata of files that this package wrote."""
     if "kontext" not in metadata:
         return None
@@ -384,28 +389,30 @@ def _assumptions(path: Path, config: Any) -> list[str]:
 def _add_companions(found: Checkpoint) -> None:
     """Find parts and tokenizers next to a single file."""
     home = found.path.parent
-    places = [home / place for place in SIBLING_DIRS if (home / place).is_dir()]
-    for part, patterns in COMPANIONS.items():
+    for part in COMPANIONS:
         if part in found.parts:
             continue
-        files = [
-            file
-            for pattern in patterns
-            for place in places
-            for end in SAFETENSORS
-            for file in sorted(place.glob(pattern + end))
-            if file.is_file()
-        ]
-        component = home / DIFFUSERS_FOLDERS[part]
-        if not files and not component.is_dir():
-            continue
-        file = files[0] if files else weights_file(component)
-        parts = _single_file(file, companions=False).parts
-        if part not in parts:
-            raise BadCheckpoint(f"{file}: its name promises the {part}, but it holds the {', '.join(parts)}")
-        found.parts[part] = parts[part]
-    for name, file_name in TOKENIZERS.items():
-        for place in (p for home in places for p in (home / DIFFUSERS_TOKENIZERS[name], home / file_name)):
+        refusals: list[BadCheckpoint] = []
+        for file in companion_files(part, home):
+            try:
+                companion = _single_file(file, companions=False)
+            except BadCheckpoint as error:
+                refusals.append(error)
+                continue
+            if part not in companion.parts:
+                holds = ", the ".join(companion.parts)
+                refusals.append(
+                    BadCheckpoint(f"{file}: its name promises the {part}, but it holds the {holds}")
+                )
+                continue
+            found.parts[part] = companion.parts[part]
+            found.tokenizers = {**companion.tokenizers, **found.tokenizers}
+            break
+        else:
+            if refusals:
+                raise refusals[0]
+    for name in TOKENIZERS:
+        for place in tokenizer_places(name, home):
             if name not in found.tokenizers and place.exists() and (tokenizer := read_tokenizer(place)):
                 found.tokenizers[name] = tokenizer
 

@@ -6,7 +6,9 @@ A tokenizer `with_fixed_length` truncates (`encoding.overflowing` holds the rest
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenizers import (
     AddedToken,
@@ -65,6 +67,34 @@ def clip_tokenizer(vocab: Path, merges: Path) -> Tokenizer:
         single=f"{CLIP_START} $A {CLIP_END}",
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in (CLIP_START, CLIP_END)],
     )
+    return tokenizer
+
+
+def t5_tokenizer(values: Mapping[str, Any]) -> Tokenizer | None:
+    """The tokenizer in the header of a GGUF file of T5: pieces of SentencePiece with their scores; None if
+    there is none. Raises BadCheckpoint if it is damaged.
+    """
+    pieces, scores = (values.get(f"tokenizer.ggml.{name}") for name in ("tokens", "scores"))
+    if not isinstance(pieces, list) or not isinstance(scores, list) or not pieces:
+        return None
+    unknown = values.get("tokenizer.ggml.unknown_token_id", 2)
+    end = values.get("tokenizer.ggml.eos_token_id", 1)
+    try:
+        vocabulary = [(str(piece), float(score)) for piece, score in zip(pieces, scores, strict=True)]
+        tokenizer = Tokenizer(models.Unigram(vocabulary, unknown, False))
+        rules = values.get("tokenizer.ggml.precompiled_charsmap")
+        if isinstance(rules, list) and rules:
+            tokenizer.normalizer = normalizers.Precompiled(bytes(byte % 256 for byte in rules))
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+        )
+        tokenizer.decoder = decoders.Metaspace()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {pieces[end]}", special_tokens=[(pieces[end], end)]
+        )
+        tokenizer.add_special_tokens([AddedToken(piece, special=True) for piece in (PAD, pieces[end])])
+    except Exception as error:  # the library raises plain Exception for damaged values
+        raise BadCheckpoint(f"the tokenizer in the GGUF file of T5 is damaged ({error})") from None
     return tokenizer
 
 

@@ -46,6 +46,7 @@ def batch(
     seed: options.Seed = None,
     steps: options.Steps = None,
     sampler: options.Sampler = None,
+    canvas: options.Canvas = None,
     guidance: options.Guidance = None,
     negative_prompt: options.NegativePrompt = None,
     true_guidance: options.TrueGuidance = None,
@@ -61,6 +62,7 @@ def batch(
     sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
     model: options.Model = "nano",
     device: options.Device = None,
+    memory: options.Memory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
     """Edit many pictures. Failures are listed (exit code 1) and retried by the next run."""
@@ -80,6 +82,7 @@ def batch(
         "seed": seed,
         "steps": steps,
         "sampler": sampler,
+        "canvas": canvas,
         "guidance": guidance,
         "negative_prompt": negative_prompt,
         "true_guidance": true_guidance,
@@ -121,7 +124,9 @@ def batch(
             draw(f"{finished} of {progress.total}{minutes}")
 
     shared = {task.prompt for task in tasks}
-    load = functools.partial(load_editor, model, device, prompt=shared.pop() if len(shared) == 1 else None)
+    load = functools.partial(
+        load_editor, model, device, memory, canvas, prompt=shared.pop() if len(shared) == 1 else None
+    )
     try:
         options.download_model(model)  # before the workers want it
         progress = run(tasks, output, load, model=model, workers=workers, sign=sign, on_progress=show)
@@ -141,11 +146,17 @@ def batch(
     raise typer.Exit(1 if progress.failed else 0)
 
 
-def load_editor(model: str, device: str | None, prompt: str | None = None) -> Editor:
+def load_editor(
+    model: str,
+    device: str | None,
+    memory: str | None = None,
+    canvas: int | None = None,
+    prompt: str | None = None,
+) -> Editor:
     """The editor of one worker process. Raises BadRequest for a prompt that is too long for its model."""
     from kontext.engine import Editor
 
-    editor = Editor.load(model, device=device)
+    editor = Editor.load(model, device=device, memory=memory, canvas=canvas)
     if prompt is not None:
         editor.prompts.check(prompt)
     return editor

@@ -46,6 +46,7 @@ def chat(
     data: options.Data = None,
     model: options.Model = "nano",
     device: options.Device = None,
+    memory: options.Memory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Edit one picture over many turns: type what to change; /help lists the commands."""
@@ -74,7 +75,7 @@ def chat(
             with options.progress():
                 from kontext.engine import Editor
 
-                editor = Editor.load(model, device=device)
+                editor = Editor.load(model, device=device, memory=memory)
         except BaseException:
             if session is None:
                 store.delete(found.id)  # nothing was added to the new session

@@ -31,6 +31,7 @@ def edit(
     seed: options.Seed = None,
     steps: options.Steps = None,
     sampler: options.Sampler = None,
+    canvas: options.Canvas = None,
     guidance: options.Guidance = None,
     negative_prompt: options.NegativePrompt = None,
     true_guidance: options.TrueGuidance = None,
@@ -61,6 +62,7 @@ def edit(
     model: options.Model = "nano",
     lora: options.Lora = None,
     device: options.Device = None,
+    memory: options.Memory = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
@@ -93,6 +95,7 @@ def edit(
         "seed": seed,
         "steps": steps,
         "sampler": sampler,
+        "canvas": canvas,
         "guidance": guidance,
         "negative_prompt": negative_prompt,
         "true_guidance": true_guidance,
@@ -133,7 +136,7 @@ def edit(
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 
-            editor = Editor.load(model, device=device, lora=lora or ())
+            editor = Editor.load(model, device=device, lora=lora or (), memory=memory, canvas=canvas)
         used_prompt = options.fitting(used_prompt, prompt, editor, quiet)
         told_prompt = None if used_prompt == prompt else used_prompt
         for source, outputs in work:

@@ -22,6 +22,7 @@ def generate(
     seed: options.Seed = None,
     steps: options.Steps = None,
     sampler: options.Sampler = None,
+    canvas: options.Canvas = None,
     guidance: options.Guidance = None,
     negative_prompt: options.NegativePrompt = None,
     true_guidance: options.TrueGuidance = None,
@@ -37,6 +38,7 @@ def generate(
     model: options.Model = "nano",
     lora: options.Lora = None,
     device: options.Device = None,
+    memory: options.Memory = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
@@ -62,6 +64,7 @@ def generate(
         "seed": seed,
         "steps": steps,
         "sampler": sampler,
+        "canvas": canvas,
         "guidance": guidance,
         "negative_prompt": negative_prompt,
         "true_guidance": true_guidance,
@@ -77,7 +80,7 @@ def generate(
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 
-            editor = Editor.load(model, device=device, lora=lora or ())
+            editor = Editor.load(model, device=device, lora=lora or (), memory=memory, canvas=canvas)
         used_prompt = options.fitting(used_prompt, prompt, editor, quiet)
         with options.progress(quiet) as on_step:
             results = editor.variants(None, used_prompt, variants, lock=False, on_step=on_step, **common)

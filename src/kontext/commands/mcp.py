@@ -17,6 +17,7 @@ def mcp(
     data: options.Data = None,
     model: options.Model = "nano",
     device: options.Device = None,
+    memory: options.Memory = None,
     editor: Annotated[str, typer.Option(hidden=True)] = "kontext.server.workers.worker:load_editor",
 ) -> None:
     """Serve edits over stdin and stdout; started by an MCP client."""
@@ -29,6 +30,7 @@ def mcp(
     from kontext.server.workers.worker import editor_factory
     from kontext.session import Store, default_folder
 
+    limits = {} if memory is None else {"memory": memory}
     options.download_model(model)
     logging.basicConfig(level=logging.INFO, handlers=[log_handler("%(levelname)s:%(name)s:%(message)s")])
     lines = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
@@ -42,4 +44,4 @@ def mcp(
             answers.flush()
 
     with Store(data or default_folder()) as store:
-        McpServer(Tools(store, lambda: editor_factory(editor)(model, device)), send).serve(lines)
+        McpServer(Tools(store, lambda: editor_factory(editor)(model, device, **limits)), send).serve(lines)

@@ -1,4 +1,4 @@
-"""`kontext models`: list, download and remove models."""
+"""`kontext models`: list, download and remove models; plan their memory."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ModelRow:
 
 @app.callback()
 def models() -> None:
-    """List, download and remove models."""
+    """List, download and remove models; plan their memory."""
 
 
 @app.command("list")
@@ -118,6 +118,59 @@ def pull(name: Name, quiet: options.Quiet = False, as_json: options.Json = False
         say_json({"name": name, "path": str(folder), "bytes": size})
     elif not quiet:
         say(f"{name} is ready: {gigabytes(size)}, {folder}")
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str, typer.Argument(help="A model's name, file or folder.", metavar="MODEL", show_default=False)
+    ],
+    memory: options.Memory = None,
+    device: options.Device = None,
+    canvas: options.Canvas = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show which parts of a model would be where within a memory limit. Reads no weights.
+
+    With --memory, --device may name a device that is not in this machine.
+    """
+    from kontext.checkpoint import open_checkpoint
+    from kontext.checkpoint.find import find_model
+    from kontext.engine.device import free_memory, planned_device, usable_device
+    from kontext.engine.memory_plan import computing_types, make_plan
+    from kontext.engine.memory_sizes import usual_workload
+    from kontext.memory import parse_memory
+
+    limit = parse_memory(memory)
+    place = planned_device(device) if limit and device else usable_device(device)
+    found = open_checkpoint(find_model(model))
+    parts = {name: part.weights for name, part in found.parts.items()}
+    types = computing_types(parts, place)
+    memory_plan = make_plan(
+        parts, found.preset, limit or free_memory(place), place, types, usual_workload(found.preset, canvas)
+    )
+    width, height = memory_plan.workload.canvas
+    if as_json:
+        say_json(
+            {
+                "model": str(found.path),
+                "device": str(place),
+                "limit": memory_plan.limit,
+                "bytes": memory_plan.bytes,
+                "canvas": [width, height],
+                "types": {part: str(dtype).removeprefix("torch.") for part, dtype in types.items()},
+                "rows": [asdict(row) for row in memory_plan.rows],
+                "absent": found.absent,
+            }
+        )
+        return
+    say(f"{found.path} on {place}, canvas {width}x{height}, limit {memory_plan.limit / 1e9:.1f} GB")
+    columns = [max(len(getattr(row, name)) for row in memory_plan.rows) for name in ("what", "where")]
+    for row in memory_plan.rows:
+        say(f"  {row.what:<{columns[0]}}  {row.where:<{columns[1]}}  {row.bytes / 1e9:6.2f} GB")
+    say(f"  {'total':<{sum(columns) + 2}}  {memory_plan.bytes / 1e9:6.2f} GB")
+    if found.absent:
+        say(f"  not counted, because missing: {', '.join(found.absent)}")
 
 
 @app.command()

@@ -76,6 +76,7 @@ ExpandModel = Annotated[
     str | None,
     typer.Option("--expand-model", help="The language model there; default: its first.", metavar="NAME"),
 ]
+Canvas = Annotated[int | None, typer.Option("--canvas", help=option("canvas").help, metavar="N")]
 Variants = Annotated[
     int,
     typer.Option(help=f"{option('variants').help.rstrip('.')}; files NAME-1, NAME-2, ...", metavar="N"),
@@ -98,6 +99,14 @@ Lora = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(help="cpu, cuda or mps; default: the best available.", metavar="D", envvar="KONTEXT_DEVICE"),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory limit on the device, such as 8GB; default: what is free.",
+        metavar="auto|SIZE",
+        envvar="KONTEXT_MEMORY",
+    ),
 ]
 Data = Annotated[
     Path | None,

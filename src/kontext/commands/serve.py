@@ -33,6 +33,11 @@ def serve(
         typer.Option(help="A further model that requests may choose; repeatable.", metavar="NAME|PATH"),
     ] = None,
     device: options.Device = None,
+    memory: options.Memory = None,
+    canvas: Annotated[
+        int | None,
+        typer.Option(help="Canvas of requests that give none.", min=64, max=2048, metavar="N"),
+    ] = None,
     executor: Annotated[str, typer.Option(help="local or ray.", metavar="local|ray")] = "local",
     workers: Annotated[
         int,
@@ -108,6 +113,8 @@ def serve(
         model=model,
         more_models=more_models,
         device=device,
+        memory=memory,
+        canvas=canvas,
         executor=executor,
         workers=workers,
         public_url=public_url,
@@ -135,7 +142,12 @@ def serve(
     for name in (model, *more_models):
         options.download_model(name)
     ahead = (
-        [launch(settings.editor, model, device, workers, index, more_models) for index in range(workers)]
+        [
+            launch(
+                settings.editor, model, device, workers, index, settings.editor_options, settings.more_models
+            )
+            for index in range(workers)
+        ]
         if executor == "local"
         else []
     )

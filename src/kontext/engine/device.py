@@ -43,6 +43,17 @@ def usable_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
+def planned_device(name: str) -> torch.device:
+    """A device of a known type, in this machine or not. Raises DeviceUnavailable."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cuda", "mps", "cpu"):
+        raise DeviceUnavailable(f"device {name!r} is unknown; give cuda, mps or cpu")
+    return device
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on a device."""
     if device.type == "cuda":

@@ -23,7 +23,7 @@ from kontext.engine.context import (
 )
 from kontext.engine.device import computing, explained_errors, release_memory, usable_device
 from kontext.engine.layout import canvas_of
-from kontext.engine.memory_sizes import Work
+from kontext.engine.memory_sizes import Workload
 from kontext.engine.pipeline import Pipeline
 from kontext.engine.plan import EditPlan, first_seed, plan_request
 from kontext.engine.prompts import PromptStore
@@ -36,9 +36,9 @@ from kontext.engine.requests import (
     OnStep,
     Result,
 )
-from kontext.engine.sizes import Box
+from kontext.engine.sizes import Box, scaled_canvases
 from kontext.errors import BadRequest, OutOfMemory
-from kontext.memory import keep_freed
+from kontext.memory import keep_freed, parse_memory
 from kontext.model.autoencoder import use_channels_last
 from kontext.pictures import PictureLike
 from kontext.threads import leave_one_processor
@@ -59,7 +59,8 @@ class Editor:
     """Edits pictures by text instructions with one model. Contexts of pictures are cached.
 
     refresh: steps between two evaluations of the contexts in "full" attention; 1 is exact.
-    plan: where the weights are, as the model was placed. Raises BadRequest for a `refresh` below 1.
+    plan: how the model was placed. canvas: side of the canvas for requests that give none; None: the model's
+    own. Raises BadRequest for a `refresh` below 1 or a canvas that the model does not support.
     """
 
     def __init__(
@@ -68,11 +69,14 @@ class Editor:
         context_bytes: int = 512 * 2**20,
         refresh: int = 1,
         plan: MemoryPlan | None = None,
+        canvas: int | None = None,
     ) -> None:
         if refresh < 1:
             raise BadRequest(f"refresh must be at least 1, got {refresh}")
         self.model = model
         self.plan = plan
+        self.canvas = canvas
+        self._sizes = scaled_canvases(model.preset.sizes, canvas, model.preset.token_pixels)
         self._prepare()
         self.pipeline = Pipeline(model, plan.cache_bytes if plan else context_bytes, refresh)
         self._background: ThreadPoolExecutor | None = None
@@ -87,15 +91,17 @@ class Editor:
         lora: Sequence[str | Path] = (),
         refresh: int = 1,
         memory: str | int | None = None,
+        canvas: int | None = None,
     ) -> Editor:
         """Load the editor of a model: "nano", a folder, a .safetensors or a .gguf file. `lora` are files to
         merge, each FILE or FILE:scale.
 
         memory: the limit on the device, such as "8GB" or a number of bytes; None or "auto": what is free.
+        canvas: side of the canvas for requests that give none, which memory is planned for.
         Raises NotFound, BadCheckpoint, BadRequest, DeviceUnavailable, OutOfMemory.
         """
         from kontext.checkpoint import load_model
-        from kontext.engine.memory_plan import choose_placement, parse_memory
+        from kontext.engine.memory_plan import choose_placement
 
         start = time.perf_counter()
         keep_freed()
@@ -106,14 +112,14 @@ class Editor:
 
         def choose(preset: Preset, parts: Mapping[str, Weights]) -> Placement:
             nonlocal plan
-            placement, plan = choose_placement(parts, preset, limit, place, dtype)
+            placement, plan = choose_placement(parts, preset, limit, place, dtype, canvas)
             return placement
 
         with explained_errors(place):
             model = load_model(name_or_path, lora=lora, place=choose)
             if dtype is None:
                 accelerate_cpu(model)
-            editor = cls(model, refresh=refresh, plan=plan)
+            editor = cls(model, refresh=refresh, plan=plan, canvas=canvas)
         editor._load_seconds = time.perf_counter() - start
         return editor
 
@@ -192,7 +198,10 @@ class Editor:
         Every request is checked before anything is computed. Raises the errors of `edit`.
         """
         self._ensure_placed()
-        edits = [plan_request(request, self.model, self.pipeline.prompts) for request in requests]
+        edits = [
+            plan_request(self._with_canvas(request), self.model, self.pipeline.prompts)
+            for request in requests
+        ]
         groups: dict[BatchShape, list[int]] = defaultdict(list)
         for i, edit in enumerate(edits):
             groups[edit.shape].append(i)
@@ -204,13 +213,16 @@ class Editor:
                 results.update(zip(part, self._run(edits, part, on_step, cancel)))
         return [results[i] for i in range(len(edits))]
 
+    def _with_canvas(self, request: EditRequest) -> EditRequest:
+        return replace(request, canvas=self.canvas) if request.canvas is None else request
+
     def _most_together(self, edit: EditPlan) -> int:
-        """How many edits of one shape share a forward."""
+        """Batch size for edits of one shape."""
         if self.plan is None:
             return MAX_BATCH
         each = 2 if edit.guidance.negative else 1
-        work = Work(edit.plan.canvas, edit.shape.contexts, edit.text_tokens, edit.steps, each)
-        return max(1, self.plan.most_together(work, each * MAX_BATCH) // each)
+        workload = Workload(edit.plan.canvas, edit.shape.contexts, edit.text_tokens, edit.steps, each)
+        return max(1, self.plan.most_together(workload, each * MAX_BATCH) // each)
 
     def _run(
         self, edits: Sequence[EditPlan], part: Sequence[int], on_step: OnStep | None, cancel: Cancel | None
@@ -302,7 +314,7 @@ class Editor:
         if background:
             return self.prefill_in_background(picture)
         picture = pictures.load(picture)
-        canvas = canvas_of(picture, self.model.preset.sizes)
+        canvas = canvas_of(picture, self._sizes)
         self._ensure_placed()
         with computing(device_of(self.model)):
             self.contexts.reconstruct(canvas)

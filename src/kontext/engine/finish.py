@@ -70,7 +70,8 @@ def result_of(
             warnings.append(NOTHING_CHANGED)
     settings = {
         "size": request.size if isinstance(request.size, str | None) else list(request.size),
-        "canvas": list(edit.plan.canvas),
+        "canvas": request.canvas,
+        "canvas_size": list(edit.plan.canvas),
         "references": len(picture_list(request.references)),
         "sampler": request.sampler,
         "negative_prompt": request.negative_prompt,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,8 +21,8 @@ from kontext.checkpoint.placement import Placement
 from kontext.checkpoint.tensors import Weights
 from kontext.engine import memory_sizes
 from kontext.engine.device import free_memory
-from kontext.engine.memory_sizes import ModelSizes, Piece, Work, sizes_of, usual_work
-from kontext.errors import BadRequest, OutOfMemory
+from kontext.engine.memory_sizes import ModelSizes, Piece, Workload, sizes_of, usual_workload
+from kontext.errors import OutOfMemory
 from kontext.memory import available
 from kontext.model.presets import Preset
 from kontext.precision import bfloat16_is_faster
@@ -61,7 +60,7 @@ class MemoryPlan:
     """Type of computation, by part."""
     preset: Preset = field(repr=False)
     sizes: ModelSizes = field(repr=False)
-    work: Work
+    workload: Workload
     expanded: bool
     """Whether matrices are converted to the type of computation when loaded. False: when used."""
     text_streamed: bool
@@ -100,17 +99,17 @@ class MemoryPlan:
         )  # of the host's, for each of two networks
         return Placement(self.device, self.dtypes, self.expanded, frozenset(streamed), pinned)
 
-    def most_together(self, work: Work, at_most: int) -> int:
-        """Maximum batch size for this work, 1 to `at_most`."""
-        room = self.limit - self.bytes + self.working(self.work)
+    def most_together(self, workload: Workload, at_most: int) -> int:
+        """Maximum batch size for this workload, 1 to `at_most`."""
+        room = self.limit - self.bytes + self.working(self.workload)
         batch = 1
-        while batch < at_most and self.working(replace(work, batch=batch + 1)) <= room:
+        while batch < at_most and self.working(replace(workload, batch=batch + 1)) <= room:
             batch += 1
         return batch
 
     def smaller(self) -> MemoryPlan | None:
         """The next smaller plan, for when memory runs out anyway; None if there is none."""
-        plans = _ladder(self.preset, self.sizes, self.limit, self.device, self.dtypes, self.work)
+        plans = _ladder(self.preset, self.sizes, self.limit, self.device, self.dtypes, self.workload)
         return next((plan for plan in plans if plan.bytes < NEXT_SHARE * self.bytes), None)
 
     def __str__(self) -> str:
@@ -131,8 +130,10 @@ class MemoryPlan:
 
     def _rows(self) -> Iterator[PlanRow]:
         sizes, kind = self.sizes, self.device.type
-        here, form = f"on {kind}", "dequantized" if self.expanded and sizes.packed else "as in the file"
-        on_device = [piece for piece in sizes.blocks if piece.name not in self.streamed_blocks]
+        here, form = f"on {kind}", "as stored"
+        if self.expanded and sizes.packed:
+            form = f"in {str(self.dtypes['transformer']).removeprefix('torch.')}"
+        resident = [piece for piece in sizes.blocks if piece.name not in self.streamed_blocks]
 
         def away(how: str) -> str:
             return "read from the file in use" if self.in_files else f"streamed to {kind} {how}"
@@ -143,9 +144,9 @@ class MemoryPlan:
             "autoencoder" + (", in strips" if self.strip_elements else ""), here, sizes.autoencoder.dense
         )
         yield PlanRow("embeddings and last layer", here, sizes.rest.dense)
-        if on_device:
+        if resident:
             yield PlanRow(
-                f"{len(on_device)} of {len(sizes.blocks)} blocks", f"{here}, {form}", self._size(*on_device)
+                f"{len(resident)} of {len(sizes.blocks)} blocks", f"{here}, {form}", self._size(*resident)
             )
         if self.streamed_blocks:
             count = f"{len(self.streamed_blocks)} of {len(sizes.blocks)} blocks"
@@ -159,12 +160,12 @@ class MemoryPlan:
         else:
             text = self._size(*sizes.t5_blocks, sizes.clip) + sizes.t5_rest.dense + sizes.t5_table.dense
             yield PlanRow("text encoders", f"{here}, {form}", text)
-        yield PlanRow(ACTIVATIONS, here, self.working(self.work))
+        yield PlanRow(ACTIVATIONS, here, self.working(self.workload))
 
     def _size(self, *pieces: Piece) -> int:
         return sum(piece.dense if self.expanded else piece.stored for piece in pieces)
 
-    def working(self, work: Work) -> int:
+    def working(self, workload: Workload) -> int:
         """Maximum bytes that a stage of an edit takes in addition to the resident weights."""
         sizes, preset = self.sizes, self.preset
         itemsize = {
@@ -174,25 +175,25 @@ class MemoryPlan:
         travels = self.device.type != "cpu"
         expansion = 0 if self.expanded else sizes.largest_expansion
 
-        block = memory_sizes.block_bytes(preset, work, itemsize["transformer"])
+        block = memory_sizes.block_bytes(preset, workload, itemsize["transformer"])
         visiting = [piece for piece in sizes.blocks if piece.name in self.streamed_blocks]
         block += _two_largest(visiting) * travels
         once = _two_largest(sizes.modulations) * (travels and self.modulations_streamed)
-        modulated = memory_sizes.modulation_bytes(preset, work, itemsize["transformer"])
+        modulated = memory_sizes.modulation_bytes(preset, workload, itemsize["transformer"])
         sampling = modulated + expansion + max(block, once)
 
-        text = memory_sizes.text_bytes(preset, work, itemsize["t5"]) + expansion
+        text = memory_sizes.text_bytes(preset, workload, itemsize["t5"]) + expansion
         text += _two_largest(sizes.t5_blocks) * (travels and self.text_streamed)
         text += (sizes.clip.stored + sizes.t5_table.dense // 8) * (travels and self.text_streamed)
-        return max(sampling, text, self._codec_bytes(work, itemsize["autoencoder"]))
+        return max(sampling, text, self._codec_bytes(workload, itemsize["autoencoder"]))
 
-    def _codec_bytes(self, work: Work, itemsize: int) -> int:
+    def _codec_bytes(self, workload: Workload, itemsize: int) -> int:
         config = self.preset.autoencoder
         if self.strip_elements is None:
-            return memory_sizes.codec_bytes(config, work, itemsize)
-        strips = memory_sizes.strip_bytes(config, work, itemsize, self.strip_elements)
+            return memory_sizes.codec_bytes(config, workload, itemsize)
+        strips = memory_sizes.strip_bytes(config, workload, itemsize, self.strip_elements)
         if self.device.type == "cpu":  # where the layers that strips are cut from are on the device too
-            strips += memory_sizes.layer_bytes(config, work, itemsize)
+            strips += memory_sizes.layer_bytes(config, workload, itemsize)
         return strips
 
 
@@ -202,22 +203,23 @@ def make_plan(
     limit: int,
     device: torch.device,
     dtypes: Mapping[str, torch.dtype],
-    work: Work | None = None,
+    workload: Workload | None = None,
 ) -> MemoryPlan:
     """The fastest plan for a model within `limit` bytes.
 
-    dtypes: types of computation, by part. work: the largest edit to plan for; default: the model's usual one.
-    Raises OutOfMemory if no plan fits, with the memory that would be needed.
+    dtypes: types of computation, by part. workload: the largest edit to plan for; default: the model's usual
+    one. Raises OutOfMemory if no plan fits, with the memory that would be needed.
     """
-    sizes, work = sizes_of(parts, dtypes), work or usual_work(preset)
-    plans = list(_ladder(preset, sizes, limit, device, dtypes, work))
+    sizes, workload = sizes_of(parts, dtypes), workload or usual_workload(preset)
+    plans = list(_ladder(preset, sizes, limit, device, dtypes, workload))
     fitting = next((plan for plan in plans if plan.bytes <= limit), None)
     if fitting is not None:
         return fitting
     least = math.ceil(min(plan.bytes for plan in plans) / 1e8) / 10
+    width, height = workload.canvas
     raise OutOfMemory(
-        f"{limit / 1e9:.3g} GB of memory is too little: an edit at {work.canvas[0]}x{work.canvas[1]} needs "
-        f"{least:g} GB on {device}; give more, a smaller canvas, or a quantized model"
+        f"{limit / 1e9:.3g} GB of memory is too little: an edit at {width}x{height} needs {least:g} GB on "
+        f"{device}; give more, a smaller canvas, or a quantized model"
     )
 
 
@@ -227,11 +229,13 @@ def _ladder(
     limit: int,
     device: torch.device,
     dtypes: Mapping[str, torch.dtype],
-    work: Work,
+    workload: Workload,
 ) -> Iterator[MemoryPlan]:
     """All plans, fastest first."""
     names = [piece.name for piece in sizes.blocks]
-    strip_elements = max(1, work.pixels // preset.autoencoder.patch**2 * preset.autoencoder.base_width // 16)
+    strip_elements = max(
+        1, workload.pixels // preset.autoencoder.patch**2 * preset.autoencoder.base_width // 16
+    )
 
     def plan(
         expanded: bool, text: bool = False, modulations: bool = False, strips: bool = False, blocks: int = 0
@@ -242,7 +246,7 @@ def _ladder(
             dtypes=dtypes,
             preset=preset,
             sizes=sizes,
-            work=work,
+            workload=workload,
             expanded=expanded,
             text_streamed=text,
             modulations_streamed=modulations,
@@ -266,7 +270,7 @@ def _ladder(
 
 
 def _spread(names: list[str], count: int) -> tuple[str, ...]:
-    """`count` of the names, evenly spread, so that each copy overlaps the work of the blocks in between."""
+    """`count` of the names, evenly spread, so that copies overlap the computation of other blocks."""
     return tuple(names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count))
 
 
@@ -289,16 +293,18 @@ def choose_placement(
     limit: int | None,
     device: torch.device,
     dtype: torch.dtype | None = None,
-    work: Work | None = None,
+    canvas: int | None = None,
 ) -> tuple[Placement, MemoryPlan | None]:
     """The placement of a model and its plan; no plan for a small model without a limit.
 
-    limit: bytes; None: the free memory of the device. Raises OutOfMemory if no plan fits.
+    limit: bytes; None: the free memory of the device. canvas: side of the canvas to plan for; None: the
+    model's own. Raises BadRequest for a canvas that the model has not, OutOfMemory if no plan fits.
     """
     dtypes = computing_types(parts, device, dtype)
     if limit is None and is_small(parts):
         return Placement(device, dtypes), None
-    plan = make_plan(parts, preset, limit or free_memory(device), device, dtypes, work)
+    workload = usual_workload(preset, canvas)
+    plan = make_plan(parts, preset, limit or free_memory(device), device, dtypes, workload)
     log.info("%s", plan)
     return plan.placement(), plan
 
@@ -321,20 +327,3 @@ def computing_types(
     if any(tensor.dtype == torch.float32 for tensor in codec):
         types["autoencoder"] = torch.float32
     return types
-
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-
-
-def parse_memory(limit: str | int | None) -> int | None:
-    """Parse a limit such as "8GB", "12 GiB" or a number of bytes; None for "auto". Raises BadRequest."""
-    if limit is None or (type(limit) is int and limit > 0):
-        return limit
-    text = str(limit).strip().lower()
-    if text == "auto":
-        return None
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([kmg]?i?)b?", text)
-    size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
-    if size < 1:
-        raise BadRequest(f"memory {str(limit)!r} is invalid; use auto or a size, such as 8GB or 12GiB")
-    return int(size)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kontext.engine.sizes import Size
+from kontext.engine.sizes import Size, scaled_canvases
 from kontext.model.presets import AutoencoderConfig, Preset
 from kontext.model.stored import PLAIN
 
@@ -136,7 +136,7 @@ def piece_of(tensor: LazyTensor, dtype: torch.dtype | None) -> Piece:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """The largest edit that a plan is for."""
 
     canvas: Size
@@ -157,46 +157,47 @@ class Work:
         return self.text_tokens + sum(areas)
 
 
-def usual_work(preset: Preset) -> Work:
-    """An edit of one picture at the model's largest size."""
-    canvas = max(preset.sizes, key=lambda size: size[0] * size[1])
+def usual_workload(preset: Preset, canvas_side: int | None = None) -> Workload:
+    """An edit of one picture at the model's largest size, or the largest at a canvas of that side."""
+    sizes = scaled_canvases(preset.sizes, canvas_side, preset.token_pixels)
+    canvas = max(sizes, key=lambda size: size[0] * size[1])
     guided = preset.sampling.guidance > 1 and not preset.transformer.guidance_embed
-    return Work(canvas, (canvas,), preset.text_length, preset.sampling.steps, 2 if guided else 1)
+    return Workload(canvas, (canvas,), preset.text_length, preset.sampling.steps, 2 if guided else 1)
 
 
-def block_bytes(preset: Preset, work: Work, itemsize: int) -> int:
+def block_bytes(preset: Preset, workload: Workload, itemsize: int) -> int:
     """Activations of a block of the transformer."""
-    tokens = work.batch * work.tokens(preset.token_pixels)
+    tokens = workload.batch * workload.tokens(preset.token_pixels)
     return TRANSFORMER_UNITS * tokens * preset.transformer.width * itemsize
 
 
-def modulation_bytes(preset: Preset, work: Work, itemsize: int) -> int:
+def modulation_bytes(preset: Preset, workload: Workload, itemsize: int) -> int:
     """Shifts, scales and gates of all blocks and steps, and the products that contain them."""
     config = preset.transformer
     rows = 12 * config.depth_double + 3 * config.depth_single + 2
-    return 3 * work.steps * work.batch * rows * config.width * itemsize
+    return 3 * workload.steps * workload.batch * rows * config.width * itemsize
 
 
-def text_bytes(preset: Preset, work: Work, itemsize: int) -> int:
+def text_bytes(preset: Preset, workload: Workload, itemsize: int) -> int:
     """Activations of a block of T5."""
-    t5, length = preset.t5, work.text_tokens
+    t5, length = preset.t5, workload.text_tokens
     return (length * (4 * t5.feed_forward + 8 * t5.width) + 3 * t5.heads * length**2) * itemsize
 
 
-def codec_bytes(config: AutoencoderConfig, work: Work, itemsize: int) -> int:
+def codec_bytes(config: AutoencoderConfig, workload: Workload, itemsize: int) -> int:
     """Activations of the autoencoder without strips: results are decoded as a batch, a source alone."""
     source = DECODE_UNITS if itemsize > 2 else DECODE_UNITS_16
-    units = max(ENCODE_UNITS, work.batch * DECODE_UNITS, source)
-    return units * config.base_width * (work.pixels // config.patch**2) * itemsize
+    units = max(ENCODE_UNITS, workload.batch * DECODE_UNITS, source)
+    return units * config.base_width * (workload.pixels // config.patch**2) * itemsize
 
 
-def strip_bytes(config: AutoencoderConfig, work: Work, itemsize: int, strip_elements: int) -> int:
+def strip_bytes(config: AutoencoderConfig, workload: Workload, itemsize: int, strip_elements: int) -> int:
     """Activations of the autoencoder in strips, on the device."""
-    places = work.pixels // config.patch**2
+    places = workload.pixels // config.patch**2
     coarse = places // max(1, config.levels // 2) ** 2 * config.base_width * config.multipliers[-1]
     return int((COARSE_UNITS * coarse + STRIP_UNITS * strip_elements) * itemsize)
 
 
-def layer_bytes(config: AutoencoderConfig, work: Work, itemsize: int) -> int:
+def layer_bytes(config: AutoencoderConfig, workload: Workload, itemsize: int) -> int:
     """Layers of the whole picture that strips are taken from: input, hidden layer and output of a block."""
-    return 4 * config.base_width * (work.pixels // config.patch**2) * itemsize
+    return 4 * config.base_width * (workload.pixels // config.patch**2) * itemsize

@@ -17,7 +17,7 @@ from kontext.engine.layout import PlacedContext, lay_out
 from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
 from kontext.engine.prompts import PromptStore
 from kontext.engine.requests import MAX_SEED, EditRequest, check_needs_picture, picture_list
-from kontext.engine.sizes import SizePlan, plan_edit, plan_generate
+from kontext.engine.sizes import SizePlan, plan_edit, plan_generate, scaled_canvases
 from kontext.flow import from_strength, schedule
 from kontext.pictures import Picture
 from kontext.values import whole_number
@@ -78,8 +78,9 @@ def plan_request(request: EditRequest, model: Model, prompts: PromptStore) -> Ed
     for reference in references:
         warnings += reference.warnings
 
+    sizes = scaled_canvases(preset.sizes, request.canvas, preset.token_pixels)
     if request.picture is None:
-        plan = plan_generate(request.size, preset.sizes)
+        plan = plan_generate(request.size, sizes)
         input_picture = picture = source = marked = edit_mask = None
     else:
         input_picture = picture = pictures.load(request.picture)
@@ -87,7 +88,7 @@ def plan_request(request: EditRequest, model: Model, prompts: PromptStore) -> Ed
         border = None
         if request.expand is not None:
             picture, border = add_border(picture, border_of(picture.size, request.expand))
-        plan = plan_edit(picture.size, request.size or "match", preset.sizes)
+        plan = plan_edit(picture.size, request.size or "match", sizes)
         if plan.cropped and plan.crop is not None:
             warnings.append(
                 f"size {request.size} has another aspect ratio than the picture, which was center-cropped "
@@ -114,9 +115,7 @@ def plan_request(request: EditRequest, model: Model, prompts: PromptStore) -> Ed
         picture=picture,
         plan=plan,
         source=source,
-        contexts=lay_out(
-            marked, references, request.reference_layout or "index", preset.sizes, preset.token_pixels
-        ),
+        contexts=lay_out(marked, references, request.reference_layout or "index", sizes, preset.token_pixels),
         edit_mask=edit_mask,
         seed=first_seed(request.seed),
         steps=steps,

@@ -25,6 +25,7 @@ MAX_BATCH = option("variants").whole_range[1]
 MAX_STEPS = option("steps").whole_range[1]
 MAX_SEED = option("seed").whole_range[1]
 LARGEST = 2**31 - 1  # pixels that a number of a size or box can mean
+CANVAS = option("canvas").whole_range
 GUIDANCE = option("guidance").range
 
 
@@ -35,6 +36,7 @@ class GenerateOptions(TypedDict, total=False):
     seed: int | None
     steps: int | None
     sampler: str | None
+    canvas: int | None
     guidance: float | None
     negative_prompt: str | None
     true_guidance: float | None
@@ -95,6 +97,8 @@ class EditRequest:
     """0.01 to 1: the share of the schedule to run. Below 1, the edit starts from the picture with the noise
     of that time; None: 1, from pure noise.
     """
+    canvas: int | None = None
+    """64 to 2048: work at about the area of a square with this side in pixels; default: the model's own."""
     size: str | Size | None = None
     """match (the default of edits), WxH or W:H."""
     box: Box | None = None
@@ -130,6 +134,7 @@ class EditRequest:
             "seed": None if self.seed is None else whole_number("seed", self.seed, 0, MAX_SEED),
             "steps": None if self.steps is None else whole_number("steps", self.steps, 1, MAX_STEPS),
             "sampler": _choice("sampler", self.sampler),
+            "canvas": None if self.canvas is None else whole_number("canvas", self.canvas, *CANVAS),
             "guidance": _scale("guidance", self.guidance),
             "negative_prompt": _optional_prompt(self.negative_prompt),
             "true_guidance": _scale("true_guidance", self.true_guidance),

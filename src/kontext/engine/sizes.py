@@ -7,8 +7,9 @@ same way and aligns with the original pixel by pixel. Pictures are never stretch
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,24 @@ def resample(
 ) -> Image.Image:
     """Scale to `size` with antialiasing; returns the same object if it has that size."""
     return image if image.size == size else image.resize(size, method)
+
+
+def scaled_canvases(sizes: Sequence[Size], canvas: int | None, step: int) -> tuple[Size, ...]:
+    """A model's canvases scaled to about the area of a square of `canvas` pixels a side, in steps of `step`.
+
+    None: as they are. Raises BadRequest for a model that works at one size only.
+    """
+    if canvas is None or (len(sizes) == 1 and sizes[0] == (canvas, canvas)):
+        return tuple(sizes)
+    if len(sizes) == 1:
+        width, height = sizes[0]
+        raise BadRequest(f"canvas {canvas}: this model works at {width}x{height} only; omit the canvas")
+    scaled = ((w * canvas / math.sqrt(w * h), h * canvas / math.sqrt(w * h)) for w, h in sizes)
+    return tuple(dict.fromkeys((_in_steps(w, step), _in_steps(h, step)) for w, h in scaled))
+
+
+def _in_steps(side: float, step: int) -> int:
+    return max(1, round(side / step)) * step
 
 
 def preferred(sizes: Iterable[Size], aspect: float) -> Size:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from kontext.errors import BadConfig, BadRequest
+from kontext.memory import parse_memory
 
 OWN_PATHS = ("api", "v1", "hf", "proxy")  # first path segments of the routes
 
@@ -36,9 +38,13 @@ class Settings:
     more_models: tuple[str, ...] = ()
     """Further models that a request may choose; every worker holds all of them."""
     device: str | None = None
+    memory: str | None = None
+    """Memory limit of each worker on its device, such as "8GB"; None: what is free."""
+    canvas: int | None = None
+    """Side of the canvas of requests that give none."""
     editor: str = "kontext.server.workers.worker:load_editor"
-    """Factory of the editor in a worker, called with model and device: "module:function" or
-    "file.py:function".
+    """Factory of the editor in a worker, called with model, device and `editor_options`: "module:function"
+    or "file.py:function".
     """
     executor: str = "local"
     """local (worker processes on this machine) or ray (actors on one machine or many)."""
@@ -127,6 +133,10 @@ class Settings:
                 check_url(self.expand_prompt)
             except BadRequest as error:
                 raise BadConfig(str(error)) from None
+        try:
+            parse_memory(self.memory)
+        except BadRequest as error:
+            raise BadConfig(str(error)) from None
         if hosts := (*self.picture_hosts, *self.webhook_hosts):
             from kontext.server.fetching import parse_host
 
@@ -149,6 +159,12 @@ class Settings:
                     f"the path of the public URL {self.public_url!r} conflicts with a route of the service "
                     f"({', '.join(OWN_PATHS)}); choose another path"
                 )
+
+    @property
+    def editor_options(self) -> dict[str, Any]:
+        """Keyword arguments of the editor's factory."""
+        options = {"memory": self.memory, "canvas": self.canvas}
+        return {name: value for name, value in options.items() if value is not None}
 
     @property
     def public_base(self) -> str | None:

@@ -47,6 +47,7 @@ class JobRequest:
     seed: int | None = None
     steps: int | None = None
     sampler: str | None = None
+    canvas: int | None = None
     guidance: float | None = None
     negative_prompt: str | None = None
     true_guidance: float | None = None

@@ -15,6 +15,7 @@ from kontext.engine.checks import check_seed
 from kontext.engine.expand import check_expand, expanded_size
 from kontext.engine.pointing import check_box
 from kontext.engine.requests import (
+    CANVAS,
     GUIDANCE,
     MAX_BATCH,
     MAX_CONTEXTS,
@@ -79,6 +80,7 @@ class Edit(Body):
     seed: Seed = None
     steps: Integer | None = Field(None, ge=1, le=MAX_STEPS)
     sampler: Literal["euler", "ab2", "midpoint"] | None = None
+    canvas: Annotated[int | None, Field(ge=CANVAS[0], le=CANVAS[1])] = None
     guidance: Guidance = None
     negative_prompt: NegativePrompt = None
     true_guidance: Guidance = None
@@ -223,7 +225,7 @@ def _still_served(service: Service, turn: Turn) -> str | None:
     """The model that made a turn, if it is not the default and served here."""
     others = service.model_info.others if service.model_info else ()
     made_by = turn.result_info.get("model")
-    return made_by if made_by in (model_info.name for model_info in others) else None
+    return made_by if made_by in [model_info.name for model_info in others] else None
 
 
 def _picture(turn: Turn) -> str:

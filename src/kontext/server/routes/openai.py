@@ -148,7 +148,7 @@ async def _make(
 def _chosen(service: Service, name: str | None) -> str | None:
     """A loaded model of that name; None for the first, and for the names of other services."""
     others = service.model_info.others if service.model_info else ()
-    return name if name in (info.name for info in others) else None
+    return name if name in [info.name for info in others] else None
 
 
 async def ended_jobs(request: Request, jobs: list[Job]) -> list[Job]:

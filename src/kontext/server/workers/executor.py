@@ -63,8 +63,15 @@ class LocalWorker:
         if launched is None:
             await self.kill()
             settings = self.settings
-            names = (settings.editor, settings.model, settings.device)
-            launched = launch(*names, settings.workers, self._index, settings.more_models)
+            launched = launch(
+                settings.editor,
+                settings.model,
+                settings.device,
+                settings.workers,
+                self._index,
+                settings.editor_options,
+                settings.more_models,
+            )
         self.process = launched.process
         self._connection = Connection(launched.socket.detach())
         loop = asyncio.get_running_loop()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from kontext.threads import usable_processors
 
@@ -25,9 +26,13 @@ def launch(
     device: str | None,
     workers: int,
     index: int = 0,
+    options: Mapping[str, Any] | None = None,
     more_models: Sequence[str] = (),
 ) -> Launched:
-    """Start process `index` (from 0) of `workers`, which share the CPUs and GPUs."""
+    """Start process `index` (from 0) of `workers`, which share the CPUs and GPUs.
+
+    options: keyword arguments of the editor's factory.
+    """
     ours, theirs = socket.socketpair()
     environment = dict(os.environ)
     if workers > 1:
@@ -42,6 +47,7 @@ def launch(
         device or "",
         str(index),
         str(workers),
+        json.dumps(dict(options or {})),
         *more_models,
     ]
     process = subprocess.Popen(

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -32,8 +32,15 @@ _connecting = threading.Lock()
 class ModelHostActor:
     """A `ModelHost` in a Ray actor; a batch is a stream of steps that ends with its results."""
 
-    def __init__(self, factory: str, model: str, device: str | None, more_models: Sequence[str]) -> None:
-        self.host = ModelHost(factory, model, device, more_models=more_models)
+    def __init__(
+        self,
+        factory: str,
+        model: str,
+        device: str | None,
+        options: Mapping[str, Any],
+        more_models: Sequence[str],
+    ) -> None:
+        self.host = ModelHost(factory, model, device, options=options, more_models=more_models)
         self._working = threading.Lock()
 
     def model_info(self) -> ModelInfo:
@@ -79,8 +86,13 @@ class RayWorker:
             needs: dict[str, Any] = {"num_gpus": 1} if self.settings.device == "cuda" else {"num_cpus": 1}
             actor = ray.remote(ModelHostActor).options(max_restarts=0, max_concurrency=4, **needs)
             settings = self.settings
-            names = (settings.editor, settings.model, settings.device, settings.more_models)
-            self._actor = actor.remote(*names)
+            self._actor = actor.remote(
+                settings.editor,
+                settings.model,
+                settings.device,
+                settings.editor_options,
+                settings.more_models,
+            )
             model_info = await self._actor.model_info.remote()
         except RayActorError as error:
             cause = str(getattr(error, "cause", None) or error)

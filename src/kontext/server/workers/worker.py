@@ -7,6 +7,7 @@ socket with the service that started it, and exits when that service does.
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import queue
@@ -135,14 +136,14 @@ def not_served(name: str, served: Iterable[str]) -> BadRequest:
 OnProgress = Callable[[str, int, int, bytes | None], None]  # job id, step, steps, preview as JPEG
 
 
-def load_editor(model: str, device: str | None) -> Any:
-    """The default editor factory."""
+def load_editor(model: str, device: str | None, **options: Any) -> Any:
+    """The default editor factory; `options` are further arguments of `Editor.load`."""
     from kontext.engine import Editor
 
-    return Editor.load(model, device=device)
+    return Editor.load(model, device=device, **options)
 
 
-def editor_factory(name: str) -> Callable[[str, str | None], Any]:
+def editor_factory(name: str) -> Callable[..., Any]:
     """Load "module:function" or "file.py:function"; set by the operator, never by a request."""
     place, _, function = name.rpartition(":")
     return (
@@ -187,11 +188,12 @@ class ModelHost:
         device: str | None,
         index: int = 0,
         workers: int = 1,
+        options: Mapping[str, Any] | None = None,
         more_models: Sequence[str] = (),
     ) -> None:
         """Raises BadConfig for two models of the same name."""
         make, device = editor_factory(factory), worker_device(device, index, workers)
-        editors = [make(name, device) for name in (model, *more_models)]
+        editors = [make(name, device, **(options or {})) for name in (model, *more_models)]
         self.editors = {editor.model.name: editor for editor in editors}
         if len(self.editors) < len(editors):
             raise BadConfig(f"models must have distinct names, got {', '.join((model, *more_models))}")
@@ -307,6 +309,7 @@ def serve(
     device: str | None,
     index: int = 0,
     workers: int = 1,
+    options: Mapping[str, Any] | None = None,
     more_models: Sequence[str] = (),
 ) -> None:
     """Handle messages until the service disconnects."""
@@ -333,7 +336,7 @@ def serve(
 
     threading.Thread(target=receive, daemon=True).start()
     try:
-        host.append(ModelHost(factory, model, device, index, workers, more_models))
+        host.append(ModelHost(factory, model, device, index, workers, options, more_models))
     except Exception as error:
         send("failed", _explained(error).message)
         raise SystemExit(1) from error
@@ -350,7 +353,9 @@ def serve(
 
 
 def main() -> None:
-    """Entry point. Arguments: socket number, editor, model, device, index, workers, further models; see
+    """Entry point.
+
+    Arguments: socket number, editor, model, device, index, workers, options (JSON), further models; see
     `launch`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the service, which stops this process
@@ -358,5 +363,14 @@ def main() -> None:
         os.nice(POLITE)
     handler = log_handler("%(asctime)s worker %(levelname)s %(message)s")
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    socket, editor, model, device, index, workers, *more_models = sys.argv[1:]
-    serve(Connection(int(socket)), editor, model, device or None, int(index), int(workers), more_models)
+    socket, editor, model, device, index, workers, options, *more_models = sys.argv[1:]
+    serve(
+        Connection(int(socket)),
+        editor,
+        model,
+        device or None,
+        int(index),
+        int(workers),
+        json.loads(options),
+        more_models,
+    )

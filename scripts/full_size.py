@@ -1,0 +1,259 @@
+"""Files of FLUX.1 Kontext [dev]'s names, shapes and types, filled with random numbers; an edit with them.
+
+    python scripts/full_size.py make FOLDER --type bfloat16|fp8|Q4_K
+    python scripts/full_size.py edit FOLDER [--canvas 256] [--memory 3GB]
+
+The published weights need an account; these show what they take in time and memory: the peak of anonymous
+memory (what is not a mapped file) is sampled from /proc, so this is for Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+GGUF_FACTORS = {"Q4_K": ((0, 0.0001), (2, 0.0008)), "Q8_0": ((0, 0.0003),)}
+"""Where a block has its float16 factors, and values of these that give weights of a few hundredths."""
+FILES = {"autoencoder": "ae", "t5": "t5xxl_fp16", "clip": "clip_l"}
+
+
+class Numbers:
+    """Random bits of numbers of a few hundredths."""
+
+    def __init__(self) -> None:
+        self.random = np.random.Generator(np.random.SFC64(0))
+
+    def bits(self, count: int) -> np.ndarray:
+        return np.frombuffer(self.random.bytes(2 * count), np.uint16)
+
+    def bfloat16(self, count: int) -> np.ndarray:
+        """Magnitudes of 2^-9 to 2^-5."""
+        bits = self.bits(count)
+        return (bits & 0x807F) | ((118 + ((bits >> 8) & 3)) << 7)
+
+    def float16(self, count: int) -> np.ndarray:
+        bits = self.bits(count)
+        return (bits & 0x83FF) | ((6 + ((bits >> 11) & 3)) << 10)
+
+    def fp8(self, count: int) -> np.ndarray:
+        """Magnitudes of 1/4 to 4, for a scale of 1/100."""
+        bits = np.frombuffer(self.random.bytes(count), np.uint8)
+        return (bits & 0x87) | ((5 + ((bits >> 4) & 3)) << 3)
+
+    def blocks(self, kind: str, count: int) -> np.ndarray:
+        import gguf
+
+        numbers, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+        blocks = np.frombuffer(self.random.bytes(count // numbers * size), np.uint8).reshape(-1, size).copy()
+        for place, value in GGUF_FACTORS[kind]:
+            factors = (value * self.random.uniform(0.5, 1.5, len(blocks))).astype(np.float16)
+            blocks[:, place : place + 2] = factors.view(np.uint8).reshape(-1, 2)
+        return blocks
+
+
+def shapes(part: str) -> dict[str, tuple[int, ...]]:
+    from kontext.checkpoint.layouts import empty_module
+    from kontext.model.presets import PRESETS
+
+    module = empty_module(part, getattr(PRESETS["dev"], part))
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def write_safetensors(path: Path, part: str, kind: str) -> None:
+    """A part in a type; norms are ones, biases and other vectors small."""
+    random, sizes = Numbers(), {"bfloat16": 2, "float16": 2, "float32": 4, "fp8": 1}
+    codes = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "fp8": "F8_E4M3"}
+    entries: list[tuple[str, tuple[int, ...], str]] = []
+    for name, shape in shapes(part).items():
+        own = ("bfloat16" if len(shape) < 2 else "fp8") if kind == "fp8" else kind
+        entries.append((name, shape, own))
+        if own == "fp8":
+            entries.append((f"{name.removesuffix('weight')}scale_weight", (), "float32"))
+    entries.sort(key=lambda entry: -sizes[entry[2]])
+    header, end = {}, 0
+    for name, shape, own in entries:
+        start, end = end, end + int(np.prod(shape)) * sizes[own]
+        header[name] = {"dtype": codes[own], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, shape, own in entries:
+            file.write(_numbers(random, name, shape, own).tobytes())
+
+
+def _numbers(random: Numbers, name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
+    count = int(np.prod(shape))
+    if name.endswith("scale_weight"):
+        return np.full((), 0.01, np.float32)
+    if len(shape) == 1 and ("norm" in name or name.endswith(".scale")) and not name.endswith("bias"):
+        scale = np.ones(count, np.float32)
+        return scale if kind == "float32" else _narrow(scale, kind)
+    if kind == "float32":
+        return random.random.standard_normal(count, np.float32) * np.float32(0.02)
+    return getattr(random, kind)(count)
+
+
+def _narrow(numbers: np.ndarray, kind: str) -> np.ndarray:
+    return (
+        numbers.astype(np.float16) if kind == "float16" else (numbers.view(np.uint32) >> 16).astype(np.uint16)
+    )
+
+
+LLAMA_NAMES = (
+    ("encoder.block.", "enc.blk."),
+    (".layer.0.SelfAttention.relative_attention_bias.", ".attn_rel_b."),
+    (".layer.0.SelfAttention.", ".attn_"),
+    (".layer.0.layer_norm.", ".attn_norm."),
+    (".layer.1.layer_norm.", ".ffn_norm."),
+    (".layer.1.DenseReluDense.wi_0.", ".ffn_gate."),
+    (".layer.1.DenseReluDense.wi_1.", ".ffn_up."),
+    (".layer.1.DenseReluDense.wo.", ".ffn_down."),
+    ("encoder.final_layer_norm.", "enc.output_norm."),
+    ("shared.", "token_embd."),
+)
+
+
+def write_gguf(path: Path, part: str, kind: str) -> None:
+    """A part as GGUF: matrices of a type, what does not fill its blocks in float16, vectors in float32."""
+    import gguf
+
+    random, type_ = Numbers(), gguf.GGMLQuantizationType[kind]
+    numbers = gguf.GGML_QUANT_SIZES[type_][0]
+    writer = gguf.GGUFWriter(path, "t5encoder" if part == "t5" else "flux", use_temp_file=False)
+    data: list[tuple[str, tuple[int, ...], str]] = []
+    for name, shape in shapes(part).items():
+        own = "F32" if len(shape) < 2 else kind if shape[-1] % numbers == 0 else "F16"
+        data.append((name, shape, own))
+        theirs = name
+        for ours, llama in LLAMA_NAMES if part == "t5" else ():
+            theirs = theirs.replace(ours, llama)
+        stored = gguf.GGMLQuantizationType[own]
+        block, size = gguf.GGML_QUANT_SIZES[stored]
+        raw = (*shape[:-1], shape[-1] // block * size) if own == kind else shape
+        dtype = {"F32": np.float32, "F16": np.float16}.get(own, np.uint8)
+        bytes_ = int(np.prod(raw)) * np.dtype(dtype).itemsize
+        writer.add_tensor_info(theirs, raw, np.dtype(dtype), bytes_, raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name, shape, own in data:
+        count = int(np.prod(shape))
+        if own == kind:
+            made = random.blocks(kind, count)
+        else:
+            made = _numbers(random, name, shape, "float32" if own == "F32" else "float16")
+        writer.write_tensor_data(made.view(np.float16) if own == "F16" else made)
+    writer.close()
+
+
+def make(folder: Path, kind: str) -> None:
+    from kontext.checkpoint.tokenizer import byte_tokenizer
+
+    folder.mkdir(parents=True)
+    quantized = kind in GGUF_FACTORS
+    name = "flux1-kontext-dev"
+    if quantized:
+        write_gguf(folder / f"{name}-{kind}.gguf", "transformer", kind)
+        write_gguf(folder / "t5-v1_1-xxl-encoder-Q8_0.gguf", "t5", "Q8_0")
+    else:
+        write_safetensors(folder / f"{name}.safetensors", "transformer", kind)
+        write_safetensors(folder / f"{FILES['t5']}.safetensors", "t5", "float16")
+    write_safetensors(folder / f"{FILES['clip']}.safetensors", "clip", "float16")
+    write_safetensors(folder / f"{FILES['autoencoder']}.safetensors", "autoencoder", "float32")
+    for tokenizer in ("tokenizer", "tokenizer_2"):
+        (folder / tokenizer).mkdir()
+        (folder / tokenizer / "tokenizer.json").write_text(byte_tokenizer().to_str())
+
+
+EDIT = """
+import json, sys, logging
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+from PIL import Image
+from kontext.engine import Editor
+folder, canvas, memory, steps = json.loads(sys.argv[1])
+picture = Image.radial_gradient("L").resize((256, 256)).convert("RGB")
+editor = Editor.load(folder, device="cpu", memory=memory, canvas=canvas)
+result = editor.edit(picture, "make it snow in the evening", seed=1, steps=steps, lock=False)
+result.picture.save(folder + "/result.png")
+print(json.dumps({"plan": str(editor.plan), "seconds": dict(result.seconds), "size": result.size}))
+"""
+
+
+def watched(process: subprocess.Popen) -> Iterator[dict[str, int]]:
+    """Memory of a process while it runs, kB by name."""
+    while process.poll() is None:
+        try:
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        except OSError:
+            return
+        yield {
+            line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("Rss", "VmHWM"))
+        }
+        time.sleep(0.05)
+
+
+def edit(folder: Path, canvas: int, memory: str | None, steps: int, addresses: int | None) -> None:
+    """One edit in a process of its own, and its peaks."""
+    import resource
+
+    def limited() -> None:
+        if addresses:
+            resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
+
+    with tempfile.TemporaryFile() as output:
+        arguments = json.dumps([str(folder), canvas, memory, steps])
+        process = subprocess.Popen([sys.executable, "-c", EDIT, arguments], stdout=output, preexec_fn=limited)
+        peaks: dict[str, int] = {}
+
+        def watch() -> None:
+            for now in watched(process):
+                for name, size in now.items():
+                    peaks[name] = max(peaks.get(name, 0), size)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        process.wait()
+        watcher.join()
+        output.seek(0)
+        print(output.read().decode())
+    print({name: f"{size / 2**20:.2f} GiB" for name, size in peaks.items()})
+    raise SystemExit(process.returncode)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("make")
+    making.add_argument("folder", type=Path)
+    making.add_argument("--type", default="fp8", choices=["bfloat16", "fp8", *GGUF_FACTORS])
+    editing = commands.add_parser("edit")
+    editing.add_argument("folder", type=Path)
+    editing.add_argument("--canvas", type=int, default=256)
+    editing.add_argument("--memory")
+    editing.add_argument("--steps", type=int, default=1)
+    editing.add_argument("--addresses", type=int, help="limit of mapped memory (ulimit -v), bytes")
+    given = parser.parse_args()
+    if given.command == "make":
+        try:
+            make(given.folder, given.type)
+        except BaseException:
+            shutil.rmtree(given.folder, ignore_errors=True)
+            raise
+    else:
+        edit(given.folder, given.canvas, given.memory, given.steps, given.addresses)
+
+
+if __name__ == "__main__":
+    main()
