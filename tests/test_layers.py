@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("failures", "home", "memory", "options", "precision", "prompt_expansion", "terminal", "threads"),
         *("values", "version"),
     ),
-    ("pictures", "model", "flow", "world"),
+    ("loras", "pictures", "model", "flow", "world"),
     ("checkpoint", "kernels", "session"),
     ("engine",),
     ("bench", "batch", "mcp", "server"),

@@ -21,7 +21,7 @@ from kontext.mcp import MAX_VARIANTS, TOOLS
 from kontext.options import SURFACES, TABLE, Option, offered, option
 from kontext.server.routes.edits import Edit, Variants
 from kontext.session.provenance import SETTINGS
-from kontext.session.session import PICTURES
+from kontext.session.settings import PICTURES
 
 DOCS = Path(__file__).parents[1] / "docs" / "options.md"
 

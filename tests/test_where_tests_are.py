@@ -24,7 +24,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
         *("checkpoint/model.py", "checkpoint/save.py"),
         "checkpoint/tensors.py",
     ),
-    "checkpoint/test_lora.py": (*("checkpoint/lora_names.py", "checkpoint/lora_patches.py"),),
+    "checkpoint/test_lora.py": (*("checkpoint/lora_names.py", "checkpoint/lora_changes.py"),),
     "checkpoint/test_packed.py": (
         *("checkpoint/fingerprints.py", "checkpoint/gguf_files.py", "checkpoint/mapped.py"),
         "checkpoint/quantized.py",
@@ -85,6 +85,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     ),
     "session/test_database.py": ("session/schema.py",),
     "session/test_provenance.py": ("session/pixels.py", "session/rules.py"),
+    "session/test_session.py": ("session/settings.py",),
     "session/test_tree.py": ("session/store.py",),
     "test_cli.py": ("__main__.py", "commands/examples.py", "home.py", "session/home.py"),
     "test_failures.py": ("errors.py",),

@@ -17,3 +17,8 @@ def default_folder() -> Path:
 def models_folder() -> Path:
     """The folder with the models that `--model` finds by name."""
     return default_folder() / "models"
+
+
+def loras_folder() -> Path:
+    """The folder with the LoRAs that `--lora` finds by name."""
+    return default_folder() / "loras"

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+MAX_LORAS = 8
 MAX_CONTEXTS = 4  # pictures that the model is shown, the edited one included
 
 Kind = Literal["plain", "picture", "flag"]
-Type = Literal["integer", "number", "text", "choice", "box", "picture", "pictures", "boolean"]
+Type = Literal["integer", "number", "text", "choice", "box", "picture", "pictures", "boolean", "loras"]
 Surface = Literal[
     "python", "edit", "generate", "batch", "chat", "table", "http", "mcp edit", "mcp generate", "provenance"
 ]
@@ -45,7 +46,7 @@ class Option:
     help: str
     low: float | None = None
     high: float | None = None
-    """Smallest and largest value; of `pictures`, how many."""
+    """Smallest and largest value; of `pictures` and `loras`, how many."""
     choices: tuple[str, ...] = ()
     """The values of a "choice"."""
     example: str = ""
@@ -77,6 +78,7 @@ class Option:
     def json_schema(self) -> dict[str, Any]:
         """The option as JSON schema; a picture is the path of a file."""
         path = {"type": "string", "description": "Path of a picture on this machine."}
+        lora = {"type": "string", "description": "FILE, NAME, FILE:SCALE or NAME:SCALE."}
         schemas: dict[str, dict[str, Any]] = {
             "integer": {"type": "integer", "minimum": self.low, "maximum": self.high},
             "number": {"type": "number", "minimum": self.low, "maximum": self.high},
@@ -86,6 +88,7 @@ class Option:
             "picture": {"type": "string"},
             "pictures": {"type": "array", "items": path, "maxItems": self.high},
             "boolean": {"type": "boolean"},
+            "loras": {"type": "array", "items": lora, "maxItems": self.high},
         }
         return {**schemas[self.type], "description": self.help}
 
@@ -267,6 +270,17 @@ TABLE: tuple[Option, ...] = (
         "plane (offset), or as one picture, side by side (stitch).",
         choices=("index", "offset", "stitch"),
         example="offset",
+    ),
+    Option(
+        "loras",
+        "plain",
+        "loras",
+        (),
+        "LoRAs of this request with their scales, up to 8: files, or names in the folder of LoRAs.",
+        example="knit.safetensors:0.8",
+        low=0,
+        high=MAX_LORAS,
+        names={"edit": "lora", "generate": "lora", "batch": "lora", "chat": "lora"},
     ),
     Option(
         "lock",

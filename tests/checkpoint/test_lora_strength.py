@@ -16,32 +16,22 @@ from kontext.errors import BadCheckpoint
 
 peft = pytest.importorskip("peft")
 
-RANK = 4
-TARGETS = ["to_q", "to_k", "add_v_proj", "to_out.0", "ff.net.2", "proj_mlp", "proj_out", "norm_out.linear"]
+from support.adapters import (  # noqa: E402  needs peft
+    LORA_KINDS,
+    OTHER_KINDS,
+    PATTERNS,
+    RANK,
+    TARGETS,
+    lora_config,
+    random_adapter,
+)
+
 CLIP_TARGETS = ["q_proj", "fc1"]
-PATTERNS = {
-    "alpha_pattern": {r"^transformer_blocks\.0\.attn\.to_q": 3, "to_k": 24.0, "ff.net.2": 1},
-    "rank_pattern": {r"single_transformer_blocks\.\d+\.attn\.to_q": 2, "add_v_proj": 7},
-}
 
 
 @pytest.fixture(scope="module")
 def reference(folders):
     return FluxTransformer2DModel.from_pretrained(folders["diffusers"] / "transformer")
-
-
-def random_adapter(network, config, seed=0):
-    """A PEFT model around a copy of the network, with random matrices."""
-    generator = torch.Generator().manual_seed(seed)
-    model = peft.get_peft_model(copy.deepcopy(network), config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if any(word in name for word in ("lora_", "hada_", "lokr_")):
-                if "magnitude" in name:
-                    parameter.mul_(0.8 + 0.4 * torch.rand(parameter.shape, generator=generator))
-                else:
-                    parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 def ours(tiny, *given, warnings=None):
@@ -58,28 +48,10 @@ def assert_equal_weights(made, wanted):
         assert (made[name] - tensor).abs().max() <= 1e-5 * max(1, float(tensor.abs().max())), name
 
 
-KINDS = {
-    "plain": dict(lora_alpha=9),
-    "rslora": dict(lora_alpha=9, use_rslora=True),
-    "patterns": dict(lora_alpha=9, **PATTERNS),
-    "rslora and patterns": dict(lora_alpha=9, use_rslora=True, **PATTERNS),
-    "bias of B": dict(lora_alpha=9, lora_bias=True, target_modules=["to_q", "proj_mlp", "norm_out.linear"]),
-    "all biases": dict(lora_alpha=9, bias="lora_only"),
-    "whole modules": dict(lora_alpha=9, modules_to_save=["x_embedder"]),
-    "DoRA": dict(lora_alpha=9, use_dora=True),
-    "DoRA and rslora": dict(lora_alpha=9, use_dora=True, use_rslora=True),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LORA_KINDS)
 @pytest.mark.parametrize("given", ["folder", "file"])
 def test_peft_folder_merges_as_in_peft(tiny, reference, tmp_path, kind, given):
-    config = peft.LoraConfig(r=RANK, **{"target_modules": TARGETS, **KINDS[kind]})
-    model = random_adapter(reference, config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "modules_to_save" in name or (parameter.requires_grad and "lora_" not in name):
-                parameter.add_(0.1)
+    model = random_adapter(reference, lora_config(kind))
     model.save_pretrained(tmp_path)
     warnings = []
     made = ours(
@@ -89,18 +61,9 @@ def test_peft_folder_merges_as_in_peft(tiny, reference, tmp_path, kind, given):
     assert not warnings
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        peft.LoHaConfig(r=3, alpha=5, target_modules=TARGETS, alpha_pattern={"to_k": 2}),
-        peft.LoKrConfig(r=3, alpha=5, target_modules=TARGETS),
-        peft.LoKrConfig(r=3, alpha=5, target_modules=TARGETS, decompose_both=True, decompose_factor=4),
-        peft.LoKrConfig(r=64, alpha=5, target_modules=TARGETS, rank_pattern={"to_k": 80}),
-    ],
-    ids=["LoHa", "LoKr", "LoKr of two products", "LoKr of whole matrices"],
-)
-def test_other_products_merge_as_in_peft(tiny, reference, tmp_path, config):
-    model = random_adapter(reference, config)
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_other_products_merge_as_in_peft(tiny, reference, tmp_path, kind):
+    model = random_adapter(reference, OTHER_KINDS[kind])
     model.save_pretrained(tmp_path)
     assert_equal_weights(ours(tiny, tmp_path), dict(model.merge_and_unload().state_dict()))
 
@@ -197,8 +160,8 @@ def small(tiny, tmp_path):
         if config is not None:
             (tmp_path / "adapter_config.json").write_text(config)
         adapter = read_lora(tmp_path / name, parts)
-        [patch] = adapter.patches["transformer"][f"{STEM}.weight"]
-        change = patch.applied(torch.zeros(width, width), 1.0)
+        [found] = adapter.changes["transformer"][f"{STEM}.weight"]
+        change = found.applied(torch.zeros(width, width), 1.0)
         found = float((change * (up @ down)).sum() / (up @ down).square().sum())
         assert torch.allclose(change, found * (up @ down), atol=1e-4)
         return round(found, 5), adapter.warnings

@@ -44,7 +44,9 @@ def test_a_longer_negative_prompt_lengthens_the_padding_of_both(edit, editor, mo
     asked = []
     states = editor.prompts.states
     monkeypatch.setattr(
-        editor.prompts, "states", lambda prompt, tokens=None: asked.append(tokens) or states(prompt, tokens)
+        editor.prompts,
+        "states",
+        lambda prompt, tokens=None, loras=(): asked.append(tokens) or states(prompt, tokens, loras),
     )
     edit(negative_prompt="a long list of what shall never be seen in this picture")
     assert len(asked) == 2 and asked[0] == asked[1] > editor.prompts.tokens("make it red")

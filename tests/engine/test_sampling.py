@@ -161,9 +161,8 @@ def test_midpoint_is_nearer_to_exact_than_euler_at_equal_evaluations():
     """With the shipped model, in latents; docs/sampling.md has more figures."""
     editor = Editor.load("nano", device="cpu")
     picture = Image.open(files("kontext") / "examples" / "stage.png")
-    job = plan_request(
-        EditRequest(picture=picture, prompt="Put on sunglasses", seed=1), editor.model, editor.prompts
-    )
+    request = EditRequest(picture=picture, prompt="Put on sunglasses", seed=1)
+    job = plan_request(request, editor.prompts, editor.pipeline.loras)
     shift = editor.model.preset.sampling.shift
 
     def tokens(sampler, steps):

@@ -8,7 +8,7 @@ import torch
 
 from kontext.engine import EditOptions, Editor
 from kontext.session.provenance import SETTINGS
-from kontext.session.session import NOT_KEPT, PICTURES
+from kontext.session.settings import NOT_KEPT, PICTURES
 
 
 @pytest.fixture(scope="module")

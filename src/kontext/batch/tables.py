@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kontext.engine.requests import (
     check_prompt,
 )
 from kontext.errors import BadRequest, NotFound
+from kontext.loras import parse as parse_loras
 from kontext.values import flag, one_of, real_number, whole_number
 
 OPTIONS = options.offered("table")
@@ -201,6 +203,8 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if len(names) >= MAX_CONTEXTS:
             raise BadRequest(f"references must be at most {MAX_CONTEXTS - 1}, got {len(names)}")
         values["references"] = [str((folder / name.strip()).resolve()) for name in names]
+    if "loras" in row:
+        values["loras"] = _loras(row["loras"], folder)
     for key in FILES:
         if key in row:
             if "://" in row[key]:
@@ -209,6 +213,17 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
                 raise BadRequest(f"{key} {row[key]!r} is not a valid file name")
             values[key] = str((folder / row[key]).resolve())
     return values
+
+
+def _loras(value: Any, folder: Path) -> list[dict[str, Any]]:
+    """LoRAs as plain data; paths are relative to the table. Raises BadRequest."""
+    items = value.split("|") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    found = []
+    for lora in parse_loras([item.strip() if isinstance(item, str) else item for item in items]):
+        path = folder / (lora.path or lora.name or "")
+        is_file = lora.path is not None or path.exists()
+        found.append(replace(lora, name=None, path=str(path.resolve())) if is_file else lora)
+    return [lora.to_json() for lora in found]
 
 
 def _whole(name: str, value: Any) -> Any:

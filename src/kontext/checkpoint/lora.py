@@ -1,7 +1,7 @@
 """Merges LoRA files into a model's weights when these are read, tensor by tensor.
 
 A matrix gains scale * alpha / rank * up @ down. `lora_names` knows the dialects, `lora_strength` where alpha
-is written, `lora_patches` the kinds of adapters (LoRA, DoRA, LoHa, LoKr, plain differences).
+is written, `lora_changes` the kinds of adapters (LoRA, DoRA, LoHa, LoKr, plain differences).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kontext.checkpoint import lora_names, names
 from kontext.checkpoint.file_names import SAFETENSORS, is_there
-from kontext.checkpoint.lora_patches import Patch, patches
+from kontext.checkpoint.lora_changes import changes
 from kontext.checkpoint.lora_strength import Config, read_strengths
 from kontext.checkpoint.recognize import is_lora, lora_family
 from kontext.checkpoint.tensors import (
@@ -33,6 +33,7 @@ from kontext.checkpoint.tensors import (
     write_safetensors,
 )
 from kontext.errors import BadCheckpoint, BadRequest, NotFound
+from kontext.model.lora import Change
 from kontext.model.stored import all_finite
 
 MARK_BYTES = 2**20
@@ -44,7 +45,7 @@ _FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"
 class Adapter:
     """A LoRA file, read for a model."""
 
-    patches: dict[str, dict[str, list[Patch]]]
+    changes: dict[str, dict[str, list[Change]]]
     """Part -> name of our tensor -> changes."""
     warnings: list[str]
     """What was ignored, in plain words."""
@@ -80,21 +81,21 @@ def merged(
         adapter, mark = read_lora(path, out), _mark(path, scale)
         if warnings is not None:
             warnings += adapter.warnings
-        for part, changed in adapter.patches.items():
-            for name, changes in changed.items():
-                out[part][name] = _changed(path.name, name, out[part][name], changes, scale, mark)
+        for part, changed in adapter.changes.items():
+            for name, some in changed.items():
+                out[part][name] = _changed(path.name, name, out[part][name], some, scale, mark)
     return out
 
 
 def _changed(
-    file: str, name: str, tensor: LazyTensor, changes: list[Patch], scale: float, mark: str
+    file: str, name: str, tensor: LazyTensor, some: list[Change], scale: float, mark: str
 ) -> LazyTensor:
     dtype = torch.bfloat16 if tensor.dtype in EIGHT_BIT_FLOATS else tensor.dtype
 
     def read() -> Tensor:
         merged = tensor.read().float().clone()
-        for patch in changes:
-            merged = patch.applied(merged, scale)
+        for change in some:
+            merged = change.applied(merged, scale)
         merged = merged.to(dtype)
         if not all_finite(merged):
             raise BadCheckpoint(f"{file}: at strength {scale:g} {name} exceeds its number type; use less")
@@ -150,7 +151,7 @@ def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
         raise _not_readable(path, weights)
     strengths, warnings = read_strengths(path, metadata, is_peft(path, weights))
     flattened = {part: lora_names.flattened(part, own) for part, own in parts.items()}
-    out: dict[str, dict[str, list[Patch]]] = {part: {} for part in parts}
+    out: dict[str, dict[str, list[Change]]] = {part: {} for part in parts}
     sources: dict[tuple[object, ...], str] = {}
     ranks: list[str] = []
     absent: list[str] = []
@@ -167,14 +168,13 @@ def read_lora(path: Path, parts: Mapping[str, Weights]) -> Adapter:
             continue
         config = strengths.get(place.part, strengths.get("", Config()))
         factor = partial(_factor, f"{path.name}: {module}", bare, tensors, config, ranks)
-        for kind, patch in patches(f"{path.name}: {module}", tensors, factor, place.swap):
+        for kind, change in changes(f"{path.name}: {module}", tensors, factor, place.swap):
             name = _target(place.stem, kind, parts[place.part])
             if name is None:
                 unused.append(f"the {kind} of {module}")
                 continue
-            _check(path, name, parts[place.part][name], patch, place)
-            changes = out[place.part].setdefault(name, [])
-            changes.append(replace(patch, first_row=place.first_row))
+            _check(path, name, parts[place.part][name], change, place)
+            out[place.part].setdefault(name, []).append(replace(change, first_row=place.first_row))
     if not any(out.values()):
         if absent and not unused:
             raise BadCheckpoint(f"{path.name}: changes only the {_encoders(absent)}, which is not here")
@@ -287,15 +287,15 @@ def _target(stem: str, kind: str, weights: Weights) -> str | None:
     return next((name for name in choices if name in weights), None)
 
 
-def _check(path: Path, name: str, weight: LazyTensor, patch: Patch, place: lora_names.Target) -> None:
+def _check(path: Path, name: str, weight: LazyTensor, change: Change, place: lora_names.Target) -> None:
     """Raise BadCheckpoint for a change that does not fit the tensor."""
-    if name == "img_in.weight" and patch.shape[1:] == (2 * weight.shape[1],):
+    if name == "img_in.weight" and change.shape[1:] == (2 * weight.shape[1],):
         raise BadCheckpoint(
             f"{path.name}: a control LoRA (Canny, Depth), which widens the input; not for editing"
         )
     expected = (place.rows or weight.shape[0], *weight.shape[1:])
-    if patch.shape != expected:
-        family = f" ({name} here is {expected}, the change is {patch.shape})"
+    if change.shape != expected:
+        family = f" ({name} here is {expected}, the change is {change.shape})"
         raise BadCheckpoint(f"{path.name}: made for a model of another size{family}")
 
 

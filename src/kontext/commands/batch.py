@@ -59,6 +59,7 @@ def batch(
     reference: options.Reference = None,
     lock: options.Lock = True,
     regions: options.Regions = True,
+    lora: options.Lora = None,
     sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
     model: options.Model = "nano",
     device: options.Device = None,
@@ -70,6 +71,7 @@ def batch(
     from kontext.batch.tasks import from_folder, from_table
     from kontext.engine.checks import check_settings
     from kontext.errors import BadRequest
+    from kontext.loras import parse as parse_loras
 
     ending = "." + format.removeprefix(".").lower()
     if ending not in (".png", ".jpg", ".jpeg", ".webp"):
@@ -99,6 +101,8 @@ def batch(
         settings["regions"] = False
     if reference:
         settings["references"] = [str(Path(name).resolve()) for name in inputs.files(reference)]
+    if lora:
+        settings["loras"] = [item.to_json() for item in parse_loras(lora)]
     check_settings(prompt or "each row has its own", settings)
     if source.is_dir():
         tasks = from_folder(source, prompt, settings, ending, output)

@@ -45,12 +45,14 @@ def chat(
     ] = None,
     data: options.Data = None,
     model: options.Model = "nano",
+    lora: options.Lora = None,
     device: options.Device = None,
     memory: options.Memory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Edit one picture over many turns: type what to change; /help lists the commands."""
     from kontext.commands.inputs import check_file_name
+    from kontext.engine.checks import check_settings
     from kontext.session import Store, default_folder
 
     folder = data or default_folder()
@@ -69,6 +71,8 @@ def chat(
             )
         if picture is not None:
             check_file_name(str(picture))
+        if lora:
+            check_settings("any", {"loras": lora})
         found = store.find(session) if session is not None else start(store, picture)
         try:
             options.download_model(model)
@@ -81,7 +85,10 @@ def chat(
                 store.delete(found.id)  # nothing was added to the new session
             raise
         found.editor = editor
-        Chat(found, _answer_json if as_json else _answer_words).run(_lines(folder))
+        conversation = Chat(found, _answer_json if as_json else _answer_words)
+        if lora:
+            conversation.settings["loras"] = list(lora)
+        conversation.run(_lines(folder))
 
 
 def start(store: Any, path: Any) -> Session:

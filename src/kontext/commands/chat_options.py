@@ -21,9 +21,10 @@ def help_line(name: str) -> str:
 def parse(name: str, text: str, current: Any, size: tuple[int, int]) -> Any:
     """Parse the value of an option; None for an empty text, which means the default.
 
-    current: the current value; references are appended to it. size: of the picture in pixels. Raises
-    KontextError.
+    current: the current value; references and LoRAs are appended to it. size: of the picture in pixels.
+    Raises KontextError.
     """
+    from kontext.engine.checks import check_settings
     from kontext.engine.pointing import check_box
     from kontext.engine.requests import EditRequest
     from kontext.engine.sizes import parse as parse_size
@@ -34,6 +35,9 @@ def parse(name: str, text: str, current: Any, size: tuple[int, int]) -> Any:
     if option.type in ("picture", "pictures"):
         path = options.parse_picture(text)
         value: Any = path if option.type == "picture" else [*(current or ()), path]
+    elif option.type == "loras":
+        value = [*(current or ()), text]
+        check_settings("any", {"loras": value})
     elif option.type == "boolean":
         value = options.parse_switch(text, name)
     elif option.type == "box":

@@ -105,6 +105,7 @@ def edit(
         "strength": strength,
         "expand": expand,
         "size": size,
+        "loras": lora or (),
         "box": options.parse_box(box),
         "mask": mask,
         "markup": markup,
@@ -136,7 +137,7 @@ def edit(
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 
-            editor = Editor.load(model, device=device, lora=lora or (), memory=memory, canvas=canvas)
+            editor = Editor.load(model, device=device, memory=memory, canvas=canvas)
         used_prompt = options.fitting(used_prompt, prompt, editor, quiet)
         told_prompt = None if used_prompt == prompt else used_prompt
         for source, outputs in work:

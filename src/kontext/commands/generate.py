@@ -72,6 +72,7 @@ def generate(
         "guidance_steps": guidance_steps,
         "reference_layout": reference_layout,
         "size": size,
+        "loras": lora or (),
     }
     check_request(EditRequest(prompt=prompt, lock=False, **common), variants)
     used_prompt = options.expanded(prompt, expand_prompt, expand_model, edits=False)
@@ -80,7 +81,7 @@ def generate(
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 
-            editor = Editor.load(model, device=device, lora=lora or (), memory=memory, canvas=canvas)
+            editor = Editor.load(model, device=device, memory=memory, canvas=canvas)
         used_prompt = options.fitting(used_prompt, prompt, editor, quiet)
         with options.progress(quiet) as on_step:
             results = editor.variants(None, used_prompt, variants, lock=False, on_step=on_step, **common)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def mcp(
     data: options.Data = None,
     model: options.Model = "nano",
+    lora: options.EveryLora = None,
+    loras: options.LoraFolder = None,
     device: options.Device = None,
     memory: options.Memory = None,
     editor: Annotated[str, typer.Option(hidden=True)] = "kontext.server.workers.worker:load_editor",
@@ -26,12 +28,23 @@ def mcp(
     import os
     import threading
 
+    from kontext.home import loras_folder
+    from kontext.loras import LoraAccess
+    from kontext.loras import parse as parse_loras
     from kontext.mcp import McpServer, Tools
     from kontext.server.workers.worker import editor_factory
     from kontext.session import Store, default_folder
 
     limits = {} if memory is None else {"memory": memory}
     options.download_model(model)
+    access = LoraAccess(loras or loras_folder(), always=parse_loras(lora))
+
+    def load() -> Any:
+        loaded = editor_factory(editor)(model, device, **limits)
+        if hasattr(loaded, "use_loras"):
+            loaded.use_loras(access)
+        return loaded
+
     logging.basicConfig(level=logging.INFO, handlers=[log_handler("%(levelname)s:%(name)s:%(message)s")])
     lines = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -44,4 +57,4 @@ def mcp(
             answers.flush()
 
     with Store(data or default_folder()) as store:
-        McpServer(Tools(store, lambda: editor_factory(editor)(model, device, **limits)), send).serve(lines)
+        McpServer(Tools(store, load), send).serve(lines)

@@ -92,9 +92,25 @@ Model = Annotated[
         envvar="KONTEXT_MODEL",
     ),
 ]
-Lora = Annotated[
+MergedLora = Annotated[
     list[str] | None,
     typer.Option("--lora", help="A LoRA file to merge, with its scale; repeatable.", metavar="FILE[:SCALE]"),
+]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        help="A LoRA with its scale: a file, or a name in KONTEXT_HOME/loras. Up to 8 times.",
+        metavar="FILE[:SCALE]",
+    ),
+]
+EveryLora = Annotated[
+    list[str] | None,
+    typer.Option("--lora", help="A LoRA for every edit; repeatable.", metavar="FILE[:SCALE]"),
+]
+LoraFolder = Annotated[
+    Path | None,
+    typer.Option("--loras", help="Folder of LoRAs that requests may name.", metavar="FOLDER"),
 ]
 Device = Annotated[
     str | None,

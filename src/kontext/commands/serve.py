@@ -32,6 +32,11 @@ def serve(
         list[str] | None,
         typer.Option(help="A further model that requests may choose; repeatable.", metavar="NAME|PATH"),
     ] = None,
+    lora: options.EveryLora = None,
+    loras: options.LoraFolder = None,
+    lora_paths: Annotated[
+        bool, typer.Option("--lora-paths", help="Let requests use any LoRA file by its path.")
+    ] = False,
     device: options.Device = None,
     memory: options.Memory = None,
     canvas: Annotated[
@@ -95,6 +100,8 @@ def serve(
 ) -> None:
     """Start the playground and the HTTP API."""
     from kontext.errors import BadRequest
+    from kontext.loras import LoraAccess
+    from kontext.loras import parse as parse_loras
     from kontext.server.settings import Settings
 
     for name, value, choices in (
@@ -115,6 +122,7 @@ def serve(
         device=device,
         memory=memory,
         canvas=canvas,
+        loras=LoraAccess(loras, lora_paths, parse_loras(lora)),
         executor=executor,
         workers=workers,
         public_url=public_url,
@@ -144,7 +152,14 @@ def serve(
     ahead = (
         [
             launch(
-                settings.editor, model, device, workers, index, settings.editor_options, settings.more_models
+                settings.editor,
+                model,
+                device,
+                workers,
+                index,
+                settings.editor_options,
+                settings.more_models,
+                settings.loras,
             )
             for index in range(workers)
         ]

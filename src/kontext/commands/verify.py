@@ -86,4 +86,6 @@ def _line(entry: HistoryEntry) -> str:
         return f"source picture, {size}"
     values = {"seed": entry.seed, "steps": entry.steps, "guidance": entry.guidance, "model": entry.model}
     settings = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
+    for lora in entry.settings.get("loras") or ():
+        settings += f", LoRA {lora['name']} at {lora['scale']}"
     return f"{entry.prompt}  [{size}, {settings}]"

@@ -54,7 +54,7 @@ def convert(
         ),
     ],
     to: Annotated[str, typer.Option(help="bfl, diffusers or kontext.", metavar="LAYOUT")] = "kontext",
-    lora: options.Lora = None,
+    lora: options.MergedLora = None,
     shard: Annotated[
         float | None, typer.Option(help="Split larger files, with an index.", metavar="MIB")
     ] = None,

@@ -27,6 +27,8 @@ class BatchShape:
     expands: bool = False
     """Whether the edit fills its whole mask, as in outpainting."""
     sampler: str = "euler"
+    loras: tuple[tuple[str, float], ...] = ()
+    """sha256 and scale of each LoRA."""
 
 
 def batch_shape(

@@ -21,6 +21,8 @@ from kontext.engine.requests import (
     picture_list,
 )
 from kontext.engine.sizes import parse, plan_edit, plan_generate
+from kontext.loras import LoraAccess
+from kontext.loras import parse as parse_loras
 from kontext.values import real_number, whole_number
 
 
@@ -34,6 +36,7 @@ def check_request(request: EditRequest, count: int = 1) -> None:
         check_seed(request.seed, count)
     for reference in picture_list(request.references):
         pictures.load(reference)
+    _check_loras(request)
     if request.picture is None:
         plan_generate(request.size, [(1024, 1024)])  # of the model's sizes only the aspect would differ
         return
@@ -53,6 +56,12 @@ def check_settings(prompt: str, settings: Mapping[str, Any]) -> None:
     parse(request.size or "match")
     for reference in picture_list(request.references):
         pictures.load(reference)
+    _check_loras(request)
+
+
+def _check_loras(request: EditRequest) -> None:
+    for lora in parse_loras(request.loras):
+        LoraAccess.of_account().find(lora)
 
 
 def check_steps(steps: object) -> int:

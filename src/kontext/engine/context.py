@@ -7,7 +7,7 @@ and serves every edit of it. Entries are keyed by the pixels on the canvas and t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -109,10 +109,13 @@ class ContextStore:
         key = ("codec", self.model.fingerprint, canvas.digest)
         return self._cache.get(key, make, lambda view: view[0].nbytes)
 
-    def prefix(self, canvas: Canvas, origin: Origin) -> Prefix:
-        """Keys and values of the picture in every block, with its first token at `origin`."""
+    def prefix(self, canvas: Canvas, origin: Origin, loras: Hashable = ()) -> Prefix:
+        """Keys and values of the picture in every block, with its first token at `origin`.
+
+        loras: the key of the LoRAs that the transformer computes with.
+        """
         return self._cache.get(
-            ("prefix", origin, self.model.fingerprint, canvas.digest),
+            ("prefix", origin, loras, self.model.fingerprint, canvas.digest),
             lambda: self._prefill(canvas, origin),
             lambda prefix: prefix.bytes,
         )

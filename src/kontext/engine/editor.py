@@ -23,6 +23,7 @@ from kontext.engine.context import (
 )
 from kontext.engine.device import computing, explained_errors, release_memory, usable_device
 from kontext.engine.layout import canvas_of
+from kontext.engine.loras import LoraStore
 from kontext.engine.memory_sizes import Workload
 from kontext.engine.pipeline import Pipeline
 from kontext.engine.plan import EditPlan, first_seed, plan_request
@@ -38,6 +39,7 @@ from kontext.engine.requests import (
 )
 from kontext.engine.sizes import Box, scaled_canvases
 from kontext.errors import BadRequest, OutOfMemory
+from kontext.loras import LoraAccess
 from kontext.memory import keep_freed, parse_memory
 from kontext.model.autoencoder import use_channels_last
 from kontext.pictures import PictureLike
@@ -92,12 +94,15 @@ class Editor:
         refresh: int = 1,
         memory: str | int | None = None,
         canvas: int | None = None,
+        loras: LoraAccess | None = None,
     ) -> Editor:
         """Load the editor of a model: "nano", a folder, a .safetensors or a .gguf file. `lora` are files to
         merge, each FILE or FILE:scale.
 
         memory: the limit on the device, such as "8GB" or a number of bytes; None or "auto": what is free.
         canvas: side of the canvas for requests that give none, which memory is planned for.
+        loras: the LoRAs that requests may use (`EditRequest.loras`); None: any file, and names of files in
+        KONTEXT_HOME/loras.
         Raises NotFound, BadCheckpoint, BadRequest, DeviceUnavailable, OutOfMemory.
         """
         from kontext.checkpoint import load_model
@@ -120,8 +125,18 @@ class Editor:
             if dtype is None:
                 accelerate_cpu(model)
             editor = cls(model, refresh=refresh, plan=plan, canvas=canvas)
+        if loras is not None:
+            editor.use_loras(loras)
         editor._load_seconds = time.perf_counter() - start
         return editor
+
+    def use_loras(self, access: LoraAccess) -> None:
+        """Set the LoRAs that requests may use, and those of every request.
+
+        Raises NotFound, BadRequest, BadCheckpoint.
+        """
+        with explained_errors(self.model.device):
+            self.pipeline.loras = LoraStore(self.model, access)
 
     def close(self) -> None:
         """Wait for the running prefill, drop the queued ones, and end their thread.
@@ -199,7 +214,7 @@ class Editor:
         """
         self._ensure_placed()
         edits = [
-            plan_request(self._with_canvas(request), self.model, self.pipeline.prompts)
+            plan_request(self._with_canvas(request), self.prompts, self.pipeline.loras)
             for request in requests
         ]
         groups: dict[BatchShape, list[int]] = defaultdict(list)
@@ -300,7 +315,7 @@ class Editor:
             prompt=prompt, picture=picture, references=references, box=box, mask=mask, markup=markup, seed=0
         )
         with computing(device_of(self.model)):
-            return self.pipeline.locate(plan_request(request, self.model, self.pipeline.prompts))
+            return self.pipeline.locate(plan_request(request, self.prompts, self.pipeline.loras))
 
     @overload
     def prefill(self, picture: PictureLike, background: Literal[False] = False) -> None: ...
@@ -316,10 +331,11 @@ class Editor:
         picture = pictures.load(picture)
         canvas = canvas_of(picture, self._sizes)
         self._ensure_placed()
-        with computing(device_of(self.model)):
+        loras = self.pipeline.loras.always
+        with computing(device_of(self.model)), self.pipeline.loras.active(loras):
             self.contexts.reconstruct(canvas)
             if self.pipeline.has_prefix:
-                self.contexts.prefix(canvas, (1, 0, 0))
+                self.contexts.prefix(canvas, (1, 0, 0), loras.key("transformer"))
         return None
 
     def prefill_in_background(self, picture: PictureLike) -> Future[None]:

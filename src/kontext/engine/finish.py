@@ -54,12 +54,16 @@ def finish(
 def result_of(
     edit: EditPlan,
     contexts: ContextStore,
+    fingerprint: str,
     picture: Image.Image,
     region: Image.Image | None,
     evaluations: int,
     seconds: Mapping[str, float],
 ) -> Result:
-    """The result of a finished edit, with its warnings and everything needed to repeat it."""
+    """The result of a finished edit, with its warnings and everything needed to repeat it.
+
+    fingerprint: of the model.
+    """
     request, model, warnings = edit.request, contexts.model, list(edit.warnings)
     changed = 1.0
     if edit.picture is not None and edit.source is not None:
@@ -86,7 +90,8 @@ def result_of(
         "markup": request.markup is not None,
         "lock": request.lock,
         "regions": request.regions,
-        "fingerprint": model.fingerprint,
+        "loras": list(edit.lora_settings),
+        "fingerprint": fingerprint,
     }
     return Result(
         picture=picture,

@@ -14,6 +14,7 @@ from torch import Tensor
 from kontext.engine.context import ContextStore, decode, device_of, stack
 from kontext.engine.device import computing, finite
 from kontext.engine.finish import finish, result_of
+from kontext.engine.loras import LoraStore
 from kontext.engine.plan import EditPlan
 from kontext.engine.previews import fit_projection, over_source, paint
 from kontext.engine.prompts import PromptStore
@@ -33,10 +34,13 @@ class Pipeline:
     refresh: steps between two evaluations of the contexts in "full" attention; 1 is exact.
     """
 
-    def __init__(self, model: Model, context_bytes: int, refresh: int) -> None:
+    def __init__(
+        self, model: Model, context_bytes: int, refresh: int, loras: LoraStore | None = None
+    ) -> None:
         self.model, self.refresh = model, refresh
         self.contexts = ContextStore(model, context_bytes)
         self.prompts = PromptStore(model)
+        self.loras = loras or LoraStore(model)
         self._projection: Tensor | None = None
 
     def run(
@@ -47,6 +51,12 @@ class Pipeline:
         load_seconds: float = 0.0,
     ) -> list[Result]:
         """The results of edits of equal shape; `load_seconds` is reported with them."""
+        with self.loras.active(edits[0].loras):
+            return self._run(edits, on_step, cancel, load_seconds)
+
+    def _run(
+        self, edits: Sequence[EditPlan], on_step: OnStep | None, cancel: Cancel | None, load_seconds: float
+    ) -> list[Result]:
         first, clock = edits[0], _Clock()
         rows, columns = self._grid(first)
         batch = self._batch(edits, clock)
@@ -90,7 +100,9 @@ class Pipeline:
 
         seconds = {"load": load_seconds, **clock.seconds, "total": load_seconds + clock.total}
         return [
-            result_of(edit, self.contexts, picture, region, sampled.evaluations, seconds)
+            result_of(
+                edit, self.contexts, self.loras.fingerprint, picture, region, sampled.evaluations, seconds
+            )
             for edit, (picture, region) in zip(edits, finished)
         ]
 
@@ -101,9 +113,10 @@ class Pipeline:
         """
         if edit.source is None:
             raise BadRequest("give the picture in which to locate the edit")
-        batch = self._batch([edit], _Clock())
-        _, edit_mask = self._active_selection([edit], batch.source)
-        region = locate(self.model.transformer, batch, edit.times, expected_region, edit_mask)
+        with self.loras.active(edit.loras):
+            batch = self._batch([edit], _Clock())
+            _, edit_mask = self._active_selection([edit], batch.source)
+            region = locate(self.model.transformer, batch, edit.times, expected_region, edit_mask)
         if region is None:
             return None
         tokens = Image.fromarray(region[0].reshape(self._grid(edit)).cpu().numpy().astype(np.uint8) * 255)
@@ -133,18 +146,19 @@ class Pipeline:
             for edit in edits:
                 if edit.source is not None:
                     self.contexts.reconstruct(edit.source)
-        prefixes, context = [], []
+        prefixes, context, key = [], [], first.loras.key("transformer")
         for placed in zip(*(edit.contexts for edit in edits)):  # each context of all edits
             canvases, origin = [context.canvas for context in placed], placed[0].origin
             if self.has_prefix:
-                prefixes.append(stack([self.contexts.prefix(canvas, origin) for canvas in canvases]))
+                prefixes.append(stack([self.contexts.prefix(canvas, origin, key) for canvas in canvases]))
             else:
                 tokens, ids = zip(*(self.contexts.tokens(canvas, origin) for canvas in canvases))
                 context.append((torch.cat(tokens), ids[0]))
         clock.lap("encode")
 
         def states(prompts: Iterable[str]) -> tuple[Tensor, Tensor]:
-            pairs = [self.prompts.states(prompt, first.text_tokens) for prompt in prompts]
+            key = first.loras.key("t5", "clip")
+            pairs = [self.prompts.states(prompt, first.text_tokens, key) for prompt in prompts]
             return torch.cat([text for text, _ in pairs]), torch.cat([pooled for _, pooled in pairs])
 
         text, pooled = states(edit.request.prompt for edit in edits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from PIL import Image
 
@@ -14,16 +14,15 @@ from kontext.engine.context import Canvas
 from kontext.engine.expand import add_border, border_of
 from kontext.engine.guidance import Guidance, plan_guidance
 from kontext.engine.layout import PlacedContext, lay_out
+from kontext.engine.loras import PARTS, LoraSet, LoraStore
 from kontext.engine.pointing import draw_on, edit_mask_of, overlay_of
 from kontext.engine.prompts import PromptStore
 from kontext.engine.requests import MAX_SEED, EditRequest, check_needs_picture, picture_list
 from kontext.engine.sizes import SizePlan, plan_edit, plan_generate, scaled_canvases
 from kontext.flow import from_strength, schedule
+from kontext.loras import parse as parse_loras
 from kontext.pictures import Picture
 from kontext.values import whole_number
-
-if TYPE_CHECKING:
-    from kontext.checkpoint import Model
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,9 @@ class EditPlan:
     guidance: Guidance
     text_tokens: int
     """Length of the longer of prompt and negative prompt, padding included."""
+    loras: LoraSet
+    lora_settings: tuple[dict[str, Any], ...]
+    """The LoRAs of the request as plain data."""
     warnings: tuple[str, ...]
 
     @property
@@ -65,16 +67,24 @@ class EditPlan:
             tuple(context.origin for context in self.contexts),
             self.request.expand is not None,
             self.sampler,
+            self.loras.key(*PARTS),
         )
 
 
-def plan_request(request: EditRequest, model: Model, prompts: PromptStore) -> EditPlan:
-    """Plan a request. Every check happens here. Raises BadRequest, BadPicture."""
+def plan_request(request: EditRequest, prompts: PromptStore, loras: LoraStore) -> EditPlan:
+    """Plan a request. Every check happens here. Raises BadRequest, BadPicture, NotFound, BadCheckpoint."""
+    model = prompts.model
     preset = model.preset
     check_needs_picture(request)
     prompts.check(request.prompt)
     references = [pictures.load(reference) for reference in picture_list(request.references)]
-    warnings = list(model.warnings)
+    request_loras = parse_loras(request.loras)
+    lora_set = loras.resolve(request_loras)
+    identified = loras.identify(request_loras)
+    warnings = [*model.warnings, *lora_set.warnings]
+    for lora, current in zip(request_loras, identified):
+        if lora.sha256 not in (None, current.sha256):
+            warnings.append(f"the LoRA {lora.label} is not the file that the earlier edit used")
     for reference in references:
         warnings += reference.warnings
 
@@ -123,6 +133,8 @@ def plan_request(request: EditRequest, model: Model, prompts: PromptStore) -> Ed
         sampler=request.sampler or "euler",
         guidance=guidance,
         text_tokens=text_tokens,
+        loras=lora_set,
+        lora_settings=tuple(lora.embedded() for lora in identified),
         warnings=tuple(warnings),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,13 +33,14 @@ class PromptStore:
         own = sum(self.model.tokenizer.encode(prompt).attention_mask)
         return self.model.preset.padded_length(own)
 
-    def states(self, prompt: str, tokens: int | None = None) -> tuple[Tensor, Tensor]:
+    def states(self, prompt: str, tokens: int | None = None, loras: Hashable = ()) -> tuple[Tensor, Tensor]:
         """T5 states (1, length, width) and the pooled CLIP vector (1, width), in the transformer's
         type. `tokens`: the length to pad to, for prompts that share a batch; None: the prompt's own.
+        `loras`: the key of the LoRAs that the encoders compute with.
         """
         tokens = tokens or self.tokens(prompt)
         return self._cache.get(
-            (self.model.fingerprint, prompt, tokens),
+            (self.model.fingerprint, prompt, tokens, loras),
             lambda: self._encode(prompt, tokens),
             lambda states: sum(part.nelement() * part.element_size() for part in states),
         )

@@ -17,6 +17,8 @@ from kontext.engine.expand import check_expand
 from kontext.engine.guidance import step_range
 from kontext.engine.sizes import Box, Size
 from kontext.errors import BadRequest
+from kontext.loras import Lora
+from kontext.loras import parse as parse_loras
 from kontext.options import MAX_CONTEXTS, offered, option
 from kontext.pictures import Picture, PictureLike, check_writable, encode, format_for, write
 from kontext.values import flag, is_bool, one_of, real_number, shown, whole_number
@@ -27,6 +29,10 @@ MAX_SEED = option("seed").whole_range[1]
 LARGEST = 2**31 - 1  # pixels that a number of a size or box can mean
 CANVAS = option("canvas").whole_range
 GUIDANCE = option("guidance").range
+
+
+LorasLike = str | os.PathLike[str] | Lora | Mapping[str, Any] | Sequence[Any] | None
+"""What `kontext.loras.parse` accepts."""
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -43,6 +49,7 @@ class GenerateOptions(TypedDict, total=False):
     nag: float | None
     guidance_steps: str | None
     size: str | Size | None
+    loras: LorasLike
     reference_layout: str | None
 
 
@@ -116,6 +123,10 @@ class EditRequest:
     """How the model sees several contexts: each with its own index (None, "index"), all with index 1 on one
     plane ("offset"), or side by side as one picture ("stitch").
     """
+    loras: LorasLike = ()
+    """LoRAs of this request, up to 8: files ("knit.safetensors"), names in the editor's folder of LoRAs
+    ("knit"), with a scale ("knit:0.8"), `Lora` objects, or mappings with name or path and scale.
+    """
     lock: bool = True
     """Keep the original pixels wherever nothing changed."""
     regions: bool = True
@@ -144,6 +155,7 @@ class EditRequest:
             "strength": _scale("strength", self.strength),
             "size": _size(self.size),
             "box": None if self.box is None else _box(self.box),
+            "loras": parse_loras(self.loras),
             "reference_layout": _choice("reference_layout", self.reference_layout),
             "lock": flag("lock", self.lock),
             "regions": flag("regions", self.regions),

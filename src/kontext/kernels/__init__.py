@@ -19,7 +19,7 @@ from kontext.model.transformer import Transformer
 LARGEST_BYTES = 2**29  # limit of a transformer's packed weights, which are a second copy
 LARGEST_DECODER = 2**23  # parameters: with more, PyTorch is as fast
 
-__all__ = ["use_decoder_kernels", "use_transformer_kernels"]
+__all__ = ["repack_transformer", "use_decoder_kernels", "use_transformer_kernels"]
 
 
 def use_transformer_kernels(transformer: Transformer, exact: bool = True) -> bool:
@@ -36,6 +36,13 @@ def use_transformer_kernels(transformer: Transformer, exact: bool = True) -> boo
         return False
     transformer.backend = KernelTransformer(transformer, compiled, parts=3 if exact else 1)
     return True
+
+
+def repack_transformer(transformer: Transformer) -> KernelTransformer:
+    """Kernels for the current weights of a transformer that runs on kernels, such as those with a LoRA."""
+    backend = transformer.backend
+    assert isinstance(backend, KernelTransformer)
+    return KernelTransformer(transformer, backend.kernels, backend.parts)
 
 
 def use_decoder_kernels(decoder: Decoder) -> bool:

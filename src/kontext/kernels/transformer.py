@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -275,8 +276,7 @@ class _Double:
     @classmethod
     def of(cls, block: DoubleStreamBlock, packed: PackLinear) -> _Double:
         def stream(attention: SelfAttention, mlp: nn.Sequential) -> _Stream:
-            mlp_in, _, mlp_out = mlp
-            assert isinstance(mlp_in, nn.Linear) and isinstance(mlp_out, nn.Linear)
+            mlp_in, _, mlp_out = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(mlp))
             return _Stream(packed(attention.qkv), packed(attention.proj), packed(mlp_in), packed(mlp_out))
 
         scales = _scales(block.txt_attn.norm, block.img_attn.norm)

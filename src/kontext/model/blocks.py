@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kontext.model.attention_guidance import AttentionGuidance
-from kontext.model.linear import weight_rows
+from kontext.model.linear import linear_rows
 from kontext.model.rope import apply_rotary
 
 GELU_SLOPE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
@@ -254,7 +254,7 @@ class SingleStreamBlock(nn.Module):
 
     def _project_kv(self, x: Tensor, rotary: Tensor) -> KeysValues:
         rows = slice(self.width, 3 * self.width)
-        kv = F.linear(x, weight_rows(self.linear1, rows), self.linear1.bias[rows])
+        kv = linear_rows(self.linear1, x, rows)
         k, v = kv.unflatten(-1, (2, 1, self.heads, -1)).unbind(2)
         (k,), (v,) = _heads(apply_rotary(self.norm.key_norm(k), rotary)), _heads(v)
         return KeysValues(k, v)

@@ -8,6 +8,7 @@ the same meaning, but `weight` is computed each time it is read. Code that needs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -137,6 +138,13 @@ class StoredLinear(StoredWeight):
         biases = [None] * len(pieces) if self.bias is None else self.bias.split(rows)
         return torch.cat([F.linear(x, piece, bias) for piece, bias in zip(pieces, biases)], dim=-1)
 
+    def output_rows(self, x: Tensor, rows: slice) -> Tensor:
+        """Some of the outputs, (..., len(rows))."""
+        if rows == slice(None):
+            return self(x)
+        bias = None if self.bias is None else self.bias[rows]
+        return F.linear(x, self.weight_rows(rows), bias)
+
 
 class StoredEmbedding(StoredWeight):
     """Rows of a matrix by index. The matrix stays on the host; only the requested rows are copied."""
@@ -150,9 +158,28 @@ class StoredEmbedding(StoredWeight):
         return numbers.to(self.device).view(*ids.shape, -1)
 
 
+@runtime_checkable
+class RowLayer(Protocol):
+    """A linear layer that gives some rows of its weight, or of its output, alone."""
+
+    def weight_rows(self, rows: slice) -> Tensor: ...
+    def output_rows(self, x: Tensor, rows: slice) -> Tensor: ...
+
+
 def weight_rows(layer: nn.Module, rows: slice) -> Tensor:
-    """Some rows of the weight of a linear layer, plain or stored."""
-    if isinstance(layer, StoredWeight):
+    """Some rows of the weight of a linear layer: plain, stored or adapted."""
+    if isinstance(layer, RowLayer):
         return layer.weight_rows(rows)
     assert isinstance(layer.weight, Tensor)
     return layer.weight[rows]
+
+
+def linear_rows(layer: nn.Module, x: Tensor, rows: slice) -> Tensor:
+    """Some of the outputs of a linear layer, (..., len(rows)): plain, stored or adapted."""
+    if rows == slice(None):
+        output: Tensor = layer(x)
+        return output
+    if isinstance(layer, RowLayer):
+        return layer.output_rows(x, rows)
+    assert isinstance(layer, nn.Linear)
+    return F.linear(x, layer.weight[rows], None if layer.bias is None else layer.bias[rows])

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kontext.errors import BadConfig, BadRequest
+from kontext.loras import LoraAccess
 from kontext.memory import parse_memory
 
 OWN_PATHS = ("api", "v1", "hf", "proxy")  # first path segments of the routes
@@ -46,6 +47,7 @@ class Settings:
     """Factory of the editor in a worker, called with model, device and `editor_options`: "module:function"
     or "file.py:function".
     """
+    loras: LoraAccess = LoraAccess(paths=False)
     executor: str = "local"
     """local (worker processes on this machine) or ray (actors on one machine or many)."""
     workers: int = 1

@@ -27,7 +27,7 @@ from kontext.pictures import MAX_PIXELS, check_limits
 from kontext.session import rules
 from kontext.session.blobs import storage
 from kontext.session.pixels import HEADER_BYTES, digest, from_png, png_size, to_png
-from kontext.session.provenance import RULES
+from kontext.session.provenance import RULES, embeddable
 from kontext.session.session import MAX_NAME, RESULT_INFO, Session
 from kontext.session.store import Store
 
@@ -80,6 +80,9 @@ def _names(limit: int) -> rules.Rule:
 
 RESULT_INFO_RULE = rules.only({key: RULES.get(key, rules.plain(100_000)) for key in ("size", *RESULT_INFO)})
 
+DERIVED = ("number", "parent", "blobs", "facts", "settings")
+"""Keys of a turn in a manifest that are not attributes of `Turn`."""
+
 TURN: dict[str, rules.Rule] = {
     "number": rules.whole_number(0, 2**31 - 2),
     "parent": rules.maybe(rules.whole_number(0, 2**31 - 2)),
@@ -101,7 +104,8 @@ def save(session: Session, path: str | os.PathLike) -> Path:
             "parent": session.tree.turns[turn.parent_id].number if turn.parent_id else None,
             "blobs": {role: list(names) for role, names in turn.blobs.items()},
             "facts": turn.result_info,
-            **{key: getattr(turn, key) for key in TURN if key not in ("number", "parent", "blobs", "facts")},
+            "settings": embeddable(turn.settings),
+            **{key: getattr(turn, key) for key in TURN if key not in DERIVED},
         }
         for turn in session.turns
     ]

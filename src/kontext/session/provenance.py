@@ -22,7 +22,9 @@ from PIL import Image
 
 from kontext import pictures
 from kontext.errors import BadPicture, NotFound
-from kontext.options import Option, offered
+from kontext.loras import SCALES
+from kontext.loras import parse as parse_loras
+from kontext.options import MAX_LORAS, Option, offered
 from kontext.session import rules
 from kontext.session.pixels import digest
 from kontext.session.tree import KINDS, Turn
@@ -35,12 +37,24 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+def _are_loras(value: Any) -> bool:
+    """Whether a value of a file is a list of LoRAs without paths."""
+    lora = rules.only({"name": rules.text(200), "scale": rules.between(*SCALES), "sha256": rules.SHA256})
+    return (
+        type(value) is list
+        and len(value) <= MAX_LORAS
+        and all(lora(item) and "name" in item for item in value)
+    )
+
+
 def _rule(option: Option) -> rules.Rule:
     """What a value of an option in a file must be."""
     if option.name == "size":
         return lambda value: rules.text(32)(value) or rules.pixels(2)(value)
     if option.name == "expand":
         return lambda value: rules.text(32)(value) or rules.pixels(4)(value)
+    if option.type == "loras":
+        return _are_loras
     if option.type == "integer":
         return rules.whole_number(*option.whole_range)
     if option.type == "number":
@@ -122,7 +136,7 @@ def chain_of(turns: Iterable[Turn]) -> list[HistoryEntry]:
             **{key: turn.result_info.get(key) for key in ("steps", "guidance", "model", "fingerprint")},
             size=list(turn.size),
             pixels=turn.pixels,
-            settings=_embeddable(turn.settings),
+            settings=embeddable(turn.settings),
         )
         for turn in turns
     ]
@@ -140,7 +154,7 @@ def extend_history(source: pictures.PictureLike | None, result: Made) -> list[Hi
         chain = _valid_chain(picture) or [_entry("0", None, "source", picture.as_given)]
     values = {key: getattr(result, key) for key in ("prompt", "seed", "steps", "guidance", "model")}
     values["fingerprint"] = result.settings.get("fingerprint")
-    values["settings"] = _embeddable(result.settings)
+    values["settings"] = embeddable(result.settings)
     name = hashlib.sha256("".join(entry.id for entry in chain).encode()).hexdigest()[:16]
     kind = "edit" if chain else "generate"
     return [*chain, _entry(name, chain[-1].id if chain else None, kind, result.picture, **values)]
@@ -165,8 +179,11 @@ def _valid_chain(picture: pictures.Picture) -> list[HistoryEntry]:
     return chain if chain and chain[-1].pixels == digest(picture.as_given) else []
 
 
-def _embeddable(settings: Mapping[str, Any]) -> dict[str, Any]:
+def embeddable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an edit that a file carries; LoRAs without their paths."""
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+    if loras := parse_loras(plain.pop("loras", None)):
+        plain["loras"] = [lora.embedded() for lora in loras]
     return {key: value for key, value in plain.items() if key in SETTINGS and SETTINGS[key](value)}
 
 

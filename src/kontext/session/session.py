@@ -7,7 +7,6 @@ branch), but navigating or deleting raises Conflict, so that concurrent changes 
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,13 +26,11 @@ from kontext.session.database import Database
 from kontext.session.pixels import as_picture, digest, to_png
 from kontext.session.provenance import SETTINGS, chain_of, encode
 from kontext.session.schema import TURN_COLUMNS, sessions, turn_blobs, turns
+from kontext.session.settings import PICTURES, add_lora_digests, plain_value, split_settings
 from kontext.session.signing import sign_turns
 from kontext.session.tree import KINDS, Tree, Turn
 from kontext.values import whole_number
 
-PICTURES = {"references": "reference", "mask": "mask", "markup": "markup"}
-"""Picture arguments of `edit` and their roles."""
-NOT_KEPT = ("on_step", "cancel")
 RESULT_INFO = (
     "steps",
     "guidance",
@@ -236,14 +233,15 @@ class Session:
         if kind not in KINDS:
             raise BadRequest(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
         _check_text("the prompt", prompt, MAX_PROMPT)
-        plain, inputs = _split(settings)
+        plain, inputs = split_settings(settings)
         plain.pop("seed", None)
+        add_lora_digests(plain, result)
         if kind == "source":
             picture, region, seed, result_info = as_picture(result), None, None, {}
         else:
             picture, region, seed = as_picture(result.picture), getattr(result, "region", None), result.seed
             fingerprint = getattr(getattr(self.editor, "model", None), "fingerprint", None)
-            result_info = {key: _plain(getattr(result, key, None)) for key in RESULT_INFO}
+            result_info = {key: plain_value(getattr(result, key, None)) for key in RESULT_INFO}
             if parent is not None and parent.kind != "source":  # only originals can be photographs
                 warnings = getattr(result, "warnings", ())
                 result_info["warnings"] = [
@@ -391,7 +389,7 @@ class Session:
     def _ready(self, prompt: str, settings: Mapping[str, Any]) -> None:
         """Reject early what could not be stored after the edit."""
         _check_text("the prompt", prompt, MAX_PROMPT)
-        if unknown := set(_split(settings)[0]) - {*SETTINGS, "seed"}:
+        if unknown := set(split_settings(settings)[0]) - {*SETTINGS, "seed"}:
             raise BadRequest(
                 f"unknown setting {sorted(unknown)[0]!r}; known settings are {', '.join(SETTINGS)}"
             )
@@ -424,26 +422,3 @@ def _check_text(what: str, text: str, limit: int) -> None:
         raise BadRequest(f"{what} must be at most {limit} characters, got {len(text)}")
     if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise BadRequest(f"{what} must not contain NUL characters or unpaired surrogates")
-
-
-def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Image.Image]]]:
-    """Arguments of an edit -> (plain values for the settings column, pictures by role)."""
-    plain: dict[str, Any] = {}
-    pictures: dict[str, list[Image.Image]] = {}
-    for key, value in settings.items():
-        if key in PICTURES:
-            listed = [] if value is None else list(value) if key == "references" else [value]
-            pictures |= {PICTURES[key]: [as_picture(picture) for picture in listed]} if listed else {}
-        elif key not in NOT_KEPT and value is not None:
-            plain[key] = _plain(value)
-    return plain, pictures
-
-
-def _plain(value: Any) -> Any:
-    """Convert tuples and numpy numbers to JSON data. Raises BadRequest for values that cannot be stored."""
-    try:
-        return json.loads(json.dumps(value, default=lambda number: number.item(), allow_nan=False))
-    except (TypeError, ValueError, AttributeError):
-        raise BadRequest(
-            f"the setting {str(value)[:80]!r} cannot be stored with a turn; it must be plain JSON data"
-        ) from None

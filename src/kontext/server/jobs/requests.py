@@ -58,6 +58,8 @@ class JobRequest:
     box: Box | None = None
     expand: str | None = None
     reference_layout: str | None = None
+    loras: Sequence[Mapping[str, Any]] | None = None
+    """As `kontext.loras.parse` reads them."""
     lock: bool | None = None
     regions: bool | None = None
     model: str | None = None

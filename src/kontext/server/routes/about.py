@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_STEPS
 from kontext.errors import NotFound
+from kontext.options import MAX_LORAS
 from kontext.server.auth.access import COOKIE, Reader, Watcher, service_of
 from kontext.server.errors import Unauthorized
 from kontext.server.http.answers import FAILURES
@@ -73,6 +74,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "steps": [1, MAX_STEPS],
             "guidance": [float(edge) for edge in GUIDANCE],
             "active_jobs": settings.active_jobs,
+            "loras": MAX_LORAS,
         },
         "features": {
             "keys": settings.keys_needed,
@@ -83,6 +85,16 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "expand_prompt": service.expansion.enabled,
         },
     }
+
+
+class LoraNames(TypedDict):
+    loras: list[str]
+
+
+@router.get("/api/loras", tags=["own"])
+async def loras(key: Reader, request: Request) -> LoraNames:
+    """Names of the LoRAs that requests may use in `loras`."""
+    return {"loras": await asyncio.to_thread(service_of(request).settings.loras.names)}
 
 
 class Tokens(Body):

@@ -24,7 +24,7 @@ from kontext.server.http.answers import FAILURES
 from kontext.server.jobs.queue import Submission
 from kontext.server.jobs.requests import JobRequest, Output
 from kontext.server.jobs.views import task_view
-from kontext.server.routes.common import ID, Integer, Number, db_safe_text, non_blank
+from kontext.server.routes.common import ID, Integer, Loras, Number, db_safe_text, lora_settings, non_blank
 from kontext.server.routes.pictures import inputs_of
 from kontext.server.service.outputs import TYPES, check_sample
 
@@ -83,6 +83,7 @@ class KontextInputs(BaseModel):
     safety_tolerance: Integer = Field(2, ge=0, le=6)
     steps: Integer | None = Field(None, ge=1, le=MAX_STEPS)
     guidance: Number | None = Field(None, ge=GUIDANCE[0], le=GUIDANCE[1])
+    loras: Loras = None
 
 
 class Submitted(BaseModel):
@@ -139,6 +140,7 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
         seed=seed & MAX_SEED,
         steps=body.steps,
         guidance=body.guidance,
+        loras=lora_settings(body.loras),
         size=body.aspect_ratio or ("match" if picture else "1:1"),
         lock=None if picture else False,
         picture=picture.sha256 if picture else None,

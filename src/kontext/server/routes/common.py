@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from kontext.engine.requests import check_prompt
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest, NotFound
+from kontext.loras import SCALES
+from kontext.loras import parse as parse_loras
+from kontext.options import MAX_LORAS
 from kontext.server.auth.keys import Key
 from kontext.server.jobs.queue import Job
 from kontext.server.jobs.views import JobView, SessionView, job_view, session_view
@@ -67,6 +71,52 @@ class Body(BaseModel):
 def with_example(**fields: Any) -> ConfigDict:
     """The model_config of a body with an example in the OpenAPI document."""
     return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
+
+
+class LoraField(BaseModel):
+    """A LoRA: its name in the server's folder, or, if the server allows it, the path of a file."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"name": "knit", "scale": 0.8}]}
+    )
+    name: Annotated[Text, Field(max_length=200)] | None = None
+    path: Annotated[Text, Field(max_length=1000)] | None = None
+    scale: Number = Field(1.0, ge=SCALES[0], le=SCALES[1])
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+def plain_loras(fields: list[LoraField | str] | None) -> list[dict[str, Any]] | None:
+    """LoRAs as plain data; None for no LoRAs. A string is a name with its scale. Raises ValueError."""
+    try:
+        values = [
+            field if isinstance(field, str) else field.model_dump(exclude_none=True) for field in fields or ()
+        ]
+        return [lora.to_json() for lora in parse_loras(values, paths=False)] or None
+    except BadRequest as error:
+        raise ValueError(str(error)) from None
+
+
+def from_form_text(value: Any) -> Any:
+    """A list that a form field holds as JSON. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else None
+    except (ValueError, RecursionError):
+        raise ValueError('must be a JSON list, such as [{"name": "knit", "scale": 0.8}]') from None
+
+
+Loras = Annotated[
+    list[LoraField | Annotated[Text, Field(max_length=220)]] | None,
+    Field(max_length=MAX_LORAS),
+    BeforeValidator(from_form_text),
+    AfterValidator(plain_loras),
+]
+
+
+def lora_settings(field: Loras) -> list[dict[str, Any]] | None:
+    """The field of a validated body, which `plain_loras` has replaced by plain data."""
+    return cast("list[dict[str, Any]] | None", field)
 
 
 def open_session(service: Service, key: Key, session_id: str) -> Session:

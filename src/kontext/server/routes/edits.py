@@ -37,6 +37,7 @@ from kontext.server.jobs.views import JobView
 from kontext.server.routes.common import (
     Body,
     Integer,
+    Loras,
     Model,
     NegativePrompt,
     Number,
@@ -51,7 +52,7 @@ from kontext.server.routes.common import (
 from kontext.server.service.service import Service
 from kontext.session import Session, Turn
 from kontext.session.provenance import SETTINGS
-from kontext.session.session import PICTURES
+from kontext.session.settings import PICTURES
 
 router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
@@ -96,6 +97,7 @@ class Edit(Body):
     reference_layout: Literal["index", "offset", "stitch"] | None = None
     expand_prompt: bool = False
     model: Model | None = None
+    loras: Loras = None
     lock: bool = True
     regions: bool = True
 

@@ -15,7 +15,7 @@ from kontext.server.auth.access import Maker, service_of
 from kontext.server.http.answers import FAILURES, first_problem
 from kontext.server.jobs.queue import Submission
 from kontext.server.jobs.requests import JobRequest
-from kontext.server.routes.common import Integer, NegativePrompt, Number, Prompt
+from kontext.server.routes.common import Integer, Loras, NegativePrompt, Number, Prompt, lora_settings
 from kontext.server.routes.openai import ended_jobs, sample_bytes
 from kontext.server.routes.pictures import inputs_of, json_of
 from kontext.server.service.outputs import TYPES
@@ -38,6 +38,7 @@ class Parameters(BaseModel):
     num_inference_steps: Integer | None = Field(None, ge=1, le=MAX_STEPS)
     seed: Integer | None = Field(None, ge=0, le=MAX_SEED)
     target_size: Size | None = None
+    loras: Loras = None
 
 
 BODY: dict[str, Any] = {
@@ -77,6 +78,7 @@ async def image_to_image(key: Maker, request: Request, model: str) -> Response:
         steps=parameters.num_inference_steps,
         guidance=parameters.guidance_scale,
         negative_prompt=parameters.negative_prompt,
+        loras=lora_settings(parameters.loras),
         size=f"{size.width}x{size.height}" if size else "match",
         picture=stored.sha256,
     )

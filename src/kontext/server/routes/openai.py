@@ -27,7 +27,7 @@ from kontext.server.http.inputs import Inputs, StoredPicture
 from kontext.server.jobs.queue import Job, Submission
 from kontext.server.jobs.requests import JobRequest, Output
 from kontext.server.routes.bfl import origin_of
-from kontext.server.routes.common import check_size
+from kontext.server.routes.common import check_size, lora_settings
 from kontext.server.routes.events import stream
 from kontext.server.routes.openai_fields import (
     EDIT_BODY,
@@ -121,6 +121,7 @@ async def _make(
         prompt=body.prompt,
         steps=body.num_inference_steps,
         guidance=body.guidance_scale,
+        loras=lora_settings(body.loras),
         size=body.size or ("match" if picture else None),
         lock=None if picture else False,
         model=model,

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest, KontextError
 from kontext.server.http.answers import first_problem
-from kontext.server.routes.common import Integer, Number, Prompt, db_safe_text
+from kontext.server.routes.common import Integer, Loras, Number, Prompt, db_safe_text
 
 IMAGE_PART = re.compile(r"images?(\[\d*\])?")  # image, image[], image[0]; images, as in JSON
 ROLES = ("mask", "markup")  # pictures in addition to the images; mutually exclusive
@@ -59,6 +59,7 @@ class ImageRequest(BaseModel):
     seed: Integer | None = Field(None, ge=0, le=MAX_SEED - 10)
     num_inference_steps: Integer | None = Field(None, ge=1, le=MAX_STEPS)
     guidance_scale: Number | None = Field(None, ge=GUIDANCE[0], le=GUIDANCE[1])
+    loras: Loras = None
 
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = None
     background: Literal["auto", "opaque", "transparent"] | None = None

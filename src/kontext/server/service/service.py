@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kontext.errors import BadRequest, Busy
+from kontext.loras import parse as parse_loras
 from kontext.server.jobs.batching import JobShape, output_size
 from kontext.server.jobs.queue import Job, Queue, Submission
 from kontext.server.jobs.quotas import Quotas
@@ -162,14 +163,16 @@ class Service:
     ) -> list[Job]:
         """`Queue.submit` after validation and moderation of the prompt. `expand`: a short one is expanded.
 
-        Raises Busy while stopping, QueueFull, QuotaFull, NoCredits, and BadRequest for prompts and guidance
-        that the loaded model does not take.
+        Raises Busy while stopping, QueueFull, QuotaFull, NoCredits, NotFound for unknown LoRAs, and
+        BadRequest for prompts and guidance that the loaded model does not take.
         """
         if self.stopping:
             raise Busy("the server is stopping; try again in a moment")
         model_info = self.model_named(requests[0].model)
         if model_info:
             await asyncio.to_thread(model_info.check_request, requests[0])
+        for lora in parse_loras(requests[0].loras):
+            await asyncio.to_thread(self.settings.loras.find, lora)
         self._check_output(submission.shape, len(requests))
         await asyncio.to_thread(self.quotas.check, submission.owner)
         reason = refused or self.moderator.prompt(requests[0].prompt)

@@ -71,6 +71,7 @@ class LocalWorker:
                 self._index,
                 settings.editor_options,
                 settings.more_models,
+                settings.loras,
             )
         self.process = launched.process
         self._connection = Connection(launched.socket.detach())

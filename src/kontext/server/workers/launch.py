@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from kontext.loras import LoraAccess
 from kontext.threads import usable_processors
 
 
@@ -28,6 +29,7 @@ def launch(
     index: int = 0,
     options: Mapping[str, Any] | None = None,
     more_models: Sequence[str] = (),
+    loras: LoraAccess | None = None,
 ) -> Launched:
     """Start process `index` (from 0) of `workers`, which share the CPUs and GPUs.
 
@@ -48,6 +50,7 @@ def launch(
         str(index),
         str(workers),
         json.dumps(dict(options or {})),
+        (loras or LoraAccess(paths=False)).to_text(),
         *more_models,
     ]
     process = subprocess.Popen(

@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from kontext.engine.requests import Result
+from kontext.loras import LoraAccess
 from kontext.server.errors import CannotLoad, WorkerDied
 from kontext.server.settings import Settings
 from kontext.server.workers.worker import Failure, JobPayload, ModelHost, ModelInfo, OnProgress
@@ -39,8 +40,9 @@ class ModelHostActor:
         device: str | None,
         options: Mapping[str, Any],
         more_models: Sequence[str],
+        loras: LoraAccess,
     ) -> None:
-        self.host = ModelHost(factory, model, device, options=options, more_models=more_models)
+        self.host = ModelHost(factory, model, device, options=options, more_models=more_models, loras=loras)
         self._working = threading.Lock()
 
     def model_info(self) -> ModelInfo:
@@ -92,6 +94,7 @@ class RayWorker:
                 settings.device,
                 settings.editor_options,
                 settings.more_models,
+                settings.loras,
             )
             model_info = await self._actor.model_info.remote()
         except RayActorError as error:

@@ -28,6 +28,7 @@ from PIL import Image
 from kontext.engine.guidance import plan_guidance
 from kontext.engine.requests import EditRequest, Result, StepInfo
 from kontext.errors import BadConfig, BadRequest, Cancelled, DeviceUnavailable, KontextError
+from kontext.loras import LoraAccess
 from kontext.server.jobs.requests import JobRequest
 from kontext.terminal import log_handler
 
@@ -190,6 +191,7 @@ class ModelHost:
         workers: int = 1,
         options: Mapping[str, Any] | None = None,
         more_models: Sequence[str] = (),
+        loras: LoraAccess | None = None,
     ) -> None:
         """Raises BadConfig for two models of the same name."""
         make, device = editor_factory(factory), worker_device(device, index, workers)
@@ -198,6 +200,9 @@ class ModelHost:
         if len(self.editors) < len(editors):
             raise BadConfig(f"models must have distinct names, got {', '.join((model, *more_models))}")
         self.editor = editors[0]
+        for editor in editors:
+            if hasattr(editor, "use_loras"):
+                editor.use_loras(loras or LoraAccess(paths=False))
         self._flags: dict[str, threading.Event] = {}
         self._watched: set[str] = set()
 
@@ -215,7 +220,7 @@ class ModelHost:
         tokenizer = getattr(model, "tokenizer", None)
         return ModelInfo(
             name=model.name,
-            fingerprint=model.fingerprint,
+            fingerprint=getattr(editor, "fingerprint", model.fingerprint),
             description=getattr(preset, "description", ""),
             sizes=tuple(tuple(size) for size in preset.sizes),
             steps=sampling.steps,
@@ -311,6 +316,7 @@ def serve(
     workers: int = 1,
     options: Mapping[str, Any] | None = None,
     more_models: Sequence[str] = (),
+    loras: LoraAccess | None = None,
 ) -> None:
     """Handle messages until the service disconnects."""
     inbox: queue.Queue[tuple] = queue.Queue()
@@ -336,7 +342,7 @@ def serve(
 
     threading.Thread(target=receive, daemon=True).start()
     try:
-        host.append(ModelHost(factory, model, device, index, workers, options, more_models))
+        host.append(ModelHost(factory, model, device, index, workers, options, more_models, loras))
     except Exception as error:
         send("failed", _explained(error).message)
         raise SystemExit(1) from error
@@ -355,15 +361,15 @@ def serve(
 def main() -> None:
     """Entry point.
 
-    Arguments: socket number, editor, model, device, index, workers, options (JSON), further models; see
-    `launch`.
+    Arguments: socket number, editor, model, device, index, workers, options (JSON), LoRAs, further models;
+    see `launch`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the service, which stops this process
     if hasattr(os, "nice"):
         os.nice(POLITE)
     handler = log_handler("%(asctime)s worker %(levelname)s %(message)s")
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    socket, editor, model, device, index, workers, options, *more_models = sys.argv[1:]
+    socket, editor, model, device, index, workers, options, loras, *more_models = sys.argv[1:]
     serve(
         Connection(int(socket)),
         editor,
@@ -373,4 +379,5 @@ def main() -> None:
         int(workers),
         json.loads(options),
         more_models,
+        LoraAccess.from_text(loras),
     )
