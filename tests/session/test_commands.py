@@ -405,6 +405,6 @@ def test_an_option_that_no_picture_could_honor_is_refused_once(
 
 
 def test_a_prompt_too_long_for_the_model_ends_a_batch_before_its_first_picture():
-    load_editor("tiny-random", "cpu", "Make it red")
+    load_editor("tiny-random", "cpu", prompt="Make it red")
     with pytest.raises(BadRequest, match=r"the prompt has \d+ tokens"):
-        load_editor("tiny-random", "cpu", "Make it red " * 100)
+        load_editor("tiny-random", "cpu", prompt="Make it red " * 100)

@@ -26,7 +26,7 @@ class TintEditor:
         self.delay_seconds = delay_seconds
 
     @classmethod
-    def load(cls, name: str = "tint", device: str | None = None) -> "TintEditor":
+    def load(cls, name: str = "tint", device: str | None = None, **_: object) -> "TintEditor":
         """`tint` or `tint:SECONDS`, the time that each edit takes."""
         return cls(float(name.partition(":")[2] or 0))
 
