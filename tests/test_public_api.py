@@ -91,6 +91,20 @@ def test_every_public_signature_is_annotated(name):
             assert signature.return_annotation is not inspect.Signature.empty, f"{name}.{method}"
 
 
+def test_public_signatures_do_not_use_any():
+    found = []
+    for name in kontext.__all__:
+        public = getattr(kontext, name)
+        inner = vars(public) if isinstance(public, type) else {}
+        members = {name: public, **{f"{name}.{key}": value for key, value in inner.items()}}
+        for place, member in members.items():
+            member = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            if not place.rpartition(".")[2].startswith("_"):
+                annotations = getattr(member, "__annotations__", {})
+                found += [f"{place}: {key}" for key, value in annotations.items() if "Any" in str(value)]
+    assert not found
+
+
 def test_arguments_of_torch_are_typed():
     assert inspect.signature(kontext.Editor.load).parameters["dtype"].annotation == "torch.dtype | None"
 

@@ -86,7 +86,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "session/test_database.py": ("session/schema.py",),
     "session/test_provenance.py": ("session/pixels.py", "session/rules.py"),
     "session/test_session.py": ("session/settings.py",),
-    "session/test_tree.py": ("session/store.py",),
+    "session/test_tree.py": ("session/editors.py", "session/store.py"),
     "test_cli.py": ("__main__.py", "commands/examples.py", "home.py", "session/home.py"),
     "test_failures.py": ("errors.py",),
     "test_mcp.py": ("commands/mcp.py",),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import SupportsFloat, SupportsIndex
 
 import numpy as np
 
 from kontext.errors import BadRequest
 
 
-def whole_number(name: str, value: Any, low: int, high: int) -> int:
+def whole_number(name: str, value: object, low: int, high: int) -> int:
     """A whole number as int. Raises BadRequest if it is not one or outside of low to high."""
     try:
-        if is_bool(value):
+        if is_bool(value) or not isinstance(value, SupportsIndex):
             raise TypeError
         number = operator.index(value)
     except TypeError:
@@ -24,10 +24,10 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
-def real_number(name: str, value: Any, low: float, high: float) -> float:
+def real_number(name: str, value: object, low: float, high: float) -> float:
     """A finite number as float. Raises BadRequest if it is not one or outside of low to high."""
     try:
-        if is_bool(value) or isinstance(value, str | bytes | bytearray):
+        if is_bool(value) or not isinstance(value, SupportsFloat | SupportsIndex):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
@@ -37,25 +37,25 @@ def real_number(name: str, value: Any, low: float, high: float) -> float:
     return number
 
 
-def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
+def one_of(name: str, value: object, choices: Sequence[str]) -> str:
     """One of the choices. Raises BadRequest."""
     if not isinstance(value, str) or value not in choices:
         raise BadRequest(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {shown(value)}")
     return str(value)
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: object) -> bool:
     """True or False. Raises BadRequest."""
     if not is_bool(value):
         raise BadRequest(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
-def is_bool(value: Any) -> bool:
+def is_bool(value: object) -> bool:
     return isinstance(value, bool | np.bool_) or str(getattr(value, "dtype", "")).endswith("bool")
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value on one short line."""
     try:
         text = " ".join(repr(value).split())

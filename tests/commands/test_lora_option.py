@@ -88,7 +88,9 @@ def test_edit(folder, wanted):
 
 def test_generate(folder, editor):
     succeeded("generate", PROMPT, *OPTIONS, *TINY, *LORAS, "-o", "out.png")
-    result = editor.generate(PROMPT, seed=1, steps=2, loras=["knit.safetensors:0.5", folder / "home/loras/ink.safetensors"])
+    result = editor.generate(
+        PROMPT, seed=1, steps=2, loras=["knit.safetensors:0.5", folder / "home/loras/ink.safetensors"]
+    )
     assert np.array_equal(pixels("out.png"), np.asarray(result.picture.convert("RGB")))
 
 

@@ -23,13 +23,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kontext import pictures
 from kontext.batch.tasks import Task
 from kontext.errors import BadRequest, Busy, KontextError
 from kontext.failures import explain
 from kontext.threads import usable_processors
+
+if TYPE_CHECKING:
+    from kontext.session.editors import ResultLike, SessionEditor
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ class Progress:
 def run(
     tasks: Sequence[Task],
     folder: Path,
-    load_editor: Callable[[], Any],
+    load_editor: Callable[[], SessionEditor],
     *,
     model: str = "",
     workers: int = 1,
@@ -215,7 +218,7 @@ class Outcome:
 
 
 def _work(
-    tasks: Sequence[Task], folder: Path, load_editor: Callable[[], Any], workers: int, sign: bool
+    tasks: Sequence[Task], folder: Path, load_editor: Callable[[], SessionEditor], workers: int, sign: bool
 ) -> Iterator[tuple[Task, Outcome]]:
     """Yield outcomes as they finish.
 
@@ -269,7 +272,7 @@ def _work(
 _own: dict[str, Any] = {}
 
 
-def _begin(load_editor: Callable[[], Any], threads: int, sign: bool) -> None:
+def _begin(load_editor: Callable[[], SessionEditor], threads: int, sign: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     _own.update(load_editor=load_editor, sign=sign)
@@ -307,11 +310,11 @@ def _edit(task: Task, parts: str) -> Outcome:
     return Outcome(str(part))
 
 
-def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(settings: Mapping[str, Any]) -> dict[str, object]:
     return {key: tuple(value) if key == "box" else value for key, value in settings.items()}
 
 
-def _file(task: Task, result: Any) -> bytes:
+def _file(task: Task, result: ResultLike) -> bytes:
     from kontext.session.provenance import encode, extend_history
 
     format = pictures.format_for(task.output)

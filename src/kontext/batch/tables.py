@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from kontext import options
 from kontext.engine import sizes
 from kontext.engine.requests import (
     MAX_CONTEXTS,
     MAX_SEED,
+    EditOptions,
     EditRequest,
     check_prompt,
 )
@@ -39,7 +40,7 @@ SEPARATORS = (",", ";", "\t")
 JSON_ENDINGS, CSV_ENDINGS = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".txt")
 
 
-def read(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def read(path: Path) -> list[tuple[int, dict[str, object]]]:
     """(line, values by column) of each non-empty row; values as `Editor.edit` accepts them.
 
     Pictures are paths, relative to the table. Raises NotFound, BadRequest.
@@ -59,11 +60,11 @@ def read(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return found
 
 
-def _blank(value: Any) -> bool:
+def _blank(value: object) -> bool:
     return value is None or value == [] or isinstance(value, str) and not value.strip()
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     try:
         text = _decoded(path, path.read_bytes())
     except FileNotFoundError:
@@ -94,7 +95,7 @@ def _decoded(path: Path, data: bytes) -> str:
         ) from None
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
     for line, option in enumerate(text.split("\n"), start=1):
         if not option.strip():
             continue
@@ -107,14 +108,14 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, row
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     row = dict(pairs)
     if len(row) < len(pairs):
         raise ValueError("duplicate key")
     return row
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
     skipped = 0
     declared = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)  # written by Excel
     if declared:
@@ -166,7 +167,7 @@ def _separator(text: str) -> str:
     return max(SEPARATORS, key=names)
 
 
-def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _typed(row: Mapping[str, object], folder: Path) -> dict[str, object]:
     """Convert cells to the types the editor accepts. Raises BadRequest."""
     values = dict(row)
     for key in (*TEXTS, *FILES):
@@ -184,12 +185,12 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for key in FLAGS:
         if key in row:
             values[key] = flag(key, _boolean(row[key]))
-    texts: dict[str, Any] = {key: row[key] for key in TEXTS if key in row and key not in ("prompt", "output")}
-    EditRequest(prompt="any", **texts)
+    texts = {key: row[key] for key in TEXTS if key in row and key not in ("prompt", "output")}
+    EditRequest(prompt="any", **cast("EditOptions", texts))
     if "prompt" in row:
         check_prompt(row["prompt"])
     if "size" in row:
-        sizes.parse(row["size"])
+        sizes.parse(str(row["size"]))
     if "box" in row:
         box = row["box"] if isinstance(row["box"], list) else re.split(r"[\s,;]+", str(row["box"]).strip())
         if len(box) != 4:
@@ -207,15 +208,16 @@ def _typed(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         values["loras"] = _loras(row["loras"], folder)
     for key in FILES:
         if key in row:
-            if "://" in row[key]:
-                raise BadRequest(f"{key} {row[key]!r} is a URL; download the picture and name the file")
-            if "\0" in row[key]:
-                raise BadRequest(f"{key} {row[key]!r} is not a valid file name")
-            values[key] = str((folder / row[key]).resolve())
+            name = str(row[key])
+            if "://" in name:
+                raise BadRequest(f"{key} {name!r} is a URL; download the picture and name the file")
+            if "\0" in name:
+                raise BadRequest(f"{key} {name!r} is not a valid file name")
+            values[key] = str((folder / name).resolve())
     return values
 
 
-def _loras(value: Any, folder: Path) -> list[dict[str, Any]]:
+def _loras(value: object, folder: Path) -> list[dict[str, object]]:
     """LoRAs as plain data; paths are relative to the table. Raises BadRequest."""
     items = value.split("|") if isinstance(value, str) else value if isinstance(value, list) else [value]
     found = []
@@ -226,7 +228,7 @@ def _loras(value: Any, folder: Path) -> list[dict[str, Any]]:
     return [lora.to_json() for lora in found]
 
 
-def _whole(name: str, value: Any) -> Any:
+def _whole(name: str, value: object) -> object:
     """A cell as an integer if it is one: spreadsheets write 7 as 7.0, some as 7,0."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_SEED:
         return int(value)
@@ -242,13 +244,13 @@ def _whole(name: str, value: Any) -> Any:
     return value
 
 
-def _boolean(value: Any) -> Any:
+def _boolean(value: object) -> object:
     """A cell as True or False, where it is one of the usual words for it."""
     word = str(value).strip().casefold() if isinstance(value, str | int) else None
     return True if word in TRUE else False if word in FALSE else value
 
 
-def _decimal(value: Any) -> Any:
+def _decimal(value: object) -> object:
     """A cell as a number if it is one, with a decimal point or comma."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,9}([.,]\d{0,9})?", value.strip(), re.ASCII):
         return float(value.strip().replace(",", "."))

@@ -9,8 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
 
 from kontext.batch import tables
 from kontext.engine.requests import check_prompt
@@ -30,7 +29,7 @@ class Task:
     picture: str
     prompt: str
     output: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     named: bool = False
     """Whether the output name was given, not derived from the picture."""
 
@@ -48,7 +47,7 @@ class Task:
 
 
 def from_folder(
-    folder: Path, prompt: str, settings: Mapping[str, Any], ending: str, output: Path
+    folder: Path, prompt: str, settings: Mapping[str, object], ending: str, output: Path
 ) -> list[Task]:
     """A task for each picture file under a folder, except those in `output` below it. Raises BadRequest.
 
@@ -78,7 +77,7 @@ def from_folder(
     return [Task(str(path.resolve()), prompt, name, dict(settings)) for path, name in zip(paths, names)]
 
 
-def from_table(path: Path, prompt: str, settings: Mapping[str, Any], ending: str) -> list[Task]:
+def from_table(path: Path, prompt: str, settings: Mapping[str, object], ending: str) -> list[Task]:
     """A task for each row of a table with columns of `tables.COLUMNS`; paths are relative to the table.
 
     Columns take precedence over `prompt` and `settings`; several references are separated by `|` in CSV.
@@ -97,7 +96,7 @@ def from_table(path: Path, prompt: str, settings: Mapping[str, Any], ending: str
     derived = iter(
         _distinct(
             [
-                PurePosixPath(Path(row["picture"]).name or "picture")
+                PurePosixPath(Path(str(row["picture"])).name or "picture")
                 for _, row in found
                 if "output" not in row
             ],
@@ -107,9 +106,9 @@ def from_table(path: Path, prompt: str, settings: Mapping[str, Any], ending: str
     tasks = []
     for line, row in found:
         own = {key: value for key, value in row.items() if key not in ("picture", "prompt", "output")}
-        name = _output(path, line, row["output"]) if "output" in row else next(derived)
-        used = row.get("prompt") or prompt
-        tasks.append(Task(row["picture"], used, name, {**settings, **own}, named="output" in row))
+        name = _output(path, line, str(row["output"])) if "output" in row else next(derived)
+        used = str(row.get("prompt") or prompt)
+        tasks.append(Task(str(row["picture"]), used, name, {**settings, **own}, named="output" in row))
     _check_distinct(path, [task.output for task in tasks])
     return tasks
 
@@ -130,7 +129,7 @@ def _output(path: Path, line: int, output: str) -> str:
     return str(name)
 
 
-def _distinct(paths: Sequence[Any], ending: str) -> list[str]:
+def _distinct(paths: Sequence[PurePath], ending: str) -> list[str]:
     """Output names with the new extension; a.jpg and a.png become a.jpg.png and a.png.png."""
     plain = [_fitting(_text(path.with_suffix("").as_posix()), ending) for path in paths]
     folded = [_folded(name) for name in plain]

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,6 +17,7 @@ from kontext.terminal import draw, say, say_json, watched
 
 if TYPE_CHECKING:
     from kontext.engine import Editor
+    from kontext.engine.requests import EditOptions
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -103,7 +104,7 @@ def batch(
         settings["references"] = [str(Path(name).resolve()) for name in inputs.files(reference)]
     if lora:
         settings["loras"] = [item.to_json() for item in parse_loras(lora)]
-    check_settings(prompt or "each row has its own", settings)
+    check_settings(prompt or "each row has its own", cast("EditOptions", settings))
     if source.is_dir():
         tasks = from_folder(source, prompt, settings, ending, output)
     else:

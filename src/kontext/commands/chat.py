@@ -22,7 +22,7 @@ from kontext.errors import BadRequest, Busy, Cancelled, KontextError
 from kontext.terminal import say, say_json
 
 if TYPE_CHECKING:
-    from kontext.session import Session, Turn
+    from kontext.session import Session, Store, Turn
     from kontext.session.signing import Identity
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -73,7 +73,10 @@ def chat(
             check_file_name(str(picture))
         if lora:
             check_settings("any", {"loras": lora})
-        found = store.find(session) if session is not None else start(store, picture)
+        if picture is not None:
+            found = start(store, picture)
+        else:
+            found = store.find(session or "")
         try:
             options.download_model(model)
             with options.progress():
@@ -91,7 +94,7 @@ def chat(
         conversation.run(_lines(folder))
 
 
-def start(store: Any, path: Any) -> Session:
+def start(store: Store, path: str | Path) -> Session:
     """A session on a picture file; a session file or a PNG with a history restores its turns.
 
     Raises NotFound, BadPicture, and BadRequest for a damaged session file.
@@ -116,7 +119,7 @@ class Chat:
     """
 
     def __init__(
-        self, session: Session, answer: Callable[[str | Sequence[str], dict[str, Any]], None]
+        self, session: Session, answer: Callable[[str | Sequence[str], dict[str, object]], None]
     ) -> None:
         self.session, self.answer = session, answer
         self.settings: dict[str, Any] = {}
@@ -163,8 +166,9 @@ class Chat:
 
     def prefill(self) -> None:
         """Compute the context of the next turn while the user looks at this one."""
-        if hasattr(self.session.editor, "prefill"):
-            self.session.editor.prefill(self.session.picture, background=True)
+        editor = self.session.editor
+        if editor is not None and hasattr(editor, "prefill"):
+            editor.prefill(self.session.picture, background=True)
 
     def tell_turn(self, turn: Turn, before: str = "") -> None:
         result_info = {
@@ -307,10 +311,13 @@ class Chat:
     def do_open(self, rest: str) -> None:
         """/open [FILE] show this turn in a viewer; with FILE start a new session on it"""
         from kontext.commands.inputs import check_file_name
+        from kontext.session import Store
 
         if rest:
             check_file_name(rest)
-            self.session, editor = start(self.session.store, Path(rest).expanduser()), self.session.editor
+            store, editor = self.session.store, self.session.editor
+            assert isinstance(store, Store)
+            self.session = start(store, Path(rest).expanduser())
             self.session.editor = editor
             self.tell_turn(self.session.current, f"session {self.session.id}, ")
             return

@@ -18,7 +18,7 @@ def help_line(name: str) -> str:
     return f"/{name} {option.example}".ljust(22) + option.help
 
 
-def parse(name: str, text: str, current: Any, size: tuple[int, int]) -> Any:
+def parse(name: str, text: str, current: object, size: tuple[int, int]) -> object:
     """Parse the value of an option; None for an empty text, which means the default.
 
     current: the current value; references and LoRAs are appended to it. size: of the picture in pixels.
@@ -34,14 +34,18 @@ def parse(name: str, text: str, current: Any, size: tuple[int, int]) -> Any:
     option = COMMANDS[name]
     if option.type in ("picture", "pictures"):
         path = options.parse_picture(text)
-        value: Any = path if option.type == "picture" else [*(current or ()), path]
+        earlier = current if isinstance(current, list) else []
+        value: object = path if option.type == "picture" else [*earlier, path]
     elif option.type == "loras":
-        value = [*(current or ()), text]
-        check_settings("any", {"loras": value})
+        loras = [*(current if isinstance(current, list) else []), text]
+        check_settings("any", {"loras": loras})
+        value = loras
     elif option.type == "boolean":
         value = options.parse_switch(text, name)
     elif option.type == "box":
-        value = options.parse_box(text)
+        value = box = options.parse_box(text)
+        if box is not None:
+            check_box(box, size)
     elif option.type in ("integer", "number"):
         try:
             value = int(text) if option.type == "integer" else float(text)
@@ -52,8 +56,6 @@ def parse(name: str, text: str, current: Any, size: tuple[int, int]) -> Any:
         value = text
     settings: dict[str, Any] = {option.name: value}
     EditRequest(prompt="any", **settings)  # checks the range
-    if option.type == "box":
-        check_box(value, size)
     if option.name == "size":
-        parse_size(value)
+        parse_size(text)
     return value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kontext.commands import options
+from kontext.loras import parse as parse_loras
 from kontext.terminal import say, say_json, say_wrapped
 
 if TYPE_CHECKING:
@@ -86,6 +87,6 @@ def _line(entry: HistoryEntry) -> str:
         return f"source picture, {size}"
     values = {"seed": entry.seed, "steps": entry.steps, "guidance": entry.guidance, "model": entry.model}
     settings = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
-    for lora in entry.settings.get("loras") or ():
-        settings += f", LoRA {lora['name']} at {lora['scale']}"
+    for lora in parse_loras(entry.settings.get("loras")):
+        settings += f", LoRA {lora.name} at {lora.scale:g}"
     return f"{entry.prompt}  [{size}, {settings}]"

@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from kontext import pictures
 from kontext.engine.expand import expanded_size
 from kontext.engine.pointing import edit_mask_of, overlay_of
@@ -16,6 +13,7 @@ from kontext.engine.requests import (
     MAX_BATCH,
     MAX_SEED,
     MAX_STEPS,
+    EditOptions,
     EditRequest,
     check_needs_picture,
     picture_list,
@@ -47,7 +45,7 @@ def check_request(request: EditRequest, count: int = 1) -> None:
     edit_mask_of(request, picture, overlay_of(request, picture))
 
 
-def check_settings(prompt: str, settings: Mapping[str, Any]) -> None:
+def check_settings(prompt: str, settings: EditOptions) -> None:
     """Check settings that are shared by edits of many pictures. Raises BadRequest, BadPicture, NotFound.
 
     settings: fields of `EditRequest`. Reads the references.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,7 +16,7 @@ Border = tuple[int, int, int, int]
 """Pixels to the left, at the top, to the right and at the bottom."""
 
 
-def check_expand(expand: Any) -> str:
+def check_expand(expand: object) -> str:
     """The option as text: L,T,R,B in pixels or an aspect ratio W:H. Raises BadRequest."""
     text = ",".join(map(str, expand)) if isinstance(expand, tuple | list) else expand
     if isinstance(text, str):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import operator
 import os
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Protocol, SupportsIndex, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -31,7 +31,7 @@ CANVAS = option("canvas").whole_range
 GUIDANCE = option("guidance").range
 
 
-LorasLike = str | os.PathLike[str] | Lora | Mapping[str, Any] | Sequence[Any] | None
+LorasLike = str | os.PathLike[str] | Lora | Mapping[str, object] | Sequence[object] | None
 """What `kontext.loras.parse` accepts."""
 
 
@@ -186,7 +186,7 @@ class Result:
     """Times of load, encode, text, sample, decode, total; shared by all results of a batch."""
     warnings: tuple[str, ...]
     prompt: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     """The other settings of the edit, as plain data."""
     source: Picture | None = field(default=None, compare=False)
     """The picture that was edited, with the history its file carried; None for a generated one."""
@@ -230,7 +230,17 @@ OnStep = Callable[[StepInfo], None]
 _TURNING = {0x202D: "a left-to-right override", 0x202E: "a right-to-left override"}
 
 
-def check_needs_picture(request: Any) -> None:
+class _WithPicture(Protocol):
+    @property
+    def picture(self) -> object: ...
+
+
+class _WithExpand(Protocol):
+    @property
+    def expand(self) -> object: ...
+
+
+def check_needs_picture(request: _WithPicture) -> None:
     """Raise BadRequest for options that need a picture in a request without one."""
     needing = [
         option.name for option in offered("edit") if "generate" in option.exempt and option.kind != "flag"
@@ -241,14 +251,14 @@ def check_needs_picture(request: Any) -> None:
         raise BadRequest(f"{' and '.join(present)} {verb} a picture; give the picture to edit")
 
 
-def check_expands_alone(request: Any) -> None:
+def check_expands_alone(request: _WithExpand) -> None:
     """Raise BadRequest for a request that both expands the picture and points into it."""
     pointing = [name for name in ("box", "mask", "markup") if getattr(request, name) is not None]
     if request.expand is not None and pointing:
         raise BadRequest(f"expand edits the new border; give {' and '.join(pointing)} in another edit")
 
 
-def check_prompt(prompt: Any, name: str = "prompt") -> str:
+def check_prompt(prompt: object, name: str = "prompt") -> str:
     """Return the prompt. Raises BadRequest if it is empty or contains characters that are not text.
 
     Tabs and line ends are text; so are joiners, directional marks and isolates, which emoji and right-to-left
@@ -275,7 +285,7 @@ def check_prompt(prompt: Any, name: str = "prompt") -> str:
     return str(prompt)
 
 
-def picture_list(value: Any) -> tuple[PictureLike, ...]:
+def picture_list(value: object) -> tuple[PictureLike, ...]:
     """One picture, several or None as a tuple. Raises BadRequest."""
     if value is None:
         return ()
@@ -288,36 +298,41 @@ def picture_list(value: Any) -> tuple[PictureLike, ...]:
     return tuple(value)
 
 
-def _optional_prompt(prompt: Any) -> str | None:
+def _optional_prompt(prompt: object) -> str | None:
     if prompt is None or isinstance(prompt, str) and not prompt.strip():
         return None
     return check_prompt(prompt, "negative_prompt")
 
 
-def _scale(name: str, value: Any) -> float | None:
+def _scale(name: str, value: object) -> float | None:
     return None if value is None else real_number(name, value, *option(name).range)
 
 
-def _choice(name: str, value: Any) -> str | None:
+def _choice(name: str, value: object) -> str | None:
     return None if value is None else one_of(name, value, option(name).choices)
 
 
-def _guidance_steps(value: Any) -> str | None:
+def _guidance_steps(value: object) -> str | None:
     if value is not None:
         step_range(str(value))
     return None if value is None else str(value)
 
 
-def _pixels(value: Any) -> int:
+def _pixels(value: object) -> int:
     """A number of pixels, or TypeError."""
-    if abs(number := operator.index(value)) > LARGEST:
+    if not isinstance(value, SupportsIndex) or abs(number := operator.index(value)) > LARGEST:
         raise TypeError
     return number
 
 
-def _box(box: Any) -> Box:
+def _box(box: object) -> Box:
     try:
-        if isinstance(box, str | bytes | Mapping) or len(box) != 4 or any(is_bool(edge) for edge in box):
+        if (
+            isinstance(box, str | bytes | Mapping)
+            or not isinstance(box, Collection)
+            or len(box) != 4
+            or any(is_bool(edge) for edge in box)
+        ):
             raise TypeError
         x, y, width, height = map(_pixels, box)
     except TypeError:
@@ -327,12 +342,17 @@ def _box(box: Any) -> Box:
     return x, y, width, height
 
 
-def _size(size: Any) -> str | Size | None:
+def _size(size: object) -> str | Size | None:
     """Convert numbers to int. Text is parsed later, by the size plan."""
     if size is None or isinstance(size, str):
         return size
     try:
-        if isinstance(size, bytes | Mapping) or len(size) != 2 or any(is_bool(edge) for edge in size):
+        if (
+            isinstance(size, bytes | Mapping)
+            or not isinstance(size, Collection)
+            or len(size) != 2
+            or any(is_bool(edge) for edge in size)
+        ):
             raise TypeError
         width, height = map(_pixels, size)
     except TypeError:

@@ -20,16 +20,18 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from kontext.errors import BadRequest, KontextError, NotFound, Unavailable
 from kontext.pictures import MAX_PIXELS, check_limits
 from kontext.session import rules
 from kontext.session.blobs import storage
+from kontext.session.editors import SessionEditor
 from kontext.session.pixels import HEADER_BYTES, digest, from_png, png_size, to_png
 from kontext.session.provenance import RULES, embeddable
 from kontext.session.session import MAX_NAME, RESULT_INFO, Session
 from kontext.session.store import Store
+from kontext.session.tree import TurnRow
 
 FORMAT, VERSION = "kontext-session", 1
 MANIFEST, BLOB = "manifest.json", re.compile(r"blobs/([0-9a-f]{64})")
@@ -90,7 +92,7 @@ TURN: dict[str, rules.Rule] = {
     "name": rules.text(MAX_NAME),
     "created": rules.between(0, rules.LAST_SECOND),
     **{key: RULES[key] for key in ("kind", "prompt", "seed", "settings", "pixels")},
-    "facts": lambda value: RESULT_INFO_RULE(value) and "size" in value,
+    "facts": lambda value: isinstance(value, dict) and RESULT_INFO_RULE(value) and "size" in value,
     "blobs": rules.only({role: _names(limit) for role, limit in ROLES.items()}),
 }
 
@@ -137,7 +139,7 @@ def load(
     source: str | os.PathLike | bytes,
     *,
     owner: str = "",
-    editor: Any = None,
+    editor: SessionEditor | None = None,
     limits: Limits | None = None,
 ) -> Session:
     """Import a session file as a new session. Raises NotFound, and BadRequest if it is invalid."""
@@ -168,10 +170,11 @@ def load(
             spool.seek(start)
             new_names[sha256] = store.blobs.put(spool.read(size))
     position = {turn["number"]: at for at, turn in enumerate(manifest["turns"])}
-    rows: list[tuple[dict[str, Any], Mapping[str, list[str]]]] = []
+    rows: list[tuple[TurnRow, Mapping[str, list[str]]]] = []
     for turn in manifest["turns"]:
-        row = {key: turn[key] for key in TURN if key not in ("parent", "blobs")}
-        row["parent_id"] = None if turn["parent"] is None else position[turn["parent"]]
+        parent_id = None if turn["parent"] is None else position[turn["parent"]]
+        values = {key: value for key, value in turn.items() if key not in ("parent", "blobs")}
+        row = cast("TurnRow", {**values, "parent_id": parent_id})
         blobs = {role: [new_names[sha256] for sha256 in names] for role, names in turn["blobs"].items()}
         rows.append((row, blobs))
     return store.insert_tree(rows, name=manifest["name"], owner=owner, editor=editor)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import sqlalchemy as sql
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
@@ -152,7 +152,7 @@ def _connect(url: sql.URL) -> sql.Engine:
     """An engine whose writes are serialized (SQLite: BEGIN IMMEDIATE, WAL; PostgreSQL: one advisory lock)."""
     sqlite = url.drivername.startswith("sqlite")
     try:
-        options: dict[str, Any] = (
+        options: dict[str, object] = (
             {"connect_args": {"timeout": WAIT_SECONDS}} if sqlite else {"pool_pre_ping": True}
         )
         if url.database not in (None, "", ":memory:"):

@@ -6,19 +6,18 @@ Only pixels are stored: text, EXIF (camera, location) and profiles of the source
 import hashlib
 import io
 import struct
-from typing import Any
 
 from PIL import Image
 
 from kontext.errors import BadPicture
-from kontext.pictures import MAX_PIXELS, load
+from kontext.pictures import MAX_PIXELS, PictureLike, load
 
 MODES = ("RGB", "RGBA", "L")
 BAND_BYTES = 4 * 2**20
 HEADER_BYTES = 33  # PNG signature and IHDR
 
 
-def as_picture(picture: Any) -> Image.Image:
+def as_picture(picture: PictureLike) -> Image.Image:
     """Path, bytes, PIL picture or uint8 array -> upright RGB or RGBA. Raises NotFound, BadPicture."""
     return load(picture).as_given
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
 
@@ -26,6 +26,7 @@ from kontext.loras import SCALES
 from kontext.loras import parse as parse_loras
 from kontext.options import MAX_LORAS, Option, offered
 from kontext.session import rules
+from kontext.session.editors import ResultLike
 from kontext.session.pixels import digest
 from kontext.session.tree import KINDS, Turn
 from kontext.version import __version__
@@ -75,7 +76,7 @@ RULES: dict[str, rules.Rule] = {
     "seed": rules.maybe(rules.whole_number(0, 2**63 - 1)),
     "steps": rules.maybe(SETTINGS["steps"]),
     "guidance": rules.maybe(rules.number),
-    "size": lambda value: rules.pixels(2)(value) and min(value) > 0,
+    "size": rules.pixels(2, low=1),
     "model": rules.maybe(rules.text(200)),
     "fingerprint": rules.maybe(rules.SHA256),
     "pixels": rules.SHA256,
@@ -102,26 +103,7 @@ class HistoryEntry:
     """sha256 of the weights."""
     pixels: str
     """Digest of the turn's picture (`pixels.digest`)."""
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-class Made(Protocol):
-    """A finished picture and how it was made: a `Result` of the editor."""
-
-    @property
-    def picture(self) -> Image.Image: ...
-    @property
-    def prompt(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def guidance(self) -> float: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def settings(self) -> Mapping[str, Any]: ...
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 def chain_of(turns: Iterable[Turn]) -> list[HistoryEntry]:
@@ -133,7 +115,10 @@ def chain_of(turns: Iterable[Turn]) -> list[HistoryEntry]:
             kind=turn.kind,
             prompt=turn.prompt,
             seed=turn.seed,
-            **{key: turn.result_info.get(key) for key in ("steps", "guidance", "model", "fingerprint")},
+            steps=turn.result_info.get("steps"),
+            guidance=turn.result_info.get("guidance"),
+            model=turn.result_info.get("model"),
+            fingerprint=turn.result_info.get("fingerprint"),
             size=list(turn.size),
             pixels=turn.pixels,
             settings=embeddable(turn.settings),
@@ -142,7 +127,7 @@ def chain_of(turns: Iterable[Turn]) -> list[HistoryEntry]:
     ]
 
 
-def extend_history(source: pictures.PictureLike | None, result: Made) -> list[HistoryEntry]:
+def extend_history(source: pictures.PictureLike | None, result: ResultLike) -> list[HistoryEntry]:
     """The history of a Result created outside a session.
 
     `source` is the edited picture, None for a generated one. If it comes from a PNG with a history that
@@ -179,7 +164,7 @@ def _valid_chain(picture: pictures.Picture) -> list[HistoryEntry]:
     return chain if chain and chain[-1].pixels == digest(picture.as_given) else []
 
 
-def embeddable(settings: Mapping[str, Any]) -> dict[str, Any]:
+def embeddable(settings: Mapping[str, object]) -> dict[str, object]:
     """The settings of an edit that a file carries; LoRAs without their paths."""
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     if loras := parse_loras(plain.pop("loras", None)):
@@ -220,8 +205,13 @@ def encode(picture: Image.Image, chain: Sequence[HistoryEntry] = (), format: str
 def parameters(entry: HistoryEntry) -> str:
     """A turn in the AUTOMATIC1111 format: the prompt, a negative prompt, then one line of settings."""
     settings = entry.settings
-    sampler = {"ab2": "AB2", "midpoint": "Midpoint"}.get(settings.get("sampler", ""), "Euler")
-    values = {"Steps": entry.steps, "Sampler": sampler, "CFG scale": entry.guidance, "Seed": entry.seed}
+    sampler = {"ab2": "AB2", "midpoint": "Midpoint"}.get(str(settings.get("sampler")), "Euler")
+    values: dict[str, object] = {
+        "Steps": entry.steps,
+        "Sampler": sampler,
+        "CFG scale": entry.guidance,
+        "Seed": entry.seed,
+    }
     values |= {
         "Denoising strength": settings.get("strength"),
         "Size": f"{entry.size[0]}x{entry.size[1]}",
@@ -234,7 +224,7 @@ def parameters(entry: HistoryEntry) -> str:
     line = ", ".join(f"{key}: {value}" for key, value in values.items() if value is not None)
     lines = [" ".join(entry.prompt.split()), line]
     if negative := settings.get("negative_prompt"):
-        lines.insert(1, f"Negative prompt: {' '.join(negative.split())}")
+        lines.insert(1, f"Negative prompt: {' '.join(str(negative).split())}")
     return "\n".join(lines)
 
 
@@ -308,7 +298,7 @@ def parse_chain(text: bytes | str) -> list[HistoryEntry]:
     return chain
 
 
-def _parse_entry(number: int, turn: Any) -> HistoryEntry:
+def _parse_entry(number: int, turn: object) -> HistoryEntry:
     keys = {option.name for option in fields(HistoryEntry)}
     if type(turn) is not dict or set(turn) != keys:
         raise BadPicture(

@@ -4,9 +4,9 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TypeGuard
 
-Rule = Callable[[Any], bool]
+Rule = Callable[[object], bool]
 
 
 def whole_number(low: int, high: int) -> Rule:
@@ -18,7 +18,7 @@ LARGEST = 2**63 - 1  # JSON has integers of any length, floats and databases do 
 LAST_SECOND = 253402300799  # of the year 9999, the last that calendars here can show
 
 
-def number(value: Any) -> bool:
+def number(value: object) -> TypeGuard[float]:
     """A finite number; integers of 64 bits."""
     return type(value) is float and math.isfinite(value) or whole_number(-LARGEST, LARGEST)(value)
 
@@ -28,14 +28,14 @@ def between(low: float, high: float) -> Rule:
     return lambda value: number(value) and low <= value <= high
 
 
-def flag(value: Any) -> bool:
+def flag(value: object) -> bool:
     return type(value) is bool
 
 
-def pixels(count: int) -> Rule:
-    """A list of `count` positions or lengths in pixels."""
+def pixels(count: int, low: int = 0) -> Rule:
+    """A list of `count` positions or lengths in pixels, each at least `low`."""
     return lambda value: (
-        type(value) is list and len(value) == count and all(map(whole_number(0, 1 << 20), value))
+        type(value) is list and len(value) == count and all(map(whole_number(low, 1 << 20), value))
     )
 
 
@@ -64,7 +64,7 @@ def only(rules: dict[str, Rule]) -> Rule:
 def plain(limit: int) -> Rule:
     """Any JSON value of at most `limit` characters."""
 
-    def rule(value: Any) -> bool:
+    def rule(value: object) -> bool:
         try:
             return len(json.dumps(value, allow_nan=False)) <= limit
         except (ValueError, RecursionError):

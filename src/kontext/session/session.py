@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sql
 from PIL import Image
@@ -21,26 +21,19 @@ from PIL import Image
 from kontext import pictures
 from kontext.errors import BadRequest, Busy, Conflict, NotFound
 from kontext.options import option
+from kontext.pictures import PictureLike
 from kontext.session.blobs import sha256_of
 from kontext.session.database import Database
+from kontext.session.editors import ResultLike, SessionEditor
 from kontext.session.pixels import as_picture, digest, to_png
 from kontext.session.provenance import SETTINGS, chain_of, encode
 from kontext.session.schema import TURN_COLUMNS, sessions, turn_blobs, turns
 from kontext.session.settings import PICTURES, add_lora_digests, plain_value, split_settings
-from kontext.session.signing import sign_turns
-from kontext.session.tree import KINDS, Tree, Turn
+from kontext.session.signing import Identity, sign_turns
+from kontext.session.tree import KINDS, ResultInfo, SessionRow, Tree, Turn
 from kontext.values import whole_number
 
-RESULT_INFO = (
-    "steps",
-    "guidance",
-    "model",
-    "fingerprint",
-    "changed_fraction",
-    "evaluations",
-    "seconds",
-    "warnings",
-)
+RESULT_INFO = tuple(key for key in ResultInfo.__annotations__ if key != "size")
 MAX_PROMPT, MAX_NAME = 10_000, 200
 
 
@@ -55,7 +48,7 @@ class _NewTurn:
     def data(self) -> list[bytes]:
         return [data for datas in self.files.values() for data in datas]
 
-    def named(self) -> list[dict[str, Any]]:
+    def named(self) -> list[dict[str, object]]:
         """The rows that reference the files."""
         return [
             dict(turn_id=self.row["id"], role=role, position=position, sha256=sha256_of(data))
@@ -65,13 +58,12 @@ class _NewTurn:
 
 
 class Session:
-    """A session of a store. `editor` is anything with `edit(picture, prompt, **settings) -> Result` (and
-    `generate`, `variants`).
+    """A session of a store, with the editor that creates its turns.
 
     Not thread-safe; open the session once per thread, which is cheap.
     """
 
-    def __init__(self, store: Database, session_id: str, editor: Any = None) -> None:
+    def __init__(self, store: Database, session_id: str, editor: SessionEditor | None = None) -> None:
         self.store, self.id, self.editor = store, session_id, editor
         self.reload()
 
@@ -86,7 +78,7 @@ class Session:
             found = db.execute(sql.select(sessions).where(sessions.c.id == self.id)).mappings().one_or_none()
             if found is None:
                 raise NotFound(f"no session {self.id!r}; it was deleted or belongs to another store")
-            row: dict[str, Any] = dict(found)
+            row = cast("SessionRow", dict(found))
             cached_row, cached = self.store.trees.get(self.id) or (None, None)
             turns = {} if cached is None else cached.turns
             tree = cached if cached is not None and cached_row == row else self._read_tree(db, turns)
@@ -143,7 +135,7 @@ class Session:
 
     # Creating turns
 
-    def edit(self, prompt: str, *, turn: Turn | str | int | None = None, **settings: Any) -> Turn:
+    def edit(self, prompt: str, *, turn: Turn | str | int | None = None, **settings: object) -> Turn:
         """Edit the picture of the current turn (or of `turn`) and make the result the current turn.
 
         `settings` are those of `Editor.edit`. Raises what the editor raises, and Conflict before any work is
@@ -154,7 +146,7 @@ class Session:
         result = self._editor("edit")(parent.picture, prompt, **settings)
         return self.add(result, prompt=prompt, parent=parent, settings=settings)
 
-    def generate(self, prompt: str, **settings: Any) -> Turn:
+    def generate(self, prompt: str, **settings: object) -> Turn:
         """Generate the first picture of an empty session from text."""
         self._ready(prompt, settings)
         if self.tree.turns:
@@ -164,7 +156,7 @@ class Session:
         result = self._editor("generate")(prompt, **settings)
         return self.add(result, prompt=prompt, kind="generate", settings=settings)
 
-    def variants(self, count: int, prompt: str | None = None, **settings: Any) -> list[Turn]:
+    def variants(self, count: int, prompt: str | None = None, **settings: object) -> list[Turn]:
         """Create `count` sibling turns (1 to 16), each with its own seed.
 
         With a prompt they are children of the current turn. Without one they are siblings of the current
@@ -179,16 +171,16 @@ class Session:
             prompt, parent = parent.prompt, self.tree.turns[parent.parent_id]
         self._ready(prompt, settings)
         picture = parent.picture
-        if hasattr(self.editor, "variants"):
+        if self.editor is not None and hasattr(self.editor, "variants"):
             results = self.editor.variants(picture, prompt, count, **settings)
         else:
             seed = settings.pop("seed", None)
-            seeds = [None if seed is None else seed + index for index in range(count)]
+            seeds = [seed + index if isinstance(seed, int) else None for index in range(count)]
             results = [self._editor("edit")(picture, prompt, seed=seed, **settings) for seed in seeds]
         prepared = [self._prepare(result, prompt, "edit", settings, parent) for result in results]
         return self._insert(prepared, parent)
 
-    def recipe(self, turn: Turn | str | int) -> dict[str, Any]:
+    def recipe(self, turn: Turn | str | int) -> dict[str, object]:
         """The settings of a turn with its input pictures, without the seed, for `edit(prompt, **recipe)`."""
         turn = self.tree.find(turn)
         pictures = {name: turn.read(role) for name, role in PICTURES.items() if role in turn.blobs}
@@ -199,12 +191,12 @@ class Session:
 
     def add(
         self,
-        result: Any,
+        result: ResultLike | PictureLike,
         *,
         prompt: str = "",
         parent: Turn | str | int | None = None,
         kind: str = "edit",
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         turn_id: str | None = None,
         current: bool = True,
         in_transaction: Callable[[sql.Connection], None] | None = None,
@@ -222,10 +214,10 @@ class Session:
 
     def _prepare(
         self,
-        result: Any,
+        result: ResultLike | PictureLike,
         prompt: str,
         kind: str,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         parent: Turn | None,
         turn_id: str | None = None,
     ) -> _NewTurn:
@@ -237,8 +229,9 @@ class Session:
         plain.pop("seed", None)
         add_lora_digests(plain, result)
         if kind == "source":
-            picture, region, seed, result_info = as_picture(result), None, None, {}
+            picture, region, seed, result_info = as_picture(cast("PictureLike", result)), None, None, {}
         else:
+            result = cast("ResultLike", result)
             picture, region, seed = as_picture(result.picture), getattr(result, "region", None), result.seed
             fingerprint = getattr(getattr(self.editor, "model", None), "fingerprint", None)
             result_info = {key: plain_value(getattr(result, key, None)) for key in RESULT_INFO}
@@ -305,7 +298,7 @@ class Session:
         turn: Turn | str | int | None = None,
         *,
         strip: bool = False,
-        identity: Any = None,
+        identity: Identity | None = None,
     ) -> Path:
         """Write a turn (default: the current one) as .png, .jpg or .webp with its embedded history.
 
@@ -386,7 +379,7 @@ class Session:
             yield db, revision
         self.reload()
 
-    def _ready(self, prompt: str, settings: Mapping[str, Any]) -> None:
+    def _ready(self, prompt: str, settings: Mapping[str, object]) -> None:
         """Reject early what could not be stored after the edit."""
         _check_text("the prompt", prompt, MAX_PROMPT)
         if unknown := set(split_settings(settings)[0]) - {*SETTINGS, "seed"}:
@@ -410,10 +403,11 @@ class Session:
     def _visit(db: sql.Connection, turn_ids: list[str], revision: int) -> None:
         db.execute(turns.update().where(turns.c.id.in_(turn_ids)).values(visited=revision))
 
-    def _editor(self, method: str) -> Any:
+    def _editor(self, method: str) -> Callable[..., ResultLike]:
         if not hasattr(self.editor, method):
             raise BadRequest(f"this session has no editor with {method}; open it with editor=Editor.load()")
-        return getattr(self.editor, method)
+        function: Callable[..., ResultLike] = getattr(self.editor, method)
+        return function
 
 
 def _check_text(what: str, text: str, limit: int) -> None:

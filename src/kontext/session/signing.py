@@ -17,15 +17,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from kontext.errors import BadConfig, BadRequest
 from kontext.pictures import write
+from kontext.session.editors import ResultLike
 from kontext.session.home import default_folder
 from kontext.session.pixels import as_picture, to_png
 from kontext.session.provenance import HistoryEntry, chain_of, encode, extend_history, source_type
 from kontext.session.tree import Turn
 from kontext.version import __version__
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 ISSUER = "Kontext self-issued certificate (identity not verified)"
 NO_LIBRARY = "signatures need the extra `provenance`: pip install 'openkontext[provenance]'"
@@ -144,7 +149,7 @@ def sign_turns(turns: Sequence[Turn], identity: Identity, *, strip: bool = False
     return data
 
 
-def sign_result(result: Any, source: str | Path | bytes | None, identity: Identity) -> bytes:
+def sign_result(result: ResultLike, source: str | Path | bytes | None, identity: Identity) -> bytes:
     """A Result created outside a session as a signed PNG with its history; see `extend_history` for `source`.
 
     A source signed by this identity is embedded with its signature, any other as pixels only, so that its
@@ -217,15 +222,15 @@ def _mime(data: bytes) -> str:
     return next((mime for start, mime in starts.items() if data.startswith(start)), "")
 
 
-def _settings(c2pa: Any, anchors: bytes) -> Any:
+def _settings(c2pa: ModuleType, anchors: bytes) -> object:
     # Thumbnails would add hundreds of kilobytes per turn.
-    settings: dict[str, Any] = {"builder": {"thumbnail": {"enabled": False}}}
+    settings: dict[str, object] = {"builder": {"thumbnail": {"enabled": False}}}
     if anchors:
         settings["trust"] = {"user_anchors": anchors.decode()}
     return c2pa.Settings.from_dict(settings)
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import c2pa
     except ImportError:
@@ -247,7 +252,9 @@ def _issue() -> Identity:
         pairs = [(NameOID.ORGANIZATION_NAME, ISSUER), (NameOID.COMMON_NAME, common)]
         return x509.Name([x509.NameAttribute(kind, text) for kind, text in pairs])
 
-    def certificate(subject: x509.Name, public: Any, authority: bool) -> x509.Certificate:
+    def certificate(
+        subject: x509.Name, public: ec.EllipticCurvePublicKey, authority: bool
+    ) -> x509.Certificate:
         uses = {"digital_signature": not authority, "key_cert_sign": authority, "crl_sign": authority}
         never = ["content_commitment", "key_encipherment", "data_encipherment", "key_agreement"]
         never += ["encipher_only", "decipher_only"]

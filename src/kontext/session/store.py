@@ -16,17 +16,19 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sql
 
 from kontext.errors import BadPicture, BadRequest, Busy, KontextError, NotFound
+from kontext.pictures import PictureLike
 from kontext.session.blobs import NAME
 from kontext.session.database import Database
+from kontext.session.editors import SessionEditor
 from kontext.session.pixels import as_picture, digest, from_png, to_png
-from kontext.session.provenance import read_chain
+from kontext.session.provenance import HistoryEntry, read_chain
 from kontext.session.schema import sessions, turn_blobs, turns, versions
 from kontext.session.session import Session
+from kontext.session.tree import ResultInfo, TurnRow
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,14 @@ class Store(Database):
 
     # Sessions
 
-    def create(self, picture: Any = None, *, name: str = "", owner: str = "", editor: Any = None) -> Session:
+    def create(
+        self,
+        picture: PictureLike | None = None,
+        *,
+        name: str = "",
+        owner: str = "",
+        editor: SessionEditor | None = None,
+    ) -> Session:
         """A new session, with `picture` (path, bytes, PIL, array) as its turn 0, or empty for
         `Session.generate`.
         """
@@ -77,7 +86,7 @@ class Store(Database):
                 raise
         return session
 
-    def open(self, session_id: str, *, editor: Any = None) -> Session:
+    def open(self, session_id: str, *, editor: SessionEditor | None = None) -> Session:
         """Open a session by its full id. Raises NotFound."""
         return Session(self, session_id, editor)
 
@@ -86,7 +95,7 @@ class Store(Database):
         with self.reading() as db:
             return db.scalar(sql.select(sessions.c.revision).where(sessions.c.id == session_id))
 
-    def find(self, text: str, *, owner: str = "", editor: Any = None) -> Session:
+    def find(self, text: str, *, owner: str = "", editor: SessionEditor | None = None) -> Session:
         """Find a session by id, id prefix (4 characters or more) or name. Raises NotFound."""
         known = self.sessions(owner=owner)
         found = [info for info in known if info.id == text]
@@ -120,11 +129,11 @@ class Store(Database):
 
     def insert_tree(
         self,
-        rows: Sequence[tuple[dict[str, Any], Mapping[str, Sequence[str]]]],
+        rows: Sequence[tuple[TurnRow, Mapping[str, Sequence[str]]]],
         *,
         name: str,
         owner: str,
-        editor: Any,
+        editor: SessionEditor | None,
     ) -> Session:
         """Insert a session from (turn row without ids, blobs by role) in order of number, in one transaction.
 
@@ -167,7 +176,12 @@ class Store(Database):
         return Session(self, session_id, editor)
 
     def restore(
-        self, source: str | Path | bytes, *, name: str = "", owner: str = "", editor: Any = None
+        self,
+        source: str | Path | bytes,
+        *,
+        name: str = "",
+        owner: str = "",
+        editor: SessionEditor | None = None,
     ) -> Session:
         """A new session from a PNG with an embedded history; the last turn gets the picture of the file.
 
@@ -191,20 +205,21 @@ class Store(Database):
         with self.reading() as db:
             known = {pixels: sha256 for pixels, sha256 in db.execute(query)}
         known[chain[-1].pixels] = self.blobs.put(to_png(picture))
-        rows: list[tuple[dict[str, Any], Mapping[str, Sequence[str]]]] = []
+        rows: list[tuple[TurnRow, Mapping[str, Sequence[str]]]] = []
         for number, entry in enumerate(chain):
-            result_info = {
-                key: getattr(entry, key) for key in ("size", "steps", "guidance", "model", "fingerprint")
-            }
-            row: dict[str, Any] = dict(
+            row = TurnRow(
                 number=number,
                 visited=1,
                 created=time.time(),
                 parent_id=number - 1 if number else None,
                 name="",
+                kind=entry.kind,
+                prompt=entry.prompt,
+                seed=entry.seed,
+                settings=entry.settings,
+                facts=_result_info(entry),
+                pixels=entry.pixels,
             )
-            row |= {key: getattr(entry, key) for key in ("kind", "prompt", "seed", "settings", "pixels")}
-            row["facts"] = {key: value for key, value in result_info.items() if value is not None}
             rows.append((row, {"picture": [known[entry.pixels]]} if entry.pixels in known else {}))
         if not name and not isinstance(source, bytes):
             name = Path(source).stem
@@ -274,3 +289,17 @@ class Store(Database):
             if not NAME.fullmatch(found.name) and found.age_seconds >= 3600
         ]
         return problems
+
+
+def _result_info(entry: HistoryEntry) -> ResultInfo:
+    """What an embedded history says of a turn's picture."""
+    info: ResultInfo = {"size": entry.size}
+    if entry.steps is not None:
+        info["steps"] = entry.steps
+    if entry.guidance is not None:
+        info["guidance"] = entry.guidance
+    if entry.model is not None:
+        info["model"] = entry.model
+    if entry.fingerprint is not None:
+        info["fingerprint"] = entry.fingerprint
+    return info

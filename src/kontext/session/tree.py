@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Required, TypedDict
 
 from PIL import Image
 
@@ -21,6 +21,48 @@ if TYPE_CHECKING:
     from kontext.session.blobs import Blobs
 
 KINDS = ("source", "generate", "edit")
+
+
+class ResultInfo(TypedDict, total=False):
+    """What is known of a turn's picture; size is [width, height]."""
+
+    size: Required[list[int]]
+    steps: int | None
+    guidance: float | None
+    model: str | None
+    fingerprint: str | None
+    changed_fraction: float
+    evaluations: int
+    seconds: Mapping[str, float]
+    warnings: list[str]
+
+
+class SessionRow(TypedDict):
+    """A row of the table of sessions."""
+
+    id: str
+    owner: str
+    name: str
+    created: float
+    updated: float
+    revision: int
+    last_number: int
+
+
+class TurnRow(TypedDict):
+    """A turn of a session that is not stored yet. `parent_id` is an index into the list of its turns."""
+
+    number: int
+    parent_id: int | None
+    kind: str
+    name: str
+    prompt: str
+    seed: int | None
+    settings: Mapping[str, object]
+    facts: ResultInfo
+    pixels: str
+    created: float
+    visited: int
 
 
 @dataclass(frozen=True)
@@ -37,9 +79,9 @@ class Turn:
     """Name given by the user; empty by default."""
     prompt: str
     seed: int | None
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     """Arguments of the edit other than prompt, seed and pictures."""
-    result_info: Mapping[str, Any]
+    result_info: ResultInfo
     """What is known of the result: size [w, h], steps, guidance, model, fingerprint, changed_fraction,
     evaluations, seconds, warnings. Stored and sent under the name `facts`.
     """
@@ -157,15 +199,15 @@ class Trees:
 
     def __init__(self, most: int = 64, most_turns: int = 5000) -> None:
         self.most, self.most_turns = most, most_turns
-        self._trees: OrderedDict[str, tuple[Mapping[str, Any], Tree]] = OrderedDict()
+        self._trees: OrderedDict[str, tuple[SessionRow, Tree]] = OrderedDict()
         self._turn = threading.Lock()
 
-    def get(self, session_id: str) -> tuple[Mapping[str, Any], Tree] | None:
+    def get(self, session_id: str) -> tuple[SessionRow, Tree] | None:
         """The session's row at the time its tree was read, and the tree."""
         with self._turn:
             return self._trees.get(session_id)
 
-    def keep(self, row: Mapping[str, Any], tree: Tree) -> None:
+    def keep(self, row: SessionRow, tree: Tree) -> None:
         with self._turn:
             self._trees[row["id"]] = row, tree
             self._trees.move_to_end(row["id"])
