@@ -113,6 +113,14 @@ def test_clip_pooled_equals_transformers(end_id, activation):
     assert difference(alone, expected[:1], size=1) <= ROUNDED, "what follows the end token must not matter"
 
 
+def test_clip_is_the_same_with_and_without_gradients():
+    ours, _ = clip_pair(end_id=49)
+    ids = torch.tensor([[5, 9, 12, 3, 49, 49], [7, 2, 49, 49, 49, 49]])
+    with torch.no_grad():
+        expected = ours(ids)
+    assert difference(ours(ids).detach(), expected, size=1) <= ROUNDED
+
+
 @torch.no_grad()
 def test_clip_legacy_end_id_pools_at_the_largest_id():
     ours, reference = clip_pair(end_id=2)

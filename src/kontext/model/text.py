@@ -182,8 +182,13 @@ class ClipSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         projections = (self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in projections)
-        x = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (batch, heads, length, width / heads)
-        return self.out_proj(x.transpose(1, 2).flatten(2))
+        if torch.is_grad_enabled() and x.device.type == "cpu":  # the fused one goes back slowly there
+            scores = (q @ k.mT).float() * q.shape[-1] ** -0.5
+            later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
+            x = scores.masked_fill(later, -torch.inf).softmax(-1).to(v.dtype) @ v
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out_proj(x.transpose(1, 2).flatten(2))  # from (batch, heads, length, width / heads)
 
 
 def quick_gelu(x: Tensor) -> Tensor:
