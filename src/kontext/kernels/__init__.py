@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from kontext.kernels.decoder import KernelDecoder
-from kontext.kernels.library import Kernels, kernels
+from kontext.kernels.library import Kernels, kernels, training_kernels
+from kontext.kernels.training import TrainingTransformer
+from kontext.kernels.training_passes import Passes
 from kontext.kernels.transformer import KernelTransformer
 from kontext.model.convolutions import Decoder
 from kontext.model.linear import StoredWeight
@@ -19,7 +21,12 @@ from kontext.model.transformer import Transformer
 LARGEST_BYTES = 2**29  # limit of a transformer's packed weights, which are a second copy
 LARGEST_DECODER = 2**23  # parameters: with more, PyTorch is as fast
 
-__all__ = ["repack_transformer", "use_decoder_kernels", "use_transformer_kernels"]
+__all__ = [
+    "repack_transformer",
+    "use_decoder_kernels",
+    "use_training_kernels",
+    "use_transformer_kernels",
+]
 
 
 def use_transformer_kernels(transformer: Transformer, exact: bool = True) -> bool:
@@ -45,6 +52,24 @@ def repack_transformer(transformer: Transformer) -> KernelTransformer:
     return KernelTransformer(transformer, backend.kernels, backend.parts)
 
 
+def use_training_kernels(transformer: Transformer) -> bool:
+    """Have the transformer evaluated with gradients on the kernels from now on, from its current weights.
+
+    Products have the type of the autocast, bfloat16, or float32. False, and nothing is done, where the
+    kernels cannot run, or for another attention than "prefix".
+    """
+    config = transformer.config
+    by_type = {dtype: training_kernels(dtype == torch.bfloat16) for dtype in (torch.bfloat16, torch.float32)}
+    passes = {dtype: Passes(kernels, dtype) for dtype, kernels in by_type.items() if kernels is not None}
+    widths = (config.width, config.head_width, int(config.width * config.mlp_ratio))
+    if len(passes) < 2 or config.context_attention != "prefix" or any(width % 32 for width in widths):
+        return False
+    if not _is_float32_on_cpu(transformer):
+        return False
+    transformer.backend = TrainingTransformer(transformer, passes)
+    return True
+
+
 def use_decoder_kernels(decoder: Decoder) -> bool:
     """Use the kernels for a decoder, with the fastest products and everything else in float32."""
     compiled = _kernels_for(decoder)
@@ -58,11 +83,14 @@ def use_decoder_kernels(decoder: Decoder) -> bool:
 
 
 def _kernels_for(network: nn.Module) -> Kernels | None:
-    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in network.parameters()):
-        return None
+    return kernels() if _is_float32_on_cpu(network) else None
+
+
+def _is_float32_on_cpu(network: nn.Module) -> bool:
+    """Whether all weights are plain float32 on the CPU; the kernels read or copy them."""
     if any(isinstance(layer, StoredWeight) for layer in network.modules()):
-        return None  # the kernels keep copies of their own
-    return kernels()
+        return False
+    return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in network.parameters())
 
 
 def _parameters(network: nn.Module) -> int:

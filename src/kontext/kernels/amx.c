@@ -36,7 +36,7 @@ const backend_t kontext_amx = {
     .supported = supported,
     .enter = enter,
     .leave = leave,
-    .share = {product_share, attention_share, convolution_share},
+    .share = {[PRODUCT] = product_share, [ATTENTION] = attention_share, [CONVOLUTION] = convolution_share},
     .panel_bytes = panel_bytes,
     .pack = pack,
     .inner_step = INNER_STEP,

@@ -3,11 +3,7 @@
 /* Root-mean-square norm, scale, rotation by the row's angles. */
 INLINE void norm_and_rotate(const float *x, const float *scale, const float *angles, long width, float by,
                             float *out) {
-  vec squares = splat(0);
-  for (long i = 0; i < width; i += LANES) squares = squares + load(x + i) * load(x + i);
-  const float norm = by / __builtin_sqrtf(sum_of(squares) / width + EPSILON);
-  for (long i = 0; i < width; i += LANES)
-    store(out + i, rotate(load(x + i) * norm * load(scale + i), load(angles + i)));
+  scale_and_rotate(x, by / __builtin_sqrtf(mean_square(x, width) + EPSILON), scale, angles, width, out);
 }
 
 /* Row i of the queries (0), keys (1) or values (2) of a head. */

@@ -17,6 +17,9 @@
 #include "convolution.h"
 #include "linear.h"
 
+#include "rows.h"
+#include "training_attention.h"
+
 static int supported(void) {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -25,7 +28,13 @@ static int supported(void) {
 const backend_t kontext_avx512 = {
     .name = "avx512",
     .supported = supported,
-    .share = {product_share, attention_share, convolution_share},
+    .share = {[PRODUCT] = product_share,
+              [ATTENTION] = attention_share,
+              [CONVOLUTION] = convolution_share,
+              [NORM] = norm_share,
+              [RESIDUAL] = residual_share,
+              [GELU] = gelu_share,
+              [TRAINING_ATTENTION] = training_attention_share},
     .panel_bytes = panel_bytes,
     .pack = pack,
     .inner_step = INNER_STEP,

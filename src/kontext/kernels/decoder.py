@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kontext.kernels.library import CONVOLUTION, Convolution, Job, Kernels, PackedLinear
+from kontext.kernels.library import Kernels, PackedLinear
+from kontext.kernels.structures import CONVOLUTION, Convolution, Job
 from kontext.model.convolutions import AttnBlock, Decoder, Level, Norms, ResnetBlock
 from kontext.model.window import Window
 

@@ -24,6 +24,7 @@ static const backend_t *const backends[] = {
 #if defined(__x86_64__)
 #if __GNUC__ >= 11 || defined(__clang__)
     &kontext_amx,
+    &kontext_avx512bf16,
 #endif
     &kontext_avx512,
     &kontext_avx2,
@@ -88,7 +89,13 @@ int kontext_pack(const backend_t *backend, const float *weights, long columns, l
 
 /* Size of a job of this kind: a caller with another layout belongs to other kernels. */
 long kontext_job_bytes(int kind) {
-  return kind == PRODUCT ? sizeof(product_t) : kind == ATTENTION ? sizeof(attention_t) : sizeof(convolution_t);
+  static const long sizes[KINDS] = {
+      [PRODUCT] = sizeof(product_t),   [ATTENTION] = sizeof(attention_t),
+      [CONVOLUTION] = sizeof(convolution_t), [NORM] = sizeof(norm_t),
+      [RESIDUAL] = sizeof(residual_t), [GELU] = sizeof(gelu_t),
+      [TRAINING_ATTENTION] = sizeof(training_attention_t),
+  };
+  return sizes[kind];
 }
 
 /* Runs jobs in order, each in `threads` shares. 1: no memory. */

@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PRODUCT, ATTENTION, CONVOLUTION, KINDS };
+enum { PRODUCT, ATTENTION, CONVOLUTION, NORM, RESIDUAL, GELU, TRAINING_ATTENTION, KINDS };
 
 /* A piece of work in `shares` shares, which threads take in any order. */
 typedef struct {
-  int kind; /* PRODUCT, ATTENTION or CONVOLUTION: of what this is the beginning */
+  int kind; /* of what this is the beginning */
   int shares, taken, done, failed;
 } job_t;
 
@@ -74,7 +74,73 @@ typedef struct {
   long columns;
 } convolution_t;
 
-/* One instruction set's implementation. */
+/* The beginning of the parts of a block in training. Sequences of `rows` rows lie in two pieces: the `first`
+   rows of all of them, then the other rows of all of them. Numbers that products take or give (`void *`) are
+   bfloat16 or float32. Sums are over the rows of each item: (items, width). Widths are multiples of 32. */
+typedef struct {
+  job_t job;
+  int bfloat16, backward;
+  long items, rows, first, width;
+} rows_t;
+
+/* normed = shift + factor layer_norm(x), or backward, where `normed` is its gradient:
+   x_gradient = residual_gradient + what comes through the norm. */
+typedef struct {
+  rows_t rows;
+  const float *x, *shift, *factor;
+  long modulation_item;
+  void *normed;
+  const float *residual_gradient;
+  float *x_gradient, *shift_sums, *factor_sums;
+} norm_t;
+
+/* out = x + gate (y + bias), or backward, where `x` is the gradient of both `out` and x: y_gradient = gate x. */
+typedef struct {
+  rows_t rows;
+  const float *x, *gate, *bias;
+  long gate_item;
+  const void *y;
+  float *out;
+  void *y_gradient;
+  float *gate_sums, *y_sums; /* the latter of y's gradient */
+} residual_t;
+
+/* out = gelu(x + bias), or backward, where `out` is its gradient: x_gradient, and its sums. */
+typedef struct {
+  rows_t rows;
+  const void *x;
+  const float *bias;
+  void *out, *x_gradient;
+  long x_row, out_row, x_gradient_row;
+  float *x_sums;
+} gelu_t;
+
+/* A matrix of each piece: of the first rows, of the others. */
+typedef struct {
+  void *at[2];
+  long row[2];
+} pieces_t;
+
+/* Softmax attention, which saves its largest scores and sums for the backward pass. Rows before `start`
+   only provide keys and values. Every `sharing` items in a row see one prefix. */
+typedef struct {
+  rows_t rows; /* width: of one head */
+  long heads, start, prefix, sharing;
+  pieces_t qkv;                         /* queries, keys, values, as products left them: without biases */
+  const float *bias[2];
+  const float *query_scale, *key_scale; /* (2, width): of the first rows, of the others */
+  const float *rotary;                  /* (rows, width / 2, 2) */
+  const void *prefix_keys, *prefix_values; /* (items / sharing, heads, prefix, width), normed and turned */
+  pieces_t out;                            /* or, backward, its gradient */
+  float *softmax;      /* (items, heads, rows, 2): the largest score, 1 / the sum of exponentials */
+  void *keys, *values; /* (items, heads, rows, width): a prefix for others, or, backward, its gradients; or null */
+  pieces_t qkv_gradient;
+  void *prefix_keys_gradient, *prefix_values_gradient;
+  float *scale_sums; /* (items, heads, queries and keys, 2, width): gradients of the scales */
+  float *qkv_sums;   /* (items, 2, 3 heads width): of qkv's gradient, over the first rows, over the others */
+} training_attention_t;
+
+/* One instruction set's implementation. Kinds of jobs that it lacks are null. */
 typedef struct {
   const char *name;
   int (*supported)(void);
@@ -86,7 +152,7 @@ typedef struct {
   int weight_bytes;
 } backend_t;
 
-extern const backend_t kontext_amx, kontext_avx512, kontext_avx2, kontext_neon;
+extern const backend_t kontext_amx, kontext_avx512, kontext_avx512bf16, kontext_avx2, kontext_neon;
 
 static inline long up(long value, long to) { return (value + to - 1) / to * to; }
 static inline long least(long a, long b) { return a < b ? a : b; }

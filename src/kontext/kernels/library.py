@@ -14,113 +14,31 @@ import torch
 from torch import Tensor
 
 from kontext.errors import BadConfig
+from kontext.kernels.structures import (
+    ATTENTION,
+    INT,
+    LAYOUTS,
+    LONG,
+    POINTER,
+    PRODUCT,
+    Attention,
+    Job,
+    Product,
+)
 from kontext.model.blocks import KeysValues, Modulated
 
-POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 SETTING = "KONTEXT_KERNELS"
 """Environment variable: `auto` (the default), one of `BACKENDS`, or `off`."""
 BACKENDS = ("amx", "avx512", "avx2", "neon")
 """Best first."""
 AUTOMATIC = BACKENDS[:3]
 """Used if the CPU supports them: the backends that are faster than PyTorch."""
+DOT_PRODUCTS = "avx512bf16"
+"""Multiplies bfloat16 numbers only, and only in training."""
+TRAINING_BACKENDS = (DOT_PRODUCTS, "avx512", "avx2", "neon")
+"""Those that compute gradients."""
 
 logger = logging.getLogger(__name__)
-
-PRODUCT, ATTENTION, CONVOLUTION = 0, 1, 2
-_JOB = [("kind", INT), ("shares", INT), ("taken", INT), ("done", INT), ("failed", INT), ("parts", INT)]
-
-
-class Product(ctypes.Structure):
-    """`product_t`."""
-
-    _fields_ = [
-        *_JOB,
-        ("x", POINTER),
-        ("x_row", LONG),
-        ("x_item", LONG),
-        ("shift", POINTER),
-        ("factor", POINTER),
-        ("shift_item", LONG),
-        ("factor_item", LONG),
-        ("weights", POINTER),
-        ("bias", POINTER),
-        ("heads", POINTER),
-        ("heads_step", LONG),
-        ("heads_item", LONG),
-        ("head_width", LONG),
-        ("head_columns", LONG),
-        ("out", POINTER),
-        ("out_row", LONG),
-        ("out_item", LONG),
-        ("gelu", LONG),
-        ("gate", POINTER),
-        ("gate_item", LONG),
-        ("items", LONG),
-        ("rows", LONG),
-        ("columns", LONG),
-        ("inner", LONG),
-    ]
-
-
-class Attention(ctypes.Structure):
-    """`attention_t`."""
-
-    _fields_ = [
-        *_JOB,
-        ("qkv", POINTER),
-        ("qkv_step", LONG),
-        ("qkv_item", LONG),
-        ("query_scale", POINTER),
-        ("key_scale", POINTER),
-        ("change", LONG),
-        ("rotary", POINTER),
-        ("keys", POINTER),
-        ("values", POINTER),
-        ("prefix_row", LONG),
-        ("prefix_head", LONG),
-        ("keys_item", LONG),
-        ("values_item", LONG),
-        ("out", POINTER),
-        ("out_row", LONG),
-        ("out_item", LONG),
-        ("items", LONG),
-        ("heads", LONG),
-        ("width", LONG),
-        ("rows", LONG),
-        ("prefix", LONG),
-        ("start", LONG),
-        ("stop", LONG),
-    ]
-
-
-class Convolution(ctypes.Structure):
-    """`convolution_t`."""
-
-    _fields_ = [
-        *_JOB,
-        ("x", POINTER),
-        ("height", LONG),
-        ("width", LONG),
-        ("channels", LONG),
-        ("enlarge", LONG),
-        ("norm_weight", POINTER),
-        ("norm_bias", POINTER),
-        ("groups", LONG),
-        ("sums", POINTER),
-        ("counted", LONG),
-        ("mean", POINTER),
-        ("variance", POINTER),
-        ("weights", POINTER),
-        ("bias", POINTER),
-        ("residual", POINTER),
-        ("out", POINTER),
-        ("out_sums", POINTER),
-        ("columns", LONG),
-    ]
-
-
-Job = Product | Attention | Convolution
-"""Holds addresses of tensors, which must stay alive."""
 
 
 class PackedLinear:
@@ -284,19 +202,37 @@ class Kernels:
             raise MemoryError("no memory for the numbers of one layer")
 
 
+def kernels_setting() -> str:
+    """The value of `KONTEXT_KERNELS`. Raises BadConfig for an unknown one."""
+    setting = os.environ.get(SETTING, "").strip().lower() or "auto"
+    if setting not in ("auto", "off", *BACKENDS):
+        raise BadConfig(f"{SETTING} must be auto, off or one of {', '.join(BACKENDS)}, got {setting!r}")
+    return setting
+
+
 def kernels() -> Kernels | None:
     """The kernels selected by `KONTEXT_KERNELS`, by default the fastest; None if they cannot run.
 
     Raises BadConfig for an unknown setting.
     """
-    setting = os.environ.get(SETTING, "").strip().lower() or "auto"
-    if setting not in ("auto", "off", *BACKENDS):
-        raise BadConfig(f"{SETTING} must be auto, off or one of {', '.join(BACKENDS)}, got {setting!r}")
+    setting = kernels_setting()
     if setting == "off":
         return None
     if setting != "auto":
         return _with_warning(setting)
     return next((found for name in AUTOMATIC if (found := kernels_for(name)) is not None), None)
+
+
+def training_kernels(bfloat16: bool) -> Kernels | None:
+    """The same for training with products in bfloat16 or float32."""
+    setting = kernels_setting()
+    if setting == "off":
+        return None
+    names = TRAINING_BACKENDS[:3] if setting in ("auto", "amx") else (setting,)
+    # Cores with matrix units issue the bfloat16 dot product a quarter as often as float32's multiply-add.
+    slow = not bfloat16 or torch.cpu._is_amx_tile_supported()
+    found = (kernels_for(name) for name in names if not (slow and name == DOT_PRODUCTS))
+    return next((kernels for kernels in found if kernels is not None), None)
 
 
 @functools.cache
@@ -334,9 +270,8 @@ def _library() -> ctypes.CDLL | None:
 
 def same_version(library: ctypes.CDLL) -> bool:
     """Whether a library was compiled from this version of the kernels."""
-    kinds = {PRODUCT: Product, ATTENTION: Attention, CONVOLUTION: Convolution}
     size = getattr(library, "kontext_job_bytes", lambda kind: 0)
-    return all(size(kind) == ctypes.sizeof(job) for kind, job in kinds.items())
+    return all(size(kind) == ctypes.sizeof(job) for kind, job in LAYOUTS.items())
 
 
 def _backends(library: ctypes.CDLL) -> dict[str, int]:

@@ -15,12 +15,21 @@
 #include "convolution.h"
 #include "linear.h"
 
+#include "rows.h"
+#include "training_attention.h"
+
 static int supported(void) { return 1; }
 
 const backend_t kontext_neon = {
     .name = "neon",
     .supported = supported,
-    .share = {product_share, attention_share, convolution_share},
+    .share = {[PRODUCT] = product_share,
+              [ATTENTION] = attention_share,
+              [CONVOLUTION] = convolution_share,
+              [NORM] = norm_share,
+              [RESIDUAL] = residual_share,
+              [GELU] = gelu_share,
+              [TRAINING_ATTENTION] = training_attention_share},
     .panel_bytes = panel_bytes,
     .pack = pack,
     .inner_step = INNER_STEP,

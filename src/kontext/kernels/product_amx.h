@@ -63,31 +63,6 @@ INLINE void put_pixel(vec x, number *left) {
   _mm256_storeu_si256((__m256i *)left, (__m256i)_mm512_cvtneps_pbh(x));
 }
 
-/* 16 x 16 numbers of 32 bits, rows to columns. */
-INLINE void transpose(__m512i rows[16]) {
-  __m512i pairs[16], fours[16];
-  for (int i = 0; i < 16; i += 2) {
-    pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-    pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
-    fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
-    fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-    fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-  }
-  for (int i = 0; i < 4; i++) {
-    __m512i a = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0x44);
-    __m512i b = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0xee);
-    __m512i c = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0x44);
-    __m512i d = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0xee);
-    rows[i] = _mm512_shuffle_i32x4(a, c, 0x88);
-    rows[i + 4] = _mm512_shuffle_i32x4(a, c, 0xdd);
-    rows[i + 8] = _mm512_shuffle_i32x4(b, d, 0x88);
-    rows[i + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
-  }
-}
-
 /* COLUMNS rows of `inner` floats (a multiple of 32) -> a panel, in which they are columns. */
 INLINE void put_right(const float *x, long inner, int parts, number *panel) {
   const long steps = inner / 32;

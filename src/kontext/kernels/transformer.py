@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kontext.kernels.library import Job, Kernels, PackedLinear, Product, attention
+from kontext.kernels.library import Kernels, PackedLinear, attention
+from kontext.kernels.structures import Job, Product
 from kontext.model.blocks import (
     ContextKVRecorder,
     DoubleStreamBlock,

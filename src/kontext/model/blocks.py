@@ -311,4 +311,6 @@ def _heads(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _extend(own: Tensor, prefix: Tensor) -> Tensor:
-    return torch.cat((own, prefix.expand(own.shape[0], -1, -1, -1)), dim=2)
+    """Own keys or values, then those of a prefix, each of which serves as many adjacent items."""
+    sharing = own.shape[0] // prefix.shape[0]
+    return torch.cat((own, prefix[:, None].expand(-1, sharing, -1, -1, -1).flatten(0, 1)), dim=2)

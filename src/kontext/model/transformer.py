@@ -56,14 +56,6 @@ class Prefix:
     def bytes(self) -> int:
         return sum(part.nelement() * part.element_size() for block in self.blocks for part in block)
 
-    def repeated(self, times: int) -> Prefix:
-        """Repeat each picture of the batch `times` times, for several targets of one source."""
-        if times == 1:
-            return self
-        return Prefix(
-            tuple(KeysValues(*(part.repeat_interleave(times, 0) for part in block)) for block in self.blocks)
-        )
-
 
 @dataclass(frozen=True)
 class StepModulation:
@@ -84,7 +76,9 @@ class Prepared:
     context: Tensor | None
     """"full": embedded context tokens, (batch, n, width)."""
     prefix: tuple[KeysValues, ...] | None
-    """"prefix": keys and values of all context pictures, per block."""
+    """"prefix": keys and values of all context pictures, per block. Of fewer pictures than the batch has
+    targets, each serves the same number of adjacent targets.
+    """
     rotary: Tensor
     """Table over [text | target | context] in "full", [text | target] in "prefix"."""
     source: Tensor | None = None

@@ -110,6 +110,8 @@ class Stage(TrainingSettings):
 
 
 class FlowTraining(_Training):
+    kernels: bool = True
+    """Run the blocks on the C kernels where they support the CPU, instead of compiling them."""
     curriculum: tuple[Stage, ...] = (Stage(),)
     fresh: Count
     """New pairs per step; each pair is used batch / fresh times."""

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from kontext import flow
 from kontext.checkpoint import Model, save_model
+from kontext.kernels import use_training_kernels
 from kontext.model.autoencoder import Autoencoder, use_channels_last
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
@@ -170,7 +171,8 @@ class FlowTrainer:
                 words=words,
             )
         self.validation = Validation(self)
-        self.compiled = config.compile and can_compile(self.device)
+        on_kernels = config.kernels and use_training_kernels(self.networks.transformer)
+        self.compiled = config.compile and not on_kernels and can_compile(self.device)
         if self.compiled:
             self.networks.compile_blocks()
 

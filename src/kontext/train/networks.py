@@ -54,10 +54,7 @@ class Networks(nn.Module):
         states = self.t5(ids)
         source = contexts[0][0].repeat_interleave(len(z) // len(contexts[0][0]), 0) if contexts else None
         if transformer.config.context_attention == "prefix":
-            prefixes = [
-                transformer.prefill(tokens, context_ids).repeated(len(z) // len(tokens))
-                for tokens, context_ids in contexts
-            ]
+            prefixes = [transformer.prefill(tokens, context_ids) for tokens, context_ids in contexts]
             prepared = transformer.prepare(states, target_ids, prefixes=prefixes, source=source)
         else:
             contexts = [(tokens.repeat_interleave(len(z) // len(tokens), 0), i) for tokens, i in contexts]
