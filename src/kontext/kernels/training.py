@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kontext.kernels.training_attention import Attention, Heads
+from kontext.kernels.training_attention import FusedAttention, HeadLayout
 from kontext.kernels.training_passes import BiasedGelu, GatedResidual, Layout, ModulatedNorm, Passes
 from kontext.model.blocks import (
     ContextKVRecorder,
@@ -81,14 +81,14 @@ class TrainingTransformer:
             blocks.append(shared)
         return blocks
 
-    def _heads(self, layout: Layout, rotary: Tensor, start: int = 0, shares_kv: bool = False) -> Heads:
+    def _heads(self, layout: Layout, rotary: Tensor, start: int = 0, shares_kv: bool = False) -> HeadLayout:
         autocast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if autocast else torch.float32
-        return Heads(self.passes[dtype], layout, self.transformer.config.heads, rotary, start, shares_kv)
+        return HeadLayout(self.passes[dtype], layout, self.transformer.config.heads, rotary, start, shares_kv)
 
 
 def _single(
-    heads: Heads, block: SingleStreamBlock, x: Tensor, mod: Modulated, prefix: KeysValues | None
+    heads: HeadLayout, block: SingleStreamBlock, x: Tensor, mod: Modulated, prefix: KeysValues | None
 ) -> tuple[Tensor, KeysValues | None]:
     """The rows of x that are queries, updated, and keys and values if they are shared."""
     layout, weight, bias = heads.layout, block.linear1.weight, block.linear1.bias
@@ -97,7 +97,7 @@ def _single(
     x, normed = ModulatedNorm.apply(heads.passes, layout, x, shift, factor)
     scales = _scales(block.norm, block.norm)
     if heads.start == layout.rows:
-        shared = Attention.apply(
+        shared = FusedAttention.apply(
             heads, F.linear(normed, weight[kv]), bias[kv], None, None, scales, None, None
         )
         return x, KeysValues(*shared)
@@ -107,7 +107,7 @@ def _single(
         queries = Layout(layout.items, layout.rows - layout.first)
         first_normed, normed = normed.split(layout.sizes)
         first, x = (F.linear(first_normed, weight[kv]), bias[kv]), x[layout.sizes[0] :]
-    joined, *shared = Attention.apply(
+    joined, *shared = FusedAttention.apply(
         heads, F.linear(normed, weight), bias, *first, scales, *(prefix or (None, None))
     )
     y = F.linear(joined, block.linear2.weight)
@@ -116,7 +116,7 @@ def _single(
 
 
 def _double(
-    heads: Heads,
+    heads: HeadLayout,
     block: DoubleStreamBlock,
     picture: Tensor,
     text: Tensor,
@@ -129,7 +129,7 @@ def _double(
     text, text_h, text_bias = _project(heads.passes, of_text, block.txt_attn, text, text_mod[0])
     picture, h, bias = _project(heads.passes, of_picture, block.img_attn, picture, picture_mod[0])
     scales = _scales(block.txt_attn.norm, block.img_attn.norm)
-    text_out, out = Attention.apply(heads, h, bias, text_h, text_bias, scales, *(prefix or (None, None)))
+    text_out, out = FusedAttention.apply(heads, h, bias, text_h, text_bias, scales, *(prefix or (None, None)))
     return (
         _finish(heads.passes, of_picture, picture, out, picture_mod, block.img_attn, block.img_mlp),
         _finish(heads.passes, of_text, text, text_out, text_mod, block.txt_attn, block.txt_mlp),
@@ -137,11 +137,11 @@ def _double(
 
 
 def _double_context(
-    heads: Heads, block: DoubleStreamBlock, x: Tensor, mod: tuple[Modulated, ...]
+    heads: HeadLayout, block: DoubleStreamBlock, x: Tensor, mod: tuple[Modulated, ...]
 ) -> tuple[Tensor, KeysValues]:
     x, h, bias = _project(heads.passes, heads.layout, block.img_attn, x, mod[0])
     scales = _scales(block.img_attn.norm, block.img_attn.norm)
-    out, *shared = Attention.apply(heads, h, bias, None, None, scales, None, None)
+    out, *shared = FusedAttention.apply(heads, h, bias, None, None, scales, None, None)
     x = _finish(heads.passes, heads.layout, x, out, mod, block.img_attn, block.img_mlp)
     return x, KeysValues(*shared)
 

@@ -1,5 +1,5 @@
 """Attention in training as an autograd function on the kernels, with the norms and rotations of queries and
-keys, and with the GELU of the MLP that a single-stream block has beside it.
+keys, and with the GELU of the MLP that a single-stream block runs in parallel.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kontext.kernels.structures import TRAINING_ATTENTION, Pieces, TrainingAttention
+from kontext.kernels.structures import TRAINING_ATTENTION, MatrixPieces, TrainingAttention
 from kontext.kernels.training_passes import Gradients, Layout, Passes, gelu_job
 
 
 @dataclass(frozen=True)
-class Heads:
+class HeadLayout:
     """What attention depends on apart from tensors with gradients."""
 
     passes: Passes
@@ -29,7 +29,7 @@ class Heads:
     """Whether keys and values are results, too, as the prefix of others."""
 
 
-class Attention(torch.autograd.Function):
+class FusedAttention(torch.autograd.Function):
     """Softmax attention of queries, keys and values as products left them, and GELU of the columns behind.
 
     h has the rows of both pieces, or of the second if `first_h` has those of the first; its columns are
@@ -44,7 +44,7 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
-        heads: Heads,
+        heads: HeadLayout,
         h: Tensor,
         bias: Tensor,
         first_h: Tensor | None,
@@ -76,12 +76,12 @@ class Attention(torch.autograd.Function):
         return (*results, *shared)
 
     @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> Gradients:  # type: ignore[override]
+    def backward(ctx: Any, *incoming: Tensor) -> Gradients:  # type: ignore[override]
         h, bias, first_h, first_bias, scales, keys, values, softmax = ctx.saved_tensors
-        heads: Heads = ctx.heads
+        heads: HeadLayout = ctx.heads
         layout, width = heads.layout, heads.count * scales.shape[-1]
-        given = tuple(gradient.contiguous() for gradient in given)
-        of_results, of_shared = (given[:-2], given[-2:]) if heads.shares_kv else (given, ())
+        incoming = tuple(gradient.contiguous() for gradient in incoming)
+        of_results, of_shared = (incoming[:-2], incoming[-2:]) if heads.shares_kv else (incoming, ())
         h_gradient = torch.empty_like(h)
         first_h_gradient, keys_gradient, values_gradient = (
             None if x is None else torch.empty_like(x) for x in (first_h, keys, values)
@@ -125,12 +125,12 @@ class Attention(torch.autograd.Function):
         )
 
 
-def _rows_of(heads: Heads, h: Tensor) -> Layout:
+def _rows_of(heads: HeadLayout, h: Tensor) -> Layout:
     """The layout of the rows of h."""
     return Layout(heads.layout.items, h.shape[0] // heads.layout.items)
 
 
-def _job(heads: Heads, h, bias, first_h, first_bias, scales, keys, values, results, softmax):  # type: ignore[no-untyped-def]
+def _job(heads: HeadLayout, h, bias, first_h, first_bias, scales, keys, values, results, softmax):  # type: ignore[no-untyped-def]
     """What both ways have in common; results: or their gradients."""
     layout, width = heads.layout, heads.count * scales.shape[-1]
     job = TrainingAttention(
@@ -154,7 +154,7 @@ def _job(heads: Heads, h, bias, first_h, first_bias, scales, keys, values, resul
     return job
 
 
-def _pieces(layout: Layout, matrix: Tensor, first: Tensor | None, width: int = 0) -> Pieces:
+def _pieces(layout: Layout, matrix: Tensor, first: Tensor | None, width: int = 0) -> MatrixPieces:
     """Addresses of both pieces: of one matrix, unless the first has its own.
 
     width: of queries; matrices with twice as many columns have none.
@@ -163,9 +163,9 @@ def _pieces(layout: Layout, matrix: Tensor, first: Tensor | None, width: int = 0
     boundary = layout.items * layout.first
     if first is not None or matrix.shape[0] == layout.items * (layout.rows - layout.first):
         first_at, first_row = (0, 0) if first is None else (_queries(first, width), first.stride(0))
-        return Pieces((first_at, at), (first_row, matrix.stride(0)))
+        return MatrixPieces((first_at, at), (first_row, matrix.stride(0)))
     row = matrix.stride(0)
-    return Pieces((at, at + boundary * row * matrix.element_size()), (row, row))
+    return MatrixPieces((at, at + boundary * row * matrix.element_size()), (row, row))
 
 
 def _queries(x: Tensor, width: int) -> int:

@@ -76,13 +76,13 @@ class ModulatedNorm(torch.autograd.Function):
             normed=normed.data_ptr(),
         )
         passes.kernels.run([job])
-        ctx.given = passes, layout
+        ctx.inputs = passes, layout
         ctx.save_for_backward(x, factor)
         return x, normed
 
     @staticmethod
     def backward(ctx: Any, residual_gradient: Tensor, gradient: Tensor) -> Gradients:  # type: ignore[override]
-        passes, layout = ctx.given
+        passes, layout = ctx.inputs
         x, factor = ctx.saved_tensors
         gradient, residual_gradient = gradient.contiguous(), residual_gradient.contiguous()
         x_gradient, sums = torch.empty_like(x), x.new_empty(2, layout.items, x.shape[1])
@@ -119,13 +119,13 @@ class GatedResidual(torch.autograd.Function):
             out=out.data_ptr(),
         )
         passes.kernels.run([job])
-        ctx.given = passes, layout
+        ctx.inputs = passes, layout
         ctx.save_for_backward(y, bias, gate)
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Gradients:  # type: ignore[override]
-        passes, layout = ctx.given
+        passes, layout = ctx.inputs
         y, bias, gate = ctx.saved_tensors
         gradient = gradient.contiguous()
         y_gradient, sums = torch.empty_like(y), gate.new_empty(2, layout.items, y.shape[1])
@@ -151,13 +151,13 @@ class BiasedGelu(torch.autograd.Function):
     def forward(ctx: Any, passes: Passes, layout: Layout, x: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
         out = torch.empty_like(x)
         passes.kernels.run([gelu_job(passes, layout, x, bias, out)])
-        ctx.given = passes, layout
+        ctx.inputs = passes, layout
         ctx.save_for_backward(x, bias)
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Gradients:  # type: ignore[override]
-        passes, layout = ctx.given
+        passes, layout = ctx.inputs
         x, bias = ctx.saved_tensors
         x_gradient, sums = torch.empty_like(x), bias.new_empty(layout.items, x.shape[1])
         passes.kernels.run([gelu_job(passes, layout, x, bias, gradient.contiguous(), x_gradient, sums)])

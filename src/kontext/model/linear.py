@@ -181,5 +181,6 @@ def linear_rows(layer: nn.Module, x: Tensor, rows: slice) -> Tensor:
         return output
     if isinstance(layer, RowLayer):
         return layer.output_rows(x, rows)
-    assert isinstance(layer, nn.Linear)
-    return F.linear(x, layer.weight[rows], None if layer.bias is None else layer.bias[rows])
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    return F.linear(x, weight[rows], bias[rows] if isinstance(bias, Tensor) else None)

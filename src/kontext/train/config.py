@@ -51,7 +51,7 @@ class _Training(TrainingSettings):
     compile: bool = False
     log_every: Count = 50
     validate_every: Count = 500
-    save_seconds: Seconds = 120.0
+    save_seconds: Annotated[float, Field(ge=0)] = 120.0
 
     @property
     def autocast(self) -> bool:
@@ -193,7 +193,7 @@ class LoraTraining(TrainingSettings):
     """Arguments of `kontext.world.World`, whose pairs are used when no folder is given."""
     world_samples: Count = 256
     log_every: Count = 20
-    save_seconds: Seconds = 120.0
+    save_seconds: Annotated[float, Field(ge=0)] = 120.0
 
 
 CONFIGS = Path(__file__).parent / "configs"
