@@ -70,10 +70,10 @@ def settings(**changes) -> FlowTraining:
     return FlowTraining(**{**plain, **changes})
 
 
-def trainer(config, folder, codec, resume=False) -> FlowTrainer:
+def trainer(config, folder, codec, resume=False, initial=None) -> FlowTrainer:
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer.json").write_text((codec / "tokenizer.json").read_text())
-    return FlowTrainer(config, folder, codec / "autoencoder.safetensors", resume, None)
+    return FlowTrainer(config, folder, codec / "autoencoder.safetensors", resume, initial)
 
 
 def losses(folder) -> list[float]:
@@ -118,11 +118,13 @@ def test_a_run_resumes_from_a_compact_state(tmp_path, codec):
     whole = torch.load(state, weights_only=True)
     assert resumed.run.step == 4 and resumed.data.loader.seed == whole["seed"]
     for name, value in resumed.networks.state_dict().items():
-        torch.testing.assert_close(value, whole["networks"][name], rtol=2**-11, atol=2**-24)
+        torch.testing.assert_close(value, whole["averaged"][name], rtol=2**-11, atol=2**-24)
     averages = torch.cat([average.flatten() for average in resumed.ema.average])
     assert torch.equal(averages, torch.cat([p.detach().flatten() for p in resumed.ema.live]))
     resumed.train()
     assert resumed.run.step == 6
+    started = trainer(config, tmp_path / "new", codec, initial=again / "state.pt")
+    assert started.run.step == 0
 
 
 def test_what_is_no_state_is_refused(tmp_path):

@@ -40,7 +40,7 @@ from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.orbits import OrbitPool
 from kontext.train.pairs import target_caption, text_ids
 from kontext.train.reading_task import ReadingTask
-from kontext.train.run import Ema, TrainingRun
+from kontext.train.run import Ema, TrainingRun, averaged_weights
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
 from kontext.world import World
@@ -120,7 +120,8 @@ class FlowTrainer:
             self.networks.load_state_dict(load_file(words / "words.safetensors"), strict=False)
             self.ema = Ema([self.networks], config.ema)
         if state:
-            self.networks.load_state_dict(state["networks" if resume else "averaged"], strict=resume)
+            weights = state["networks"] if resume else averaged_weights(state)
+            self.networks.load_state_dict(weights, strict=resume)
         if state and resume and "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.average = [a.to(self.device) for a in state["ema"]]

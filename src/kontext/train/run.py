@@ -11,11 +11,12 @@ import logging
 import pickle
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kontext.errors import BadCheckpoint
 
@@ -160,12 +161,18 @@ class TrainingRun:
         return state
 
 
+def averaged_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The averaged weights of a flow run's state; those of a compact state are the only ones it has."""
+    weights: dict[str, Tensor] = state.get("averaged") or state["networks"]
+    return weights
+
+
 def compact(state: Path, output: Path) -> int:
     """Write a small copy of a flow run's state.pt for a repository; returns its size in bytes.
 
-    A run resumes from it with its weights (in float16), its tokenizer and its step. The optimizer's momenta,
-    the averaged weights and the pool of examples are omitted; the run rebuilds them within some hundred
-    steps. Raises BadCheckpoint.
+    A run resumes or starts from it with its averaged weights (in float16), its tokenizer and its step. The
+    optimizer's momenta and the pool of examples are omitted; the run rebuilds them within some hundred steps.
+    Raises BadCheckpoint.
     """
     try:
         saved = torch.load(state, map_location="cpu", weights_only=True)
@@ -174,9 +181,10 @@ def compact(state: Path, output: Path) -> int:
     compacted: dict[str, object] = {
         name: value for name, value in saved.items() if isinstance(value, int | float | str)
     }
-    for name, value in saved.items():
-        if name in WEIGHTS:
-            compacted[name] = {key: weight.half() for key, weight in value.items()}
+    for name in WEIGHTS:
+        if name in saved:
+            weights = averaged_weights(saved) if name == "networks" else saved[name]
+            compacted[name] = {key: weight.half() for key, weight in weights.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_suffix(".part")
     torch.save(compacted, part)
