@@ -197,8 +197,12 @@ class Hand:
         self.page.locator(".notice", has_text=words).first.wait_for()
 
     def idle(self) -> None:
-        """Until nothing is being made and the picture is shown."""
+        """Until nothing is being made and the picture is shown, that of a finished edit included."""
         self.page.locator(".send.stopping").wait_for(state="detached")
+        give_up = time.monotonic() + LONGEST_WAIT / 1000
+        while self.state("['sending', 'queued', 'running', 'done'].includes(state.jobs[state.here]?.state)"):
+            assert time.monotonic() < give_up, "the selected edit did not end"
+            self.page.wait_for_timeout(50)
         self.page.locator(".frame progress").wait_for(state="detached")
         self.page.locator(".frame img.picture").first.wait_for()
 

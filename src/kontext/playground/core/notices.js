@@ -64,7 +64,8 @@ export function fail(error, again, about = '') {
 export async function attempt(work, again = () => attempt(work), about = '') {
   try {
     const value = await work();
-    const resolved = (shown) => PASSING.has(shown.cause) || ((shown.cause || about) && shown.about === about);
+    // An error that offers to repeat an operation stays until that operation succeeds.
+    const resolved = (shown) => (shown.about ? shown.about === about : PASSING.has(shown.cause) || (shown.cause && !about));
     dismissWhere((shown) => shown.kind === 'error' && resolved(shown));
     return value;
   } catch (error) {

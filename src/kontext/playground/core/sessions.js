@@ -167,7 +167,7 @@ function onConnection(open) {
   clearTimeout(offlineNotice);
   if (open) {
     const lost = !store.state.online;
-    dismissWhere((notice) => notice.offline || notice.cause === 'offline');
+    dismissWhere((notice) => notice.offline || (notice.cause === 'offline' && !notice.about));
     store.set({ online: true });
     if (lost || Object.values(store.state.jobs).some(isActive)) reload();
     if (lost) notify({ title: t('back.online') });
