@@ -362,6 +362,7 @@ def test_where_there_are_several_models_one_is_chosen(make_hand, start_server, t
         assert hand.session()["turns"][-1]["facts"]["model"] == "second"
         page.reload()
         page.locator(".model", has_text="second").wait_for()  # remembered
+        page.locator(".doings").wait_for()
         hand.say("Make it blue")
         open_panel.click()
         choice.select_option("painter")

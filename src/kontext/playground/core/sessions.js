@@ -112,6 +112,7 @@ function onEvent(name, data) {
     return notify({ kind: 'error', title: t('error.gone'), text: t('error.gone.step') });
   }
   const { session, jobs } = store.state;
+  if (!session) return; // an event of a session that was just left
   if (name === 'changed') return data.revision > session.revision ? reload(data.revision) : null;
   if (name === 'queued' && !jobs[data.job]) setTimeout(() => store.state.jobs[data.job]?.prompt ?? reload(), 400);
   if (name === 'done' && data.turn.picture) new Image().src = data.turn.picture; // load it before the thumbnails
