@@ -83,8 +83,11 @@ export function openSession(id) {
 /** Reload the session, and again if a newer revision is announced meanwhile; the shown turn stays. */
 export async function reload(revision = 0) {
   const id = store.state.session?.id;
-  if (loading?.id === id) loading.revision = Math.max(loading.revision, revision);
-  if (!id || loading?.id === id) return;
+  if (!id) return;
+  if (loading?.id === id) {
+    loading.revision = Math.max(loading.revision, revision);
+    return;
+  }
   const mine = (loading = { id, revision });
   let response;
   let requested;
