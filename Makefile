@@ -11,7 +11,7 @@ help:
 	@echo "make test    run all tests"
 	@echo "make check   run the linter, the formatter and the type checker"
 	@echo "make bench   print the headline figures of the shipped weights"
-	@echo "make docs    generate docs/cli.md, docs/options.md and docs/python.md from the code"
+	@echo "make docs    generate the pages of docs/ that come from the code"
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py demo

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/*.md"), *ROOT.glob("src/kontext/**/*.md")]
 )
-GENERATED = ("docs/cli.md", "docs/options.md", "docs/python.md")
+GENERATED = ("docs/cli.md", "docs/options.md", "docs/python.md", "docs/settings.md")
 CONTRIBUTOR_PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md", "tests/README.md")
 
 _FENCE = re.compile(r"^(`{3,})(\S*)[^\n]*\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)

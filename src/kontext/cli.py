@@ -48,12 +48,17 @@ COMMANDS: dict[str, str] = {
 VARIABLES: dict[str, str] = {
     "KONTEXT_MODEL": "Default of --model.",
     "KONTEXT_DEVICE": "Default of --device: cpu, cuda or mps.",
+    "KONTEXT_MEMORY": "Default of --memory.",
     "KONTEXT_HOME": "The folder of sessions, keys and models; default: ~/.local/share/kontext.",
     "HF_HOME": "The folder of the hub's cache and token; default: ~/.cache/huggingface.",
     "HF_TOKEN": "The token for the hub; default: that of `hf auth login`.",
     "HF_ENDPOINT": "A mirror of the hub; default: https://huggingface.co.",
     "HF_HUB_OFFLINE": "Set to 1 to use only what is here.",
     "KONTEXT_PROMPT_KEY": "The key of the endpoint given by --expand-prompt.",
+    "KONTEXT_JUDGE_KEY": "The key of the vision model given by --judge.",
+    "KONTEXT_CONFIG": "Default of --config of `kontext serve`, whose settings all have variables.",
+    "KONTEXT_DATABASE": "Default of --database of `kontext serve` and `kontext keys`.",
+    "KONTEXT_KERNELS": "The kernels in C to use, such as avx2; off: PyTorch.",
     "KONTEXT_DEBUG": "Set to 1 to show tracebacks.",
 }
 

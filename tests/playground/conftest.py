@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).parent
-GATE = "KONTEXT_PAINTER_GATE"  # a file for which the painter waits in the middle of slow edits
+GATE = "PAINTER_GATE"  # a file for which the painter waits in the middle of slow edits
 START_AGAIN = """async () => {
   const [{ leave }, { store }, { initial }] = await Promise.all(
     ['sessions', 'store', 'state'].map((name) => import(`/core/${name}.js`)));

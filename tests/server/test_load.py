@@ -1,7 +1,7 @@
 """64 clients at once on the shipped weights: nothing fails but by 429, acceptance is quick, memory stays
 flat, and the service gives nearly as many pictures as the engine alone.
 
-KONTEXT_LOAD_SECONDS=300 makes the long run. The clients speak raw HTTP, since they share the processors with
+LOAD_SECONDS=300 makes the long run. The clients speak raw HTTP, since they share the processors with
 what they measure.
 """
 
@@ -203,7 +203,7 @@ class Load:
 
 @pytest.mark.slow
 def test_sixty_four_clients_for_a_while(tmp_path):
-    seconds = float(os.environ.get("KONTEXT_LOAD_SECONDS", "60"))
+    seconds = float(os.environ.get("LOAD_SECONDS", "60"))
     alone = engine_rate(min(30, seconds / 3))
     program = Program(tmp_path, "--active-jobs", "200", "--workers", str(os.cpu_count()), editor=TRUE)
     try:

@@ -1,7 +1,7 @@
 """An editor for tests that paints by rules instead of a model: the same request gives the same picture.
 
 It tints the box (or a disc placed by the prompt) in the color that the prompt names, step by step. With
-"slowly" in a prompt it stops after the second step until the file named by KONTEXT_PAINTER_GATE is there, so
+"slowly" in a prompt it stops after the second step until the file named by PAINTER_GATE is there, so
 that a test sees a running edit for as long as it likes; "fall over" makes it fail, at once or where "slowly"
 holds it; "nothing" changes nothing. Without the lock it changes every pixel. `load` is what a server's worker
 calls.
@@ -130,7 +130,7 @@ def skills():
 
 
 def wait_at_gate(cancel) -> None:
-    gate = os.environ.get("KONTEXT_PAINTER_GATE")
+    gate = os.environ.get("PAINTER_GATE")
     give_up = time.monotonic() + LONGEST_HOLD
     while gate and not Path(gate).exists() and time.monotonic() < give_up:
         if cancel is not None and cancel.is_set():

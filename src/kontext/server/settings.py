@@ -1,8 +1,12 @@
-"""Settings of the service, fixed at startup."""
+"""Settings of the service, fixed at startup.
+
+`kontext serve` reads them from a file, the environment and its options (`commands/serve_settings.py`).
+"""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +15,34 @@ from urllib.parse import urlsplit
 from kontext.errors import BadConfig, BadRequest
 from kontext.loras import LoraAccess
 from kontext.memory import parse_memory
+from kontext.options import option
 
 OWN_PATHS = ("api", "v1", "hf", "proxy")  # first path segments of the routes
+
+RANGES: Mapping[str, tuple[float, float | None]] = {
+    "port": (0, 65535),
+    "canvas": option("canvas").range,
+    "connections": (16, None),
+    **dict.fromkeys(("workers", "max_batch", "max_attempts", "queue_length", "active_jobs"), (1, None)),
+    **dict.fromkeys(("rate_per_minute", "connections_per_address"), (1, None)),
+    **dict.fromkeys(("body_bytes", "picture_pixels", "body_rate", "bodies_bytes"), (1, None)),
+    **dict.fromkeys(("job_seconds", "lease_seconds", "grace_seconds", "body_seconds"), (0, None)),
+    **dict.fromkeys(("head_seconds", "stall_seconds", "sample_seconds", "fetch_seconds"), (0, None)),
+    **dict.fromkeys(("expand_seconds", "job_days", "upload_days", "cost", "storage_bytes"), (0, None)),
+}
+"""Smallest and largest value of every setting that is a number; None: no limit."""
+CHOICES: Mapping[str, tuple[str, ...]] = {"executor": ("local", "ray"), "log_format": ("text", "json")}
+
+
+def check_setting(name: str, value: object) -> None:
+    """Raises BadConfig for a number out of its range or a text that is none of the choices."""
+    if name in CHOICES and value not in CHOICES[name]:
+        raise BadConfig(f"{name} must be {' or '.join(CHOICES[name])}, got {value!r}")
+    if name in RANGES and isinstance(value, int | float):
+        low, high = RANGES[name]
+        if not (low <= value and (high is None or value <= high)):
+            bounds = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+            raise BadConfig(f"{name} must be {bounds}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +50,9 @@ class Settings:
     """Sizes in bytes or pixels, times in seconds; the defaults suit a single user on a laptop."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; beyond loopback, keys are required."""
     port: int = 8000
+    """0: a free port."""
     public_url: str | None = None
     """URL of the service behind a proxy: https://pictures.example.org or, with a path,
     https://example.org/kontext/. The proxy may keep or strip the path.
@@ -36,9 +68,11 @@ class Settings:
     """An fsspec URL (s3://...) for the pictures instead of a folder in `data`."""
 
     model: str = "nano"
+    """A name or path, as in `kontext models`."""
     more_models: tuple[str, ...] = ()
     """Further models that a request may choose; every worker holds all of them."""
     device: str | None = None
+    """cpu, cuda or mps; None: the best available."""
     memory: str | None = None
     """Memory limit of each worker on its device, such as "8GB"; None: what is free."""
     canvas: int | None = None
@@ -48,11 +82,14 @@ class Settings:
     or "file.py:function".
     """
     loras: LoraAccess = LoraAccess(paths=False)
+    """The LoRAs that requests may use."""
     executor: str = "local"
     """local (worker processes on this machine) or ray (actors on one machine or many)."""
     workers: int = 1
+    """Worker processes: one for each GPU, or each core if many share it."""
 
     max_batch: int = 8
+    """Maximum jobs that are computed at once."""
     max_attempts: int = 3
     """Maximum number of starts of a job whose worker dies."""
     job_seconds: float = 900.0
@@ -65,6 +102,7 @@ class Settings:
     require_keys: bool | None = None
     """None: keys are required on every address except loopback."""
     queue_length: int = 1000
+    """Maximum queued jobs of all keys."""
     active_jobs: int = 24
     """Maximum queued and running jobs per key."""
     rate_per_minute: int = 600
@@ -72,11 +110,13 @@ class Settings:
     cost: float = 4.0
     """Credits per picture, for keys with a credit limit."""
 
-    storage_bytes: int | None = 10 * 2**30
-    """Storage quota per key for sessions, uploads and jobs. None: no limit. Not used without keys."""
+    storage_bytes: int = 10 * 2**30
+    """Storage quota per key for sessions, uploads and jobs; 0: no limit. Not used without keys."""
 
     body_bytes: int = 40 * 2**20
+    """Maximum size of a request body."""
     picture_pixels: int = 32 * 2**20
+    """Maximum size of a picture, input or result."""
     body_seconds: float = 30.0
     """Maximum pause within a request body; also its total time, in addition to `body_rate`."""
     body_rate: int = 16 * 2**10
@@ -96,6 +136,7 @@ class Settings:
     job_days: float = 7.0
     """How long finished jobs (and the pictures of the BFL and OpenAI routes) are stored."""
     upload_days: float = 1.0
+    """How long unused uploads are stored."""
 
     fetch_urls: bool = False
     """Whether pictures may be given by URL. Private addresses remain blocked."""
@@ -108,6 +149,7 @@ class Settings:
     private_addresses: bool = False
     """Whether webhooks and picture URLs may use private addresses: for tests and closed networks."""
     fetch_seconds: float = 15.0
+    """Time to fetch a picture by URL or to send a webhook."""
     banned_words: Path | None = None
     """A file with one word or phrase per line; prompts that contain one are rejected."""
     nsfw: bool = False
@@ -123,11 +165,17 @@ class Settings:
     expand_model: str | None = None
     """The language model there; default: the first that it lists."""
     expand_seconds: float = 20.0
+    """Time for its answer."""
 
+    log_format: str = "text"
+    """text, or json for one object a line."""
     log_prompts: bool = False
+    """Whether prompts appear in the log."""
 
     def __post_init__(self) -> None:
         """Raises BadConfig."""
+        for name in (*RANGES, *CHOICES):
+            check_setting(name, getattr(self, name))
         if self.expand_prompt is not None:
             from kontext.prompt_expansion import check_url
 

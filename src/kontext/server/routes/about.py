@@ -66,7 +66,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "picture_pixels": settings.picture_pixels,
             "output_pixels": settings.picture_pixels,
             "output_pixels_together": RESULTS_AT_ONCE * settings.picture_pixels,
-            "storage_bytes": settings.storage_bytes if settings.keys_needed else None,
+            "storage_bytes": (settings.storage_bytes or None) if settings.keys_needed else None,
             "references": MAX_CONTEXTS - 1,
             "variants": MAX_VARIANTS,
             "prompt_characters": 10_000,

@@ -58,7 +58,7 @@ class Service:
         self.secret = server_secret(self.store)
         self.identity = own_identity(settings.folder / "signing") if settings.sign else None
         self.decoders = Decoders()
-        self.quotas = Quotas(self.store, settings.storage_bytes)
+        self.quotas = Quotas(self.store, settings.storage_bytes or None)
         self.event_bus = EventBus(lambda subscribed: self.scheduler.watch(subscribed))
         self.moderator: Moderator = make_moderator(settings)
         self.expansion = Expansion(settings)
