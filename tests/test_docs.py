@@ -1,5 +1,6 @@
-"""The documentation is part of the contract: generated pages are current, links resolve, command lines and
-snippets are valid.
+"""The documentation is part of the contract.
+
+Generated pages are current, links resolve, command lines and snippets are valid.
 """
 
 from __future__ import annotations

@@ -101,8 +101,10 @@ def circles(arrows: Mapping[str, set[str]]) -> list[str]:
 
 
 def _crossing() -> list[tuple[str, str, int]]:
-    """Imports that leave their package: (module, package imported, line). `kontext` itself is the public
-    face: it may import everything, and is imported by nothing (tested below).
+    """Imports that leave their package: (module, package imported, line).
+
+    `kontext` itself is the public face: it may import everything, and is imported by nothing (tested
+    below).
     """
     return [
         (module, top(imported), line)

@@ -41,8 +41,9 @@ def give_back() -> None:
 
 
 def available() -> int:
-    """Bytes of main memory that programs can still take: of the machine, or of the group this process is
-    limited to.
+    """Bytes of main memory that programs can still take.
+
+    Of the machine, or of the group this process is limited to.
     """
     free = _of_the_machine()
     for limit, used in _GROUP_FILES:

@@ -30,7 +30,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def terminal_text(text: object) -> str:
-    """One line with control characters escaped: \\x1b, \\n, \\u202e."""
+    r"""One line with control characters escaped: \x1b, \n, \u202e."""
     return _UNSAFE.sub(lambda found: _escape(found[0]), str(text))
 
 

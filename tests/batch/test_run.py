@@ -1,5 +1,6 @@
-"""A batch edits each picture exactly once, even if processes are killed; bad pictures are reported and
-skipped.
+"""A batch edits each picture exactly once, even if processes are killed.
+
+Bad pictures are reported and skipped.
 """
 
 import csv

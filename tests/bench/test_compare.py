@@ -1,7 +1,7 @@
 """Two runs side by side, and the page and plots that show one."""
 
 import json
-import xml.etree.ElementTree as xml
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_names_of_earlier_versions_are_still_read(tmp_path):
 
 def test_plots_are_well_formed_and_keep_order():
     svg = plots.lines({"a & b": [(1, 10, 5, 15), (4, 30, 25, 35)], "c": [(2, float("nan"), 0, 0)]}, "x", "y")
-    drawn = xml.fromstring(svg.split("</svg>")[0] + "</svg>")
+    drawn = ElementTree.fromstring(svg.split("</svg>")[0] + "</svg>")
     points = [p for p in drawn.iter("polyline")][0].get("points").split()
     (x1, y1), (x2, y2) = (map(float, p.split(",")) for p in points)
     assert x1 < x2 and y1 > y2  # SVG counts downwards

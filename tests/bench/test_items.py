@@ -42,7 +42,7 @@ def test_the_manifest_is_the_same_bytes_in_two_processes_and_on_a_plainer_proces
 
 
 def wide_units():
-    """This processor's units that NumPy can do without: other types of machines lack them."""
+    """Units of this processor that NumPy can do without: other types of machines lack them."""
     known = np._core._multiarray_umath
     return [name for name in known.__cpu_dispatch__ if known.__cpu_features__[name]]
 

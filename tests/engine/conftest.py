@@ -53,8 +53,7 @@ class BlockCodec(nn.Module):
 
 
 class Painter(nn.Module):
-    """In place of the transformer: its velocity leads from any noise to the latents of `paint(source
-    pixels)`.
+    """A transformer whose velocity leads from any noise to the latents of `paint(source pixels)`.
 
     What it leads to is the source as it was handed over as the first context, decoded, painted and encoded
     again, with a little noise everywhere, as a trained model has it.
@@ -100,8 +99,9 @@ class Painter(nn.Module):
 
 @pytest.fixture
 def painting_editor(random_model):
-    """An Editor with a 128x128 canvas; set `editor.model.transformer.paint` to what shall happen to the
-    pixels.
+    """An Editor with a 128x128 canvas.
+
+    Set `editor.model.transformer.paint` to what shall happen to the pixels.
     """
     codec = BlockCodec()
     model = SimpleNamespace(**{name: getattr(random_model, name) for name in PARTS})

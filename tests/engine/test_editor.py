@@ -1,5 +1,6 @@
-"""The edit path: seeds, batches, stores, previews, cancel, guidance, and every request that must be
-refused.
+"""The edit path: seeds, batches, stores, previews, cancel and guidance.
+
+Also every request that must be refused.
 """
 
 import threading

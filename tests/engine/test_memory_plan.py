@@ -32,8 +32,10 @@ CUDA = torch.device("cuda")
 
 @functools.cache
 def dev_weights(kind):
-    """The full model's tensors without data: the transformer in the given type, T5 in 16 bits (8 bits with
-    a GGUF transformer)."""
+    """The full model's tensors without data.
+
+    The transformer in the given type, T5 in 16 bits (8 bits with a GGUF transformer).
+    """
     parts = {}
     for part in PARTS:
         module = empty_module(part, getattr(DEV, part))

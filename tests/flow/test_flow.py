@@ -123,8 +123,9 @@ def distance_to_exact(solver, steps):
 
 @pytest.mark.parametrize("evaluations", [8, 16, 28])
 def test_second_order_is_nearer_to_exact_at_equal_evaluations(evaluations):
-    """Of the flow to three blobs, along the schedule of a 1024 x 1024 picture; docs/sampling.md has the
-    figures.
+    """On the flow to three blobs, along the schedule of a 1024 x 1024 picture.
+
+    docs/sampling.md has the figures.
     """
     first = distance_to_exact(flow.euler, evaluations)
     assert distance_to_exact(flow.adams_bashforth, evaluations) < 0.6 * first

@@ -1,5 +1,6 @@
-"""Every kernel test runs on each backend of this processor. Where there is no AMX, it is emulated: its
-kernels are compiled with tile instructions in plain C.
+"""Every kernel test runs on each backend of this processor.
+
+Where there is no AMX, it is emulated: its kernels are compiled with tile instructions in plain C.
 """
 
 import ctypes

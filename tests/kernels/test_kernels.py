@@ -1,5 +1,6 @@
-"""The kernels give what PyTorch gives, on every instruction set of this processor: each alone, and the
-transformer and the decoder on them.
+"""The kernels give what PyTorch gives, on every instruction set of this processor.
+
+Each alone, and the transformer and the decoder on them.
 """
 
 import copy

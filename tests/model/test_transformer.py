@@ -44,8 +44,10 @@ def inputs(batch: int = 2, contexts: int = 1):
 
 
 def masked_forward(model, target, text, pooled, times, ids, context):
-    """The same network as one sequence [text | target | contexts], without a cache: attention masked and
-    modulated by part."""
+    """The same network as one sequence [text | target | contexts], without a cache.
+
+    Attention is masked and modulated by part.
+    """
     config = model.config
     parts = [text.shape[1] + target.shape[1], *(tokens.shape[1] for tokens, _ in context)]
     part_of = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(parts))

@@ -1,5 +1,6 @@
-"""Every mode and depth becomes 8-bit sRGB: values scaled by their full range, transparency exact, profiles
-compared by what they do.
+"""Every mode and depth becomes 8-bit sRGB.
+
+Values scaled by their full range, transparency exact, profiles compared by what they do.
 """
 
 import io

@@ -1,5 +1,6 @@
-"""What surrounds the pixels never costs the picture: odd EXIF, long texts, large profiles, formats that are
-not there.
+"""What surrounds the pixels never costs the picture.
+
+Odd EXIF, long texts, large profiles, formats that are not there.
 """
 
 import io

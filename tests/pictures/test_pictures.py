@@ -1,5 +1,6 @@
-"""Pictures: every kind of file comes in upright, sRGB and 8 bits, or is refused in one line; writing is
-atomic.
+"""Pictures of every kind come in upright, sRGB and 8 bits, or are refused in one line.
+
+Writing is atomic.
 """
 
 import io

@@ -1,5 +1,7 @@
-"""Behind a reverse proxy that serves other things too: page, API, events, downloads, cookies, webhooks and
-the official clients work below a path, whether the proxy passes the path on or strips it.
+"""Behind a reverse proxy that serves other things too.
+
+Page, API, events, downloads, cookies, webhooks and the official clients work below a path, whether the
+proxy passes the path on or strips it.
 """
 
 import base64

@@ -29,7 +29,7 @@ def nano(start):
 
 @pytest.fixture(scope="module")
 def example():
-    """(file, what the editor itself makes of it)"""
+    """A file, and what the editor itself makes of it."""
     table = json.loads((files("kontext") / "examples" / "examples.json").read_text())
     data = (files("kontext") / "examples" / table[0]["file"]).read_bytes()
     return data, Editor.load("nano").edit(data, PROMPT, seed=SEED).picture

@@ -1,5 +1,6 @@
-"""The promise: what was accepted ends exactly once, whatever is killed. Servers and workers are killed with
-SIGKILL.
+"""The promise: what was accepted ends exactly once, whatever is killed.
+
+Servers and workers are killed with SIGKILL.
 
 Clients submit all the while; afterwards every accepted job must have ended, every finished one must have
 its picture (or its one turn), and a key must have paid for finished jobs alone.

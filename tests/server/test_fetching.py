@@ -1,5 +1,6 @@
-"""Addresses that strangers choose: nothing private is reached, however it is spelled, resolved or
-redirected.
+"""Addresses that strangers choose: nothing private is reached.
+
+However it is spelled, resolved or redirected.
 """
 
 import asyncio

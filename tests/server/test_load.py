@@ -1,5 +1,7 @@
-"""64 clients at once on the shipped weights: nothing fails but by 429, acceptance is quick, memory stays
-flat, and the service gives nearly as many pictures as the engine alone.
+"""64 clients at once on the shipped weights.
+
+Nothing fails but by 429, acceptance is quick, memory stays flat, and the service gives nearly as many
+pictures as the engine alone.
 
 LOAD_SECONDS=300 makes the long run. The clients speak raw HTTP, since they share the processors with
 what they measure.
@@ -79,7 +81,7 @@ class Connection:
         return int(head.split()[1]), dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
 
     async def ask(self, *request):
-        """(status, headers, body)"""
+        """Status, headers and body."""
         status, headers = await self.send(*request)
         return status, headers, await self.reader.readexactly(int(headers["content-length"]))
 

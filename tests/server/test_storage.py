@@ -1,5 +1,6 @@
-"""Conditions of the storage are the server's own errors, a damaged file is mended, what is kept is private,
-and a key fills no more than its quota.
+"""Conditions of the storage are the server's own errors, and a damaged file is mended.
+
+What is kept is private, and a key fills no more than its quota.
 """
 
 import errno

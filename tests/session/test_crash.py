@@ -50,8 +50,9 @@ def run_and_kill(folder, session_id, steps, after_seconds):
 
 
 def survive(folder, picture, steps, kills, seed):
-    """Kill and go on, `kills` times; after each kill the state is one of the two that the last call stands
-    between.
+    """Kill and go on, `kills` times.
+
+    After each kill the state is one of the two that the last call stands between.
     """
     with Store(folder / "expected") as store:
         session = store.create(picture, editor=TintEditor())

@@ -1,5 +1,6 @@
-"""A simulated accelerator: tensors that report `cuda:0` or `mps`, compute on the CPU, and are refused what
-that device refuses.
+"""A simulated accelerator, which refuses what a real one refuses.
+
+Tensors report `cuda:0` or `mps` and compute on the CPU.
 
     with simulated("cuda") as device:
         editor = Editor.load("tiny-random", device="cuda")

@@ -1,5 +1,6 @@
-"""An editor for tests of the service: a real picture function with steps, previews, batches and cancel, and
-no model.
+"""An editor without a model, for tests of the service.
+
+A real picture function with steps, previews, batches and cancel.
 
 The edit tints a box whose place and color follow from prompt and seed. Words in the prompt make it slow,
 fail or die.

@@ -1,5 +1,6 @@
-"""A small stand-in for a model hub on loopback: the endpoints that `huggingface_hub` and the product use, and
-what goes wrong on real ones.
+"""A small stand-in for a model hub on loopback.
+
+The endpoints that `huggingface_hub` and the product use, and what goes wrong on real ones.
 """
 
 from __future__ import annotations

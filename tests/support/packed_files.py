@@ -1,5 +1,6 @@
-"""Weights in fewer bits, and the numbers that they stand for by other code than ours: the `gguf` package,
-PyTorch's own conversions, and formulas written out.
+"""Weights in fewer bits, and the numbers that they stand for by other code than ours.
+
+The `gguf` package, PyTorch's own conversions, and formulas written out.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def fall_over(request: EditRequest) -> None:
 
 
 def paint(request: EditRequest):
-    """(picture, region, request, original, seed)"""
+    """The picture, region, request, original and seed."""
     if "slowly" not in request.prompt:
         fall_over(request)
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed

@@ -1,5 +1,6 @@
-"""An editor whose edits can be computed by hand: it tints a box whose place and color follow from prompt and
-seed.
+"""An editor whose edits can be computed by hand.
+
+It tints a box whose place and color follow from prompt and seed.
 """
 
 import errno

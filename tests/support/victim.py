@@ -1,5 +1,6 @@
-"""The `kontext` command with the editor of `tint.py` in the place of a real one; the crash tests start and
-kill it.
+"""The `kontext` command with the editor of `tint.py` in the place of a real one.
+
+The crash tests start and kill it.
 """
 
 import sys

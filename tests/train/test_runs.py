@@ -312,8 +312,10 @@ def test_a_student_comes_nearer_to_its_teacher(tmp_path, codec, guidance):
 
 
 def test_ladd_nears_the_truth_and_its_discriminator_separates(tmp_path, codec):
-    """On four pairs, student of two steps: the error of its samples falls; real and generated ones are
-    separated while the student is fixed; the discriminator is saved with the run.
+    """On four pairs, with a student of two steps: the error of its samples falls.
+
+    Real and generated ones are separated while the student is fixed; the discriminator is saved with the
+    run.
     """
     trainer(settings(steps=3), tmp_path / "teacher", codec).train()
     few = settings(

@@ -22,8 +22,10 @@ OWN_NAMES = ".kontext-"
 
 @dataclass(frozen=True)
 class Task:
-    """One edit. `output` is a path inside the output folder; `settings` are those of `Editor.edit`, with
-    pictures as paths.
+    """One edit.
+
+    `output` is a path inside the output folder; `settings` are those of `Editor.edit`, with pictures as
+    paths.
     """
 
     picture: str

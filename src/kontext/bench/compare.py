@@ -90,7 +90,7 @@ def _difference(before: Mapping[str, RecordJson], after: Mapping[str, RecordJson
 
 
 def verdict(difference: Estimate, figure: Figure) -> str:
-    """ "better", "worse" or "no proven difference", for a figure of which more (or less) is better."""
+    """Is it "better", "worse" or "no proven difference", for a figure of which more (or less) is better."""
     if figure.better == 0 or difference.low <= 0 <= difference.high:
         return "no proven difference"
     return "better" if (difference.mean > 0) == (figure.better > 0) else "worse"

@@ -1,5 +1,7 @@
-"""Finds the files of a model: parts and tokenizers next to a transformer's file, in ComfyUI's folders, in the
-hub's cache, and where missing ones belong.
+"""Finds the files of a model.
+
+Parts and tokenizers lie next to a transformer's file, in ComfyUI's folders or in the hub's cache; for
+missing ones it says where they belong.
 """
 
 from __future__ import annotations
@@ -112,8 +114,10 @@ def transformer_file(folder: Path) -> Path:
 
 
 def component_file(folder: Path, name: str, part: str) -> Path | None:
-    """The weights of a component of a diffusers folder: in its own folder, or, for a transformer without any
-    there, one file in the folder itself; None if there are none. Raises BadCheckpoint.
+    """The weights of a component of a diffusers folder; None if there are none.
+
+    They are in the component's own folder or, for a transformer without one, in one file of the folder
+    itself. Raises BadCheckpoint.
     """
     component, refusal = folder / name, None
     if component.is_dir():

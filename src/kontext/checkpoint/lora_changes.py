@@ -1,5 +1,6 @@
-"""Changes of a module's weights, from the tensors of an adapter: LoRA, DoRA, LoHa, LoKr, differences and
-replaced tensors.
+"""Changes of a module's weights, from the tensors of an adapter.
+
+LoRA, DoRA, LoHa, LoKr, differences and replaced tensors.
 """
 
 from __future__ import annotations

@@ -71,8 +71,9 @@ def clip_tokenizer(vocab: Path, merges: Path) -> Tokenizer:
 
 
 def t5_tokenizer(values: Mapping[str, Any]) -> Tokenizer | None:
-    """The tokenizer in the header of a GGUF file of T5: pieces of SentencePiece with their scores; None if
-    there is none. Raises BadCheckpoint if it is damaged.
+    """The tokenizer in the header of a GGUF file of T5; None if there is none.
+
+    Pieces of SentencePiece with their scores. Raises BadCheckpoint if it is damaged.
     """
     pieces, scores = (values.get(f"tokenizer.ggml.{name}") for name in ("tokens", "scores"))
     if not isinstance(pieces, list) or not isinstance(scores, list) or not pieces:

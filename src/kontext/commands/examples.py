@@ -34,8 +34,10 @@ def examples(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write example pictures: kid.png, painting.png, the folder catalogue, and the folder pairs to train a
-    LoRA on. Files that exist already with the same content are left; others are replaced with --force only.
+    """Write example pictures.
+
+    kid.png, painting.png, the folder catalogue, and the folder pairs to train a LoRA on. Files that exist
+    already with the same content are left; others are replaced with --force only.
     """
     from importlib.resources import files
 

@@ -203,8 +203,9 @@ def download_model(model: str, quiet: bool = False) -> None:
 
 @contextmanager
 def downloading(quiet: bool = False) -> Iterator[Callable[[DownloadProgress], None]]:
-    """An `on_progress` for downloads: a progress line on stderr, or one line at the start where stderr is not
-    a terminal.
+    """An `on_progress` for downloads.
+
+    A progress line on stderr, or one line at the start where stderr is not a terminal.
     """
     from kontext.checkpoint.hub.client import gigabytes
 

@@ -1,5 +1,7 @@
-"""Writes results to files and prints them: names are chosen and checked first, then everything is written.
-Existing files are only replaced with --force.
+"""Writes results to files and prints them.
+
+Names are chosen and checked first, then everything is written. Existing files are only replaced with
+--force.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ class ByteCache:
         self._lock = threading.RLock()
 
     def get(self, key: Hashable, make: Callable[[], Value], size: Callable[[Value], int]) -> Value:
-        """The value of `key`, computed and cached on a miss. Other threads wait for a computation that is
-        running.
+        """The value of `key`, computed and cached on a miss.
+
+        Other threads wait for a computation that is running.
 
         A value larger than the cache is returned, but not cached.
         """

@@ -25,8 +25,9 @@ from kontext.values import real_number, whole_number
 
 
 def check_request(request: EditRequest, count: int = 1) -> None:
-    """Check a request, `count` variants of it, as far as that needs no model. Reads the pictures. Raises
-    BadRequest, BadPicture, NotFound.
+    """Check a request, `count` variants of it, as far as that needs no model.
+
+    Reads the pictures. Raises BadRequest, BadPicture, NotFound.
     """
     check_variants(count)
     check_needs_picture(request)

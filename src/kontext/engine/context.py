@@ -176,8 +176,9 @@ def accelerate_cpu(model: Model) -> None:
 
 
 def stack(prefixes: Sequence[Prefix]) -> Prefix:
-    """Stack prefixes of pictures of equal size into one for a batch; a single prefix serves a batch of any
-    size.
+    """Stack prefixes of pictures of equal size into one for a batch.
+
+    A single prefix serves a batch of any size.
     """
     if all(prefix is prefixes[0] for prefix in prefixes):
         return prefixes[0]

@@ -169,8 +169,9 @@ def _means(x: Tensor, radius: int, dim: int) -> Tensor:
 
 
 def inverse(matrices: Tensor) -> Tensor:
-    """Inverse of symmetric (..., 3, 3) by cofactors, much faster than a general solver for many small
-    matrices.
+    """Inverse of symmetric (..., 3, 3) by cofactors.
+
+    Much faster than a general solver for many small matrices.
     """
     # In double precision: the colors of a window lie nearly on a line, and single would lose the small rest.
     x, y, z = matrices.double().unbind(-2)

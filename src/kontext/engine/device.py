@@ -97,8 +97,9 @@ def explained_errors(device: torch.device | str) -> Iterator[None]:
 
 @contextmanager
 def computing(device: torch.device) -> Iterator[None]:
-    """Inference in the types of the weights, independent of the caller's PyTorch settings, with converted
-    errors.
+    """Inference in the types of the weights, with converted errors.
+
+    Independent of the caller's PyTorch settings.
     """
     with (
         torch.inference_mode(),

@@ -26,8 +26,10 @@ drawings and 19 screenshots; of the examples only the painting. Of 94 photograph
 
 
 def features(picture: Image.Image) -> np.ndarray:
-    """Nine features of a picture's steps between neighbors (0 to 255, of the channel where they are largest)
-    and bends (second differences). Most are square roots of shares of all pixels.
+    """Nine features of a picture's steps between neighbors and of its bends (second differences).
+
+    Steps are 0 to 255, of the channel where they are largest. Most features are square roots of shares of
+    all pixels.
 
     In the largest view: steps of 0, of 1, of 65 and more; bends of 1, of 3 or 4. At half size: bends of 2. At
     a quarter: bends of 3 or 4. Then bends of 3 and more in the largest view relative to half size, and 1 for

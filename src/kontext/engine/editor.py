@@ -96,9 +96,9 @@ class Editor:
         canvas: int | None = None,
         loras: LoraAccess | None = None,
     ) -> Editor:
-        """Load the editor of a model: "nano", a folder, a .safetensors or a .gguf file. `lora` are files to
-        merge, each FILE or FILE:scale.
+        """Load the editor of a model: "nano", a folder, a .safetensors or a .gguf file.
 
+        lora: files to merge, each FILE or FILE:scale.
         memory: the limit on the device, such as "8GB" or a number of bytes; None or "auto": what is free.
         canvas: side of the canvas for requests that give none, which memory is planned for.
         loras: the LoRAs that requests may use (`EditRequest.loras`); None: any file, and names of files in
@@ -194,8 +194,9 @@ class Editor:
         cancel: Cancel | None = None,
         **options: Unpack[EditOptions],
     ) -> list[Result]:
-        """`count` (1 to 16) results with seeds seed, seed + 1, ... in one batch. The options are those of
-        `edit`, or without a picture those of `generate`.
+        """`count` (1 to 16) results with seeds seed, seed + 1, ... in one batch.
+
+        The options are those of `edit`, or without a picture those of `generate`.
         """
         count = whole_number("variants", count, 1, MAX_BATCH)
         first = first_seed(options.get("seed"), count)

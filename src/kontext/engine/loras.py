@@ -99,8 +99,9 @@ class LoraStore:
         return hashlib.sha256(f"{self.model.fingerprint} {self.always.key(*PARTS)}".encode()).hexdigest()
 
     def resolve(self, loras: Sequence[Lora]) -> LoraSet:
-        """Read the LoRAs of a request. Raises NotFound, BadRequest, and BadCheckpoint for files that do not
-        fit the model.
+        """Read the LoRAs of a request.
+
+        Raises NotFound, BadRequest, and BadCheckpoint for files that do not fit the model.
         """
         members = [(self._load(self.access.find(lora)), lora.scale) for lora in loras]
         return LoraSet((*self.always.members, *((lora, scale) for lora, scale in members if scale)))

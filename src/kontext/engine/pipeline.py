@@ -186,8 +186,9 @@ class Pipeline:
     def _active_selection(
         self, edits: Sequence[EditPlan], sources: Tensor | None
     ) -> tuple[Callable[[Tensor], Tensor | None] | None, Tensor | None]:
-        """The function that selects active tokens after the first step, and the edit mask as tokens (n,)
-        bool.
+        """The function that selects active tokens after the first step, and the edit mask.
+
+        The mask is of tokens, (n,) bool.
 
         Both are None if an edit does not allow regions; then all tokens are computed. Tokens outside of all
         boxes and masks are never computed.

@@ -23,8 +23,9 @@ UNCHANGED = 1e-3
 
 
 def fit_projection(autoencoder: Autoencoder) -> Tensor:
-    """Linear map (channels + 1, 3 * s * s) from a latent and a constant to the colors in [-1, 1] of its s x s
-    preview pixels.
+    """Linear map from a latent and a constant to the colors of its s x s preview pixels.
+
+    Of shape (channels + 1, 3 * s * s); colors are in [-1, 1].
     """
     pixels = _chart().to(next(autoencoder.parameters()).device, parameter_type(autoencoder))
     latents = autoencoder.encode(pixels).cpu().double()  # MPS has no float64
@@ -49,8 +50,9 @@ def paint(latents: Tensor, projection: Tensor) -> Image.Image:
 
 
 def over_source(preview: Image.Image, latents: Tensor, before: Tensor, source: Image.Image) -> Image.Image:
-    """Blend a preview over the source: the source is shown where latents (channels, height, width) have not
-    changed. Of the source's size, at most `CHART_SIDE`.
+    """Blend a preview over the source where latents (channels, height, width) have changed.
+
+    Elsewhere the source is shown. Of the source's size, at most `CHART_SIDE`.
     """
     changed = ((latents - before).abs() > UNCHANGED).any(0).cpu().numpy()
     scale = min(1.0, CHART_SIDE / max(source.size))

@@ -34,9 +34,11 @@ class PromptStore:
         return self.model.preset.padded_length(own)
 
     def states(self, prompt: str, tokens: int | None = None, loras: Hashable = ()) -> tuple[Tensor, Tensor]:
-        """T5 states (1, length, width) and the pooled CLIP vector (1, width), in the transformer's
-        type. `tokens`: the length to pad to, for prompts that share a batch; None: the prompt's own.
-        `loras`: the key of the LoRAs that the encoders compute with.
+        """T5 states (1, length, width) and the pooled CLIP vector (1, width).
+
+        Both in the transformer's type.
+        tokens: the length to pad to, for prompts that share a batch; None: the prompt's own.
+        loras: the key of the LoRAs that the encoders compute with.
         """
         tokens = tokens or self.tokens(prompt)
         return self._cache.get(

@@ -81,8 +81,9 @@ def sample(
     region_of: Callable[[Tensor], Tensor] | None = None,
     sampler: str = "euler",
 ) -> Sampled:
-    """Sample a batch along decreasing times that end at 0: from noise, or if they start below 1, from the
-    source with that much noise.
+    """Sample a batch along decreasing times that end at 0.
+
+    From noise, or if the times start below 1, from the source with that much noise.
 
     `region_of(logits)` converts the region head's logits (b, n) of the first evaluation into each picture's
     region, (b, n) bool; all other tokens go straight to the source. For models without a region head,

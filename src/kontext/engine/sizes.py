@@ -24,8 +24,9 @@ Box = tuple[int, int, int, int]  # (x, y, width, height) in pixels
 
 @dataclass(frozen=True)
 class SizePlan:
-    """Placement of a picture: `crop` is the part of the original that is used, `inner` its place on the
-    canvas.
+    """Placement of a picture.
+
+    `crop` is the part of the original that is used, `inner` its place on the canvas.
     """
 
     canvas: Size
@@ -41,8 +42,9 @@ class SizePlan:
     _original: Size | None = None
 
     def place(self, picture: Image.Image) -> Image.Image:
-        """The original on the canvas: cropped, scaled with antialiasing, padded with its edge pixels. Keeps
-        the mode.
+        """The original on the canvas: cropped, scaled with antialiasing, padded with its edge pixels.
+
+        Keeps the mode.
         """
         assert self.crop is not None
         x, y, width, height = self.crop
@@ -100,8 +102,9 @@ def _in_steps(side: float, step: int) -> int:
 
 
 def preferred(sizes: Iterable[Size], aspect: float) -> Size:
-    """The size with the nearest aspect ratio (width / height); on ties the smaller width, as in FLUX.1
-    Kontext.
+    """The size with the nearest aspect ratio (width / height).
+
+    On ties the smaller width, as in FLUX.1 Kontext.
     """
     return min(sizes, key=lambda size: (abs(aspect - size[0] / size[1]), size[0]))
 

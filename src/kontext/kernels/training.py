@@ -1,5 +1,7 @@
-"""A transformer's evaluation with gradients: its products in PyTorch, in the type of the autocast or in
-float32, and what is between them, forward and backward, on the kernels.
+"""A transformer's evaluation with gradients, on the kernels between its products.
+
+The products run in PyTorch, in the type of the autocast or in float32; what is between them runs on the
+kernels, forward and backward.
 
 Targets that share a context picture share its keys and values.
 """

@@ -1,5 +1,7 @@
-"""Attention in training as an autograd function on the kernels, with the norms and rotations of queries and
-keys, and with the GELU of the MLP that a single-stream block runs in parallel.
+"""Attention in training as an autograd function on the kernels.
+
+With the norms and rotations of queries and keys, and with the GELU of the MLP that a single-stream block
+runs in parallel.
 """
 
 from __future__ import annotations

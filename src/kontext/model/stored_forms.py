@@ -67,8 +67,10 @@ def _rotated(group: int, data: Tensor, scale: Tensor) -> Tensor:
 
 
 def hadamard(x: Tensor) -> Tensor:
-    """x (..., 4^n) times the regular Hadamard matrix, normalized: the n-th Kronecker power of the 4x4 matrix
-    with 1/2 everywhere and -1/2 on the antidiagonal. It is its own inverse.
+    """Product of x (..., 4^n) and the regular Hadamard matrix, normalized.
+
+    The matrix is the n-th Kronecker power of the 4x4 matrix with 1/2 everywhere and -1/2 on the
+    antidiagonal. It is its own inverse.
     """
     size = x.shape[-1]
     stages = round(math.log(size, 4))
@@ -81,8 +83,10 @@ def hadamard(x: Tensor) -> Tensor:
 
 
 def table_form(name: str, levels: tuple[float, ...]) -> Form:
-    """bitsandbytes: raw tensors of two codes a byte (rows, columns / 2), the first in the upper bits, and the
-    largest absolute value of each block (rows, blocks). levels: of the 16 codes.
+    """The form of bitsandbytes: two codes a byte, and the largest absolute value of each block.
+
+    Raw tensors (rows, columns / 2) with the first code in the upper bits, and values (rows, blocks).
+    levels: of the 16 codes.
     """
     return Form(name, partial(_table, levels))
 
@@ -111,8 +115,9 @@ block of 16 (rows, columns / 16); one scale."""
 
 
 def from_tiles(scales: Tensor, rows: int, blocks: int) -> Tensor:
-    """Scales of blocks (rows, blocks) from the order of cuBLAS: tiles of 128 rows by 4 blocks, in each of
-    which row 32 i + j is the i-th run of line j.
+    """Scales of blocks (rows, blocks) from the order of cuBLAS.
+
+    Tiles of 128 rows by 4 blocks, in each of which row 32 i + j is the i-th run of line j.
     """
     down, across = -(-rows // 128), -(-blocks // 4)
     tiles = scales.reshape(down, across, 32, 4, 4)

@@ -1,5 +1,7 @@
-"""C2PA signatures (extra `provenance`): who signed a picture file, what it was made from, and that no byte
-has changed since. Turns become ingredients: each turn is signed with the previous signed turn as its parent.
+"""C2PA signatures (extra `provenance`): who signed a picture file and what it was made from.
+
+They also show that no byte has changed since. Turns become ingredients: each turn is signed with the
+previous signed turn as its parent.
 
 Without an operator certificate, a self-issued one is created on this machine: it proves that a file was not
 altered after signing, not who created it. Sign last; saving in another program drops the signature. Formats
@@ -89,8 +91,10 @@ def _keep(identity: Identity, folder: Path) -> None:
 def sign(
     data: bytes, identity: Identity, chain: Sequence[HistoryEntry], parent: bytes | None = None
 ) -> bytes:
-    """Sign PNG bytes. `chain` ends with the turn of the picture; `parent` is the file of the previous turn,
-    embedded with its own signatures as an ingredient.
+    """Sign PNG bytes.
+
+    `chain` ends with the turn of the picture; `parent` is the file of the previous turn, embedded with
+    its own signatures as an ingredient.
 
     Prompts are not part of the signature. Raises BadRequest if the extra is missing or the data is not a PNG.
     """

@@ -66,8 +66,9 @@ class Store(Database):
         owner: str = "",
         editor: SessionEditor | None = None,
     ) -> Session:
-        """A new session, with `picture` (path, bytes, PIL, array) as its turn 0, or empty for
-        `Session.generate`.
+        """A new session, with `picture` as its turn 0, or empty for `Session.generate`.
+
+        picture: a path, bytes, a PIL image or an array.
         """
         session_id, now = secrets.token_hex(8), time.time()
         if not name and isinstance(picture, (str, os.PathLike)):

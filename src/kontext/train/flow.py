@@ -69,8 +69,11 @@ class FlowTrainer:
         initial: Path | None,
         words: Path | None = None,
     ):
-        """initial: state of an earlier run, whose averaged weights are the start; words: folder of pretrained
-        text encoders with their heads and tokenizer. A resumed run takes nothing but missing heads from it.
+        """Start or resume a run.
+
+        initial: state of an earlier run, whose averaged weights are the start.
+        words: folder of pretrained text encoders with their heads and tokenizer. A resumed run takes
+        nothing but missing heads from it.
         """
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder

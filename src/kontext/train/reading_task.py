@@ -52,8 +52,9 @@ class ReadingTask:
         state: dict[str, Any],
         words: Path | None,
     ):
-        """state: of a resumed run, empty for a new one. Without heads in it, those of the folder `words` are
-        used, if any.
+        """Take the heads of a resumed run, or those of the folder `words`, if any.
+
+        state: of a resumed run, empty for a new one.
         """
         self.config, self.batch, self.networks, self.world = config, batch, networks, broad_world()
         self.labels = labels_of(World())

@@ -1,5 +1,6 @@
-"""Half-open connections, dripping bodies, readers that do not read: others are served, and what they held is
-free again after the deadline.
+"""Half-open connections, dripping bodies, readers that do not read.
+
+Others are served, and what they held is free again after the deadline.
 """
 
 import logging

@@ -109,7 +109,7 @@ def ask(port, method, path, headers, body=b""):
 
 @pytest.fixture(scope="module", params=["open, below a path", "with keys"])
 def hostile(request, start):
-    """(server, requests that read many headers)"""
+    """A server, and requests that read many headers."""
     keys = request.param == "with keys"
     settings = {} if keys else {"host": "0.0.0.0", "public_url": "https://example.org/kontext/"}
     server = start(require_keys=keys, **settings).ready()

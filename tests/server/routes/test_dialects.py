@@ -1,5 +1,6 @@
-"""The BFL, OpenAI and Hugging Face dialects: by the official clients, unmodified, and to the letter of the
-fields.
+"""The BFL, OpenAI and Hugging Face dialects.
+
+By the official clients, unmodified, and to the letter of the fields.
 """
 
 import asyncio

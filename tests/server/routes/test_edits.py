@@ -1,5 +1,6 @@
-"""The story of the own routes: upload, edit, branch, vary, walk, cancel, carry away; against a running
-server.
+"""The story of the own routes, against a running server.
+
+Upload, edit, branch, vary, walk, cancel, carry away.
 """
 
 import base64

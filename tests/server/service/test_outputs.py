@@ -12,7 +12,7 @@ HEADER = re.compile(r"attachment; filename=\"([A-Za-z0-9.-]+)\"(?:; filename\*=U
 
 
 def names(header):
-    """(ASCII name, name that a browser takes)"""
+    """A name in ASCII, and the name that a browser takes."""
     found = HEADER.fullmatch(header)
     assert found, header
     return found[1], unquote(found[2], errors="strict") if found[2] else found[1]

@@ -1,5 +1,6 @@
-"""The cache of the hub on this machine, which all programs of an account share, and the environment variables
-that say where it is and how the hub is reached.
+"""The cache of the hub on this machine, which all programs of an account share.
+
+Environment variables say where it is and how the hub is reached.
 
     HF_HOME/hub/models--OWNER--REPO/refs/REVISION           a commit
                                     snapshots/COMMIT/PATH   links to

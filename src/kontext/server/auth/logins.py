@@ -1,5 +1,6 @@
-"""Login tokens of pages: a token refers to a key, expires and is valid for this service only. A token of a
-revoked or expired key is rejected like the key.
+"""Login tokens of pages: a token refers to a key, expires and is valid for this service only.
+
+A token of a revoked or expired key is rejected like the key.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Logins:
         self.keys, self._secret = keys, server_secret(keys.store, "login")
 
     def token(self, key: Key) -> tuple[str, int]:
-        """(token, seconds until it expires)"""
+        """A token, and the seconds until it expires."""
         now = time.time()
         expires = int(min(now + LOGIN_SECONDS, key.expires or float("inf")))
         name = f"{key.id}.{expires}"

@@ -37,8 +37,9 @@ class Addresses:
         }
 
     def nearest(self, path: str) -> str | None:
-        """The known path that an unknown one most likely means: with or without a prefix, double slashes or
-        leading segments. None if there is none.
+        """The known path that an unknown one most likely means; None if there is none.
+
+        With or without a prefix, double slashes or leading segments.
         """
         segments = [segment for segment in path.split("/") if segment][:SEGMENTS]
         for start in range(len(segments)):

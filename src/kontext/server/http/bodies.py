@@ -1,5 +1,6 @@
-"""Limits the memory used by bodies: requests being received and large responses being sent; also limits the
-number of values in a JSON body.
+"""Limits the memory used by bodies, and the number of values in a JSON body.
+
+Counts requests being received and large responses being sent.
 
 Plain ASGI middleware, so that streams pass through unchanged.
 """

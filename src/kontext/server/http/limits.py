@@ -1,5 +1,6 @@
-"""Checks of every request (host, origin, body size and speed) and security headers of every response. A proxy
-path (`public_url`) is removed here.
+"""Checks of every request and security headers of every response.
+
+Host, origin, body size and speed are checked. A proxy path (`public_url`) is removed here.
 
 Plain ASGI middleware, so that streams pass through unchanged.
 """

@@ -293,8 +293,10 @@ class Queue:
         return True
 
     def requeue(self, running: Iterable[Job], *, count_attempt: bool) -> list[Job]:
-        """Return running jobs to the queue. With `count_attempt` (their worker died), jobs that have used all
-        their attempts fail instead; returns the failed ones.
+        """Return running jobs to the queue.
+
+        With `count_attempt` (their worker died), jobs that have used all their attempts fail instead;
+        returns the failed ones.
         """
         failed = []
         with self.store.writing() as db:

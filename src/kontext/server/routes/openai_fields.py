@@ -41,8 +41,9 @@ Model = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(db_sa
 
 
 class ImageRequest(BaseModel):
-    """Fields of generations and edits; unknown ones are ignored. The last six are validated but have no
-    effect.
+    """Fields of generations and edits; unknown ones are ignored.
+
+    The last six are validated but have no effect.
     """
 
     model_config = ConfigDict(

@@ -1,5 +1,7 @@
-"""Thread pools that decode and encode pictures: small, to limit memory, and separate from the pool for
-database access, so that pictures never delay other requests.
+"""Thread pools that decode and encode pictures.
+
+Small, to limit memory, and separate from the pool for database access, so that pictures never delay other
+requests.
 """
 
 from __future__ import annotations

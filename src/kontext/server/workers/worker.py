@@ -90,7 +90,7 @@ class ModelInfo:
 
     @property
     def all(self) -> tuple[ModelInfo, ...]:
-        """This model and the others."""
+        """The model and the others."""
         return (self, *self.others)
 
     def named(self, name: str | None) -> ModelInfo:
@@ -101,8 +101,9 @@ class ModelInfo:
         raise not_served(str(name), [model_info.name for model_info in self.all])
 
     def check_request(self, request: JobRequest) -> None:
-        """Raises BadRequest for prompts that are too long for the model and guidance that it does not
-        have.
+        """Raises BadRequest for what the model cannot do.
+
+        Prompts that are too long for it, and guidance that it does not have.
         """
         if self._tokenizer is not None and self.prompt_tokens is not None:
             from kontext.engine.prompt_length import check_length
@@ -178,8 +179,9 @@ def worker_device(device: str | None, index: int, workers: int) -> str | None:
 
 
 class ModelHost:
-    """The editors of all models with their current batch, as worker `index` (from 0) of `workers` on this
-    machine.
+    """The editors of all models with their current batch.
+
+    As worker `index` (from 0) of `workers` on this machine.
     """
 
     def __init__(

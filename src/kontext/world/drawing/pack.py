@@ -1,6 +1,6 @@
-"""Building the art pack from the published packages.
+r"""Building the art pack from the published packages.
 
-    npm i --ignore-scripts @iconify-json/{fluent-emoji-flat,fluent-emoji-high-contrast,noto,twemoji} \\
+    npm i --ignore-scripts @iconify-json/{fluent-emoji-flat,fluent-emoji-high-contrast,noto,twemoji} \
         @expo-google-fonts/{abril-fatface,alfa-slab-one,...,zcool-kuaile}
     pip install dicebear-styles fonttools
     kontext world pack src/kontext/world/art --packages node_modules

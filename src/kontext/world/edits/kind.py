@@ -75,7 +75,7 @@ def other(r: random.Random, values: Iterable[T], current: object) -> T | None:
 
 
 def who(scene: Scene) -> Words:
-    """ "the kid", or "everything" when the picture has no character."""
+    """Either "the kid", or "everything" when the picture has no character."""
     if "foreign" in scene or not scene["character"]:
         return "everything", "所有东西"
     return FAMILIES[scene["character"]["family"]].noun

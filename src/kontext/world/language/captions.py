@@ -66,7 +66,7 @@ def character_words(c: dict) -> Words:
 
 
 def background_words(background: dict) -> Words:
-    """ "on a beach at sunset": place, time, season and weather."""
+    """Place, time, season and weather: "on a beach at sunset"."""
     place = PLACES[background["place"]]
     english, chinese = place_words(background)
     before, after = "", ""

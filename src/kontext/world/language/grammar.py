@@ -199,12 +199,12 @@ _ADVERBS = frozenset("not now just suddenly simply no longer also".split())
 
 
 def gerund(request: str) -> str:
-    """ "dye the hair" -> "dyeing the hair"."""
+    """From "dye the hair" to "dyeing the hair"."""
     return _inflected(request, _gerund)
 
 
 def third_person(predicate: str) -> str:
-    """ "be blue" -> "is blue"."""
+    """From "be blue" to "is blue"."""
     verb = predicate.partition(" ")[2] if predicate.startswith("not ") else ""
     if verb:
         return f"is not {verb[3:]}" if verb.startswith("be ") else f"does not {verb}"
@@ -241,8 +241,10 @@ _QUOTED = re.compile(r"'[A-Z]+'|[\"“”‘’]")
 
 
 def sloppy(r: random.Random, text: str) -> str:
-    """English with one slip: an article left out, a letter too many, too few or in the wrong place, no
-    punctuation. Quoted words, which are to be written, stay as they are.
+    """English with one slip.
+
+    An article left out, a letter too many, too few or in the wrong place, no punctuation. Quoted words,
+    which are to be written, stay as they are.
     """
     slip = r.choice((_without_articles, _mistyped, _mistyped, _unpunctuated, _shouted))
     return text if _QUOTED.search(text) and slip is not _unpunctuated else slip(r, text)

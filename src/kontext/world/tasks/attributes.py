@@ -1,5 +1,6 @@
-"""What an instruction says, as labels: its kind and the words that fill its slots, the same in both
-languages.
+"""What an instruction says, as labels, the same in both languages.
+
+Its kind and the words that fill its slots.
 
 "Put a red beanie on the kid" and its Chinese twin both say {"kind:hat/on", "hat:red", "hat:beanie"}. Only
 slots that every sentence of a variant has are counted, so that nothing is asked for that was not said.

@@ -1,5 +1,6 @@
-"""The "kid": our own character rig with front, side and back views, so that three-view sheets, "show from
-behind", poses and two camera distances are exact.
+"""The "kid": our own character rig with front, side and back views.
+
+Three-view sheets, "show from behind", poses and two camera distances are exact.
 
 Drawn in a box of 200 x 300 with the head centered on (100, 92) and the feet at 290. Tables hold the outlines,
 one per view; functions put them together from back to front.
