@@ -9,7 +9,7 @@ help:
 	@echo "make demo    edit the example pictures over several turns"
 	@echo "make serve   start the playground on http://127.0.0.1:8000"
 	@echo "make test    run all tests"
-	@echo "make check   run the linter, the formatter and the type checker"
+	@echo "make check   run the linters, formatters, type checkers and the compiler's warnings"
 	@echo "make bench   print the headline figures of the shipped weights"
 	@echo "make docs    generate the pages of docs/ that come from the code"
 
@@ -20,14 +20,12 @@ serve: .venv/installed
 	$(BIN)/kontext serve --open
 
 test: .venv/installed-test
-	{ $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy; } > .venv/check.log 2>&1 & checked=$$!; \
+	$(BIN)/python scripts/check.py > .venv/check.log 2>&1 & checked=$$!; \
 	$(BIN)/python -m pytest -q --durations=10 -n auto --maxprocesses 4 --dist loadfile; tested=$$?; \
 	wait $$checked || { cat .venv/check.log; exit 1; }; exit $$tested
 
-check: .venv/installed-test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+check: .venv/installed-test .venv/node
+	$(BIN)/python scripts/check.py
 
 bench: .venv/installed-test
 	$(BIN)/kontext bench headline
@@ -36,7 +34,7 @@ docs: .venv/installed-test
 	$(BIN)/python scripts/generate_docs.py
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv node_modules demo build dist .pytest_cache .ruff_cache .mypy_cache
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -46,6 +44,11 @@ BUILT_FROM := pyproject.toml setup.py $(wildcard src/kontext/kernels/*.[ch])
 
 .venv/installed: $(BIN)/python $(BUILT_FROM)
 	$(BIN)/pip install -q --no-compile -e .
+	touch $@
+
+# The tools for JavaScript, if npm is here and reaches its registry; without them their checks are skipped.
+.venv/node: $(BIN)/python package.json
+	-npm install --no-audit --no-fund --no-package-lock --silent --fetch-retries 1 --fetch-timeout 30000
 	touch $@
 
 .venv/installed-test: $(BIN)/python $(BUILT_FROM)

@@ -67,12 +67,11 @@ def fetch() -> list[dict]:
 
 
 def differences() -> list[str]:
-    """Files that the manifest and the folder do not agree on."""
+    """Files that the manifest and the folder do not agree on; types (`.d.ts`) are written here."""
     manifest = json.loads((VENDOR / "manifest.json").read_text())
     known = {path: sum_ for package in manifest["packages"] for path, sum_ in package["sha256"].items()}
-    found = {str(path.relative_to(VENDOR)) for path in VENDOR.rglob("*") if path.is_file()} - {
-        "manifest.json"
-    }
+    files = {str(path.relative_to(VENDOR)) for path in VENDOR.rglob("*") if path.is_file()}
+    found = {path for path in files if path != "manifest.json" and not path.endswith(".d.ts")}
     return sorted(
         path
         for path in found | set(known)

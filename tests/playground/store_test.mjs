@@ -16,16 +16,50 @@ const { sharedPage } = await at('core/share.js');
 const { suggestions } = await at('core/suggestions.js');
 const { located } = await at('core/api.js');
 
-const turn = (id, parent, prompt, number) => ({ id, parent, prompt, number, kind: parent ? 'edit' : 'source', name: '', settings: {}, facts: {}, references: [] });
+const turn = (id, parent, prompt, number) => ({
+  id,
+  parent,
+  prompt,
+  number,
+  kind: parent ? 'edit' : 'source',
+  name: '',
+  settings: {},
+  facts: {},
+  references: [],
+});
 const TURNS = [turn('a', null, '', 0), turn('b', 'a', 'blue', 1), turn('c', 'b', 'hat', 2), turn('d', 'a', 'red', 3)];
-const sessionResponse = (turns = TURNS, more = {}) => ({ id: 's', name: 'kid', revision: 1, head: 'c', turns, jobs: [], ...more });
+const sessionResponse = (turns = TURNS, more = {}) => ({
+  id: 's',
+  name: 'kid',
+  revision: 1,
+  head: 'c',
+  turns,
+  jobs: [],
+  ...more,
+});
 const opened = () => state.withSession(state.initial(), sessionResponse());
-const job = (id, parent, more = {}) => ({ id, session: 's', parent, kind: 'edit', state: 'queued', prompt: 'green', seed: 1, position: 1, step: 0, steps: 8, created: 5, ...more });
+const job = (id, parent, more = {}) => ({
+  id,
+  session: 's',
+  parent,
+  kind: 'edit',
+  state: 'queued',
+  prompt: 'green',
+  seed: 1,
+  position: 1,
+  step: 0,
+  steps: 8,
+  created: 5,
+  ...more,
+});
 
 test('a session starts at its head and knows the way there', () => {
   const now = opened();
   assert.equal(now.here, 'c');
-  assert.deepEqual(tree.path(now, 'c').map((one) => one.id), ['a', 'b', 'c']);
+  assert.deepEqual(
+    tree.path(now, 'c').map((one) => one.id),
+    ['a', 'b', 'c'],
+  );
 });
 
 test('undo and redo walk the way that was taken, also after a look at another branch', () => {
@@ -106,7 +140,10 @@ test('how an edit ends is shown the same whether its event or the response to it
     const answer = (now) => state.withJobs(now, jobs, 'sending-1');
     const shown = (order) => {
       const now = order.reduce((before, change) => change(before), sent());
-      return { here: now.here, nodes: tree.nodes(now).map(({ id, prompt, job: of }) => [id, prompt, of?.state ?? 'turn']) };
+      return {
+        here: now.here,
+        nodes: tree.nodes(now).map(({ id, prompt, job: of }) => [id, prompt, of?.state ?? 'turn']),
+      };
     };
     const after = shown([answer, ...events]);
     assert.equal(after.here, here);
@@ -123,7 +160,11 @@ test('an edit that failed before the response arrived does not take the page awa
 });
 
 test('a prompt that comes back to be changed leaves the failed edit for the turn it started from', () => {
-  let now = state.withEvent(state.withJobs(opened(), [job('j', 'c')]), 'failed', { job: 'j', state: 'refused', message: 'no' });
+  let now = state.withEvent(state.withJobs(opened(), [job('j', 'c')]), 'failed', {
+    job: 'j',
+    state: 'refused',
+    message: 'no',
+  });
   now = state.withPrompt(state.select(now, 'j'), 'green');
   assert.equal(now.here, 'c');
   assert.equal(now.draft.prompt, 'green');
@@ -131,10 +172,21 @@ test('a prompt that comes back to be changed leaves the failed edit for the turn
 });
 
 test('prompts that cannot be near the limit are not counted', () => {
-  for (const [prompt, least, may] of [['', 2, true], ['', 3, false], ['abc', 5, true], ['abc', 6, false], ['帽', 5, true], ['帽', 6, false]]) {
+  for (const [prompt, least, may] of [
+    ['', 2, true],
+    ['', 3, false],
+    ['abc', 5, true],
+    ['abc', 6, false],
+    ['帽', 5, true],
+    ['帽', 6, false],
+  ]) {
     assert.equal(words.mayReach(prompt, least), may, `${prompt} ${least}`);
   }
-  const known = { ...opened(), capabilities: { limits: { prompt_tokens: 40 } }, draft: { prompt: 'a', references: [] } };
+  const known = {
+    ...opened(),
+    capabilities: { limits: { prompt_tokens: 40 } },
+    draft: { prompt: 'a', references: [] },
+  };
   assert.equal(words.tokensHere({ ...known, tokens: { prompt: 'b', count: 30 } }), null, 'of another prompt');
   assert.equal(words.tokensHere({ ...known, tokens: { prompt: 'a', count: 19 } }), null, 'far from it');
   assert.deepEqual(words.tokensHere({ ...known, tokens: { prompt: 'a', count: 41 } }), { count: 41, limit: 40 });
@@ -156,7 +208,11 @@ test('an answer that others overtook changes nothing, and no turn heard of meanw
   let now = state.withSession(opened(), sessionResponse(named, { revision: 3 }));
   now = state.withSession(now, sessionResponse(TURNS, { revision: 2 }));
   assert.equal(now.session.turns.b.name, 'a blue one');
-  now = state.withEvent(state.withJobs(now, [job('j', 'c')]), 'done', { job: 'j', turn: turn('j', 'c', 'green', 4), revision: 5 });
+  now = state.withEvent(state.withJobs(now, [job('j', 'c')]), 'done', {
+    job: 'j',
+    turn: turn('j', 'c', 'green', 4),
+    revision: 5,
+  });
   now = state.withSession(now, sessionResponse(named, { revision: 4 }));
   assert.equal(now.here, 'j');
   assert.equal(state.withSession(now, sessionResponse(named, { revision: 6 })).here, 'c', 'what somebody deleted goes');
@@ -170,11 +226,24 @@ test('deleting a turn takes what was made from it and goes to its parent', () =>
 
 test('rows: one column for a conversation, one more for each branch, variants share a row', () => {
   const shape = (now) => tree.rows(now).map(({ depth, members }) => [depth, members.map((one) => one.id).join('')]);
-  assert.deepEqual(shape(opened()), [[0, 'a'], [1, 'b'], [1, 'c'], [1, 'd']]);
+  assert.deepEqual(shape(opened()), [
+    [0, 'a'],
+    [1, 'b'],
+    [1, 'c'],
+    [1, 'd'],
+  ]);
   const line = state.withSession(state.initial(), sessionResponse(TURNS.slice(0, 3)));
-  assert.deepEqual(shape(line), [[0, 'a'], [0, 'b'], [0, 'c']]);
+  assert.deepEqual(shape(line), [
+    [0, 'a'],
+    [0, 'b'],
+    [0, 'c'],
+  ]);
   const variants = [turn('a', null, '', 0), turn('b', 'a', 'blue', 1), turn('x', 'a', 'blue', 2), turn('y', 'x', 'hat', 3)];
-  assert.deepEqual(shape(state.withSession(state.initial(), sessionResponse(variants, { head: 'y' }))), [[0, 'a'], [0, 'bx'], [0, 'y']]);
+  assert.deepEqual(shape(state.withSession(state.initial(), sessionResponse(variants, { head: 'y' }))), [
+    [0, 'a'],
+    [0, 'bx'],
+    [0, 'y'],
+  ]);
 });
 
 test('variants are flipped through in a ring', () => {
@@ -187,19 +256,54 @@ test('variants are flipped through in a ring', () => {
 
 test('a request holds what was asked and nothing else', () => {
   let now = { ...opened(), draft: { prompt: ' Make it blue ', references: [{ picture: 'p', url: '', role: null }] } };
-  assert.deepEqual(state.editBody(now, 'c', { box: [1, 2, 3, 4] }), { prompt: 'Make it blue', count: 1, box: [1, 2, 3, 4], parent: 'c', references: ['p'], lock: true, size: 'match' });
+  assert.deepEqual(state.editBody(now, 'c', { box: [1, 2, 3, 4] }), {
+    prompt: 'Make it blue',
+    count: 1,
+    box: [1, 2, 3, 4],
+    parent: 'c',
+    references: ['p'],
+    lock: true,
+    size: 'match',
+  });
   now = { ...now, settings: { ...now.settings, seed: 0, steps: 4 } };
-  assert.deepEqual(state.editBody(now, undefined, {}), { prompt: 'Make it blue', count: 1, size: '1:1', seed: 0, steps: 4 });
-  now = { ...now, settings: { ...state.SETTINGS, negative_prompt: 'blurry', strength: 0.5, expand: '16:9', sampler: 'ab2', expand_prompt: true } };
+  assert.deepEqual(state.editBody(now, undefined, {}), {
+    prompt: 'Make it blue',
+    count: 1,
+    size: '1:1',
+    seed: 0,
+    steps: 4,
+  });
+  now = {
+    ...now,
+    settings: {
+      ...state.SETTINGS,
+      negative_prompt: 'blurry',
+      strength: 0.5,
+      expand: '16:9',
+      sampler: 'ab2',
+      expand_prompt: true,
+    },
+  };
   const asked = { prompt: 'Make it blue', count: 1, negative_prompt: 'blurry', sampler: 'ab2' };
   assert.deepEqual(state.editBody(now, undefined, {}), { ...asked, size: '1:1' });
-  assert.deepEqual(state.editBody(now, 'c', {}), { ...asked, parent: 'c', references: ['p'], lock: true, size: 'match', strength: 0.5, expand: '16:9' });
+  assert.deepEqual(state.editBody(now, 'c', {}), {
+    ...asked,
+    parent: 'c',
+    references: ['p'],
+    lock: true,
+    size: 'match',
+    strength: 0.5,
+    expand: '16:9',
+  });
   now = { ...now, capabilities: { features: { expand_prompt: true } } };
   assert.equal(state.editBody(now, 'c', {}).expand_prompt, true);
 });
 
 test('one of several models is chosen, and only then named in a request', () => {
-  const models = [{ name: 'a', prompt_tokens: 40 }, { name: 'b', prompt_tokens: null }];
+  const models = [
+    { name: 'a', prompt_tokens: 40 },
+    { name: 'b', prompt_tokens: null },
+  ];
   const one = state.withModel({ ...opened(), capabilities: { models: models.slice(0, 1), limits: { variants: 4 } } }, 'b');
   assert.equal(state.chosenModel(one), null);
   assert.equal(state.editBody(one, 'c', {}).model, undefined);
@@ -215,9 +319,15 @@ test('one of several models is chosen, and only then named in a request', () => 
 test('references: at most the limit, replaced in place, removed', () => {
   let now = opened();
   for (const picture of ['p', 'q', 'r', 's']) now = state.addReference(now, { picture }, 3);
-  assert.deepEqual(now.draft.references.map((one) => one.picture), ['p', 'q', 'r']);
+  assert.deepEqual(
+    now.draft.references.map((one) => one.picture),
+    ['p', 'q', 'r'],
+  );
   now = state.changeReference(now, 1, { picture: 'z' });
-  assert.deepEqual(state.changeReference(now, 0, null).draft.references.map((one) => one.picture), ['z', 'r']);
+  assert.deepEqual(
+    state.changeReference(now, 0, null).draft.references.map((one) => one.picture),
+    ['z', 'r'],
+  );
 });
 
 test('output sizes follow the rules of the engine', () => {
@@ -225,7 +335,13 @@ test('output sizes follow the rules of the engine', () => {
   assert.deepEqual(sizes.outputSize('1:1', [640, 480], []), [480, 480]);
   assert.deepEqual(sizes.outputSize('16:9', [256, 256], []), [256, 144]);
   assert.deepEqual(sizes.outputSize('300x200', [640, 480], []), [300, 200]);
-  assert.deepEqual(sizes.outputSize('3:2', null, [[256, 256], [320, 208]]), [312, 208]);
+  assert.deepEqual(
+    sizes.outputSize('3:2', null, [
+      [256, 256],
+      [320, 208],
+    ]),
+    [312, 208],
+  );
   assert.deepEqual(sizes.usedPart('1:1', [640, 480], []), [0.125, 0, 0.75, 1]);
   for (const wrong of ['', 'big', '0:1', '99:1', '8x8', '1x99999', 'javascript:1']) assert.equal(sizes.parse(wrong), null, wrong);
 });
@@ -238,7 +354,10 @@ test('pictures named in a prompt are found in both languages', () => {
 
 test('templates say what to select; phrases come once; file names are tame', () => {
   assert.deepEqual(words.fillIn('Make it [blue] now'), { text: 'Make it blue now', start: 8, end: 12 });
-  assert.equal(words.addPhrase(words.addPhrase('A cat', 'in the style of image 2'), 'in the style of image 2'), 'A cat in the style of image 2');
+  assert.equal(
+    words.addPhrase(words.addPhrase('A cat', 'in the style of image 2'), 'in the style of image 2'),
+    'A cat in the style of image 2',
+  );
   assert.equal(words.fileName('../../<b>Make "it" blue</b>\u0000'), 'b-Make-it-blue-b');
   assert.equal(words.fileName('把头发染成蓝色'), '把头发染成蓝色');
   assert.equal(words.fileName('///'), 'picture');
@@ -269,7 +388,10 @@ test('difference and veil count and color every pixel', () => {
   assert.deepEqual([...pixels], [16, 16, 16, 255, 24, 64, 24, 255]);
   const grey = new Uint8ClampedArray(5 * 1 * 4);
   grey.fill(255, 8, 12); // the middle one of five
-  assert.deepEqual([...veilPixels(grey, 5, 1)].filter((_, index) => index % 4 === 3), [150, 255, 0, 255, 150]);
+  assert.deepEqual(
+    [...veilPixels(grey, 5, 1)].filter((_, index) => index % 4 === 3),
+    [150, 255, 0, 255, 150],
+  );
 });
 
 test('an edit is a node of the tree while it is sent, and its jobs take its place', () => {
@@ -304,7 +426,11 @@ test('what is drawn goes back and forth step by step', () => {
   assert.deepEqual(now.pointing.c.mask, [stroke(1), stroke(3)]);
   now = state.withStrokesBack(state.withStrokesBack(state.withStrokesBack(now, 'c', -1), 'c', -1), 'c', -1);
   assert.equal(now.pointing.c, undefined);
-  assert.equal(state.withStrokesBack(state.withPointing(now, 'c', { box: [1, 2, 3, 4] }), 'c', 1).pointing.c.box[0], 1, 'a new step ends what could be done again');
+  assert.equal(
+    state.withStrokesBack(state.withPointing(now, 'c', { box: [1, 2, 3, 4] }), 'c', 1).pointing.c.box[0],
+    1,
+    'a new step ends what could be done again',
+  );
 });
 
 test('an eraser works on what is there', () => {
@@ -325,7 +451,12 @@ test('calls are quoted for a shell and for Python', () => {
 });
 
 test('a shared page holds its words as text', () => {
-  const page = sharedPage({ title: '<script>"&\'', note: 'n', language: 'en', steps: [{ picture: 'data:x"onload=', size: [1, 2], words: '<b>' }] });
+  const page = sharedPage({
+    title: '<script>"&\'',
+    note: 'n',
+    language: 'en',
+    steps: [{ picture: 'data:x"onload=', size: [1, 2], words: '<b>' }],
+  });
   assert.ok(!/<script|<b>|"onload/.test(page));
   assert.match(page, /&lt;script&gt;&quot;&amp;&#39;/);
 });
@@ -336,11 +467,16 @@ test('words that ask for a change are sessionResponse from those that describe',
   assert.deepEqual([...asks, ...describes].filter(words.looksLikeEdit), asks);
 });
 
-
 test('that a picture is a photograph is said of the first one only, without figures', () => {
-  const sessionResponse = ['this looks like a photograph, and nano knows illustrations (it sees this one at 26 dB); expect little', 'other'];
+  const sessionResponse = [
+    'this looks like a photograph, and nano knows illustrations (it sees this one at 26 dB); expect little',
+    'other',
+  ];
   assert.deepEqual(words.warningsFor(sessionResponse, false), ['other']);
-  assert.deepEqual(words.warningsFor(sessionResponse), ['this looks like a photograph, and nano knows illustrations; expect little', 'other']);
+  assert.deepEqual(words.warningsFor(sessionResponse), [
+    'this looks like a photograph, and nano knows illustrations; expect little',
+    'other',
+  ]);
 });
 
 test('what is offered comes from the model, and from the page where nothing is known', () => {

@@ -16,6 +16,7 @@ def difference(made: Tensor, expected: Tensor, size: float = 0.0) -> float:
     `size`: of the numbers on the way, where those are larger than the result, as after a norm (1) or in a
     difference.
     """
+    made, expected = made.detach(), expected.detach()
     return float((made - expected).abs().max()) / max(size, float(expected.abs().max()))
 
 

@@ -17,7 +17,9 @@
 #include "linear.h"
 
 /* Of the tiles themselves only the operating system knows, which the caller has asked for them. */
-static int supported(void) { return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl"); }
+static int supported(void) {
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl");
+}
 
 TARGET static void enter(void) {
   struct {

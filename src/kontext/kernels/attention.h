@@ -38,8 +38,8 @@ TARGET static void gather_head(const attention_t *p, long item, long head, float
     put_right(row, w, p->parts, keys + i / COLUMNS * right_size(w, p->parts));
   }
   for (long i = 0; i < padded; i += 2)
-    put_rows(value_row(p, item, head, i), value_row(p, item, head, i + 1), w, i,
-             right_size(padded, p->parts), p->parts, values);
+    put_rows(value_row(p, item, head, i), value_row(p, item, head, i + 1), w, i, right_size(padded, p->parts),
+             p->parts, values);
 }
 
 /* A row of `count` scores -> e^(score - largest) as row `row` of a left factor; returns their sum. */

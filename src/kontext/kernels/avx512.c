@@ -1,6 +1,6 @@
-/* The kernels for processors with AVX-512: float32 in vectors of 16. The bfloat16 dot product (AVX512_BF16) is
-   not used: on Intel's cores it is issued every second cycle, and float32's multiply-add twice in each, which
-   comes to twice as many products (41 against 74 a nanosecond, measured on one core). */
+/* The kernels for processors with AVX-512: float32 in vectors of 16. The bfloat16 dot product (AVX512_BF16)
+   is not used: on Intel's cores it is issued every second cycle, and float32's multiply-add twice in each,
+   which comes to twice as many products (41 against 74 a nanosecond, measured on one core). */
 
 #if defined(__x86_64__) && defined(__GNUC__)
 

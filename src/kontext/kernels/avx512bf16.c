@@ -1,6 +1,6 @@
-/* Training on processors with AVX-512 and its bfloat16 dot product (AVX512_BF16): the parts of a block between
-   its products. AMD's cores issue the dot product as often as float32's multiply-add, which is half as many
-   products. */
+/* Training on processors with AVX-512 and its bfloat16 dot product (AVX512_BF16): the parts of a block
+   between its products. AMD's cores issue the dot product as often as float32's multiply-add, which is half
+   as many products. */
 
 #if defined(__x86_64__) && defined(__GNUC__) && (__GNUC__ >= 11 || defined(__clang__))
 
@@ -16,7 +16,9 @@
 #include "rows.h"
 #include "training_attention.h"
 
-static int supported(void) { return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl"); }
+static int supported(void) {
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl");
+}
 
 const backend_t kontext_avx512bf16 = {
     .name = "avx512bf16",

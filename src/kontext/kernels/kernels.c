@@ -2,9 +2,9 @@
    surrounds it in the network done while its numbers are in the cache.
 
    The same text (linear.h, attention.h, convolution.h) is compiled for several instruction sets (amx.c,
-   avx512.c, avx2.c, neon.c), each with a micro-kernel for products (product_amx.h, product_float.h) and vectors
-   of its own width (vector.h). The caller chooses one when it runs. Weights lie in panels that suit the
-   micro-kernel: those packed for one cannot be used by another.
+   avx512.c, avx2.c, neon.c), each with a micro-kernel for products (product_amx.h, product_float.h) and
+   vectors of its own width (vector.h). The caller chooses one when it runs. Weights lie in panels that suit
+   the micro-kernel: those packed for one cannot be used by another.
 
    Threads are those of the caller's OpenMP (`parallel` is GOMP_parallel): two pools would compete for the
    cores. */
@@ -90,9 +90,12 @@ int kontext_pack(const backend_t *backend, const float *weights, long columns, l
 /* Size of a job of this kind: a caller with another layout belongs to other kernels. */
 long kontext_job_bytes(int kind) {
   static const long sizes[KINDS] = {
-      [PRODUCT] = sizeof(product_t),   [ATTENTION] = sizeof(attention_t),
-      [CONVOLUTION] = sizeof(convolution_t), [NORM] = sizeof(norm_t),
-      [RESIDUAL] = sizeof(residual_t), [GELU] = sizeof(gelu_t),
+      [PRODUCT] = sizeof(product_t),
+      [ATTENTION] = sizeof(attention_t),
+      [CONVOLUTION] = sizeof(convolution_t),
+      [NORM] = sizeof(norm_t),
+      [RESIDUAL] = sizeof(residual_t),
+      [GELU] = sizeof(gelu_t),
       [TRAINING_ATTENTION] = sizeof(training_attention_t),
   };
   return sizes[kind];

@@ -26,7 +26,7 @@ typedef struct {
   long shift_item, factor_item;
   const void *weights; /* panels of (columns, inner) */
   const float *bias;   /* or null */
-  float *heads;        /* the first `head_columns` go here, every `head_width` of them to a matrix of its own */
+  float *heads; /* the first `head_columns` go here, every `head_width` of them to a matrix of its own */
   long heads_step, heads_item, head_width, head_columns;
   float *out; /* the other columns */
   long out_row, out_item;
@@ -37,8 +37,8 @@ typedef struct {
 } product_t;
 
 /* Softmax attention of `items` sequences of `rows` rows. Queries and keys arrive as a linear layer left them;
-   RMS norm and rotation happen here. Keys and values of `prefix` further rows arrive finished. Rows `start` to
-   `stop` are computed. */
+   RMS norm and rotation happen here. Keys and values of `prefix` further rows arrive finished. Rows `start`
+   to `stop` are computed. */
 typedef struct {
   job_t job;
   int parts;
@@ -94,7 +94,8 @@ typedef struct {
   float *x_gradient, *shift_sums, *factor_sums;
 } norm_t;
 
-/* out = x + gate (y + bias), or backward, where `x` is the gradient of both `out` and x: y_gradient = gate x. */
+/* out = x + gate (y + bias), or backward, where `x` is the gradient of both `out` and x:
+   y_gradient = gate x. */
 typedef struct {
   rows_t rows;
   const float *x, *gate, *bias;
@@ -126,14 +127,14 @@ typedef struct {
 typedef struct {
   rows_t rows; /* width: of one head */
   long heads, start, prefix, sharing;
-  pieces_t qkv;                         /* queries, keys, values, as products left them: without biases */
+  pieces_t qkv; /* queries, keys, values, as products left them: without biases */
   const float *bias[2];
-  const float *query_scale, *key_scale; /* (2, width): of the first rows, of the others */
-  const float *rotary;                  /* (rows, width / 2, 2) */
+  const float *query_scale, *key_scale;    /* (2, width): of the first rows, of the others */
+  const float *rotary;                     /* (rows, width / 2, 2) */
   const void *prefix_keys, *prefix_values; /* (items / sharing, heads, prefix, width), normed and turned */
   pieces_t out;                            /* or, backward, its gradient */
   float *softmax;      /* (items, heads, rows, 2): the largest score, 1 / the sum of exponentials */
-  void *keys, *values; /* (items, heads, rows, width): a prefix for others, or, backward, its gradients; or null */
+  void *keys, *values; /* (items, heads, rows, width): a prefix for others, or its gradients; or null */
   pieces_t qkv_gradient;
   void *prefix_keys_gradient, *prefix_values_gradient;
   float *scale_sums; /* (items, heads, queries and keys, 2, width): gradients of the scales */
@@ -144,7 +145,7 @@ typedef struct {
 typedef struct {
   const char *name;
   int (*supported)(void);
-  void (*enter)(void), (*leave)(void); /* around the work of each thread; or null */
+  void (*enter)(void), (*leave)(void);                           /* around the work of each thread; or null */
   int (*share[KINDS])(const void *job, long share, long shares); /* returns 1 without memory */
   long (*panel_bytes)(long columns, long inner, int parts);
   int (*pack)(const float *weights, long columns, long inner, int parts, void *panels);

@@ -1,5 +1,5 @@
-/* The micro-kernel in tiles (Intel AMX): a tile holds 16 rows of 64 bytes; one instruction multiplies 16 x 32 by
-   32 x 16 bfloat16 numbers and adds to 16 x 16 floats.
+/* The micro-kernel in tiles (Intel AMX): a tile holds 16 rows of 64 bytes; one instruction multiplies 16 x 32
+   by 32 x 16 bfloat16 numbers and adds to 16 x 16 floats.
 
    A float32 number is the sum of two bfloat16 ones to 16 bits, x = high(x) + low(x), so that
 
@@ -80,8 +80,8 @@ INLINE void put_right(const float *x, long inner, int parts, number *panel) {
   }
 }
 
-/* Rows `row` and `row` + 1 of a right factor of `width` columns, whose panels are `panel` numbers apart; null:
-   zeros. */
+/* Rows `row` and `row` + 1 of a right factor of `width` columns, whose panels are `panel` numbers apart;
+   null: zeros. */
 INLINE void put_rows(const float *even, const float *odd, long width, long row, long panel, int parts,
                      number *right) {
   for (long i = 0; i < width; i += 16) {
@@ -198,8 +198,8 @@ INLINE void convolve_tiles(const number *const *left, long channels, long row, c
   if (two && wide) _tile_stored(3, out + 528, 128);
 }
 
-/* One or two (`count`) groups of 16 pixels, each from where `left` points, times a panel of a convolution; `row`
-   numbers from one row of the picture to the next. Only the first half of the columns unless `wide`. */
+/* One or two (`count`) groups of 16 pixels, each from where `left` points, times a panel of a convolution;
+   `row` numbers from one row of the picture to the next. Only the first half of the columns unless `wide`. */
 INLINE void convolve(const number *const *left, long count, long rows, long channels, long row,
                      const number *right, int wide, float *out) {
   (void)rows;

@@ -33,8 +33,8 @@ INLINE void put_right(const float *x, long inner, int parts, number *panel) {
     for (long i = 0; i < inner; i++) panel[i * COLUMNS + j] = x[j * inner + i];
 }
 
-/* Rows `row` and `row` + 1 of a right factor of `width` columns, whose panels are `panel` numbers apart; null:
-   zeros. */
+/* Rows `row` and `row` + 1 of a right factor of `width` columns, whose panels are `panel` numbers apart;
+   null: zeros. */
 INLINE void put_rows(const float *even, const float *odd, long width, long row, long panel, int parts,
                      number *right) {
   (void)parts;
@@ -71,12 +71,12 @@ INLINE void accumulate(const number *left, long left_row, long segments, long se
 /* With `rows` and `vectors` known to the compiler: every sum has a register of its own. */
 TARGET static void dispatch(const number *left, long left_row, long segments, long segment, long inner,
                             const number *right, float *out, long out_row, long rows, int vectors) {
-#define CASE(n)                                                                                 \
-  case n:                                                                                       \
-    if (n > ROWS) break;                                                                        \
-    if (vectors > 1)                                                                            \
+#define CASE(n)                                                                                          \
+  case n:                                                                                                \
+    if (n > ROWS) break;                                                                                 \
+    if (vectors > 1)                                                                                     \
       accumulate(left, left_row, segments, segment, inner, right, out, out_row, n < ROWS ? n : ROWS, 2); \
-    else                                                                                        \
+    else                                                                                                 \
       accumulate(left, left_row, segments, segment, inner, right, out, out_row, n < ROWS ? n : ROWS, 1); \
     break;
   switch (rows) {
@@ -103,8 +103,8 @@ INLINE void multiply(const number *left, const number *right, long inner, int pa
   dispatch(left, left_row(inner), 1, 0, inner, right, out, stride, least(rows, ROWS), 2);
 }
 
-/* `rows` pixels from *left on, times a panel of a convolution; `row` numbers from one row of the picture to the
-   next. Only the first half of the columns unless `wide`. */
+/* `rows` pixels from *left on, times a panel of a convolution; `row` numbers from one row of the picture to
+   the next. Only the first half of the columns unless `wide`. */
 INLINE void convolve(const number *const *left, long count, long rows, long channels, long row,
                      const number *right, int wide, float *out) {
   (void)count;

@@ -28,8 +28,8 @@ INLINE void norm_item(const norm_t *p, long item, const int bfloat16) {
     float mean, by;
     moments(p->x + at, r->width, &mean, &by);
     for (long i = 0; i < r->width; i += LANES)
-      store_number(p->normed, at + i, load(factor + i) * ((load(p->x + at + i) - mean) * by) + load(shift + i),
-                   bfloat16);
+      store_number(p->normed, at + i,
+                   load(factor + i) * ((load(p->x + at + i) - mean) * by) + load(shift + i), bfloat16);
   }
 }
 
@@ -118,7 +118,8 @@ INLINE void gelu_item_backward(const gelu_t *p, long item, const int bfloat16) {
     for (long i = 0; i < r.width; i += LANES) {
       __builtin_prefetch((const char *)given + (from + p->x_row + i) * (bfloat16 ? 2 : 4));
       __builtin_prefetch((const char *)out + (to + p->out_row + i) * (bfloat16 ? 2 : 4));
-      __builtin_prefetch((const char *)x_gradient + (gradient_to + p->x_gradient_row + i) * (bfloat16 ? 2 : 4), 1);
+      __builtin_prefetch(
+          (const char *)x_gradient + (gradient_to + p->x_gradient_row + i) * (bfloat16 ? 2 : 4), 1);
       const vec x = load_number(given, from + i, bfloat16) + load(bias + i), square = x * x * 0.044715f;
       const vec s = 1.f / (1.f + exponential(x * (square + 1.f) * -1.5957691216f));
       const vec slope = s + x * s * (1.f - s) * ((square * 3.f + 1.f) * 1.5957691216f);

@@ -67,8 +67,9 @@ INLINE void put_columns(const float *x, long from, long to, long width, long all
 }
 
 /* rows x `vectors` vectors of columns. */
-INLINE void multiply_tile(const float *left, long row_step, long inner_step, const float *right, long right_step,
-                          long inner, float *out, long out_step, const int rows, const int vectors) {
+INLINE void multiply_tile(const float *left, long row_step, long inner_step, const float *right,
+                          long right_step, long inner, float *out, long out_step, const int rows,
+                          const int vectors) {
   vec sums[ROWS][2];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; i++) sums[i][0] = sums[i][1] = splat(0);
@@ -89,27 +90,31 @@ INLINE void multiply_tile(const float *left, long row_step, long inner_step, con
 }
 
 /* out (rows x columns) = left times right over `inner` words. Word (i, k) of the left factor is at
-   i row_step + k inner_step; `columns` is a multiple of LANES. Rows are computed in thirds of ROWS, and written
-   up to that. */
+   i row_step + k inner_step; `columns` is a multiple of LANES. Rows are computed in thirds of ROWS, and
+   written up to that. */
 TARGET static void multiply_words(const float *left, long row_step, long inner_step, const float *right,
                                   long right_step, long inner, float *out, long out_step, long rows,
                                   long columns) {
-#define TILE(height)                                                                                     \
-  {                                                                                                      \
-    if (columns - j > LANES && row_step == 1)                                                            \
-      multiply_tile(left + i, 1, inner_step, right + j, right_step, inner, at, out_step, height, 2);     \
-    else if (columns - j > LANES)                                                                        \
-      multiply_tile(left + i * row_step, row_step, 1, right + j, right_step, inner, at, out_step, height, 2); \
-    else                                                                                                 \
-      multiply_tile(left + i * row_step, row_step, inner_step, right + j, right_step, inner, at, out_step,    \
-                    height, 1);                                                                          \
+#define TILE(height)                                                                                       \
+  {                                                                                                        \
+    if (columns - j > LANES && row_step == 1)                                                              \
+      multiply_tile(left + i, 1, inner_step, right + j, right_step, inner, at, out_step, height, 2);       \
+    else if (columns - j > LANES)                                                                          \
+      multiply_tile(left + i * row_step, row_step, 1, right + j, right_step, inner, at, out_step, height,  \
+                    2);                                                                                    \
+    else                                                                                                   \
+      multiply_tile(left + i * row_step, row_step, inner_step, right + j, right_step, inner, at, out_step, \
+                    height, 1);                                                                            \
   }
   for (long j = 0; j < columns; j += 2 * LANES)
     for (long i = 0; i < rows; i += ROWS) {
       float *at = out + i * out_step + j;
-      if (rows - i > 2 * ROWS / 3) TILE(ROWS)
-      else if (rows - i > ROWS / 3) TILE(2 * ROWS / 3)
-      else TILE(ROWS / 3)
+      if (rows - i > 2 * ROWS / 3)
+        TILE(ROWS)
+      else if (rows - i > ROWS / 3)
+        TILE(2 * ROWS / 3)
+      else
+        TILE(ROWS / 3)
     }
 #undef TILE
 }
@@ -158,7 +163,8 @@ INLINE void store_row(void *x, long at, long width, const float *row, const int 
 }
 
 /* Rows from `start` on of queries (0), keys (1) or values (2) of a head, with their biases. */
-INLINE void gather_rows(const room_t *m, int part, long item, long head, long start, float *rows, const int bfloat16) {
+INLINE void gather_rows(const room_t *m, int part, long item, long head, long start, float *rows,
+                        const int bfloat16) {
   const training_attention_t *p = m->p;
   const long at = (part * p->heads + head) * m->width;
   for (long i = start; i < m->own; i++, rows += m->width) {
@@ -170,8 +176,8 @@ INLINE void gather_rows(const room_t *m, int part, long item, long head, long st
   }
 }
 
-/* Rows from `start` on, normed, scaled, turned and multiplied by `by`. In three passes: each is a long way for a
-   row, and short for many. */
+/* Rows from `start` on, normed, scaled, turned and multiplied by `by`. In three passes: each is a long way
+   for a row, and short for many. */
 INLINE void norm_and_rotate_rows(const room_t *m, const float *x, const float *scales, long start, float by,
                                  float *norms, float *out) {
   const training_attention_t *p = m->p;
@@ -198,7 +204,8 @@ INLINE void give_back(const room_t *m, int part, long item, long head, long star
     float *gradient = gradients + i * w;
     vec along = splat(0);
     for (long j = 0; j < w; j += LANES) {
-      const vec n = load(x + i * w + j) * norms[i], turned = rotate_back(load(gradient + j), load(angles + j)) * by;
+      const vec n = load(x + i * w + j) * norms[i],
+                turned = rotate_back(load(gradient + j), load(angles + j)) * by;
       const vec of_n = turned * load(scale + j);
       add_to(scale_sums + late * w, j, turned * n);
       store(gradient + j, of_n);
@@ -289,7 +296,8 @@ INLINE void attend_item_backward(const room_t *m, long item, long head, const in
   const long unit = item * p->heads + head;
   const float *softmax = p->softmax + 2 * (unit * m->own + p->start), by = 1 / __builtin_sqrtf(w);
   memset(p->scale_sums + unit * 4 * w, 0, 4 * w * sizeof(float));
-  for (int i = 0; i < 6; i++) memset(p->qkv_sums + (item * 6 + i) * p->heads * w + head * w, 0, w * sizeof(float));
+  for (int i = 0; i < 6; i++)
+    memset(p->qkv_sums + (item * 6 + i) * p->heads * w + head * w, 0, w * sizeof(float));
   for (long i = 0; i < m->queries; i++) {
     fetch(p, &p->out, item, p->start + i + AHEAD, head * w, bfloat16, 0);
     load_row(row_at(p, &p->out, item, p->start + i, bfloat16 ? 2 : 4), head * w, w, m->g + i * w, bfloat16);
@@ -301,11 +309,11 @@ INLINE void attend_item_backward(const room_t *m, long item, long head, const in
     const long count = least(ROWS, m->queries - from);
     multiply_words(m->q_rows + from * words, words, 1, m->key_columns, m->padded, words, m->scores, m->padded,
                    count, m->padded);
-    multiply_words(m->g_rows + from * words, words, 1, m->value_columns, m->padded, words, m->slopes, m->padded,
-                   count, m->padded);
+    multiply_words(m->g_rows + from * words, words, 1, m->value_columns, m->padded, words, m->slopes,
+                   m->padded, count, m->padded);
     for (long i = 0; i < ROWS; i += 2) slopes_of(m, from, i, softmax);
-    multiply_words(m->score_rows, score_words, 1, m->key_pairs, w, score_words, m->query_gradient + from * w, w,
-                   count, w);
+    multiply_words(m->score_rows, score_words, 1, m->key_pairs, w, score_words, m->query_gradient + from * w,
+                   w, count, w);
   }
   const long inner = m->padded_queries / PER_WORD;
   multiply_words(m->slope_pairs, 1, m->padded, m->q_pairs, w, inner, m->key_gradient, w, m->all, w);
@@ -323,7 +331,8 @@ INLINE void attend_item_backward(const room_t *m, long item, long head, const in
   give_back(m, 0, item, head, p->start, m->raw_queries, m->query_norms, by, m->query_gradient, bfloat16);
   give_back(m, 1, item, head, 0, m->raw_keys, m->key_norms, 1, key_gradient, bfloat16);
   for (long i = 0; i < m->own; i++) {
-    float *sums = p->qkv_sums + (item * 2 + (i >= p->rows.first)) * 3 * p->heads * w + (2 * p->heads + head) * w;
+    float *sums =
+        p->qkv_sums + (item * 2 + (i >= p->rows.first)) * 3 * p->heads * w + (2 * p->heads + head) * w;
     void *row = row_at(p, &p->qkv_gradient, item, i, bfloat16 ? 2 : 4);
     fetch(p, &p->qkv_gradient, item, i + AHEAD, (2 * p->heads + head) * w, bfloat16, 1);
     for (long j = 0; j < w; j += LANES) add_to(sums, j, load(value_gradient + i * w + j));
@@ -354,7 +363,8 @@ INLINE void attend_group(const room_t *m, long group, long head, const int bfloa
     }
     if (!m->queries && !backward) continue;
     gather_rows(m, 0, item, head, p->start, m->raw_queries, bfloat16);
-    norm_and_rotate_rows(m, m->raw_queries, p->query_scale, p->start, 1 / __builtin_sqrtf(w), m->query_norms, m->q);
+    norm_and_rotate_rows(m, m->raw_queries, p->query_scale, p->start, 1 / __builtin_sqrtf(w), m->query_norms,
+                         m->q);
     for (long i = 0; i < m->queries; i++) put_row(m->q + i * w, w, m->q_rows + i * (w / PER_WORD));
     put_columns(m->keys, packed, m->padded, w, m->padded, m->key_columns);
     if (backward) {
@@ -383,13 +393,33 @@ TARGET static int training_attention_share(const void *job, long share, long sha
     float **matrix;
     long floats;
   } const matrices[] = {
-      {&m.raw_keys, k},      {&m.raw_queries, q},     {&m.key_norms, all},     {&m.query_norms, all},
-      {&m.keys, k},          {&m.values, k},          {&m.q, q},               {&m.g, q},
-      {&m.key_columns, k},   {&m.value_columns, k},   {&m.key_pairs, k},       {&m.value_pairs, k},
-      {&m.q_rows, q},        {&m.g_rows, q},          {&m.q_pairs, q},         {&m.g_pairs, q},
-      {&m.scores, s},        {&m.slopes, s},          {&m.score_rows, s},      {&m.share_pairs, pairs},
-      {&m.slope_pairs, pairs}, {&m.key_gradient, k},  {&m.value_gradient, k},  {&m.query_gradient, q},
-      {&m.prefix_key_sums, k}, {&m.prefix_value_sums, k}, {&m.result, ROWS * w},
+      {&m.raw_keys, k},
+      {&m.raw_queries, q},
+      {&m.key_norms, all},
+      {&m.query_norms, all},
+      {&m.keys, k},
+      {&m.values, k},
+      {&m.q, q},
+      {&m.g, q},
+      {&m.key_columns, k},
+      {&m.value_columns, k},
+      {&m.key_pairs, k},
+      {&m.value_pairs, k},
+      {&m.q_rows, q},
+      {&m.g_rows, q},
+      {&m.q_pairs, q},
+      {&m.g_pairs, q},
+      {&m.scores, s},
+      {&m.slopes, s},
+      {&m.score_rows, s},
+      {&m.share_pairs, pairs},
+      {&m.slope_pairs, pairs},
+      {&m.key_gradient, k},
+      {&m.value_gradient, k},
+      {&m.query_gradient, q},
+      {&m.prefix_key_sums, k},
+      {&m.prefix_value_sums, k},
+      {&m.result, ROWS * w},
   };
   const int count = sizeof(matrices) / sizeof(*matrices);
   long floats = 0;

@@ -51,7 +51,7 @@ export function toggleCompare() {
   if (store.state.compare) return store.set({ compare: null });
   const others = Object.values(store.state.session?.turns ?? {}).filter((other) => other.picture && other !== turn);
   if (!turn || !others.length) return notify({ title: t('compare.none') });
-  const other = others.find((other) => other.id === turn.parent) ?? others[0];
+  const other = others.find((sibling) => sibling.id === turn.parent) ?? others[0];
   const [a, b] = other.number < turn.number ? [other, turn] : [turn, other];
   store.set({ compare: { a: a.id, b: b.id, mode: recall('compare', 'slider') }, tool: 'move', region: false });
   focusSoon('kontext-compare input[type=range]');
@@ -74,7 +74,10 @@ export async function reuse(turn, all = false) {
   if (all) {
     const { size = 'match', lock = true } = turn.settings;
     if (chosenModel(store.state) && turn.facts.model) chooseModel(turn.facts.model);
-    store.set((state) => ({ ...state, settings: { ...state.settings, ...optionsOf(turn.settings), size, lock, seed: turn.seed } }));
+    store.set((state) => ({
+      ...state,
+      settings: { ...state.settings, ...optionsOf(turn.settings), size, lock, seed: turn.seed },
+    }));
     await attempt(async () => {
       const references = await Promise.all(turn.references.map((url) => fetchReference(url)));
       store.set((state) => ({ ...state, draft: { ...state.draft, references } }));
@@ -143,8 +146,7 @@ export function zoom(factor, [x, y] = [0, 0]) {
   });
 }
 
-export const pan = (dx, dy) =>
-  store.set((state) => ({ ...state, view: { ...state.view, x: state.view.x + dx, y: state.view.y + dy } }));
+export const pan = (dx, dy) => store.set((state) => ({ ...state, view: { ...state.view, x: state.view.x + dx, y: state.view.y + dy } }));
 
 export const fit = () => store.set({ view: { scale: 1, x: 0, y: 0 } });
 

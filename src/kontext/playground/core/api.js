@@ -4,7 +4,9 @@
 export class ApiError extends Error {
   constructor(message, { status = 0, code = 'offline', retryAfter = null } = {}) {
     super(message);
-    Object.assign(this, { status, code, retryAfter });
+    this.status = status; // of the HTTP response; 0 without one
+    this.code = code;
+    this.retryAfter = retryAfter; // seconds
   }
 }
 
@@ -67,9 +69,9 @@ async function file(address) {
   return response.blob();
 }
 
-function upload(address, field, file, name) {
+function upload(address, field, blob, name) {
   const form = new FormData();
-  form.append(field, file, name ?? file.name ?? 'picture.png');
+  form.append(field, blob, name ?? blob.name ?? 'picture.png');
   return call('POST', address, form);
 }
 
@@ -81,7 +83,7 @@ export const api = {
   login: (key) => call('POST', '/api/login', { key }),
   logout: () => call('POST', '/api/logout'),
   file,
-  picture: (file, name) => upload('/api/pictures', 'picture', file, name),
+  picture: (blob, name) => upload('/api/pictures', 'picture', blob, name),
   pictureAt: (url) => call('POST', '/api/pictures', { url }),
   tokens: (prompt, model) => call('POST', '/api/tokens', { prompt, model }),
   prefill: (what) => call('POST', '/api/prefill', what),
@@ -98,7 +100,7 @@ export const api = {
   job: (job) => call('GET', `api/jobs/${encodeURIComponent(job)}`),
   cancel: (job) => call('POST', `api/jobs/${encodeURIComponent(job)}/cancel`),
   retry: (job) => call('POST', `api/jobs/${encodeURIComponent(job)}/retry`),
-  restore: (file) => upload('/api/sessions/import', 'file', file),
+  restore: (blob) => upload('/api/sessions/import', 'file', blob),
   exportAddress: (id) => at(id, 'export'),
   eventsAddress: (id) => at(id, 'events'),
 };

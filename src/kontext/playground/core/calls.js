@@ -10,7 +10,9 @@ export function literal(value) {
   if (value === false) return 'False';
   if (Array.isArray(value)) return `[${value.map(literal).join(', ')}]`;
   if (typeof value === 'object') {
-    return `{${Object.entries(value).map(([key, item]) => `${literal(key)}: ${literal(item)}`).join(', ')}}`;
+    return `{${Object.entries(value)
+      .map(([key, item]) => `${literal(key)}: ${literal(item)}`)
+      .join(', ')}}`;
   }
   return JSON.stringify(value);
 }

@@ -76,14 +76,14 @@ export function problemHere() {
 /** Box, mask and markup of a turn for the request; drawings are uploaded as pictures first. A box and strokes combine. */
 export async function pointers(turn, prompt) {
   const pointing = store.state.pointing[turn.id];
-  const pointers = {};
-  if (isEmpty(pointing)) return pointers;
+  const fields = {};
+  if (isEmpty(pointing)) return fields;
   const box = shownBox(pointing, prompt);
-  const upload = async (kind, file) => (pointers[kind] = (await api.picture(await file, `${kind}.png`)).picture);
+  const upload = async (kind, file) => (fields[kind] = (await api.picture(await file, `${kind}.png`)).picture);
   if (pointing.mask.length) await upload('mask', maskPng(pointing, turn.size));
-  else if (pointing.box) pointers.box = pointing.box;
+  else if (pointing.box) fields.box = pointing.box;
   if (pointing.markup.length || box) await upload('markup', markupPng(pointing.markup, turn.size, box));
-  return pointers;
+  return fields;
 }
 
 /** Start a new session with the part of the shown picture inside the box. */

@@ -36,7 +36,13 @@ export async function openFile(file) {
 /** Whether a file is a usable picture; if not, shows why. A picture that is too large can be scaled down. */
 export async function isPicture(file, then = openFile) {
   if (file.type && !file.type.startsWith('image/')) {
-    notify({ kind: 'error', about: 'open', cause: 'no_picture', title: t('error.no_picture', { name: file.name }), text: t('error.no_picture.step') });
+    notify({
+      kind: 'error',
+      about: 'open',
+      cause: 'no_picture',
+      title: t('error.no_picture', { name: file.name }),
+      text: t('error.no_picture.step'),
+    });
     return false;
   }
   const limits = store.state.capabilities?.limits;

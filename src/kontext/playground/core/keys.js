@@ -5,12 +5,13 @@ import { referenceFile } from './references.js';
 import { keep, recall } from './memory.js';
 import { copy, download } from './saving.js';
 import { cancel, variants } from './sending.js';
+import { focusFirst } from './focus.js';
 import { leave } from './sessions.js';
 import { store } from './store.js';
 
 /** `key` as in KeyboardEvent.key; single letters work outside text fields and can be switched off. */
 export const KEYS = [
-  { key: '/', name: 'prompt', run: () => document.querySelector('#prompt')?.focus() },
+  { key: '/', name: 'prompt', run: () => focusFirst('#prompt') },
   { key: 'Enter', name: 'send' },
   { key: 'Shift+Enter', name: 'line' },
   { key: 'ArrowUp', name: 'history' },
@@ -19,7 +20,7 @@ export const KEYS = [
   { key: 'r', name: 'redo', run: act.redo },
   { key: '[', name: 'previous', run: () => act.flip(-1) },
   { key: ']', name: 'next', run: () => act.flip(1) },
-  { key: 't', name: 'turns', run: () => document.querySelector('kontext-turns [tabindex="0"]')?.focus() },
+  { key: 't', name: 'turns', run: () => focusFirst('kontext-turns [tabindex="0"]') },
   { key: 'v', name: 'variants', run: () => variants() },
   { key: ' ', name: 'before', run: () => act.showBefore(true) },
   { key: 'c', name: 'compare', run: act.toggleCompare },

@@ -46,7 +46,11 @@ export function explained(error) {
   const code = error instanceof ApiError ? error.code : 'unknown';
   const known = has(`error.${code}`) ? code : 'unknown';
   const said = code === 'offline' || !(error instanceof ApiError) ? '' : error.message;
-  return { code, title: t(`error.${known}`), text: sentences(said, t(`error.${known}.step`, { n: error.retryAfter ?? 5 })) };
+  return {
+    code,
+    title: t(`error.${known}`),
+    text: sentences(said, t(`error.${known}.step`, { n: error.retryAfter ?? 5 })),
+  };
 }
 
 /** Show an error, with a retry button where a retry can help. */

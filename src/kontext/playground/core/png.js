@@ -7,7 +7,7 @@ export function carriesHistory(bytes) {
   if (!SIGNATURE.every((value, index) => bytes[index] === value)) return false;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const latin = (from, length) => String.fromCharCode(...bytes.subarray(from, from + length));
-  for (let at = 8; at + 12 <= bytes.length; ) {
+  for (let at = 8; at + 12 <= bytes.length;) {
     const length = view.getUint32(at);
     const kind = latin(at + 4, 4);
     if (kind === 'iTXt' && latin(at + 8, 8) === 'kontext\0') return true;

@@ -2,10 +2,13 @@
 // draws a hint that the model sees. All coordinates are picture pixels, so a resize or reload loses nothing.
 
 /**
+ * @typedef {[number, number]} Size width and height in pixels
+ * @typedef {[number, number, number, number]} Box x, y, width and height in pixels
  * @typedef {{width: number, points: number[][], erase?: boolean}} Stroke
- * @typedef {{box: ?number[], mask: Stroke[], markup: Stroke[]}} Pointing
+ * @typedef {{box: ?Box, mask: Stroke[], markup: Stroke[]}} Pointing
  */
 
+/** @type {Pointing} */
 export const EMPTY = { box: null, mask: [], markup: [] };
 export const TOOLS = { box: ['box'], brush: ['mask'], pen: ['markup'], eraser: ['mask', 'markup'] };
 /** Stroke width as a fraction of the shorter side: minimum, maximum, default. */
@@ -26,7 +29,13 @@ export function withStroke(pointing, tool, stroke) {
   return Object.fromEntries(kinds.map((kind) => [kind, [...pointing[kind], stroke]]));
 }
 
-/** A box from two corners, in whole pixels inside the picture; null if it is empty. */
+/**
+ * A box from two corners, in whole pixels inside the picture; null if it is empty.
+ * @param {[number, number]} corner
+ * @param {[number, number]} opposite
+ * @param {Size} size
+ * @returns {?Box}
+ */
 export function boxFrom([x0, y0], [x1, y1], [width, height]) {
   const clamp = (value, limit) => Math.min(Math.max(value, 0), limit);
   const left = Math.floor(clamp(Math.min(x0, x1), width));
@@ -36,10 +45,27 @@ export function boxFrom([x0, y0], [x1, y1], [width, height]) {
   return right - left < 2 || bottom - top < 2 ? null : [left, top, right - left, bottom - top];
 }
 
-/** A box moved or (with `grow`) resized, kept inside the picture. */
+/**
+ * A box moved or (with `grow`) resized, kept inside the picture.
+ * @param {Box} box
+ * @param {number} dx
+ * @param {number} dy
+ * @param {boolean} grow
+ * @param {Size} size
+ * @returns {Box}
+ */
 export function nudge([x, y, w, h], dx, dy, grow, [width, height]) {
   if (grow) return [x, y, Math.min(Math.max(w + dx, 4), width - x), Math.min(Math.max(h + dy, 4), height - y)];
   return [Math.min(Math.max(x + dx, 0), width - w), Math.min(Math.max(y + dy, 0), height - h), w, h];
+}
+
+/**
+ * @param {Box} box
+ * @param {number} scale
+ * @returns {Box}
+ */
+function scaled([x, y, w, h], scale) {
+  return [x * scale, y * scale, w * scale, h * scale];
 }
 
 /** Draw strokes in order; erasing strokes cut out what is below. */
@@ -62,7 +88,7 @@ function marked(pointing, [width, height], scale, color, box = pointing.box) {
   const canvas = new OffscreenCanvas(Math.max(1, width), Math.max(1, height));
   const context = canvas.getContext('2d', { willReadFrequently: true });
   context.fillStyle = context.strokeStyle = color;
-  if (box) context.fillRect(...box.map((value) => value * scale));
+  if (box) context.fillRect(...scaled(box, scale));
   trace(context, pointing.mask, scale);
   return canvas;
 }
@@ -79,12 +105,13 @@ function frame(context, box, size, scale) {
  * Draw on the canvas over the picture.
  * @param {HTMLCanvasElement} canvas
  * @param {Pointing} pointing
- * @param {number[]} size of the picture
+ * @param {Size} size of the picture
  * @param {number} scale canvas pixels per picture pixel
  * @param {{shown: boolean, active: boolean}} how `shown`: the model is shown the box; `active`: a pointing tool is selected
  */
 export function draw(canvas, pointing, size, scale, { shown, active }) {
   const context = canvas.getContext('2d');
+  /** @type {Size} */
   const whole = [canvas.width, canvas.height];
   context.clearRect(0, 0, ...whole);
   if (pointing.box && active) {
@@ -110,11 +137,15 @@ export function draw(canvas, pointing, size, scale, { shown, active }) {
   if (pointing.box && shown) frame(context, pointing.box, size, scale);
   else if (pointing.box) {
     context.lineWidth = 2 * (window.devicePixelRatio || 1);
-    context.strokeRect(...pointing.box.map((value) => value * scale));
+    context.strokeRect(...scaled(pointing.box, scale));
   }
 }
 
-/** White where the picture may change, black elsewhere, as a PNG of the picture's size. */
+/**
+ * White where the picture may change, black elsewhere, as a PNG of the picture's size.
+ * @param {Pointing} pointing
+ * @param {Size} size
+ */
 export function maskPng(pointing, size) {
   const canvas = new OffscreenCanvas(...size);
   const context = canvas.getContext('2d');
@@ -124,11 +155,21 @@ export function maskPng(pointing, size) {
   return canvas.convertToBlob({ type: 'image/png' });
 }
 
-/** The red strokes (and the box, where the model is shown it) on a transparent background, as a PNG of the picture's size. */
+/**
+ * The red strokes (and the box, where the model is shown it) on a transparent background, as a PNG.
+ * @param {Stroke[]} strokes
+ * @param {Size} size of the picture
+ * @param {?Box} box
+ */
 export function markupPng(strokes, size, box = null) {
   return markupCanvas(strokes, size, box).convertToBlob({ type: 'image/png' });
 }
 
+/**
+ * @param {Stroke[]} strokes
+ * @param {Size} size
+ * @param {?Box} box
+ */
 function markupCanvas(strokes, size, box) {
   const canvas = new OffscreenCanvas(...size);
   const context = canvas.getContext('2d', { willReadFrequently: true });
@@ -156,8 +197,8 @@ function bounds(canvas) {
  * Locale key of the reason why the server cannot use a drawing: nothing is marked any more, or the hint lies outside
  * the area that may change. Null if it can be used.
  * @param {Pointing} pointing
- * @param {number[]} size
- * @param {?number[]} shownBox the box, if the model is shown it
+ * @param {Size} size
+ * @param {?Box} shownBox the box, if the model is shown it
  */
 export function problem(pointing, size, shownBox = null) {
   const limited = pointing.box || pointing.mask.length;

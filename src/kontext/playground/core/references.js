@@ -23,8 +23,7 @@ export async function referenceFile(file, index = null) {
 }
 
 /** Add a turn of this session as a reference picture. */
-export const referenceTurn = (turn, index = null) =>
-  attempt(async () => placeReference(await fetchReference(turn.picture), index));
+export const referenceTurn = (turn, index = null) => attempt(async () => placeReference(await fetchReference(turn.picture), index));
 
 function placeReference(reference, index = null) {
   if (index !== null) return store.set((state) => changeReference(state, index, reference));

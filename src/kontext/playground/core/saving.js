@@ -54,8 +54,17 @@ export async function share(turn = base(store.state)) {
   await attempt(async () => {
     const turns = path(store.state, turn.id).filter((step) => step.picture);
     const pictures = await Promise.all(turns.map(async (step) => dataUrl(await api.file(step.picture))));
-    const steps = turns.map((step, place) => ({ picture: pictures[place], size: step.size, words: step.name || step.prompt || t('original') }));
-    const page = sharedPage({ title: store.state.session.name || t('untitled'), note: t('share.note'), language, steps });
+    const steps = turns.map((step, place) => ({
+      picture: pictures[place],
+      size: step.size,
+      words: step.name || step.prompt || t('original'),
+    }));
+    const page = sharedPage({
+      title: store.state.session.name || t('untitled'),
+      note: t('share.note'),
+      language,
+      steps,
+    });
     const address = URL.createObjectURL(new Blob([page], { type: 'text/html' }));
     save(address, `${nameOf(turn)}.html`);
     setTimeout(() => URL.revokeObjectURL(address), 60_000);

@@ -1,6 +1,7 @@
 // Sending edits: submit with an optimistic turn, cancel, and create variants with other seeds.
 import { api } from './api.js';
 import { pointers, problemHere } from './drawing.js';
+import { focusFirst } from './focus.js';
 import { keep, recall } from './memory.js';
 import { attempt, notify, say } from './notices.js';
 import { startEmpty } from './sessions.js';
@@ -23,7 +24,7 @@ export async function submit(sure = false) {
   if (sending || (jobs[here] && isActive(jobs[here]))) return;
   if (!draft.prompt.trim()) {
     say(t('say.something'));
-    return document.querySelector('#prompt')?.focus();
+    return focusFirst('#prompt');
   }
   if (!session && sure !== true && looksLikeEdit(draft.prompt)) return store.set({ doubt: draft.prompt });
   const long = tooLong(store.state);
@@ -45,7 +46,17 @@ export async function submit(sure = false) {
       store.set((state) => withSending(state, { id, parent: parent?.id ?? null, prompt: body.prompt, created: Date.now() / 1000 }));
       const response = await api.edit(open, body);
       if (store.state.session?.id !== open) return true;
-      store.set((state) => withJobs({ ...state, draft: state.draft === draft ? DRAFT : state.draft, settings: { ...state.settings, expand: null } }, response.jobs, id));
+      store.set((state) =>
+        withJobs(
+          {
+            ...state,
+            draft: state.draft === draft ? DRAFT : state.draft,
+            settings: { ...state.settings, expand: null },
+          },
+          response.jobs,
+          id,
+        ),
+      );
       return true;
     },
     submit,
@@ -83,4 +94,3 @@ export async function variants(count = Math.max(3, store.state.settings.count)) 
   const response = await attempt(() => api.variants(session.id, turn.id, most));
   if (response) store.set((state) => withJobs(state, response.jobs));
 }
-

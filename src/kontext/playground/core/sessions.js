@@ -1,5 +1,6 @@
 // Opening, following and closing sessions.
 import { api, follow } from './api.js';
+import { focusFirst } from './focus.js';
 import { keep, recall } from './memory.js';
 import { attempt, dismissWhere, fail, notify, say } from './notices.js';
 import { DRAFT, initial, isActive, withEvent, withJobs, withModel, withPrompt, withSession, withoutJob } from './state.js';
@@ -19,7 +20,9 @@ export async function boot() {
     api.capabilities().catch((error) => (fail(error, () => location.reload()), null)),
     api.examples().catch((error) => ({ examples: [], locked: error.code === 'no_key' })),
   ]);
-  store.set((state) => withModel({ ...state, capabilities, examples: response.examples, login: response.locked ?? false }, recall('model', null)));
+  store.set((state) =>
+    withModel({ ...state, capabilities, examples: response.examples, login: response.locked ?? false }, recall('model', null)),
+  );
   if (capabilities && !capabilities.ready) waitForModel();
   if (!response.locked) await followAddress();
 }
@@ -100,7 +103,9 @@ export async function reload(revision = 0) {
   if (!response || store.state.session?.id !== id) return;
   store.set((state) => withSession(state, response));
   const known = new Set([...response.jobs, ...response.turns].map((entry) => entry.id));
-  Object.values(store.state.jobs).filter((job) => isActive(job) && job.state !== 'sending' && !known.has(job.id)).forEach(lookUp);
+  Object.values(store.state.jobs)
+    .filter((job) => isActive(job) && job.state !== 'sending' && !known.has(job.id))
+    .forEach(lookUp);
 }
 
 /** Look up how a job ended whose terminal event was missed. */
@@ -131,11 +136,13 @@ function onEvent(name, data) {
 function finished({ turn }) {
   const { total } = turn.facts.seconds ?? {};
   const changed = turn.facts.changed_fraction;
-  say([
-    t('said.done', { prompt: turn.prompt }),
-    total ? duration(total) : '',
-    turn.region && changed !== undefined ? t('changed', { share: percent(changed) }) : '',
-  ].join(' '));
+  say(
+    [
+      t('said.done', { prompt: turn.prompt }),
+      total ? duration(total) : '',
+      turn.region && changed !== undefined ? t('changed', { share: percent(changed) }) : '',
+    ].join(' '),
+  );
   const first = store.state.session.turns[turn.parent]?.kind === 'source';
   for (const warning of warningsFor(turn.facts.warnings, first)) {
     const key = `${store.state.session.id} ${warning}`;
@@ -151,13 +158,19 @@ function failed(data) {
   const actions = [{ label: t('edit.words'), run: () => restorePrompt(words()) }];
   if (!refused) actions.unshift({ label: t('again'), run: () => retry(data.job) });
   const key = refused ? 'error.refused' : 'error.failed';
-  notify({ kind: 'error', about: `job ${data.job}`, title: t(key), text: sentences(data.message, t(`${key}.step`)), actions });
+  notify({
+    kind: 'error',
+    about: `job ${data.job}`,
+    title: t(key),
+    text: sentences(data.message, t(`${key}.step`)),
+    actions,
+  });
 }
 
 /** Put a prompt back into the field, to be changed; a failed edit that is shown gives way to the turn it started from. */
 export function restorePrompt(prompt) {
   store.set((state) => withPrompt(state, prompt));
-  document.querySelector('#prompt')?.focus();
+  focusFirst('#prompt');
 }
 
 export async function retry(job) {

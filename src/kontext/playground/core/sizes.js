@@ -31,7 +31,7 @@ export function within([width, height], aspect) {
 export function outputSize(sizeSpec, original, native) {
   const read = parse(sizeSpec);
   if (read === null) return null;
-  if (read.size) return read.size;
+  if (read !== 'match' && read.size) return read.size;
   if (original) return read === 'match' ? original : within(original, read.aspect[0] / read.aspect[1]);
   const aspect = read === 'match' ? 1 : read.aspect[0] / read.aspect[1];
   const off = (size) => Math.abs(aspect - size[0] / size[1]);

@@ -5,8 +5,20 @@ import { children, isActive, node, path, subtree } from './tree.js';
 export { isActive };
 
 /** Options of an edit that act inside the model; null: the model's default. */
-export const OPTIONS = ['steps', 'guidance', 'negative_prompt', 'true_guidance', 'nag', 'guidance_steps', 'sampler', 'strength', 'expand', 'reference_layout'];
+export const OPTIONS = [
+  'steps',
+  'guidance',
+  'negative_prompt',
+  'true_guidance',
+  'nag',
+  'guidance_steps',
+  'sampler',
+  'strength',
+  'expand',
+  'reference_layout',
+];
 const OF_A_PICTURE = ['strength', 'expand'];
+/** @type {Record<string, any>} */
 export const SETTINGS = { size: 'match', seed: null, count: 1, lock: true, expand_prompt: false, ...optionsOf({}) };
 const STROKES_KEPT = 60; // undo steps per turn
 export const DRAFT = { prompt: '', references: [] };
@@ -55,7 +67,8 @@ export function withSession(state, response) {
   const turns = Object.fromEntries([...response.turns, ...later].map((turn) => [turn.id, turn]));
   const pending = same ? Object.values(state.jobs).filter((job) => job.state !== 'done') : []; // includes one being sent
   const jobs = Object.fromEntries(pending.map((job) => [job.id, job]));
-  for (const job of response.jobs) if (!turns[job.id]) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step', 'since', 'left']) };
+  for (const job of response.jobs)
+    if (!turns[job.id]) jobs[job.id] = { ...job, ...pick(jobs[job.id], ['preview', 'step', 'since', 'left']) };
   const { id, name, revision } = response;
   const next = { ...state, session: { id, name, revision, turns }, jobs, arriving: null };
   if (same && node(next, state.here)) return next;
@@ -194,7 +207,10 @@ export function withModel(state, name) {
   const { models = [], limits } = state.capabilities ?? {};
   const model = models.find((one) => one.name === name) ?? models[0];
   if (!model) return state;
-  return { ...state, capabilities: { ...state.capabilities, model, limits: { ...limits, prompt_tokens: model.prompt_tokens } } };
+  return {
+    ...state,
+    capabilities: { ...state.capabilities, model, limits: { ...limits, prompt_tokens: model.prompt_tokens } },
+  };
 }
 
 /** Name of the chosen model if the server has several; null if there is no choice. */
@@ -217,7 +233,10 @@ export function editBody(state, parent, pointers) {
   return body;
 }
 
-/** The options among the settings of a turn or of the page. */
+/**
+ * The options among the settings of a turn or of the page.
+ * @returns {Record<string, any>}
+ */
 export function optionsOf(settings) {
   return Object.fromEntries(OPTIONS.map((name) => [name, settings[name] ?? null]));
 }

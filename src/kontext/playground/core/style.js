@@ -2,8 +2,12 @@
 import { Directive, directive, noChange } from '../vendor/lit/lit.js';
 
 class StyleProps extends Directive {
+  /**
+   * @param {{element: HTMLElement}} part
+   * @param {[Record<string, string | number>]} values
+   */
   update({ element }, [properties]) {
-    for (const [name, value] of Object.entries(properties)) element.style.setProperty(name, value);
+    for (const [name, value] of Object.entries(properties)) element.style.setProperty(name, String(value));
     return noChange;
   }
 }

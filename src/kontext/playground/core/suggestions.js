@@ -16,7 +16,7 @@ export function suggestions(capabilities, use) {
   const model = capabilities?.model;
   if (!model) return []; // still loading
   if (!model.suggestions) return DEFAULTS[use].map((name) => ({ label: t(`preset.${name}`), prompt: t(`preset.${name}.prompt`) }));
-  const known = (use) => model.suggestions.filter((suggestion) => suggestion.use === use);
+  const known = (kind) => model.suggestions.filter((suggestion) => suggestion.use === kind);
   const found = use === 'box' && !known('box').length ? known('edit') : known(use);
   const said = (texts) => texts[language] ?? texts.en;
   return found.map(({ label, prompt }) => ({ label: said(label), prompt: said(prompt) }));

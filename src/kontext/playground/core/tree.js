@@ -28,9 +28,9 @@ export function base(state) {
 /** From the first picture to `id`. */
 export function path(state, id) {
   const all = new Map(nodes(state).map((item) => [item.id, item]));
-  const path = [];
-  for (let at = all.get(id); at; at = all.get(at.parent)) path.unshift(at);
-  return path;
+  const found = [];
+  for (let at = all.get(id); at; at = all.get(at.parent)) found.unshift(at);
+  return found;
 }
 
 export function children(state, id) {

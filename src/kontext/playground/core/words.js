@@ -26,7 +26,10 @@ export function remember(history, prompt, limit = 100) {
 
 /** A file name from a prompt: letters and digits of any script, at most 48 characters. */
 export function fileName(text, fallback = 'picture') {
-  const words = text.normalize('NFKC').replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '');
+  const words = text
+    .normalize('NFKC')
+    .replace(/[^\p{L}\p{N}]+/gu, '-')
+    .replace(/^-+|-+$/g, '');
   return words.slice(0, 48).replace(/-+$/, '') || fallback;
 }
 
@@ -52,7 +55,11 @@ export function warningsFor(warnings = [], first = true) {
 /** Join message parts as sentences: each is capitalized and ends with punctuation. */
 export function sentences(...parts) {
   const closed = (text) => (/[\p{P}]$/u.test(text) ? text : `${text}.`);
-  return parts.map((part) => part?.trim()).filter(Boolean).map((part) => closed(part[0].toUpperCase() + part.slice(1))).join(' ');
+  return parts
+    .map((part) => part?.trim())
+    .filter(Boolean)
+    .map((part) => closed(part[0].toUpperCase() + part.slice(1)))
+    .join(' ');
 }
 
 /** Fraction of the model's limit from which the tokens of a prompt are counted and shown. */

@@ -63,7 +63,7 @@ class App extends Part {
     const next = names[(names.indexOf(language) + 1) % names.length];
     keep('language', next);
     await loadWords(next);
-    document.querySelectorAll('*').forEach((element) => element.requestUpdate?.());
+    document.querySelectorAll('*').forEach((element) => element instanceof Part && element.requestUpdate());
   }
 
   #header() {
@@ -80,8 +80,9 @@ class App extends Part {
         </svg>
         <span>Kontext</span>
       </button>
-      ${session
-        ? html`<input
+      ${
+        session
+          ? html`<input
             class="session-name"
             aria-label=${t('session.name')}
             maxlength="200"
@@ -90,16 +91,26 @@ class App extends Part {
             @change=${(event) => act.renameSession(session.id, event.target.value)}
             @keydown=${(event) => event.key === 'Enter' && event.target.blur()}
           />`
-        : nothing}
+          : nothing
+      }
       <nav class="top-tools" aria-label=${t('page')}>
-        ${capabilities?.model
-          ? html`<span class="model" title=${capabilities.model.description}>${capabilities.model.name}</span>`
-          : html`<span class="model waiting">${capabilities ? t('model.loading') : ''}</span>`}
-        ${jobs.length
-          ? html`<span class="busy-count">${tool({
-              name: 'queue', label: t('queue.count', { n: jobs.length }), short: String(jobs.length), key: 'q', run: () => act.openPanel('queue'), tip: 'below',
-            })}</span>`
-          : nothing}
+        ${
+          capabilities?.model
+            ? html`<span class="model" title=${capabilities.model.description}>${capabilities.model.name}</span>`
+            : html`<span class="model waiting">${capabilities ? t('model.loading') : ''}</span>`
+        }
+        ${
+          jobs.length
+            ? html`<span class="busy-count">${tool({
+                name: 'queue',
+                label: t('queue.count', { n: jobs.length }),
+                short: String(jobs.length),
+                key: 'q',
+                run: () => act.openPanel('queue'),
+                tip: 'below',
+              })}</span>`
+            : nothing
+        }
         ${session ? button('plus', 'n', leave, 'new') : nothing}
         ${button('gallery', 'h', () => act.openPanel('gallery'), 'gallery')}
         ${session ? button('code', 's', () => act.openPanel('code'), 'code', 'second') : nothing}
@@ -120,8 +131,7 @@ class App extends Part {
   #dropZones() {
     if (!this.dragging) return nothing;
     const { session } = this.state;
-    const zone = (name, image, words) =>
-      html`<div class=${this.dragging === name ? 'chosen' : ''}>${icon(image)}<b>${words}</b></div>`;
+    const zone = (name, image, words) => html`<div class=${this.dragging === name ? 'chosen' : ''}>${icon(image)}<b>${words}</b></div>`;
     return html`<div class="drop ${session ? 'beside' : ''}" aria-hidden="true">
       ${zone('picture', 'picture', t(session ? 'drop.new' : 'drop.picture'))}
       ${session ? zone('reference', 'plus', t('drop.reference', { n: this.state.draft.references.length + 2 })) : nothing}
@@ -135,8 +145,9 @@ class App extends Part {
     return html`
       <div class="page ${open ? 'working' : 'starting'}">
         ${this.#header()}
-        ${open
-          ? html`<kontext-turns></kontext-turns>
+        ${
+          open
+            ? html`<kontext-turns></kontext-turns>
               <main class="work" aria-label=${t('work')}>
                 <h1 class="spoken">${session?.name || t('untitled')}</h1>
                 <kontext-tools></kontext-tools>
@@ -144,7 +155,8 @@ class App extends Part {
                 <kontext-caption></kontext-caption>
                 <kontext-composer></kontext-composer>
               </main>`
-          : html`<main class="welcome"><kontext-start></kontext-start></main>`}
+            : html`<main class="welcome"><kontext-start></kontext-start></main>`
+        }
       </div>
       <kontext-notices></kontext-notices>
       <kontext-gallery></kontext-gallery>

@@ -97,7 +97,8 @@ class Caption extends Part {
     if (at.job) return isActive(at.job) ? this.#running(at.job) : this.#ended(at.job);
     const turn = base(state);
     if (!turn) return nothing;
-    const button = (name, key, run, more = {}) => tool({ name, key, run, ...more, label: t(`key.${more.label ?? name}`), short: t(`short.${more.label ?? name}`) });
+    const button = (name, key, run, more = {}) =>
+      tool({ name, key, run, ...more, label: t(`key.${more.label ?? name}`), short: t(`short.${more.label ?? name}`) });
     return html`<div class="caption">
       <div class="now">
         <span class="label">${t('editing')}</span>

@@ -11,12 +11,22 @@ const MODES = ['slider', 'side', 'flicker', 'difference'];
 const FLICKER_MILLISECONDS = 650;
 
 class Compare extends Part {
-  static properties = { at: { state: true }, second: { state: true }, playing: { state: true }, changed: { state: true } };
+  static properties = {
+    at: { state: true },
+    second: { state: true },
+    playing: { state: true },
+    changed: { state: true },
+  };
   #hands = new Pannable();
 
   constructor() {
     super();
-    Object.assign(this, { at: 50, second: true, playing: !matchMedia('(prefers-reduced-motion: reduce)').matches, changed: null });
+    Object.assign(this, {
+      at: 50,
+      second: true,
+      playing: !matchMedia('(prefers-reduced-motion: reduce)').matches,
+      changed: null,
+    });
   }
 
   connectedCallback() {
@@ -49,8 +59,10 @@ class Compare extends Part {
     const chosen = this.state.compare[which];
     return html`<label class="pick ${which}"><span class="letter ${which}">${label}</span>
       <select @change=${(event) => store.set((state) => ({ ...state, compare: { ...state.compare, [which]: event.target.value } }))}>
-        ${turns.map((turn) => html`<option value=${turn.id} ?selected=${turn.id === chosen} .selected=${turn.id === chosen}>
-          ${turn.number} · ${title(turn).slice(0, 60)}</option>`)}
+        ${turns.map(
+          (turn) => html`<option value=${turn.id} ?selected=${turn.id === chosen} .selected=${turn.id === chosen}>
+          ${turn.number} · ${title(turn).slice(0, 60)}</option>`,
+        )}
       </select>
     </label>`;
   }
@@ -112,6 +124,7 @@ class Compare extends Part {
   }
 
   updated() {
+    /** @type {HTMLCanvasElement | null} */
     const canvas = this.querySelector('canvas.difference');
     if (!canvas) return;
     const [a, b] = this.pair;
@@ -145,7 +158,8 @@ class Compare extends Part {
     const aspect = b.size[0] / b.size[1];
     const views = {
       slider: () => html`${this.#slider(a, b, aspect)}${this.#names(a, b)}`,
-      side: () => html`<div class="sides">${this.#frame(this.#image(a), a.size[0] / a.size[1])}${this.#frame(this.#image(b), aspect)}</div>${this.#names(a, b)}`,
+      side: () =>
+        html`<div class="sides">${this.#frame(this.#image(a), a.size[0] / a.size[1])}${this.#frame(this.#image(b), aspect)}</div>${this.#names(a, b)}`,
       flicker: () => this.#flicker(a, b, aspect),
       difference: () => this.#difference(aspect),
     };

@@ -19,6 +19,7 @@ class Composer extends Part {
   #past = -1; // position in the prompt history; -1: the text being typed
   #typed = '';
 
+  /** @returns {HTMLTextAreaElement | null} */
   get field() {
     return this.querySelector('#prompt');
   }

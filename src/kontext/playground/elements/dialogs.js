@@ -71,29 +71,56 @@ class Details extends Dialog {
           @change=${(event) => act.renameTurn(turn, event.target.value)} /></label>
       </div>
       <dl class="facts">
-        ${Object.entries(this.#rows(turn)).filter(([, value]) => value !== null && value !== undefined)
-          .map(([name, value]) => html`<div class=${['prompt', 'from', 'negative_prompt'].includes(name) ? 'wide' : ''}><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`)}
+        ${Object.entries(this.#rows(turn))
+          .filter(([, value]) => value !== null && value !== undefined)
+          .map(
+            ([name, value]) =>
+              html`<div class=${['prompt', 'from', 'negative_prompt'].includes(name) ? 'wide' : ''}><dt>${t(`fact.${name}`)}</dt><dd dir="auto">${value}</dd></div>`,
+          )}
       </dl>
       ${(turn.facts.warnings ?? []).map((warning) => html`<p class="note">${sentences(warning)}</p>`)}
       ${this.#group('again', [
-        turn.prompt && button('reuse.prompt', then(() => act.reuse(turn))),
-        turn.prompt && button('reuse.all', then(() => act.reuse(turn, true))),
-        turn.parent && button('reuse.first', then(() => reuseOnFirst(turn))),
+        turn.prompt &&
+          button(
+            'reuse.prompt',
+            then(() => act.reuse(turn)),
+          ),
+        turn.prompt &&
+          button(
+            'reuse.all',
+            then(() => act.reuse(turn, true)),
+          ),
+        turn.parent &&
+          button(
+            'reuse.first',
+            then(() => reuseOnFirst(turn)),
+          ),
         turn.parent && button('reuse.other', () => act.choose((file) => (this.close(), repeatOn(file, turn)))),
-        turn.picture && button('reuse.reference', then(() => referenceTurn(turn))),
+        turn.picture &&
+          button(
+            'reuse.reference',
+            then(() => referenceTurn(turn)),
+          ),
       ])}
       ${this.#group('keep', [
         turn.picture && button('download.chain', () => download(turn)),
         turn.picture && button('download.bare', () => download(turn, true)),
         turn.picture && button('share', () => share(turn)),
         button('download.session', downloadSession),
-        turn.parent && button(this.sure ? 'delete.sure' : 'delete.turn', () => (this.sure ? (this.close(), act.deleteTurn(turn)) : (this.sure = true)), 'danger'),
+        turn.parent &&
+          button(
+            this.sure ? 'delete.sure' : 'delete.turn',
+            () => (this.sure ? (this.close(), act.deleteTurn(turn)) : (this.sure = true)),
+            'danger',
+          ),
       ])}`;
   }
 
   #group(name, buttons) {
     const shown = buttons.filter(Boolean);
-    return shown.length ? html`<section class="group"><h3>${t(`details.${name}`)}</h3><div class="choices">${shown}</div></section>` : nothing;
+    return shown.length
+      ? html`<section class="group"><h3>${t(`details.${name}`)}</h3><div class="choices">${shown}</div></section>`
+      : nothing;
   }
 }
 

@@ -8,12 +8,17 @@ import { language, t } from '../core/text.js';
 import { Dialog } from './dialog.js';
 import { icon, tool } from './icons.js';
 
-const UNITS = [['day', 86400], ['hour', 3600], ['minute', 60]];
+/** @type {[Intl.RelativeTimeFormatUnit, number][]} */
+const UNITS = [
+  ['day', 86400],
+  ['hour', 3600],
+  ['minute', 60],
+];
 
 /** "2 hours ago" in the language of the page. */
 function ago(seconds) {
   const past = Date.now() / 1000 - seconds;
-  const [unit, length] = UNITS.find(([, size]) => past >= size) ?? ['minute', 60];
+  const [unit, length] = UNITS.find(([, size]) => past >= size) ?? UNITS[UNITS.length - 1];
   return new Intl.RelativeTimeFormat(language, { numeric: 'auto' }).format(-Math.floor(past / length), unit);
 }
 
@@ -42,9 +47,11 @@ class Gallery extends Dialog {
       <div class="card-foot">
         <span>${t('turns.count', { n: session.turns })} · ${ago(session.updated)}</span>
         <a class="tool" href=${located(api.exportAddress(session.id))} download aria-label=${t('download.session')}>${icon('download')}</a>
-        ${sure
-          ? html`<button type="button" class="quiet danger" @click=${() => act.deleteSession(session.id)}>${t('delete.sure')}</button>`
-          : tool({ name: 'trash', label: t('delete'), run: () => (this.doomed = session.id), tip: 'top-end' })}
+        ${
+          sure
+            ? html`<button type="button" class="quiet danger" @click=${() => act.deleteSession(session.id)}>${t('delete.sure')}</button>`
+            : tool({ name: 'trash', label: t('delete'), run: () => (this.doomed = session.id), tip: 'top-end' })
+        }
       </div>
     </li>`;
   }
@@ -58,9 +65,13 @@ class Gallery extends Dialog {
           <input type="search" placeholder=${t('search')} .value=${this.search ?? ''} @input=${(event) => (this.search = event.target.value)} /></label>
         <button type="button" class="quiet" @click=${() => act.choose((file) => (this.close(), openFile(file)))}>${t('gallery.restore')}</button>
       </div>
-      ${sessions === null ? nothing : found.length
-        ? html`<ul class="cards">${found.map((session) => this.#card(session))}</ul>`
-        : html`<p class="hint">${t(search ? 'gallery.nothing' : 'gallery.empty')}</p>`}`;
+      ${
+        sessions === null
+          ? nothing
+          : found.length
+            ? html`<ul class="cards">${found.map((session) => this.#card(session))}</ul>`
+            : html`<p class="hint">${t(search ? 'gallery.nothing' : 'gallery.empty')}</p>`
+      }`;
   }
 }
 

@@ -77,7 +77,9 @@ class Code extends Dialog {
     }
     const { size, box, lock } = turn.settings;
     const model = chosenModel(state) && turn.facts.model;
-    const plain = Object.entries({ ...optionsOf(turn.settings), size, box, lock, model }).filter(([, value]) => value !== undefined && value !== null);
+    const plain = Object.entries({ ...optionsOf(turn.settings), size, box, lock, model }).filter(
+      ([, value]) => value !== undefined && value !== null,
+    );
     this.body = { parent: turn.parent, prompt: turn.prompt, seed: turn.seed, ...Object.fromEntries(plain) };
     this.partial = Boolean(turn.mask || turn.markup || turn.references.length);
   }
@@ -85,11 +87,17 @@ class Code extends Dialog {
   content() {
     const { session, capabilities } = this.state;
     if (!this.body) return nothing;
-    const call = { root: serverAddress(), session: session.id, body: this.body, key: Boolean(capabilities?.features.keys) };
+    const call = {
+      root: serverAddress(),
+      session: session.id,
+      body: this.body,
+      key: Boolean(capabilities?.features.keys),
+    };
     const text = LANGUAGES[this.language](call);
     return html`<div class="modes" role="group" aria-label=${t('code.languages')}>
         ${Object.keys(LANGUAGES).map(
-          (name) => html`<button type="button" aria-pressed=${String(this.language === name)} @click=${() => (this.language = name)}>${t(`code.${name}`)}</button>`,
+          (name) =>
+            html`<button type="button" aria-pressed=${String(this.language === name)} @click=${() => (this.language = name)}>${t(`code.${name}`)}</button>`,
         )}
       </div>
       <pre class="program" tabindex="0" aria-label=${t(`code.${this.language}`)}>${text}</pre>

@@ -6,6 +6,7 @@ export class Pannable {
 
   wheel(event, box) {
     event.preventDefault();
+    /** @type {[number, number]} */
     const place = [event.clientX - box.left - box.width / 2, event.clientY - box.top - box.height / 2];
     act.zoom(Math.exp(-event.deltaY * 0.002), place);
   }

@@ -39,7 +39,10 @@ class Pointer extends Part {
     return Math.max(1, Math.round(Math.min(...this.turn.size) * widthOf(this.state, this.state.tool)));
   }
 
-  /** Position of a pointer event in picture pixels. */
+  /**
+   * Position of a pointer event in picture pixels.
+   * @returns {[number, number]}
+   */
   #place(event) {
     const box = this.getBoundingClientRect();
     const [width, height] = this.turn.size;
@@ -86,7 +89,10 @@ class Pointer extends Part {
   }
 
   #extend(places) {
-    this.#stroke = { ...this.#stroke, points: [...this.#stroke.points, ...places.map((place) => place.map(Math.round))] };
+    this.#stroke = {
+      ...this.#stroke,
+      points: [...this.#stroke.points, ...places.map((place) => place.map(Math.round))],
+    };
     stroke(this.#stroke, false);
   }
 
@@ -101,7 +107,7 @@ class Pointer extends Part {
       else strokesBack(-1);
     } else if (arrow && tool === 'box') {
       const third = [width, height].map((side) => Math.round(side / 3));
-      const box = this.pointing.box ? nudge(this.pointing.box, ...by, event.shiftKey, this.turn.size) : [...third, ...third];
+      const box = this.pointing.box ? nudge(this.pointing.box, by[0], by[1], event.shiftKey, this.turn.size) : [...third, ...third];
       point({ box });
       say(t('said.box', { x: box[0], y: box[1], w: box[2], h: box[3] }));
     } else if (arrow) {
@@ -132,7 +138,10 @@ class Pointer extends Part {
   #drawCursor(canvas, scale) {
     const context = canvas.getContext('2d');
     const dot = window.devicePixelRatio || 1;
-    for (const [color, width] of [['#ffffff', 3.5 * dot], ['#16171a', 1.5 * dot]]) {
+    for (const [color, width] of [
+      ['#ffffff', 3.5 * dot],
+      ['#16171a', 1.5 * dot],
+    ]) {
       context.strokeStyle = color;
       context.lineWidth = width;
       context.beginPath();

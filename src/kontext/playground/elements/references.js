@@ -48,8 +48,10 @@ class References extends Part {
       <div class="panel">
         <fieldset>
           <legend>${t('reference.is', { n })}</legend>
-          ${['', ...ROLES].map((role) => html`<label class="option"><input type="radio" name="role-${n}" value=${role}
-            .checked=${(reference.role ?? '') === role} @change=${() => this.#role(index, role)} />${t(`role.${role || 'none'}`)}</label>`)}
+          ${['', ...ROLES].map(
+            (role) => html`<label class="option"><input type="radio" name="role-${n}" value=${role}
+            .checked=${(reference.role ?? '') === role} @change=${() => this.#role(index, role)} />${t(`role.${role || 'none'}`)}</label>`,
+          )}
         </fieldset>
         <button type="button" class="quiet" @click=${() => act.choose((file) => referenceFile(file, index))}>${t('reference.replace')}</button>
         <button type="button" class="quiet" @click=${() => this.#useSize(reference.url)}>${t('reference.size')}</button>
@@ -65,16 +67,20 @@ class References extends Part {
     const named = namedPictures(draft.prompt);
     const room = draft.references.length < (capabilities?.limits.references ?? 3);
     return html`<div class="references" role="group" aria-label=${t('references')}>
-      ${draft.references.length
-        ? html`<span class="reference first ${named.includes(1) ? 'lit' : ''}" role="img" aria-label=${t('reference.first')}>
+      ${
+        draft.references.length
+          ? html`<span class="reference first ${named.includes(1) ? 'lit' : ''}" role="img" aria-label=${t('reference.first')}>
             <img src=${turn.thumbnail ?? ''} alt="" /><span class="number">1</span></span>`
-        : nothing}
+          : nothing
+      }
       ${draft.references.map((reference, index) => this.#reference(reference, index, named))}
-      ${room
-        ? html`<button type="button" class="add" aria-label=${t('key.add')} aria-keyshortcuts="a" data-tip="${t('key.add')}  A"
+      ${
+        room
+          ? html`<button type="button" class="add" aria-label=${t('key.add')} aria-keyshortcuts="a" data-tip="${t('key.add')}  A"
             @click=${() => act.choose(referenceFile)} @dragover=${(event) => event.preventDefault()}
             @drop=${(event) => this.#drop(event, null)}>${icon('plus')}</button>`
-        : nothing}
+          : nothing
+      }
     </div>`;
   }
 

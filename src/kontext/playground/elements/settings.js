@@ -32,18 +32,22 @@ class Settings extends Part {
     return html`<details class="menu">
       <summary class="setting"><span class="ratio" ${styleProps({ '--aspect': out[0] / out[1] || 1 })}></span>${out.join(' × ')}</summary>
       <div class="panel sizes">
-        ${turn?.thumbnail
-          ? html`<div class="crop" ${styleProps({ '--aspect': original[0] / original[1] })}>
+        ${
+          turn?.thumbnail
+            ? html`<div class="crop" ${styleProps({ '--aspect': original[0] / original[1] })}>
               <img src=${turn.thumbnail} alt="" />
               <div class="used" ${styleProps({ left: x, top: y, width: w, height: h })}></div>
             </div>`
-          : nothing}
+            : nothing
+        }
         <fieldset class="aspects">
           <legend>${t('size')}</legend>
-          ${aspects.map((aspect) => html`<label class="aspect"><input type="radio" name="aspect" value=${aspect} .checked=${aspect === chosen}
+          ${aspects.map(
+            (aspect) => html`<label class="aspect"><input type="radio" name="aspect" value=${aspect} .checked=${aspect === chosen}
               @change=${() => act.setSettings({ size: aspect })} />
             <span class="ratio" ${styleProps({ '--aspect': (([a, b]) => a / b)(outputSize(aspect, original, this.native) ?? [1, 1]) })}></span>
-            <span>${aspect === 'match' ? t('size.match') : aspect}</span></label>`)}
+            <span>${aspect === 'match' ? t('size.match') : aspect}</span></label>`,
+          )}
         </fieldset>
         <label class="field">${t('size.own')}<input type="text" inputmode="text" placeholder="640x480" .value=${/x/.test(size) ? size : ''}
           @change=${(event) => this.#own(event.target)} /></label>
@@ -79,8 +83,10 @@ class Settings extends Part {
     const { count } = this.state.settings;
     const most = this.state.capabilities?.limits.variants ?? 4;
     return html`<fieldset class="count" aria-label=${t('count')}>${icon('variants')}
-      ${COUNTS.filter((n) => n <= most).map((n) => html`<label data-tip=${t('count.n', { n: n })}><input type="radio" name="count" value=${n} .checked=${n === count}
-        aria-label=${t('count.n', { n: n })} @change=${() => act.setSettings({ count: n })} /><span aria-hidden="true">${n}</span></label>`)}
+      ${COUNTS.filter((n) => n <= most).map(
+        (n) => html`<label data-tip=${t('count.n', { n: n })}><input type="radio" name="count" value=${n} .checked=${n === count}
+        aria-label=${t('count.n', { n: n })} @change=${() => act.setSettings({ count: n })} /><span aria-hidden="true">${n}</span></label>`,
+      )}
     </fieldset>`;
   }
 
@@ -117,9 +123,11 @@ class Settings extends Part {
         ${original ? html`${number('strength', strength, [0.01, 1], 'any', 1)} ${text('expand', '16:9', EXPAND)}` : nothing}
         <label class="field">${t('sampler')}<select .value=${sampler ?? 'euler'} @change=${({ target }) => act.setSettings({ sampler: target.value === 'euler' ? null : target.value })}>
           ${SAMPLERS.map((name) => html`<option value=${name} ?selected=${name === (sampler ?? 'euler')}>${t(`sampler.${name}`)}</option>`)}</select></label>
-        ${features?.expand_prompt
-          ? html`<label class="option"><input type="checkbox" .checked=${longer} @change=${(event) => act.setSettings({ expand_prompt: event.target.checked })} />${t('expand_prompt')}</label>`
-          : nothing}
+        ${
+          features?.expand_prompt
+            ? html`<label class="option"><input type="checkbox" .checked=${longer} @change=${(event) => act.setSettings({ expand_prompt: event.target.checked })} />${t('expand_prompt')}</label>`
+            : nothing
+        }
         <label class="option"><input type="checkbox" .checked=${lock} @change=${(event) => act.setSettings({ lock: event.target.checked })} />${t('lock')}</label>
         <p class="note">${t('lock.note')}</p>
       </div>

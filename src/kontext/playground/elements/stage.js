@@ -57,7 +57,9 @@ class Stage extends Part {
   }
 
   updated() {
-    for (const canvas of this.querySelectorAll('canvas.veil, canvas.news')) {
+    /** @type {NodeListOf<HTMLCanvasElement>} */
+    const canvases = this.querySelectorAll('canvas.veil, canvas.news');
+    for (const canvas of canvases) {
       if (canvas.dataset.of !== this.shown.region) veil(canvas, this.shown.region);
     }
   }
@@ -90,19 +92,25 @@ class Stage extends Part {
       class="frame ${job ? 'working' : ''} ${scale > 3 ? 'pixels' : ''}"
       ${styleProps({ '--aspect': turn.size[0] / turn.size[1], transform: `translate(${x}px, ${y}px) scale(${scale})` })}
     >
-      ${shown
-        ? html`<img class="picture" src=${(before || shown).picture} alt=${title(before || shown)} draggable="false" />`
-        : html`<div class="picture blank"></div>`}
+      ${
+        shown
+          ? html`<img class="picture" src=${(before || shown).picture} alt=${title(before || shown)} draggable="false" />`
+          : html`<div class="picture blank"></div>`
+      }
       ${before ? html`<span class="before">${t('before')}</span>` : nothing}
       ${preview ? html`<img class="preview" src=${preview} alt="" @load=${() => performance.mark('kontext:preview')} draggable="false" />` : nothing}
-      ${this.news && this.news === shown?.region && !job && !before
-        ? html`<canvas class="news" aria-hidden="true" @animationend=${() => (this.news = null)}></canvas>`
-        : nothing}
+      ${
+        this.news && this.news === shown?.region && !job && !before
+          ? html`<canvas class="news" aria-hidden="true" @animationend=${() => (this.news = null)}></canvas>`
+          : nothing
+      }
       ${state.region && shown?.region ? html`<canvas class="veil" role="img" aria-label=${t('region.shown')}></canvas>` : nothing}
       ${pointable ? html`<kontext-pointer></kontext-pointer>` : nothing}
-      ${job && isActive(job)
-        ? html`<progress class="line" max=${job.steps || 1} value=${job.step || 0} aria-label=${t('progress')}></progress>`
-        : nothing}
+      ${
+        job && isActive(job)
+          ? html`<progress class="line" max=${job.steps || 1} value=${job.step || 0} aria-label=${t('progress')}></progress>`
+          : nothing
+      }
     </div>`;
   }
 

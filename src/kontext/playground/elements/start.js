@@ -37,12 +37,14 @@ class Start extends Part {
         <h2 class="alone">${t('words.alone')}</h2>
         <kontext-composer></kontext-composer>
       </section>
-      ${examples.length
-        ? html`<section class="examples" aria-label=${t('examples')}>
+      ${
+        examples.length
+          ? html`<section class="examples" aria-label=${t('examples')}>
             <h2>${t('examples')}</h2>
             <ul>${examples.slice(0, SHOWN).map((example) => this.#example(example))}</ul>
           </section>`
-        : nothing}`;
+          : nothing
+      }`;
   }
 }
 

@@ -14,7 +14,15 @@ class Tools extends Part {
     const { state } = this;
     const turn = base(state);
     const button = (name, key, run, more = {}) =>
-      tool({ name, key, run, tip: 'right', ...more, label: t(`key.${more.label ?? name}`), short: t(`short.${more.label ?? name}`) });
+      tool({
+        name,
+        key,
+        run,
+        tip: 'right',
+        ...more,
+        label: t(`key.${more.label ?? name}`),
+        short: t(`short.${more.label ?? name}`),
+      });
     const drawn = turn && !isEmpty(state.pointing[turn.id]);
     return html`<div class="tools" role="toolbar" aria-label=${t('tools')} aria-orientation="vertical">
       ${button('undo', 'u', act.undo, { disabled: !undoTarget(state) })}
@@ -42,11 +50,13 @@ export function drawingBar(state) {
   const small = (name, run, disabled) =>
     html`<button type="button" class="quiet small do-${name}" ?disabled=${disabled} @click=${run}>${icon(name)}<span>${t(`draw.${name}`)}</span></button>`;
   return html`<div class="above drawing" role="group" aria-label=${t('draw')}>
-    ${wide
-      ? html`<label class="width"><span>${t('draw.width')}</span><input type="range" min=${wide[0]} max=${wide[1]} step="0.002"
+    ${
+      wide
+        ? html`<label class="width"><span>${t('draw.width')}</span><input type="range" min=${wide[0]} max=${wide[1]} step="0.002"
           .value=${String(widthOf(state, state.tool))} aria-valuetext=${t('draw.pixels', { n: Math.round(widthOf(state, state.tool) * Math.min(...turn.size)) })}
           @input=${(event) => setWidth(state.tool, Number(event.target.value))} /></label>`
-      : nothing}
+        : nothing
+    }
     ${isEmpty(pointing) ? html`<span class="note">${t(`tool.${state.tool}.help`)}</span>` : nothing}
     ${small('undo', () => strokesBack(-1), !canStep(state, -1))}
     ${small('redo', () => strokesBack(1), !canStep(state, 1))}

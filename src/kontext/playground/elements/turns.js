@@ -19,9 +19,18 @@ class Turns extends Part {
 
   /** Arrow keys move through all turns, Home and End jump to the ends. */
   #walk(event) {
-    const all = [...this.querySelectorAll('[role=treeitem]')];
+    /** @type {NodeListOf<HTMLElement>} */
+    const items = this.querySelectorAll('[role=treeitem]');
+    const all = [...items];
     const at = all.indexOf(event.target.closest('[role=treeitem]'));
-    const steps = { ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1, Home: 0, End: all.length - 1 };
+    const steps = {
+      ArrowDown: at + 1,
+      ArrowRight: at + 1,
+      ArrowUp: at - 1,
+      ArrowLeft: at - 1,
+      Home: 0,
+      End: all.length - 1,
+    };
     if (at < 0 || !(event.key in steps)) return;
     event.preventDefault();
     all[Math.min(Math.max(steps[event.key], 0), all.length - 1)].focus();
@@ -34,9 +43,7 @@ class Turns extends Part {
     return html`<span class="thumb ${job && !failed ? 'busy' : ''} ${failed ? 'failed' : ''}">
       ${source ? html`<img src=${source} alt="" loading="lazy" draggable="false" />` : nothing}
       ${failed ? icon('close') : nothing}
-      ${job && !failed
-        ? html`<progress max=${job.steps || 1} value=${job.step || 0} aria-hidden="true"></progress>`
-        : nothing}
+      ${job && !failed ? html`<progress max=${job.steps || 1} value=${job.step || 0} aria-hidden="true"></progress>` : nothing}
     </span>`;
   }
 
