@@ -1,6 +1,8 @@
 """One table of options, and every surface held against it."""
 
 import json
+import subprocess
+import sys
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -19,10 +21,14 @@ from kontext.engine.requests import EditRequest
 from kontext.errors import BadRequest
 from kontext.mcp import MAX_VARIANTS, TOOLS
 from kontext.options import SURFACES, TABLE, Option, offered, option
+from kontext.server.routes.bfl import KontextInputs
 from kontext.server.routes.edits import Edit, Variants
+from kontext.server.routes.huggingface import Parameters
+from kontext.server.routes.openai_fields import ROLES, ImageRequest
 from kontext.session.provenance import SETTINGS
 from kontext.session.settings import PICTURES
 
+NEW = Option("sharpness", "plain", "number", None, "How sharp.", low=0, high=1)
 DOCS = Path(__file__).parents[1] / "docs" / "options.md"
 
 
@@ -62,9 +68,86 @@ def test_a_surface_takes_the_options_of_the_table_and_no_others(surface):
 
 @pytest.mark.parametrize("surface", SURFACES)
 def test_a_new_option_is_demanded_of_every_surface(surface, monkeypatch):
-    new = Option("sharpness", "plain", "number", None, "How sharp.", low=0, high=1)
-    monkeypatch.setattr(options, "TABLE", (*TABLE, new))
+    monkeypatch.setattr(options, "TABLE", (*TABLE, NEW))
     assert differences(surface) == ({"sharpness"}, set())
+
+
+BODIES = {"BFL": KontextInputs, "OpenAI": ImageRequest, "Hugging Face": Parameters}
+PARTS = {"OpenAI": {"image", *ROLES}}
+"""Fields of a form that hold pictures."""
+NARROWER = {("OpenAI", "variants"), ("OpenAI", "seed")}  # n is 1 to 10 there, of seeds seed to seed + n - 1
+WIDER = {("BFL", "seed")}  # a 64-bit number there
+
+
+@pytest.mark.parametrize("dialect", options.DIALECTS)
+def test_a_dialect_has_the_fields_of_the_table(dialect):
+    known = {*BODIES[dialect].model_fields, *PARTS.get(dialect, ())}
+    assert set(options.DIALECTS[dialect].values()) <= known
+    undeclared = {option.name for option in TABLE} & (known - set(options.DIALECTS[dialect].values()))
+    assert not undeclared
+
+
+def test_every_option_is_in_a_dialect_or_declared_to_be_in_none():
+    assert undecided() == set()
+
+
+def undecided():
+    """Options about which `DIALECTS` and `NOT_IN_DIALECTS` say nothing, and those of which both speak."""
+    named = {name for fields in options.DIALECTS.values() for name in fields}
+    return {
+        option.name
+        for option in options.TABLE
+        if (option.name in named) == (option.name in options.NOT_IN_DIALECTS)
+    }
+
+
+def test_a_new_option_is_demanded_of_the_dialects(monkeypatch):
+    monkeypatch.setattr(options, "TABLE", (*TABLE, NEW))
+    assert undecided() == {NEW.name}
+
+
+DIALECT_NUMBERS = [
+    (dialect, option(name), field)
+    for dialect, fields in options.DIALECTS.items()
+    for name, field in fields.items()
+    if option(name).type in ("integer", "number")
+]
+
+
+@pytest.mark.parametrize("dialect, option, field", DIALECT_NUMBERS)
+def test_ranges_of_a_dialect_are_those_of_the_table(dialect, option, field):
+    def taken(value):
+        try:
+            BODIES[dialect].model_validate({"prompt": "a", field: value})
+        except ValidationError:
+            return False
+        return True
+
+    assert taken(option.low) and not taken(option.low - 1)
+    assert taken(option.high) != ((dialect, option.name) in NARROWER)
+    assert taken(option.high + 1) == ((dialect, option.name) in WIDER)
+
+
+MADE_FROM_THE_TABLE = """
+from kontext import options
+new = options.Option("sharpness", "plain", "number", None, "How sharp.", low=0, high=1)
+options.TABLE = (*options.TABLE, new)
+from kontext.batch.tables import COLUMNS
+from kontext.commands.chat_options import COMMANDS
+from kontext.mcp import TOOLS
+from kontext.server.jobs.requests import OPTIONS
+from kontext.session.provenance import SETTINGS
+assert SETTINGS["sharpness"](1) and not SETTINGS["sharpness"](2)
+assert TOOLS["edit"][1]["properties"]["sharpness"]["maximum"] == 1
+assert "sharpness" in COLUMNS and "sharpness" in COMMANDS and "sharpness" in OPTIONS
+assert "sharpness" in TOOLS["generate"][1]["properties"] and "`sharpness` | number" in options.markdown()
+"""
+
+
+def test_a_new_option_appears_on_the_surfaces_that_are_made_from_the_table():
+    """MCP, batch tables, chat, provenance, jobs and the documentation; the others are demanded above."""
+    done = subprocess.run([sys.executable, "-c", MADE_FROM_THE_TABLE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_editor_takes_what_a_request_takes():

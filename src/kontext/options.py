@@ -2,7 +2,7 @@
 
 `EditRequest`, the command line, the HTTP bodies, batch tables, MCP tools, provenance and `docs/options.md`
 take ranges and texts from here, or are compared with it by `tests/test_options.py`. The dialects of other
-services (BFL, OpenAI, Hugging Face) have the fields of those services, with these ranges.
+services (`DIALECTS`) have the fields of those services, with these ranges.
 """
 
 from __future__ import annotations
@@ -321,6 +321,29 @@ TABLE: tuple[Option, ...] = (
     ),
 )
 
+DIALECTS: Mapping[str, Mapping[str, str]] = {
+    "BFL": {
+        **{"seed": "seed", "steps": "steps", "guidance": "guidance", "size": "aspect_ratio"},
+        **{"references": "input_image_2", "loras": "loras"},
+    },
+    "OpenAI": {
+        **{"seed": "seed", "steps": "num_inference_steps", "guidance": "guidance_scale", "size": "size"},
+        **{"mask": "mask", "markup": "markup", "references": "image", "loras": "loras", "variants": "n"},
+    },
+    "Hugging Face": {
+        **{"seed": "seed", "steps": "num_inference_steps", "guidance": "guidance_scale"},
+        **{"negative_prompt": "negative_prompt", "size": "target_size", "loras": "loras"},
+    },
+}
+"""For each HTTP dialect of another service, its fields for our options."""
+NOT_IN_DIALECTS = frozenset(
+    {
+        *("sampler", "true_guidance", "nag", "guidance_steps", "strength", "canvas", "box", "expand"),
+        *("reference_layout", "lock", "regions"),
+    }
+)
+"""Options that no dialect has."""
+
 
 def option(name: str) -> Option:
     """An option by its name. Raises KeyError."""
@@ -350,4 +373,10 @@ def markdown() -> str:
                 reasons.setdefault(option.exempt[surface], []).append(f"`{option.name}`")
         absent = "; ".join(f"{', '.join(names_exempt)}: {reason}" for reason, names_exempt in reasons.items())
         lines.append(f"| {words} | {names} | {absent} |")
+    lines += ["", "| HTTP dialect | fields |", "| --- | --- |"]
+    for dialect, named in DIALECTS.items():
+        pairs = ", ".join(
+            f"`{name}` is `{field}`" if name != field else f"`{name}`" for name, field in named.items()
+        )
+        lines.append(f"| {dialect} | {pairs} |")
     return "\n".join(lines) + "\n"
