@@ -257,6 +257,15 @@ def test_wrong_command_lines_are_found(line: str) -> None:
     assert check(words, whole=True)
 
 
+def test_every_route_is_documented() -> None:
+    from kontext.server import create_app
+
+    text = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    paths = create_app().openapi()["paths"]
+    assert len(paths) > 40
+    assert not [path for path in paths if path not in text]
+
+
 # Python
 
 

@@ -21,6 +21,7 @@ from kontext.engine.requests import EditRequest
 from kontext.errors import BadRequest
 from kontext.mcp import MAX_VARIANTS, TOOLS
 from kontext.options import SURFACES, TABLE, Option, offered, option
+from kontext.server.jobs.requests import JobRequest
 from kontext.server.routes.bfl import KontextInputs
 from kontext.server.routes.edits import Edit, Variants
 from kontext.server.routes.huggingface import Parameters
@@ -148,6 +149,10 @@ def test_a_new_option_appears_on_the_surfaces_that_are_made_from_the_table():
     """MCP, batch tables, chat, provenance, jobs and the documentation; the others are demanded above."""
     done = subprocess.run([sys.executable, "-c", MADE_FROM_THE_TABLE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_jobs_have_the_options_of_the_table():
+    assert {option.name for option in offered("python")} <= {field.name for field in fields(JobRequest)}
 
 
 def test_the_editor_takes_what_a_request_takes():
