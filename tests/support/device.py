@@ -32,6 +32,8 @@ READS = {"__bool__", "__float__", "__int__", "__index__", "item", "tolist", "equ
 TO_NUMPY = {"numpy", "__array__"}
 FREE = {"__repr__", "__format__", "copy_", "__getitem__", "__setitem__", "is_set_to", "__set__"}
 """Calls that may mix devices, or need no check."""
+GRAPH = {"requires_grad_", "backward", "grad", "is_leaf", "retain_grad"}
+"""Calls and attributes that mean the tensor itself as a node of the graph of gradients, not its values."""
 NORMS = {"group_norm", "layer_norm", "rms_norm", "native_group_norm", "native_layer_norm"}
 """CUDA and MPS have no norms whose weights are of another type than the input; the CPU has."""
 
@@ -69,6 +71,21 @@ class DeviceTensor(Tensor):
         return _call(func, args, kwargs or {})
 
 
+class Generator(torch.Generator):
+    """Random numbers of the CPU or of the simulated device."""
+
+    home = CPU
+
+    def __new__(cls, device: object = CPU):
+        made = super().__new__(cls)
+        made.home = torch.device(device)
+        return made
+
+    @property
+    def device(self) -> torch.device:
+        return self.home
+
+
 class Stream:
     """An additional CUDA stream: it runs at once, but is checked as if it did not."""
 
@@ -88,8 +105,15 @@ class Event:
     def record(self, stream: Stream | None = None) -> None:
         self.stream, self.at = stream, 0 if stream is None else stream.done
 
+    def synchronize(self) -> None:
+        """The host waits: from then on every thread and stream may use what was made before."""
+        if self.stream is not None:
+            _finished[self.stream] = max(_finished.get(self.stream, 0), self.at)
+
 
 _thread = threading.local()
+_finished: weakref.WeakKeyDictionary[Stream, int] = weakref.WeakKeyDictionary()
+"""What the host has waited for, of each stream."""
 
 
 @contextmanager
@@ -235,10 +259,13 @@ def _checked(device, func, args, kwargs):
     if target not in (None, CPU) and generator is not None and generator.device.type == "cpu":
         raise RuntimeError(f"Expected a '{target.type}' device type for generator but found 'cpu'")
 
+    of_the_graph = (
+        getattr(func.__self__, "__name__", "") if name in ("__get__", "__set__") else name
+    ) in GRAPH
     bare: dict[int, Tensor] = {}  # in-place calls return their argument itself
 
     def taken(tensor):
-        if isinstance(tensor, DeviceTensor):
+        if isinstance(tensor, DeviceTensor) and not of_the_graph:
             plain = tensor.as_subclass(Tensor)
             bare[id(plain)] = tensor
             return plain
@@ -257,7 +284,7 @@ def _checked(device, func, args, kwargs):
         return result
 
     def returned(tensor):
-        if not isinstance(tensor, Tensor):
+        if not isinstance(tensor, Tensor) or (of_the_graph and isinstance(tensor, DeviceTensor)):
             return tensor
         return bare[id(tensor)] if id(tensor) in bare and name != "to" else device.placed(tensor, home)
 
@@ -276,7 +303,8 @@ def _check_streams(tensors: list[Tensor]) -> None:
         stream = getattr(tensor, "stream", None)
         if stream is None or stream is current:
             continue
-        if getattr(_thread, "waited", {}).get(stream, 0) < tensor.made_at:
+        waited = max(getattr(_thread, "waited", {}).get(stream, 0), _finished.get(stream, 0))
+        if waited < tensor.made_at:
             raise AssertionError("used before the stream that makes it was waited for")
         if not tensor.recorded:
             raise AssertionError("used on another stream without record_stream")
@@ -319,7 +347,11 @@ def simulated(name: str, count: int = 1) -> Iterator[Device]:
             mock.patch("torch.cuda.Stream", Stream),
             mock.patch("torch.cuda.Event", Event),
             mock.patch("torch.cuda.stream", _on_stream),
+            mock.patch("torch.Generator", Generator),
             mock.patch("torch.cuda.current_stream", lambda _=None: Stream()),
+            mock.patch("torch.cuda.default_stream", lambda _=None: Stream()),
+            mock.patch("torch.cuda.is_bf16_supported", lambda: True),
+            mock.patch("torch.cuda.max_memory_allocated", lambda _=None: device.peak_bytes),
             mock.patch("torch.cuda.mem_get_info", device.free_and_total),
             mock.patch("torch.cuda.empty_cache", lambda: None),
             mock.patch("torch.mps.empty_cache", lambda: None),

@@ -346,3 +346,19 @@ def _finish(model: Autoencoder, pictures: Tensor, folder: Path) -> Path:
     (folder / "latents.json").write_text(json.dumps(figures))
     log.info("latents: %s", figures)
     return folder / "autoencoder.safetensors"
+
+
+@torch.no_grad()
+def channel_effects(autoencoder: Autoencoder, latents: Tensor, change: float = 0.3) -> Tensor:
+    """How much each latent channel changes the pixels: RMS per unit (channels,), around latents (b, c, h, w).
+
+    Every channel in turn is disturbed by noise of standard deviation `change`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = change * torch.randn(latents[:, 0].shape, generator=generator).to(latents.device)
+    before, effects = autoencoder.decode(latents), []
+    for channel in range(latents.shape[1]):
+        disturbed = latents.clone()
+        disturbed[:, channel] += noise
+        effects.append((autoencoder.decode(disturbed) - before).square().mean().sqrt() / change)
+    return torch.stack(effects)

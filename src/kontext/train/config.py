@@ -140,6 +140,10 @@ class FlowTraining(_Training):
     label_weight: float = 0.1
     area_weight: float = 0.0
     """k of the loss weight 1 + k * mask * clamp(0.3 / area, 0.5, 5); fades to 0 at 80 % of the run."""
+    visibility_power: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """The error of a latent channel weighs as its effect on the pixels to this power; 0: all alike, 2: as in
+    the pixels' squared error.
+    """
     shift: float = 6.0
     shift_end: float = 3.0
     """The shift of training times falls to this over the last third."""
@@ -147,6 +151,8 @@ class FlowTraining(_Training):
     validation_pairs: NaturalNumber = 64
     words_batch: NaturalNumber = 0
     """Sentences per step whose attributes both encoders predict from the text; 0: none."""
+    words_fresh: Count | None = None
+    """New sentences per step; None: a quarter of `words_batch`."""
     words_norm: float = 0.5
     """Norm to which the gradient of their loss is clipped, over both encoders."""
     words_token_dropout: Share = 0.0

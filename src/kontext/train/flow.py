@@ -29,7 +29,7 @@ from kontext.kernels import use_training_kernels
 from kontext.model.autoencoder import Autoencoder, use_channels_last
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
-from kontext.train.autoencoder import to_pixels
+from kontext.train.autoencoder import HELD_OUT, channel_effects, to_pixels
 from kontext.train.compilation import can_compile
 from kontext.train.config import FlowTraining
 from kontext.train.data import TrainingData
@@ -38,8 +38,9 @@ from kontext.train.metrics import MetricAverager, RegionIou
 from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.orbits import OrbitPool
-from kontext.train.pairs import target_caption, text_ids
+from kontext.train.pairs import shrink, target_caption, text_ids
 from kontext.train.reading_task import ReadingTask
+from kontext.train.ring import to_device
 from kontext.train.run import Ema, TrainingRun, averaged_weights
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
@@ -53,8 +54,12 @@ ADAMW_NAMES = (
 )
 
 
+UNDECAYED = "undecayed.pt"
+
 COMPILED_TEXT = 24
-"""Longest text, in tokens, that is worth compiling the blocks for: longer ones are rare, of many lengths."""
+"""Longest text, in tokens, that is worth compiling the blocks for, and only with one context picture: each
+length and number of pictures is compiled anew, which takes seconds to minutes, and the others are rare.
+"""
 
 
 class FlowTrainer:
@@ -93,6 +98,9 @@ class FlowTrainer:
         self.codec = Autoencoder(self.preset.autoencoder).eval().requires_grad_(False)
         self.codec.load_state_dict(load_file(autoencoder))
         use_channels_last(self.codec.to(self.device))
+        self.channel_weights = torch.ones((), device=self.device)
+        if config.visibility_power:
+            self.channel_weights = self._channel_weights(config.visibility_power)
         self.networks = Networks(self.preset).to(self.device)
         muon, adamw = split_parameters([self.networks], ADAMW_NAMES)
         self.optimizer = MuonAdamW(
@@ -171,7 +179,7 @@ class FlowTrainer:
                 self.tokenizer,
                 batch=self.distributed.split("words_batch", config.words_batch),
                 first_seed=seed_offset,
-                state=state if state and resume else {},
+                state=_reading_state(state or {}, resume),
                 words=words,
             )
         self.validation = Validation(self)
@@ -182,6 +190,15 @@ class FlowTrainer:
 
     def _training_preset(self) -> Preset:
         return PRESETS[self.config.preset]
+
+    def _channel_weights(self, power: float) -> Tensor:
+        """Loss weights (in_channels,) of mean 1 of a token's numbers."""
+        pictures = [World().sample(HELD_OUT + i).target for i in range(2)]
+        resized = np.stack([shrink(picture, self.preset.sizes[0][0]) for picture in pictures])
+        effect = channel_effects(self.codec, self.codec.encode(to_pixels(resized, self.device)))
+        weights = effect**power
+        tokens = pack((weights / weights.mean())[None, :, None, None].expand(-1, -1, 2, 2))
+        return tokens[0, 0]
 
     def train(self) -> Path:
         """Returns the folder of the finished model. Raises Paused when the time of the call is over."""
@@ -195,17 +212,18 @@ class FlowTrainer:
     def _train(self) -> None:
         config, run = self.config, self.run
         self.data.fill(config.first_fill, self.data.first_references)
+        self.data.start(self.new_per_step, self.new_references)
         averager = MetricAverager()
         last_save = run.elapsed
         while not run.finished:
             run.pause_if_due(self._save)
-            self.data.pool.add(self.data.loader.take(self.new_per_step))
+            self.data.add_new()
             if self.data.chains is not None:
                 self._add_rollouts(self.data.chains.take(self.rollouts))
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
-            triples = None if generate or not self._is_reference_step() else self.data.triples
-            if triples is not None:
-                self.data.references.add(triples.take(self.new_references))
+            references = not generate and self._is_reference_step() and self.data.triples is not None
+            if references:
+                self.data.add_new_references()
                 batch = self.data.references.draw(self.batch, self.generator)
             else:
                 batch = self._draw(generate)
@@ -224,15 +242,18 @@ class FlowTrainer:
             self.ema.update(run.step)
             if self.reading is not None:
                 self.reading.step(run.lr_factor(), run.step)
-            name = "loss_generate" if generate else "loss_references" if triples else "loss"
+            name = "loss_generate" if generate else "loss_references" if references else "loss"
             averager.add(name, loss, label_loss, norm, per_sample, t)
             if run.logs(config.log_every):
                 figures = {**averager.take(), **self._extra_metrics(), **run.pace(self.device)}
-                run.record(**figures, waiting=self.data.loader.blocks_ready() == 0)
+                waiting = self.data.loader.blocks_ready() == 0
+                run.record(**figures, examples=self.data.pool.added, waiting=waiting)
             if self.distributed.is_main and (run.step % config.validate_every == 0 or run.finished):
                 with self.ema:
                     figures = self.validation.figures(self.folder / f"sheet_{run.step:06d}.png")
                     run.record(**figures, **(self.reading.figures() if self.reading is not None else {}))
+            if run.decays and not (self.folder / UNDECAYED).exists():
+                self._save(UNDECAYED)
             if run.elapsed - last_save > config.save_seconds or run.finished:
                 self._save()
                 last_save = run.elapsed
@@ -278,11 +299,12 @@ class FlowTrainer:
             self.generator,
             shift=config.shift + late * (config.shift_end - config.shift),
             uniform_share=config.uniform_share,
-        ).to(self.device)
-        dropped = (torch.rand(count, generator=self.generator) < config.text_dropout).to(self.device)
-        ids = self.cut(torch.where(dropped[:, None], self.empty, batch["text"]))
+        )
+        t = to_device(t, self.device)
+        dropped = to_device(torch.rand(count, generator=self.generator) < config.text_dropout, self.device)
+        ids = torch.where(dropped[:, None], self.empty, batch["text"])[:, : int(batch["text_length"])]
         contexts = [] if generate else self.contexts(batch)
-        rare = ids.shape[1] > COMPILED_TEXT
+        rare = ids.shape[1] > COMPILED_TEXT or len(contexts) != 1
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast),
             self.eager() if rare else nullcontext(),
@@ -290,7 +312,8 @@ class FlowTrainer:
             velocity, scores, region = self.networks(
                 flow.interpolate(data, noise, t), ids, t, self.target_ids, contexts
             )
-        error = (velocity.float() - flow.velocity(data, noise)).square().mean(-1)  # (b, tokens)
+        error = (velocity.float() - flow.velocity(data, noise)).square()
+        error = (error * self.channel_weights).mean(-1)  # (b, tokens)
         if generate:
             return error.mean(), torch.zeros((), device=self.device), error.mean(1).detach(), t
         mask, loss = batch["mask"].float(), error.mean()
@@ -321,7 +344,7 @@ class FlowTrainer:
     def _noise_like(self, tokens: Tensor) -> Tensor:
         return torch.randn(tokens.shape, generator=self.noise, device=self.noise.device)
 
-    def _save(self) -> None:
+    def _save(self, name: str = "state.pt") -> None:
         if not self.distributed.is_main:
             return
         with self.ema:
@@ -338,7 +361,8 @@ class FlowTrainer:
                 **self.data.state(),
                 **self._extra_state(),
                 "tokenizer": self.tokenizer.to_str(),
-            }
+            },
+            name,
         )
 
     def _extra_metrics(self) -> dict[str, object]:
@@ -368,6 +392,11 @@ def _ensure_tokenizer(vocab: int, folder: Path) -> None:
         samples = (World().sample(seed) for seed in range(2000))
         sentences = [text for s in samples for text in (s.english, s.chinese, *target_caption(s))]
         train_tokenizer(sentences, vocab).save(str(path))
+
+
+def _reading_state(state: dict[str, object], resume: bool) -> dict[str, object]:
+    """What the reading task takes from a state: all of it, or the heads where a run only starts from it."""
+    return state if resume else {name: state[name] for name in ("words", "labels") if name in state}
 
 
 def train(

@@ -8,12 +8,14 @@ workers the examples are produced in the caller's process, in the order of their
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import shared_memory
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 SHARED = Path("/dev/shm")
 """Where Linux keeps shared memory."""
+
+WORKER_NICENESS = 5
+"""Workers give way to the trainer, which keeps a GPU busy from a single thread."""
 
 Example = Mapping[str, np.ndarray]
 Producer = Callable[[int], Example]
@@ -51,8 +56,10 @@ class ExampleLoader:
             return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
         while sum(len(next(iter(b.values()))) for b in self._blocks) < count:
             self._blocks.append(self._next_block())
-        joined = {name: np.concatenate([b[name] for b in self._blocks]) for name in self._blocks[0]}
-        self._blocks = [{name: value[count:] for name, value in joined.items()}]
+        first, *rest = self._blocks
+        joined = {name: np.concatenate([b[name] for b in self._blocks]) for name in first} if rest else first
+        left = len(next(iter(joined.values()))) - count
+        self._blocks = [{name: value[count:] for name, value in joined.items()}] if left else []
         self.seed += count
         return {name: value[:count] for name, value in joined.items()}
 
@@ -119,6 +126,54 @@ class ExampleLoader:
         return block
 
 
+T = TypeVar("T")
+
+
+class Prefetcher(Generic[T]):
+    """Prepares blocks of examples in a thread of its own, for a trainer that must not wait for them."""
+
+    def __init__(
+        self,
+        loader: ExampleLoader,
+        prepare: Callable[[dict[str, np.ndarray]], T],
+        count: int,
+        depth: int = 2,
+    ):
+        """prepare: applied to every `count` examples of the loader; depth: results that are kept ready."""
+        self._loader, self._prepare, self._count = loader, prepare, count
+        self._ready: queue.Queue[T] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def take_ready(self) -> T | None:
+        """The oldest prepared examples; None when there are none yet. Raises what preparing them raised."""
+        try:
+            return self._ready.get_nowait()
+        except queue.Empty:
+            if self._error is not None:
+                raise self._error from None
+            return None
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                prepared = self._prepare(self._loader.take(self._count))
+                while not self._stopped.is_set():
+                    try:
+                        self._ready.put(prepared, timeout=0.2)
+                        break
+                    except queue.Full:
+                        continue
+        except Exception as error:  # raised in the trainer's thread
+            self._error = error
+
+
 def _size(field: tuple) -> int:
     *shape, kind = field
     return -(-int(np.prod(shape)) * np.dtype(kind).itemsize // 64) * 64
@@ -142,6 +197,7 @@ def _produce(
     seed: int,
     stride: int,
 ) -> None:
+    os.nice(WORKER_NICENESS)
     memories = [shared_memory.SharedMemory(name=name) for name in names]
     slots = [_views(memory, fields) for memory in memories]
     while True:

@@ -12,18 +12,23 @@ class RegionIou:
     """Intersection over union of predicted and true region tokens since the last log line."""
 
     def __init__(self) -> None:
-        self.both = self.either = 0.0
+        self.both: Tensor | None = None
+        self.either: Tensor | None = None
 
     @torch.no_grad()
     def update(self, logits: Tensor, mask: Tensor, counts: Tensor) -> None:
         """logits and mask (b, tokens); counts (b,): 0 for samples that are ignored."""
         found, true = logits > 0, mask > 0.5
-        self.both += float(((found & true) * counts[:, None]).sum())
-        self.either += float(((found | true) * counts[:, None]).sum())
+        both = ((found & true) * counts[:, None]).sum()
+        either = ((found | true) * counts[:, None]).sum()
+        self.both = both if self.both is None else self.both + both
+        self.either = either if self.either is None else self.either + either
 
     def take(self) -> dict[str, object]:
-        figures: dict[str, object] = {"region_iou": self.both / self.either} if self.either else {}
-        self.both = self.either = 0.0
+        """The figure since the last call; it waits for the device, which `update` does not."""
+        either = 0.0 if self.either is None else float(self.either)
+        figures: dict[str, object] = {"region_iou": float(self.both) / either} if either else {}
+        self.both = self.either = None
         return figures
 
 

@@ -21,7 +21,7 @@ from kontext.train.pairs import (
     text_ids,
     token_mask,
 )
-from kontext.train.ring import Ring
+from kontext.train.ring import Examples, Ring, to_device
 from kontext.world import World
 from kontext.world.language.captions import caption
 from kontext.world.tasks.orbits import Orbit
@@ -31,6 +31,9 @@ PICTURES = 10
 
 EDITS = 40
 """Maximum number of edits of an orbit."""
+
+STORED = ("caption", "captioned", "source", "target", "text", "label", "mask", "weight")
+"""Fields of an orbit that are kept as they are."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Orbits:
         tokens, length = self.size // self.token_pixels, self.text_length
         example: dict[str, np.ndarray] = {
             "pictures": np.zeros((PICTURES, self.size, self.size, 3), np.uint8),
+            "shown": np.arange(PICTURES) < shown,
             "caption": np.zeros((PICTURES, length), np.int32),
             "captioned": np.zeros(PICTURES, np.float32),
             "source": np.zeros(EDITS, np.int64),
@@ -99,6 +103,8 @@ def scene_caption(orbit: Orbit, index: int) -> tuple[str, str]:
 class OrbitPool(Ring):
     """A ring of encoded orbits, with targets of one source adjacent in a batch."""
 
+    HOST_FIELDS = Ring.HOST_FIELDS | {"weight", "source", "captioned"}
+
     def __init__(
         self,
         capacity: int,
@@ -113,17 +119,14 @@ class OrbitPool(Ring):
         self.targets = targets
 
     @torch.no_grad()
-    def add(self, orbits: dict[str, np.ndarray]) -> None:
-        """Encode orbits and store them, replacing the oldest."""
-        count = len(orbits["weight"])
-        encoded = {name: torch.from_numpy(value) for name, value in orbits.items() if name != "pictures"}
-        encoded |= {f"{texts}_length": self._lengths(orbits[texts]) for texts in ("text", "caption")}
-        pictures = orbits["pictures"].reshape(-1, *orbits["pictures"].shape[2:])
-        drawn = np.flatnonzero(pictures.any(axis=(1, 2, 3)))
-        latents = self._encode(pictures[drawn])
-        padded = latents.new_zeros((len(pictures), *latents.shape[1:]))
-        padded[torch.from_numpy(drawn).to(self.device)] = latents
-        self._store(encoded | {"latents": padded.unflatten(0, (count, PICTURES))})
+    def encode(self, examples: Examples) -> dict[str, Tensor]:
+        fields = {name: torch.from_numpy(examples[name]) for name in STORED}
+        fields |= {f"{texts}_length": self._lengths(examples[texts]) for texts in ("text", "caption")}
+        pictures, shown = examples["pictures"], examples["shown"].astype(bool)
+        latents = self._encode(pictures[shown])
+        padded = latents.new_zeros((*shown.shape, *latents.shape[1:]))
+        padded[to_device(torch.from_numpy(shown), self.device)] = latents
+        return fields | {"latents": padded}
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """A batch of `count` targets of count / targets sources; targets of one source are adjacent.
@@ -131,15 +134,15 @@ class OrbitPool(Ring):
         A source is drawn by the root of its edits' weights, so that the base, which has most edits, does
         not dominate; its edits by their weights, without repetition where possible. All texts of the batch
         have the padded length of one edit drawn first. Returns source (count / targets, c, h, w), target
-        (count, ...), text, label and mask.
+        (count, ...), text, label, mask, and text_length (1,) in host memory.
         """
         groups = count // self.targets
-        weights = self._of_one_length("text", self.fields["weight"][: self.filled].cpu(), generator)
+        weights, length = self._of_one_length("text", self.fields["weight"][: self.filled], generator)
         orbits = torch.multinomial(
             (weights.sum(1) > 0).float(), groups, replacement=True, generator=generator
         )
         weight = weights[orbits]
-        source = self.fields["source"][orbits].cpu()
+        source = self.fields["source"][orbits]
         by_source = torch.zeros(groups, PICTURES).scatter_add_(1, source, weight).sqrt()
         chosen = torch.multinomial(by_source, 1, generator=generator)
         weight = weight * (source == chosen)
@@ -147,23 +150,23 @@ class OrbitPool(Ring):
         order = race.argsort(dim=1)  # weight 0: infinite, last
         distinct = (weight > 0).sum(1, keepdim=True)
         edits = order.gather(1, torch.arange(self.targets)[None] % distinct)  # (groups, targets)
-        rows = orbits[:, None].expand_as(edits).reshape(-1).to(self.device)
-        columns = edits.reshape(-1).to(self.device)
+        rows = to_device(orbits[:, None].expand_as(edits).reshape(-1), self.device)
+        columns = to_device(edits.reshape(-1), self.device)
         batch = {name: self.fields[name][rows, columns] for name in ("text", "label", "mask")}
         batch["target"] = self.fields["latents"][rows, self.fields["target"][rows, columns]].float()
-        places = orbits.to(self.device), chosen[:, 0].to(self.device)
+        places = to_device(orbits, self.device), to_device(chosen[:, 0], self.device)
         batch["source"] = self.fields["latents"][places].float()
-        return batch
+        return batch | {"text_length": length}
 
     def draw_captions(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """A batch of pictures with their captions: target (count, c, h, w) and text."""
-        orbits = torch.arange(self.filled)
-        captioned = self.fields["captioned"][: self.filled].cpu()
-        share = self._of_one_length("caption", captioned, generator).flatten()
-        places = torch.multinomial(share, count, replacement=True, generator=generator)
-        rows, columns = orbits[places // PICTURES].to(self.device), (places % PICTURES).to(self.device)
+        """A batch of pictures with their captions: target (count, c, h, w), text and its length (1,)."""
+        captioned = self.fields["captioned"][: self.filled]
+        share, length = self._of_one_length("caption", captioned, generator)
+        places = torch.multinomial(share.flatten(), count, replacement=True, generator=generator)
+        rows, columns = (to_device(part, self.device) for part in (places // PICTURES, places % PICTURES))
         return {
             "target": self.fields["latents"][rows, columns].float(),
             "text": self.fields["caption"][rows, columns],
             "label": torch.zeros(count, dtype=torch.int64, device=self.device),
+            "text_length": length,
         }

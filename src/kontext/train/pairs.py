@@ -15,7 +15,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from kontext.train.ring import Ring
+from kontext.train.ring import Examples, Ring, to_device
 from kontext.world import Sample, World
 from kontext.world.edits import value_label
 from kontext.world.language.captions import caption
@@ -154,19 +154,20 @@ class PairPool(Ring):
     """A ring of encoded pairs."""
 
     @torch.no_grad()
-    def add(self, pairs: dict[str, np.ndarray]) -> None:
-        """Encode pairs and store them, replacing the oldest."""
-        encoded = {name: torch.from_numpy(pairs[name]) for name in ("mask", "text", "caption", "label")}
-        encoded |= {f"{texts}_length": self._lengths(pairs[texts]) for texts in ("text", "caption")}
-        self._store(encoded | {name: self._encode(pairs[name]) for name in PICTURES if name in pairs})
+    def encode(self, examples: Examples) -> dict[str, Tensor]:
+        fields = {name: torch.from_numpy(examples[name]) for name in ("mask", "text", "caption", "label")}
+        fields |= {f"{texts}_length": self._lengths(examples[texts]) for texts in ("text", "caption")}
+        return fields | {name: self._encode(examples[name]) for name in PICTURES if name in examples}
 
     def draw(self, count: int, generator: torch.Generator, texts: str = "text") -> dict[str, Tensor]:
         """A batch of pairs, drawn uniformly among those whose texts have one padded length.
 
-        texts: "text", the instructions, or "caption", which are then the batch's text. Latents in float32.
+        texts: "text", the instructions, or "caption", which are then the batch's text. Latents in float32;
+        text_length (1,), the padded length, is in host memory.
         """
-        weight = self._of_one_length(texts, torch.ones(self.filled, 1), generator)[:, 0]
-        places = torch.multinomial(weight, count, replacement=True, generator=generator).to(self.device)
-        batch = {name: value[places] for name, value in self.fields.items()}
+        weight, length = self._of_one_length(texts, torch.ones(self.filled, 1), generator)
+        drawn = torch.multinomial(weight[:, 0], count, replacement=True, generator=generator)
+        places = to_device(drawn, self.device)
+        batch = {name: value[places] for name, value in self.fields.items() if name not in self.HOST_FIELDS}
         batch |= {name: batch[name].float() for name in PICTURES if name in batch}
-        return batch | {"text": batch[texts]}
+        return batch | {"text": batch[texts], "text_length": length}

@@ -30,6 +30,7 @@ from kontext.train.reading import (
     reader,
     reading_loss,
 )
+from kontext.train.ring import to_device
 from kontext.train.run import Ema
 from kontext.world import World
 
@@ -52,9 +53,9 @@ class ReadingTask:
         state: dict[str, Any],
         words: Path | None,
     ):
-        """Take the heads of a resumed run, or those of the folder `words`, if any.
+        """Take the heads of a state, or those of the folder `words`, if any.
 
-        state: of a resumed run, empty for a new one.
+        state: of a resumed run, or the heads alone of the run to start from; empty for a new run.
         """
         self.config, self.batch, self.networks, self.world = config, batch, networks, broad_world()
         self.labels = labels_of(World())
@@ -88,12 +89,13 @@ class ReadingTask:
         The encoders' gradient is clipped separately, to keep new heads from dominating the pictures'
         gradient.
         """
-        for _ in range(self.batch // 4 if self.pool.added else 8 * self.batch):
+        fresh = self.config.words_fresh or max(1, self.batch // 4)
+        for _ in range(fresh if self.pool.added else 8 * self.batch):
             self.pool.add(draw(self.world, self.seed))
             self.seed += 1
         ids, targets = self.pool.draw(self.batch, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
-            loss = reading_loss(self.read, ids.to(self.device), targets.to(self.device))
+            loss = reading_loss(self.read, to_device(ids, self.device), to_device(targets, self.device))
         encoders = [*self.networks.t5.parameters(), *self.networks.clip.parameters()]
         heads = list(self.heads.parameters())
         gradients = torch.autograd.grad(loss, encoders + heads)

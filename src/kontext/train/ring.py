@@ -19,12 +19,27 @@ ENCODE_CHUNK = 256
 """Pictures per encoder call; at 256 x 256 pixels they take about 2 GiB of device memory."""
 
 
+CPU = torch.device("cpu")
+
+Examples = Mapping[str, np.ndarray]
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """The value on a device, without waiting for the work that a GPU still has to do."""
+    return value.to(device, non_blocking=True)
+
+
 class Ring:
     """The newest `capacity` examples, field by field.
+
+    Fields named in `HOST_FIELDS`, which decide what is drawn, are in host memory: reading them does not wait
+    for the device.
 
     padded_length: token count -> length to which requests are padded. Batches have texts of one padded
     length, since the networks attend to padding.
     """
+
+    HOST_FIELDS: frozenset[str] = frozenset({"text_length", "caption_length"})
 
     def __init__(
         self,
@@ -40,6 +55,28 @@ class Ring:
         self.fields: dict[str, Tensor] = {}
         self.added = 0
 
+    def add(self, examples: Examples) -> None:
+        """Encode examples and store them, replacing the oldest."""
+        self.store(self.encode(examples))
+
+    @torch.no_grad()
+    def encode(self, examples: Examples) -> dict[str, Tensor]:
+        """The fields of examples, with pictures as latents on the device."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def store(self, examples: Mapping[str, Tensor]) -> None:
+        """Store encoded examples, all fields of one count, in place of the oldest."""
+        count = len(next(iter(examples.values())))
+        places = (torch.arange(count) + self.added) % self.capacity
+        for name, value in examples.items():
+            home = CPU if name in self.HOST_FIELDS else self.device
+            if name not in self.fields:
+                shape = (self.capacity, *value.shape[1:])
+                self.fields[name] = torch.zeros(shape, dtype=value.dtype, device=home)
+            self.fields[name][to_device(places, home)] = to_device(value, home)
+        self.added += count
+
     @property
     def filled(self) -> int:
         return min(self.added, self.capacity)
@@ -51,34 +88,25 @@ class Ring:
 
     def restore(self, state: dict | None) -> None:
         if state is not None:
-            self.fields = {name: value.to(self.device) for name, value in state["fields"].items()}
+            for name, value in state["fields"].items():
+                self.fields[name] = value.to(CPU if name in self.HOST_FIELDS else self.device)
             self.added = state["added"]
 
     def _encode(self, pictures: np.ndarray) -> Tensor:
         return encode_pictures(self.autoencoder, pictures, self.device, self.bfloat16)
-
-    def _store(self, examples: Mapping[str, Tensor]) -> None:
-        """Store examples, all fields of one count, in place of the oldest."""
-        count = len(next(iter(examples.values())))
-        places = ((torch.arange(count) + self.added) % self.capacity).to(self.device)
-        for name, value in examples.items():
-            if name not in self.fields:
-                shape = (self.capacity, *value.shape[1:])
-                self.fields[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
-            self.fields[name][places] = value.to(self.device)
-        self.added += count
 
     def _lengths(self, texts: np.ndarray) -> Tensor:
         """Padded lengths (...) of texts, ids (..., length)."""
         lengths = [self.padded_length(int(n)) for n in (texts != 0).sum(-1).flat]
         return torch.tensor(lengths).reshape(texts.shape[:-1])
 
-    def _of_one_length(self, texts: str, weight: Tensor, generator: torch.Generator) -> Tensor:
-        """The weights (n, m) of the texts whose padded length is that of one text drawn by weight."""
-        lengths = self.fields[f"{texts}_length"][: self.filled].cpu().reshape(weight.shape)
+    def _of_one_length(self, texts: str, weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Weights (n, m) of the texts that have the padded length of one drawn by weight; the length (1,)."""
+        lengths = self.fields[f"{texts}_length"][: self.filled].reshape(weight.shape)
         drawn = torch.multinomial(weight.sum(1), 1, generator=generator)
         column = torch.multinomial(weight[drawn[0]], 1, generator=generator)
-        return torch.where(lengths == lengths[drawn, column], weight, 0.0)
+        length = lengths[drawn, column]
+        return torch.where(lengths == length, weight, 0.0), length
 
 
 def encode_pictures(

@@ -63,7 +63,10 @@ class Ema:
 
 
 class TrainingRun:
-    """A folder with `log.jsonl`, `state.pt` (resumable, private format) and the trainer's own files."""
+    """A folder with `log.jsonl`, `state.pt` (resumable, private format) and the trainer's own files.
+
+    `undecayed.pt` is the state at the start of the final decay, from which a longer run can go on.
+    """
 
     def __init__(
         self,
@@ -132,6 +135,11 @@ class TrainingRun:
         remaining = max(0.0, 1.0 - self.progress)
         return warm * min(1.0, remaining / self.decay_share if self.decay_share else 1.0)
 
+    @property
+    def decays(self) -> bool:
+        """Whether the rate's final decay has begun."""
+        return self.decay_share > 0 and self.progress > 1 - self.decay_share
+
     def record(self, **figures: object) -> None:
         if not self.writes:
             return
@@ -140,10 +148,11 @@ class TrainingRun:
             file.write(json.dumps(line) + "\n")
         log.info("%s", " ".join(f"{k} {_short(v)}" for k, v in line.items()))
 
-    def save(self, state: dict) -> None:
+    def save(self, state: dict, name: str = "state.pt") -> None:
+        """Write a state that the run can be resumed from, or a copy of it under another name."""
         if not self.writes:
             return
-        path = self.folder / "state.pt"
+        path = self.folder / name
         part = path.with_suffix(".part")
         torch.save({**state, "step": self.step, "seconds": self.elapsed}, part)
         part.replace(path)

@@ -1,0 +1,51 @@
+"""The trainer on a simulated CUDA device (`tests/support/device.py`): every kind of batch."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from kontext.model.autoencoder import Autoencoder
+from kontext.model.presets import PRESETS
+from kontext.train.config import FlowTraining, Stage
+from kontext.train.flow import FlowTrainer
+from support.device import simulated
+
+SIMPLE = {"families": ("kid",), "art_sets": ("flat",), "kinds": ("hair_color", "clothes_from", "background")}
+
+
+@pytest.mark.parametrize("targets", [1, 4])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_on_a_gpu(tmp_path, workers, targets):
+    torch.manual_seed(0)
+    save_file(Autoencoder(PRESETS["tiny"].autoencoder).state_dict(), tmp_path / "autoencoder.safetensors")
+    (tmp_path / "latents.json").write_text(json.dumps({"scale": 1.0, "shift": 0.0}))
+    config = FlowTraining(
+        preset="tiny",
+        device="cuda",
+        steps=8,
+        batch=8,
+        targets_per_source=targets,
+        fresh=2,
+        pool=8,
+        first_fill=4,
+        curriculum=(Stage(world=SIMPLE),),
+        workers=workers,
+        rollouts=2 if targets == 1 else 0,
+        generate_every=4,
+        references_every=3,
+        references_fresh=2,
+        bfloat16=True,
+        validation_pairs=2,
+        validation_sentences=4,
+        words_batch=4,
+        words_fresh=1,
+        log_every=4,
+        validate_every=8,
+    )
+    with simulated("cuda") as device:
+        FlowTrainer(config, tmp_path / "run", tmp_path / "autoencoder.safetensors", False, None).train()
+        before = device.reads
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 8 and 0 < lines[-1]["edit_error"] and before
