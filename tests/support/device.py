@@ -259,9 +259,9 @@ def _checked(device, func, args, kwargs):
     if target not in (None, CPU) and generator is not None and generator.device.type == "cpu":
         raise RuntimeError(f"Expected a '{target.type}' device type for generator but found 'cpu'")
 
-    of_the_graph = (
-        getattr(func.__self__, "__name__", "") if name in ("__get__", "__set__") else name
-    ) in GRAPH
+    attribute = getattr(func.__self__, "__name__", "") if name in ("__get__", "__set__") else ""
+    # setting `data` gives a tensor other memory
+    of_the_graph = (attribute or name) in GRAPH or (attribute, name) == ("data", "__set__")
     bare: dict[int, Tensor] = {}  # in-place calls return their argument itself
 
     def taken(tensor):
@@ -317,6 +317,8 @@ def _check(device: Device, name: str, tensors: list[Tensor], places: set[torch.d
             "Expected all tensors to be on the same device, but found at least two devices, "
             f"{' and '.join(sorted(map(str, places | strays)))}! (in {name})"
         )
+    if name == "native_group_norm" and not tensors[0].is_contiguous():
+        raise RuntimeError("Expected X.is_contiguous(memory_format) to be true, but got false.")
     types = {tensor.dtype for tensor in tensors}
     if len(types) > 1 and (name in NORMS or (name == "batch_norm" and device.type == "mps")):
         first, other = tensors[0].dtype, next(iter(types - {tensors[0].dtype}))

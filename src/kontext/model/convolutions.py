@@ -201,8 +201,9 @@ class Decoder(nn.Module):
             (_, channels, rows, columns), groups = x.shape, layer.num_groups
             # All in float32: devices have no norm of bfloat16 with weights of another type.
             weight, bias = layer.weight.float(), layer.bias.float()
+            values = x.float() if x.is_cpu else x.float().contiguous()  # CUDA has no other order in memory
             normed, mean, by = torch.native_group_norm(
-                x.float(), weight, bias, 1, channels, rows * columns, groups, layer.eps
+                values, weight, bias, 1, channels, rows * columns, groups, layer.eps
             )
             each = [part[0].repeat_interleave(channels // groups) for part in (mean, by)]
             norms.append((each[0], each[1] ** -2 - layer.eps))
