@@ -25,6 +25,7 @@ from torch import Tensor
 
 from kontext import flow
 from kontext.checkpoint import Model, save_model
+from kontext.engine.sampling import MAX_ACTIVE_SHARE
 from kontext.kernels import use_training_kernels
 from kontext.model.autoencoder import Autoencoder, use_channels_last
 from kontext.model.presets import PRESETS, Preset
@@ -304,19 +305,25 @@ class FlowTrainer:
         dropped = to_device(torch.rand(count, generator=self.generator) < config.text_dropout, self.device)
         ids = torch.where(dropped[:, None], self.empty, batch["text"])[:, : int(batch["text_length"])]
         contexts = [] if generate else self.contexts(batch)
-        rare = ids.shape[1] > COMPILED_TEXT or len(contexts) != 1
+        active = None if generate else self._drawn_subset(batch["mask"])
+        if active is not None:
+            data, noise = data[:, active], noise[:, active]
+        rare = ids.shape[1] > COMPILED_TEXT or len(contexts) != 1 or active is not None
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast),
             self.eager() if rare else nullcontext(),
         ):
+            positions = self.target_ids if active is None else self.target_ids[active]
             velocity, scores, region = self.networks(
-                flow.interpolate(data, noise, t), ids, t, self.target_ids, contexts
+                flow.interpolate(data, noise, t), ids, t, positions, contexts, active=active
             )
         error = (velocity.float() - flow.velocity(data, noise)).square()
         error = (error * self.channel_weights).mean(-1)  # (b, tokens)
         if generate:
             return error.mean(), torch.zeros((), device=self.device), error.mean(1).detach(), t
         mask, loss = batch["mask"].float(), error.mean()
+        if active is not None:
+            mask, region = mask[:, active], None  # the engine asks for the region with all tokens
         if config.area_weight:
             area = mask.mean(1, keepdim=True).clamp_min(1 / mask.shape[1])
             fading = config.area_weight * max(0.0, 1 - self.run.progress / 0.8)
@@ -331,6 +338,22 @@ class FlowTrainer:
         label_loss = F.cross_entropy(scores.float(), batch["label"], reduction="none")
         label_loss = (label_loss * has_prompt).sum() / has_prompt.sum().clamp_min(1)
         return loss, label_loss, error.mean(1).detach(), t
+
+    def _drawn_subset(self, masks: Tensor) -> Tensor | None:
+        """The tokens, (tokens,) bool, of a batch that computes only some: where one of the edits acts.
+
+        masks (b, tokens). Half of them with the tokens around. None: all, also where the edit needs most.
+        """
+        if not self.config.subset_share:
+            return None
+        chance, widened, place = torch.rand(3, generator=self.generator).tolist()
+        if chance >= self.config.subset_share:
+            return None
+        mask = masks[int(place * len(masks))].float()
+        if widened < 0.5:
+            grid = mask.reshape(1, self.tokens, self.tokens)
+            mask = F.max_pool2d(grid, 3, stride=1, padding=1).flatten()
+        return mask > 0 if 0 < mask.sum() <= MAX_ACTIVE_SHARE * len(mask) else None
 
     def cut(self, ids: Tensor) -> Tensor:
         """Text ids (b, m) without the padding common to all of them."""

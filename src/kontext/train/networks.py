@@ -44,15 +44,18 @@ class Networks(nn.Module):
         target_ids: Tensor,
         contexts: Context = (),
         guidance: Tensor | None = None,
+        active: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Velocity (b, n, channels), label scores (b, LABELS) and region logits (b, n) for text ids (b, m).
 
         A context may hold fewer pictures than the batch has targets; each then serves the same number of
-        adjacent targets.
+        adjacent targets. `active`, (all tokens,) bool: the tokens that z and target_ids are of; None: all.
         """
         pooled, transformer = self.clip(ids), self.transformer
         states = self.t5(ids)
         source = contexts[0][0].repeat_interleave(len(z) // len(contexts[0][0]), 0) if contexts else None
+        if source is not None and active is not None:
+            source = source[:, active]
         if transformer.config.context_attention == "prefix":
             prefixes = [transformer.prefill(tokens, context_ids) for tokens, context_ids in contexts]
             prepared = transformer.prepare(states, target_ids, prefixes=prefixes, source=source)
