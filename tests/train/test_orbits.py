@@ -181,3 +181,29 @@ def test_ladd_takes_single_pairs(tmp_path, codec):
     config = DistillTraining(**settings().model_dump(), method="ladd")
     with pytest.raises(BadConfig, match="targets_per_source"):
         LaddTrainer(config, tmp_path, codec, False, None)
+
+
+def test_a_subset_of_tokens_is_where_one_edit_acts_and_nothing_else_counts(tmp_path, codec):
+    run = FlowTrainer(settings(subset_share=1.0), tmp_path, codec, False, None)
+    run.data.pool.add(run.data.loader.take(2))
+    subsets, seen = [], run._drawn_subset
+
+    def keep(masks):
+        subsets.append(seen(masks))
+        return subsets[-1]
+
+    run._drawn_subset = keep
+    for seed in range(20):
+        batch = run.data.pool.draw(8, torch.Generator().manual_seed(seed))
+        losses = []
+        for change in (0.0, 5.0):
+            run.generator.manual_seed(seed)
+            run.noise.manual_seed(seed)
+            active = torch.ones(16, dtype=torch.bool) if not losses or subsets[-1] is None else subsets[-1]
+            outside = (~active).reshape(4, 4).repeat_interleave(2, 0).repeat_interleave(2, 1)  # of latents
+            changed = {**batch, "target": batch["target"] + change * outside}
+            losses.append(run._loss(changed, False)[0].item())
+        assert losses[0] == losses[1]
+    drawn = [subset for subset in subsets if subset is not None]
+    assert len({tuple(subset.tolist()) for subset in drawn}) >= 3
+    assert all(1 <= subset.sum() <= 0.75 * 16 for subset in drawn)

@@ -42,10 +42,16 @@ class Pieces:
 
 
 def as_full(model: Model) -> Model:
-    """The model with the same weights, full attention as in FLUX.1 Kontext, and a single data type."""
+    """The model with the same weights, full attention as in FLUX.1 Kontext, and a single data type.
+
+    Raises BadRequest for a network that diffusers does not have.
+    """
+    from kontext.checkpoint.configs import to_diffusers_config
     from kontext.model.transformer import Transformer
 
     config = dataclasses.replace(model.transformer.config, context_attention="full")
+    for part in (config, model.preset.autoencoder):
+        to_diffusers_config(part)
     transformer = Transformer(config)
     transformer.load_state_dict(model.transformer.state_dict())
     dtype = parameter_type(model.transformer)

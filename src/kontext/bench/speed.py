@@ -192,7 +192,8 @@ def against_diffusers(
     """Interleaved pairs, as records of milliseconds and ratios (diffusers over ours).
 
     Returns the largest difference of the outputs in "full" attention, the threads and the ratios' quartiles.
-    Raises BadRequest when diffusers is missing, and when outputs differ by more than 1e-4.
+    Raises BadRequest when diffusers is missing or has no such network, and when outputs differ by more than
+    1e-4.
     """
     full = as_full(editor.model)
     theirs = diffusers_pieces(full)

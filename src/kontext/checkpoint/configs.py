@@ -212,6 +212,11 @@ def to_diffusers_config(config: Config) -> dict[str, Any]:
                 'only models with context_attention = "full" and biased projections run in diffusers; '
                 "this one would compute something else there. Keep it in the kontext layout"
             )
+        if config.prediction != "velocity" or config.output_gates or config.region_after is not None:
+            raise BadRequest(
+                "diffusers has no network that predicts the picture, gates its input or has a region head; "
+                "nano-128 is a model without them"
+            )
         if config.theta != 10_000 or config.mlp_ratio != 4:
             raise BadRequest("diffusers fixes theta = 10000 and mlp_ratio = 4; this model has other values")
         return {
@@ -228,6 +233,10 @@ def to_diffusers_config(config: Config) -> dict[str, Any]:
             "axes_dims_rope": list(config.axes),
         }
     if isinstance(config, AutoencoderConfig):
+        if config.patch != 1 or config.linear_path:
+            raise BadRequest(
+                "diffusers has no autoencoder of pixel patches with a linear path; nano-128 has neither"
+            )
         levels = len(config.multipliers)
         return {
             "_class_name": "AutoencoderKL",

@@ -237,6 +237,7 @@ def speed(
 
     from kontext.bench import speed as suite
     from kontext.bench.items import size_for
+    from kontext.bench.peer import as_full
     from kontext.engine.context import device_of, parameter_type
 
     if threads:
@@ -244,6 +245,8 @@ def speed(
     editor = _editor(model, device)
     size, counts = size_for(editor, size), _steps(steps) or [_own_steps(editor)]
     settings = {"size": size, "n": n, "steps": counts, "threads": torch.get_num_threads()}
+    if against:
+        as_full(editor.model)  # a network that diffusers does not have is refused before anything is timed
     device = str(device_of(editor.model))
     settings |= {"device": device, "dtype": str(parameter_type(editor.model.transformer))}
     with open_run("speed", editor, model, settings, report, False) as run:
