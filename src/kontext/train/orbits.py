@@ -137,11 +137,10 @@ class OrbitPool(Ring):
         (count, ...), text, label, mask, and text_length (1,) in host memory.
         """
         groups = count // self.targets
-        weights, length = self._of_one_length("text", self.fields["weight"][: self.filled], generator)
-        orbits = torch.multinomial(
-            (weights.sum(1) > 0).float(), groups, replacement=True, generator=generator
-        )
-        weight = weights[orbits]
+        candidates = self._candidates(generator)
+        weights, length = self._of_one_length("text", candidates, self.fields["weight"], generator)
+        drawn = torch.multinomial((weights.sum(1) > 0).float(), groups, replacement=True, generator=generator)
+        orbits, weight = candidates[drawn], weights[drawn]
         source = self.fields["source"][orbits]
         by_source = torch.zeros(groups, PICTURES).scatter_add_(1, source, weight).sqrt()
         chosen = torch.multinomial(by_source, 1, generator=generator)
@@ -160,10 +159,11 @@ class OrbitPool(Ring):
 
     def draw_captions(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """A batch of pictures with their captions: target (count, c, h, w), text and its length (1,)."""
-        captioned = self.fields["captioned"][: self.filled]
-        share, length = self._of_one_length("caption", captioned, generator)
+        candidates = self._candidates(generator)
+        share, length = self._of_one_length("caption", candidates, self.fields["captioned"], generator)
         places = torch.multinomial(share.flatten(), count, replacement=True, generator=generator)
-        rows, columns = (to_device(part, self.device) for part in (places // PICTURES, places % PICTURES))
+        rows = to_device(candidates[places // PICTURES], self.device)
+        columns = to_device(places % PICTURES, self.device)
         return {
             "target": self.fields["latents"][rows, columns].float(),
             "text": self.fields["caption"][rows, columns],

@@ -19,6 +19,11 @@ ENCODE_CHUNK = 256
 """Pictures per encoder call; at 256 x 256 pixels they take about 2 GiB of device memory."""
 
 
+MAX_CANDIDATES = 2048
+"""Examples that a batch is drawn from: a draw from twelve thousand orbits takes longer than a step on a GPU
+leaves.
+"""
+
 CPU = torch.device("cpu")
 
 Examples = Mapping[str, np.ndarray]
@@ -100,9 +105,21 @@ class Ring:
         lengths = [self.padded_length(int(n)) for n in (texts != 0).sum(-1).flat]
         return torch.tensor(lengths).reshape(texts.shape[:-1])
 
-    def _of_one_length(self, texts: str, weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Weights (n, m) of the texts that have the padded length of one drawn by weight; the length (1,)."""
-        lengths = self.fields[f"{texts}_length"][: self.filled].reshape(weight.shape)
+    def _candidates(self, generator: torch.Generator) -> Tensor:
+        """The examples (n,) that a batch is drawn from: a new choice of at most `MAX_CANDIDATES`."""
+        if self.filled <= MAX_CANDIDATES:
+            return torch.arange(self.filled)
+        return torch.randperm(self.filled, generator=generator)[:MAX_CANDIDATES]
+
+    def _of_one_length(
+        self, texts: str, candidates: Tensor, weight: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Weights (n, m) of the candidates' texts that have the padded length of one drawn by weight.
+
+        weight (capacity, m), of all examples. Returns that length, (1,), too.
+        """
+        weight = weight[candidates]
+        lengths = self.fields[f"{texts}_length"][candidates].reshape(weight.shape)
         drawn = torch.multinomial(weight.sum(1), 1, generator=generator)
         column = torch.multinomial(weight[drawn[0]], 1, generator=generator)
         length = lengths[drawn, column]
