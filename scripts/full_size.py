@@ -2,14 +2,17 @@
 
     python scripts/full_size.py make FOLDER --type bfloat16|fp8|Q4_K
     python scripts/full_size.py edit FOLDER [--canvas 256] [--memory 3GB]
+    python scripts/full_size.py step [--device cuda]
 
 The published weights need an account; these show what they take in time and memory: the peak of anonymous
-memory (what is not a mapped file) is sampled from /proc, so this is for Linux.
+memory (what is not a mapped file) is sampled from /proc, so this is for Linux. `step` needs no files: it times
+one evaluation of the transformer on a device beside that of diffusers.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import struct
@@ -18,8 +21,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -232,6 +236,87 @@ def edit(folder: Path, canvas: int, memory: str | None, steps: int, addresses: i
     raise SystemExit(process.returncode)
 
 
+class Step:
+    """Inputs of one evaluation of a transformer in bfloat16: a target and one context picture of `side` tokens."""
+
+    def __init__(self, preset: str, device: str, side: int, text_tokens: int) -> None:
+        import torch
+
+        from kontext.model.presets import PRESETS
+        from kontext.model.tokens import picture_ids
+
+        config = dataclasses.replace(PRESETS[preset].transformer, context_attention="full")
+        numbers: Any = {"device": device, "dtype": torch.bfloat16}
+        self.config, self.device = config, device
+        self.target = torch.randn(1, side * side, config.in_channels, **numbers)
+        self.context = torch.randn_like(self.target)
+        self.text = torch.randn(1, text_tokens, config.text_width, **numbers)
+        self.pooled = torch.randn(1, config.pooled_width, **numbers)
+        self.time = torch.full((1,), 0.5, **numbers)
+        self.guidance = torch.full((1,), 2.5, **numbers) if config.guidance_embed else None
+        self.ids, self.context_ids = (picture_ids(i, side, side, torch.device(device)) for i in (0, 1))
+
+    def filled(self, make: Callable[[], Any]) -> Any:
+        """A module with random weights on the device, which the host never holds."""
+        import torch
+
+        with torch.device("meta"):
+            module = make().to(torch.bfloat16)
+        module.to_empty(device=self.device)
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter, std=0.02)
+        return module.eval().requires_grad_(False)
+
+    def seconds(self, evaluate: Callable[[], object]) -> float:
+        """Median of five after two more."""
+        import torch
+
+        times = []
+        with torch.inference_mode():
+            for _ in range(7):
+                started = time.perf_counter()
+                evaluate()
+                if self.device == "cuda":
+                    torch.cuda.synchronize()
+                times.append(time.perf_counter() - started)
+        return float(np.median(times[2:]))
+
+    def ours(self) -> dict[str, float]:
+        """Of the whole sequence, and of text and target with the context's keys and values kept."""
+        from kontext.model.transformer import Transformer
+
+        network = self.filled(lambda: Transformer(self.config))
+        prepared = network.prepare(self.text, self.ids, [(self.context, self.context_ids)])
+
+        def modulation() -> Any:
+            return network.modulate(network.vector(self.time, self.pooled, self.guidance))
+
+        _, kept = network.evaluate_and_cache_context(self.target, prepared, modulation())
+        return {
+            "ours": self.seconds(lambda: network.evaluate(self.target, prepared, modulation())),
+            "ours, context kept": self.seconds(lambda: network.evaluate(self.target, kept, modulation())),
+        }
+
+    def theirs(self) -> dict[str, float]:
+        import torch
+        from diffusers import FluxTransformer2DModel
+
+        from kontext.checkpoint.configs import to_diffusers_config
+
+        settings = {k: v for k, v in to_diffusers_config(self.config).items() if not k.startswith("_")}
+        network = self.filled(lambda: FluxTransformer2DModel(**settings))
+        inputs = {
+            "hidden_states": torch.cat((self.target, self.context), 1),
+            "encoder_hidden_states": self.text,
+            "pooled_projections": self.pooled,
+            "timestep": self.time,
+            "guidance": self.guidance,
+            "img_ids": torch.cat((self.ids, self.context_ids)).to(torch.bfloat16),
+            "txt_ids": torch.zeros(self.text.shape[1], 3, device=self.device, dtype=torch.bfloat16),
+        }
+        return {"diffusers": self.seconds(lambda: network(**inputs, return_dict=False))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -244,8 +329,18 @@ def main() -> None:
     editing.add_argument("--memory")
     editing.add_argument("--steps", type=int, default=1)
     editing.add_argument("--addresses", type=int, help="limit of mapped memory (ulimit -v), bytes")
+    timing = commands.add_parser("step")
+    timing.add_argument("--preset", default="dev")
+    timing.add_argument("--device", default="cuda")
+    timing.add_argument("--side", type=int, default=64, help="tokens along a side, of 16 pixels")
+    timing.add_argument("--text", type=int, default=512, help="tokens of text")
     given = parser.parse_args()
-    if given.command == "make":
+    if given.command == "step":
+        step = Step(given.preset, given.device, given.side, given.text)
+        for measure in (step.ours, step.theirs):
+            for name, value in measure().items():
+                print(f"{name:20} {value:.4f} s")
+    elif given.command == "make":
         try:
             make(given.folder, given.type)
         except BaseException:
