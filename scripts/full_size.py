@@ -5,8 +5,8 @@
     python scripts/full_size.py step [--device cuda]
 
 The published weights need an account; these show what they take in time and memory: the peak of anonymous
-memory (what is not a mapped file) is sampled from /proc, so this is for Linux. `step` needs no files: it times
-one evaluation of the transformer on a device beside that of diffusers.
+memory (what is not a mapped file) is sampled from /proc, so this is for Linux. `step` needs no files: it
+times one evaluation of the transformer on a device beside that of diffusers.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def edit(folder: Path, canvas: int, memory: str | None, steps: int, addresses: i
 
 
 class Step:
-    """Inputs of one evaluation of a transformer in bfloat16: a target and one context picture of `side` tokens."""
+    """Inputs of one evaluation in bfloat16: a target and one context picture, `side` tokens a side."""
 
     def __init__(self, preset: str, device: str, side: int, text_tokens: int) -> None:
         import torch
