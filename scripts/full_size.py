@@ -6,7 +6,7 @@
 
 The published weights need an account; these show what they take in time and memory: the peak of anonymous
 memory (what is not a mapped file) is sampled from /proc, so this is for Linux. `step` needs no files: it
-times one evaluation of the transformer on a device beside that of diffusers.
+times one evaluation of the transformer and of diffusers' on a device.
 """
 
 from __future__ import annotations

@@ -278,10 +278,10 @@ def test_models_lists_what_can_be_used_and_what_is_missing(folder):
     Path("text.safetensors").write_bytes(b"I am text")
     rows = {row["name"]: row for row in json.loads(call("models", "--json").stdout)["models"]}
     offered = {"dev", "dev:fp8", "dev:q8", "dev:q4"}
-    assert set(rows) == {"nano", "tiny-random", "nano-random", "mine", "text.safetensors", "here"} | offered
-    usable = {name for name, row in rows.items() if row["usable"]}
-    assert usable == {"nano", "tiny-random", "nano-random", "mine", "here"}
-    assert rows["nano"]["prompt_tokens"] == 40 and rows["mine"]["parameters"] > 0
+    expected = {"nano", "nano-128", "tiny-random", "nano-random", "mine", "here"}
+    assert set(rows) == expected | offered | {"text.safetensors"}
+    assert {name for name, row in rows.items() if row["usable"]} == expected
+    assert rows["nano"]["prompt_tokens"] == 64 and rows["mine"]["parameters"] > 0
     assert call("edit", "kid.png", "red", "--model", "mine").exit_code == 0
     shown = call("models").stdout
     assert "nano" in shown and "34 GB" in shown

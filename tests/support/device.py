@@ -106,7 +106,7 @@ class Event:
         self.stream, self.at = stream, 0 if stream is None else stream.done
 
     def synchronize(self) -> None:
-        """The host waits: from then on every thread and stream may use what was made before."""
+        """The host waits: from then on every thread and stream may use earlier results."""
         if self.stream is not None:
             _finished[self.stream] = max(_finished.get(self.stream, 0), self.at)
 

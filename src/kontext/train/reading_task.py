@@ -89,8 +89,8 @@ class ReadingTask:
         The encoders' gradient is clipped separately, to keep new heads from dominating the pictures'
         gradient.
         """
-        fresh = self.config.words_fresh or max(1, self.batch // 4)
-        for _ in range(fresh if self.pool.added else 8 * self.batch):
+        count = self.config.words_fresh or max(1, self.batch // 4)
+        for _ in range(count if self.pool.added else 8 * self.batch):
             self.pool.add(draw(self.world, self.seed))
             self.seed += 1
         ids, targets = self.pool.draw(self.batch, self.generator)
