@@ -107,7 +107,7 @@ def test_a_region_head_leaves_the_rest_after_one_evaluation(painting_editor, sce
     painter.paint = paint_square()
     seen = []
     result = painting_editor.edit(scene, "put a red square", steps=4, on_step=seen.append)
-    assert painter.worked_on == [64, 6, 6, 6]
+    assert painter.worked_on == [64, 20, 20, 20]  # 3 x 2 tokens and their neighbors
     # From the first step on, previews show where the edit acts.
     first = array(seen[0].preview())
     assert np.array_equal(first[88:], array(scene)[88:]) and not np.array_equal(first, array(scene))

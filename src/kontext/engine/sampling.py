@@ -21,6 +21,12 @@ from kontext.model.attention_guidance import AttentionGuidance
 from kontext.model.transformer import Prefix, Transformer
 
 MAX_ACTIVE_SHARE = 0.75  # of the tokens: with more active ones, the new preparation costs what it saves
+NEIGHBORS = 1
+"""Rings of tokens around a region that are computed with it, though they end at the source.
+
+Without them an edit by nano is worse: 0.33 of the source's error remains instead of 0.28, in words on signs
+0.40 instead of 0.31; a small edit takes 5 % longer with them.
+"""
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,10 @@ def sample(
     From noise, or if the times start below 1, from the source with that much noise.
 
     `region_of(logits)` converts the region head's logits (b, n) of the first evaluation into each picture's
-    region, (b, n) bool; all other tokens go straight to the source. For models without a region head,
-    `select_active(estimate)` is called after the first step and returns the tokens, (n,) bool, to keep
-    computing (None: all); the others go straight to the source. `edit_mask`, (n,) bool, limits the tokens
+    region, (b, n) bool; all other tokens go straight to the source, and of these only neighbors of the region
+    are still computed. For models without a region head, `select_active(estimate)` is called after the first
+    step and returns the tokens, (n,) bool, to keep computing (None: all); the others go straight to the
+    source. `edit_mask`, (n,) bool, limits the tokens
     that are computed at all (None: all). `on_step(i, estimate)` is called after every step i (from 0). Raises
     Cancelled at the next evaluation after `cancelled()` returns true. In "full" attention the contexts are
     recomputed at every `refresh`-th evaluation (1: exact). `sampler`: one of `flow.SAMPLERS`.
@@ -105,7 +112,7 @@ def sample(
         nonlocal done
         done = i + 1
         if i == 0 and field.region is not None:
-            field.restrict(field.region.any(0))
+            field.restrict(_with_neighbors(field.region.any(0), batch.ids))
         elif i == 0 and select_active is not None:
             active = select_active(estimate)
             if active is not None:
@@ -133,6 +140,13 @@ def locate(
     field = _Field(transformer, batch, times[:2], Guidance(), 1, edit_mask, region_of)
     field(_start(batch, times), times[0])
     return field.region
+
+
+def _with_neighbors(active: Tensor, ids: Tensor) -> Tensor:
+    """The active tokens, (n,) bool, and those at most `NEIGHBORS` away from one; positions are (n, 3)."""
+    places = ids[:, 1:]
+    apart = (places[:, None] - places[active][None]).abs().amax(-1)  # (n, active)
+    return (apart <= NEIGHBORS).any(1)
 
 
 def _start(batch: Batch, times: Sequence[float]) -> Tensor:
