@@ -66,7 +66,7 @@ class Running:
         assert answer.status_code == 202, answer.text
         return answer.json()["jobs"]
 
-    def ended(self, job, seconds=90):
+    def ended(self, job, seconds=300):
         def look():
             found = self.http.get(f"/api/jobs/{job['id']}").json()
             return found if found["state"] not in ("queued", "running") else None
@@ -126,7 +126,7 @@ class Program:
         return [round(sum(process.cpu_times()[:2]), 1) for process in all_]
 
     def ready(self):
-        until(lambda: httpx.get(f"{self.url}/readyz", **LOCAL).status_code == 200, 90)
+        until(lambda: httpx.get(f"{self.url}/readyz", **LOCAL).status_code == 200, 300)
 
     def alive(self):
         """Wait for the server itself; its workers may still load."""
@@ -143,7 +143,7 @@ class Program:
         workers = self.workers()
         self.process.send_signal(signal.SIGTERM)
         try:
-            code = self.process.wait(90)
+            code = self.process.wait(300)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -151,7 +151,7 @@ class Program:
         return code
 
 
-def until(true, seconds=90.0):
+def until(true, seconds=300.0):
     """Wait for something to come true; what it is."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -26,10 +26,10 @@ class RegionIou:
 
     def take(self) -> dict[str, object]:
         """The figure since the last call; it waits for the device, which `update` does not."""
-        either = 0.0 if self.either is None else float(self.either)
-        figures: dict[str, object] = {"region_iou": float(self.both) / either} if either else {}
-        self.both = self.either = None
-        return figures
+        both, either, self.both, self.either = self.both, self.either, None, None
+        if both is None or either is None or not float(either):
+            return {}
+        return {"region_iou": float(both) / float(either)}
 
 
 class MetricAverager:
