@@ -19,8 +19,8 @@ STORIES = {
         "Change the background to a forest",
         "Turn it into an old sepia photograph",
     ],
-    "stage": ["Put on sunglasses", "Make the shirt green", "Change the background to a meadow"],
-    "whale": ["Make the shirt pink", "Remove the sunglasses", "Replace the background with a city street"],
+    "stage": ["Make the hair red", "Make the shirt green", "Change the background to a meadow"],
+    "whale": ["Make the shirt pink", "Make it snow", "Change the background to outer space"],
 }
 
 
