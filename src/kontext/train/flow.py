@@ -84,6 +84,9 @@ class FlowTrainer:
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
         self.device = torch.device(config.device)
+        if self.device.type == "cuda":
+            # The only run on an H100 that came to its end had it off; one before, with it, aborted.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self.distributed = Distributed(self.device)
         self.batch = self.distributed.split("batch", config.batch)
         self.new_per_step = self.distributed.split("fresh", config.fresh)
