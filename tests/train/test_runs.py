@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 
 from kontext.checkpoint import load_model
+from kontext.checkpoint.find import SHIPPED
 from kontext.errors import BadCheckpoint, BadConfig
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS, AutoencoderConfig
 from kontext.train import autoencoder as autoencoder_training
-from kontext.train.autoencoder import Crops, Replay, to_pixels
+from kontext.train.autoencoder import Crops, Replay, latent_figures, to_pixels
 from kontext.train.config import AutoencoderTraining, DistillTraining, FlowTraining, Stage
 from kontext.train.flow import FlowTrainer
 from kontext.train.ladd import LaddTrainer
@@ -211,6 +212,17 @@ def test_an_interrupted_autoencoder_run_resumes_where_it_was(tmp_path, monkeypat
     )
     assert 0 < moved < 0.05  # one step away from what was saved
     assert (tmp_path / "latents.json").exists()
+
+
+def test_the_autoencoder_of_a_model_is_trained_with_as_that_of_a_run(tmp_path):
+    weights = SHIPPED / "nano" / "autoencoder.safetensors"
+    preset = load_model("nano").preset.autoencoder
+    assert latent_figures(weights) == (preset.scale, preset.shift)
+    (tmp_path / "latents.json").write_text('{"scale": 2, "shift": 1}')
+    assert latent_figures(tmp_path / "autoencoder.safetensors") == (2.0, 1.0)
+    (tmp_path / "latents.json").unlink()
+    with pytest.raises(BadConfig, match=r"latents\.json"):
+        latent_figures(tmp_path / "autoencoder.safetensors")
 
 
 def test_round_trips_come_back_ten_times_with_their_originals():

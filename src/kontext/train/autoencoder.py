@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kontext.bench.metrics import lab
+from kontext.errors import BadConfig
 from kontext.model.autoencoder import Autoencoder, use_channels_last
 from kontext.model.presets import PRESETS
 from kontext.train.compilation import can_compile
@@ -362,3 +363,18 @@ def channel_effects(autoencoder: Autoencoder, latents: Tensor, change: float = 0
         disturbed[:, channel] += noise
         effects.append((autoencoder.decode(disturbed) - before).square().mean().sqrt() / change)
     return torch.stack(effects)
+
+
+def latent_figures(autoencoder: Path) -> tuple[float, float]:
+    """Scale and shift of the latents of a trained autoencoder: of its run, or of the model it belongs to.
+
+    Raises BadConfig when the file's folder has neither `latents.json` nor a model's `config.json`.
+    """
+    run, model = autoencoder.parent / "latents.json", autoencoder.parent / "config.json"
+    if run.exists():
+        figures = json.loads(run.read_text("utf-8"))
+    elif model.exists():
+        figures = json.loads(model.read_text("utf-8"))["preset"]["autoencoder"]
+    else:
+        raise BadConfig(f"{autoencoder}: neither {run.name} nor a model's {model.name} is next to it")
+    return float(figures["scale"]), float(figures["shift"])

@@ -10,7 +10,6 @@ source share its prefix.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import shutil
 from contextlib import AbstractContextManager, nullcontext
@@ -30,7 +29,7 @@ from kontext.kernels import use_training_kernels
 from kontext.model.autoencoder import Autoencoder, use_channels_last
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
-from kontext.train.autoencoder import HELD_OUT, channel_effects, to_pixels
+from kontext.train.autoencoder import HELD_OUT, channel_effects, latent_figures, to_pixels
 from kontext.train.compilation import can_compile
 from kontext.train.config import FlowTraining
 from kontext.train.data import TrainingData
@@ -94,10 +93,10 @@ class FlowTrainer:
             "references_fresh", config.references_fresh or config.fresh
         )
         self.rollouts = self.distributed.split("rollouts", config.rollouts)
-        figures = json.loads((autoencoder.parent / "latents.json").read_text())
+        scale, shift = latent_figures(autoencoder)
         preset = self._training_preset()
         self.preset = dataclasses.replace(
-            preset, autoencoder=dataclasses.replace(preset.autoencoder, **figures)
+            preset, autoencoder=dataclasses.replace(preset.autoencoder, scale=scale, shift=shift)
         )
         self.codec = Autoencoder(self.preset.autoencoder).eval().requires_grad_(False)
         self.codec.load_state_dict(load_file(autoencoder))
