@@ -8,6 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 KEY = "sk-secret-0123456789"
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that leaves: its test reads what is written to stderr."""
+
+
 class LanguageModel:
     """`answer`: the text to answer with, or a name of `FAULTS`; `requests`: the received requests."""
 
@@ -45,7 +50,7 @@ class LanguageModel:
                 pass
 
         self.models = [{"id": "small-model"}, {"id": "other"}]
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = _Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
