@@ -54,6 +54,12 @@ CHECKS = (
     Check("Python: format", "ruff", ("format", "--check", "."), PIP),
     Check("Python: types", "mypy", (), PIP),
     Check(
+        "Python: types of a user's program",
+        "pyright",
+        ("--project", "tests/support", "--pythonpath", sys.executable),
+        NPM,
+    ),
+    Check(
         "C: warnings",
         "cc",
         ("-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-o", "/dev/null", *UNITS),
