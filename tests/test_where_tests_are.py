@@ -30,7 +30,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
         "checkpoint/quantized.py",
     ),
     "checkpoint/test_placement.py": ("model/streaming.py",),
-    "commands/test_bench.py": ("commands/bench_options.py", "commands/bench_run.py"),
+    "commands/test_bench.py": ("commands/bench_*.py",),
     "commands/test_output.py": ("commands/edit.py", "commands/generate.py", "commands/inputs.py"),
     "engine/test_editor.py": (
         *("engine/batching.py", "engine/cache.py", "engine/finish.py"),

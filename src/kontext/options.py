@@ -134,6 +134,28 @@ TABLE: tuple[Option, ...] = (
         example="ab2",
     ),
     Option(
+        "context_refresh",
+        "plain",
+        "integer",
+        None,
+        "Models with full attention, such as [dev]: evaluations that share one computation of the input "
+        "pictures, 1 to 100; above 1 faster and approximate; default: 1, exact.",
+        example="4",
+        low=1,
+        high=100,
+    ),
+    Option(
+        "step_cache",
+        "plain",
+        "number",
+        None,
+        "Skip evaluations of the model that can be extrapolated with a relative error below this, 0 to 1, "
+        "usually 0.02: faster with many steps, approximate; default: 0, exact.",
+        example="0.02",
+        low=0,
+        high=1,
+    ),
+    Option(
         "guidance",
         "plain",
         "number",
@@ -338,7 +360,18 @@ DIALECTS: Mapping[str, Mapping[str, str]] = {
 """For each HTTP dialect of another service, its fields for our options."""
 NOT_IN_DIALECTS = frozenset(
     {
-        *("sampler", "true_guidance", "nag", "guidance_steps", "strength", "canvas", "box", "expand"),
+        *(
+            "sampler",
+            "context_refresh",
+            "step_cache",
+            "true_guidance",
+            "nag",
+            "guidance_steps",
+            "strength",
+            "canvas",
+            "box",
+            "expand",
+        ),
         *("reference_layout", "lock", "regions"),
     }
 )

@@ -460,17 +460,16 @@ def test_open_starts_a_session_on_the_picture(editor):
 
 
 def test_contexts_kept_for_some_steps_come_near_to_exact(random_model):
-    full = as_full(random_model)
+    editor = Editor(as_full(random_model))
 
     def edited(refresh, steps=6):
-        editor = Editor(full, refresh=refresh)
-        return pixels(editor.edit(noise(), "x", seed=1, steps=steps, lock=False)).astype(float)
+        settings = {"seed": 1, "steps": steps, "lock": False}
+        return pixels(editor.edit(noise(), "x", context_refresh=refresh, **settings)).astype(float)
 
     assert np.array_equal(edited(4, steps=1), edited(1, steps=1))
+    assert np.array_equal(edited(1), edited(None))
     distances = [np.abs(edited(refresh) - edited(1)).mean() for refresh in (2, 6)]
     assert 0 < distances[0] < distances[1] < 10
-    with pytest.raises(BadRequest, match="refresh must be at least 1, got 0"):
-        Editor(full, refresh=0)
 
 
 def test_prompts_of_different_padded_lengths_share_a_batch_call():

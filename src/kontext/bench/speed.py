@@ -199,7 +199,7 @@ def against_diffusers(
     theirs = diffusers_pieces(full)
     variants: dict[str, Callable[[Pieces], Tensor]] = {"ours, full": lambda p: ours(full, p)}
     if steps > REFRESH:
-        variants[f"ours, full, refresh {REFRESH}"] = lambda p: ours(full, p, refresh=REFRESH)
+        variants[f"ours, full, refresh {REFRESH}"] = lambda p: ours(full, p, context_refresh=REFRESH)
     if editor.model.transformer.config.context_attention == "prefix":
         variants["ours, prefix"] = lambda p: ours(editor.model, p)
         cached: dict[int, EncodedPicture] = {}
@@ -277,9 +277,10 @@ def _timed(edit: Callable[[Pieces], Tensor], inputs: Pieces) -> tuple[Tensor, fl
 
 
 def ours(
-    model: Model, inputs: Pieces, cached: dict[int, EncodedPicture] | None = None, refresh: int = 1
+    model: Model, inputs: Pieces, cached: dict[int, EncodedPicture] | None = None, context_refresh: int = 1
 ) -> Tensor:
     """The same pieces through our networks: pixels (1, 3, h, w) in 0..1. ``cached`` keeps first looks."""
+    from kontext.engine.approximations import Approximations
     from kontext.engine.guidance import Guidance
     from kontext.engine.sampling import Batch, sample
     from kontext.flow import schedule
@@ -310,8 +311,11 @@ def ours(
         pooled=inputs.pooled,
         **encoded,
     )
+    approximations = Approximations(context_refresh=context_refresh)
     times = schedule(inputs.steps, rows * columns, model.preset.sampling.shift)
-    latents = sample(model.transformer, batch, times, Guidance(inputs.guidance), refresh=refresh).tokens
+    latents = sample(
+        model.transformer, batch, times, Guidance(inputs.guidance), approximations=approximations
+    ).tokens
     pixels = model.autoencoder.decode(
         unpack(latents, 2 * rows, 2 * columns).to(parameter_type(model.autoencoder))
     )

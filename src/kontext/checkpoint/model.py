@@ -20,6 +20,7 @@ from kontext.checkpoint.hub.models import pull_tokenizer
 from kontext.checkpoint.layouts import MODULES, Checkpoint, open_checkpoint
 from kontext.checkpoint.lora import merged
 from kontext.checkpoint.placement import Placement, build
+from kontext.checkpoint.random_weights import dev_preset, is_dev_random, random_weights
 from kontext.checkpoint.skills import Skills, read_skills
 from kontext.checkpoint.tensors import LazyTensor, Weights, stored
 from kontext.checkpoint.tokenizer import byte_tokenizer, read_tokenizer, with_fixed_length
@@ -108,7 +109,7 @@ def load_model(
     lora: Sequence[str | Path] = (),
     place: Callable[[Preset, Mapping[str, Weights]], Placement] | None = None,
 ) -> Model:
-    """Load a model by name or path; "tiny-random", "nano-random" have random weights, for tests and timings.
+    """Load a model by name or path; "tiny-random", "nano-random", "dev-random" have random weights.
 
     lora: LoRA files to merge into it, each FILE or FILE:scale. dtype: of the networks. None: float32 for
     models below a billion parameters, otherwise as stored, with 8-bit floats and float16 as bfloat16 (T5
@@ -117,6 +118,8 @@ def load_model(
     for an unknown name or path, Unavailable if the hub cannot be reached or the repository is gated,
     BadCheckpoint for damaged, incomplete or other models' files.
     """
+    if is_dev_random(str(name_or_path)):
+        return _dev_random(str(name_or_path), device, dtype, place)
     preset, _, random = str(name_or_path).rpartition("-")
     if random == "random" and preset in PRESETS and preset != "dev":
         model = random_model(PRESETS[preset], dtype=dtype)
@@ -172,6 +175,21 @@ def add_tokenizers(found: Checkpoint) -> None:
             ) from None
         if tokenizer is not None:
             found.tokenizers[which] = tokenizer
+
+
+def _dev_random(
+    name: str,
+    device: str | torch.device,
+    dtype: torch.dtype | None,
+    place: Callable[[Preset, Mapping[str, Weights]], Placement] | None,
+) -> Model:
+    """A model of the size of FLUX.1 Kontext [dev] with random weights; see `random_weights`."""
+    preset = dev_preset(name)
+    source = {part: random_weights(part, preset) for part in names.PARTS}
+    placement = place(preset, source) if place is not None else Placement.of(device, dtype)
+    modules = {part: build(part, getattr(preset, part), source[part], placement) for part in names.PARTS}
+    tokenizers = {which: byte_tokenizer() for which in TOKENIZERS}
+    return _model(preset, modules, tokenizers, name, [], source)
 
 
 def random_model(

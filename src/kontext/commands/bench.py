@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kontext.commands.bench_arguments import (
+    choose_names,
+    editor_for,
+    figures_of,
+    load_editor,
+    own_steps,
+    session_rows,
+    step_counts,
+)
 from kontext.commands.bench_options import (
     QUALITY_ROWS,
     SESSION_ROWS,
@@ -23,14 +31,13 @@ from kontext.commands.bench_options import (
     Steps,
 )
 from kontext.commands.bench_run import open_run, publish, write_text
-from kontext.commands.options import Device, Model, download_model
+from kontext.commands.options import Device, Model
 from kontext.commands.tables import track_items
 from kontext.errors import BadRequest
 from kontext.terminal import say
 
 if TYPE_CHECKING:
-    from kontext.bench.run import Figure, SpeedJson
-    from kontext.engine import Editor
+    from kontext.bench.run import SpeedJson
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
@@ -62,12 +69,12 @@ def quality(
     from kontext.bench.items import CATEGORIES, SINGLE, SPLITS, size_for
     from kontext.bench.rows import row_names
 
-    splits = _names(split, SPLITS, "split")
-    categories = list(SINGLE) if category == "all" else _names(category, CATEGORIES, "category")
-    row_names(rows.split(","), _steps(steps))
-    editor = _editor_for(rows.split(","), model, device)
+    splits = choose_names(split, SPLITS, "split")
+    categories = list(SINGLE) if category == "all" else choose_names(category, CATEGORIES, "category")
+    row_names(rows.split(","), step_counts(steps))
+    editor = editor_for(rows.split(","), model, device)
     size = size_for(editor, size)
-    names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
+    names = row_names(rows.split(","), step_counts(steps) or [own_steps(editor)])
     settings = {"size": size, "n": n, "splits": splits, "categories": categories, "rows": names}
     with open_run("quality", editor, model, settings, report, resume) as run:
         suite.measure(
@@ -101,8 +108,8 @@ def region(
     from kontext.bench import region as suite
     from kontext.bench.items import size_for
 
-    splits = _names(split, suite.SPLITS, "split")
-    editor = _editor(model, device)
+    splits = choose_names(split, suite.SPLITS, "split")
+    editor = load_editor(model, device)
     if editor.model.preset.transformer.region_after is None:
         raise BadRequest(f"{model} has no region head")
     size = size_for(editor)
@@ -132,10 +139,10 @@ def drift(
     from kontext.bench import drift as suite
     from kontext.bench.items import size_for
 
-    chosen = _names(kinds, suite.KINDS, "kind")
-    editor = _editor_for(rows.split(","), model, device)
+    chosen = choose_names(kinds, suite.KINDS, "kind")
+    editor = editor_for(rows.split(","), model, device)
     size = size_for(editor)
-    names = _session_rows(rows, steps, editor)
+    names = session_rows(rows, steps, editor)
     settings = {"size": size, "n": n, "kinds": chosen, "rows": names}
     with open_run("drift", editor, model, settings, report, resume) as run:
         suite.measure(editor, run, n=n, size=size, rows=names, kinds=chosen, progress=track_items)
@@ -162,11 +169,11 @@ def identity(
     from kontext.bench.items import size_for
     from kontext.bench.rows import row_names
 
-    editor = _editor_for(rows.split(","), model, device)
+    editor = editor_for(rows.split(","), model, device)
     size = size_for(editor)
-    names = _session_rows(rows, steps, editor)
+    names = session_rows(rows, steps, editor)
     reference_rows = [{"codec": "codec-target"}.get(row, row) for row in rows.split(",")]
-    by_reference = row_names(reference_rows, _steps(steps) or [_own_steps(editor)])
+    by_reference = row_names(reference_rows, step_counts(steps) or [own_steps(editor)])
     settings = {"size": size, "n": n, "rows": names}
     with open_run("identity", editor, model, settings, report, resume) as run:
         suite.measure(
@@ -195,7 +202,7 @@ def text(
     from kontext.bench import text as suite
     from kontext.bench.items import SPLITS
 
-    splits = _names(split, SPLITS, "split")
+    splits = choose_names(split, SPLITS, "split")
     _simple(suite, "text", model, n, steps, rows, json_file, report, resume, device, splits=splits)
 
 
@@ -218,12 +225,39 @@ def style(
 
 
 @app.command()
+def approximations(
+    model: Model = "nano",
+    n: Number = 12,
+    steps: Annotated[int, typer.Option(min=4, max=200, help="Steps of the exact edit.")] = 28,
+    size: Size = None,
+    json_file: JsonFile = None,
+    force: Force = False,
+    report: Report = None,
+    device: Device = None,
+) -> None:
+    """Time and error of --step-cache and --context-refresh, compared with fewer steps."""
+    from kontext.bench import approximations as suite
+    from kontext.bench.items import size_for
+
+    editor = load_editor(model, device)
+    size = size_for(editor, size)
+    settings = {"size": size, "n": n, "steps": steps}
+    with open_run("approximations", editor, model, settings, report, False) as run:
+        suite.measure(editor, run, n=n, size=size, steps=steps, progress=track_items)
+        publish(run, model, suite.FIGURES, suite.FIGURES, json_file, report, suite.sections)
+
+
+@app.command()
 def speed(
     model: Model = "nano",
     n: Number = 20,
     steps: Steps = None,
     size: Size = None,
     against: Annotated[str | None, typer.Option(help="diffusers: time it on the same weights.")] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(min=2, max=57, help="Blocks of dev-random, 2 to 57; default: all.", metavar="N"),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", metavar="N")] = None,
     json_file: JsonFile = None,
     force: Force = False,
@@ -238,12 +272,17 @@ def speed(
     from kontext.bench import speed as suite
     from kontext.bench.items import size_for
     from kontext.bench.peer import as_full
+    from kontext.checkpoint.random_weights import DEV_RANDOM, is_dev_random
     from kontext.engine.context import device_of, parameter_type
 
     if threads:
         torch.set_num_threads(threads)
-    editor = _editor(model, device)
-    size, counts = size_for(editor, size), _steps(steps) or [_own_steps(editor)]
+    if layers is not None:
+        if model != DEV_RANDOM:
+            raise BadRequest(f"--layers needs --model {DEV_RANDOM}, got {model}")
+        model = f"{model}:{layers}"
+    editor = load_editor(model, device)
+    size, counts = size_for(editor, size), step_counts(steps) or [own_steps(editor)]
     settings = {"size": size, "n": n, "steps": counts, "threads": torch.get_num_threads()}
     if against:
         as_full(editor.model)  # a network that diffusers does not have is refused before anything is timed
@@ -252,7 +291,8 @@ def speed(
     with open_run("speed", editor, model, settings, report, False) as run:
         latency = suite.measure(editor, run, runs=n, size=size, steps=counts, progress=track_items)
         more: SpeedJson = {"latency": latency, "memory MiB": round(suite.memory_mib(device), 1)}
-        more |= suite.cold_starts(model, size, editor.model if against else None)
+        if not is_dev_random(model):  # without files, a start says nothing
+            more |= suite.cold_starts(model, size, editor.model if against else None)
         if against:
             more["diffusers"] = suite.against_diffusers(
                 editor, run, pairs=n, size=size, steps=counts[-1], progress=track_items
@@ -291,7 +331,7 @@ def kontextbench(
         vision_judge = Judge.from_environment(judge, judge_model, timeout_seconds=judge_timeout)
     if against and not judge:
         raise BadRequest("--against needs a judge; give --judge URL")
-    editor = _editor(model, device)
+    editor = load_editor(model, device)
     settings = {"folder": str(folder), "n": n, "steps": steps, "judge": judge and f"{judge} {judge_model}"}
     with open_run("kontextbench", editor, model, settings, report, resume) as run:
         suite.measure(
@@ -314,7 +354,7 @@ def compare(
     from kontext.bench import compare as pairs
 
     before, after = pairs.load(first), pairs.load(second)
-    figures = _figures(before["suite"])
+    figures = figures_of(before["suite"])
     differences = pairs.compare(before, after, figures)
     if not differences:
         raise BadRequest(f"{first} and {second} have no row and item in common")
@@ -358,64 +398,12 @@ def _simple(
     from kontext.bench.items import size_for
     from kontext.bench.rows import row_names
 
-    editor = _editor_for(rows.split(","), model, device)
+    editor = editor_for(rows.split(","), model, device)
     size = size_for(editor)
-    names = row_names(rows.split(","), _steps(steps) or [_own_steps(editor)])
+    names = row_names(rows.split(","), step_counts(steps) or [own_steps(editor)])
     with open_run(name, editor, model, {"size": size, "n": n, "rows": names, **more}, report, resume) as run:
         suite.measure(editor, run, n=n, size=size, rows=names, progress=track_items, **more)
         publish(
             *(run, model, suite.FIGURES, suite.FIGURES, json_file, report),
             lambda r: suite.sections(run, r, size),
         )
-
-
-def _names(text: str, known: Sequence[str], what: str) -> list[str]:
-    names = list(known) if text == "all" else text.split(",")
-    for name in names:
-        if name not in known:
-            raise BadRequest(f"{what} must be all or one of {', '.join(known)}, got {name!r}")
-    return names
-
-
-def _steps(text: str | None) -> list[int]:
-    try:
-        counts = [int(part) for part in text.split(",")] if text else []
-    except ValueError:
-        counts = [0]
-    if any(count < 1 for count in counts):
-        raise BadRequest(f"steps '{text}' are not understood; give whole numbers such as 4 or 1,2,4,8")
-    return counts
-
-
-def _session_rows(rows: str, steps: str | None, editor: Editor | None) -> list[str]:
-    names = _names(rows, SESSION_ROWS.split(","), "row")
-    counts = _steps(steps) or [_own_steps(editor)]
-    expanded = {row: [f"{row}@{n}" for n in counts] if row.startswith("model") else [row] for row in names}
-    return [name for row in names for name in expanded[row]]
-
-
-def _own_steps(editor: Editor | None) -> int:
-    return editor.model.preset.sampling.steps if editor is not None else 4
-
-
-def _editor_for(rows: Iterable[str], model: str, device: str | None) -> Editor | None:
-    """The editor, or None where no row needs a model."""
-    if not any(row.startswith(("codec", "model")) for row in rows):
-        return None
-    return _editor(model, device)
-
-
-def _editor(model: str, device: str | None) -> Editor:
-    from kontext.engine import Editor
-
-    download_model(model)
-    return Editor.load(model, device=device)
-
-
-def _figures(suite: str) -> dict[str, Figure]:
-    from importlib import import_module
-
-    known = ("quality", "region", "drift", "identity", "text", "style", "speed", "kontextbench")
-    if suite not in known:
-        raise BadRequest(f"suite must be one of {', '.join(known)}, got {suite!r}")
-    return import_module(f"kontext.bench.{suite}").FIGURES

@@ -189,7 +189,7 @@ def remove(
     from kontext.checkpoint.hub import models as hub
     from kontext.checkpoint.hub.client import gigabytes
 
-    if name in shipped_models() or name.endswith("-random"):
+    if name in shipped_models() or name.partition(":")[0].endswith("-random"):
         raise BadRequest(f"{name} comes with the package and cannot be removed")
     placed = models_folder() / name
     own = Path(name).name == name and os.path.lexists(placed) and hub.read(placed) is None
@@ -226,6 +226,9 @@ def _shipped() -> Iterator[ModelRow]:
         yield _row(name, open_checkpoint(SHIPPED / name), "comes with the package")
     yield ModelRow("tiny-random", True, "random weights, for tests")
     yield ModelRow("nano-random", True, "random weights, for timings")
+    yield ModelRow(
+        "dev-random", True, "random weights of [dev]'s size, for timings; dev-random:N has N blocks"
+    )
 
 
 def _offered(here: set[str]) -> Iterator[ModelRow]:

@@ -47,6 +47,12 @@ Guidance = Annotated[
     typer.Option(help=option("guidance").help, metavar="G"),
 ]
 Sampler = Annotated[str | None, typer.Option("--sampler", help=option("sampler").help, metavar="SAMPLER")]
+ContextRefresh = Annotated[
+    int | None, typer.Option("--context-refresh", help=option("context_refresh").help, metavar="N")
+]
+StepCache = Annotated[
+    float | None, typer.Option("--step-cache", help=option("step_cache").help, metavar="SHARE")
+]
 NegativePrompt = Annotated[
     str | None, typer.Option("--negative-prompt", help=option("negative_prompt").help, metavar="TEXT")
 ]

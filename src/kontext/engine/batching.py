@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kontext.engine.approximations import Approximations
 from kontext.engine.guidance import Guidance
 from kontext.engine.sizes import Size, plan_edit, plan_generate
 
@@ -27,6 +28,7 @@ class BatchShape:
     expands: bool = False
     """Whether the edit fills its whole mask, as in outpainting."""
     sampler: str = "euler"
+    approximations: Approximations = Approximations()
     loras: tuple[tuple[str, float], ...] = ()
     """sha256 and scale of each LoRA."""
 

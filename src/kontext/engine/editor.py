@@ -38,7 +38,7 @@ from kontext.engine.requests import (
     Result,
 )
 from kontext.engine.sizes import Box, scaled_canvases
-from kontext.errors import BadRequest, OutOfMemory
+from kontext.errors import OutOfMemory
 from kontext.loras import LoraAccess
 from kontext.memory import keep_freed, parse_memory
 from kontext.model.autoencoder import use_channels_last
@@ -60,27 +60,23 @@ log = logging.getLogger(__name__)
 class Editor:
     """Edits pictures by text instructions with one model. Contexts of pictures are cached.
 
-    refresh: steps between two evaluations of the contexts in "full" attention; 1 is exact.
     plan: how the model was placed. canvas: side of the canvas for requests that give none; None: the model's
-    own. Raises BadRequest for a `refresh` below 1 or a canvas that the model does not support.
+    own. Raises BadRequest for a canvas that the model does not support.
     """
 
     def __init__(
         self,
         model: Model,
         context_bytes: int = 512 * 2**20,
-        refresh: int = 1,
         plan: MemoryPlan | None = None,
         canvas: int | None = None,
     ) -> None:
-        if refresh < 1:
-            raise BadRequest(f"refresh must be at least 1, got {refresh}")
         self.model = model
         self.plan = plan
         self.canvas = canvas
         self._sizes = scaled_canvases(model.preset.sizes, canvas, model.preset.token_pixels)
         self._prepare()
-        self.pipeline = Pipeline(model, plan.cache_bytes if plan else context_bytes, refresh)
+        self.pipeline = Pipeline(model, plan.cache_bytes if plan else context_bytes)
         self._background: ThreadPoolExecutor | None = None
         self._load_seconds = 0.0
 
@@ -91,7 +87,6 @@ class Editor:
         device: str | None = None,
         dtype: torch.dtype | None = None,
         lora: Sequence[str | Path] = (),
-        refresh: int = 1,
         memory: str | int | None = None,
         canvas: int | None = None,
         loras: LoraAccess | None = None,
@@ -124,7 +119,7 @@ class Editor:
             model = load_model(name_or_path, lora=lora, place=choose)
             if dtype is None:
                 accelerate_cpu(model)
-            editor = cls(model, refresh=refresh, plan=plan, canvas=canvas)
+            editor = cls(model, plan=plan, canvas=canvas)
         if loras is not None:
             editor.use_loras(loras)
         editor._load_seconds = time.perf_counter() - start

@@ -78,6 +78,8 @@ def result_of(
         "canvas_size": list(edit.plan.canvas),
         "references": len(picture_list(request.references)),
         "sampler": request.sampler,
+        "context_refresh": request.context_refresh,
+        "step_cache": request.step_cache,
         "negative_prompt": request.negative_prompt,
         "true_guidance": request.true_guidance,
         "nag": request.nag,

@@ -29,15 +29,10 @@ if TYPE_CHECKING:
 
 
 class Pipeline:
-    """Runs edits of equal shape with one model. Contexts and prompts are cached.
+    """Runs edits of equal shape with one model. Contexts and prompts are cached."""
 
-    refresh: steps between two evaluations of the contexts in "full" attention; 1 is exact.
-    """
-
-    def __init__(
-        self, model: Model, context_bytes: int, refresh: int, loras: LoraStore | None = None
-    ) -> None:
-        self.model, self.refresh = model, refresh
+    def __init__(self, model: Model, context_bytes: int, loras: LoraStore | None = None) -> None:
+        self.model = model
         self.contexts = ContextStore(model, context_bytes)
         self.prompts = PromptStore(model)
         self.loras = loras or LoraStore(model)
@@ -78,7 +73,7 @@ class Pipeline:
             edit_mask,
             report_step if on_step is not None else None,
             cancel.is_set if cancel is not None else lambda: False,
-            self.refresh,
+            first.approximations,
             expected_region if _keeps_source(edits) and first.request.expand is None else None,
             first.sampler,
         )

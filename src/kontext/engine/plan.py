@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from kontext import pictures
+from kontext.engine.approximations import Approximations
 from kontext.engine.batching import BatchShape
 from kontext.engine.context import Canvas
 from kontext.engine.expand import add_border, border_of
@@ -46,6 +47,7 @@ class EditPlan:
     times: tuple[float, ...]
     """The part of the schedule that is run; its end if the edit starts from the picture."""
     sampler: str
+    approximations: Approximations
     guidance: Guidance
     text_tokens: int
     """Length of the longer of prompt and negative prompt, padding included."""
@@ -67,6 +69,7 @@ class EditPlan:
             tuple(context.origin for context in self.contexts),
             self.request.expand is not None,
             self.sampler,
+            self.approximations,
             self.loras.key(*PARTS),
         )
 
@@ -131,6 +134,7 @@ def plan_request(request: EditRequest, prompts: PromptStore, loras: LoraStore) -
         steps=steps,
         times=times,
         sampler=request.sampler or "euler",
+        approximations=Approximations(request.context_refresh or 1, request.step_cache or 0.0),
         guidance=guidance,
         text_tokens=text_tokens,
         loras=lora_set,

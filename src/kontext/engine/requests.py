@@ -29,6 +29,7 @@ MAX_SEED = option("seed").whole_range[1]
 LARGEST = 2**31 - 1  # pixels that a number of a size or box can mean
 CANVAS = option("canvas").whole_range
 GUIDANCE = option("guidance").range
+CONTEXT_REFRESH = option("context_refresh").whole_range
 
 
 LorasLike = str | os.PathLike[str] | Lora | Mapping[str, object] | Sequence[object] | None
@@ -42,6 +43,8 @@ class GenerateOptions(TypedDict, total=False):
     seed: int | None
     steps: int | None
     sampler: str | None
+    context_refresh: int | None
+    step_cache: float | None
     canvas: int | None
     guidance: float | None
     negative_prompt: str | None
@@ -85,6 +88,14 @@ class EditRequest:
     sampler: str | None = None
     """How to integrate: "euler" (None), "ab2" (second-order Adams-Bashforth, one evaluation per step) or
     "midpoint" (second order, two evaluations per step).
+    """
+    context_refresh: int | None = None
+    """1 to 100: in models with full attention, the number of evaluations that share one computation of the
+    input pictures' keys and values. None: 1, exact.
+    """
+    step_cache: float | None = None
+    """0 to 1, usually 0.02: extrapolate the velocity instead of evaluating the model while the predicted
+    relative error is below this. None: 0, exact.
     """
     guidance: float | None = None
     """1 to 30; None: the model's default. Above 1, models without a guidance input are evaluated twice per
@@ -145,6 +156,10 @@ class EditRequest:
             "seed": None if self.seed is None else whole_number("seed", self.seed, 0, MAX_SEED),
             "steps": None if self.steps is None else whole_number("steps", self.steps, 1, MAX_STEPS),
             "sampler": _choice("sampler", self.sampler),
+            "context_refresh": None
+            if self.context_refresh is None
+            else whole_number("context_refresh", self.context_refresh, *CONTEXT_REFRESH),
+            "step_cache": _scale("step_cache", self.step_cache),
             "canvas": None if self.canvas is None else whole_number("canvas", self.canvas, *CANVAS),
             "guidance": _scale("guidance", self.guidance),
             "negative_prompt": _optional_prompt(self.negative_prompt),

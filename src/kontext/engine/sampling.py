@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kontext.engine.approximations import Approximations, StepCache
 from kontext.engine.guidance import Guidance
 from kontext.errors import Cancelled
 from kontext.flow import SAMPLERS, guided, interpolate
@@ -27,6 +28,9 @@ NEIGHBORS = 1
 Without them an edit by nano is worse: 0.33 of the source's error remains instead of 0.28, in words on signs
 0.40 instead of 0.31; a small edit takes 5 % longer with them.
 """
+
+
+EXACT = Approximations()
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def sample(
     edit_mask: Tensor | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
-    refresh: int = 1,
+    approximations: Approximations = EXACT,
     region_of: Callable[[Tensor], Tensor] | None = None,
     sampler: str = "euler",
 ) -> Sampled:
@@ -97,11 +101,10 @@ def sample(
     step and returns the tokens, (n,) bool, to keep computing (None: all); the others go straight to the
     source. `edit_mask`, (n,) bool, limits the tokens
     that are computed at all (None: all). `on_step(i, estimate)` is called after every step i (from 0). Raises
-    Cancelled at the next evaluation after `cancelled()` returns true. In "full" attention the contexts are
-    recomputed at every `refresh`-th evaluation (1: exact). `sampler`: one of `flow.SAMPLERS`.
+    Cancelled at the next evaluation after `cancelled()` returns true. `sampler`: one of `flow.SAMPLERS`.
     """
     solver, done = SAMPLERS[sampler], 0
-    field = _Field(transformer, batch, times, guidance, refresh, edit_mask, region_of, solver)
+    field = _Field(transformer, batch, times, guidance, approximations, edit_mask, region_of, solver)
 
     def velocity(z: Tensor, t: float) -> Tensor:
         if cancelled():
@@ -137,7 +140,7 @@ def locate(
     """
     if transformer.config.region_after is None:
         return None
-    field = _Field(transformer, batch, times[:2], Guidance(), 1, edit_mask, region_of)
+    field = _Field(transformer, batch, times[:2], Guidance(), EXACT, edit_mask, region_of)
     field(_start(batch, times), times[0])
     return field.region
 
@@ -166,7 +169,7 @@ class _Field:
         batch: Batch,
         times: Sequence[float],
         guidance: Guidance,
-        refresh: int = 1,
+        approximations: Approximations = EXACT,
         edit_mask: Tensor | None = None,
         region_of: Callable[[Tensor], Tensor] | None = None,
         sampler: Sampler = SAMPLERS["euler"],
@@ -177,10 +180,15 @@ class _Field:
         steps = [sampler.step_times(*ends) for ends in zip(times, times[1:])]
         guided = [] if batch.negative is None else [t for step in guidance.steps(steps) for t in step]
         plain = [t for step in steps for t in step if t not in guided]
+        self.step_cache: StepCache | None = None
+        if approximations.step_cache:
+            self.step_cache = StepCache(approximations.step_cache, len(guided) + len(plain))
         self.evaluators: dict[float, _Evaluator] = {}
         for some, negative in ((guided, True), (plain, False)):
             if some:
-                evaluator = _Evaluator(transformer, batch, some, guidance, negative, refresh)
+                evaluator = _Evaluator(
+                    transformer, batch, some, guidance, negative, approximations.context_refresh
+                )
                 self.evaluators |= dict.fromkeys(some, evaluator)
         self.work_on(edit_mask)
 
@@ -193,6 +201,8 @@ class _Field:
             ids, source = ids[active], None if source is None else source[:, active]
         for evaluator in set(self.evaluators.values()):
             evaluator.prepare(ids, source)
+        if self.step_cache is not None:
+            self.step_cache.reset()
 
     def restrict(self, active: Tensor) -> None:
         """Compute only these tokens, (n,) bool, in the following steps, if that saves time."""
@@ -216,6 +226,11 @@ class _Field:
         return (z - self.batch.source) / t
 
     def _evaluate(self, z: Tensor, t: float) -> Tensor:
+        if self.step_cache is not None:
+            return self.step_cache(z, t, lambda z: self._compute(z, t))
+        return self._compute(z, t)
+
+    def _compute(self, z: Tensor, t: float) -> Tensor:
         evaluator = self.evaluators[t]
         v, logits = evaluator(z, t, ask_region=self.region_of is not None and self.region is None)
         self.evaluations += evaluator.copies

@@ -47,6 +47,8 @@ class JobRequest:
     seed: int | None = None
     steps: int | None = None
     sampler: str | None = None
+    context_refresh: int | None = None
+    step_cache: float | None = None
     canvas: int | None = None
     guidance: float | None = None
     negative_prompt: str | None = None

@@ -58,6 +58,8 @@ router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
 MAX_VARIANTS = MAX_BATCH
 STRENGTH = option("strength").range
+CONTEXT_REFRESH = option("context_refresh").whole_range
+STEP_CACHE = option("step_cache").range
 Guidance = Annotated[Number | None, Field(ge=GUIDANCE[0], le=GUIDANCE[1])]
 Seed = Annotated[Integer | None, Field(ge=0, le=MAX_SEED)]
 
@@ -81,6 +83,8 @@ class Edit(Body):
     seed: Seed = None
     steps: Integer | None = Field(None, ge=1, le=MAX_STEPS)
     sampler: Literal["euler", "ab2", "midpoint"] | None = None
+    context_refresh: Integer | None = Field(None, ge=CONTEXT_REFRESH[0], le=CONTEXT_REFRESH[1])
+    step_cache: Number | None = Field(None, ge=STEP_CACHE[0], le=STEP_CACHE[1])
     canvas: Annotated[int | None, Field(ge=CANVAS[0], le=CANVAS[1])] = None
     guidance: Guidance = None
     negative_prompt: NegativePrompt = None

@@ -1,0 +1,105 @@
+"""Suite ``approximations``: what options that trade exactness for speed cost, compared with fewer steps.
+
+Every picture is edited exactly, with each approximation, and exactly with as many steps as take as long as
+that approximation. All of them solve the same flow from the same noise, so the distance to the exact result
+is the error of the approximation. An approximation is worth having if its distance is below that of the
+fewer steps. Everything is computed: without lock and regions, the contexts cached by an earlier edit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kontext.bench import report
+from kontext.bench.items import Item, draw_item
+from kontext.bench.metrics import Picture, color_distance, lab
+from kontext.bench.rows import ask
+from kontext.bench.run import Figure, Progress, Record, Run, RunJson, silent
+from kontext.engine.requests import EditRequest, Result
+
+if TYPE_CHECKING:
+    from kontext.engine import Editor
+
+CATEGORIES = ("local", "global")
+STEPS = 28
+APPROXIMATIONS: Mapping[str, Mapping[str, Any]] = {
+    "step cache 0.01": {"step_cache": 0.01},
+    "step cache 0.02": {"step_cache": 0.02},
+    "step cache 0.05": {"step_cache": 0.05},
+    "context refresh 2": {"context_refresh": 2},
+    "context refresh 4": {"context_refresh": 4},
+    "context refresh 4, step cache 0.02": {"context_refresh": 4, "step_cache": 0.02},
+}
+FIGURES = {
+    "total": Figure("ms", share=False, better=-1),
+    "evaluations": Figure("evaluations", share=False, better=-1),
+    "rms": Figure("rms, levels", share=False, digits=2, better=-1),
+    "dE": Figure("mean dE", share=False, digits=2, better=-1),
+}
+
+
+def measure(
+    editor: Editor, run: Run, *, n: int, size: int, steps: int = STEPS, progress: Progress = silent
+) -> None:
+    """Edit ``n`` pictures in every way, as records with times and distances to the exact result."""
+    full = editor.model.transformer.config.context_attention == "full"
+    used = {
+        name: options for name, options in APPROXIMATIONS.items() if full or "context_refresh" not in options
+    }
+    items = [draw_item("test", CATEGORIES[i % 2], i // 2, size) for i in range(n)]
+    _edit(editor, items[0], steps, {})  # warms up
+    for item in progress(items, n, "approximations"):
+        exact, exact_ms, result = _edit(editor, item, steps, {})
+        record = _recorder(run, item, exact)
+        record("exact", exact, exact_ms, result)
+        for name, options in used.items():
+            picture, ms, result = _edit(editor, item, steps, options)
+            record(name, picture, ms, result)
+            fewer = max(1, round(steps * ms / exact_ms))
+            record(f"fewer steps in the time of {name}", *_edit(editor, item, fewer, {}))
+
+
+def _edit(
+    editor: Editor, item: Item, steps: int, options: Mapping[str, Any]
+) -> tuple[Picture, float, Result]:
+    """Picture, milliseconds and result of an edit whose contexts and prompt are cached."""
+    request = EditRequest(
+        prompt=item.prompt,
+        picture=item.input_picture,
+        seed=item.seed,
+        steps=steps,
+        lock=False,
+        regions=False,
+        **options,
+    )
+    editor.prefill(item.input_picture)
+    started = time.perf_counter()
+    (result,) = ask(editor, [request])
+    ms = 1000 * (time.perf_counter() - started)
+    return np.asarray(result.picture.convert("RGB")), ms, result
+
+
+def _recorder(run: Run, item: Item, exact: Picture) -> Callable[[str, Picture, float, Result], None]:
+    """Adds records of one item, whose exact result is given."""
+
+    def record(row: str, picture: Picture, ms: float, result: Result) -> None:
+        difference = picture.astype(np.float64) - exact
+        figures = {
+            "total": ms,
+            "evaluations": float(result.evaluations),
+            "rms": float(np.sqrt(np.square(difference).mean())),
+            "dE": float(color_distance(lab(picture), lab(exact)).mean()),
+        }
+        run.add(Record(item.key, row, "approximations", "test", item.key, figures))
+
+    return record
+
+
+def sections(result: RunJson) -> list[str]:
+    """One table of all rows."""
+    rows = {row: groups["test"] for row, groups in result["rows"].items()}
+    return [report.table("Distance to the exact result", rows, FIGURES)]
