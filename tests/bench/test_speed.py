@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kontext.bench import rows, speed
+from kontext.bench import peer, rows, speed
 from kontext.bench.items import draw_item
 from kontext.bench.run import Run
 from kontext.engine import Editor
@@ -82,3 +82,14 @@ def test_memory_counts_what_was_held():
     held = np.ones(32 * 2**20)
     held += 1
     assert speed.memory_mib("cpu") >= max(before, 256)
+
+
+def test_both_engines_share_the_weights_in_memory(editor):
+    from diffusers import FluxTransformer2DModel
+
+    model = peer.as_full(editor.model)
+    assert peer.as_full(model).transformer is model.transformer
+    theirs = peer.diffusers_network(FluxTransformer2DModel, model, "transformer")
+    ours = {parameter.untyped_storage().data_ptr() for parameter in model.transformer.parameters()}
+    copied = [p for p in theirs.parameters() if p.untyped_storage().data_ptr() not in ours]
+    assert sum(p.nbytes for p in copied) < 0.05 * sum(p.nbytes for p in theirs.parameters())

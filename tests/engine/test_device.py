@@ -1,5 +1,6 @@
 """Every call of the Editor on simulated devices (`tests/support/device.py`), and their failures in words."""
 
+import dataclasses
 import functools
 import operator
 import threading
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from kontext.checkpoint import load_model
+from kontext.checkpoint.model import random_model
 from kontext.engine import Editor, EditRequest
 from kontext.errors import BadCheckpoint, Cancelled, DeviceUnavailable, OutOfMemory
 from support.device import simulated
@@ -57,6 +59,14 @@ def prefilled(editor):
     return editor.edit(PICTURE, "x", seed=1, steps=2).picture
 
 
+def with_a_refreshed_context(editor):
+    tiny = editor.model.preset
+    full = dataclasses.replace(tiny.transformer, context_attention="full", region_after=None)
+    model = random_model(dataclasses.replace(tiny, transformer=full), device=editor.model.device)
+    model.autoencoder.to(next(editor.model.autoencoder.parameters()).dtype)
+    return Editor(model).edit(PICTURE, "x", seed=1, steps=4, context_refresh=2).picture
+
+
 CALLS = {
     "edit": lambda editor: editor.edit(PICTURE, "blue hair", seed=1, steps=2).picture,
     "variants": lambda editor: editor.variants(PICTURE, "blue", 2, seed=1, steps=2)[1].picture,
@@ -77,6 +87,24 @@ CALLS = {
     "size": lambda editor: editor.edit(PICTURE, "x", seed=1, steps=2, size="96x96").picture,
     "guidance": lambda editor: editor.edit(PICTURE, "x", seed=1, steps=2, guidance=3).picture,
     "transparent": lambda editor: editor.edit(CLEAR, "x", seed=1, steps=2, mask=MASK).picture,
+    "strength": lambda editor: editor.edit(PICTURE, "x", seed=1, steps=4, strength=0.5).picture,
+    "ab2": lambda editor: editor.edit(PICTURE, "x", seed=1, steps=3, sampler="ab2").picture,
+    "midpoint": lambda editor: editor.edit(PICTURE, "x", seed=1, steps=2, sampler="midpoint").picture,
+    "step cache": lambda editor: editor.edit(PICTURE, "x", seed=1, steps=9, step_cache=1).picture,
+    "canvas": lambda editor: editor.edit(PICTURE, "x", seed=1, steps=2, canvas=96).picture,
+    "negative prompt": lambda editor: (
+        editor.edit(PICTURE, "x", seed=1, steps=2, negative_prompt="y", guidance_steps="1-1").picture
+    ),
+    "nag": lambda editor: editor.edit(PICTURE, "x", seed=1, steps=2, negative_prompt="y", nag=3).picture,
+    "expand": lambda editor: editor.edit(PICTURE, "x", seed=1, steps=2, expand="0,0,16,8").picture,
+    "offset references": lambda editor: (
+        editor.edit(PICTURE, "x", seed=1, steps=2, references=[OTHER], reference_layout="offset").picture
+    ),
+    "stitched references": lambda editor: (
+        editor.edit(PICTURE, "x", seed=1, steps=2, references=[OTHER], reference_layout="stitch").picture
+    ),
+    "locate": lambda editor: editor.locate(PICTURE, "x"),
+    "context refresh": with_a_refreshed_context,
     "session": in_a_session,
     "prefill": prefilled,
     "batch": batch,

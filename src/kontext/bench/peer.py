@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +20,6 @@ if TYPE_CHECKING:
     from kontext.engine import Editor
 
 LONG = 28  # steps that diffusers takes by default
-DIFFUSERS_PARTS = {
-    "transformer": "FluxTransformer2DModel",
-    "vae": "AutoencoderKL",
-    "scheduler": "FlowMatchEulerDiscreteScheduler",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,21 +35,22 @@ class Pieces:
 
 
 def as_full(model: Model) -> Model:
-    """The model with the same weights, full attention as in FLUX.1 Kontext, and a single data type.
+    """The model with the same weights in memory, full attention as in FLUX.1 Kontext, and a single data type.
 
     Raises BadRequest for a network that diffusers does not have.
     """
     from kontext.checkpoint.configs import to_diffusers_config
-    from kontext.model.transformer import Transformer
+    from kontext.checkpoint.placement import Placement, build
 
     config = dataclasses.replace(model.transformer.config, context_attention="full")
     for part in (config, model.preset.autoencoder):
         to_diffusers_config(part)
-    transformer = Transformer(config)
-    transformer.load_state_dict(model.transformer.state_dict())
     dtype = parameter_type(model.transformer)
-    transformer = transformer.to(device_of(model), dtype).eval().requires_grad_(False)
-    use_transformer_kernels(transformer)
+    transformer = model.transformer
+    if transformer.config != config:
+        placement = Placement.of(device_of(model), dtype)
+        transformer = build("transformer", config, model.weights()["transformer"], placement)
+        use_transformer_kernels(transformer)
     autoencoder = copy.deepcopy(model.autoencoder).to(dtype)  # a processor's decoder may be in bfloat16
     preset = dataclasses.replace(model.preset, transformer=config)
     return dataclasses.replace(
@@ -71,26 +65,19 @@ def diffusers_pieces(model: Model) -> Callable[[Pieces], Tensor]:
         import transformers
     except ImportError as error:
         raise BadRequest("diffusers is not installed; pip install 'openkontext[test]'") from error
-    from kontext.checkpoint import save_diffusers
+    from kontext.checkpoint.save import SCHEDULER
     from kontext.model.tokens import pack
 
     transformers.logging.set_verbosity_error()  # their warnings are not relevant here
     dtype = parameter_type(model.transformer)
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "model"
-        save_diffusers(model, home)
-        parts = {
-            name: getattr(diffusers, kind).from_pretrained(
-                home, subfolder=name, **({} if name == "scheduler" else {"torch_dtype": dtype})
-            )
-            for name, kind in DIFFUSERS_PARTS.items()
-        }
-    shift = model.preset.sampling.shift
-    if shift is not None:  # the folder has the schedule of FLUX.1 Kontext; ours brings its own
-        kind = getattr(diffusers, DIFFUSERS_PARTS["scheduler"])
-        parts["scheduler"] = kind(shift=shift, use_dynamic_shifting=False)
-    for name in ("transformer", "vae"):
-        parts[name] = parts[name].to(device_of(model)).eval()
+    settings = {name: value for name, value in SCHEDULER.items() if not name.startswith("_")}
+    if model.preset.sampling.shift is not None:  # models of our own bring their schedule
+        settings |= {"shift": model.preset.sampling.shift, "use_dynamic_shifting": False}
+    parts = {
+        "transformer": diffusers_network(diffusers.FluxTransformer2DModel, model, "transformer"),
+        "vae": diffusers_network(diffusers.AutoencoderKL, model, "autoencoder"),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(**settings),
+    }
     none = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
     pipeline: Any = diffusers.FluxKontextPipeline(**parts, **none)  # type: ignore[operator]
     pipeline.set_progress_bar_config(disable=True)
@@ -112,6 +99,19 @@ def diffusers_pieces(model: Model) -> Callable[[Pieces], Tensor]:
         ).images.float()
 
     return edit
+
+
+def diffusers_network(kind: Any, model: Model, part: str) -> torch.nn.Module:
+    """A network of diffusers on our tensors; only what is stored in another order is copied."""
+    from kontext.checkpoint.configs import to_diffusers_config
+    from kontext.checkpoint.names import to_diffusers
+
+    settings = to_diffusers_config(getattr(model.preset, part))
+    with torch.device("meta"):
+        network: torch.nn.Module = kind(**{k: v for k, v in settings.items() if not k.startswith("_")})
+    weights = to_diffusers(part, model.weights()[part])
+    network.load_state_dict({name: tensor.read() for name, tensor in weights.items()}, assign=True)
+    return network.eval().requires_grad_(False)
 
 
 class Peer:
