@@ -321,6 +321,14 @@ def test_a_photograph_warns_and_names_what_to_do(editor):
     assert not editor.edit(drawing, "make it blue").warnings
 
 
+def test_a_saved_edit_is_not_judged_again(editor, tmp_path):
+    data = pytest.importorskip("skimage.data")
+    first = editor.edit(Image.fromarray(data.rocket()), "make it red", box=(0, 0, 9, 9))
+    saved = first.save(tmp_path / "rocket.png")
+    assert any(isinstance(item, PhotoWarning) for item in first.warnings)
+    assert not any(isinstance(item, PhotoWarning) for item in editor.edit(saved, "make it blue").warnings)
+
+
 def test_a_drawing_that_the_codec_keeps_does_not_warn(painting_editor):
     drawing = Image.new("RGB", (128, 128), (250, 220, 120))
     ImageDraw.Draw(drawing).ellipse((30, 30, 90, 90), fill=(60, 120, 200))

@@ -68,7 +68,9 @@ def result_of(
     changed = 1.0
     if edit.picture is not None and edit.source is not None:
         changed = changed_fraction(edit.plan.original(edit.picture.as_given), picture)
-        if model.preset.name != "dev" and contexts.is_photograph(edit.picture, edit.source):
+        # Only originals are judged: edits by nano sometimes look like photographs.
+        original = edit.input_picture is not None and edit.input_picture.history is None
+        if original and model.preset.name != "dev" and contexts.is_photograph(edit.picture, edit.source):
             warnings.append(photo_warning(model.name))
         if changed == 0:
             warnings.append(NOTHING_CHANGED)
