@@ -317,8 +317,9 @@ TABLE: tuple[Option, ...] = (
         "regions",
         "flag",
         "boolean",
-        True,
-        "Compute only where something changes.",
+        None,
+        "Compute only where something changes; default: on, but off in models with full attention, such as "
+        "[dev], where it is an approximation.",
         example="off",
         exempt=_WITHOUT_PICTURE,
     ),
@@ -394,7 +395,7 @@ def markdown() -> str:
     for option in TABLE:
         values = "" if option.low is None else f"{option.low:g} to {option.high:.0f}"
         values = ", ".join(f"`{choice}`" for choice in option.choices) or values
-        default = "on" if option.kind == "flag" else f"`{option.default}`" if option.default else ""
+        default = "on" if option.default is True else f"`{option.default}`" if option.default else ""
         lines.append(f"| `{option.name}` | {option.type} | {values} | {default} | {option.help} |")
     lines += ["", "| surface | other names | without |", "| --- | --- | --- |"]
     for surface, words in SURFACES.items():

@@ -38,3 +38,4 @@ def test_a_refreshed_context_is_measured_in_models_with_full_attention(tmp_path)
     assert rows["context refresh 2"]["evaluations"]["mean"] == 6
     assert 0 < rows["context refresh 2"]["rms"]["mean"] < rows["context refresh 4"]["rms"]["mean"]
     assert rows["context refresh 4, step cache 0.02"]["rms"]["mean"] > 0
+    assert rows["regions"]["evaluations"]["mean"] == 6

@@ -11,7 +11,9 @@ from torch import nn
 
 from kontext.checkpoint import load_model
 from kontext.engine import Editor
+from kontext.model.blocks import KeysValues
 from kontext.model.tokens import pack
+from kontext.model.transformer import Prefix
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +64,17 @@ class Painter(nn.Module):
     def __init__(self, codec, noise=0.0):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(()))
-        self.config = SimpleNamespace(context_attention="full", guidance_embed=False, region_after=None)
+        self.config = SimpleNamespace(context_attention="prefix", guidance_embed=False, region_after=None)
         self.codec, self.noise, self.paint, self.worked_on = codec, noise, lambda pixels: None, []
 
+    def prefill(self, tokens, ids):
+        """Tokens and positions of a context, in the place of keys and values."""
+        positions = ids.float().expand(len(tokens), -1, -1)
+        return Prefix((KeysValues(tokens[:, None], positions[:, None]),))
+
     def prepare(self, text, ids, context, prefixes, guidance=None, source=None):
-        return ids, context
+        contexts = [prefix.blocks[0] for prefix in prefixes]
+        return ids, [(kept.keys[:, 0], kept.values[0, 0].long()) for kept in contexts]
 
     def to_velocity(self, predicted, z, t):
         return predicted

@@ -15,10 +15,19 @@ from kontext.engine.device import computing
 from kontext.engine.guidance import Guidance
 from kontext.engine.pipeline import _Clock
 from kontext.engine.plan import plan_request
-from kontext.engine.sampling import sample, seeded_noise
+from kontext.engine.sampling import (
+    REST_END,
+    REST_REFRESH,
+    REST_WARM_UP,
+    Batch,
+    _Field,
+    sample,
+    seeded_noise,
+)
 from kontext.errors import Cancelled
 from kontext.flow import SAMPLERS, schedule
 from kontext.model.presets import PRESETS
+from kontext.model.tokens import picture_ids
 
 
 @contextmanager
@@ -207,3 +216,85 @@ def test_output_gates_see_the_source_at_the_computed_tokens(copying_editor, opti
         alone = copying_editor.edit(picture, "blue", **{**options, "steps": 1}).picture
         difference = np.abs(np.asarray(result.picture, dtype=int) - np.asarray(alone, dtype=int))
         assert difference.max() <= 1  # a batch is decoded with other roundings
+
+
+@pytest.fixture(scope="module")
+def full_model(random_model):
+    tiny = random_model.preset
+    config = replace(tiny.transformer, context_attention="full", region_after=None)
+    return checkpoint.model.random_model(replace(tiny, transformer=config))
+
+
+def full_batch(model, seed=0):
+    """Noise, source and one context of 4 x 4 tokens; tokens of the middle are what an edit would change."""
+    generator = torch.Generator().manual_seed(seed)
+    config = model.transformer.config
+    tokens = torch.randn(3, 1, 16, config.in_channels, generator=generator)
+    text = torch.randn(1, 5, config.text_width, generator=generator)
+    pooled = torch.randn(1, config.pooled_width, generator=generator)
+    batch = Batch(
+        noise=tokens[0],
+        ids=picture_ids(0, 4, 4),
+        text=text,
+        pooled=pooled,
+        context=[(tokens[1], picture_ids(1, 4, 4))],
+        source=tokens[1],
+    )
+    middle = torch.zeros(4, 4, dtype=torch.bool)
+    middle[1:3, 1:3] = True
+    return batch, middle.flatten()
+
+
+@torch.inference_mode()
+def test_tokens_outside_of_a_region_stay_visible_in_full_attention(full_model):
+    batch, middle = full_batch(full_model)
+    times = schedule(12, 16, 3.0)
+    field = _Field(full_model.transformer, batch, times, Guidance())
+    exact = field(batch.noise, times[0])
+    field.work_on(middle)
+    found = field(batch.noise, times[0])
+    torch.testing.assert_close(found[:, middle], exact[:, middle], rtol=1e-4, atol=1e-4)
+    toward_source = (batch.noise - batch.source) / times[0]
+    torch.testing.assert_close(found[:, ~middle], toward_source[:, ~middle], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("steps", [8, 12, 28])
+@torch.inference_mode()
+def test_full_attention_computes_all_tokens_in_the_first_six_and_the_last_two_steps(
+    full_model, monkeypatch, steps
+):
+    batch, middle = full_batch(full_model)
+    counts, kept = [], []
+
+    def count(target, prepared, *others):
+        counts.append(target.shape[1])
+        kept.append(prepared.context is None)
+        return outputs(target, prepared, *others)
+
+    outputs = full_model.transformer._outputs
+    monkeypatch.setattr(full_model.transformer, "_outputs", count)
+    monkeypatch.setattr(full_model.transformer, "backend", None)
+    sample(full_model.transformer, batch, schedule(steps, 16, 3.0), Guidance(), lambda estimate: middle)
+    between = max(0, steps - REST_WARM_UP - REST_END)
+    assert (
+        counts == [16] * (steps - between)
+        if not between
+        else (counts == [16] * REST_WARM_UP + [4] * between + [16] * REST_END)
+    )
+    inner = kept[REST_WARM_UP : REST_WARM_UP + between]
+    assert inner == [i % REST_REFRESH > 0 for i in range(between)]  # computed anew at every eighth
+
+
+def test_regions_are_off_in_full_attention_unless_they_are_asked_for(full_model):
+    editor = Editor(full_model)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+    def edit(regions):
+        result = editor.edit(picture, "x", seed=1, steps=12, box=(16, 16, 16, 16), regions=regions)
+        return np.asarray(result.picture)
+
+    default, without, asked = edit(None), edit(False), edit(True)
+    assert np.array_equal(default, without) and not np.array_equal(default, asked)
+    outside = np.ones(picture.shape[:2], bool)
+    outside[16:32, 16:32] = False
+    assert np.array_equal(asked[outside], picture[outside])

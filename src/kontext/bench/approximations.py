@@ -3,7 +3,8 @@
 Every picture is edited exactly, with each approximation, and exactly with as many steps as take as long as
 that approximation. All of them solve the same flow from the same noise, so the distance to the exact result
 is the error of the approximation. An approximation is worth having if its distance is below that of the
-fewer steps. Everything is computed: without lock and regions, the contexts cached by an earlier edit.
+fewer steps. The contexts are cached by an earlier edit. Only regions need the lock; they are compared with
+exact edits that have it too.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ APPROXIMATIONS: Mapping[str, Mapping[str, Any]] = {
     "context refresh 2": {"context_refresh": 2},
     "context refresh 4": {"context_refresh": 4},
     "context refresh 4, step cache 0.02": {"context_refresh": 4, "step_cache": 0.02},
+    "regions": {"regions": True, "lock": True},
 }
 FIGURES = {
     "total": Figure("ms", share=False, better=-1),
@@ -47,20 +49,25 @@ def measure(
 ) -> None:
     """Edit ``n`` pictures in every way, as records with times and distances to the exact result."""
     full = editor.model.transformer.config.context_attention == "full"
+    for_full = ("context_refresh", "regions")
     used = {
-        name: options for name, options in APPROXIMATIONS.items() if full or "context_refresh" not in options
+        name: options
+        for name, options in APPROXIMATIONS.items()
+        if full or not any(option in options for option in for_full)
     }
     items = [draw_item("test", CATEGORIES[i % 2], i // 2, size) for i in range(n)]
     _edit(editor, items[0], steps, {})  # warms up
     for item in progress(items, n, "approximations"):
         exact, exact_ms, result = _edit(editor, item, steps, {})
-        record = _recorder(run, item, exact)
-        record("exact", exact, exact_ms, result)
+        record = _recorder(run, item)
+        record("exact", exact, exact, exact_ms, result)
         for name, options in used.items():
+            lock = {"lock": options.get("lock", False)}
+            reference = _edit(editor, item, steps, lock)[0] if lock["lock"] else exact
             picture, ms, result = _edit(editor, item, steps, options)
-            record(name, picture, ms, result)
+            record(name, reference, picture, ms, result)
             fewer = max(1, round(steps * ms / exact_ms))
-            record(f"fewer steps in the time of {name}", *_edit(editor, item, fewer, {}))
+            record(f"fewer steps in the time of {name}", reference, *_edit(editor, item, fewer, lock))
 
 
 def _edit(
@@ -72,9 +79,7 @@ def _edit(
         picture=item.input_picture,
         seed=item.seed,
         steps=steps,
-        lock=False,
-        regions=False,
-        **options,
+        **{"lock": False, "regions": False, **options},
     )
     editor.prefill(item.input_picture)
     started = time.perf_counter()
@@ -83,10 +88,10 @@ def _edit(
     return np.asarray(result.picture.convert("RGB")), ms, result
 
 
-def _recorder(run: Run, item: Item, exact: Picture) -> Callable[[str, Picture, float, Result], None]:
-    """Adds records of one item, whose exact result is given."""
+def _recorder(run: Run, item: Item) -> Callable[[str, Picture, Picture, float, Result], None]:
+    """Adds records of one item."""
 
-    def record(row: str, picture: Picture, ms: float, result: Result) -> None:
+    def record(row: str, exact: Picture, picture: Picture, ms: float, result: Result) -> None:
         difference = picture.astype(np.float64) - exact
         figures = {
             "total": ms,

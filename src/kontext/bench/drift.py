@@ -140,7 +140,7 @@ def _round(
             seed=session.turns[k].seed,
             steps=int(steps),
             lock=name == "model+lock",
-            regions=name == "model+lock",
+            regions=None if name == "model+lock" else False,
         )
         for session, picture in zip(sessions, now)
     ]

@@ -156,7 +156,7 @@ def request_of(item: Item, steps: int | None, lock: bool) -> EditRequest:
         steps=steps,
         size="match" if sample.source.shape == sample.target.shape else size,
         lock=lock,
-        regions=lock,
+        regions=None if lock else False,
     )
 
 

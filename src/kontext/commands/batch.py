@@ -61,7 +61,7 @@ def batch(
     size: options.Size = "match",
     reference: options.Reference = None,
     lock: options.Lock = True,
-    regions: options.Regions = True,
+    regions: options.Regions = None,
     lora: options.Lora = None,
     sign: Annotated[bool, typer.Option("--sign", help="Sign PNG files (extra `provenance`).")] = False,
     model: options.Model = "nano",
@@ -102,8 +102,8 @@ def batch(
         "lock": lock,
     }
     settings: dict[str, object] = {key: value for key, value in values.items() if value is not None}
-    if not regions:  # written only where it is not the default: it names the task in the journal
-        settings["regions"] = False
+    if regions is not None:  # only where it is given: it names the task in the journal
+        settings["regions"] = regions
     if reference:
         settings["references"] = [str(Path(name).resolve()) for name in inputs.files(reference)]
     if lora:

@@ -51,7 +51,7 @@ def edit(
         str | None, typer.Option(help="Transparent overlay drawn over the picture.", metavar="FILE")
     ] = None,
     lock: options.Lock = True,
-    regions: options.Regions = True,
+    regions: options.Regions = None,
     variants: options.Variants = 1,
     expand_prompt: options.ExpandPrompt = None,
     expand_model: options.ExpandModel = None,

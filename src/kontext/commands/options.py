@@ -89,7 +89,7 @@ Variants = Annotated[
 ]
 Size = Annotated[str, typer.Option(help=option("size").help, metavar="SIZE")]
 Lock = Annotated[bool, typer.Option("--lock/--no-lock", help=option("lock").help)]
-Regions = Annotated[bool, typer.Option("--regions/--no-regions", help=option("regions").help)]
+Regions = Annotated[bool | None, typer.Option("--regions/--no-regions", help=option("regions").help)]
 Model = Annotated[
     str,
     typer.Option(

@@ -219,7 +219,7 @@ class Pipeline:
 
 def _keeps_source(edits: Sequence[EditPlan]) -> bool:
     """Whether tokens outside of the edit may keep the source's values without being computed."""
-    return all(edit.source is not None and edit.request.lock and edit.request.regions for edit in edits)
+    return all(edit.source is not None and edit.regions for edit in edits)
 
 
 class _Clock:

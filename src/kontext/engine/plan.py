@@ -48,6 +48,8 @@ class EditPlan:
     """The part of the schedule that is run; its end if the edit starts from the picture."""
     sampler: str
     approximations: Approximations
+    regions: bool
+    """Whether tokens that the edit does not touch may be left out of the computation."""
     guidance: Guidance
     text_tokens: int
     """Length of the longer of prompt and negative prompt, padding included."""
@@ -135,12 +137,19 @@ def plan_request(request: EditRequest, prompts: PromptStore, loras: LoraStore) -
         times=times,
         sampler=request.sampler or "euler",
         approximations=Approximations(request.context_refresh or 1, request.step_cache or 0.0),
+        regions=_regions(request, model.transformer.config.context_attention),
         guidance=guidance,
         text_tokens=text_tokens,
         loras=lora_set,
         lora_settings=tuple(lora.embedded() for lora in identified),
         warnings=tuple(warnings),
     )
+
+
+def _regions(request: EditRequest, attention: str) -> bool:
+    """Whether to compute only where something changes. With full attention, only if it is asked for."""
+    default = attention == "prefix"
+    return request.lock and (default if request.regions is None else request.regions)
 
 
 def first_seed(seed: int | None, count: int = 1) -> int:

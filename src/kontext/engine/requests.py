@@ -63,7 +63,7 @@ class EditOptions(GenerateOptions, total=False):
     mask: PictureLike | None
     markup: PictureLike | None
     lock: bool
-    regions: bool
+    regions: bool | None
     strength: float | None
     expand: str | tuple[int, int, int, int] | None
 
@@ -140,8 +140,10 @@ class EditRequest:
     """
     lock: bool = True
     """Keep the original pixels wherever nothing changed."""
-    regions: bool = True
-    """Skip the computation of what the edit does not touch, if that makes the model faster."""
+    regions: bool | None = None
+    """Skip the computation of what the edit does not touch, if that makes the model faster. None: True, but
+    False in models with full attention, where it is an approximation.
+    """
 
     def __post_init__(self) -> None:
         references = picture_list(self.references)
@@ -173,7 +175,7 @@ class EditRequest:
             "loras": parse_loras(self.loras),
             "reference_layout": _choice("reference_layout", self.reference_layout),
             "lock": flag("lock", self.lock),
-            "regions": flag("regions", self.regions),
+            "regions": None if self.regions is None else flag("regions", self.regions),
         }
         check_expands_alone(self)
         for name, value in checked.items():

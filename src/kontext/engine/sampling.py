@@ -19,7 +19,7 @@ from kontext.errors import Cancelled
 from kontext.flow import SAMPLERS, guided, interpolate
 from kontext.flow.solvers import Sampler
 from kontext.model.attention_guidance import AttentionGuidance
-from kontext.model.transformer import Prefix, Transformer
+from kontext.model.transformer import Context, Prefix, Prepared, Transformer
 
 MAX_ACTIVE_SHARE = 0.75  # of the tokens: with more active ones, the new preparation costs what it saves
 NEIGHBORS = 1
@@ -30,6 +30,12 @@ Without them an edit by nano is worse: 0.33 of the source's error remains instea
 """
 
 
+REST_WARM_UP = 6
+"""In "full" attention, steps at the start of a schedule that compute all tokens, as in RegionE."""
+REST_END = 2
+"""In "full" attention, steps at the end of a schedule that compute all tokens, as in RegionE."""
+REST_REFRESH = 8
+"""In "full" attention, evaluations that share the keys and values of tokens outside of the region."""
 EXACT = Approximations()
 
 
@@ -104,6 +110,9 @@ def sample(
     Cancelled at the next evaluation after `cancelled()` returns true. `sampler`: one of `flow.SAMPLERS`.
     """
     solver, done = SAMPLERS[sampler], 0
+    full = transformer.config.context_attention == "full"
+    first = REST_WARM_UP if full else 1  # steps with all tokens
+    last = len(times) - 2 - (REST_END if full else 0)  # index of the last step with the active tokens alone
     field = _Field(transformer, batch, times, guidance, approximations, edit_mask, region_of, solver)
 
     def velocity(z: Tensor, t: float) -> Tensor:
@@ -116,10 +125,12 @@ def sample(
         done = i + 1
         if i == 0 and field.region is not None:
             field.restrict(_with_neighbors(field.region.any(0), batch.ids))
-        elif i == 0 and select_active is not None:
+        elif i == first - 1 and select_active is not None and i < last:
             active = select_active(estimate)
             if active is not None:
                 field.restrict(active)
+        elif i == last and field.full and field.active is not None:
+            field.work_on(None)
         if on_step is not None:
             on_step(i, estimate)
 
@@ -161,7 +172,11 @@ def _start(batch: Batch, times: Sequence[float]) -> Tensor:
 
 
 class _Field:
-    """The velocity of a batch at the times of a schedule, over all tokens or the active ones."""
+    """The velocity of a batch at the times of a schedule, over all tokens or the active ones.
+
+    In "full" attention the other tokens stay visible: their keys and values join those of the contexts, and
+    all of these are kept for `REST_REFRESH` evaluations.
+    """
 
     def __init__(
         self,
@@ -174,6 +189,7 @@ class _Field:
         region_of: Callable[[Tensor], Tensor] | None = None,
         sampler: Sampler = SAMPLERS["euler"],
     ):
+        self.full = transformer.config.context_attention == "full"
         self.region_of = region_of if transformer.config.region_after is not None else None
         self.region: Tensor | None = None
         self.batch, self.evaluations = batch, 0
@@ -190,17 +206,18 @@ class _Field:
                     transformer, batch, some, guidance, negative, approximations.context_refresh
                 )
                 self.evaluators |= dict.fromkeys(some, evaluator)
-        self.work_on(edit_mask)
+        self.work_on(None if self.full else edit_mask)
 
     def work_on(self, active: Tensor | None) -> None:
         """Compute only these tokens, (n,) bool, in the following steps; None: all."""
         self.active = active
         self.tokens = self.batch.noise.shape[1] if active is None else int(active.sum())
-        ids, source = self.batch.ids, self.batch.source
+        ids, source, rest_ids = self.batch.ids, self.batch.source, None
         if active is not None:
+            rest_ids = ids[~active] if self.full else None
             ids, source = ids[active], None if source is None else source[:, active]
         for evaluator in set(self.evaluators.values()):
-            evaluator.prepare(ids, source)
+            evaluator.prepare(ids, source, rest_ids)
         if self.step_cache is not None:
             self.step_cache.reset()
 
@@ -215,7 +232,8 @@ class _Field:
         else:
             v = self._toward_source(z, t)
             if self.tokens:
-                v[:, self.active] = self._evaluate(z[:, self.active], t)
+                rest = z[:, ~self.active] if self.full else None
+                v[:, self.active] = self._evaluate(z[:, self.active], t, rest)
         if self.region is not None:
             v = torch.where(self.region[..., None], v, self._toward_source(z, t))
         return v
@@ -225,14 +243,15 @@ class _Field:
         assert self.batch.source is not None
         return (z - self.batch.source) / t
 
-    def _evaluate(self, z: Tensor, t: float) -> Tensor:
+    def _evaluate(self, z: Tensor, t: float, rest: Tensor | None = None) -> Tensor:
         if self.step_cache is not None:
-            return self.step_cache(z, t, lambda z: self._compute(z, t))
-        return self._compute(z, t)
+            return self.step_cache(z, t, lambda z: self._compute(z, t, rest))
+        return self._compute(z, t, rest)
 
-    def _compute(self, z: Tensor, t: float) -> Tensor:
+    def _compute(self, z: Tensor, t: float, rest: Tensor | None) -> Tensor:
         evaluator = self.evaluators[t]
-        v, logits = evaluator(z, t, ask_region=self.region_of is not None and self.region is None)
+        ask_region = self.region_of is not None and self.region is None
+        v, logits = evaluator(z, t, ask_region, rest)
         self.evaluations += evaluator.copies
         if logits is not None and self.region_of is not None:
             self.region = self._region(logits, self.region_of)
@@ -278,19 +297,37 @@ class _Evaluator:
         self.context = [(_repeat(tokens, self.copies), ids) for tokens, ids in batch.context]
         self.modulation = dict(zip(times, transformer.modulations(times, pooled, embedded)))
 
-    def prepare(self, ids: Tensor, source: Tensor | None) -> None:
-        """Compute the target's tokens at these positions, (n, 3), from now on; `source`: its tokens there."""
-        if source is not None:
-            source = _repeat(source, self.copies)
-        self.prepared = self.transformer.prepare(
-            self.text, ids, self.context, self.prefixes, self.attention, source
-        )
-        self.evaluations, self.cached = 0, self.prepared
+    def prepare(self, ids: Tensor, source: Tensor | None, rest_ids: Tensor | None = None) -> None:
+        """Compute the target's tokens at these positions, (n, 3), from now on.
 
-    def __call__(self, z: Tensor, t: float, ask_region: bool) -> tuple[Tensor, Tensor | None]:
-        """The velocity at z (b, n, in_channels) and, with `ask_region`, the region head's logits (b, n)."""
+        source: the source's tokens there. rest_ids: positions of the target's other tokens, (m, 3), if they
+        stay visible.
+        """
+        self.ids, self.rest_ids = ids, rest_ids
+        self.source = None if source is None else _repeat(source, self.copies)
+        if rest_ids is None:
+            self.prepared = self.cached = self._prepared(self.context)
+        self.evaluations = 0
+        self.kept_for = self.refresh if rest_ids is None else max(self.refresh, REST_REFRESH)
+
+    def _prepared(self, context: Context) -> Prepared:
+        return self.transformer.prepare(
+            self.text, self.ids, context, self.prefixes, self.attention, self.source
+        )
+
+    def __call__(
+        self, z: Tensor, t: float, ask_region: bool, rest: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The velocity at z (b, n, in_channels) and, with `ask_region`, the region head's logits (b, n).
+
+        rest: the state of the target's other tokens, (b, m, in_channels), if they stay visible.
+        """
         target, logits = z.to(self.text.dtype).repeat(self.copies, 1, 1), None
-        if self.refresh > 1 and self.evaluations % self.refresh == 0:
+        if self.kept_for > 1 and self.evaluations % self.kept_for == 0:
+            if rest is not None and self.rest_ids is not None:
+                others = rest.to(self.text.dtype).repeat(self.copies, 1, 1)
+                contexts = [(tokens.expand(len(others), -1, -1), ids) for tokens, ids in self.context]
+                self.prepared = self._prepared([(others, self.rest_ids), *contexts])
             v, self.cached = self.transformer.evaluate_and_cache_context(
                 target, self.prepared, self.modulation[t]
             )

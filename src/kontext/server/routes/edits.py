@@ -103,7 +103,7 @@ class Edit(Body):
     model: Model | None = None
     loras: Loras = None
     lock: bool = True
-    regions: bool = True
+    regions: bool | None = None
 
     model_config = with_example(prompt="Make the hair blue", seed=7, count=2)
 
