@@ -78,3 +78,17 @@ def test_a_run_is_not_started_over_another_unless_asked(tmp_path, monkeypatch):
     for option in ("--resume", "--force"):
         done = call("lora", "--config", "lora.toml", "-o", run, option)
         assert json.loads(done.stdout) == {"lora": str(run / "lora.safetensors")}
+
+
+def test_a_paused_run_says_how_to_continue(tmp_path, monkeypatch):
+    from kontext.train import flow
+    from kontext.train.run import Paused
+
+    def pause(*arguments):
+        raise Paused
+
+    monkeypatch.setattr(flow, "train", pause)
+    codec = tmp_path / "autoencoder.safetensors"
+    codec.touch()
+    done = call("flow", "--config", "flow-cpu.toml", "--autoencoder", codec, "-o", tmp_path / "run")
+    assert done.exit_code == 0 and "--resume continues the run" in done.stderr and not done.stdout

@@ -1,6 +1,7 @@
 """Training learns, resumes with the same losses, and leaves a model that loads."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from kontext.train.flow import FlowTrainer
 from kontext.train.ladd import LaddTrainer
 from kontext.train.loader import ExampleLoader
 from kontext.train.pairs import label, target_caption, text_ids, token_mask
-from kontext.train.run import Ema, TrainingRun, compact
+from kontext.train.run import Ema, Paused, TrainingRun, compact, pausing_on_signals
 from kontext.train.student import DistillTrainer
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
@@ -105,6 +106,29 @@ def test_an_interrupted_flow_run_resumes_with_the_same_losses(tmp_path, codec):
     trainer(config, tmp_path / "parts", codec, resume=True).train()
     assert len(losses(tmp_path / "parts")) == 5  # one of the six steps was text to picture
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_pauses_a_run_which_resumes_with_the_same_losses(tmp_path, codec, number):
+    whole = trainer(settings(steps=6), tmp_path / "whole", codec)
+    whole.train()
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    cut = trainer(settings(steps=6), tmp_path / "cut", codec)
+    step = cut.run.record
+
+    def record(**figures):
+        step(**figures)
+        if cut.run.step == 3:
+            signal.raise_signal(number)
+
+    cut.run.record = record
+    with pytest.raises(Paused), pausing_on_signals():
+        cut.train()
+    assert {each: signal.getsignal(each) for each in handlers} == handlers
+    resumed = trainer(settings(steps=6), tmp_path / "cut", codec, resume=True)
+    assert resumed.run.step >= 3
+    resumed.train()  # the signal is forgotten
+    assert losses(tmp_path / "cut")[-2:] == losses(tmp_path / "whole")[-2:]
 
 
 def test_a_run_resumes_from_a_compact_state(tmp_path, codec):

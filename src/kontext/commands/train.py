@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kontext.errors import BadRequest
-from kontext.terminal import log_handler, say_json
+from kontext.terminal import log_handler, say, say_json
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
@@ -46,7 +47,7 @@ def autoencoder(
 
     settings = _override(read(AutoencoderTraining, config), seconds, device)
     _prepare(settings.device, output, resume, force)
-    say_json({"weights": str(trainer.train(settings, output, resume, start))})
+    _run("weights", lambda: trainer.train(settings, output, resume, start))
 
 
 @app.command()
@@ -67,7 +68,7 @@ def words(
 
     settings = _override(read(WordsTraining, config), seconds, None)
     _prepare(settings.device, output, resume, force)
-    say_json({"weights": str(trainer.train(settings, output, resume, start))})
+    _run("weights", lambda: trainer.train(settings, output, resume, start))
 
 
 @app.command()
@@ -92,7 +93,7 @@ def flow(
 
     settings = _override(read(FlowTraining, config), seconds, device)
     _prepare(settings.device, output, resume, force)
-    say_json({"model": str(trainer.train(settings, output, autoencoder, resume, start, words))})
+    _run("model", lambda: trainer.train(settings, output, autoencoder, resume, start, words))
 
 
 @app.command()
@@ -185,6 +186,19 @@ def everything(
 def _override(settings: Any, seconds: float | None, device: str | None, **more: Any) -> Any:
     overrides = {"seconds": seconds, "device": device, **more}
     return settings.model_copy(update={name: value for name, value in overrides.items() if value is not None})
+
+
+def _run(result: str, train: Callable[[], Path]) -> None:
+    """Print the path of what a run has trained; a signal saves and pauses it instead."""
+    from kontext.train.run import Paused, pausing_on_signals
+
+    try:
+        with pausing_on_signals():
+            path = train()
+    except Paused:
+        say("paused; --resume continues the run", err=True)
+        return
+    say_json({result: str(path)})
 
 
 def _prepare(device: str, output: Path, resume: bool, force: bool) -> None:

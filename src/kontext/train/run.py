@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from kontext.errors import BadCheckpoint
+from kontext.train.distributed import world_size
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,38 @@ WEIGHTS = ("networks", "words")
 
 
 class Paused(Exception):
-    """The time of a call is over; the run is saved and can be resumed."""
+    """The time of a call is over, or a signal came; the run is saved and can be resumed."""
+
+
+_stop = threading.Event()
+
+
+@contextmanager
+def pausing_on_signals() -> Iterator[None]:
+    """Have SIGINT and SIGTERM pause the run at its next step; a second signal acts as usual.
+
+    Not with several processes, which would pause at different steps.
+    """
+    if world_size() > 1:
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        before.clear()
+
+    def pause(number: int, frame: object) -> None:
+        restore()
+        _stop.set()
+
+    before = {number: signal.signal(number, pause) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        restore()
+        _stop.clear()
 
 
 class Ema:
@@ -106,8 +141,10 @@ class TrainingRun:
         return self.progress >= 1.0
 
     def pause_if_due(self, save: Callable[[], object]) -> None:
-        """Save and raise Paused when the time of this call is over."""
-        if self.call_seconds is not None and self.clock() - self._called > self.call_seconds:
+        """Save and raise Paused when the time of this call is over, or after a signal."""
+        if _stop.is_set() or (
+            self.call_seconds is not None and self.clock() - self._called > self.call_seconds
+        ):
             save()
             raise Paused
 
