@@ -15,7 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
         *("failures", "home", "memory", "options", "precision", "prompt_expansion", "terminal", "threads"),
-        *("values", "version"),
+        *("settings_files", "values", "version"),
     ),
     ("loras", "pictures", "model", "flow", "world"),
     ("checkpoint", "kernels", "session"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -20,6 +19,7 @@ from kontext.errors import BadConfig, KontextError
 from kontext.loras import LoraAccess
 from kontext.loras import parse as parse_loras
 from kontext.server.settings import Settings, check_setting
+from kontext.settings_files import read_toml
 from kontext.terminal import json_text
 
 PREFIX = "KONTEXT_"
@@ -97,12 +97,7 @@ def build(settings: Mapping[str, Setting]) -> Settings:
 
 def from_file(path: Path) -> dict[str, Setting]:
     """The settings of a TOML file. Raises BadConfig."""
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise BadConfig(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{path} is not TOML: {error}") from None
+    data = read_toml(path)
     if isinstance(table := data.pop("loras", {}), dict):
         data |= {f"loras.{key}": value for key, value in table.items()}
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -11,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from kontext.errors import BadConfig
 from kontext.model.presets import PRESETS
 from kontext.precision import bfloat16_is_faster
+from kontext.settings_files import read_toml
 
 
 def _known_preset(name: str) -> str:
@@ -228,13 +228,7 @@ def read(kind: type[T], path: Path) -> T:
     Raises BadConfig naming the file and the offending key.
     """
     path = find_config(path)
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise BadConfig(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{path} is not TOML: {error}") from None
-    return checked(kind, data, str(path))
+    return checked(kind, read_toml(path), str(path))
 
 
 def checked(kind: type[T], data: dict[str, Any], origin: str) -> T:
