@@ -298,7 +298,7 @@ def test_a_random_model_is_always_the_same_and_leaves_the_global_seed_alone():
     assert load_model("tiny-random").fingerprint == model.fingerprint
     assert load_model("nano-random").preset.name == "nano"
     with pytest.raises(NotFound):
-        load_model("dev-random")
+        load_model("huge-random")
 
 
 def test_fingerprint_is_of_the_stored_weights(tiny, folders):
