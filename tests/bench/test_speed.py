@@ -93,3 +93,12 @@ def test_both_engines_share_the_weights_in_memory(editor):
     ours = {parameter.untyped_storage().data_ptr() for parameter in model.transformer.parameters()}
     copied = [p for p in theirs.parameters() if p.untyped_storage().data_ptr() not in ours]
     assert sum(p.nbytes for p in copied) < 0.05 * sum(p.nbytes for p in theirs.parameters())
+
+
+def test_differences_of_shorter_types_are_reported(editor, tmp_path):
+    model = peer.as_full(editor.model)
+    for part in (model.transformer, model.autoencoder, model.t5, model.clip):
+        part.to(torch.bfloat16)
+    with Run(tmp_path, {}) as run:
+        facts = speed.against_diffusers(Editor(model), run, pairs=1, size=64, steps=2)
+    assert speed.TOLERANCE < facts["largest difference"] < 0.1

@@ -222,6 +222,24 @@ def test_the_region_head_says_the_same_and_reaches_the_rest(chosen, after):
 
 
 @torch.inference_mode()
+def test_kernels_are_dropped_when_the_weights_are_moved_or_converted(chosen):
+    """They hold the old weights, and would read memory that is no longer there."""
+    model, decoder = random_transformer(), load_model("nano").autoencoder.decoder.float()
+    assert use_transformer_kernels(model) and use_decoder_kernels(decoder)
+    model.to("cpu", torch.float32), decoder.to("cpu", torch.float32)
+    assert model.backend is not None and decoder.backend is not None  # nothing has moved
+    target, given, mod = inputs(model, 1, 1)
+    expected = model.evaluate(target, model.prepare(*given), mod)
+    model.double(), decoder.double()
+    assert model.backend is None and decoder.backend is None
+    text, ids, context = given
+    prepared = model.prepare(text.double(), ids, [(tokens.double(), place) for tokens, place in context])
+    (mod,) = model.modulations([0.6], torch.randn(1, model.config.pooled_width).double(), None)
+    made = model.evaluate(target.double(), prepared, mod)
+    assert made.dtype == torch.float64 and made.isfinite().all() and made.shape == expected.shape
+
+
+@torch.inference_mode()
 def test_output_gates_are_the_same(chosen):
     model = random_transformer(output_gates=True, context_attention="prefix")
     target, (text, ids, context), mod = inputs(model, 2, 1)

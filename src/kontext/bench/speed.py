@@ -44,7 +44,11 @@ if TYPE_CHECKING:
 
 STAGES = ("encode", "text", "sample", "decode")
 WARM_UP = 3
-TOLERANCE = 1e-4  # largest difference allowed between the engines' pixels (0..1) in "full" attention
+TOLERANCE = 1e-4
+"""Largest difference allowed between the engines' pixels (0 to 1) in "full" attention and float32.
+
+In shorter types each engine rounds differently; the difference is reported.
+"""
 REFRESH = 4  # steps that share one context evaluation, timed when there are more steps
 WHOLE = f"a whole edit / {LONG} steps of diffusers"
 PROMPT = "make it night"
@@ -192,8 +196,8 @@ def against_diffusers(
     """Interleaved pairs, as records of milliseconds and ratios (diffusers over ours).
 
     Returns the largest difference of the outputs in "full" attention, the threads and the ratios' quartiles.
-    Raises BadRequest when diffusers is missing or has no such network, and when outputs differ by more than
-    1e-4.
+    Raises BadRequest when diffusers is missing or has no such network, and when outputs in float32 differ by
+    more than 1e-4.
     """
     full = as_full(editor.model)
     theirs = diffusers_pieces(full)
@@ -245,7 +249,7 @@ def against_diffusers(
                 run.add(Record(f"pair {i:03d}", variant, "pair", "test", f"{i}", ours_))
                 their = {"total": 1000 * their_seconds}
                 run.add(Record(f"pair {i:03d}", f"diffusers for {variant}", "pair", "test", f"{i}", their))
-    if worst > TOLERANCE:
+    if worst > TOLERANCE and parameter_type(full.transformer) == torch.float32:
         raise BadRequest(f"difference to diffusers must be at most {TOLERANCE:.0e}, got {worst:.1e}")
     quartiles = {
         variant: [float(q) for q in np.quantile(values, (0.25, 0.5, 0.75))]

@@ -6,7 +6,7 @@ Residual blocks with GroupNorm and swish, attention only in the middle.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -180,6 +180,16 @@ class Decoder(nn.Module):
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert the weights, as `to` does. A backend that holds the old ones is dropped."""
+        if self.backend is None:
+            return super()._apply(fn, recurse)
+        place = self.conv_in.weight.data_ptr()
+        module = super()._apply(fn, recurse)
+        if self.conv_in.weight.data_ptr() != place:
+            self.backend = None
+        return module
 
     def forward(self, z: Tensor) -> Tensor:
         return self.backend.forward(z) if self.backend is not None else self._whole(z)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -148,6 +148,16 @@ class Transformer(nn.Module):
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert the weights, as `to` does. A backend that holds the old ones is dropped."""
+        if self.backend is None:
+            return super()._apply(fn, recurse)
+        place = self.final_layer.linear.weight.data_ptr()
+        module = super()._apply(fn, recurse)
+        if self.final_layer.linear.weight.data_ptr() != place:
+            self.backend = None
+        return module
 
     def forward(
         self,
