@@ -278,7 +278,7 @@ def test_models_lists_what_can_be_used_and_what_is_missing(folder):
     Path("text.safetensors").write_bytes(b"I am text")
     rows = {row["name"]: row for row in json.loads(call("models", "--json").stdout)["models"]}
     offered = {"dev", "dev:fp8", "dev:q8", "dev:q4"}
-    expected = {"nano", "nano-128", "tiny-random", "nano-random", "mine", "here"}
+    expected = {"nano", "nano-128", "tiny-random", "nano-random", "dev-random", "mine", "here"}
     assert set(rows) == expected | offered | {"text.safetensors"}
     assert {name for name, row in rows.items() if row["usable"]} == expected
     assert rows["nano"]["prompt_tokens"] == 64 and rows["mine"]["parameters"] > 0
