@@ -203,7 +203,7 @@ class Hand:
         while self.state("['sending', 'queued', 'running', 'done'].includes(state.jobs[state.here]?.state)"):
             assert time.monotonic() < give_up, "the selected edit did not end"
             self.page.wait_for_timeout(50)
-        self.page.locator(".frame progress").wait_for(state="detached")
+        self.page.locator(".frame[aria-busy=true]").wait_for(state="detached")  # the new picture is decoded
         self.page.locator(".frame img.picture").first.wait_for()
 
     def key(self, *keys: str) -> None:

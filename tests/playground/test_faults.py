@@ -225,3 +225,16 @@ def test_where_keys_are_needed_the_page_asks_for_one(make_hand, start_server, tm
         assert page.locator("dialog[open]").count() == 0
     finally:
         running.stop()
+
+
+def test_the_picture_before_stays_until_the_new_one_is_decoded(hand):
+    page = hand.start().page
+    before = hand.pixels()
+    held = []
+    page.route("**/picture*", lambda route: held.append(route))
+    hand.say("Make the shirt red", wait=False)
+    hand.until("document.querySelector('.frame[aria-busy=true]:not(.working)') !== null")
+    assert hand.pixels() == before
+    page.unroute("**/picture*")  # lets those go on that were held
+    hand.idle()
+    assert held and hand.pixels() != before

@@ -90,6 +90,7 @@ class Stage extends Part {
     const pointable = shown && turnHere?.id === shown.id && !job && (state.tool !== 'move' || !isEmpty(pointing));
     return html`<div
       class="frame ${job ? 'working' : ''} ${scale > 3 ? 'pixels' : ''}"
+      aria-busy=${Boolean(job) || (Boolean(this.wanted) && this.wanted !== shown?.picture)}
       ${styleProps({ '--aspect': turn.size[0] / turn.size[1], transform: `translate(${x}px, ${y}px) scale(${scale})` })}
     >
       ${
