@@ -100,7 +100,7 @@ def _help(parameter: Any) -> str:
         parts.append("Repeatable.")
     if parameter.required and parameter.param_type_name == "option":
         parts.append("Required.")
-    if parameter.secondary_opts:
+    if parameter.secondary_opts and parameter.default is not None:
         parts.append(f"Default: `{(parameter.opts if parameter.default else parameter.secondary_opts)[0]}`.")
     elif parameter.default not in (None, False, "", (), []) and not callable(parameter.default):
         parts.append(f"Default: `{parameter.default}`.")

@@ -40,7 +40,7 @@ COMMANDS: dict[str, str] = {
     "mcp": "Serve edits over the Model Context Protocol.",
     "verify": "Show how a picture was made.",
     "weights": "Inspect, convert and quantize weights.",
-    "world": "Look at the illustrated training world.",
+    "world": "Explore the illustrated training world.",
     "train": "Train the models.",
     "bench": "Measure quality, drift and speed.",
 }
@@ -53,7 +53,7 @@ VARIABLES: dict[str, str] = {
     "HF_HOME": "The folder of the hub's cache and token; default: ~/.cache/huggingface.",
     "HF_TOKEN": "The token for the hub; default: that of `hf auth login`.",
     "HF_ENDPOINT": "A mirror of the hub; default: https://huggingface.co.",
-    "HF_HUB_OFFLINE": "Set to 1 to use only what is here.",
+    "HF_HUB_OFFLINE": "Set to 1 to use only files that are already downloaded.",
     "KONTEXT_PROMPT_KEY": "The key of the endpoint given by --expand-prompt.",
     "KONTEXT_JUDGE_KEY": "The key of the vision model given by --judge.",
     "KONTEXT_CONFIG": "Default of --config of `kontext serve`, whose settings all have variables.",

@@ -128,8 +128,8 @@ TABLE: tuple[Option, ...] = (
         "plain",
         "choice",
         None,
-        "How steps are taken: euler (the default), ab2 (second order, one evaluation a step too) or midpoint "
-        "(second order, two evaluations a step).",
+        "Sampling method: euler (the default), ab2 (second order, still one evaluation per step) or midpoint "
+        "(second order, two evaluations per step).",
         choices=("euler", "ab2", "midpoint"),
         example="ab2",
     ),
@@ -139,7 +139,7 @@ TABLE: tuple[Option, ...] = (
         "integer",
         None,
         "Models with full attention, such as [dev]: evaluations that share one computation of the input "
-        "pictures, 1 to 100; above 1 faster and approximate; default: 1, exact.",
+        "pictures, 1 to 100; above 1 is faster and approximate; default: 1, exact.",
         example="4",
         low=1,
         high=100,
@@ -170,7 +170,7 @@ TABLE: tuple[Option, ...] = (
         "plain",
         "text",
         None,
-        "What the picture should not show; needs two evaluations a step.",
+        "What the picture should not show; needs two evaluations per step.",
         example="blurry",
     ),
     Option(
@@ -208,8 +208,8 @@ TABLE: tuple[Option, ...] = (
         "plain",
         "number",
         None,
-        "How much of the schedule to go through, 0.01 to 1: below 1 the edit starts from the picture with "
-        "that much noise; default: 1, from noise alone.",
+        "Share of the sampling schedule to run, 0.01 to 1: below 1, the edit starts from the picture with noise "
+        "added; default: 1, from noise alone.",
         example="0.6",
         low=0.01,
         high=1,
@@ -220,8 +220,8 @@ TABLE: tuple[Option, ...] = (
         "plain",
         "integer",
         None,
-        "Work at about the area of a square of this side in pixels, 64 to 2048: a smaller canvas takes less "
-        "time and memory; default: the model's own.",
+        "Working resolution: the side, in pixels, of a square with the same area, 64 to 2048; a smaller canvas "
+        "takes less time and memory; default: the model's own.",
         example="512",
         low=64,
         high=2048,
@@ -266,7 +266,7 @@ TABLE: tuple[Option, ...] = (
         "picture",
         "pictures",
         (),
-        "Further pictures, 2 to 4 of the prompt; up to 3.",
+        "More pictures, which the prompt calls image 2 to 4; up to 3.",
         example="hat.png",
         low=0,
         high=MAX_CONTEXTS - 1,
@@ -328,7 +328,7 @@ TABLE: tuple[Option, ...] = (
         "plain",
         "integer",
         1,
-        "Several results, 1 to 16, of seeds N, N+1, ...",
+        "Number of results, 1 to 16, with consecutive seeds.",
         example="4",
         low=1,
         high=16,

@@ -157,12 +157,12 @@ def test_shape_of_the_answer_is_drawn_and_exact(hand):
 def test_options_of_sampling_reach_the_turn_and_come_back(hand):
     page = hand.start().page
     page.locator("details.fine > summary").click()
-    for label, value in (("Not in the picture", "blurry"), ("Strength", "0.5"), ("New border", "16:9")):
+    for label, value in (("Negative prompt", "blurry"), ("Strength", "0.5"), ("Expand (outpaint)", "16:9")):
         page.get_by_label(label).fill(value)
         page.get_by_label(label).press("Tab")
     page.get_by_label("Sampler").select_option("ab2")
-    page.get_by_label("New border").fill("wide")
-    page.get_by_label("New border").press("Tab")
+    page.get_by_label("Expand (outpaint)").fill("wide")
+    page.get_by_label("Expand (outpaint)").press("Tab")
     page.locator("input[aria-invalid=true]").wait_for()
     page.keyboard.press("Escape")
     hand.say("Make the shirt red")
@@ -170,16 +170,16 @@ def test_options_of_sampling_reach_the_turn_and_come_back(hand):
     given = {"negative_prompt": "blurry", "strength": 0.5, "expand": "16:9", "sampler": "ab2"}
     assert {name: settings[name] for name in given} == given
     page.locator("details.fine > summary").click()
-    assert page.get_by_label("New border").input_value() == ""  # once is enough
+    assert page.get_by_label("Expand (outpaint)").input_value() == ""  # once is enough
     page.keyboard.press("Escape")
     page.evaluate("document.activeElement.blur()")
     hand.key("i")
     facts = page.locator("dl.facts").text_content()
-    assert "Not in the pictureblurry" in facts and "New border16:9" in facts
+    assert "Negative promptblurry" in facts and "Expanded by16:9" in facts
     page.get_by_role("button", name="Use the prompt and settings again").click()
     page.locator("#prompt:focus").wait_for()
     page.locator("details.fine > summary").click()
-    assert page.get_by_label("New border").input_value() == "16:9"
+    assert page.get_by_label("Expand (outpaint)").input_value() == "16:9"
 
 
 def test_brush_limits_and_pen_is_seen(hand):

@@ -27,7 +27,7 @@ def batch(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A folder of pictures, or a .csv or .jsonl table with a column picture and, as wanted, "
+            help="A folder of pictures, or a .csv or .jsonl table with a column picture and, optionally, "
             f"prompt, output, {', '.join(option.name for option in offered('table'))}.",
             metavar="FOLDER|TABLE",
             show_default=False,

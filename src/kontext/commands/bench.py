@@ -53,11 +53,11 @@ def quality(
     n: Number = 40,
     split: Annotated[str, typer.Option(help="test,pairs,phrasing,words,chinese, or all.")] = "test",
     category: Annotated[
-        str, typer.Option(help="Some only; several_references must be named.", metavar="NAME,...")
+        str, typer.Option(help="Only these categories; several_references runs only if named.", metavar="NAME,...")
     ] = "all",
     steps: Steps = None,
     size: Size = None,
-    rows: Annotated[str, Rows("Baselines, ways to run the model, and diffusers.")] = QUALITY_ROWS,
+    rows: Annotated[str, Rows("Baselines, variants of the model, and diffusers.")] = QUALITY_ROWS,
     json_file: JsonFile = None,
     force: Force = False,
     report: Report = None,
@@ -104,7 +104,7 @@ def region(
     resume: Resume = False,
     device: Device = None,
 ) -> None:
-    """Does the model know where an edit acts before it paints it?"""
+    """Whether the model knows where an edit will act before painting it."""
     from kontext.bench import region as suite
     from kontext.bench.items import size_for
 
@@ -191,7 +191,7 @@ def text(
     n: Number = 40,
     split: Annotated[str, typer.Option(help="test, words, chinese, phrasing; or all.")] = "test,words",
     steps: Steps = None,
-    rows: Annotated[str, Rows("Baselines and ways to run the model.")] = SHORT_ROWS,
+    rows: Annotated[str, Rows("Baselines and variants of the model.")] = SHORT_ROWS,
     json_file: JsonFile = None,
     force: Force = False,
     report: Report = None,
@@ -211,7 +211,7 @@ def style(
     model: Model = "nano",
     n: Number = 40,
     steps: Steps = None,
-    rows: Annotated[str, Rows("Baselines and ways to run the model.")] = SHORT_ROWS,
+    rows: Annotated[str, Rows("Baselines and variants of the model.")] = SHORT_ROWS,
     json_file: JsonFile = None,
     force: Force = False,
     report: Report = None,
@@ -253,10 +253,10 @@ def speed(
     n: Number = 20,
     steps: Steps = None,
     size: Size = None,
-    against: Annotated[str | None, typer.Option(help="diffusers: time it on the same weights.")] = None,
+    against: Annotated[str | None, typer.Option(help="diffusers: also time it with the same weights.")] = None,
     layers: Annotated[
         int | None,
-        typer.Option(min=2, max=57, help="Blocks of dev-random, 2 to 57; default: all.", metavar="N"),
+        typer.Option(min=2, max=57, help="Blocks of dev-random to use, 2 to 57; default: all.", metavar="N"),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", metavar="N")] = None,
     json_file: JsonFile = None,
@@ -314,7 +314,7 @@ def kontextbench(
     judge_model: Annotated[str, typer.Option(help="The vision model there.", metavar="NAME")] = "gpt-4o",
     judge_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 120.0,
     against: Annotated[
-        Path | None, typer.Option(help="Another system's results, to judge in pairs.", metavar="DIR")
+        Path | None, typer.Option(help="Results of another system, for pairwise judging.", metavar="DIR")
     ] = None,
     json_file: JsonFile = None,
     force: Force = False,
@@ -322,7 +322,7 @@ def kontextbench(
     resume: Resume = False,
     device: Device = None,
 ) -> None:
-    """Run a published set; with --judge, have a vision model score it (key: KONTEXT_JUDGE_KEY)."""
+    """Run a published benchmark; with --judge, have a vision model score it (key: KONTEXT_JUDGE_KEY)."""
     from kontext.bench import kontextbench as suite
     from kontext.bench.judge import Judge
 
@@ -345,12 +345,12 @@ def kontextbench(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="JSON of one run.", metavar="A.json")],
-    second: Annotated[Path, typer.Argument(help="JSON of another.", metavar="B.json")],
+    first: Annotated[Path, typer.Argument(help="JSON of the first run.", metavar="A.json")],
+    second: Annotated[Path, typer.Argument(help="JSON of the second run.", metavar="B.json")],
     json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
-    """The second run minus the first, item by item, with 95 % intervals."""
+    """Paired differences, second run minus first, with 95 % intervals."""
     from kontext.bench import compare as pairs
 
     before, after = pairs.load(first), pairs.load(second)
@@ -375,7 +375,7 @@ def compare(
 
 @app.command()
 def headline(model: Model = "nano", n: Number = 12, device: Device = None) -> None:
-    """A few minutes: success, preservation, ten rounds and speed of one model."""
+    """Success, preservation, ten rounds and speed of one model, in a few minutes."""
     quality(model=model, n=n, rows="copy,codec-target,oracle,model+lock", device=device)
     drift(model=model, n=max(2, n // 3), kinds="edits", rows="codec,model+lock", device=device)
     speed(model=model, n=10, device=device)

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from typer.models import OptionInfo
 
-Number = Annotated[int, typer.Option("--n", min=1, help="Items of each category (sessions, runs).")]
+Number = Annotated[int, typer.Option("--n", min=1, help="Items per category, sessions or runs.")]
 Steps = Annotated[
     str | None, typer.Option(help="Such as 1,2,4,8,28; default: the model's own.", metavar="N,...")
 ]
 Size = Annotated[
-    int | None, typer.Option(help="Pixels a side, 64, 128 or 256; default: the model's own.", metavar="N")
+    int | None, typer.Option(help="Side of the pictures in pixels: 64, 128 or 256; default: the model's own.", metavar="N")
 ]
 
 

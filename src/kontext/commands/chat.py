@@ -50,7 +50,7 @@ def chat(
     memory: options.Memory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Edit one picture over many turns: type what to change; /help lists the commands."""
+    """Edit one picture over many turns. Type what to change; /help lists the commands."""
     from kontext.commands.inputs import check_file_name
     from kontext.engine.checks import check_settings
     from kontext.session import Store, default_folder

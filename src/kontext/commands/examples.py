@@ -36,8 +36,8 @@ def examples(
 ) -> None:
     """Write example pictures.
 
-    kid.png, painting.png, the folder catalogue, and the folder pairs to train a LoRA on. Files that exist
-    already with the same content are left; others are replaced with --force only.
+    kid.png, painting.png, the folder catalogue, and the folder pairs to train a LoRA on. Existing
+    files with the same content are kept; others are replaced only with --force.
     """
     from importlib.resources import files
 

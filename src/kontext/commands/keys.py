@@ -43,7 +43,7 @@ def make(
         str, typer.Argument(help="A name for the key, such as its user.", metavar="NAME", show_default=False)
     ],
     scope: Annotated[
-        list[str] | None, typer.Option(help="read, edit or metrics; repeatable.", metavar="SCOPE")
+        list[str] | None, typer.Option(help="read, edit or metrics.", metavar="SCOPE")
     ] = None,
     rate: Annotated[int | None, typer.Option(help="Requests per minute.", min=1, metavar="N")] = None,
     jobs: Annotated[int | None, typer.Option(help="Maximum active jobs.", min=1, metavar="N")] = None,

@@ -36,7 +36,7 @@ app = typer.Typer(cls=_ListByDefault, rich_markup_mode=None, add_completion=Fals
 Name = Annotated[
     str,
     typer.Argument(
-        help="dev, dev:fp8, dev:q4, or owner/repo on a hub, with @revision and :variant as wanted.",
+        help="dev, dev:fp8, dev:q4, or owner/repo on a hub, optionally with @revision and :variant.",
         metavar="NAME",
         show_default=False,
     ),
@@ -83,9 +83,9 @@ def list_models(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List the models that can be used here: those of the package, and files and folders with weights.
+    """List the available models: packaged ones, and files and folders with weights.
 
-    Models in KONTEXT_HOME/models are found by name, others by path. `list` may be left out.
+    Models in KONTEXT_HOME/models are found by name, others by path. `list` may be omitted.
     """
     for place in folder or ():
         if not place.is_dir():
@@ -130,7 +130,7 @@ def plan(
     canvas: options.Canvas = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show which parts of a model would be where within a memory limit. Reads no weights.
+    """Show where each part of a model would be placed within a memory limit. Reads no weights.
 
     With --memory, --device may name a device that is not in this machine.
     """
@@ -176,12 +176,12 @@ def plan(
 @app.command()
 def remove(
     name: Annotated[
-        str, typer.Argument(help="A model of the models folder.", metavar="NAME", show_default=False)
+        str, typer.Argument(help="A model in the models folder.", metavar="NAME", show_default=False)
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Delete a model of the models folder; of one from a hub, also its files in the hub's cache.
+    """Delete a model from the models folder; for a model from a hub, also its files in the hub's cache.
 
     Files that other models need are kept.
     """

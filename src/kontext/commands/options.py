@@ -100,7 +100,7 @@ Model = Annotated[
 ]
 MergedLora = Annotated[
     list[str] | None,
-    typer.Option("--lora", help="A LoRA file to merge, with its scale; repeatable.", metavar="FILE[:SCALE]"),
+    typer.Option("--lora", help="A LoRA file to merge, with its scale.", metavar="FILE[:SCALE]"),
 ]
 Lora = Annotated[
     list[str] | None,
@@ -112,7 +112,7 @@ Lora = Annotated[
 ]
 EveryLora = Annotated[
     list[str] | None,
-    typer.Option("--lora", help="A LoRA for every edit; repeatable.", metavar="FILE[:SCALE]"),
+    typer.Option("--lora", help="A LoRA applied to every edit.", metavar="FILE[:SCALE]"),
 ]
 LoraFolder = Annotated[
     Path | None,

@@ -56,7 +56,7 @@ def serve(
     model: options.Model = "nano",
     add_model: Annotated[
         list[str] | None,
-        typer.Option(help="A further model that requests may choose; repeatable.", metavar="NAME|PATH"),
+        typer.Option(help="Another model that requests may choose.", metavar="NAME|PATH"),
     ] = None,
     lora: options.EveryLora = None,
     loras: options.LoraFolder = None,
@@ -65,13 +65,13 @@ def serve(
     memory: options.Memory = None,
     canvas: Annotated[
         int | None,
-        typer.Option(help="Canvas of requests that give none.", min=64, max=2048, metavar="N"),
+        typer.Option(help="Canvas of requests that do not set one.", min=64, max=2048, metavar="N"),
     ] = None,
     executor: Annotated[str, typer.Option(help="local or ray.", metavar="local|ray")] = "local",
     workers: Annotated[
         int,
         typer.Option(
-            help="Worker processes: one for each GPU, or each core if many share it.",
+            help="Worker processes: one per GPU, or one per core if many users share the server.",
             min=1,
             metavar="N",
         ),

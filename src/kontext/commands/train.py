@@ -18,7 +18,7 @@ Config = Annotated[
     Path,
     typer.Option(
         "--config",
-        help="Settings: a TOML file, or the name of one of the package, such as flow-cpu.toml.",
+        help="Settings: a TOML file, or the name of a packaged file, such as flow-cpu.toml.",
         metavar="FILE|NAME",
     ),
 ]
@@ -102,7 +102,7 @@ def compact(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
     force: Force = False,
 ) -> None:
-    """Write a flow run's state without what it makes again, small enough for a repository.
+    """Write a flow run's state without what a resumed run recomputes; small enough for a repository.
 
     To resume from it, copy it to state.pt in an empty folder of a run.
     """
@@ -162,14 +162,14 @@ def everything(
     recipe: Annotated[
         Path,
         typer.Option(
-            help="Stages: a TOML file, or the name of one of the package: recipe-gpu.toml, recipe-tiny.toml.",
+            help="Stages: a TOML file, or the name of a packaged one: recipe-gpu.toml, recipe-tiny.toml.",
             metavar="FILE|NAME",
         ),
     ] = Path("recipe-gpu.toml"),
     call_seconds: Annotated[
         float | None, typer.Option(help="Pause after this time in seconds; run again to resume.", min=1)
     ] = None,
-    export: Annotated[Path | None, typer.Option(help="Where the model is written in small files.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Folder to write the model to, in small files.")] = None,
     device: Device = None,
 ) -> None:
     """Train all stages, from the autoencoder to the distillation, in calls of any length."""

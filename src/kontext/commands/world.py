@@ -24,15 +24,15 @@ Category = Annotated[str | None, typer.Option(help="Only this category.")]
 @app.command()
 def sheet(
     output: Output,
-    rows: Annotated[int, typer.Option(min=1, help="Samples, when a kind or category is asked for.")] = 24,
-    each: Annotated[int, typer.Option(min=1, help="Samples of every kind, otherwise.")] = 1,
+    rows: Annotated[int, typer.Option(min=1, help="Samples, if a kind or category is given.")] = 24,
+    each: Annotated[int, typer.Option(min=1, help="Samples per kind, otherwise.")] = 1,
     seed: Seed = "0",
     split: Split = "train",
     kind: Kind = None,
     category: Category = None,
     force: options.Force = False,
 ) -> None:
-    """Draw a contact sheet: source, instruction, mask and target of every kind of edit."""
+    """Draw a contact sheet: source, instruction, mask and target for every kind of edit."""
     from kontext import pictures
     from kontext.commands.output import check_new
     from kontext.world import World
@@ -114,7 +114,7 @@ def pack(
 
 @app.command()
 def count() -> None:
-    """Show how many distinct things the world can draw."""
+    """Count the distinct things that the world can draw."""
     from kontext.world.variety import variety
 
     for name, number in variety().items():

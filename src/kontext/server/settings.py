@@ -86,7 +86,7 @@ class Settings:
     executor: str = "local"
     """local (worker processes on this machine) or ray (actors on one machine or many)."""
     workers: int = 1
-    """Worker processes: one for each GPU, or each core if many share it."""
+    """Worker processes: one per GPU, or one per core if many users share the server."""
 
     max_batch: int = 8
     """Maximum jobs that are computed at once."""
