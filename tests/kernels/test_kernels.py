@@ -240,8 +240,9 @@ def test_kernels_are_dropped_when_the_weights_are_moved_or_converted(chosen):
 
 
 @torch.inference_mode()
-def test_output_gates_are_the_same(chosen):
-    model = random_transformer(output_gates=True, context_attention="prefix")
+@pytest.mark.parametrize("output_mlp", [0, 20])
+def test_output_gates_and_mlp_are_the_same(chosen, output_mlp):
+    model = random_transformer(output_gates=True, output_mlp=output_mlp, context_attention="prefix")
     target, (text, ids, context), mod = inputs(model, 2, 1)
     prepared = model.prepare(text, ids, context, source=torch.randn(2, *target.shape[1:]))
     expected = model.evaluate(target, prepared, mod)

@@ -1,5 +1,7 @@
 """Prefix attention: what is cached equals a masked whole sequence and depends on the picture alone."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -304,6 +306,40 @@ def test_output_gates_pass_target_and_source_to_the_prediction():
     made = gated(target, text, pooled, times, None, ids)  # nothing is edited
     without = plain(target, text, pooled, times, None, ids)
     assert torch.allclose(made, without + 0.5 * target, atol=1e-5)
+
+
+@torch.no_grad()
+def test_an_output_mlp_adds_what_the_network_steers_it_to():
+    plain, made = random_transformer(), random_transformer(output_mlp=12)
+    channels = plain.config.in_channels
+    for name, value in plain.state_dict().items():
+        made.state_dict()[name][: len(value)] = value
+    target, text, pooled, times, context = inputs()
+    ids, source = picture_ids(0, ROWS, COLUMNS), context[0][0]
+    velocity = plain(target, text, pooled, times, None, ids, context)
+    steering = torch.linspace(-1, 2, 24)  # the same everywhere, whatever the network has seen
+    made.final_layer.linear.weight[channels:] = 0
+    made.final_layer.linear.bias[channels:] = steering
+    first, second = made.output_mlp.tokens, made.output_mlp.out
+
+    def added(seen):
+        gate, value = (F.linear(seen, first.weight, first.bias) + steering).chunk(2, dim=-1)
+        return F.linear(F.gelu(gate, approximate="tanh") * value, second.weight, second.bias)
+
+    expected = velocity + added(torch.cat((target, source.expand_as(target)), -1))
+    found = made(target, text, pooled, times, None, ids, context)
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+    expected = plain(target, text, pooled, times, None, ids) + added(
+        torch.cat((target, torch.zeros_like(target)), -1)
+    )  # nothing is edited
+    found = made(target, text, pooled, times, None, ids)
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_an_untrained_output_mlp_adds_nothing():
+    network = Transformer(dataclasses.replace(TINY.transformer, output_mlp=12))
+    network.initialize()
+    assert not network.output_mlp.out.weight.any() and network.output_mlp.tokens.weight.any()
 
 
 def test_a_region_head_must_sit_between_single_blocks():

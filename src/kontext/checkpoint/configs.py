@@ -24,7 +24,7 @@ from kontext.model.text import LEGACY_END_ID
 Config = TransformerConfig | AutoencoderConfig | T5Config | ClipConfig
 LARGEST = 1_000_000
 """Limit of all counts and widths: more means a damaged file, which would take forever to build."""
-_MAY_BE_ZERO = ("end_id", "depth_double", "depth_single")
+_MAY_BE_ZERO = ("output_mlp", "end_id", "depth_double", "depth_single")
 CONFIGS: dict[str, type] = {
     "transformer": TransformerConfig,
     "autoencoder": AutoencoderConfig,
@@ -212,10 +212,11 @@ def to_diffusers_config(config: Config) -> dict[str, Any]:
                 'only models with context_attention = "full" and biased projections run in diffusers; '
                 "this one would compute something else there. Keep it in the kontext layout"
             )
-        if config.prediction != "velocity" or config.output_gates or config.region_after is not None:
+        extensions = config.output_gates or config.output_mlp or config.region_after is not None
+        if config.prediction != "velocity" or extensions:
             raise BadRequest(
-                "diffusers has no network that predicts the picture, gates its input or has a region head; "
-                "nano-128 is a model without them"
+                "diffusers has no network with picture prediction, output gates, an output MLP or a region "
+                "head; nano-128 is a model without them"
             )
         if config.theta != 10_000 or config.mlp_ratio != 4:
             raise BadRequest("diffusers fixes theta = 10000 and mlp_ratio = 4; this model has other values")

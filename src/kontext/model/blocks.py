@@ -292,6 +292,25 @@ class LastLayer(nn.Module):
         return self.linear(mod.modulated_norm(x))
 
 
+class OutputMLP(nn.Module):
+    """Gated MLP from a token's noisy and source channels to its prediction, steered by the network.
+
+    gelu(W [noisy, source] + u) * (V [noisy, source] + v), then a projection. u and v come from the last
+    layer, so that what the network has understood acts on channels that it is too narrow to carry.
+    """
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.tokens = nn.Linear(2 * channels, 2 * hidden)
+        self.out = nn.Linear(hidden, channels)
+
+    def forward(self, steering: Tensor, target: Tensor, source: Tensor | None) -> Tensor:
+        """steering (b, n, 2 * hidden); target, source (b, n, channels). Returns (b, n, channels)."""
+        source = torch.zeros_like(target) if source is None else source.to(target.dtype).expand_as(target)
+        gate, value = (self.tokens(torch.cat((target, source), dim=-1)) + steering).chunk(2, dim=-1)
+        return self.out(gelu(gate) * value)
+
+
 def sinusoidal_embedding(value: Tensor, width: int = 256) -> Tensor:
     """Sinusoidal embedding (n, width) of value (n,).
 

@@ -41,6 +41,10 @@ class TransformerConfig:
     """The last layer also gates, by channel, what the noisy tokens and the source's tokens add directly to
     the prediction; needed where a token has more channels than the network is wide.
     """
+    output_mlp: int = 0
+    """Hidden width of a gated MLP over each token's noisy and source channels, steered by the network and
+    added to the prediction; 0: none. It can mix channels, as recoloring a surface with its shading needs.
+    """
 
     def __post_init__(self) -> None:
         if self.region_after is not None and not 0 <= self.region_after < self.depth_single:
@@ -134,6 +138,8 @@ class Preset:
     sizes: tuple[tuple[int, int], ...]
     """Picture sizes (width, height) in pixels at which the model works."""
     sampling: Sampling
+    smooth_recolors: bool = False
+    """Whether the engine evens out recolored surfaces, which a small model paints in blotches."""
 
     @property
     def token_pixels(self) -> int:
@@ -252,6 +258,7 @@ NANO_256 = Preset(
     text_multiple=8,
     sizes=_square_like_sizes(256),
     sampling=Sampling(steps=4, guidance=1.0, shift=20.0),
+    smooth_recolors=True,
 )
 
 NANO_128 = Preset(
@@ -274,6 +281,7 @@ NANO_128 = Preset(
     text_length=40,
     sizes=_square_like_sizes(128),
     sampling=Sampling(steps=4, guidance=1.0, shift=20.0),
+    smooth_recolors=True,
 )
 
 TINY = Preset(

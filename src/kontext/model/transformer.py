@@ -27,6 +27,7 @@ from kontext.model.blocks import (
     MLPEmbedder,
     Modulated,
     Modulation,
+    OutputMLP,
     SingleStreamBlock,
     sinusoidal_embedding,
 )
@@ -83,7 +84,7 @@ class Prepared:
     """Table over [text | target | context] in "full", [text | target] in "prefix"."""
     source: Tensor | None = None
     """Tokens of the picture being edited at the target's positions, (1 or batch, n, in_channels), for models
-    with output gates; None: nothing is edited.
+    with output gates or an output MLP; None: nothing is edited.
     """
     guidance: AttentionGuidance | None = None
     """The second half of the batch are negative prompts, which guide every attention of the first."""
@@ -143,8 +144,10 @@ class Transformer(nn.Module):
         )
         if config.region_after is not None:
             self.region_head = RegionHead(width)
-        outputs = 3 if config.output_gates else 1
-        self.final_layer = LastLayer(width, outputs * config.in_channels)
+        outputs = (3 if config.output_gates else 1) * config.in_channels
+        if config.output_mlp:
+            self.output_mlp = OutputMLP(config.in_channels, config.output_mlp)
+        self.final_layer = LastLayer(width, outputs + 2 * config.output_mlp)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
@@ -213,13 +216,19 @@ class Transformer(nn.Module):
     def _gated(self, outputs: Tensor, target: Tensor, source: Tensor | None) -> Tensor:
         """The prediction (b, n, in_channels) from the outputs of the last layer.
 
-        With output gates these are (b, n, 3 * in_channels): a prediction, and gates of target and source.
+        With output gates these are (b, n, 3 * in_channels): a prediction, and gates of target and source;
+        with an output MLP, 2 * output_mlp channels that steer it follow.
         """
-        if not self.config.output_gates:
-            return outputs
-        predicted, of_target, of_source = outputs.chunk(3, dim=-1)
-        predicted = predicted + of_target * target
-        return predicted if source is None else predicted + of_source * source.to(predicted.dtype)
+        config, added = self.config, None
+        if config.output_mlp:
+            outputs, steering = outputs.tensor_split((outputs.shape[-1] - 2 * config.output_mlp,), dim=-1)
+            added = self.output_mlp(steering, target, source)
+        if config.output_gates:
+            predicted, of_target, of_source = outputs.chunk(3, dim=-1)
+            outputs = predicted + of_target * target
+            if source is not None:
+                outputs = outputs + of_source * source.to(predicted.dtype)
+        return outputs if added is None else outputs + added
 
     def _outputs(
         self,
@@ -284,7 +293,7 @@ class Transformer(nn.Module):
 
         In "prefix" attention, `prefixes` are prefilled pictures; `context` is prefilled here. With
         `guidance`, the second half of the batch are the negative prompts of the first. `source`: tokens of
-        the picture being edited at `target_ids`, which models with output gates use.
+        the picture being edited at `target_ids`, which models with output gates or an output MLP use.
         """
         ids = [target_ids.new_zeros(text.shape[1], 3), target_ids]
         if self.config.context_attention == "prefix":
@@ -378,6 +387,8 @@ class Transformer(nn.Module):
         for block in self.double_blocks:
             silent += [block.img_mod.lin, block.txt_mod.lin]
         silent += [self.final_layer.adaLN_modulation, self.final_layer.linear]
+        if self.config.output_mlp:
+            silent.append(self.output_mlp.out)
         if self.config.region_after is not None:
             silent += [self.region_head.logit, self.region_head.back]
         for module in silent:
