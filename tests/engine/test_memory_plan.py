@@ -20,8 +20,8 @@ from kontext.errors import BadRequest, OutOfMemory
 from kontext.memory import parse_memory
 from kontext.model.ggml import FORMATS
 from kontext.model.presets import PRESETS
+from kontext.model.storage_formats import FP8, ggml_format
 from kontext.model.stored import PLAIN, StoredMatrix
-from kontext.model.stored_forms import FP8, ggml_form
 from support.device import simulated
 from support.packed_files import WIDE
 
@@ -52,8 +52,8 @@ def _as(part, kind, tensor):
         return LazyTensor(tensor.shape, torch.float32, tensor.read)
     dtype = torch.bfloat16
     if kind in FORMATS and tensor.shape[1] % FORMATS[kind].numbers == 0:
-        form = FORMATS[kind]
-        size, made = tensor.count // form.numbers * form.bytes, ggml_form(form)
+        format = FORMATS[kind]
+        size, made = tensor.count // format.numbers * format.bytes, ggml_format(format)
     elif kind == "fp8":
         size, made, dtype = tensor.count, FP8, torch.float8_e4m3fn
     else:
@@ -111,7 +111,7 @@ def test_a_plan_adds_up_to_at_most_its_limit(kind, limit, device, side, referenc
     assert all(placement.streams(f"{block}.linear1") for block in blocks)
     smaller = plan.smaller()
     assert smaller is None or smaller.bytes < plan.bytes
-    assert plan.most_together(workload, 16) >= (1 if plan.bytes <= limit else 0)
+    assert plan.max_batch(workload, 16) >= (1 if plan.bytes <= limit else 0)
 
 
 def test_a_larger_limit_never_gives_a_slower_plan():
@@ -261,7 +261,7 @@ def test_a_plan_says_how_many_pictures_fit_together(files, little):
         plan = Editor.load(files / "bfloat16", device="cuda", memory="1GB").plan
         limit = int(1.05 * (plan.bytes - plan.cache_bytes))
         editor = Editor.load(files / "bfloat16", device="cuda", memory=limit)
-        assert editor.plan.most_together(usual_workload(WIDE), 16) < 16
+        assert editor.plan.max_batch(usual_workload(WIDE), 16) < 16
         simulation.peak_bytes = 0
         editor.variants(PICTURE, "a hat", 8, seed=1, steps=2, lock=False)
         assert simulation.peak_bytes <= limit

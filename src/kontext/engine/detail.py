@@ -82,7 +82,7 @@ def _shares(
     across, down = plan.inner[2] / plan.output[0], plan.inner[3] / plan.output[1]
     x0, y0, x1, y1 = box
     part = (left + across * x0, top + down * y0, left + across * x1, top + down * y1)
-    factor = _coarseness((width, height))
+    factor = coarseness((width, height))
     radius = max(1, round(RULES.window_share * -(-max(width, height) // factor)))
     under = Window(math.floor(part[1]), math.ceil(part[3]), math.floor(part[0]), math.ceil(part[2]))
     near = under.grown(factor * (4 * radius + 3), height, width, 2 * factor)
@@ -110,19 +110,17 @@ def color_maps(
     toward zero. For parts of a canvas, pass the `factor` (pixels per grid point) and `radius` (grid points)
     of the whole canvas.
     """
-    factor = factor or _coarseness(codec.shape[:2])
-    c, r = _field(codec, factor), _field(result, factor)
+    factor = factor or coarseness(codec.shape[:2])
+    c, r = color_field(codec, factor), color_field(result, factor)
     radius = radius or max(1, round(RULES.window_share * max(c.shape[2:])))
-    pairs = (c[:, :, None] * torch.cat((c, r), 1)[:, None]).flatten(1, 2)
-    fields = torch.cat((c, r, (r - c).abs(), r * r, pairs), 1)
 
-    near = _Statistics(fields, radius)
+    near = ColorStatistics(c, r, radius)
     same = ((RULES.other_change - near.change.amax(-1)) / (RULES.other_change - RULES.same_change)).clamp(
         0, 1
     )[..., None, None]
-    maps = _window_means(near.maps(same).permute(3, 2, 0, 1).flatten(0, 1)[None], radius)
+    maps = window_means(near.maps(same).permute(3, 2, 0, 1).flatten(0, 1)[None], radius)
     # Whether the edit is one of colors is asked in wider windows, on a grid twice as coarse.
-    wide = _Statistics(F.avg_pool2d(fields, 2, ceil_mode=True, count_include_pad=False), radius)
+    wide = ColorStatistics(c, r, radius, pooling=2)
     trust = (
         (wide.explained() - RULES.new_explained) / (RULES.recolored_explained - RULES.new_explained)
     ).clamp(0, 1)[None, None]
@@ -130,16 +128,25 @@ def color_maps(
     return (maps * trust)[0].unflatten(0, (3, 3))
 
 
-class _Statistics:
+class ColorStatistics:
     """Moments of the colors of codec and result in the windows around grid points: (rows, columns, ...)."""
 
-    def __init__(self, fields: Tensor, radius: int):
-        means = _window_means(fields, radius)[0].permute(1, 2, 0)
-        of, to, self.change, squares, products = means.split((3, 3, 3, 3, 18), -1)
+    def __init__(self, codec: Tensor, result: Tensor, radius: int, pooling: int = 1):
+        """codec, result (1, 3, rows, columns), 0 to 1.
+
+        radius: grid points on each side of a window; pooling: grid points per point of a coarser grid.
+        """
+        pairs = (codec[:, :, None] * torch.cat((codec, result), 1)[:, None]).flatten(1, 2)
+        fields = torch.cat((codec, result, (result - codec).abs(), result * result, pairs), 1)
+        if pooling > 1:
+            fields = F.avg_pool2d(fields, pooling, ceil_mode=True, count_include_pad=False)
+        means = window_means(fields, radius)[0].permute(1, 2, 0)
+        self.codec, self.result, self.change, squares, products = means.split((3, 3, 3, 3, 18), -1)
         # 3 of codec, 3 of codec and 3 of result
-        both = products.unflatten(-1, (3, 6)) - of[..., None] * torch.cat((of, to), -1)[..., None, :]
+        own = torch.cat((self.codec, self.result), -1)
+        both = products.unflatten(-1, (3, 6)) - self.codec[..., None] * own[..., None, :]
         self.within, self.across = both.split((3, 3), -1)
-        self.variance = (squares - to * to).sum(-1)
+        self.variance = (squares - self.result * self.result).sum(-1)
 
     def maps(self, identity: Tensor | float = 0.0) -> Tensor:
         """(rows, columns, 3 of, 3 to); flat windows tend to `identity` times the identity matrix."""
@@ -152,8 +159,8 @@ class _Statistics:
         return 1 - left.clamp_min(0) / (self.variance + 2 * RULES.ridge)
 
 
-def _window_means(x: Tensor, radius: int) -> Tensor:
-    """Means within `radius` along both axes."""
+def window_means(x: Tensor, radius: int) -> Tensor:
+    """Means of (1, channels, rows, columns) within `radius` along both axes."""
     return _means(_means(x, radius, -1), radius, -2)
 
 
@@ -180,10 +187,12 @@ def inverse(matrices: Tensor) -> Tensor:
     return (cofactors / determinant[..., None, None]).to(matrices.dtype)
 
 
-def _coarseness(canvas: Size) -> int:
+def coarseness(canvas: Size) -> int:
+    """Pixels of a canvas per point of the grid on which color maps are fitted."""
     return max(RULES.min_coarseness, -(-max(canvas) // RULES.max_grid))
 
 
-def _field(picture: np.ndarray, factor: int) -> Tensor:
+def color_field(picture: np.ndarray, factor: int) -> Tensor:
+    """Colors (1, 3, rows, columns), 0 to 1, of a picture (height, width, 3) uint8 on that grid."""
     field = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
     return F.avg_pool2d(field, factor, ceil_mode=True, count_include_pad=False)

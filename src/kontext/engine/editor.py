@@ -218,7 +218,7 @@ class Editor:
             groups[edit.shape].append(i)
         results: dict[int, Result] = {}
         for members in groups.values():
-            together = self._most_together(edits[members[0]])
+            together = self._max_batch(edits[members[0]])
             for start in range(0, len(members), together):
                 part = members[start : start + together]
                 results.update(zip(part, self._run(edits, part, on_step, cancel)))
@@ -227,13 +227,13 @@ class Editor:
     def _with_canvas(self, request: EditRequest) -> EditRequest:
         return replace(request, canvas=self.canvas) if request.canvas is None else request
 
-    def _most_together(self, edit: EditPlan) -> int:
+    def _max_batch(self, edit: EditPlan) -> int:
         """Batch size for edits of one shape."""
         if self.plan is None:
             return MAX_BATCH
         each = 2 if edit.guidance.negative else 1
         workload = Workload(edit.plan.canvas, edit.shape.contexts, edit.text_tokens, edit.steps, each)
-        return max(1, self.plan.most_together(workload, each * MAX_BATCH) // each)
+        return max(1, self.plan.max_batch(workload, each * MAX_BATCH) // each)
 
     def _run(
         self, edits: Sequence[EditPlan], part: Sequence[int], on_step: OnStep | None, cancel: Cancel | None

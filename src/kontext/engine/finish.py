@@ -12,6 +12,7 @@ from kontext.engine.context import ContextStore
 from kontext.engine.detail import add_detail
 from kontext.engine.domain import photo_warning
 from kontext.engine.plan import EditPlan
+from kontext.engine.recolor import smooth_recolored
 from kontext.engine.regions import Region, changed_fraction, composite, enlarge, region_of
 from kontext.engine.requests import Result, picture_list
 from kontext.model.window import Window
@@ -34,6 +35,9 @@ def finish(
     if edit.picture is None or edit.source is None or not edit.request.lock:
         return edit.plan.restore(on_canvas), None
     codec = contexts.reconstruct(edit.source)
+    if contexts.model.preset.smooth_recolors:
+        decoded = smooth_recolored(decoded, codec, window)
+        on_canvas = Image.fromarray(decoded)
     edit_mask = edit.edit_mask and edit.plan.place(edit.edit_mask)
     if edit.request.expand is not None and edit_mask is not None:
         region = Region(np.asarray(edit_mask, np.float32) / 255)

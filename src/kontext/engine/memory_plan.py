@@ -21,7 +21,7 @@ from kontext.checkpoint.placement import Placement
 from kontext.checkpoint.tensors import Weights
 from kontext.engine import memory_sizes
 from kontext.engine.device import free_memory
-from kontext.engine.memory_sizes import ModelSizes, Piece, Workload, sizes_of, usual_workload
+from kontext.engine.memory_sizes import ModelSizes, UnitSize, Workload, sizes_of, usual_workload
 from kontext.errors import OutOfMemory
 from kontext.memory import available
 from kontext.model.presets import Preset
@@ -99,7 +99,7 @@ class MemoryPlan:
         )  # of the host's, for each of two networks
         return Placement(self.device, self.dtypes, self.expanded, frozenset(streamed), pinned)
 
-    def most_together(self, workload: Workload, at_most: int) -> int:
+    def max_batch(self, workload: Workload, at_most: int) -> int:
         """Maximum batch size for this workload, 1 to `at_most`."""
         room = self.limit - self.bytes + self.working(self.workload)
         batch = 1
@@ -133,7 +133,7 @@ class MemoryPlan:
         here, form = f"on {kind}", "as stored"
         if self.expanded and sizes.packed:
             form = f"in {str(self.dtypes['transformer']).removeprefix('torch.')}"
-        resident = [piece for piece in sizes.blocks if piece.name not in self.streamed_blocks]
+        resident = [unit for unit in sizes.blocks if unit.name not in self.streamed_blocks]
 
         def away(how: str) -> str:
             return "read from the file in use" if self.in_files else f"streamed to {kind} {how}"
@@ -162,8 +162,8 @@ class MemoryPlan:
             yield PlanRow("text encoders", f"{here}, {form}", text)
         yield PlanRow(ACTIVATIONS, here, self.working(self.workload))
 
-    def _size(self, *pieces: Piece) -> int:
-        return sum(piece.dense if self.expanded else piece.stored for piece in pieces)
+    def _size(self, *units: UnitSize) -> int:
+        return sum(unit.dense if self.expanded else unit.stored for unit in units)
 
     def working(self, workload: Workload) -> int:
         """Maximum bytes that a stage of an edit takes in addition to the resident weights."""
@@ -176,7 +176,7 @@ class MemoryPlan:
         expansion = 0 if self.expanded else sizes.largest_expansion
 
         block = memory_sizes.block_bytes(preset, workload, itemsize["transformer"])
-        visiting = [piece for piece in sizes.blocks if piece.name in self.streamed_blocks]
+        visiting = [unit for unit in sizes.blocks if unit.name in self.streamed_blocks]
         block += _two_largest(visiting) * travels
         once = _two_largest(sizes.modulations) * (travels and self.modulations_streamed)
         modulated = memory_sizes.modulation_bytes(preset, workload, itemsize["transformer"])
@@ -232,7 +232,7 @@ def _ladder(
     workload: Workload,
 ) -> Iterator[MemoryPlan]:
     """All plans, fastest first."""
-    names = [piece.name for piece in sizes.blocks]
+    names = [unit.name for unit in sizes.blocks]
     strip_elements = max(
         1, workload.pixels // preset.autoencoder.patch**2 * preset.autoencoder.base_width // 16
     )
@@ -282,9 +282,9 @@ def _modulation_modules(preset: Preset) -> Iterator[str]:
         yield f"transformer.single_blocks.{i}.modulation"
 
 
-def _two_largest(pieces: Iterator[Piece] | tuple[Piece, ...] | list[Piece]) -> int:
+def _two_largest(units: Iterator[UnitSize] | tuple[UnitSize, ...] | list[UnitSize]) -> int:
     """Bytes of the two groups that are on the device at a time: the one in use and the next one."""
-    return sum(sorted(piece.stored for piece in pieces)[-2:])
+    return sum(sorted(unit.stored for unit in units)[-2:])
 
 
 def choose_placement(

@@ -31,7 +31,7 @@ _T5_BLOCK = re.compile(r"(encoder\.block\.\d+)\.")
 
 
 @dataclass(frozen=True)
-class Piece:
+class UnitSize:
     """A group of weights that is placed together: bytes in its file and in the type of computation."""
 
     stored: int
@@ -39,26 +39,26 @@ class Piece:
     name: str = ""
     """The module, by its dotted path from the part on."""
 
-    def __add__(self, other: Piece) -> Piece:
-        return Piece(self.stored + other.stored, self.dense + other.dense)
+    def __add__(self, other: UnitSize) -> UnitSize:
+        return UnitSize(self.stored + other.stored, self.dense + other.dense)
 
 
 @dataclass(frozen=True)
 class ModelSizes:
     """Groups of a model's weights."""
 
-    blocks: tuple[Piece, ...]
+    blocks: tuple[UnitSize, ...]
     """Of the transformer, without their modulations."""
-    modulations: tuple[Piece, ...]
+    modulations: tuple[UnitSize, ...]
     """Of each block."""
-    rest: Piece
+    rest: UnitSize
     """Of the transformer: the embeddings and the last layer."""
-    t5_blocks: tuple[Piece, ...]
-    t5_rest: Piece
-    t5_table: Piece
+    t5_blocks: tuple[UnitSize, ...]
+    t5_rest: UnitSize
+    t5_table: UnitSize
     """Its embedding, of which a prompt needs a few rows."""
-    clip: Piece
-    autoencoder: Piece
+    clip: UnitSize
+    autoencoder: UnitSize
     largest_expansion: int
     """Bytes of the largest matrix that is converted to the type of computation."""
     packed: bool
@@ -69,7 +69,7 @@ class ModelSizes:
         """Bytes of the whole model in the type of computation."""
         blocks = (*self.blocks, *self.modulations, *self.t5_blocks)
         rest = (self.rest, self.t5_rest, self.t5_table, self.clip, self.autoencoder)
-        return sum(piece.dense for piece in (*blocks, *rest))
+        return sum(unit.dense for unit in (*blocks, *rest))
 
 
 def sizes_of(parts: Mapping[str, Weights], dtypes: Mapping[str, torch.dtype]) -> ModelSizes:
@@ -77,21 +77,21 @@ def sizes_of(parts: Mapping[str, Weights], dtypes: Mapping[str, torch.dtype]) ->
 
     dtypes: types of computation, by part.
     """
-    groups: dict[str, dict[str, Piece]] = {}
+    groups: dict[str, dict[str, UnitSize]] = {}
     for part, weights in parts.items():
         for name, tensor in weights.items():
             kind, module = _group(part, name)
-            pieces = groups.setdefault(kind, {})
-            pieces[module] = pieces.get(module, Piece(0, 0)) + piece_of(tensor, dtypes.get(part))
+            units = groups.setdefault(kind, {})
+            units[module] = units.get(module, UnitSize(0, 0)) + unit_size(tensor, dtypes.get(part))
 
-    def every(kind: str) -> tuple[Piece, ...]:
-        return tuple(replace(piece, name=module) for module, piece in groups.get(kind, {}).items())
+    def every(kind: str) -> tuple[UnitSize, ...]:
+        return tuple(replace(unit, name=module) for module, unit in groups.get(kind, {}).items())
 
-    def total(kind: str) -> Piece:
-        return sum(every(kind), Piece(0, 0))
+    def total(kind: str) -> UnitSize:
+        return sum(every(kind), UnitSize(0, 0))
 
     expansions = {
-        part: [piece_of(t, dtypes.get(part)).dense for t in own.values() if _expands(t, dtypes.get(part))]
+        part: [unit_size(t, dtypes.get(part)).dense for t in own.values() if _expands(t, dtypes.get(part))]
         for part, own in parts.items()
     }
     return ModelSizes(
@@ -124,15 +124,15 @@ def _group(part: str, name: str) -> tuple[str, str]:
 
 
 def _expands(tensor: LazyTensor, dtype: torch.dtype | None) -> bool:
-    plain = all(part.form is PLAIN for part in tensor.parts) and dtype in (None, tensor.dtype)
+    plain = all(part.format is PLAIN for part in tensor.parts) and dtype in (None, tensor.dtype)
     return bool(tensor.parts) and not plain
 
 
-def piece_of(tensor: LazyTensor, dtype: torch.dtype | None) -> Piece:
+def unit_size(tensor: LazyTensor, dtype: torch.dtype | None) -> UnitSize:
     """Sizes of a tensor. What is not a matrix of a file is converted when loaded."""
     kind = dtype or (tensor.dtype if tensor.dtype.itemsize > 2 else torch.bfloat16)
     dense = tensor.count * kind.itemsize
-    return Piece(tensor.bytes if tensor.parts else dense, dense)
+    return UnitSize(tensor.bytes if tensor.parts else dense, dense)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from kontext.loras import Lora
 from kontext.loras import parse as parse_loras
 from kontext.options import MAX_CONTEXTS, offered, option
 from kontext.pictures import Picture, PictureLike, check_writable, encode, format_for, write
-from kontext.values import flag, is_bool, one_of, real_number, shown, whole_number
+from kontext.values import flag, is_bool, one_of, real_number, short_repr, whole_number
 
 MAX_BATCH = option("variants").whole_range[1]
 MAX_STEPS = option("steps").whole_range[1]
@@ -354,7 +354,7 @@ def _box(box: object) -> Box:
         x, y, width, height = map(_pixels, box)
     except TypeError:
         raise BadRequest(
-            f"box {shown(box)} is invalid; use X,Y,W,H as four whole numbers of pixels"
+            f"box {short_repr(box)} is invalid; use X,Y,W,H as four whole numbers of pixels"
         ) from None
     return x, y, width, height
 
@@ -373,7 +373,9 @@ def _size(size: object) -> str | Size | None:
             raise TypeError
         width, height = map(_pixels, size)
     except TypeError:
-        raise BadRequest(f"size {shown(size)} is invalid; use match, WxH (such as 1024x768) or W:H") from None
+        raise BadRequest(
+            f"size {short_repr(size)} is invalid; use match, WxH (such as 1024x768) or W:H"
+        ) from None
     return width, height
 
 

@@ -1,0 +1,101 @@
+"""Recolored surfaces are evened out along the original's edges; new content stays as painted."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kontext.engine.recolor import smooth_recolored
+from kontext.model.presets import PRESETS
+from kontext.model.window import Window
+
+
+def scene(side=256, seed=0):
+    """Flat shapes with sharp edges."""
+    random = np.random.default_rng(seed)
+    picture = np.full((side, side, 3), (90, 170, 220), np.uint8)
+    for _ in range(16):
+        x, y, height = random.integers(0, side * 3 // 4, 3)
+        picture[y : y + height // 3 + 10, x : x + side // 6] = random.integers(0, 256, 3)
+    return picture
+
+
+def recolored(picture):
+    """Red as blue, green darker."""
+    return np.stack([picture[..., 2], picture[..., 1] // 2, picture[..., 0]], -1)
+
+
+def blotchy(picture, seed=1, size=8, strength=12):
+    """With an error of its own in every square, as a model of large tokens paints."""
+    noise = torch.randn(3, picture.shape[0] // size, picture.shape[1] // size, generator=seeded(seed))
+    noise = F.interpolate(noise[None], scale_factor=size)[0].permute(1, 2, 0).numpy()
+    return np.rint(picture + strength * noise).clip(0, 255).astype(np.uint8)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def error(a, b):
+    return np.abs(a.astype(float) - b).mean()
+
+
+def test_blotches_of_a_recolored_picture_disappear():
+    original = scene()
+    target = recolored(original)
+    painted = blotchy(target)
+    assert error(smooth_recolored(painted, original), target) < 0.7 * error(painted, target)
+
+
+def test_an_edge_of_the_original_stays_sharp():
+    original = np.full((256, 256, 3), 60, np.uint8)
+    original[:, 128:] = (200, 120, 40)
+    target = original.copy()
+    target[:, 128:] = (40, 120, 200)
+    blurred = np.asarray(
+        F.avg_pool2d(torch.from_numpy(target).permute(2, 0, 1).float(), 9, 1, 4, count_include_pad=False)
+        .permute(1, 2, 0)
+        .round()
+        .byte()
+    )
+    made = smooth_recolored(blurred, original)
+    beside = slice(124, 132)  # where the blur is
+    assert error(made[:, beside], target[:, beside]) < 0.5 * error(blurred[:, beside], target[:, beside])
+
+
+def test_new_content_stays_as_painted():
+    original = scene()
+    rows, columns = np.mgrid[:256, :256]
+    disc = (rows - 128) ** 2 + (columns - 128) ** 2 < 40**2
+    stripes = np.where((columns // 10 % 2 == 0)[..., None], (250, 240, 30), (20, 20, 90))
+    painted = np.where(disc[..., None], stripes, original).astype(np.uint8)
+    made = smooth_recolored(painted, original)
+    assert error(made[disc], painted[disc]) < 3
+    assert np.abs(made[disc].astype(int) - painted[disc]).max() < 40
+
+
+@pytest.mark.parametrize("side", [64, 256, 1024])
+def test_what_is_the_same_stays_the_same(side):
+    original = scene(side)
+    assert np.abs(smooth_recolored(original, original).astype(int) - original).max() <= 1
+
+
+def test_only_the_window_changes_and_as_in_the_whole():
+    original = scene()
+    painted = blotchy(recolored(original))
+    window = Window(64, 192, 96, 224)
+    made, whole = smooth_recolored(painted, original, window), smooth_recolored(painted, original)
+    outside = np.ones((256, 256), bool)
+    window.of(outside)[:] = False
+    assert np.array_equal(made[outside], painted[outside])
+    assert np.abs(window.of(made).astype(int) - window.of(whole)).max() <= 2
+    assert np.array_equal(smooth_recolored(painted, original, Window(0, 0, 0, 0)), painted)
+
+
+def test_a_canvas_of_any_shape():
+    original = scene()[:200, :151]
+    assert smooth_recolored(original, original).shape == original.shape
+
+
+def test_photographs_are_not_touched():
+    assert not PRESETS["dev"].smooth_recolors and PRESETS["nano-256"].smooth_recolors
