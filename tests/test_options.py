@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import typer
+from PIL import Image
 from pydantic import ValidationError
 
 from kontext import options
@@ -52,6 +53,47 @@ TAKEN = {
     "provenance": lambda: set(SETTINGS),
 }
 """What each surface really takes, its other arguments among it."""
+
+
+COMMANDS = {"edit": edit.app, "generate": generate.app, "batch": batch.app}
+SWITCHES = [
+    (surface, option) for surface in COMMANDS for option in offered(surface) if option.name != "variants"
+]
+
+
+class Reached(BadRequest):
+    """Ends a command where it checks its settings."""
+
+
+@pytest.mark.parametrize(
+    "surface, option", SWITCHES, ids=lambda option: option if isinstance(option, str) else option.name
+)
+def test_a_switch_reaches_the_settings(surface, option, tmp_path, monkeypatch):
+    given = {}
+
+    def check_request(request, count=1):
+        given.update({field.name: getattr(request, field.name) for field in fields(request)})
+        raise Reached("reached")
+
+    def check_settings(prompt, settings):
+        given.update(settings)
+        raise Reached("reached")
+
+    monkeypatch.setattr("kontext.engine.checks.check_request", check_request)
+    monkeypatch.setattr("kontext.engine.checks.check_settings", check_settings)
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    for name in ("a.png", "hat.png", "mask.png", "overlay.png"):
+        Image.new("RGB", (64, 64)).save(name)
+    picture = {"edit": ["a.png"], "generate": [], "batch": ["folder"]}[surface]
+    switch = f"--{'no-' if option.type == 'boolean' else ''}{option.name_on(surface)}"
+    value = [] if option.type == "boolean" else [option.example]
+    output = ["-o", "results"] if surface == "batch" else []
+    with pytest.raises(Reached):
+        typer.main.get_command(COMMANDS[surface])(
+            [*picture, "Make it red", switch, *value, *output], standalone_mode=False
+        )
+    assert given[option.name] not in (None, option.default)
 
 
 def differences(surface):

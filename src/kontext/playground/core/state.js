@@ -4,7 +4,7 @@ import { children, isActive, node, path, subtree } from './tree.js';
 
 export { isActive };
 
-/** Options of an edit that act inside the model; null: the model's default. */
+/** Options of an edit that the page offers besides size, seed, count and lock; null: the default. */
 export const OPTIONS = [
   'steps',
   'guidance',
