@@ -97,7 +97,7 @@ def test_closed_streams_are_no_error(monkeypatch):
     terminal.say("two", err=True)
     terminal.say_wrapped("three")
     terminal.say_json({})
-    assert not terminal.watched(sys.stderr)
+    assert not terminal.is_interactive(sys.stderr)
 
 
 def test_nobody_reading_is_told_from_other_broken_pipes(monkeypatch):

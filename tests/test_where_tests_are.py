@@ -43,7 +43,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "flow/test_flow.py": ("flow/*.py",),
     "kernels/test_kernels.py": ("kernels/*.py",),
     "model/test_autoencoder.py": ("model/convolutions.py",),
-    "model/test_stored.py": ("model/ggml.py", "model/linear.py", "model/stored_forms.py"),
+    "model/test_stored.py": ("model/ggml.py", "model/linear.py", "model/storage_formats.py"),
     "model/test_transformer.py": (
         *("model/blocks.py", "model/module_list.py", "model/presets.py", "model/rope.py"),
         "model/tokens.py",
@@ -94,7 +94,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "test_public_api.py": ("version.py",),
     "test_threads.py": ("server/workers/launch.py",),
     "train/test_orbits.py": ("train/pairs.py", "train/ring.py"),
-    "train/test_reading_task.py": ("train/reading.py",),
+    "train/test_attribute_task.py": ("train/attributes.py",),
     "train/test_runs.py": (
         *("train/autoencoder.py", "train/data.py", "train/distill.py", "train/flow.py", "train/ladd.py"),
         *("train/metrics.py", "train/networks.py", "precision.py", "train/run.py"),

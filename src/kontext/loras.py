@@ -12,7 +12,7 @@ from typing import Any
 from kontext.errors import BadRequest, NotFound
 from kontext.home import loras_folder
 from kontext.options import MAX_LORAS
-from kontext.values import real_number, shown
+from kontext.values import real_number, short_repr
 
 SCALES = (-16.0, 16.0)
 ENDINGS = (".safetensors", ".sft")
@@ -57,7 +57,7 @@ def parse(value: Any, *, paths: bool = True) -> tuple[Lora, ...]:
     if isinstance(value, str | os.PathLike | Lora | Mapping):
         value = (value,)
     if not isinstance(value, Iterable):
-        raise BadRequest(f"loras must be a list, got {shown(value)}")
+        raise BadRequest(f"loras must be a list, got {short_repr(value)}")
     loras = tuple(_parse_lora(item, paths) for item in value)
     if len(loras) > MAX_LORAS:
         raise BadRequest(f"loras must be 0 to {MAX_LORAS}, got {len(loras)}")
@@ -73,7 +73,7 @@ def _parse_lora(value: Any, paths: bool) -> Lora:
         return _located(os.fspath(value[0]), _scale(value[1]), paths)
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise BadRequest(
-            f"a LoRA must be FILE, FILE:SCALE or an object with name and scale, got {shown(value)}"
+            f"a LoRA must be FILE, FILE:SCALE or an object with name and scale, got {short_repr(value)}"
         )
     text = os.fspath(value)
     place, colon, scale = text.rpartition(":")

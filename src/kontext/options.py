@@ -208,8 +208,8 @@ TABLE: tuple[Option, ...] = (
         "plain",
         "number",
         None,
-        "Share of the sampling schedule to run, 0.01 to 1: below 1, the edit starts from the picture with noise "
-        "added; default: 1, from noise alone.",
+        "Share of the sampling schedule to run, 0.01 to 1: below 1, the edit starts from the picture with "
+        "noise added; default: 1, from noise alone.",
         example="0.6",
         low=0.01,
         high=1,
@@ -220,8 +220,8 @@ TABLE: tuple[Option, ...] = (
         "plain",
         "integer",
         None,
-        "Working resolution: the side, in pixels, of a square with the same area, 64 to 2048; a smaller canvas "
-        "takes less time and memory; default: the model's own.",
+        "Working resolution: the side, in pixels, of a square with the same area, 64 to 2048; a smaller "
+        "canvas takes less time and memory; default: the model's own.",
         example="512",
         low=64,
         high=2048,

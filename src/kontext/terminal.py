@@ -98,7 +98,7 @@ def log_handler(format: str) -> logging.Handler:
     return handler
 
 
-def watched(stream: TextIO | None) -> bool:
+def is_interactive(stream: TextIO | None) -> bool:
     """Whether a stream is open and a terminal."""
     return stream is not None and not stream.closed and stream.isatty()
 

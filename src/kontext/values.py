@@ -18,9 +18,9 @@ def whole_number(name: str, value: object, low: int, high: int) -> int:
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise BadRequest(f"{name} must be a whole number, {low} to {high}, got {shown(value)}") from None
+        raise BadRequest(f"{name} must be a whole number, {low} to {high}, got {short_repr(value)}") from None
     if not low <= number <= high:
-        raise BadRequest(f"{name} must be {low} to {high}, got {shown(number)}")
+        raise BadRequest(f"{name} must be {low} to {high}, got {short_repr(number)}")
     return number
 
 
@@ -31,7 +31,7 @@ def real_number(name: str, value: object, low: float, high: float) -> float:
             raise TypeError
         number = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise BadRequest(f"{name} must be a number, {low:g} to {high:g}, got {shown(value)}") from None
+        raise BadRequest(f"{name} must be a number, {low:g} to {high:g}, got {short_repr(value)}") from None
     if not low <= number <= high:  # false for NaN
         raise BadRequest(f"{name} must be {low:g} to {high:g}, got {number:g}")
     return number
@@ -40,14 +40,16 @@ def real_number(name: str, value: object, low: float, high: float) -> float:
 def one_of(name: str, value: object, choices: Sequence[str]) -> str:
     """One of the choices. Raises BadRequest."""
     if not isinstance(value, str) or value not in choices:
-        raise BadRequest(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {shown(value)}")
+        raise BadRequest(
+            f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {short_repr(value)}"
+        )
     return str(value)
 
 
 def flag(name: str, value: object) -> bool:
     """True or False. Raises BadRequest."""
     if not is_bool(value):
-        raise BadRequest(f"{name} must be True or False, got {shown(value)}")
+        raise BadRequest(f"{name} must be True or False, got {short_repr(value)}")
     return bool(value)
 
 
@@ -55,7 +57,7 @@ def is_bool(value: object) -> bool:
     return isinstance(value, bool | np.bool_) or str(getattr(value, "dtype", "")).endswith("bool")
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value on one short line."""
     try:
         text = " ".join(repr(value).split())

@@ -57,7 +57,9 @@ def test_diffusers_can_be_scored_like_any_row(editor, monkeypatch):
     noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(edited.seed))
     picture = torch.from_numpy(edited.sample.source.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
-        expected = speed.ours(speed.as_full(editor.model), speed.Pieces(picture, text, pooled, noise, 2, 1.0))
+        expected = speed.ours(
+            speed.as_full(editor.model), speed.EncodedInputs(picture, text, pooled, noise, 2, 1.0)
+        )
     assert np.abs(made / 255 - expected[0].permute(1, 2, 0).numpy()).max() <= 0.51 / 255
     assert facts["refused"] == 0 and facts["seconds"] > 0
     assert refused == {"refused": 1.0} and np.array_equal(left, invented.input_picture)
@@ -66,7 +68,7 @@ def test_diffusers_can_be_scored_like_any_row(editor, monkeypatch):
 def test_a_picture_seen_before_gives_the_same_result(editor):
     text, pooled = editor.prompts.states("x")
     noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
-    inputs = speed.Pieces(torch.rand(1, 3, 64, 64), text, pooled, noise, 2, 1.0)
+    inputs = speed.EncodedInputs(torch.rand(1, 3, 64, 64), text, pooled, noise, 2, 1.0)
     cached = {}
     with torch.inference_mode():
         first, again = (

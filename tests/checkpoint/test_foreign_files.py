@@ -1,4 +1,4 @@
-"""Files as other people have them: shards, variants, quantized forms, NaN, other models."""
+"""Files as other people have them: shards, variants, quantized formats, NaN, other models."""
 
 import json
 import shutil
@@ -224,24 +224,24 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_quantized_forms_that_cannot_be_read_are_named(folders, tmp_path, form):
+@pytest.mark.parametrize("format", FORMS)
+def test_quantized_formats_that_cannot_be_read_are_named(folders, tmp_path, format):
     shutil.copytree(folders["bfl"], tmp_path / "m")
     file = tmp_path / "m" / "transformer.safetensors"
-    name, dtype = FORMS[form]
+    name, dtype = FORMS[format]
     save_file({**load_file(file), name: torch.ones(4, dtype=dtype)}, file)
     for path in (tmp_path / "m", file):
-        refused(path, form, "bfloat16, fp8", "transformer.safetensors")
+        refused(path, format, "bfloat16, fp8", "transformer.safetensors")
 
 
-@pytest.mark.parametrize("form", ["nvfp4", "mxfp8", "int8_tensorwise"])
-def test_the_form_that_comfyui_notes_is_named(folders, tmp_path, form):
+@pytest.mark.parametrize("format", ["nvfp4", "mxfp8", "int8_tensorwise"])
+def test_the_format_that_comfyui_notes_is_named(folders, tmp_path, format):
     shutil.copytree(folders["bfl"], tmp_path / "m")
     file = tmp_path / "m" / "transformer.safetensors"
-    note = torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
+    note = torch.tensor(list(json.dumps({"format": format}).encode()), dtype=torch.uint8)
     extra = {"txt_in.comfy_quant": note, "txt_in.weight_scale": torch.ones(1)}
     save_file({**load_file(file), "txt_in.weight": torch.ones(96, 32, dtype=torch.uint8), **extra}, file)
-    refused(file, form, "txt_in.weight")
+    refused(file, format, "txt_in.weight")
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])

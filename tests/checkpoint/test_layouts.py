@@ -343,7 +343,7 @@ def test_unknown_quantized_forms_are_refused(folders, tmp_path):
     tensors["txt_in.weight"] = tensors["txt_in.weight"].to(torch.int8)
     tensors["txt_in.weight_scale"] = torch.ones(64)
     save_file(tensors, path)
-    with pytest.raises(BadCheckpoint, match="txt_in.weight: stored in a quantized form"):
+    with pytest.raises(BadCheckpoint, match="txt_in.weight: stored in a quantized format"):
         load_model(tmp_path / "m")
 
 

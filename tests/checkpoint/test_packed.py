@@ -24,7 +24,7 @@ from kontext.errors import BadCheckpoint
 from kontext.model.linear import StoredLinear
 from kontext.model.presets import PRESETS
 from support import packed_files
-from support.packed_files import EXACT, SAFETENSORS_FORMS, SCALES, WIDE, velocity
+from support.packed_files import EXACT, SAFETENSORS_FORMATS, SCALES, WIDE, velocity
 
 EXPANDED = Placement.of(dtype=torch.bfloat16)
 PACKED = Placement(dtypes=EXPANDED.dtypes, expanded=False)
@@ -62,8 +62,8 @@ def written(folder, tmp_path, numbers, tensors):
     return tmp_path / "packed", tmp_path / "exact"
 
 
-@pytest.mark.parametrize("form", SAFETENSORS_FORMS)
-def test_a_packed_file_computes_what_its_numbers_compute(wide, tmp_path, form):
+@pytest.mark.parametrize("format", SAFETENSORS_FORMATS)
+def test_a_packed_file_computes_what_its_numbers_compute(wide, tmp_path, format):
     folder, plain = wide
     held, numbers = {}, {}
     for name, tensor in plain.items():
@@ -71,7 +71,7 @@ def test_a_packed_file_computes_what_its_numbers_compute(wide, tmp_path, form):
         if not is_linear(name, tensor):
             held[name] = tensor
             continue
-        made, exact = SAFETENSORS_FORMS[form](tensor)
+        made, exact = SAFETENSORS_FORMATS[format](tensor)
         held |= {f"{name.removesuffix('.weight')}.{word}": part for word, part in made.items()}
         numbers[name] = exact.bfloat16()
     packed_folder, exact_folder = written(folder, tmp_path, numbers, held)
@@ -81,7 +81,7 @@ def test_a_packed_file_computes_what_its_numbers_compute(wide, tmp_path, form):
     for name, layer in packed.transformer.named_modules():
         if isinstance(layer, StoredLinear):
             expected = numbers[f"{name}.weight"]
-            if form in EXACT:
+            if format in EXACT:
                 assert torch.equal(layer.weight, expected), name
             else:  # sums in another order flip roundings to bfloat16: one unit of its 8 bits
                 assert (layer.weight.float() - expected.float()).abs().max() <= 2**-7 * expected.abs().max()
@@ -90,9 +90,9 @@ def test_a_packed_file_computes_what_its_numbers_compute(wide, tmp_path, form):
     made = velocity(packed)
     assert torch.equal(made, velocity(expanded))
     assert torch.equal(made, velocity(placed(packed_folder, IN_THE_FILE)))
-    if form in EXACT:
+    if format in EXACT:
         assert torch.equal(made, velocity(exact))
-    if form == "fp8, one scale":
+    if format == "fp8, one scale":
         assert edited(packed) == edited(exact)
 
 

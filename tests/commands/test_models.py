@@ -81,7 +81,7 @@ def test_pull_list_and_remove(stand_in):
 
 def test_a_person_is_asked_before_anything_is_removed(stand_in, monkeypatch):
     call("models", "pull", "someone/tiny")
-    monkeypatch.setattr("kontext.commands.models.watched", lambda stream: True)
+    monkeypatch.setattr("kontext.commands.models.is_interactive", lambda stream: True)
     done = call("models", "remove", "someone/tiny", input="n\n")
     assert done.exit_code == 1 and "Delete someone/tiny, " in done.stderr and rows()["someone/tiny"]["usable"]
     assert str(hub.models_folder() / "someone--tiny") in done.stderr
@@ -148,7 +148,7 @@ def test_a_gated_model_names_the_page_and_the_command(stand_in, tiny_folder):
 
 def test_progress_is_one_line_that_is_drawn_anew(stand_in, monkeypatch):
     drawn = []
-    monkeypatch.setattr("kontext.commands.options.watched", lambda stream: True)
+    monkeypatch.setattr("kontext.commands.options.is_interactive", lambda stream: True)
     monkeypatch.setattr("kontext.commands.options.draw", drawn.append)
     monkeypatch.setattr("kontext.commands.options.DRAW_SECONDS", 0.0)
     stand_in.faults["transformer.safetensors"] = Fault(break_after=50_000)

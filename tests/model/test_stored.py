@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from kontext.errors import BadCheckpoint
 from kontext.model.ggml import FORMATS
 from kontext.model.linear import StoredEmbedding, StoredLinear, weight_rows
+from kontext.model.storage_formats import FP8, floats_of_fp8, ggml_format, hadamard, scaled_format
 from kontext.model.stored import CHUNK_NUMBERS, PLAIN, StoredMatrix, joined_dense
-from kontext.model.stored_forms import FP8, floats_of_fp8, ggml_form, hadamard, scaled_form
 from support import packed_files
 
 ROWS, COLUMNS = 48, 512
@@ -26,7 +26,7 @@ def blocks_of(kind, rows=ROWS, seed=0):
 
 def packed(kind, rows=ROWS, seed=0):
     data = torch.from_numpy(blocks_of(kind, rows, seed))
-    return StoredMatrix((rows, COLUMNS), ggml_form(FORMATS[kind]), (lambda: data,), data.nbytes, kind)
+    return StoredMatrix((rows, COLUMNS), ggml_format(FORMATS[kind]), (lambda: data,), data.nbytes, kind)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -36,7 +36,7 @@ def test_blocks_expand_to_the_bits_of_the_gguf_package(kind):
     known, type_ = FORMATS[kind], gguf.GGMLQuantizationType[kind]
     assert (known.number, known.numbers, known.bytes) == (int(type_), *gguf.GGML_QUANT_SIZES[type_])
     expected = packed_files.blocks_as_numbers(kind, blocks_of(kind))
-    made = packed(kind).dense(torch.float32)
+    made = packed(kind).dequantize(torch.float32)
     assert torch.equal(made, expected) and 0.003 < expected.std() < 0.3
 
 
@@ -60,17 +60,17 @@ def test_the_rotation_is_the_regular_hadamard_matrix_and_its_own_inverse():
 @pytest.mark.parametrize("kind", ["Q4_K", "Q8_0"])
 def test_rows_and_chunks_are_parts_of_the_whole(kind, monkeypatch):
     matrix = packed(kind)
-    whole = matrix.dense(torch.float32)
-    assert torch.equal(matrix.rows(5, 17).dense(torch.float32), whole[5:17])
+    whole = matrix.dequantize(torch.float32)
+    assert torch.equal(matrix.rows(5, 17).dequantize(torch.float32), whole[5:17])
     monkeypatch.setitem(CHUNK_NUMBERS, "cpu", 3 * COLUMNS)  # 16 chunks
-    assert torch.equal(matrix.dense(torch.float32), whole)
-    assert torch.equal(matrix.dense(torch.bfloat16), whole.bfloat16())
+    assert torch.equal(matrix.dequantize(torch.float32), whole)
+    assert torch.equal(matrix.dequantize(torch.bfloat16), whole.bfloat16())
 
 
 def test_plain_numbers_of_the_type_wanted_are_not_copied():
     weight = torch.randn(4, 8).bfloat16()
-    assert plain(weight).dense(torch.bfloat16).data_ptr() == weight.data_ptr()
-    assert torch.equal(plain(weight).dense(torch.float32), weight.float())
+    assert plain(weight).dequantize(torch.bfloat16).data_ptr() == weight.data_ptr()
+    assert torch.equal(plain(weight).dequantize(torch.float32), weight.float())
 
 
 @pytest.mark.parametrize("fetched", [False, True])
@@ -81,7 +81,7 @@ def test_a_stored_linear_equals_one_of_the_expanded_weight(kind, fetched):
     if kind == "fp8":
         data, scale = (weight / 0.01).to(torch.float8_e4m3fn), torch.tensor(0.01)
         size = data.nbytes + scale.nbytes
-        matrix = StoredMatrix((ROWS, COLUMNS), scaled_form("fp8"), (lambda: data, lambda: scale), size)
+        matrix = StoredMatrix((ROWS, COLUMNS), scaled_format("fp8"), (lambda: data, lambda: scale), size)
         numbers = (data.float() * scale).bfloat16()
     elif kind == "bfloat16":
         matrix, numbers = plain(weight.bfloat16()), weight.bfloat16()
@@ -127,7 +127,7 @@ def test_an_embedding_reads_the_rows_asked_for():
     assert torch.equal(StoredEmbedding([plain(weight)], torch.float32)(ids), F.embedding(ids, weight))
     matrix = packed("Q6_K")
     embedded = StoredEmbedding([matrix], torch.float32)(ids)
-    assert torch.equal(embedded, F.embedding(ids, matrix.dense(torch.float32)))
+    assert torch.equal(embedded, F.embedding(ids, matrix.dequantize(torch.float32)))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -206,7 +206,7 @@ def test_where_keys_are_needed_the_page_asks_for_one(make_hand, start_server, tm
     running = start_server(tmp_path, require_keys=True)
     try:
         with Store(tmp_path) as store:
-            _, key = Keys(store).make("a person")
+            _, key = Keys(store).create("a person")
         hand = make_hand(running.url)
         hand.forgiving = True  # the 401 before the key
         page = hand.page

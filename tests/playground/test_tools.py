@@ -387,7 +387,7 @@ def test_one_can_log_out(make_hand, start_server, tmp_path):
     running = start_server(tmp_path, require_keys=True)
     try:
         with Store(tmp_path) as store:
-            _, key = Keys(store).make("a person")
+            _, key = Keys(store).create("a person")
         hand = make_hand(running.url)
         hand.forgiving = True  # the 401 without a key
         page = hand.page

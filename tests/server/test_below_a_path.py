@@ -76,7 +76,7 @@ def proxied(request, start):
     server = start(public_url=proxy.url, require_keys=True, webhook_hosts=("127.0.0.1:*",)).ready()
     proxy.backend = server.settings.port
     proxy.running = server
-    _, proxy.key = Keys(server.service.store).make("anna", rate_per_minute=6000)
+    _, proxy.key = Keys(server.service.store).create("anna", rate_per_minute=6000)
     proxy.http = httpx.Client(trust_env=False, timeout=60, headers={"x-key": proxy.key})
     yield proxy
     proxy.http.close()

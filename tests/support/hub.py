@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 LARGE_BYTES = 2000
 """Files from this size on are in "LFS": the answer sends the client to a storage host."""
-PIECE_BYTES = 1000
+CHUNK_BYTES = 1000
 
 
 @dataclass
@@ -201,8 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         sent = 0
-        for at in range(0, len(body), PIECE_BYTES):
-            piece = body[at : at + PIECE_BYTES]
+        for at in range(0, len(body), CHUNK_BYTES):
+            piece = body[at : at + CHUNK_BYTES]
             if fault and fault.break_after is not None and sent + len(piece) > fault.break_after:
                 self.wfile.write(piece[: fault.break_after - sent])
                 self.close_connection = True

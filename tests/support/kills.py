@@ -81,7 +81,7 @@ def survive(folder, kills, seed, database=None):
     queue = Queue(store)
     write_down_ends(store)
     keys = Keys(store)
-    key, text = keys.make("client", credits=CREDITS, active_jobs=12, rate_per_minute=10**6)
+    key, text = keys.create("client", credits=CREDITS, active_jobs=12, rate_per_minute=10**6)
     options = ["--require-keys", "--lease", "1", *(["--database", database] if database else [])]
     program = Program(folder, *options)
     accepted, stop, killed = [], threading.Event(), {"servers": 0, "workers": 0}

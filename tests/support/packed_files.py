@@ -217,7 +217,7 @@ def bitsandbytes_int8(weight: Tensor) -> Made:
     return {"weight": data, "SCB": largest}, data.float() * (largest / 127)[:, None]
 
 
-SAFETENSORS_FORMS: dict[str, Callable[[Tensor], Made]] = {
+SAFETENSORS_FORMATS: dict[str, Callable[[Tensor], Made]] = {
     "fp8 e4m3": fp8_plain,
     "fp8 e5m2": fp8_e5m2,
     "fp8, one scale": fp8_scaled,
@@ -230,7 +230,7 @@ SAFETENSORS_FORMS: dict[str, Callable[[Tensor], Made]] = {
     "NF4, nested": lambda weight: nf4(weight, nested=True),
     "int8 of bitsandbytes": bitsandbytes_int8,
 }
-EXACT = {name for name in SAFETENSORS_FORMS if "rotated" not in name}
+EXACT = {name for name in SAFETENSORS_FORMATS if "rotated" not in name}
 """Forms whose numbers are one product away from what is stored; a rotation adds, in some order."""
 
 

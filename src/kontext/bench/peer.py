@@ -23,7 +23,7 @@ LONG = 28  # steps that diffusers takes by default
 
 
 @dataclasses.dataclass(frozen=True)
-class Pieces:
+class EncodedInputs:
     """Inputs of both engines: the picture (1, 3, h, w) in 0..1, text states, noise (1, 16, h/8, w/8)."""
 
     picture: Tensor
@@ -58,7 +58,7 @@ def as_full(model: Model) -> Model:
     )
 
 
-def diffusers_pieces(model: Model) -> Callable[[Pieces], Tensor]:
+def diffusers_inputs(model: Model) -> Callable[[EncodedInputs], Tensor]:
     """FluxKontextPipeline on the model's weights, as a function. Raises BadRequest when it is missing."""
     try:
         import diffusers
@@ -82,7 +82,7 @@ def diffusers_pieces(model: Model) -> Callable[[Pieces], Tensor]:
     pipeline: Any = diffusers.FluxKontextPipeline(**parts, **none)  # type: ignore[operator]
     pipeline.set_progress_bar_config(disable=True)
 
-    def edit(inputs: Pieces) -> Tensor:
+    def edit(inputs: EncodedInputs) -> Tensor:
         height, width = inputs.picture.shape[-2:]
         return pipeline(
             image=inputs.picture,
@@ -119,14 +119,14 @@ class Peer:
 
     def __init__(self, editor: Editor) -> None:
         self.editor = editor
-        self._edit = diffusers_pieces(as_full(editor.model))
+        self._edit = diffusers_inputs(as_full(editor.model))
 
     def edit(self, picture: np.ndarray, prompt: str, seed: int, steps: int = LONG) -> np.ndarray:
         """uint8 (h, w, 3) -> the same; sides are multiples of 16."""
         model = self.editor.model
         text, pooled = self.editor.prompts.states(prompt)
         height, width, _ = picture.shape
-        inputs = Pieces(
+        inputs = EncodedInputs(
             torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float().div(255).to(device_of(model)),
             text,
             pooled,

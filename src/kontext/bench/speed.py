@@ -29,7 +29,7 @@ from torch import Tensor
 from kontext import world
 from kontext.bench import plots, report
 from kontext.bench.items import at_size
-from kontext.bench.peer import LONG, Pieces, as_full, diffusers_pieces
+from kontext.bench.peer import LONG, EncodedInputs, as_full, diffusers_inputs
 from kontext.bench.rows import BATCH, ask
 from kontext.bench.run import Figure, PairsJson, Progress, Record, Run, RunJson, SpeedJson, silent
 from kontext.bench.statistics import Estimate
@@ -200,8 +200,8 @@ def against_diffusers(
     more than 1e-4.
     """
     full = as_full(editor.model)
-    theirs = diffusers_pieces(full)
-    variants: dict[str, Callable[[Pieces], Tensor]] = {"ours, full": lambda p: ours(full, p)}
+    theirs = diffusers_inputs(full)
+    variants: dict[str, Callable[[EncodedInputs], Tensor]] = {"ours, full": lambda p: ours(full, p)}
     if steps > REFRESH:
         variants[f"ours, full, refresh {REFRESH}"] = lambda p: ours(full, p, context_refresh=REFRESH)
     if editor.model.transformer.config.context_attention == "prefix":
@@ -214,7 +214,7 @@ def against_diffusers(
     text, pooled = editor.prompts.states(PROMPT)
     codec = editor.model.preset.autoencoder
     for i in progress(range(-1, pairs), pairs + 1, "against diffusers"):
-        inputs = Pieces(
+        inputs = EncodedInputs(
             torch.from_numpy(_picture(f"pair {i}", size).copy())
             .permute(2, 0, 1)[None]
             .float()
@@ -264,7 +264,7 @@ def against_diffusers(
     }
 
 
-def _whole_edit(editor: Editor, inputs: Pieces) -> Tensor:
+def _whole_edit(editor: Editor, inputs: EncodedInputs) -> Tensor:
     """An edit as shipped: the preset's steps, a new prompt, unchanged pixels preserved."""
     picture = (inputs.picture[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
     request = EditRequest(picture=picture, prompt=f"{PROMPT}, {time.perf_counter()}", seed=0)
@@ -272,7 +272,7 @@ def _whole_edit(editor: Editor, inputs: Pieces) -> Tensor:
     return torch.from_numpy(np.array(result.picture))
 
 
-def _timed(edit: Callable[[Pieces], Tensor], inputs: Pieces) -> tuple[Tensor, float]:
+def _timed(edit: Callable[[EncodedInputs], Tensor], inputs: EncodedInputs) -> tuple[Tensor, float]:
     gc.collect()
     started = time.perf_counter()
     with torch.inference_mode():
@@ -281,7 +281,10 @@ def _timed(edit: Callable[[Pieces], Tensor], inputs: Pieces) -> tuple[Tensor, fl
 
 
 def ours(
-    model: Model, inputs: Pieces, cached: dict[int, EncodedPicture] | None = None, context_refresh: int = 1
+    model: Model,
+    inputs: EncodedInputs,
+    cached: dict[int, EncodedPicture] | None = None,
+    context_refresh: int = 1,
 ) -> Tensor:
     """The same pieces through our networks: pixels (1, 3, h, w) in 0..1. ``cached`` keeps first looks."""
     from kontext.engine.approximations import Approximations

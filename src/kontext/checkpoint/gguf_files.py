@@ -21,15 +21,15 @@ from kontext.checkpoint.mapped import MappedFile
 from kontext.checkpoint.tensors import LazyTensor, Weights, matrix
 from kontext.errors import BadCheckpoint, BadRequest, NotFound
 from kontext.model.ggml import FORMATS
-from kontext.model.stored import PLAIN, Form, StoredMatrix
-from kontext.model.stored_forms import ggml_form
+from kontext.model.storage_formats import ggml_format
+from kontext.model.stored import PLAIN, StorageFormat, StoredMatrix
 
 PRESET_KEY = "kontext.preset"
 WRITABLE_TYPES = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16")
 """Types that `write_gguf` supports."""
 
 _PLAIN_TYPES = {0: torch.float32, 1: torch.float16, 28: torch.float64, 30: torch.bfloat16}
-_BLOCK_TYPES = {form.number: form for form in FORMATS.values()}
+_BLOCK_TYPES = {format.number: format for format in FORMATS.values()}
 _SCALARS = {
     0: "<B",
     1: "<b",
@@ -149,9 +149,9 @@ def _tensor(
     columns = shape[-1] if shape else 1
     if kind in _PLAIN_TYPES:
         size = count * _PLAIN_TYPES[kind].itemsize
-        as_rows, data_type, dtype, form = shape, _PLAIN_TYPES[kind], _PLAIN_TYPES[kind], PLAIN
+        as_rows, data_type, dtype, format = shape, _PLAIN_TYPES[kind], _PLAIN_TYPES[kind], PLAIN
     else:
-        form, numbers, block_bytes = _block_form(kind, where)
+        format, numbers, block_bytes = _block_format(kind, where)
         if columns % numbers:
             raise _Damaged(f"{name} has rows of {columns}")
         size = count // numbers * block_bytes
@@ -161,25 +161,25 @@ def _tensor(
         raise _Damaged("cut off")
     source = partial(file.tensor, start, data_type, as_rows)
     if len(shape) == 2:
-        found = matrix(StoredMatrix(shape, form, (source,), size, where), dtype)
-    elif form is PLAIN:
+        found = matrix(StoredMatrix(shape, format, (source,), size, where), dtype)
+    elif format is PLAIN:
         found = LazyTensor(shape, dtype, source)
     else:
-        rows = StoredMatrix((count // max(1, columns), columns), form, (source,), size, where)
-        found = LazyTensor(shape, dtype, lambda: rows.dense(dtype).reshape(shape), form.name)
+        rows = StoredMatrix((count // max(1, columns), columns), format, (source,), size, where)
+        found = LazyTensor(shape, dtype, lambda: rows.dequantize(dtype).reshape(shape), format.name)
     if other is None or tuple(other) == shape:
         return found
     changed = tuple(int(n) for n in other)
     if math.prod(changed) != count:
         raise _Damaged(f"{name} was {changed}")
-    return LazyTensor(changed, dtype, lambda: found.read().reshape(changed), form.name)
+    return LazyTensor(changed, dtype, lambda: found.read().reshape(changed), format.name)
 
 
-def _block_form(kind: int, where: str) -> tuple[Form, int, int]:
-    """The form of a block type, and numbers and bytes per block. Raises BadCheckpoint."""
+def _block_format(kind: int, where: str) -> tuple[StorageFormat, int, int]:
+    """The format of a block type, and numbers and bytes per block. Raises BadCheckpoint."""
     known = _BLOCK_TYPES.get(kind)
     if known is not None:
-        return ggml_form(known), known.numbers, known.bytes
+        return ggml_format(known), known.numbers, known.bytes
     try:
         gguf = _package()
         type_ = gguf.GGMLQuantizationType(kind)
@@ -192,7 +192,7 @@ def _block_form(kind: int, where: str) -> tuple[Form, int, int]:
         values = torch.from_numpy(gguf.quants.dequantize(data.cpu().numpy(), type_))
         return values.to(data.device)
 
-    return Form(type_.name, expand), numbers, block_bytes
+    return StorageFormat(type_.name, expand), numbers, block_bytes
 
 
 def _type_name(kind: int) -> str:

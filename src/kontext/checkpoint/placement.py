@@ -100,7 +100,7 @@ def _is_kept(
         return placement.streams(path) and len(tensor.parts) == 1
     if placement.streams(path):
         return True
-    same = all(part.form is PLAIN for part in tensor.parts) and tensor.dtype == _type(tensor, dtype)
+    same = all(part.format is PLAIN for part in tensor.parts) and tensor.dtype == _type(tensor, dtype)
     return not placement.expanded and not same
 
 
@@ -115,7 +115,7 @@ def _stored_layer(
 
 def _read(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A copy of a tensor in the type of computation, on the device."""
-    if not tensor.parts or all(part.form is PLAIN for part in tensor.parts):
+    if not tensor.parts or all(part.format is PLAIN for part in tensor.parts):
         return tensor.read().to(device, dtype, copy=True)
     raws = [tuple(raw.to(device) for raw in part.raw()) for part in tensor.parts]
     numbers = joined_dense(tensor.parts, dtype, raws)  # dequantizing on the device is faster than on the CPU

@@ -1,6 +1,6 @@
 """Quantized safetensors files: codes with separate scales, as written by ComfyUI and bitsandbytes.
 
-Tensors that belong together (a weight, its scales, a note on the form) become one matrix, which stays as
+Tensors that belong together (a weight, its scales, a note on the format) become one matrix, which stays as
 stored and is dequantized when used.
 """
 
@@ -18,15 +18,15 @@ from torch import Tensor
 
 from kontext.checkpoint.tensors import LazyTensor, Weights, matrix
 from kontext.errors import BadCheckpoint
-from kontext.model.stored import EIGHT_BIT_FLOATS, Form, Source, StoredMatrix
-from kontext.model.stored_forms import NVFP4, from_tiles, rotated_int8_form, scaled_form, table_form
+from kontext.model.storage_formats import NVFP4, from_tiles, rotated_int8_format, scaled_format, table_format
+from kontext.model.stored import EIGHT_BIT_FLOATS, Source, StorageFormat, StoredMatrix
 
 _REFUSED = (
     ("SVDQuant of nunchaku", r"\.(qweight|wscales|wcscales|wtscale|smooth_factor)$"),
     ("quanto", r"\.weight\._(data|scale)$"),
     ("fp8 with one scale for each block", r"\.weight_scale_inv$"),
 )
-"""Unsupported forms, by names that only their files contain."""
+"""Unsupported formats, by names that only their files contain."""
 ADVICE = "bring bfloat16, fp8 (plain or scaled) or GGUF"
 
 _NOTE = re.compile(
@@ -41,18 +41,18 @@ _SCALES = ("weight_scale", "scale_weight")
 
 
 class _Unfit(ValueError):
-    """Tensors that do not fit the form that they claim."""
+    """Tensors that do not fit the format that they claim."""
 
 
 def unpack(weights: Weights, where: str) -> Weights:
     """The weights of a file, each with its scales; where: the file, for messages.
 
-    Raises BadCheckpoint for unknown forms and for parts that do not fit together.
+    Raises BadCheckpoint for unknown formats and for parts that do not fit together.
     """
-    for form, pattern in _REFUSED:
+    for format, pattern in _REFUSED:
         name = next((name for name in weights if re.search(pattern, name)), None)
         if name is not None:
-            raise BadCheckpoint(f"{where}: stored as {form} ({name}), which is not supported; {ADVICE}")
+            raise BadCheckpoint(f"{where}: stored as {format} ({name}), which is not supported; {ADVICE}")
     notes: dict[str, dict[str, LazyTensor]] = {}
     plain: Weights = {}
     for name, tensor in weights.items():
@@ -67,25 +67,25 @@ def unpack(weights: Weights, where: str) -> Weights:
         }:  # of the activations: not needed for products in bf16
             continue
         name = f"{stem}.weight"
-        weight, form = plain.get(name), _form(own)
+        weight, format = plain.get(name), _format(own)
         try:
             if weight is None:
                 raise _Unfit("the weight itself is absent")
-            if form not in _READERS:
+            if format not in _READERS:
                 raise _Unfit("unknown")
-            plain[name] = _READERS[form](weight, own, f"{where}: {name}")
+            plain[name] = _READERS[format](weight, own, f"{where}: {name}")
         except (_Unfit, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
             reason = str(error) if isinstance(error, _Unfit) else "its parts do not fit together"
             stored_as = "absent" if weight is None else _by(weight)
             raise BadCheckpoint(
-                f"{where}: {name}: stored in a quantized form that is not supported ({form}, {stored_as}; "
-                f"{reason}); {ADVICE}"
+                f"{where}: {name}: stored in a quantized format that is not supported "
+                f"({format}, {stored_as}; {reason}); {ADVICE}"
             ) from None
     return plain
 
 
-def _form(notes: Mapping[str, LazyTensor]) -> str:
-    """The form according to the notes of a layer."""
+def _format(notes: Mapping[str, LazyTensor]) -> str:
+    """The format according to the notes of a layer."""
     for word in notes:
         if "quant_state" in word or "quant_map" in word or "absmax" in word:
             return "bitsandbytes NF4" if any(w.endswith("nf4") for w in notes) else "bitsandbytes FP4"
@@ -93,10 +93,10 @@ def _form(notes: Mapping[str, LazyTensor]) -> str:
         return "bitsandbytes int8"
     if "comfy_quant" in notes:
         try:
-            form = str(_json(notes["comfy_quant"])["format"])
+            format = str(_json(notes["comfy_quant"])["format"])
         except (ValueError, KeyError, TypeError, RecursionError):
             return "an unreadable note"
-        return "float8" if form.startswith("float8") else form
+        return "float8" if format.startswith("float8") else format
     return "NVFP4" if "weight_scale_2" in notes else "float8"
 
 
@@ -118,9 +118,9 @@ def _need(condition: bool, reason: str) -> None:
         raise _Unfit(reason)
 
 
-def _stored(shape: tuple[int, ...], form: Form, name: str, *raw: tuple[Source, int]) -> LazyTensor:
+def _stored(shape: tuple[int, ...], format: StorageFormat, name: str, *raw: tuple[Source, int]) -> LazyTensor:
     """A matrix of raw tensors, each with its size in bytes."""
-    part = StoredMatrix(shape, form, tuple(source for source, _ in raw), sum(size for _, size in raw), name)
+    part = StoredMatrix(shape, format, tuple(source for source, _ in raw), sum(size for _, size in raw), name)
     return matrix(part, torch.bfloat16)
 
 
@@ -141,28 +141,28 @@ def _reshaped(read: Source, shape: tuple[int, ...]) -> Tensor:
 def _fp8(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> LazyTensor:
     _need(weight.dtype in EIGHT_BIT_FLOATS and len(weight.shape) == 2, "fp8 is expected")
     scale = _scale(notes, weight.shape[0])
-    return _stored(weight.shape, scaled_form("scaled fp8"), name, (weight.read, weight.bytes), scale)
+    return _stored(weight.shape, scaled_format("scaled fp8"), name, (weight.read, weight.bytes), scale)
 
 
 def _int8(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> LazyTensor:
     _need(weight.dtype == torch.int8 and len(weight.shape) == 2, "int8 is expected")
     note = _json(notes["comfy_quant"])
-    form = scaled_form("int8")
+    format = scaled_format("int8")
     if note.get("convrot"):
         group = int(note.get("convrot_groupsize", 256))
         _need(
             group in (4, 16, 64, 256, 1024) and weight.shape[1] % group == 0, f"rotated in groups of {group}"
         )
-        form = rotated_int8_form(group)
+        format = rotated_int8_format(group)
     scale = _scale(notes, weight.shape[0])
-    return _stored(weight.shape, form, name, (weight.read, weight.bytes), scale)
+    return _stored(weight.shape, format, name, (weight.read, weight.bytes), scale)
 
 
 def _bitsandbytes_int8(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> LazyTensor:
     _need(weight.dtype == torch.int8 and len(weight.shape) == 2, "int8 is expected")
     read, size = _scale(notes, weight.shape[0])
     scale = (lambda: read().float() / 127), size
-    return _stored(weight.shape, scaled_form("int8"), name, (weight.read, weight.bytes), scale)
+    return _stored(weight.shape, scaled_format("int8"), name, (weight.read, weight.bytes), scale)
 
 
 def _nvfp4(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) -> LazyTensor:
@@ -219,9 +219,9 @@ def _four_bit(weight: LazyTensor, notes: Mapping[str, LazyTensor], name: str) ->
             numbers = inner * every + float(data["nested_offset"])
         return numbers.float().reshape(rows, columns // block)
 
-    form = table_form("NF4" if note.endswith("nf4") else "FP4", levels)
+    format = table_format("NF4" if note.endswith("nf4") else "FP4", levels)
     codes = partial(_reshaped, weight.read, (rows, columns // 2))
-    return _stored((rows, columns), form, name, (codes, weight.bytes), (scales, 4 * largest.count))
+    return _stored((rows, columns), format, name, (codes, weight.bytes), (scales, 4 * largest.count))
 
 
 _READERS: dict[str, Callable[[LazyTensor, Mapping[str, LazyTensor], str], LazyTensor]] = {
@@ -233,4 +233,4 @@ _READERS: dict[str, Callable[[LazyTensor, Mapping[str, LazyTensor], str], LazyTe
     "bitsandbytes NF4": _four_bit,
     "bitsandbytes FP4": _four_bit,
 }
-"""Functions that build a matrix from a weight and its notes, by form."""
+"""Functions that build a matrix from a weight and its notes, by format."""

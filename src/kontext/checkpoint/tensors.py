@@ -22,8 +22,8 @@ from torch import Tensor
 
 from kontext.checkpoint.mapped import DTYPES, Damaged, Entry, UnknownType, read_header
 from kontext.errors import BadCheckpoint, NotFound
+from kontext.model.storage_formats import FP8
 from kontext.model.stored import EIGHT_BIT_FLOATS, PLAIN, StoredMatrix, check_finite, joined_dense
-from kontext.model.stored_forms import FP8
 
 HEADER_BYTES = 256
 """Upper bound of a tensor's entry in the header of a file."""
@@ -79,7 +79,7 @@ def _same(tensor: Tensor) -> Tensor:
 
 def matrix(part: StoredMatrix, dtype: torch.dtype, kind: str = "") -> LazyTensor:
     """A stored matrix as a tensor of a type."""
-    return LazyTensor(part.shape, dtype, partial(part.dense, dtype), kind or part.form.name, (part,))
+    return LazyTensor(part.shape, dtype, partial(part.dequantize, dtype), kind or part.format.name, (part,))
 
 
 def joined(parts: Sequence[LazyTensor]) -> LazyTensor:
@@ -148,7 +148,7 @@ def finite(file: str, name: str, tensor: LazyTensor) -> LazyTensor:
         nonlocal checked
         numbers = tensor.read()
         if not checked:
-            raws = [raw for part in tensor.parts if part.form is not PLAIN for raw in part.raw()]
+            raws = [raw for part in tensor.parts if part.format is not PLAIN for raw in part.raw()]
             check_finite(f"{file}: {name}", numbers, *raws)
         checked = True
         return numbers
@@ -191,8 +191,8 @@ def _lazy(file: str, name: str, entry: Entry) -> LazyTensor:
 
     parts: tuple[StoredMatrix, ...] = ()
     if len(entry.shape) == 2 and entry.dtype.is_floating_point:
-        form = FP8 if entry.dtype in EIGHT_BIT_FLOATS else PLAIN
-        parts = (StoredMatrix(entry.shape, form, (read,), entry.bytes, f"{file}: {name}"),)
+        format = FP8 if entry.dtype in EIGHT_BIT_FLOATS else PLAIN
+        parts = (StoredMatrix(entry.shape, format, (read,), entry.bytes, f"{file}: {name}"),)
     return LazyTensor(entry.shape, entry.dtype, read, "", parts)
 
 

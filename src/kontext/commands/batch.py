@@ -13,7 +13,7 @@ import typer
 
 from kontext.commands import inputs, options
 from kontext.options import offered
-from kontext.terminal import draw, say, say_json, watched
+from kontext.terminal import draw, is_interactive, say, say_json
 
 if TYPE_CHECKING:
     from kontext.engine import Editor
@@ -114,7 +114,7 @@ def batch(
     else:
         tasks = from_table(source, prompt, settings, ending)
 
-    start, live = time.monotonic(), watched(sys.stderr)
+    start, live = time.monotonic(), is_interactive(sys.stderr)
     reported = 0
 
     def show(progress: Progress) -> None:

@@ -53,7 +53,10 @@ def quality(
     n: Number = 40,
     split: Annotated[str, typer.Option(help="test,pairs,phrasing,words,chinese, or all.")] = "test",
     category: Annotated[
-        str, typer.Option(help="Only these categories; several_references runs only if named.", metavar="NAME,...")
+        str,
+        typer.Option(
+            help="Only these categories; several_references runs only if named.", metavar="NAME,..."
+        ),
     ] = "all",
     steps: Steps = None,
     size: Size = None,
@@ -253,7 +256,9 @@ def speed(
     n: Number = 20,
     steps: Steps = None,
     size: Size = None,
-    against: Annotated[str | None, typer.Option(help="diffusers: also time it with the same weights.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="diffusers: also time it with the same weights.")
+    ] = None,
     layers: Annotated[
         int | None,
         typer.Option(min=2, max=57, help="Blocks of dev-random to use, 2 to 57; default: all.", metavar="N"),

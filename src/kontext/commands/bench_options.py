@@ -13,7 +13,10 @@ Steps = Annotated[
     str | None, typer.Option(help="Such as 1,2,4,8,28; default: the model's own.", metavar="N,...")
 ]
 Size = Annotated[
-    int | None, typer.Option(help="Side of the pictures in pixels: 64, 128 or 256; default: the model's own.", metavar="N")
+    int | None,
+    typer.Option(
+        help="Side of the pictures in pixels: 64, 128 or 256; default: the model's own.", metavar="N"
+    ),
 ]
 
 

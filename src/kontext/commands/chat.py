@@ -131,7 +131,7 @@ class Chat:
 
     def run(self, lines: Iterable[str]) -> None:
         """Process lines until /quit or the end of the input. Errors are reported and do not end it."""
-        self.tell_turn(self.session.current, f"session {self.session.id}, ")
+        self.print_turn(self.session.current, f"session {self.session.id}, ")
         for line in lines:
             try:
                 if self.take(line.strip()) == "quit":
@@ -154,7 +154,7 @@ class Chat:
             check_prompt(line)
             with options.progress() as on_step:
                 turn = self.session.edit(line, on_step=on_step, **self.settings)
-            self.tell_turn(turn)
+            self.print_turn(turn)
             self.prefill()
             return None
         name, _, rest = line[1:].partition(" ")
@@ -170,7 +170,7 @@ class Chat:
         if editor is not None and hasattr(editor, "prefill"):
             editor.prefill(self.session.picture, background=True)
 
-    def tell_turn(self, turn: Turn, before: str = "") -> None:
+    def print_turn(self, turn: Turn, before: str = "") -> None:
         result_info = {
             "turn": turn.number,
             "session": self.session.id,
@@ -200,19 +200,19 @@ class Chat:
 
     def do_undo(self, rest: str) -> None:
         """/undo               back to the turn this one was made from"""
-        self.tell_turn(self.session.undo())
+        self.print_turn(self.session.undo())
 
     def do_redo(self, rest: str) -> None:
         """/redo forward to the turn undone last"""
-        self.tell_turn(self.session.redo())
+        self.print_turn(self.session.redo())
 
     def do_goto(self, rest: str) -> None:
         """/goto N go to turn N; the next edit starts there"""
-        self.tell_turn(self.session.goto(_whole(rest, "/goto 3")))
+        self.print_turn(self.session.goto(_whole(rest, "/goto 3")))
 
     def do_branch(self, rest: str) -> None:
         """/branch [N] start another branch at turn N (default: the parent of this turn)"""
-        self.tell_turn(self.session.branch(_whole(rest, "/branch 3") if rest else None))
+        self.print_turn(self.session.branch(_whole(rest, "/branch 3") if rest else None))
 
     def do_variants(self, rest: str) -> None:
         """/variants N [TEXT] N variants of this turn, or of TEXT from here"""
@@ -221,13 +221,13 @@ class Chat:
         with options.progress() as on_step:
             turns = self.session.variants(number, prompt.strip() or None, on_step=on_step, **self.settings)
         for turn in turns:
-            self.tell_turn(turn)
+            self.print_turn(turn)
 
     def do_delete(self, rest: str) -> None:
         """/delete N delete turn N with all turns made from it"""
         deleted = self.session.delete(_whole(rest, "/delete 3"))
         self.answer(f"deleted {len(deleted)} turns", {"deleted": [turn.number for turn in deleted]})
-        self.tell_turn(self.session.current)
+        self.print_turn(self.session.current)
 
     def do_rename(self, rest: str) -> None:
         """/rename TEXT        name this turn"""
@@ -319,7 +319,7 @@ class Chat:
             assert isinstance(store, Store)
             self.session = start(store, Path(rest).expanduser())
             self.session.editor = editor
-            self.tell_turn(self.session.current, f"session {self.session.id}, ")
+            self.print_turn(self.session.current, f"session {self.session.id}, ")
             return
         import subprocess
         import tempfile

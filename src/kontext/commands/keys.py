@@ -38,13 +38,12 @@ def keys() -> None:
 
 
 @app.command()
-def make(
+@app.command("make", hidden=True)  # its name in version 0.1
+def create(
     name: Annotated[
         str, typer.Argument(help="A name for the key, such as its user.", metavar="NAME", show_default=False)
     ],
-    scope: Annotated[
-        list[str] | None, typer.Option(help="read, edit or metrics.", metavar="SCOPE")
-    ] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="read, edit or metrics.", metavar="SCOPE")] = None,
     rate: Annotated[int | None, typer.Option(help="Requests per minute.", min=1, metavar="N")] = None,
     jobs: Annotated[int | None, typer.Option(help="Maximum active jobs.", min=1, metavar="N")] = None,
     credits: Annotated[
@@ -58,7 +57,7 @@ def make(
     as_json: options.Json = False,
 ) -> None:
     """Create a key; its text is shown only once."""
-    key, text = _keys(data, database).make(
+    key, text = _keys(data, database).create(
         name,
         scopes=scope or ("read", "edit"),
         rate_per_minute=rate,
@@ -73,7 +72,7 @@ def make(
 
 
 @app.command("list")
-def listing(data: Data = None, database: Database = None, as_json: options.Json = False) -> None:
+def list_keys(data: Data = None, database: Database = None, as_json: options.Json = False) -> None:
     """List all keys, without their texts."""
     found = _keys(data, database).all()
     if as_json:

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from kontext.commands import options
 from kontext.errors import BadRequest, KontextError, NotFound
 from kontext.home import models_folder
-from kontext.terminal import say, say_json, watched
+from kontext.terminal import is_interactive, say, say_json
 
 if TYPE_CHECKING:
     from kontext.checkpoint import Checkpoint
@@ -197,7 +197,7 @@ def remove(
     size = found.bytes if found else _disk_bytes(placed)
     where = [str(placed)] if found is None else [str(file) for file in (found.folder, *found.files) if file]
     if not yes:
-        if not (watched(sys.stdin) and watched(sys.stderr)):
+        if not (is_interactive(sys.stdin) and is_interactive(sys.stderr)):
             raise BadRequest(f"{name}: give --yes to delete {gigabytes(size)} without confirmation")
         say(
             *where,

@@ -14,7 +14,7 @@ import typer
 
 from kontext.errors import BadRequest
 from kontext.options import option
-from kontext.terminal import draw, say, watched
+from kontext.terminal import draw, is_interactive, say
 
 if TYPE_CHECKING:
     from kontext.checkpoint.hub.models import DownloadProgress
@@ -215,7 +215,7 @@ def downloading(quiet: bool = False) -> Iterator[Callable[[DownloadProgress], No
     """
     from kontext.checkpoint.hub.client import gigabytes
 
-    live, last, first = watched(sys.stderr), 0.0, None
+    live, last, first = is_interactive(sys.stderr), 0.0, None
 
     def on_progress(now: DownloadProgress) -> None:
         nonlocal last, first
@@ -254,7 +254,7 @@ def _minutes(seconds: float) -> str:
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Callable[[StepInfo], None] | None]:
     """An `on_step` that draws a progress bar on stderr; None if stderr is not a terminal."""
-    if quiet or not watched(sys.stderr):
+    if quiet or not is_interactive(sys.stderr):
         yield None
         return
     full, empty = "━─" if (sys.stderr.encoding or "").lower().startswith("utf") else "#-"

@@ -20,7 +20,7 @@ from kontext import pictures
 from kontext.commands.options import STDOUT
 from kontext.engine.requests import Result
 from kontext.errors import BadRequest
-from kontext.terminal import say, watched, write_bytes
+from kontext.terminal import is_interactive, say, write_bytes
 
 
 class Outputs:
@@ -201,5 +201,5 @@ def _check_standard_output(count: int) -> None:
         raise BadRequest("standard output can have only one picture; give -o FILE for several variants")
     if sys.stdout is None:
         raise BadRequest("standard output is closed; give -o FILE")
-    if watched(sys.stdout):
+    if is_interactive(sys.stdout):
         raise BadRequest("standard output is a terminal; redirect it (> out.png), or give -o FILE")

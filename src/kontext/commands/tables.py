@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from kontext.terminal import watched
+from kontext.terminal import is_interactive
 
 if TYPE_CHECKING:
     from kontext.bench.run import Figure, RunJson
@@ -32,12 +32,12 @@ def show_table(result: RunJson, figures: dict[str, Figure]) -> None:
         for row, cells in rows.items():
             shown = [figures[f].show(cells[f]["mean"]) if f in cells else "–" for f in used]
             table.add_row(row, str(max((c["n"] for c in cells.values()), default=0)), *shown)
-        Console(width=None if watched(sys.stdout) else 160).print(table)
+        Console(width=None if is_interactive(sys.stdout) else 160).print(table)
 
 
 def track_items(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     """A progress bar on stderr if it is a terminal."""
-    if not watched(sys.stderr):
+    if not is_interactive(sys.stderr):
         yield from items
         return
     from rich.console import Console

@@ -87,46 +87,48 @@ class KernelTransformer:
         for jobs, block in zip(plan.blocks[part], (*self.double, *self.single, None)[part]):
             self.kernels.run(jobs)
             if block is not None:
-                recorder.blocks.append(self._read_kv(plan.room, block, plan.prepared.rotary, recorder.start))
+                recorder.blocks.append(
+                    self._read_kv(plan.buffers, block, plan.prepared.rotary, recorder.start)
+                )
 
     def _planned(self, target: Tensor, prepared: Prepared, mod: StepModulation) -> _Plan:
         start, rotary = prepared.text.shape[1], prepared.rotary
         target_rows = slice(start, start + target.shape[1])
         x = target.new_empty(target.shape[0], rotary.shape[0], self.width)
         outputs = target.new_empty(*target.shape[:2], self.outputs)
-        plan = _Plan(prepared, torch.empty_like(target), x, self._room(x), outputs, mod)
+        plan = _Plan(prepared, torch.empty_like(target), x, self._allocate(x), outputs, mod)
         begin = [self.img_in.job(plan.target, x[:, target_rows])]
         prefix = prepared.prefix or (None,) * (len(self.double) + len(self.single))
         for double, pair, context_kv in zip(self.double, mod.double, prefix):
-            plan.blocks.append(begin + self._double(double, x, plan.room, pair, start, rotary, context_kv))
+            plan.blocks.append(begin + self._double(double, x, plan.buffers, pair, start, rotary, context_kv))
             begin = []
         for single, (modulated,), context_kv in zip(self.single, mod.single, prefix[len(self.double) :]):
             query_rows = target_rows if single is self.single[-1] else slice(0, x.shape[1])
             plan.blocks.append(
-                begin + self._single(single, x, plan.room, modulated, rotary, context_kv, query_rows)
+                begin + self._single(single, x, plan.buffers, modulated, rotary, context_kv, query_rows)
             )
             begin = []
         plan.blocks.append([*begin, self.last.job(x[:, target_rows], plan.out, modulation=mod.final)])
-        plan.find(mod)
+        plan.find_modulated(mod)
         return plan
 
     def prefill(self, tokens: Tensor, mod: StepModulation, rotary: Tensor) -> list[KeysValues]:
         """See `Transformer.prefill`."""
         x = tokens.new_empty(*tokens.shape[:2], self.width)
         self.kernels.run([self.img_in.job(tokens, x)])
-        room, blocks = self._room(x), []
+        buffers, blocks = self._allocate(x), []
         for double, pair in zip(self.double, mod.double):
-            self.kernels.run(self._double(double, x, room, pair, 0, rotary, None))
-            blocks.append(self._read_kv(room, double, rotary))
+            self.kernels.run(self._double(double, x, buffers, pair, 0, rotary, None))
+            blocks.append(self._read_kv(buffers, double, rotary))
         for single, (modulated,) in zip(self.single, mod.single):
             query_rows = slice(0, 0 if single is self.single[-1] else x.shape[1])
-            self.kernels.run(self._single(single, x, room, modulated, rotary, None, query_rows))
-            blocks.append(self._read_kv(room, single, rotary))
+            self.kernels.run(self._single(single, x, buffers, modulated, rotary, None, query_rows))
+            blocks.append(self._read_kv(buffers, single, rotary))
         return blocks
 
-    def _room(self, x: Tensor) -> _Room:
+    def _allocate(self, x: Tensor) -> _Buffers:
         b, n, w = x.shape
-        return _Room(
+        return _Buffers(
             x.new_empty(b, 3 * self.heads, n, w // self.heads), x.new_empty(b, n, w + self.hidden), w
         )
 
@@ -134,7 +136,7 @@ class KernelTransformer:
         self,
         block: _Double,
         x: Tensor,
-        room: _Room,
+        buffers: _Buffers,
         mods: tuple[tuple[Modulated, ...], tuple[Modulated, ...]],
         change: int,
         rotary: Tensor,
@@ -145,24 +147,26 @@ class KernelTransformer:
         if change:
             streams.append((block.text, slice(0, change), mods[1]))
         jobs: list[Job] = [
-            stream.qkv.job(x[:, rows], heads=room.qkv[:, :, rows], modulation=mod[0])
+            stream.qkv.job(x[:, rows], heads=buffers.qkv[:, :, rows], modulation=mod[0])
             for stream, rows, mod in streams
         ]
         every = slice(0, x.shape[1])
         jobs.append(
-            attention(room.qkv, block.scales, change, rotary, context_kv, room.attended, every, self.parts)
+            attention(
+                buffers.qkv, block.scales, change, rotary, context_kv, buffers.attended, every, self.parts
+            )
         )
         for stream, rows, mod in streams:
-            jobs.append(stream.proj.job(room.attended[:, rows], x[:, rows], gate=mod[0].gate))
-            jobs.append(stream.mlp_in.job(x[:, rows], room.mlp[:, rows], modulation=mod[1], gelu=True))
-            jobs.append(stream.mlp_out.job(room.mlp[:, rows], x[:, rows], gate=mod[1].gate))
+            jobs.append(stream.proj.job(buffers.attended[:, rows], x[:, rows], gate=mod[0].gate))
+            jobs.append(stream.mlp_in.job(x[:, rows], buffers.mlp[:, rows], modulation=mod[1], gelu=True))
+            jobs.append(stream.mlp_out.job(buffers.mlp[:, rows], x[:, rows], gate=mod[1].gate))
         return jobs
 
     def _single(
         self,
         block: _Single,
         x: Tensor,
-        room: _Room,
+        buffers: _Buffers,
         mod: Modulated,
         rotary: Tensor,
         context_kv: KeysValues | None,
@@ -173,28 +177,32 @@ class KernelTransformer:
         kv_columns = slice(self.width, 3 * self.width)
         for rows in (slice(0, query_rows.start), slice(query_rows.stop, x.shape[1])):
             if rows.start < rows.stop:
-                heads = room.qkv[:, self.heads :, rows]
+                heads = buffers.qkv[:, self.heads :, rows]
                 jobs.append(block.linear1.job(x[:, rows], heads=heads, modulation=mod, columns=kv_columns))
         if query_rows.start == query_rows.stop:
             return jobs
-        mlp, heads = room.mlp[:, query_rows], room.qkv[:, :, query_rows]
+        mlp, heads = buffers.mlp[:, query_rows], buffers.qkv[:, :, query_rows]
         return [
             *jobs,
             block.linear1.job(x[:, query_rows], mlp, heads=heads, modulation=mod, gelu=True),
-            attention(room.qkv, block.scales, 0, rotary, context_kv, room.attended, query_rows, self.parts),
-            block.linear2.job(room.both[:, query_rows], x[:, query_rows], gate=mod.gate),
+            attention(
+                buffers.qkv, block.scales, 0, rotary, context_kv, buffers.attended, query_rows, self.parts
+            ),
+            block.linear2.job(buffers.both[:, query_rows], x[:, query_rows], gate=mod.gate),
         ]
 
-    def _read_kv(self, room: _Room, block: _Double | _Single, rotary: Tensor, start: int = 0) -> KeysValues:
+    def _read_kv(
+        self, buffers: _Buffers, block: _Double | _Single, rotary: Tensor, start: int = 0
+    ) -> KeysValues:
         """Normalized and rotated keys, and values, of a block's rows from `start` on."""
-        keys, values = room.qkv[:, self.heads :, start:].unflatten(1, (2, self.heads)).unbind(1)
+        keys, values = buffers.qkv[:, self.heads :, start:].unflatten(1, (2, self.heads)).unbind(1)
         keys = F.rms_norm(keys, keys.shape[-1:], eps=1e-6) * block.scales[1][1]
         (turned,) = apply_rotary(keys.transpose(1, 2).unsqueeze(2), rotary[start:]).transpose(1, 3).unbind(2)
         return KeysValues(turned.contiguous(), values.clone(memory_format=torch.contiguous_format))
 
 
 @dataclass(frozen=True)
-class _Room:
+class _Buffers:
     """Buffers shared by the blocks of one evaluation."""
 
     qkv: Tensor
@@ -219,7 +227,7 @@ class _Plan:
     prepared: Prepared
     target: Tensor
     x: Tensor
-    room: _Room
+    buffers: _Buffers
     out: Tensor
     mod: StepModulation
     blocks: list[list[Job]] = field(default_factory=list)
@@ -235,7 +243,7 @@ class _Plan:
             and (shift.shape, shift.stride()) == (known.shape, known.stride())
         )
 
-    def find(self, mod: StepModulation) -> None:
+    def find_modulated(self, mod: StepModulation) -> None:
         places = {tensor.data_ptr(): i for i, tensor in enumerate(_tensors(mod))}
         for jobs in self.blocks:
             for job in jobs:

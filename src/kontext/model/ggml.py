@@ -153,8 +153,8 @@ def _iq4_xs(blocks: Tensor) -> Tensor:
 
 
 FORMATS: dict[str, BlockFormat] = {
-    form.name: form
-    for form in (
+    format.name: format
+    for format in (
         BlockFormat("Q4_0", 2, 32, 18, _q4_0),
         BlockFormat("Q4_1", 3, 32, 20, _q4_1),
         BlockFormat("Q5_0", 6, 32, 22, _q5_0),

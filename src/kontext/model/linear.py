@@ -90,7 +90,7 @@ class StoredWeight(nn.Module):
     def _pieces(self) -> list[Tensor]:
         """`weight`, or its parts if those can be used without a copy."""
         raws = self._read(self.parts) if self._raws is None else self._raws
-        if all(part.form is PLAIN for part in self.parts) and len(self.parts) > 1:
+        if all(part.format is PLAIN for part in self.parts) and len(self.parts) > 1:
             each = [part.raw() for part in self.parts] if raws is None else raws
             if all(raw[0].dtype == self.dtype for raw in each):
                 return self._checked_pieces([raw[0] for raw in each], raws)

@@ -28,7 +28,7 @@ DEVICE_CHUNK_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
-class Form:
+class StorageFormat:
     """How raw tensors are dequantized."""
 
     name: str
@@ -41,7 +41,7 @@ def _as_it_is(numbers: Tensor) -> Tensor:
     return numbers
 
 
-PLAIN = Form("", _as_it_is)
+PLAIN = StorageFormat("", _as_it_is)
 """Numbers of a PyTorch type."""
 
 
@@ -51,7 +51,7 @@ class StoredMatrix:
 
     shape: tuple[int, ...]
     """(rows, columns)."""
-    form: Form
+    format: StorageFormat
     sources: tuple[Source, ...]
     bytes: int
     """Size of all raw tensors."""
@@ -74,7 +74,7 @@ class StoredMatrix:
         raws = [raw.pin_memory() for raw in self.raw()]
         return replace(self, sources=tuple(partial(_same, raw) for raw in raws))
 
-    def dense(self, dtype: torch.dtype, raw: Raw | None = None) -> Tensor:
+    def dequantize(self, dtype: torch.dtype, raw: Raw | None = None) -> Tensor:
         """The dequantized matrix (rows, columns), on the device of `raw` (None: read on the host).
 
         Plain numbers of that type are not copied.
@@ -99,26 +99,26 @@ def joined_dense(
     first = 0
     for i, part in enumerate(parts):
         raw = part.raw() if raws is None else raws[i]  # read one after the other
-        if len(parts) == 1 and part.form is PLAIN and raw[0].dtype == dtype:
+        if len(parts) == 1 and part.format is PLAIN and raw[0].dtype == dtype:
             return raw[0]
         if out is None:
             shape = (sum(each.shape[0] for each in parts), *part.shape[1:])
             out = torch.empty(shape, dtype=dtype, device=raw[0].device)
-        _expand_into(out[first : first + part.shape[0]], part.form, raw)
+        _expand_into(out[first : first + part.shape[0]], part.format, raw)
         first += part.shape[0]
     assert out is not None
     return out
 
 
-def _expand_into(out: Tensor, form: Form, raw: Raw) -> None:
-    if form is PLAIN:
+def _expand_into(out: Tensor, format: StorageFormat, raw: Raw) -> None:
+    if format is PLAIN:
         out.copy_(raw[0])
         return
     numbers = CHUNK_NUMBERS.get(out.device.type, DEVICE_CHUNK_NUMBERS)
     step = max(1, numbers // max(1, math.prod(out.shape[1:])))
     for start in range(0, out.shape[0], step):
         part = tuple(each[start : start + step] if each.ndim else each for each in raw)
-        out[start : start + step].copy_(form.expand(*part))
+        out[start : start + step].copy_(format.expand(*part))
 
 
 def all_finite(tensor: Tensor) -> bool:

@@ -80,7 +80,7 @@ def run(
     port = listener.getsockname()[1]
     service = Service(settings, launched)
     if settings.keys_needed and not Keys(service.store).all():
-        echo("this address requires API keys, but there are none: create one with `kontext keys make NAME`")
+        echo("this address requires API keys, but there are none: create one with `kontext keys create NAME`")
     config = uvicorn.Config(
         create_app(settings, service),
         http=partial(Connection, table=connections),  # type: ignore[arg-type]

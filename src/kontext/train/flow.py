@@ -29,6 +29,7 @@ from kontext.kernels import use_training_kernels
 from kontext.model.autoencoder import Autoencoder, use_channels_last
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
+from kontext.train.attribute_task import AttributeTask
 from kontext.train.autoencoder import HELD_OUT, channel_effects, latent_figures, to_pixels
 from kontext.train.compilation import can_compile
 from kontext.train.config import FlowTraining
@@ -39,7 +40,6 @@ from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.orbits import OrbitPool
 from kontext.train.pairs import shrink, target_caption, text_ids
-from kontext.train.reading_task import ReadingTask
 from kontext.train.ring import to_device
 from kontext.train.run import Ema, TrainingRun, averaged_weights
 from kontext.train.tokenizer import train_tokenizer
@@ -173,16 +173,16 @@ class FlowTrainer:
             self.generator.manual_seed(config.seed + self.run.step)
         for generator in () if self.distributed.is_main else (self.generator, self.noise):
             generator.manual_seed(config.seed + seed_offset + self.run.step)
-        self.reading: ReadingTask | None = None
+        self.attribute_task: AttributeTask | None = None
         if config.words_batch:
-            self.reading = ReadingTask(
+            self.attribute_task = AttributeTask(
                 config,
                 self.preset,
                 self.networks,
                 self.tokenizer,
                 batch=self.distributed.split("words_batch", config.words_batch),
                 first_seed=seed_offset,
-                state=_reading_state(state or {}, resume),
+                state=_attribute_state(state or {}, resume),
                 words=words,
             )
         self.validation = Validation(self)
@@ -234,17 +234,17 @@ class FlowTrainer:
             self.optimizer.zero_grad(set_to_none=True)
             (loss + config.label_weight * label_loss).backward()
             trained = list(self.networks.parameters())
-            if self.reading is not None:
-                averager.add_value("words", self.reading.backward())
-                trained += self.reading.heads.parameters()
+            if self.attribute_task is not None:
+                averager.add_value("words", self.attribute_task.backward())
+                trained += self.attribute_task.heads.parameters()
             self.distributed.average(trained)
             norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
             self.optimizer.scale_rates(run.lr_factor())
             self.optimizer.step()
             run.step += 1
             self.ema.update(run.step)
-            if self.reading is not None:
-                self.reading.step(run.lr_factor(), run.step)
+            if self.attribute_task is not None:
+                self.attribute_task.step(run.lr_factor(), run.step)
             name = "loss_generate" if generate else "loss_references" if references else "loss"
             averager.add(name, loss, label_loss, norm, per_sample, t)
             if run.logs(config.log_every):
@@ -254,7 +254,10 @@ class FlowTrainer:
             if self.distributed.is_main and (run.step % config.validate_every == 0 or run.finished):
                 with self.ema:
                     figures = self.validation.figures(self.folder / f"sheet_{run.step:06d}.png")
-                    run.record(**figures, **(self.reading.figures() if self.reading is not None else {}))
+                    run.record(
+                        **figures,
+                        **(self.attribute_task.figures() if self.attribute_task is not None else {}),
+                    )
             if run.decays and not (self.folder / UNDECAYED).exists():
                 self._save(UNDECAYED)
             if run.elapsed - last_save > config.save_seconds or run.finished:
@@ -394,7 +397,7 @@ class FlowTrainer:
         return self.region_iou.take()
 
     def _extra_state(self) -> dict[str, object]:
-        return {} if self.reading is None else self.reading.state()
+        return {} if self.attribute_task is None else self.attribute_task.state()
 
     def model(self) -> Model:
         """The model to ship: the current networks, the codec and the tokenizer."""
@@ -419,7 +422,7 @@ def _ensure_tokenizer(vocab: int, folder: Path) -> None:
         train_tokenizer(sentences, vocab).save(str(path))
 
 
-def _reading_state(state: dict[str, object], resume: bool) -> dict[str, object]:
+def _attribute_state(state: dict[str, object], resume: bool) -> dict[str, object]:
     """What the reading task takes from a state: all of it, or the heads where a run only starts from it."""
     return state if resume else {name: state[name] for name in ("words", "labels") if name in state}
 

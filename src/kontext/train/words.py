@@ -1,4 +1,4 @@
-"""Pretraining of both text encoders on sentences, without pictures; see `reading.py`.
+"""Pretraining of both text encoders on sentences, without pictures; see `attributes.py`.
 
 The flow run starts from the resulting encoders, heads and tokenizer.
 """
@@ -17,23 +17,23 @@ from torch import Tensor, nn
 from kontext.errors import BadCheckpoint
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.text import ClipText, T5Encoder
+from kontext.train.attributes import (
+    AttributeHeads,
+    SentencePool,
+    accuracy,
+    attribute_loss,
+    broad_world,
+    by_kind,
+    correct,
+    draw,
+    label_predictor,
+    labels_of,
+)
 from kontext.train.autoencoder import HELD_OUT
 from kontext.train.config import WordsTraining
 from kontext.train.distributed import require_single_process
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.pairs import target_caption
-from kontext.train.reading import (
-    Heads,
-    SentencePool,
-    accuracy,
-    broad_world,
-    by_kind,
-    correct,
-    draw,
-    labels_of,
-    reader,
-    reading_loss,
-)
 from kontext.train.run import Ema, TrainingRun
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
@@ -44,17 +44,17 @@ TOKENIZER_SAMPLES = 12000
 """Number of samples whose sentences train the tokenizer."""
 
 
-class Readers(nn.Module):
+class TextEncoders(nn.Module):
     """Both encoders with their heads."""
 
     def __init__(self, preset: Preset, labels: int):
         super().__init__()
         self.t5, self.clip = T5Encoder(preset.t5), ClipText(preset.clip)
-        self.heads = Heads(preset, labels)
+        self.heads = AttributeHeads(preset, labels)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """ids (b, m) -> logits (b, labels) of T5 and of CLIP."""
-        return reader(self.t5, self.clip, self.heads)(ids)
+        return label_predictor(self.t5, self.clip, self.heads)(ids)
 
 
 def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Path | None = None) -> Path:
@@ -79,7 +79,7 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
         tokenizer, labels = Tokenizer.from_str(state["tokenizer"]), state["labels"]
     else:
         tokenizer, labels = _prepare(world, preset.t5.vocab, folder, initial)
-    readers = Readers(preset, len(labels))
+    readers = TextEncoders(preset, len(labels))
     if initial is not None and state is None:
         _load(initial, readers, labels)
     muon, adamw = split_parameters([readers], ("embed", "shared", "bias", "head"))
@@ -116,7 +116,7 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
             seed += 1
         ids, targets = pool.draw(config.batch, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast):
-            loss = reading_loss(readers, ids, targets)
+            loss = attribute_loss(readers, ids, targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(readers.parameters(), 1.0)
@@ -154,7 +154,7 @@ def held_out_sentences(
     return pools
 
 
-def _load(folder: Path, readers: Readers, labels: list[str]) -> None:
+def _load(folder: Path, readers: TextEncoders, labels: list[str]) -> None:
     """Load the encoders of a folder, and its heads as far as they have the same labels."""
     weights = load_file(folder / "words.safetensors")
     for name, module in (("t5", readers.t5), ("clip", readers.clip)):
@@ -163,7 +163,7 @@ def _load(folder: Path, readers: Readers, labels: list[str]) -> None:
     readers.heads.load(folder, labels)
 
 
-def _write(readers: Readers, folder: Path) -> Path:
+def _write(readers: TextEncoders, folder: Path) -> Path:
     parts = {"t5": readers.t5, "clip": readers.clip}
     weights = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / "words.safetensors")

@@ -17,8 +17,8 @@ def guarded(start):
     server = start(require_keys=True, active_jobs=3).ready()
     keys = Keys(server.service.store)
     server.keys = keys
-    server.anna, server.anna_key = keys.make("anna")
-    server.bert, server.bert_key = keys.make("bert", rate_per_minute=1000)
+    server.anna, server.anna_key = keys.create("anna")
+    server.bert, server.bert_key = keys.create("bert", rate_per_minute=1000)
     return server
 
 
@@ -108,7 +108,7 @@ def test_a_cookie_lets_a_page_show_pictures(guarded):
 
 def test_a_login_ends_with_its_key(guarded):
     logins = guarded.app.state.logins
-    key, _ = guarded.keys.make("visitor", days=0.5)
+    key, _ = guarded.keys.create("visitor", days=0.5)
     token, seconds = logins.token(key)
     found = logins.key(token)
     assert 43000 < seconds <= 43200 and found is not None and found.id == key.id
@@ -120,29 +120,29 @@ def test_a_login_ends_with_its_key(guarded):
 
 
 def test_keys_are_kept_as_hashes_and_end(guarded):
-    key, text = guarded.keys.make("short", days=6e-5)  # 5 seconds: a busy machine must ask before they end
+    key, text = guarded.keys.create("short", days=6e-5)  # 5 seconds: a busy machine must ask before they end
     assert guarded.http.get("/v1/credits", headers=as_(text)).status_code == 200
     stored = guarded.service.settings.folder / "kontext.db"
     raw = b"".join(path.read_bytes() for path in stored.parent.glob("kontext.db*"))
     assert text.encode() not in raw and key.name.encode() in raw
     until(lambda: guarded.http.get("/v1/credits", headers=as_(text)).status_code == 401)
-    _, text = guarded.keys.make("gone")
+    _, text = guarded.keys.create("gone")
     guarded.keys.change(guarded.keys.find("gone"), revoked=True)
     assert guarded.http.get("/v1/credits", headers=as_(text)).status_code == 401
 
 
 def test_scopes_limit_what_a_key_may_do(guarded):
-    _, text = guarded.keys.make("looker", scopes=["read"])
+    _, text = guarded.keys.create("looker", scopes=["read"])
     assert guarded.http.get("/api/sessions", headers=as_(text)).status_code == 200
     answer = guarded.http.post("/v1/flux-kontext-pro", json={"prompt": "x"}, headers=as_(text))
     assert answer.status_code == 403 and "scope" in answer.json()["message"]
     assert guarded.http.get("/metrics", headers=as_(text)).status_code == 403
-    _, text = guarded.keys.make("prometheus", scopes=["metrics"])
+    _, text = guarded.keys.create("prometheus", scopes=["metrics"])
     assert "kontext_jobs" in guarded.http.get("/metrics", headers=as_(text)).text
 
 
 def test_too_many_requests_and_jobs_are_429_with_a_time(guarded):
-    _, text = guarded.keys.make("often", rate_per_minute=5)
+    _, text = guarded.keys.create("often", rate_per_minute=5)
     answers = [guarded.http.get("/v1/credits", headers=as_(text)) for _ in range(8)]
     assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 3
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 13
@@ -166,7 +166,7 @@ def test_too_many_requests_and_jobs_are_429_with_a_time(guarded):
 
 
 def test_credits_are_taken_once_and_given_back_for_what_failed(guarded):
-    key, text = guarded.keys.make("payer", credits=9.0)
+    key, text = guarded.keys.create("payer", credits=9.0)
 
     def left():
         return guarded.http.get("/v1/credits", headers=as_(text)).json()["credits"]
@@ -193,7 +193,7 @@ def test_credits_are_taken_once_and_given_back_for_what_failed(guarded):
 def test_keys_take_turns_however_much_one_has_queued(start):
     server = start(require_keys=True, max_batch=1, active_jobs=50).ready()
     keys = Keys(server.service.store)
-    (_, many), (_, few) = keys.make("many"), keys.make("few")
+    (_, many), (_, few) = keys.create("many"), keys.create("few")
 
     def submit(key, prompt):
         return server.http.post("/v1/flux-kontext-pro", json={"prompt": prompt}, headers=as_(key)).json()[

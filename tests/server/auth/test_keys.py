@@ -25,29 +25,29 @@ def keys(tmp_path_factory):
 @pytest.mark.parametrize("days", [0, -1, float("nan"), 1e9])
 def test_days_that_no_key_can_have_are_refused(keys, days):
     with pytest.raises(BadRequest, match="days must be above 0"):
-        keys.make("days", days=days)
+        keys.create("days", days=days)
     assert not [key for key in keys.all() if key.name == "days"]
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\x1b[31m", "x" * 201])
 def test_names_that_cannot_be_shown_are_refused(keys, name):
     with pytest.raises(BadRequest, match="name must be"):
-        keys.make(name)
+        keys.create(name)
 
 
 def test_a_name_belongs_to_one_good_key(keys):
-    first, _ = keys.make("anna")
+    first, _ = keys.create("anna")
     with pytest.raises(BadRequest, match="a key named 'anna' exists"):
-        keys.make("anna")
+        keys.create("anna")
     keys.change(first, revoked=True)
-    second, _ = keys.make(" anna ")
+    second, _ = keys.create(" anna ")
     assert keys.find("anna") == second
     keys.change(second, expires=time.time() - 1)
-    assert keys.make("anna")[0].name == "anna"
+    assert keys.create("anna")[0].name == "anna"
 
 
 def test_whether_a_key_is_good_is_read_anew(keys):
-    key, text = keys.make("bert", credits=5)
+    key, text = keys.create("bert", credits=5)
     assert keys.look_up(text) and keys.is_good(key) and keys.credits(key) == 5
     keys.change(key, credits=1.0)
     assert keys.credits(key) == 1
@@ -58,7 +58,7 @@ def test_whether_a_key_is_good_is_read_anew(keys):
 
 
 def test_the_last_use_of_a_key_is_noted_once_a_minute(keys, monkeypatch):
-    key, text = keys.make("carla")
+    key, text = keys.create("carla")
     assert keys.find("carla").last_used is None
     assert keys.begin_use(key) and not keys.begin_use(key)
     keys.note_use(key)
@@ -77,7 +77,7 @@ def test_the_last_use_of_a_key_is_noted_once_a_minute(keys, monkeypatch):
 def test_a_database_of_before_gets_the_column_of_the_last_use(tmp_path):
     with Store(tmp_path) as store:
         Queue(store)
-        Keys(store).make("anna")
+        Keys(store).create("anna")
         with store.writing() as db:
             db.execute(sql.text("ALTER TABLE api_key DROP COLUMN last_used"))
             db.execute(versions.delete().where(versions.c.component == "server", versions.c.version == 3))

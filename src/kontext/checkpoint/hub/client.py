@@ -25,7 +25,7 @@ from kontext.version import __version__
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES = 2**20
+CHUNK_BYTES = 2**20
 CONNECT_SECONDS = 10.0
 _NETWORK_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
 PAUSES = (1.0, 2.0, 4.0, 8.0)
@@ -77,7 +77,7 @@ class RemoteFile:
 
 def repo_paths(repo: str, revision: str | None) -> list[str]:
     """The files of a repository. Raises NotFound, Unavailable."""
-    with in_words(repo):
+    with explained_errors(repo):
         from huggingface_hub import HfApi
 
         info = HfApi(endpoint=cache.endpoint()).model_info(repo, revision=revision, timeout=CONNECT_SECONDS)
@@ -86,7 +86,7 @@ def repo_paths(repo: str, revision: str | None) -> list[str]:
 
 def find(repo: str, path: str, revision: str | None) -> RemoteFile:
     """Metadata of a file. Raises NotFound, Unavailable, also if access must be requested first."""
-    with in_words(repo):
+    with explained_errors(repo):
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         base = cache.endpoint()
@@ -124,7 +124,7 @@ def _download(file: RemoteFile, on_bytes: OnBytes, on_note: OnNote) -> None:
         try:
             digest = _continue(file, on_bytes)
             break
-        except (httpx.TransportError, _Again) as error:
+        except (httpx.TransportError, _Retry) as error:
             failures = 0 if file.missing_bytes < before else failures + 1
             if failures > len(PAUSES):
                 raise _interrupted(file, error) from None
@@ -145,7 +145,7 @@ def _moved(file: RemoteFile) -> RemoteFile:
     return now if now.etag == file.etag else file
 
 
-class _Again(Exception):
+class _Retry(Exception):
     """A response after which the request is retried."""
 
 
@@ -177,7 +177,7 @@ def _continue(file: RemoteFile, on_bytes: OnBytes) -> str:
             "download was deleted; free some space, or set HF_HOME to a folder on another disk"
         ) from None
     if here < file.size:
-        raise _Again("the connection was closed early")
+        raise _Retry("the connection was closed early")
     return digest.hexdigest()
 
 
@@ -191,7 +191,7 @@ def _read_again(out: Any, file: RemoteFile, digest: Any) -> int:
         out.truncate(0)
     out.seek(0)
     here = 0
-    while piece := out.read(PIECE_BYTES):
+    while piece := out.read(CHUNK_BYTES):
         digest.update(piece)
         here += len(piece)
     return here
@@ -201,7 +201,7 @@ def _read_again(out: Any, file: RemoteFile, digest: Any) -> int:
 def _stream(file: RemoteFile, start: int) -> Iterator[tuple[int, Iterator[bytes]]]:
     """The bytes of a file from `start` on, or from the beginning: (first byte, pieces).
 
-    Raises httpx.TransportError, _Again, Unavailable.
+    Raises httpx.TransportError, _Retry, Unavailable.
     """
     headers = {"accept-encoding": "identity"}
     host = urlsplit(file.url).netloc
@@ -218,13 +218,13 @@ def _stream(file: RemoteFile, start: int) -> Iterator[tuple[int, Iterator[bytes]
         client.stream("GET", file.url, headers=headers) as answer,
     ):
         if answer.status_code in (403, 408, 416, 425, 429) or answer.status_code >= 500:
-            raise _Again(f"{host} answered {answer.status_code}")
+            raise _Retry(f"{host} answered {answer.status_code}")
         if answer.status_code not in (200, 206):
             raise Unavailable(f"{file.path} of {file.repo}: {host} answered {answer.status_code}")
         if answer.status_code == 200:
             start = 0
         elif not answer.headers.get("content-range", "").startswith(f"bytes {start}-"):
-            raise _Again("another part of the file was sent than was asked for")
+            raise _Retry("another part of the file was sent than was asked for")
         yield start, answer.iter_raw()  # as it arrives: what is buffered would be lost
 
 
@@ -267,7 +267,7 @@ def _interrupted(file: RemoteFile, error: Exception) -> Unavailable:
 
 
 @contextlib.contextmanager
-def in_words(repo: str) -> Iterator[None]:
+def explained_errors(repo: str) -> Iterator[None]:
     """Convert errors of `huggingface_hub` and the network."""
     if cache.is_offline():
         raise Unavailable(

@@ -199,7 +199,7 @@ def _downloaded(
         here = cache.cached(source.repo, source.path, source.revision)
         files.append((source, here or client.find(source.repo, source.path, source.revision)))
     remote = [file for _, file in files if isinstance(file, client.RemoteFile)]
-    _check_room(text, {file.blob: file for file in remote}.values())
+    _check_disk_space(text, {file.blob: file for file in remote}.values())
     total = sum(file.size for file in remote) + sum(
         file.stat().st_size for _, file in files if isinstance(file, Path)
     )
@@ -220,7 +220,7 @@ def _downloaded(
     return out
 
 
-def _check_room(text: str, files: Iterable[client.RemoteFile]) -> None:
+def _check_disk_space(text: str, files: Iterable[client.RemoteFile]) -> None:
     needed = sum(file.missing_bytes for file in files)
     if not needed:
         return

@@ -26,7 +26,7 @@ def service_of(request: Request) -> Service:
     return request.app.state.service
 
 
-_header = APIKeyHeader(name="x-key", auto_error=False, description="A key created by `kontext keys make`.")
+_header = APIKeyHeader(name="x-key", auto_error=False, description="A key created by `kontext keys create`.")
 _bearer = HTTPBearer(auto_error=False)
 
 
@@ -68,6 +68,6 @@ def allowed(scope: str) -> Callable:
     return caller
 
 
-Reader = Annotated[Key, Depends(allowed("read"))]
-Maker = Annotated[Key, Depends(allowed("edit"))]
-Watcher = Annotated[Key, Depends(allowed("metrics"))]
+ReadKey = Annotated[Key, Depends(allowed("read"))]
+EditKey = Annotated[Key, Depends(allowed("edit"))]
+MetricsKey = Annotated[Key, Depends(allowed("metrics"))]

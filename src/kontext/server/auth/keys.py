@@ -55,7 +55,7 @@ class Keys:
         self._cache: dict[str, tuple[float, Key | None]] = {}
         self._noted: dict[str, float] = {}
 
-    def make(
+    def create(
         self,
         name: str,
         *,

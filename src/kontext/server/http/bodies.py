@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kontext.server.http.answers import answer
 
 LARGE_BYTES = 2**20  # smaller responses are not counted
-PIECE_BYTES = 256 * 2**10  # chunk size of a large response
+CHUNK_BYTES = 256 * 2**10  # chunk size of a large response
 JSON_VALUES = 50_000  # in a non-form body: many small values take twenty times their text size in memory
 BUSY = "too many large requests at once; try again in a moment"
 RETRY = {"retry-after": "2"}
@@ -71,12 +71,12 @@ class Bodies:
                     await busy(scope, receive, send)
                     return
                 await send(start)
-            if message["type"] != "http.response.body" or len(body) <= PIECE_BYTES:
+            if message["type"] != "http.response.body" or len(body) <= CHUNK_BYTES:
                 await send(message)
                 return
-            for at in range(0, len(body), PIECE_BYTES):
-                last = at + PIECE_BYTES >= len(body)
-                piece = body[at : at + PIECE_BYTES]
+            for at in range(0, len(body), CHUNK_BYTES):
+                last = at + CHUNK_BYTES >= len(body)
+                piece = body[at : at + CHUNK_BYTES]
                 await send({"type": "http.response.body", "body": piece, "more_body": more or not last})
 
         try:

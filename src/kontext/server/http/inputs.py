@@ -65,7 +65,7 @@ class Inputs:
         stored = self._known.pop(key, None)
         if stored is None or not self.service.store.blobs.touch(stored.sha256):
             pixels = await asyncio.to_thread(self.pixels, data, name)
-            self.decoders.check_room(pixels)
+            self.decoders.check_capacity(pixels)
             stored = await self.decoders.run(pixels, self._keep, data, name, tolerance, mask)
             await asyncio.to_thread(quotas.add, self.owner, stored.sha256)
         self._known[key] = stored

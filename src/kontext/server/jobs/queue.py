@@ -144,13 +144,13 @@ class Queue:
         ]
         with self.store.writing() as db:
             if not refused:
-                self._make_room(db, submission.owner, len(rows), submission.active_jobs)
+                self._check_active_jobs(db, submission.owner, len(rows), submission.active_jobs)
                 self._charge(db, submission.owner, submission.cost * len(rows))
             db.execute(jobs.insert(), rows)
         empty = dict.fromkeys(column.name for column in COLUMNS)
         return [Job(**{name: {**empty, **row}[name] for name in empty}) for row in rows]
 
-    def _make_room(self, db: sql.Connection, owner: str, count: int, limit: int | None) -> None:
+    def _check_active_jobs(self, db: sql.Connection, owner: str, count: int, limit: int | None) -> None:
         query = sql.select(sql.func.count()).select_from(jobs)
         if (db.scalar(query.where(jobs.c.state == "queued")) or 0) + count > self.length:
             raise QueueFull(f"the queue is full ({self.length} jobs); try again in a moment")

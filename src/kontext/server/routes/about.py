@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_STEPS
 from kontext.errors import NotFound
 from kontext.options import MAX_LORAS
-from kontext.server.auth.access import COOKIE, Reader, Watcher, service_of
+from kontext.server.auth.access import COOKIE, MetricsKey, ReadKey, service_of
 from kontext.server.errors import Unauthorized
 from kontext.server.http.answers import FAILURES
 from kontext.server.routes.common import Body, Model, Text, with_example
@@ -34,7 +34,7 @@ class Login(Body):
     key: Text
 
 
-def described(model_info: ModelInfo) -> dict[str, Any]:
+def describe_model(model_info: ModelInfo) -> dict[str, Any]:
     """A model as `/api/capabilities` shows it."""
     return {
         "name": model_info.name,
@@ -54,7 +54,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
     """The loaded models (`model` is the first), the limits and the enabled features. Needs no key."""
     service = service_of(request)
     settings, model_info = service.settings, service.model_info
-    models = [described(info) for info in model_info.all] if model_info else []
+    models = [describe_model(info) for info in model_info.all] if model_info else []
     return {
         "version": __version__,
         "ready": service.ready,
@@ -92,7 +92,7 @@ class LoraNames(TypedDict):
 
 
 @router.get("/api/loras", tags=["own"])
-async def loras(key: Reader, request: Request) -> LoraNames:
+async def loras(key: ReadKey, request: Request) -> LoraNames:
     """Names of the LoRAs that requests may use in `loras`."""
     return {"loras": await asyncio.to_thread(service_of(request).settings.loras.names)}
 
@@ -109,7 +109,7 @@ class TokenCount(TypedDict):
 
 
 @router.post("/api/tokens", tags=["own"])
-async def tokens(key: Reader, request: Request, body: Tokens) -> TokenCount:
+async def tokens(key: ReadKey, request: Request, body: Tokens) -> TokenCount:
     """Length of a prompt in tokens, and the most that the model (default: the first) reads.
 
     Both are null while the model is loading, or if it has no tokenizer.
@@ -170,7 +170,7 @@ def example_bytes(name: str) -> bytes:
 
 
 @router.get("/api/examples", tags=["own"])
-async def examples(key: Reader, request: Request) -> dict[str, list[dict[str, Any]]]:
+async def examples(key: ReadKey, request: Request) -> dict[str, list[dict[str, Any]]]:
     """Example pictures with prompts that the loaded model is known to handle.
 
     The prompts are empty while the model is loading.
@@ -191,7 +191,7 @@ async def examples(key: Reader, request: Request) -> dict[str, list[dict[str, An
 
 
 @router.get("/api/examples/{name}", tags=["own"], response_class=Response)
-async def example(key: Reader, name: str) -> Response:
+async def example(key: ReadKey, name: str) -> Response:
     """The picture of an example."""
     return Response(
         example_bytes(name), media_type="image/png", headers={"cache-control": "private, max-age=86400"}
@@ -223,6 +223,6 @@ async def readyz(request: Request) -> JSONResponse:
 
 
 @router.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
-async def metrics(key: Watcher, request: Request) -> str:
+async def metrics(key: MetricsKey, request: Request) -> str:
     """Metrics in the Prometheus text format."""
     return await metrics_text(request.app.state.metrics, service_of(request))

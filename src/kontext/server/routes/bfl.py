@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from kontext.engine.requests import GUIDANCE, MAX_SEED, MAX_STEPS
 from kontext.errors import NotFound
 from kontext.server import fetching
-from kontext.server.auth.access import Maker, Reader, service_of
+from kontext.server.auth.access import EditKey, ReadKey, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.errors import ModerationBlocked
 from kontext.server.http.answers import FAILURES
@@ -173,25 +173,27 @@ async def submit(request: Request, key: Key, body: KontextInputs) -> Submitted:
 
 
 @router.post("/v1/flux-kontext-pro")
-async def kontext_pro(key: Maker, request: Request, body: KontextInputs) -> Submitted:
+async def kontext_pro(key: EditKey, request: Request, body: KontextInputs) -> Submitted:
     """Edit or generate with the loaded model."""
     return await submit(request, key, body)
 
 
 @router.post("/v1/flux-kontext-max")
-async def kontext_max(key: Maker, request: Request, body: KontextInputs) -> Submitted:
+async def kontext_max(key: EditKey, request: Request, body: KontextInputs) -> Submitted:
     """The same as flux-kontext-pro."""
     return await submit(request, key, body)
 
 
 @router.post("/v1/flux-kontext-dev")
-async def kontext_dev(key: Maker, request: Request, body: KontextInputs) -> Submitted:
+async def kontext_dev(key: EditKey, request: Request, body: KontextInputs) -> Submitted:
     """The same as flux-kontext-pro."""
     return await submit(request, key, body)
 
 
 @router.post("/proxy/bfl/flux-kontext-{size}/generate")
-async def comfy(key: Maker, request: Request, size: Literal["pro", "max"], body: KontextInputs) -> Submitted:
+async def comfy(
+    key: EditKey, request: Request, size: Literal["pro", "max"], body: KontextInputs
+) -> Submitted:
     """The path at which ComfyUI's API nodes expect BFL."""
     return await submit(request, key, body)
 
@@ -237,7 +239,7 @@ def sample(request: Request, name: str, expires: int = 0, signature: str = "") -
 
 
 @router.get("/v1/credits")
-async def credits(key: Reader, request: Request) -> dict[str, float]:
+async def credits(key: ReadKey, request: Request) -> dict[str, float]:
     """Remaining credits; a very large number if they are not limited."""
     left = await asyncio.to_thread(request.app.state.keys.credits, key)
     return {"credits": 1e9 if left is None else left}

@@ -135,7 +135,7 @@ def find_job(service: Service, key: Key, job_id: str) -> Job:
     return service.queue.get(job_id, key.id)
 
 
-def shown(service: Service, jobs: Iterable[Job]) -> list[JobView]:
+def job_views(service: Service, jobs: Iterable[Job]) -> list[JobView]:
     """Views of jobs with their queue positions and steps."""
     last = len(service.positions.by_job) + 1  # for a job that was just submitted
     return [
@@ -158,7 +158,7 @@ def check_size(
 
 
 def current_view(service: Service, session: Session) -> SessionView:
-    jobs = shown(service, service.queue.active(session.id))
+    jobs = job_views(service, service.queue.active(session.id))
     return session_view(session, jobs, service.settings.base_path)
 
 

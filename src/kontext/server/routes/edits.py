@@ -27,7 +27,7 @@ from kontext.engine.requests import (
 from kontext.engine.sizes import plan_edit, plan_generate
 from kontext.errors import BadRequest
 from kontext.options import option
-from kontext.server.auth.access import Maker, Reader, service_of
+from kontext.server.auth.access import EditKey, ReadKey, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.http.answers import FAILURES
 from kontext.server.jobs.batching import JobShape
@@ -45,8 +45,8 @@ from kontext.server.routes.common import (
     Sha256,
     Text,
     find_job,
+    job_views,
     open_session,
-    shown,
     with_example,
 )
 from kontext.server.service.service import Service
@@ -119,7 +119,7 @@ class Jobs(TypedDict):
 
 
 @router.post("/sessions/{session}/edits", status_code=202)
-async def edit(key: Maker, request: Request, session: str, body: Edit) -> Jobs:
+async def edit(key: EditKey, request: Request, session: str, body: Edit) -> Jobs:
     """Create turns under a turn (default: the head); in an empty session, generate its first picture."""
     service = service_of(request)
     if body.expand_prompt:
@@ -137,7 +137,7 @@ async def edit(key: Maker, request: Request, session: str, body: Edit) -> Jobs:
 
 
 @router.post("/sessions/{session}/turns/{turn}/variants", status_code=202)
-async def variants(key: Maker, request: Request, session: str, turn: str, body: Variants) -> Jobs:
+async def make_variants(key: EditKey, request: Request, session: str, turn: str, body: Variants) -> Jobs:
     """Create variants of an edit: same parent, prompt and settings, other seeds."""
     service = service_of(request)
 
@@ -172,22 +172,22 @@ async def variants(key: Maker, request: Request, session: str, turn: str, body: 
 
 
 @router.get("/jobs/{job}")
-def look(key: Reader, request: Request, job: str) -> JobView:
+def get_job(key: ReadKey, request: Request, job: str) -> JobView:
     """The current state of a job."""
     service = service_of(request)
-    return shown(service, [find_job(service, key, job)])[0]
+    return job_views(service, [find_job(service, key, job)])[0]
 
 
 @router.post("/jobs/{job}/cancel")
-async def cancel(key: Maker, request: Request, job: str) -> JobView:
+async def cancel_job(key: EditKey, request: Request, job: str) -> JobView:
     """Cancel a job; a job that has ended is not changed."""
     service = service_of(request)
     found = await asyncio.to_thread(find_job, service, key, job)
-    return (await asyncio.to_thread(shown, service, [await service.cancel(found)]))[0]
+    return (await asyncio.to_thread(job_views, service, [await service.cancel(found)]))[0]
 
 
 @router.post("/jobs/{job}/retry", status_code=202)
-async def retry(key: Maker, request: Request, job: str) -> Jobs:
+async def retry_job(key: EditKey, request: Request, job: str) -> Jobs:
     """Submit the same request again as a new job."""
     service = service_of(request)
     found = await asyncio.to_thread(find_job, service, key, job)
@@ -273,4 +273,4 @@ def _submission(
 
 
 async def _shown(service: Service, jobs: list[Job]) -> Jobs:
-    return {"jobs": await asyncio.to_thread(shown, service, jobs)}
+    return {"jobs": await asyncio.to_thread(job_views, service, jobs)}

@@ -16,11 +16,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from kontext.errors import KontextError
-from kontext.server.auth.access import Reader, service_of
+from kontext.server.auth.access import ReadKey, service_of
 from kontext.server.auth.keys import Key, Keys
 from kontext.server.http.answers import FAILURES
 from kontext.server.jobs.queue import Job
-from kontext.server.routes.common import find_job, open_session, shown
+from kontext.server.routes.common import find_job, job_views, open_session
 from kontext.server.service.service import Service
 
 router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
@@ -35,7 +35,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/jobs/{job}/events", responses=STREAM, response_class=StreamingResponse)
-async def of_job(key: Reader, request: Request, job: str) -> StreamingResponse:
+async def job_events(key: ReadKey, request: Request, job: str) -> StreamingResponse:
     """Events of one job, until its terminal event."""
     service = service_of(request)
     found = await asyncio.to_thread(find_job, service, key, job)
@@ -43,7 +43,7 @@ async def of_job(key: Reader, request: Request, job: str) -> StreamingResponse:
 
 
 @router.get("/sessions/{session}/events", responses=STREAM, response_class=StreamingResponse)
-async def of_session(key: Reader, request: Request, session: str) -> StreamingResponse:
+async def session_events(key: ReadKey, request: Request, session: str) -> StreamingResponse:
     """Events of a session, until the client disconnects."""
     service = service_of(request)
     found = await asyncio.to_thread(open_session, service, key, session)
@@ -112,7 +112,7 @@ async def _session_events(service: Service, session_id: str, revision: int) -> A
 
 async def _current_state(service: Service, jobs: list[Job]) -> list[str]:
     events = []
-    for job in await asyncio.to_thread(shown, service, [job for job in jobs if job.active]):
+    for job in await asyncio.to_thread(job_views, service, [job for job in jobs if job.active]):
         if job["state"] == "queued":
             events.append(sse_message("queued", {"job": job["id"], "position": job["position"]}))
         else:

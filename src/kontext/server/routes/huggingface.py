@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kontext.engine.requests import GUIDANCE, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest
-from kontext.server.auth.access import Maker, service_of
+from kontext.server.auth.access import EditKey, service_of
 from kontext.server.http.answers import FAILURES, first_problem
 from kontext.server.jobs.queue import Submission
 from kontext.server.jobs.requests import JobRequest
@@ -59,7 +59,7 @@ BODY: dict[str, Any] = {
 
 
 @router.post("/{model:path}", openapi_extra=BODY, response_class=Response)
-async def image_to_image(key: Maker, request: Request, model: str) -> Response:
+async def image_to_image(key: EditKey, request: Request, model: str) -> Response:
     """Edit the picture in `inputs` (base64) by `parameters.prompt`; `model` is ignored."""
     service, inputs = service_of(request), inputs_of(request)
     body = await json_of(request)

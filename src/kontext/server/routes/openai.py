@@ -19,7 +19,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from kontext.errors import BadRequest
-from kontext.server.auth.access import Maker, Reader, service_of
+from kontext.server.auth.access import EditKey, ReadKey, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.errors import ModerationBlocked, NotReady
 from kontext.server.http.answers import FAILURES
@@ -49,7 +49,7 @@ OPAQUE = {"background": "opaque", "quality": "high"}  # reported in every respon
 
 
 @router.post("/images/edits", openapi_extra=EDIT_BODY, response_model=None)
-async def edits(key: Maker, request: Request) -> dict[str, Any] | StreamingResponse:
+async def edits(key: EditKey, request: Request) -> dict[str, Any] | StreamingResponse:
     """Edit the first image; further images are references."""
     if is_form(request):
         fields = from_form(await form_of(request))
@@ -83,13 +83,15 @@ async def _stored(inputs: Inputs, image: ImageField, name: str, *, mask: bool = 
 
 
 @router.post("/images/generations", response_model=None)
-async def generations(key: Maker, request: Request, body: ImageRequest) -> dict[str, Any] | StreamingResponse:
+async def generations(
+    key: EditKey, request: Request, body: ImageRequest
+) -> dict[str, Any] | StreamingResponse:
     """Generate pictures from text."""
     return await _make(request, key, body, {}, "image_generation")
 
 
 @router.get("/models")
-async def models(key: Reader, request: Request) -> dict[str, Any]:
+async def models(key: ReadKey, request: Request) -> dict[str, Any]:
     """The loaded models; `flux-kontext` is the first."""
     model_info = service_of(request).model_info
     loaded = [info.name for info in model_info.all] if model_info else [service_of(request).settings.model]
@@ -101,7 +103,7 @@ async def models(key: Reader, request: Request) -> dict[str, Any]:
 
 
 @router.get("/models/{model:path}")
-async def model(key: Reader, request: Request, model: str) -> dict[str, Any]:
+async def model(key: ReadKey, request: Request, model: str) -> dict[str, Any]:
     """One model; unknown names refer to the first loaded model."""
     return {"id": model[:200], "object": "model", "created": 0, "owned_by": "openkontext"}
 

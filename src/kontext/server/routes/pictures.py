@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 from typing_extensions import TypedDict
 
 from kontext.errors import BadRequest
-from kontext.server.auth.access import Maker, Reader, service_of
+from kontext.server.auth.access import EditKey, ReadKey, service_of
 from kontext.server.http.answers import FAILURES
 from kontext.server.http.inputs import Inputs
 from kontext.server.routes.common import Body, Sha256, Text, open_session, with_example
@@ -101,7 +101,7 @@ def is_json(request: Request) -> bool:
 
 
 @router.post("/pictures", status_code=201, openapi_extra=PICTURE_BODY)
-async def upload(key: Maker, request: Request) -> Upload:
+async def upload_picture(key: EditKey, request: Request) -> Upload:
     """Store a picture and prefill it."""
     service, inputs = service_of(request), inputs_of(request)
     if is_form(request):
@@ -124,7 +124,7 @@ async def upload(key: Maker, request: Request) -> Upload:
 
 
 @router.get("/pictures/{picture}", response_class=Response)
-def picture(key: Reader, request: Request, picture: str) -> Response:
+def get_picture(key: ReadKey, request: Request, picture: str) -> Response:
     """An upload of the caller, as PNG."""
     service = service_of(request)
     service.queue.upload(key.id, picture)
@@ -132,7 +132,7 @@ def picture(key: Reader, request: Request, picture: str) -> Response:
 
 
 @router.post("/prefill")
-async def prefill(key: Maker, request: Request, body: Prefill) -> Prefilled:
+async def prefill_picture(key: EditKey, request: Request, body: Prefill) -> Prefilled:
     """Precompute the context of a picture; returns how long it took."""
     service = service_of(request)
     if body.picture:

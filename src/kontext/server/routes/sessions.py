@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from starlette.background import BackgroundTask
 
 from kontext.errors import BadRequest, Conflict, NotFound, Unavailable
-from kontext.server.auth.access import Maker, Reader, service_of
+from kontext.server.auth.access import EditKey, ReadKey, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.errors import TooLarge
 from kontext.server.http.answers import FAILURES
@@ -94,7 +94,7 @@ FILE_BODY: dict[str, Any] = {
 
 
 @router.post("", status_code=201, openapi_extra=NEW_BODY)
-async def create(key: Maker, request: Request) -> SessionView:
+async def create_session(key: EditKey, request: Request) -> SessionView:
     """Create a session with a picture, with an example, or empty."""
     service, inputs = service_of(request), inputs_of(request)
     stored = None
@@ -133,7 +133,7 @@ def _checked(body: dict[str, Any]) -> NewSession:
 
 
 @router.get("")
-def listing(key: Reader, request: Request) -> dict[str, list[SessionLine]]:
+def list_sessions(key: ReadKey, request: Request) -> dict[str, list[SessionLine]]:
     """Sessions of the caller, most recently used first."""
     service = service_of(request)
     base_path = service.settings.base_path
@@ -141,7 +141,7 @@ def listing(key: Reader, request: Request) -> dict[str, list[SessionLine]]:
 
 
 @router.post("/import", status_code=201, openapi_extra=FILE_BODY)
-async def bring(key: Maker, request: Request) -> SessionView:
+async def import_session(key: EditKey, request: Request) -> SessionView:
     """Import a session from an exported zip, or restore one from a PNG with an embedded history."""
     service = service_of(request)
     if not is_form(request):
@@ -178,20 +178,20 @@ def _check_pixels(data: bytes, limit: int) -> None:
 
 
 @router.get("/{session}")
-def read_session(key: Reader, request: Request, session: str) -> SessionView:
+def get_session(key: ReadKey, request: Request, session: str) -> SessionView:
     """A session with its turns and active jobs."""
     service = service_of(request)
     return current_view(service, open_session(service, key, session))
 
 
 @router.patch("/{session}")
-async def rename(key: Maker, request: Request, session: str, body: Rename) -> SessionView:
+async def rename_session(key: EditKey, request: Request, session: str, body: Rename) -> SessionView:
     """Rename a session."""
     return await _change(request, key, session, lambda found: found.rename(body.name))
 
 
 @router.delete("/{session}", status_code=204)
-async def delete(key: Maker, request: Request, session: str) -> None:
+async def delete_session(key: EditKey, request: Request, session: str) -> None:
     """Delete a session and cancel its jobs."""
     service = service_of(request)
     found = await asyncio.to_thread(open_session, service, key, session)
@@ -202,7 +202,7 @@ async def delete(key: Maker, request: Request, session: str) -> None:
 
 
 @router.post("/{session}/head")
-async def head(key: Maker, request: Request, session: str, body: Head) -> SessionView:
+async def set_head(key: EditKey, request: Request, session: str, body: Head) -> SessionView:
     """Go to a turn, or undo or redo. Nothing is lost: the next edit creates a branch."""
     if (body.turn is None) == (body.move is None):
         raise BadRequest("give either 'turn' or 'move'")
@@ -219,13 +219,13 @@ async def head(key: Maker, request: Request, session: str, body: Head) -> Sessio
 
 
 @router.patch("/{session}/turns/{turn}")
-async def rename_turn(key: Maker, request: Request, session: str, turn: str, body: Rename) -> SessionView:
+async def rename_turn(key: EditKey, request: Request, session: str, turn: str, body: Rename) -> SessionView:
     """Rename a turn."""
     return await _change(request, key, session, lambda found: found.rename(body.name, found.tree.find(turn)))
 
 
 @router.delete("/{session}/turns/{turn}")
-async def delete_turn(key: Maker, request: Request, session: str, turn: str) -> SessionView:
+async def delete_turn(key: EditKey, request: Request, session: str, turn: str) -> SessionView:
     """Delete a turn and all its descendants."""
     return await _change(request, key, session, lambda found: found.delete(turn))
 
@@ -256,7 +256,7 @@ async def _change(
 
 
 @router.get("/{session}/thumbnail", response_class=Response)
-async def thumbnail(key: Reader, request: Request, session: str) -> Response:
+async def session_thumbnail(key: ReadKey, request: Request, session: str) -> Response:
     """The current picture of a session, 256 pixels wide."""
     service = service_of(request)
     current = (await asyncio.to_thread(open_session, service, key, session)).current
@@ -267,8 +267,8 @@ async def thumbnail(key: Reader, request: Request, session: str) -> Response:
 
 
 @router.get("/{session}/turns/{turn}/picture", response_class=Response)
-async def picture(
-    key: Reader,
+async def turn_picture(
+    key: ReadKey,
     request: Request,
     session: str,
     turn: str,
@@ -309,8 +309,8 @@ async def picture(
 
 
 @router.get("/{session}/turns/{turn}/{role}", response_class=Response)
-def part(
-    key: Reader, request: Request, session: str, turn: str, role: Literal["region", "mask", "markup"]
+def turn_file(
+    key: ReadKey, request: Request, session: str, turn: str, role: Literal["region", "mask", "markup"]
 ) -> Response:
     """The changed region of an edit (white), or its mask or markup."""
     service = service_of(request)
@@ -319,7 +319,7 @@ def part(
 
 
 @router.get("/{session}/turns/{turn}/references/{place}", response_class=Response)
-def reference(key: Reader, request: Request, session: str, turn: str, place: int) -> Response:
+def turn_reference(key: ReadKey, request: Request, session: str, turn: str, place: int) -> Response:
     """A reference picture of an edit, counted from 0."""
     service = service_of(request)
     sha256 = _blob(open_session(service, key, session).tree.find(turn), "reference", place)
@@ -327,7 +327,7 @@ def reference(key: Reader, request: Request, session: str, turn: str, place: int
 
 
 @router.get("/{session}/export", response_class=Response)
-def export(key: Reader, request: Request, session: str) -> Response:
+def export_session(key: ReadKey, request: Request, session: str) -> Response:
     """The whole session as one file (zip)."""
     found = open_session(service_of(request), key, session)
     folder = tempfile.TemporaryDirectory(prefix="kontext-export-")

@@ -18,7 +18,7 @@ from kontext.server.errors import QueueFull
 SMALL_PIXELS = 4 * 2**20
 THREADS = 2  # per pool
 WAITING = 64  # large pictures running or waiting, all owners
-WAITING_OF_ONE = 4  # imports running or waiting per key; one runs at a time
+MAX_IMPORTS_PER_KEY = 4  # imports running or waiting per key; one runs at a time
 
 Arguments = ParamSpec("Arguments")
 Outcome = TypeVar("Outcome")
@@ -34,7 +34,7 @@ class Decoders:
         self._imports: Counter[str] = Counter()
         self._import_locks: dict[str, asyncio.Lock] = {}
 
-    def check_room(self, pixels: int) -> None:
+    def check_capacity(self, pixels: int) -> None:
         """Raises QueueFull if too many large pictures are waiting."""
         if pixels > SMALL_PIXELS and self._waiting >= WAITING:
             raise QueueFull("too many large pictures at once; try again in a moment")
@@ -65,11 +65,11 @@ class Decoders:
 
     async def run_import(self, owner: str, work: Callable[[], Outcome]) -> Outcome:
         """Run `work`, which imports a session file; one at a time per owner. Raises QueueFull."""
-        if self._imports[owner] >= WAITING_OF_ONE:
+        if self._imports[owner] >= MAX_IMPORTS_PER_KEY:
             raise QueueFull(
-                f"{WAITING_OF_ONE} imports are running or waiting; try again when one has finished"
+                f"{MAX_IMPORTS_PER_KEY} imports are running or waiting; try again when one has finished"
             )
-        self.check_room(SMALL_PIXELS + 1)
+        self.check_capacity(SMALL_PIXELS + 1)
         self._imports[owner] += 1
         try:
             async with self._import_locks.setdefault(owner, asyncio.Lock()):

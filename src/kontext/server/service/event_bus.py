@@ -50,7 +50,7 @@ class EventBus:
                 if not self._subscribers[topic]:
                     del self._subscribers[topic]
 
-    def watched(self, topic: str) -> bool:
+    def has_subscribers(self, topic: str) -> bool:
         """Whether a subscriber of this topic wants previews."""
         return topic in self._watchers
 

@@ -19,7 +19,7 @@ from kontext.session import Store
 log = logging.getLogger(__name__)
 
 WEBHOOK_SECONDS = 1.0  # between polls for due webhooks
-TIDY_SECONDS = 3600.0
+CLEAN_UP_SECONDS = 3600.0
 STORAGE_SECONDS = 3.0  # between two storage checks
 STORAGE_ANSWER_SECONDS = 3.0  # timeout of a storage check
 
@@ -42,7 +42,7 @@ class Housekeeping:
         self.storage_error: str | None = None
 
     def loops(self) -> list[Coroutine[None, None, None]]:
-        return [self._heartbeat(), self._webhooks(), self._tidy(), self._watch_storage()]
+        return [self._heartbeat(), self._webhooks(), self._clean_up(), self._watch_storage()]
 
     async def _heartbeat(self) -> None:
         while True:
@@ -90,9 +90,9 @@ class Housekeeping:
         if await deliver(job, task_view(job, sample), self.settings):
             await asyncio.to_thread(self.queue.delivered, job)
 
-    async def _tidy(self) -> None:
+    async def _clean_up(self) -> None:
         while True:
-            await asyncio.sleep(TIDY_SECONDS)
+            await asyncio.sleep(CLEAN_UP_SECONDS)
             try:
                 days = dict(job_days=self.settings.job_days, upload_days=self.settings.upload_days)
                 await asyncio.to_thread(self.queue.expire, **days)

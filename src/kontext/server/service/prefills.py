@@ -14,7 +14,7 @@ from kontext.server.workers.executor import Worker
 from kontext.server.workers.worker import Failure
 from kontext.session import Store
 
-PREFILLS_KEPT = 512
+MAX_PREFILLS = 512
 
 
 class Prefills:
@@ -33,7 +33,7 @@ class Prefills:
         task = self._tasks.get(sha256)
         if task is None or (task.done() and (task.cancelled() or task.exception() or task.result() is None)):
             self._tasks[sha256] = task = self.background.start(self._prefill(sha256))
-            while len(self._tasks) > PREFILLS_KEPT:
+            while len(self._tasks) > MAX_PREFILLS:
                 self._tasks.popitem(last=False)
         return task
 

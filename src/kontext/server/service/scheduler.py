@@ -223,4 +223,6 @@ class Scheduler:
     def _load(self, job: Job) -> JobPayload:
         get = self.store.blobs.get
         pictures = {role: [get(sha256) for sha256 in hashes] for role, hashes in job.request.pictures.items()}
-        return JobPayload(job.id, job.request, pictures, any(map(self.event_bus.watched, topics(job))))
+        return JobPayload(
+            job.id, job.request, pictures, any(map(self.event_bus.has_subscribers, topics(job)))
+        )

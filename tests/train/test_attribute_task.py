@@ -11,19 +11,19 @@ from tokenizers import Tokenizer
 from kontext.errors import BadCheckpoint
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS
-from kontext.train import reading, words
-from kontext.train.config import FlowTraining, Stage, WordsTraining
-from kontext.train.flow import FlowTrainer
-from kontext.train.reading import (
-    Heads,
+from kontext.train import attributes, words
+from kontext.train.attributes import (
+    AttributeHeads,
     Sentence,
     SentencePool,
     accuracy,
+    attribute_loss,
     by_kind,
     correct,
     draw,
-    reading_loss,
 )
+from kontext.train.config import FlowTraining, Stage, WordsTraining
+from kontext.train.flow import FlowTrainer
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
 
@@ -93,12 +93,12 @@ def test_the_loss_is_that_of_independent_labels(tokenizer):
     ids, targets = torch.ones(1, 4, dtype=torch.int64), torch.tensor([[1.0, 0.0, 1.0]])
     said = torch.tensor([2.0, 1.0, 0.5])
     expected = 2 * torch.log1p(torch.exp(-said)).sum()
-    assert reading_loss(lambda ids: (logits, logits), ids, targets).item() == pytest.approx(expected.item())
+    assert attribute_loss(lambda ids: (logits, logits), ids, targets).item() == pytest.approx(expected.item())
 
 
 def test_heads_are_loaded_by_label(tmp_path):
     preset = PRESETS["tiny"]
-    saved, other = Heads(preset, 3), Heads(preset, 2)
+    saved, other = AttributeHeads(preset, 3), AttributeHeads(preset, 2)
     before = other.clip_head.weight.detach().clone()
     save_file(saved.state_dict(), tmp_path / "heads.safetensors")
     (tmp_path / "labels.json").write_text(json.dumps(["a", "b", "c"]))
@@ -111,7 +111,7 @@ def test_heads_are_loaded_by_label(tmp_path):
 
 
 def test_heads_of_another_kind_are_left_out():
-    heads = Heads(PRESETS["tiny"], 2)
+    heads = AttributeHeads(PRESETS["tiny"], 2)
     before = heads.t5_head.weight.detach().clone()
     heads.copy({"t5_head.weight": torch.ones(2, 5), "t5_head.bias": torch.ones(2)}, ["a", "b"], ["b", "a"])
     assert torch.equal(heads.t5_head.weight, before) and heads.t5_head.bias.tolist() == [1, 1]
@@ -119,7 +119,7 @@ def test_heads_of_another_kind_are_left_out():
 
 @pytest.fixture
 def few_labels(monkeypatch):
-    monkeypatch.setattr(reading, "LABEL_SAMPLES", 60)
+    monkeypatch.setattr(attributes, "LABEL_SAMPLES", 60)
     monkeypatch.setattr(words, "TOKENIZER_SAMPLES", 60)
 
 
@@ -165,21 +165,26 @@ def test_a_flow_run_reads_beside_pictures_and_resumes_with_its_heads(tmp_path, c
     folder = tmp_path / "run"
     flow_run(folder, codec).train()
     resumed = flow_run(folder, codec, resume=True, steps=5, words_batch=8)
-    heads = resumed.reading.heads.clip_head.weight.detach().clone()
+    heads = resumed.attribute_task.heads.clip_head.weight.detach().clone()
     resumed.train()
-    assert not torch.equal(resumed.reading.heads.clip_head.weight, heads)
+    assert not torch.equal(resumed.attribute_task.heads.clip_head.weight, heads)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert any("words" in line for line in lines) and "phrasing_t5_english" in lines[-1]
     again = flow_run(folder, codec, resume=True, steps=5, words_batch=8)
-    assert torch.equal(again.reading.heads.clip_head.weight, resumed.reading.heads.clip_head.weight)
-    assert again.reading.labels == resumed.reading.labels and again.reading.seed == resumed.reading.seed
+    assert torch.equal(
+        again.attribute_task.heads.clip_head.weight, resumed.attribute_task.heads.clip_head.weight
+    )
+    assert (
+        again.attribute_task.labels == resumed.attribute_task.labels
+        and again.attribute_task.seed == resumed.attribute_task.seed
+    )
 
 
-def test_the_gradient_of_reading_reaches_both_encoders_and_is_clipped(tmp_path, codec, few_labels):
+def test_the_gradient_of_the_attributes_reaches_both_encoders_and_is_clipped(tmp_path, codec, few_labels):
     run = flow_run(tmp_path / "run", codec, words_batch=8, words_norm=0.25)
-    run.reading.backward()
+    run.attribute_task.backward()
     encoders = [run.networks.t5, run.networks.clip]
-    for module in (*encoders, run.reading.heads):
+    for module in (*encoders, run.attribute_task.heads):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters() if p.ndim > 1)
     gradients = [p.grad for module in encoders for p in module.parameters()]
     assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(0.25, rel=1e-4)

@@ -13,24 +13,24 @@ import torch
 from torch import Tensor
 
 from kontext.model.ggml import BlockFormat
-from kontext.model.stored import Form
+from kontext.model.stored import StorageFormat
 
 FP4_LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 """Values of the codes of 4-bit floats (E2M1)."""
 
 
-def ggml_form(format: BlockFormat) -> Form:
+def ggml_format(blocks: BlockFormat) -> StorageFormat:
     """Blocks of GGUF: raw tensor (rows, bytes of a row) uint8."""
-    return Form(format.name, partial(_ggml, format))
+    return StorageFormat(blocks.name, partial(_ggml, blocks))
 
 
-def _ggml(format: BlockFormat, data: Tensor) -> Tensor:
-    return format.expand(data.reshape(-1, format.bytes)).view(data.shape[0], -1)
+def _ggml(blocks: BlockFormat, data: Tensor) -> Tensor:
+    return blocks.expand(data.reshape(-1, blocks.bytes)).view(data.shape[0], -1)
 
 
-def scaled_form(name: str) -> Form:
+def scaled_format(name: str) -> StorageFormat:
     """Raw tensors: 8-bit floats or integers (rows, columns), and a scale: one number, or (rows, 1)."""
-    return Form(name, _scaled)
+    return StorageFormat(name, _scaled)
 
 
 def _scaled(data: Tensor, scale: Tensor) -> Tensor:
@@ -52,13 +52,13 @@ def floats_of_fp8(data: Tensor) -> Tensor:
     return wide.view(torch.float16).float().mul_(256.0)  # the exponents' biases are 7 and 15
 
 
-FP8 = Form("", floats_of_fp8)
+FP8 = StorageFormat("", floats_of_fp8)
 """8-bit floats without a scale."""
 
 
-def rotated_int8_form(group: int) -> Form:
+def rotated_int8_format(group: int) -> StorageFormat:
     """8-bit integers with a scale for each row, of weights that were rotated in groups of columns."""
-    return Form("int8, rotated", partial(_rotated, group))
+    return StorageFormat("int8, rotated", partial(_rotated, group))
 
 
 def _rotated(group: int, data: Tensor, scale: Tensor) -> Tensor:
@@ -82,13 +82,13 @@ def hadamard(x: Tensor) -> Tensor:
     return x
 
 
-def table_form(name: str, levels: tuple[float, ...]) -> Form:
-    """The form of bitsandbytes: two codes a byte, and the largest absolute value of each block.
+def table_format(name: str, levels: tuple[float, ...]) -> StorageFormat:
+    """The format of bitsandbytes: two codes a byte, and the largest absolute value of each block.
 
     Raw tensors (rows, columns / 2) with the first code in the upper bits, and values (rows, blocks).
     levels: of the 16 codes.
     """
-    return Form(name, partial(_table, levels))
+    return StorageFormat(name, partial(_table, levels))
 
 
 def _table(levels: tuple[float, ...], codes: Tensor, largest: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def _nvfp4(codes: Tensor, block_scales: Tensor, scale: Tensor) -> Tensor:
     return numbers.mul_(factors[..., None]).flatten(1)
 
 
-NVFP4 = Form("NVFP4", _nvfp4)
+NVFP4 = StorageFormat("NVFP4", _nvfp4)
 """Raw tensors: two codes a byte (rows, columns / 2), the first in the upper bits; an 8-bit float for each
 block of 16 (rows, columns / 16); one scale."""
 

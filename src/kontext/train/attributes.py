@@ -1,4 +1,4 @@
-"""Reading: linear heads on both text encoders predict the attributes of an instruction.
+"""Attribute prediction: linear heads on both text encoders predict the attributes of an instruction.
 
 A sentence costs a hundredth of a pair of pictures. The labels are the attributes of the sentence
 (`kontext.world.tasks.attributes`), the same in both languages, as independent binary targets. One head reads
@@ -64,7 +64,7 @@ def labels_of(world: World) -> list[str]:
     return all_labels(world.sample(seed, pictures=False) for seed in range(LABEL_SAMPLES))
 
 
-class Heads(nn.Module):
+class AttributeHeads(nn.Module):
     """Linear heads over the labels, on CLIP's pooled vector and on queried means of T5's states."""
 
     def __init__(self, preset: Preset, labels: int):
@@ -106,11 +106,11 @@ class Heads(nn.Module):
                 parameter[to] = saved[name][of].to(parameter)
 
 
-Reader = Callable[[Tensor], tuple[Tensor, Tensor]]
+LabelPredictor = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Text ids (b, m) -> logits (b, labels) of T5 and of CLIP."""
 
 
-def reader(t5: T5Encoder, clip: ClipText, heads: Heads) -> Reader:
+def label_predictor(t5: T5Encoder, clip: ClipText, heads: AttributeHeads) -> LabelPredictor:
     return lambda ids: heads(ids, t5(ids), clip(ids))
 
 
@@ -168,7 +168,7 @@ class SentencePool:
         return ids, torch.from_numpy(self.targets[places]).float()
 
 
-def reading_loss(read: Reader, ids: Tensor, targets: Tensor) -> Tensor:
+def attribute_loss(read: LabelPredictor, ids: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of both heads, summed over the labels, mean over the sentences."""
     total = ids.new_zeros((), dtype=torch.float32)
     for logits in read(ids):
@@ -177,7 +177,7 @@ def reading_loss(read: Reader, ids: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def correct(read: Reader, pool: SentencePool, device: str | torch.device = "cpu") -> np.ndarray:
+def correct(read: LabelPredictor, pool: SentencePool, device: str | torch.device = "cpu") -> np.ndarray:
     """Whether all labels of a sentence are predicted, bool (encoders: T5, CLIP; languages; sentences)."""
     right = np.zeros((2, len(LANGUAGES), pool.filled), bool)
     for language in range(len(LANGUAGES)):

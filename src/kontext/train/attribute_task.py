@@ -1,4 +1,4 @@
-"""Reading as an auxiliary task of the flow run: a batch of sentences with every step.
+"""Attribute prediction as an auxiliary task of the flow run: a batch of sentences with every step.
 
 It preserves and extends the encoders' vocabulary while they learn from pictures. Heads, labels and loss are
 those of `kontext train words`.
@@ -15,21 +15,21 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from kontext.model.presets import Preset
+from kontext.train.attributes import (
+    AttributeHeads,
+    SentencePool,
+    accuracy,
+    attribute_loss,
+    broad_world,
+    correct,
+    draw,
+    label_predictor,
+    labels_of,
+)
 from kontext.train.autoencoder import HELD_OUT
 from kontext.train.config import FlowTraining
 from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW
-from kontext.train.reading import (
-    Heads,
-    SentencePool,
-    accuracy,
-    broad_world,
-    correct,
-    draw,
-    labels_of,
-    reader,
-    reading_loss,
-)
 from kontext.train.ring import to_device
 from kontext.train.run import Ema
 from kontext.world import World
@@ -38,7 +38,7 @@ POOL = 20000
 """Number of sentences, each in two languages, that batches are drawn from."""
 
 
-class ReadingTask:
+class AttributeTask:
     """Sentences, heads and their optimizer; the encoders are those of the run's networks."""
 
     def __init__(
@@ -60,7 +60,7 @@ class ReadingTask:
         self.config, self.batch, self.networks, self.world = config, batch, networks, broad_world()
         self.labels = labels_of(World())
         self.device = next(networks.parameters()).device
-        self.heads = Heads(preset, len(self.labels)).to(self.device)
+        self.heads = AttributeHeads(preset, len(self.labels)).to(self.device)
         self.optimizer = MuonAdamW((), self.heads.parameters(), muon_rate=0, adamw_rate=config.adamw_rate)
         known = json.loads(state.get("labels", "[]"))
         if "words" in state:
@@ -74,7 +74,7 @@ class ReadingTask:
         self.seed = state.get("words_seed", config.seed + first_seed)
         self.generator = torch.Generator().manual_seed(config.seed + self.seed)
         self.pool = SentencePool(POOL, self.labels, tokenizer, preset, config.words_token_dropout)
-        self.read = reader(networks.t5, networks.clip, self.heads)
+        self.read = label_predictor(networks.t5, networks.clip, self.heads)
         self.held_out = {
             split: SentencePool(config.validation_sentences, self.labels, tokenizer, preset)
             for split in ("test", "phrasing")
@@ -95,7 +95,7 @@ class ReadingTask:
             self.seed += 1
         ids, targets = self.pool.draw(self.batch, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
-            loss = reading_loss(self.read, to_device(ids, self.device), to_device(targets, self.device))
+            loss = attribute_loss(self.read, to_device(ids, self.device), to_device(targets, self.device))
         encoders = [*self.networks.t5.parameters(), *self.networks.clip.parameters()]
         heads = list(self.heads.parameters())
         gradients = torch.autograd.grad(loss, encoders + heads)
