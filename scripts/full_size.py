@@ -3,10 +3,12 @@
     python scripts/full_size.py make FOLDER --type bfloat16|fp8|Q4_K
     python scripts/full_size.py edit FOLDER [--canvas 256] [--memory 3GB]
     python scripts/full_size.py step [--device cuda]
+    python scripts/full_size.py decode [--side 2048] [--strips 16777216]
 
 The published weights need an account; these show what they take in time and memory: the peak of anonymous
-memory (what is not a mapped file) is sampled from /proc, so this is for Linux. `step` needs no files: it
-times one evaluation of the transformer and of diffusers' on a device.
+memory (what is not a mapped file) is sampled from /proc, so this is for Linux. `step` and `decode` need no
+files: they time one evaluation of the transformer and of diffusers' on a device, and compare a picture that
+is decoded in strips with one that is decoded whole.
 """
 
 from __future__ import annotations
@@ -317,6 +319,32 @@ class Step:
         return {"diffusers": self.seconds(lambda: network(**inputs, return_dict=False))}
 
 
+def decode(side: int, strips: int) -> None:
+    """Decode random latents whole and in strips: seconds, memory and the largest difference."""
+    import resource
+
+    import torch
+
+    from kontext.model.autoencoder import Autoencoder
+    from kontext.model.presets import DEV
+
+    torch.manual_seed(0)
+    codec = Autoencoder(DEV.autoencoder).eval()
+    latents = torch.randn(1, DEV.autoencoder.latent_channels, side // 8, side // 8)
+    decoded = {}
+    for name, elements in (("in strips", strips), ("whole", None)):
+        codec.strip_elements, start = elements, time.monotonic()
+        with torch.inference_mode():
+            decoded[name] = codec.decode(latents)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"{name}: {time.monotonic() - start:.0f} s, peak of the process so far {peak:.2f} GiB", flush=True
+        )
+    levels = (decoded["in strips"] - decoded["whole"]).abs() * 127.5
+    spread = decoded["whole"].std() * 127.5
+    print(f"difference: at most {levels.max():.5f} levels of 255, of pixels that vary by {spread:.1f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -334,8 +362,13 @@ def main() -> None:
     timing.add_argument("--device", default="cuda")
     timing.add_argument("--side", type=int, default=64, help="tokens along a side, of 16 pixels")
     timing.add_argument("--text", type=int, default=512, help="tokens of text")
+    decoding = commands.add_parser("decode")
+    decoding.add_argument("--side", type=int, default=2048, help="pixels")
+    decoding.add_argument("--strips", type=int, default=2**24, help="elements of a strip")
     given = parser.parse_args()
-    if given.command == "step":
+    if given.command == "decode":
+        decode(given.side, given.strips)
+    elif given.command == "step":
         step = Step(given.preset, given.device, given.side, given.text)
         for measure in (step.ours, step.theirs):
             for name, value in measure().items():
