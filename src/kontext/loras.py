@@ -15,7 +15,7 @@ from kontext.options import MAX_LORAS
 from kontext.values import real_number, short_repr
 
 SCALES = (-16.0, 16.0)
-ENDINGS = (".safetensors", ".sft")
+EXTENSIONS = (".safetensors", ".sft")
 KEYS = ("name", "path", "scale", "sha256")
 
 
@@ -98,7 +98,9 @@ def _from_mapping(value: Mapping[str, Any]) -> Lora:
 
 
 def _located(text: str, scale: float, paths: bool) -> Lora:
-    is_path = paths and (text.lower().endswith(ENDINGS) or text.startswith(("/", ".", "~")) or _exists(text))
+    is_path = paths and (
+        text.lower().endswith(EXTENSIONS) or text.startswith(("/", ".", "~")) or _exists(text)
+    )
     return Lora(path=text, scale=scale) if is_path else Lora(name=text, scale=scale)
 
 
@@ -148,7 +150,7 @@ class LoraAccess:
         return [
             file.with_suffix("").as_posix()
             for file in files
-            if file.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in file.parts)
+            if file.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in file.parts)
         ]
 
     def find(self, lora: Lora) -> Path:
@@ -162,7 +164,7 @@ class LoraAccess:
             return path
         name = lora.name or ""
         if self.folder is not None and all(part and part[0] != "." for part in name.split("/")):
-            files = [self.folder / f"{name}{ending}" for ending in ENDINGS]
+            files = [self.folder / f"{name}{ending}" for ending in EXTENSIONS]
             if found := next((file for file in files if _is_file(file)), None):
                 return found
         names = self.names()

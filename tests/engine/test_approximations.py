@@ -9,7 +9,7 @@ from PIL import Image
 
 from kontext import Editor, world
 from kontext.engine import EditRequest
-from kontext.engine.approximations import MOST_SKIPPED, WARM_UP, StepCache
+from kontext.engine.approximations import MAX_SKIPPED, WARM_UP, StepCache
 from kontext.errors import BadRequest, Cancelled
 from kontext.flow import schedule
 from kontext.flow.solvers import euler
@@ -42,7 +42,7 @@ def test_velocities_linear_in_time_are_extrapolated_exactly(slope):
 def test_the_first_and_the_last_evaluations_and_every_fifth_between_are_computed():
     _, computed = solve(lambda z, t: torch.ones_like(z), 1.0, torch.randn(1, 4, 2))
     between = len(TIMES) - 1 - WARM_UP - 1
-    assert computed == WARM_UP + 1 + between // (MOST_SKIPPED + 1)
+    assert computed == WARM_UP + 1 + between // (MAX_SKIPPED + 1)
 
 
 def test_a_smaller_threshold_is_closer_and_computes_more():

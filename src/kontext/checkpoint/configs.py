@@ -22,7 +22,7 @@ from kontext.model.presets import (
 from kontext.model.text import LEGACY_END_ID
 
 Config = TransformerConfig | AutoencoderConfig | T5Config | ClipConfig
-LARGEST = 1_000_000
+MAX_SIZE = 1_000_000
 """Limit of all counts and widths: more means a damaged file, which would take forever to build."""
 _MAY_BE_ZERO = ("output_mlp", "end_id", "depth_double", "depth_single")
 CONFIGS: dict[str, type] = {
@@ -79,9 +79,9 @@ def _is(value: Any, hint: Any, least: int) -> bool:
     """Whether a value is of a declared type: int, float, bool, str, Literal, tuple, union or dataclass."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is int:
-        return type(value) is int and least <= value <= LARGEST
+        return type(value) is int and least <= value <= MAX_SIZE
     if hint is float:
-        return type(value) is float and math.isfinite(value) or type(value) is int and abs(value) <= LARGEST
+        return type(value) is float and math.isfinite(value) or type(value) is int and abs(value) <= MAX_SIZE
     if origin is Literal:
         return isinstance(value, str) and value in arguments
     if origin is tuple:

@@ -45,7 +45,7 @@ _SCALARS = {
 }
 """Types of values, as `struct` names them."""
 _TEXT, _LIST = 8, 9
-_MOST = 2**24
+_MAX_COUNT = 2**24
 """Limit of entries and characters in a header: more means damage."""
 _SHAPE_KEY = "comfy.gguf.orig_shape."
 """Key of ComfyUI-GGUF for the original shape of a reshaped tensor."""
@@ -79,7 +79,7 @@ class _Reader:
 
     def count(self) -> int:
         value = self.scalar("<Q")
-        if value > _MOST:
+        if value > _MAX_COUNT:
             raise _Damaged(f"a count of {value}")
         return value
 

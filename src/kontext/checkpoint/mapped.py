@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LONGEST_HEADER = 100_000_000
+MAX_HEADER_BYTES = 100_000_000
 """Maximum bytes of a header; that of a 12 B model has 0.1 % of it."""
-LARGEST = 2**48
+MAX_SIZE = 2**48
 """Maximum numbers of a tensor: more means a damaged header."""
 
 DTYPES = {
@@ -101,7 +101,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     """Tensors and metadata of a `.safetensors` file. Raises OSError, Damaged and UnknownType."""
     file = MappedFile(path)
     length = int.from_bytes(file.bytes(0, 8), "little")
-    if file.size < 8 or length > min(file.size - 8, LONGEST_HEADER):
+    if file.size < 8 or length > min(file.size - 8, MAX_HEADER_BYTES):
         raise Damaged("its header is not complete")
     try:
         header = json.loads(file.bytes(8, length).decode("utf-8"), object_pairs_hook=_without_repeats)
@@ -145,7 +145,7 @@ def _place(name: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], int, in
     except (KeyError, TypeError, ValueError):
         raise Damaged(f"{name[:80]} has no type, shape and place") from None
     numbers = (*shape, first, last)
-    if not all(type(n) is int and 0 <= n <= LARGEST for n in numbers) or math.prod(shape) > LARGEST:
+    if not all(type(n) is int and 0 <= n <= MAX_SIZE for n in numbers) or math.prod(shape) > MAX_SIZE:
         raise Damaged(f"the shape or place of {name[:80]} is impossible")
     if last - first != math.prod(shape) * dtype.itemsize:
         raise Damaged(f"the bytes of {name[:80]} are not those of its shape")

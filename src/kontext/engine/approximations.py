@@ -10,7 +10,7 @@ from torch import Tensor
 
 WARM_UP = 3
 """Evaluations at the start of a schedule that a step cache never skips; composition is decided there."""
-MOST_SKIPPED = 4
+MAX_SKIPPED = 4
 """Evaluations in a row that a step cache may skip."""
 
 
@@ -31,7 +31,7 @@ class StepCache:
     is known whenever a velocity is computed all the same; the error of the next extrapolations is predicted
     from it, as it grows with the product of the times since the two. A velocity is computed when the
     predicted error reaches the threshold, in the warm-up and at the end of the schedule, and after
-    `MOST_SKIPPED` extrapolations. Other step caches (EasyCache, arXiv 2507.02860) keep the last velocity or
+    `MAX_SKIPPED` extrapolations. Other step caches (EasyCache, arXiv 2507.02860) keep the last velocity or
     its offset to the state. Every picture of a batch is decided on its own, so that its result does not
     depend on the batch.
     """
@@ -68,7 +68,7 @@ class StepCache:
         skip = torch.zeros_like(time, dtype=torch.bool)
         if self.curvature is not None and WARM_UP <= self.index < self.evaluations - 1:
             accurate = self.curvature * distance < self.threshold
-            skip = accurate & (self.skipped < MOST_SKIPPED)
+            skip = accurate & (self.skipped < MAX_SKIPPED)
         self.skipped = torch.where(skip, self.skipped + 1, 0.0)
         if bool(skip.all()):
             return extrapolated

@@ -15,7 +15,7 @@ SIDE = 256
 """Longer side of the largest view in pixels; the others are half and a quarter as large."""
 WEIGHTS = (-6.2, -1.7, -5.2, -3.9, 2.2, 14.8, -1.9, 25.9, 2.9)
 """Of the `features`, fitted by logistic regression."""
-LEAST = 10.7
+THRESHOLD = 10.7
 """Weighted sum from which a picture counts as a photograph.
 
 Cross-validated rates: 98 % of 48 photographs and 96 % of 138 parts of them; 1.5 % of 583 pictures of the
@@ -79,7 +79,7 @@ def _share(values: np.ndarray, least: int, most: int) -> float:
 
 def is_photograph(picture: Image.Image) -> bool:
     """Whether a picture looks like a photograph."""
-    return float(features(picture) @ WEIGHTS) >= LEAST
+    return float(features(picture) @ WEIGHTS) >= THRESHOLD
 
 
 def photo_warning(model_name: str) -> PhotoWarning:

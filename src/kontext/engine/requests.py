@@ -26,7 +26,7 @@ from kontext.values import flag, is_bool, one_of, real_number, short_repr, whole
 MAX_BATCH = option("variants").whole_range[1]
 MAX_STEPS = option("steps").whole_range[1]
 MAX_SEED = option("seed").whole_range[1]
-LARGEST = 2**31 - 1  # pixels that a number of a size or box can mean
+MAX_PIXELS = 2**31 - 1  # pixels that a number of a size or box can mean
 CANVAS = option("canvas").whole_range
 GUIDANCE = option("guidance").range
 CONTEXT_REFRESH = option("context_refresh").whole_range
@@ -337,7 +337,7 @@ def _guidance_steps(value: object) -> str | None:
 
 def _pixels(value: object) -> int:
     """A number of pixels, or TypeError."""
-    if not isinstance(value, SupportsIndex) or abs(number := operator.index(value)) > LARGEST:
+    if not isinstance(value, SupportsIndex) or abs(number := operator.index(value)) > MAX_PIXELS:
         raise TypeError
     return number
 

@@ -18,8 +18,8 @@ from kontext.model.convolutions import Decoder
 from kontext.model.linear import StoredWeight
 from kontext.model.transformer import Transformer
 
-LARGEST_BYTES = 2**29  # limit of a transformer's packed weights, which are a second copy
-LARGEST_DECODER = 2**23  # parameters: with more, PyTorch is as fast
+MAX_BYTES = 2**29  # limit of a transformer's packed weights, which are a second copy
+MAX_DECODER_PARAMETERS = 2**23  # parameters: with more, PyTorch is as fast
 
 __all__ = [
     "repack_transformer",
@@ -39,7 +39,7 @@ def use_transformer_kernels(transformer: Transformer, exact: bool = True) -> boo
     compiled, config = _kernels_for(transformer), transformer.config
     if compiled is None or config.head_width % 32 or config.width % 32:
         return False
-    if _parameters(transformer) * compiled.weight_bytes > LARGEST_BYTES:
+    if _parameters(transformer) * compiled.weight_bytes > MAX_BYTES:
         return False
     transformer.backend = KernelTransformer(transformer, compiled, parts=3 if exact else 1)
     return True
@@ -76,7 +76,7 @@ def use_decoder_kernels(decoder: Decoder) -> bool:
     convolutions = [layer for layer in decoder.modules() if isinstance(layer, nn.Conv2d)]
     if compiled is None or any(layer.in_channels % 16 for layer in convolutions):
         return False
-    if _parameters(decoder) > LARGEST_DECODER:
+    if _parameters(decoder) > MAX_DECODER_PARAMETERS:
         return False
     decoder.backend = KernelDecoder(decoder, compiled)
     return True

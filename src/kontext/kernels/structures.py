@@ -159,7 +159,7 @@ class Gelu(ctypes.Structure):
     ]
 
 
-class MatrixPieces(ctypes.Structure):
+class MatrixChunks(ctypes.Structure):
     """`pieces_t`."""
 
     _fields_ = [("at", POINTER * 2), ("row", LONG * 2)]
@@ -174,18 +174,18 @@ class TrainingAttention(ctypes.Structure):
         ("start", LONG),
         ("prefix", LONG),
         ("sharing", LONG),
-        ("qkv", MatrixPieces),
+        ("qkv", MatrixChunks),
         ("bias", POINTER * 2),
         ("query_scale", POINTER),
         ("key_scale", POINTER),
         ("rotary", POINTER),
         ("prefix_keys", POINTER),
         ("prefix_values", POINTER),
-        ("out", MatrixPieces),
+        ("out", MatrixChunks),
         ("softmax", POINTER),
         ("keys", POINTER),
         ("values", POINTER),
-        ("qkv_gradient", MatrixPieces),
+        ("qkv_gradient", MatrixChunks),
         ("prefix_keys_gradient", POINTER),
         ("prefix_values_gradient", POINTER),
         ("scale_sums", POINTER),

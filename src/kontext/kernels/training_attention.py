@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kontext.kernels.structures import TRAINING_ATTENTION, MatrixPieces, TrainingAttention
+from kontext.kernels.structures import TRAINING_ATTENTION, MatrixChunks, TrainingAttention
 from kontext.kernels.training_passes import Gradients, Layout, Passes, gelu_job
 
 
@@ -156,7 +156,7 @@ def _job(heads: HeadLayout, h, bias, first_h, first_bias, scales, keys, values, 
     return job
 
 
-def _pieces(layout: Layout, matrix: Tensor, first: Tensor | None, width: int = 0) -> MatrixPieces:
+def _pieces(layout: Layout, matrix: Tensor, first: Tensor | None, width: int = 0) -> MatrixChunks:
     """Addresses of both pieces: of one matrix, unless the first has its own.
 
     width: of queries; matrices with twice as many columns have none.
@@ -165,9 +165,9 @@ def _pieces(layout: Layout, matrix: Tensor, first: Tensor | None, width: int = 0
     boundary = layout.items * layout.first
     if first is not None or matrix.shape[0] == layout.items * (layout.rows - layout.first):
         first_at, first_row = (0, 0) if first is None else (_queries(first, width), first.stride(0))
-        return MatrixPieces((first_at, at), (first_row, matrix.stride(0)))
+        return MatrixChunks((first_at, at), (first_row, matrix.stride(0)))
     row = matrix.stride(0)
-    return MatrixPieces((at, at + boundary * row * matrix.element_size()), (row, row))
+    return MatrixChunks((at, at + boundary * row * matrix.element_size()), (row, row))
 
 
 def _queries(x: Tensor, width: int) -> int:

@@ -36,7 +36,7 @@ from kontext.model.presets import TransformerConfig
 from kontext.model.rope import rotary_table
 from kontext.model.streaming import WeightStream
 
-LEAST_TIME = 0.1
+MIN_TIME = 0.1
 """Smallest time used to compute a velocity from a predicted picture."""
 
 Context = Sequence[tuple[Tensor, Tensor]]
@@ -187,7 +187,7 @@ class Transformer(nn.Module):
         """Velocity at state z and time t from the output of `evaluate`: itself, or (z - picture) / t."""
         if self.config.prediction == "velocity":
             return predicted
-        return (z - predicted) / (t.clamp_min(LEAST_TIME) if isinstance(t, Tensor) else max(t, LEAST_TIME))
+        return (z - predicted) / (t.clamp_min(MIN_TIME) if isinstance(t, Tensor) else max(t, MIN_TIME))
 
     def evaluate(
         self,

@@ -45,7 +45,7 @@ def _readable() -> tuple[str, ...]:
 
 READABLE = _readable()
 
-ENDINGS = frozenset(
+EXTENSIONS = frozenset(
     # what is read here
     ".png .apng .jpg .jpeg .jpe .jfif .jif .jfi .mpo .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .pfm "
     ".avif .ico .tga .icb .vda .vst "

@@ -225,7 +225,7 @@ def _finish(
 
 def looks_like_picture(path: Path) -> bool:
     """Whether a file is a picture: by its extension, by its first bytes, or because it opens."""
-    if path.suffix.lower() in formats.ENDINGS:
+    if path.suffix.lower() in formats.EXTENSIONS:
         return True
     try:
         with open(path, "rb") as file:

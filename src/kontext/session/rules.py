@@ -14,13 +14,13 @@ def whole_number(low: int, high: int) -> Rule:
     return lambda value: type(value) is int and low <= value <= high
 
 
-LARGEST = 2**63 - 1  # JSON has integers of any length, floats and databases do not
+MAX_INTEGER = 2**63 - 1  # JSON has integers of any length, floats and databases do not
 LAST_SECOND = 253402300799  # of the year 9999, the last that calendars here can show
 
 
 def number(value: object) -> TypeGuard[float]:
     """A finite number; integers of 64 bits."""
-    return type(value) is float and math.isfinite(value) or whole_number(-LARGEST, LARGEST)(value)
+    return type(value) is float and math.isfinite(value) or whole_number(-MAX_INTEGER, MAX_INTEGER)(value)
 
 
 def between(low: float, high: float) -> Rule:

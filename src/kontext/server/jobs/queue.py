@@ -84,7 +84,18 @@ class Submission:
 
 
 # Columns of a queued job, of which there may be many: without the request.
-WAITING = ("id", "session_id", "owner", "origin", "shape", "kind", "attempts", "state", "error", "started")
+WAITING_COLUMNS = (
+    "id",
+    "session_id",
+    "owner",
+    "origin",
+    "shape",
+    "kind",
+    "attempts",
+    "state",
+    "error",
+    "started",
+)
 COLUMNS = [jobs.c[field.name] for field in fields(Job)]
 
 
@@ -348,7 +359,7 @@ class Queue:
         return [row.id for row in dead], mine
 
     def _waiting(self, db: sql.Connection) -> list[Any]:
-        columns = [jobs.c[name] for name in WAITING]
+        columns = [jobs.c[name] for name in WAITING_COLUMNS]
         query = sql.select(*columns).where(jobs.c.state == "queued").order_by(jobs.c.created, jobs.c.id)
         rows = db.execute(query).all()
         owners = {row.owner for row in rows}

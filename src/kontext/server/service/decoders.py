@@ -17,7 +17,7 @@ from kontext.server.errors import QueueFull
 
 SMALL_PIXELS = 4 * 2**20
 THREADS = 2  # per pool
-WAITING = 64  # large pictures running or waiting, all owners
+MAX_PENDING = 64  # large pictures running or waiting, all owners
 MAX_IMPORTS_PER_KEY = 4  # imports running or waiting per key; one runs at a time
 
 Arguments = ParamSpec("Arguments")
@@ -36,7 +36,7 @@ class Decoders:
 
     def check_capacity(self, pixels: int) -> None:
         """Raises QueueFull if too many large pictures are waiting."""
-        if pixels > SMALL_PIXELS and self._waiting >= WAITING:
+        if pixels > SMALL_PIXELS and self._waiting >= MAX_PENDING:
             raise QueueFull("too many large pictures at once; try again in a moment")
 
     async def run(

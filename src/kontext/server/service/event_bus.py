@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-WAITING = 256  # events that a slow subscriber may lag behind
+MAX_PENDING = 256  # events that a slow subscriber may lag behind
 
 
 class Event(NamedTuple):
@@ -34,7 +34,7 @@ class EventBus:
     @contextmanager
     def subscribe(self, *topics: str, previews: bool = False) -> Iterator[asyncio.Queue[Event | None]]:
         """A queue of events; None means that the service is stopping. Previews cost worker time."""
-        inbox: asyncio.Queue[Event | None] = asyncio.Queue(WAITING)
+        inbox: asyncio.Queue[Event | None] = asyncio.Queue(MAX_PENDING)
         for topic in topics:
             self._subscribers[topic].add(inbox)
         if previews:
