@@ -100,7 +100,9 @@ INLINE void put_rows(const float *even, const float *odd, long width, long row, 
   }
 }
 
+/* Also makes the compiler finish all stores to memory: the intrinsics do not say that they read it. */
 INLINE void zero_accumulators(void) {
+  __asm__ volatile("" ::: "memory");
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
