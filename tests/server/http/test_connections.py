@@ -31,12 +31,24 @@ def limited(soft, hard):
     return ["sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"', "sh"]
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("connections")
+def started(folder):
     program = Program(folder, "--body-seconds", "5", prefix=limited(FILES, FILES))
     program.folder = folder
     program.alive()
+    return program
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    program = started(tmp_path_factory.mktemp("connections"))
+    yield program
+    program.stop()
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A server that nobody attacks: what it takes longer, the machine is busy."""
+    program = started(tmp_path_factory.mktemp("other"))
     yield program
     program.stop()
 
@@ -52,7 +64,7 @@ def health(program):
 
 
 @pytest.mark.parametrize("name", SECONDS)
-def test_half_open_requests_do_not_lock_others_out(program, name):
+def test_half_open_requests_do_not_lock_others_out(program, other, name):
     quiet, before = max(health(program) for _ in range(5)), files(program)
     log = (program.folder / "log").stat().st_size
     start, sockets = time.monotonic(), []
@@ -62,17 +74,18 @@ def test_half_open_requests_do_not_lock_others_out(program, name):
         sockets.append(connection)
     longest = 0.0
     while time.monotonic() - start < SECONDS[name] - 2:
-        longest = max(longest, health(program))
+        longest, quiet = max(longest, health(program)), max(quiet, health(other))
         for connection in sockets:
             try:
                 connection.send(b"a")
             except OSError:
                 pass  # it had to make room
         time.sleep(0.3)
-    assert longest <= HEALTH_SECONDS + 3 * quiet  # a machine that is busy by itself is slow for all
+    assert longest <= HEALTH_SECONDS + 3 * quiet
     assert files(program) < FILES
     until(lambda: files(program) <= before + 4, 30)
-    assert time.monotonic() - start >= SECONDS[name] / 2 and health(program) < HEALTH_SECONDS + 3 * quiet
+    assert time.monotonic() - start >= SECONDS[name] / 2
+    assert min(health(program) for _ in range(5)) < HEALTH_SECONDS + 3 * quiet
     assert (program.folder / "log").stat().st_size - log < 10**6
     for connection in sockets:
         connection.close()
@@ -82,10 +95,10 @@ def test_the_server_raises_its_own_limit_of_open_files(program, tmp_path):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard < 1024:
         pytest.skip("this machine allows fewer files")
-    other = Program(tmp_path, prefix=limited(300, 1024))
-    other.alive()
-    assert psutil.Process(other.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (1024, 1024)
-    assert other.stop() == 0
+    raised = Program(tmp_path, prefix=limited(300, 1024))
+    raised.alive()
+    assert psutil.Process(raised.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (1024, 1024)
+    assert raised.stop() == 0
 
 
 def test_an_answer_that_nobody_reads_is_given_up():
