@@ -114,7 +114,7 @@ def painting_editor(random_model):
     codec = BlockCodec()
     model = SimpleNamespace(**{name: getattr(random_model, name) for name in PARTS})
     model.preset = SimpleNamespace(
-        smooth_recolors=False,
+        smoothing=False,
         name="painter",
         text_length=64,
         sizes=((128, 128),),

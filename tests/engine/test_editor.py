@@ -357,6 +357,22 @@ def test_nano_s_own_drawings_are_not_taken_for_photographs():
         picture = result.picture
 
 
+def test_a_result_is_not_judged_again(painting_editor, scene, tmp_path):
+    """What a model painted can look like a photograph; as a picture, from a file, copied."""
+    painting_editor.model.transformer.paint = lambda pixels: pixels[:, 40:60, 40:60].fill_(1)
+    first = painting_editor.edit(scene, "a square", seed=1)
+    saved = first.save(tmp_path / "first.png")
+
+    def judged(picture):
+        return any(
+            "photograph" in item for item in painting_editor.edit(picture, "a square", seed=2).warnings
+        )
+
+    assert any("photograph" in item for item in first.warnings)
+    assert not any(map(judged, (first.picture, first.picture.copy(), saved, Image.open(saved))))
+    assert judged(np.asarray(first.picture))
+
+
 def test_a_session_judges_its_first_picture_alone(painting_editor, scene):
     painting_editor.model.transformer.paint = lambda pixels: pixels[:, 40:60, 40:60].fill_(1)
     session = painting_editor.open(scene)

@@ -13,9 +13,10 @@ from PIL import Image
 import kontext
 from kontext import pictures
 from kontext.errors import BadPicture, BadRequest, NotFound
+from kontext.pictures.formats import HISTORY_KEY
 from kontext.session import Store, provenance
 from kontext.session.pixels import digest, to_png
-from kontext.session.provenance import KEY, chain_of, encode, extend_history, parse_chain, read_chain, texts
+from kontext.session.provenance import chain_of, encode, extend_history, parse_chain, read_chain, texts
 
 GPS = 0x8825
 
@@ -28,7 +29,7 @@ def session(store, editor, picture):
     return session
 
 
-def with_text(data, text, keyword=KEY, compress=False):
+def with_text(data, text, keyword=HISTORY_KEY, compress=False):
     """A PNG with one more iTXt chunk before its end."""
     payload = zlib.compress(text) if compress else text
     body = b"iTXt" + keyword.encode() + b"\0" + bytes([compress, 0]) + b"\0\0" + payload
@@ -37,7 +38,7 @@ def with_text(data, text, keyword=KEY, compress=False):
 
 
 def document(chain):
-    return json.loads(texts(chain)[KEY])
+    return json.loads(texts(chain)[HISTORY_KEY])
 
 
 def test_a_saved_png_restores_its_chain_in_an_empty_store(session, tmp_path):
@@ -152,7 +153,7 @@ def test_a_very_long_chain_keeps_its_newest_turns(session):
                 **{**vars(rest[0]), "id": f"{number:x}", "parent": entries[-1].id, "prompt": str(number)}
             )
         )
-    kept = parse_chain(texts(entries)[KEY])
+    kept = parse_chain(texts(entries)[HISTORY_KEY])
     assert 500 < len(kept) <= provenance.MAX_TURNS and kept[-1].prompt == "2499" and kept[0].kind == "source"
 
 
@@ -213,7 +214,7 @@ def test_hostile_histories_are_refused(session, name):
 
 def test_hostile_chunks_are_refused(session, picture):
     plain, chain = to_png(picture), chain_of(session.history)
-    good = texts(chain)[KEY].encode()
+    good = texts(chain)[HISTORY_KEY].encode()
     assert read_chain(with_text(plain, good)) == read_chain(with_text(plain, good, compress=True)) == chain
     bomb = b" " * (provenance.MAX_CHUNK_BYTES + 1)
     deep = b"[" * 100_000
@@ -239,7 +240,7 @@ def test_hostile_chunks_are_refused(session, picture):
     with pytest.raises(BadPicture, match="checksum"):
         read_chain(whole.replace(b"blue", b"pink"))
     with pytest.raises(BadPicture, match="truncated"):
-        read_chain(whole[: whole.index(KEY.encode()) + 50])
+        read_chain(whole[: whole.index(HISTORY_KEY.encode()) + 50])
     assert read_chain(plain) == [] and read_chain(b"no picture") == []
 
 

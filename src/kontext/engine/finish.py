@@ -12,10 +12,11 @@ from kontext.engine.context import ContextStore
 from kontext.engine.detail import add_detail
 from kontext.engine.domain import photo_warning
 from kontext.engine.plan import EditPlan
-from kontext.engine.recolor import smooth_recolored
 from kontext.engine.regions import Region, changed_fraction, composite, enlarge, region_of
 from kontext.engine.requests import Result, picture_list
+from kontext.engine.smoothing import smooth_flat, smooth_recolored
 from kontext.model.window import Window
+from kontext.pictures.formats import HISTORY_KEY
 
 NOTHING_CHANGED = "nothing changed; rephrase the prompt, or use a larger box or mask"
 
@@ -31,18 +32,19 @@ def finish(
 
     expected: tokens (n,) bool that the region head expects to change; None for models without one.
     """
-    on_canvas = Image.fromarray(decoded)
     if edit.picture is None or edit.source is None or not edit.request.lock:
-        return edit.plan.restore(on_canvas), None
+        return edit.plan.restore(Image.fromarray(decoded)), None
     codec = contexts.reconstruct(edit.source)
-    if contexts.model.preset.smooth_recolors:
+    if contexts.model.preset.smoothing:
         decoded = smooth_recolored(decoded, codec, window)
-        on_canvas = Image.fromarray(decoded)
     edit_mask = edit.edit_mask and edit.plan.place(edit.edit_mask)
     if edit.request.expand is not None and edit_mask is not None:
         region = Region(np.asarray(edit_mask, np.float32) / 255)
     else:
         region = region_of(decoded, codec, edit_mask, window, expected)
+    if contexts.model.preset.smoothing:
+        decoded, codec = smooth_flat(decoded, codec, window)
+    on_canvas = Image.fromarray(decoded)
     alpha = edit.picture.alpha and edit.plan.original(edit.picture.alpha)
     original = edit.plan.original(edit.picture.rgb if alpha else edit.picture.opaque_rgb)
     if region.soft is None:
@@ -73,7 +75,7 @@ def result_of(
     if edit.picture is not None and edit.source is not None:
         changed = changed_fraction(edit.plan.original(edit.picture.as_given), picture)
         # Only originals are judged: edits by nano sometimes look like photographs.
-        original = edit.input_picture is not None and edit.input_picture.history is None
+        original = edit.input_picture is not None and not edit.input_picture.is_result
         if original and model.preset.name != "dev" and contexts.is_photograph(edit.picture, edit.source):
             warnings.append(photo_warning(model.name))
         if changed == 0:
@@ -101,6 +103,7 @@ def result_of(
         "loras": list(edit.lora_settings),
         "fingerprint": fingerprint,
     }
+    picture.info[HISTORY_KEY] = fingerprint
     return Result(
         picture=picture,
         region=region,

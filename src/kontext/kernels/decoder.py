@@ -82,12 +82,7 @@ class _Pass:
             x, available = self._crop(x, available, windows[i], 1 << i), windows[i]
             x = self._level(self.decoder.up[i], x, known)
         pixels = self._pixels(x, known)
-        part = Window(
-            window.top - available.top,
-            window.bottom - available.top,
-            window.left - available.left,
-            window.right - available.left,
-        )
+        part = window.relative_to(available)
         return pixels[:, :, part.top : part.bottom, part.left : part.right]
 
     def norms(self) -> Norms:

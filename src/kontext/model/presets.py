@@ -138,8 +138,8 @@ class Preset:
     sizes: tuple[tuple[int, int], ...]
     """Picture sizes (width, height) in pixels at which the model works."""
     sampling: Sampling
-    smooth_recolors: bool = False
-    """Whether the engine evens out recolored surfaces, which a small model paints in blotches."""
+    smoothing: bool = False
+    """Whether the engine evens out recolored surfaces and flat areas, which a small model paints unevenly."""
 
     @property
     def token_pixels(self) -> int:
@@ -258,7 +258,7 @@ NANO_256 = Preset(
     text_multiple=8,
     sizes=_square_like_sizes(256),
     sampling=Sampling(steps=4, guidance=1.0, shift=20.0),
-    smooth_recolors=True,
+    smoothing=True,
 )
 
 NANO_128 = Preset(
@@ -281,7 +281,7 @@ NANO_128 = Preset(
     text_length=40,
     sizes=_square_like_sizes(128),
     sampling=Sampling(steps=4, guidance=1.0, shift=20.0),
-    smooth_recolors=True,
+    smoothing=True,
 )
 
 TINY = Preset(

@@ -46,6 +46,12 @@ class Window:
         """The window in pixels, from units of `by` pixels."""
         return Window(self.top * by, self.bottom * by, self.left * by, self.right * by)
 
+    def relative_to(self, outer: Window) -> Window:
+        """The same pixels, counted from the top left corner of a window around them."""
+        return Window(
+            self.top - outer.top, self.bottom - outer.top, self.left - outer.left, self.right - outer.left
+        )
+
     def of(self, picture: NDArray[T]) -> NDArray[T]:
         """The window of an array (rows, columns, ...)."""
         return picture[self.top : self.bottom, self.left : self.right]

@@ -14,6 +14,9 @@ from importlib import import_module
 
 from PIL import Image, features
 
+HISTORY_KEY = "kontext"
+"""Key of the text of a PNG, and in the `info` of a PIL image, that only results of edits have."""
+
 # No vector or document formats: some of them run programs when opened. With each its plugin of Pillow, and
 # the library without which the plugin decodes nothing.
 _PLUGINS: dict[str, tuple[str, str | None]] = {
@@ -145,8 +148,8 @@ def is_png(data: bytes) -> bool:
 
 
 def has_history(data: bytes) -> bool:
-    """Whether a file is a PNG with a text under the key `kontext` (`session.provenance` reads it)."""
-    return is_png(data) and b"iTXtkontext\0" in data
+    """Whether a file is a PNG with a text under `HISTORY_KEY` (`session.provenance` reads it)."""
+    return is_png(data) and b"iTXt%s\0" % HISTORY_KEY.encode() in data
 
 
 def split_png(data: bytes) -> tuple[bytes, Metadata]:

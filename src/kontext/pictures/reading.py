@@ -12,7 +12,7 @@ import os
 import warnings as python_warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -46,6 +46,8 @@ class Picture:
     source: str = "the picture"
     history: bytes | None = field(default=None, repr=False, compare=False)
     """The file, if it is a PNG with a `kontext` text: its unverified provenance."""
+    is_result: bool = field(default=False, repr=False, compare=False)
+    """Whether an edit made it: a PNG with history, a PIL image of one, or `Result.picture` itself."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -124,7 +126,9 @@ def _decode(data: bytes, source: str) -> Picture:
         if metadata is None:
             metadata = _metadata(image)
         pixels = color.Pixels(image, color.wide_values(image, stored, lean), color.gray_levels(stored), deep)
-        return _finish(pixels, metadata, source, data if formats.has_history(data) else None)
+        picture = _finish(pixels, metadata, source)
+        history = data if formats.has_history(data) else None
+        return replace(picture, history=history, is_result=history is not None)
 
 
 @contextmanager
@@ -173,7 +177,8 @@ def _from_image(image: Image.Image, source: str) -> Picture:
         check_limits(image.size, source)
         deep = color.is_deep(image, color.raw_mode(image))
         image.load()
-        return _finish(color.Pixels(image, deep=deep), _metadata(image), source)
+        picture = _finish(color.Pixels(image, deep=deep), _metadata(image), source)
+        return replace(picture, is_result=formats.HISTORY_KEY in image.info)
 
 
 def _metadata(image: Image.Image) -> formats.Metadata:
@@ -203,9 +208,7 @@ _UPRIGHT = {
 }
 
 
-def _finish(
-    pixels: color.Pixels, metadata: formats.Metadata, source: str, history: bytes | None = None
-) -> Picture:
+def _finish(pixels: color.Pixels, metadata: formats.Metadata, source: str) -> Picture:
     """Normalize orientation, color space and depth of a decoded picture."""
     image, notes = pixels.image, []
     # A phone's photograph (MPO) has a preview behind it, which is not a frame.
@@ -220,7 +223,7 @@ def _finish(
         rgb, alpha = rgb.transpose(turn), alpha and alpha.transpose(turn)
     rgb = rgb.copy()
     rgb.info = {}
-    return Picture(rgb, alpha, tuple(notes), source, history)
+    return Picture(rgb, alpha, tuple(notes), source)
 
 
 def looks_like_picture(path: Path) -> bool:

@@ -25,13 +25,14 @@ from kontext.errors import BadPicture, NotFound
 from kontext.loras import SCALES
 from kontext.loras import parse as parse_loras
 from kontext.options import MAX_LORAS, Option, offered
+from kontext.pictures.formats import HISTORY_KEY
 from kontext.session import rules
 from kontext.session.editors import ResultLike
 from kontext.session.pixels import digest
 from kontext.session.tree import KINDS, Turn
 from kontext.version import __version__
 
-KEY, PARAMETERS, XMP = "kontext", "parameters", "XML:com.adobe.xmp"
+PARAMETERS, XMP = "parameters", "XML:com.adobe.xmp"
 VERSION = 1
 MAX_TURNS, MAX_PROMPT, MAX_CHUNK_BYTES = 1000, 10_000, 4 << 20
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -177,7 +178,7 @@ def embeddable(settings: Mapping[str, object]) -> dict[str, object]:
 
 def texts(chain: Sequence[HistoryEntry]) -> dict[str, str]:
     """The texts to embed in a file, by PNG keyword."""
-    found = {KEY: _document(chain)}
+    found = {HISTORY_KEY: _document(chain)}
     if chain[-1].kind != "source":
         found |= {PARAMETERS: parameters(chain[-1]), XMP: xmp(chain)}
     return found
@@ -326,7 +327,7 @@ def _histories(data: bytes) -> Iterable[bytes]:
         body = data[at + 8 : at + 8 + length]
         if len(body) < length or at + 12 + length > len(data):
             raise BadPicture("a truncated PNG")
-        if kind == b"iTXt" and body.startswith(KEY.encode() + b"\0"):
+        if kind == b"iTXt" and body.startswith(HISTORY_KEY.encode() + b"\0"):
             if zlib.crc32(kind + body) != struct.unpack_from(">I", data, at + 8 + length)[0]:
                 raise BadPicture("a PNG whose `kontext` history is damaged (its checksum is wrong)")
             yield _itxt(body)

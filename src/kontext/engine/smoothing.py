@@ -1,10 +1,15 @@
-"""Evens out recolored surfaces, which a small model paints in blotches.
+"""Evens out what a small model paints: blotches of recolored surfaces, unrest in flat areas.
 
 Where an edit only changes colors, around every pixel the result is an affine map of the original's colors:
 green hair to purple hair, a day's sky to a night's. The map that fits best in a window (as in the guided
 filter: He, Sun and Tang, 2010) takes the place of the painted pixels, which keeps every edge of the original.
 Where no such map explains the surroundings of a pixel, or a pixel is far from it, the content is new and
-stays as painted. For models whose preset says so.
+stays as painted.
+
+Flat areas, new or not, are averaged over similar pixels nearby, at growing distances (the edge-avoiding
+wavelets of Dammertz et al., 2010), where both the result and the original are alike.
+
+For models whose preset says so.
 """
 
 from __future__ import annotations
@@ -46,7 +51,20 @@ class RecolorRules:
     """Distance from the map, in one channel, from which a pixel is new content."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FlatRules:
+    """Strides are shares of the canvas side; colors are 0 to 1, their distances Euclidean."""
+
+    strides: tuple[float, ...] = (1 / 64, 1 / 32, 1 / 16)
+    """Distances of the neighbors that a pixel is averaged with, one pass each."""
+    result_deviation: float = 0.05
+    """Distance between colors of the result at which a neighbor still counts much."""
+    original_deviation: float = 0.06
+    """The same, between colors of the original."""
+
+
 RULES = RecolorRules()
+FLAT_RULES = FlatRules()
 
 
 def smooth_recolored(result: np.ndarray, codec: np.ndarray, window: Window | None = None) -> np.ndarray:
@@ -91,11 +109,57 @@ def smooth_recolored(result: np.ndarray, codec: np.ndarray, window: Window | Non
     smoothed = torch.lerp(pixels, mapped, _enlarged(trust, factor, near))
     rounded = (smoothed.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     changed = result.copy()
-    within_near = Window(
-        window.top - near.top, window.bottom - near.top, window.left - near.left, window.right - near.left
-    )
-    window.of(changed)[:] = within_near.of(rounded)
+    window.of(changed)[:] = window.relative_to(near).of(rounded)
     return changed
+
+
+def smooth_flat(
+    result: np.ndarray, codec: np.ndarray, window: Window | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Result and codec, both (height, width, 3) uint8 on the canvas, with their flat areas evened out.
+
+    Both are averaged with the same weights, so that their difference is that of the edit. Only pixels of `window` (None: all) change.
+    """
+    height, width = codec.shape[:2]
+    window = window or Window(0, height, 0, width)
+    if not window.area:
+        return result, codec
+    strides = [max(1, round(share * max(height, width))) for share in FLAT_RULES.strides]
+    near = window.grown(sum(strides), height, width)
+    both = np.concatenate((near.of(result), near.of(codec)), -1).astype(np.float32)
+    deviations = [FLAT_RULES.result_deviation] * 3 + [FLAT_RULES.original_deviation] * 3
+    scale = 255 * torch.tensor(deviations)[:, None, None]
+    x = torch.from_numpy(both).permute(2, 0, 1) / scale
+    for stride in strides:
+        x = _averaged(x, stride)
+    rounded = (x * scale).round().byte().permute(1, 2, 0).numpy()
+    evened = []
+    for picture, channels in ((result, slice(3)), (codec, slice(3, 6))):
+        picture = picture.copy()
+        window.of(picture)[:] = window.relative_to(near).of(rounded)[..., channels]
+        evened.append(picture)
+    return evened[0], evened[1]
+
+
+def _averaged(x: Tensor, stride: int) -> Tensor:
+    """Average x (channels, height, width), in deviations, with similar ones of 8 neighbors at `stride`."""
+    height, width = x.shape[1:]
+    change, weights = torch.zeros_like(x), torch.ones_like(x[0])
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        y, z, across = stride * down, stride * max(0, -right), stride * max(0, right)
+        if y >= height or z + across >= width:
+            continue
+        here = (..., slice(0, height - y), slice(z, width - across))
+        there = (..., slice(y, height), slice(across, width - z))
+        difference = x[there] - x[here]
+        exponent = difference.square().sum(0).add_(down**2 + right**2).mul_(-0.5)
+        weight = exponent.clamp_(min=-30).exp_()  # smaller weights are slow to compute and count nothing
+        difference *= weight
+        change[here] += difference  # each pair once
+        change[there] -= difference
+        weights[here] += weight
+        weights[there] += weight
+    return x.addcdiv_(change, weights)
 
 
 def _ramp(value: Tensor, low: float, high: float) -> Tensor:

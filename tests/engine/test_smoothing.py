@@ -1,11 +1,11 @@
-"""Recolored surfaces are evened out along the original's edges; new content stays as painted."""
+"""Recolored surfaces and flat areas are evened out along edges; new content stays as painted."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from kontext.engine.recolor import smooth_recolored
+from kontext.engine.smoothing import FLAT_RULES, smooth_flat, smooth_recolored
 from kontext.model.presets import PRESETS
 from kontext.model.window import Window
 
@@ -97,5 +97,43 @@ def test_a_canvas_of_any_shape():
     assert smooth_recolored(original, original).shape == original.shape
 
 
+def test_unrest_of_flat_areas_shrinks_and_edges_stay():
+    original, painted_over = scene(), scene(seed=5)
+    result, codec = smooth_flat(blotchy(painted_over, strength=4), original)
+    assert error(result, painted_over) < 0.6 * error(blotchy(painted_over, strength=4), painted_over)
+    edges = np.abs(np.diff(painted_over.astype(int), axis=1)).max(-1) > 60
+    contrast = np.abs(np.diff(result.astype(int), axis=1)).max(-1)[edges]
+    assert contrast.min() > 40 and error(codec, original) < 1
+
+
+def test_colors_that_differ_are_not_mixed():
+    """Neither two colors of the result on one of the original, nor one on two."""
+    halves = np.full((128, 128, 3), 100, np.uint8)
+    halves[:, 64:] += 60  # 0.4 in all, seven deviations and more
+    flat = np.full_like(halves, 100)
+    for result, codec in ((halves, flat), (flat, halves)):
+        for before, after in zip((result, codec), smooth_flat(result, codec)):
+            assert np.abs(before.astype(int) - after).max() <= 1
+    assert 60 / 255 * 3**0.5 > 6 * max(FLAT_RULES.result_deviation, FLAT_RULES.original_deviation)
+
+
+def test_result_and_codec_are_averaged_with_the_same_weights():
+    painted, original = blotchy(scene(), strength=4), scene()
+    result, codec = smooth_flat(painted, painted)
+    assert np.array_equal(result, codec) and not np.array_equal(result, painted)
+    window = Window(64, 192, 96, 224)
+    for before, part, whole in zip(
+        (painted, original), smooth_flat(painted, original, window), smooth_flat(painted, original)
+    ):
+        outside = np.ones((256, 256), bool)
+        window.of(outside)[:] = False
+        assert np.array_equal(part[outside], before[outside])
+        assert np.array_equal(window.of(part), window.of(whole))
+    assert smooth_flat(painted, original, Window(0, 0, 0, 0))[0] is painted
+    for shape in ((40, 3), (3, 40), (200, 151)):
+        small = scene()[: shape[0], : shape[1]]
+        assert smooth_flat(small, small)[0].shape == small.shape
+
+
 def test_photographs_are_not_touched():
-    assert not PRESETS["dev"].smooth_recolors and PRESETS["nano-256"].smooth_recolors
+    assert not PRESETS["dev"].smoothing and PRESETS["nano-256"].smoothing
