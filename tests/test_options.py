@@ -1,6 +1,7 @@
 """One table of options, and every surface held against it."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -31,7 +32,9 @@ from kontext.session.provenance import SETTINGS
 from kontext.session.settings import PICTURES
 
 NEW = Option("sharpness", "plain", "number", None, "How sharp.", low=0, high=1)
-DOCS = Path(__file__).parents[1] / "docs" / "options.md"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs" / "options.md"
+SETTINGS_ROW = ROOT / "src" / "kontext" / "playground" / "elements" / "settings.js"
 
 
 def switches(app):
@@ -303,8 +306,18 @@ def test_variants_are_as_many_everywhere():
     ids=lambda option: option.name,
 )
 def test_words_name_the_largest_value(option):
-    assert f"{option.high:.0f}" in option.help
+    assert options.number(option.high) in option.help
 
 
 def test_documentation_is_that_of_the_table():
-    assert options.markdown() in DOCS.read_text()
+    assert options.markdown() in DOCS.read_text(), "run make docs"
+
+
+def test_the_playground_has_the_limits_of_the_table():
+    found = re.findall(
+        r"number\('(\w+)', \w+, (?:limits\?\.\w+ \?\? )?\[([\d.]+), ([\d.]+)\]", SETTINGS_ROW.read_text()
+    )
+    table = {option.name: option for option in TABLE}
+    assert {"steps", "guidance", "strength"} <= {name for name, *_ in found}
+    for name, low, high in found:
+        assert (float(low), float(high)) == (table[name].low, table[name].high), name

@@ -4,6 +4,7 @@ Also every request that must be refused.
 """
 
 import threading
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from kontext.errors import BadPicture, BadRequest, Cancelled, NotFound
 from kontext.flow import schedule
 from kontext.model.tokens import pack, picture_ids
 from kontext.pictures import PhotoWarning
-from kontext.session.provenance import read_chain
+from kontext.session.provenance import SETTINGS, read_chain
 from support.numeric import difference, rounding
 
 TERMS = 4 * 512
@@ -355,6 +356,11 @@ def test_nano_s_own_drawings_are_not_taken_for_photographs():
         result = editor.edit(picture, prompt, seed=1)
         assert not any("photograph" in warning for warning in result.warnings), prompt
         picture = result.picture
+
+
+def test_a_result_carries_all_that_repeats_it(editor):
+    result = editor.edit(noise(), "make it red", steps=1)
+    assert set(SETTINGS) <= set(result.settings) | {field.name for field in fields(result)}
 
 
 def test_a_result_is_not_judged_again(painting_editor, scene, tmp_path):

@@ -56,7 +56,7 @@ def add_detail(
 ) -> Image.Image:
     """The part `box` (None: all) of the result at output size, with the detail of the original.
 
-    painted: the result on the canvas; codec (height, width, 3) uint8: the canvas through the codec alone;
+    result: on the canvas; codec (height, width, 3) uint8: the canvas through the codec alone;
     original: at the size of the output.
     """
     box = box or (0, 0, *plan.output)

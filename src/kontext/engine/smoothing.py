@@ -118,7 +118,8 @@ def smooth_flat(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Result and codec, both (height, width, 3) uint8 on the canvas, with their flat areas evened out.
 
-    Both are averaged with the same weights, so that their difference is that of the edit. Only pixels of `window` (None: all) change.
+    Both are averaged with the same weights, so that their difference is that of the edit. Only pixels of
+    `window` (None: all) change.
     """
     height, width = codec.shape[:2]
     window = window or Window(0, height, 0, width)

@@ -47,7 +47,7 @@ def program(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    """A server that nobody attacks: what it takes longer, the machine is busy."""
+    """A server that is not attacked: what it takes longer by, the machine is busy."""
     program = started(tmp_path_factory.mktemp("other"))
     yield program
     program.stop()

@@ -117,7 +117,7 @@ class Settings extends Part {
       <summary class="setting" aria-label=${t('fine')}>${icon('more')}${[chosen !== models?.[0]?.name && chosen, steps && t('fine.steps', { n: steps }), guidance && t('fine.guidance', { n: guidance }), original && expand, !lock && t('lock.off')].filter(Boolean).join(' · ')}</summary>
       <div class="panel end">
         ${this.#model()}
-        ${number('steps', steps, limits?.steps ?? [1, 150], 1, model?.steps)}
+        ${number('steps', steps, limits?.steps ?? [1, 200], 1, model?.steps)}
         ${number('guidance', guidance, limits?.guidance ?? [1, 30], 0.1, model?.guidance)}
         ${text('negative_prompt', t('negative_prompt.hint'))}
         ${original ? html`${number('strength', strength, [0.01, 1], 'any', 1)} ${text('expand', '16:9', EXPAND)}` : nothing}
