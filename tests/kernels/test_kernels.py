@@ -6,8 +6,10 @@ Each alone, and the transformer and the decoder on them.
 import copy
 import dataclasses
 import os
+from importlib.resources import files
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 import kontext.engine.context as engine_context
 import kontext.kernels
 from kontext.checkpoint import load_model
+from kontext.engine import Editor
 from kontext.engine.context import accelerate_cpu
 from kontext.errors import BadConfig
 from kontext.kernels import use_decoder_kernels, use_transformer_kernels
@@ -359,6 +362,21 @@ def test_without_the_kernels_pytorch_does_the_work(monkeypatch):
     monkeypatch.setattr(engine_context, "WIDE", 64)
     accelerate_cpu(model)
     assert next(model.transformer.parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["nano", "nano-128"])
+def test_a_processor_with_amx_edits_without_the_kernels(monkeypatch, name):
+    """As an installation without a compiler does: the decoder is bfloat16, the linear path is not."""
+    picture = (files("kontext") / "examples" / "library.png").read_bytes()
+    exact = Editor.load(name, device="cpu").edit(picture, "Make the hair blue", seed=1)
+    monkeypatch.setattr(kontext.kernels, "kernels", lambda: None)
+    monkeypatch.setattr(engine_context.torch.cpu, "_is_amx_tile_supported", lambda: True)
+    editor = Editor.load(name, device="cpu")
+    assert next(editor.model.autoencoder.decoder.parameters()).dtype == torch.bfloat16
+    made = editor.edit(picture, "Make the hair blue", seed=1)
+    difference = np.abs(np.asarray(made.picture, int) - np.asarray(exact.picture, int)).mean()
+    assert difference < 0.5 and made.changed_fraction > 0.01  # levels; bfloat16 rounds to 0.5 at 128
+    assert editor.edit(picture, "Make it night", seed=1, lock=False).changed_fraction > 0.5
 
 
 @pytest.fixture(scope="module", params=["nano", "nano-128"])

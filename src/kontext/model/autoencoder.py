@@ -41,51 +41,60 @@ class Autoencoder(nn.Module):
         return self.config.scale * (mean - self.config.shift)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode latents of `encode` to pixels in about [-1, 1], not clamped, in the decoder's type."""
+        """Decode latents of `encode` to pixels in about [-1, 1], not clamped."""
         return self.decode_raw(self.to_decoder_latents(latents))
 
     def decode_with_norm_stats(self, latents: Tensor) -> tuple[Tensor, Norms]:
         """`decode` of one picture, and the norm statistics that `decode_window` needs."""
         z = self.to_decoder_latents(latents)
         if elements := self._strip_elements(z, self.config.levels):
-            patches, norms = decode_in_strips(self.decoder, z, elements)
+            patches, norms = decode_in_strips(self.decoder, self._for_decoder(z), elements)
         else:
-            patches, norms = self.decoder.with_norm_stats(z)
+            patches, norms = self.decoder.with_norm_stats(self._for_decoder(z))
         return self._to_pixels(patches, z), norms
 
     def decode_window(self, latents: Tensor, norms: Norms, window: Window) -> Tensor:
         """`decode` a window, with the norm statistics of a picture that is equal elsewhere."""
         z, cell = self.to_decoder_latents(latents), self.config.cell
         if elements := self._strip_elements(z, self.config.levels):
-            whole = [decode_in_strips(self.decoder, sample, elements, norms)[0] for sample in z.split(1)]
+            samples = self._for_decoder(z).split(1)
+            whole = [decode_in_strips(self.decoder, sample, elements, norms)[0] for sample in samples]
             pixels = self._to_pixels(torch.cat(whole), z)
             return pixels[:, :, window.top : window.bottom, window.left : window.right]
         height, width = cell * z.shape[2], cell * z.shape[3]
         outer = window.grown(0, height, width, self.config.patch)
-        pixels = F.pixel_shuffle(
-            self.decoder.decode_window(z, norms, outer.divided(self.config.patch)), self.config.patch
-        )
+        part = outer.divided(self.config.patch)
+        patches = self.decoder.decode_window(self._for_decoder(z), norms, part)
+        pixels = F.pixel_shuffle(patches, self.config.patch)
         if self.config.linear_path:
             cells = outer.grown(0, height, width, cell)
             part = cells.divided(cell)
-            linear = self.linear_out(z[:, :, part.top : part.bottom, part.left : part.right])
+            linear = self._linear_pixels(z[:, :, part.top : part.bottom, part.left : part.right])
             pixels = pixels + crop(linear, cells, outer, 1)
         return crop(pixels, outer, window, 1)
 
     def _to_pixels(self, patches: Tensor, z: Tensor) -> Tensor:
         pixels = F.pixel_shuffle(patches, self.config.patch)
-        return pixels + self.linear_out(z) if self.config.linear_path else pixels
+        return pixels + self._linear_pixels(z) if self.config.linear_path else pixels
+
+    def _linear_pixels(self, z: Tensor) -> Tensor:
+        return self.linear_out(z.to(self.linear_out.weight.dtype))
 
     def to_decoder_latents(self, latents: Tensor) -> Tensor:
-        """Latents without scale and shift, in the decoder's type."""
-        return (latents / self.config.scale + self.config.shift).to(self.decoder.conv_in.weight.dtype)
+        """Latents without scale and shift."""
+        return latents / self.config.scale + self.config.shift
+
+    def _for_decoder(self, z: Tensor) -> Tensor:
+        """z in the type of the decoder, which may be narrower than that of the linear path."""
+        return z.to(self.decoder.conv_in.weight.dtype)
 
     def decode_raw(self, z: Tensor) -> Tensor:
         """Decode raw latents of `posterior`."""
         if elements := self._strip_elements(z, self.config.levels):
-            whole = [decode_in_strips(self.decoder, sample, elements)[0] for sample in z.split(1)]
+            samples = self._for_decoder(z).split(1)
+            whole = [decode_in_strips(self.decoder, sample, elements)[0] for sample in samples]
             return self._to_pixels(torch.cat(whole), z)
-        return self._to_pixels(self.decoder(z), z)
+        return self._to_pixels(self.decoder(self._for_decoder(z)), z)
 
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the raw latents, before scale and shift."""
