@@ -42,6 +42,14 @@ _PRONOUNS: dict[str, tuple[Words, ...]] = {
     "the monster": (("it", "it"),),
 }
 _POSSESSIVES = {"she": "her", "he": "his", "it": "its"}
+_BEFORE_SUBJECTS = (
+    "can closet could disguise does doesn't how if is isn't on should that today until what when would"
+)
+_AS_SUBJECT = re.compile(
+    rf"(^|, |\b(?:{'|'.join(_BEFORE_SUBJECTS.split())}) )"
+    r"\{who\}(?= (?!(?:of|from|in|with|on|for|without) )[a-z])"
+)
+_AS_OBJECT = re.compile(r"\{who\}(?! (?:of|from|in) (?:image|picture))")
 
 _FORM_WEIGHTS = {"do": 0.38, "be": 0.22, "have": 0.16, "it": 0.1, "say": 0.14}
 _BARE = 0.35  # of the imperatives stand alone
@@ -157,7 +165,8 @@ def _filled(r: random.Random, text: str, slots: Slots, language: int) -> str:
     if language == 0 and pronouns and "{who}" in text and r.random() < _PRONOUN:
         subject, other = r.choice(pronouns)
         text = text.replace("{who}'s", _POSSESSIVES[subject])
-        values["who"] = subject if text.startswith("{who}") else other
+        text = _AS_SUBJECT.sub(rf"\g<1>{subject}", text)
+        text = _AS_OBJECT.sub(other, text)
     return text.format_map(values)
 
 
@@ -192,7 +201,12 @@ def _joined(text: str, tail: str, words: Frames) -> str:
     return text + ("" if tail[0] in ",;， " else words.space) + tail
 
 
-_DOUBLED = frozenset("cut drop get grab grip let put rub run set sit stop swap wrap".split())
+_DOUBLED = frozenset(
+    (
+        "cut dim drop get grab grip let pin plop put rid rub run scrap set shut sit slip spin stop strip swap"
+        " trim wrap"
+    ).split()
+)
 _KEEP_E = frozenset(("be", "dye"))
 _IRREGULAR = {"be": "is", "have": "has"}
 _ADVERBS = frozenset("not now just suddenly simply no longer also".split())
