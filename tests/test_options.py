@@ -34,7 +34,8 @@ from kontext.session.settings import PICTURES
 NEW = Option("sharpness", "plain", "number", None, "How sharp.", low=0, high=1)
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "options.md"
-SETTINGS_ROW = ROOT / "src" / "kontext" / "playground" / "elements" / "settings.js"
+PLAYGROUND = ROOT / "src" / "kontext" / "playground"
+SETTINGS_ROW = PLAYGROUND / "elements" / "settings.js"
 
 
 def switches(app):
@@ -321,3 +322,19 @@ def test_the_playground_has_the_limits_of_the_table():
     assert {"steps", "guidance", "strength"} <= {name for name, *_ in found}
     for name, low, high in found:
         assert (float(low), float(high)) == (table[name].low, table[name].high), name
+
+
+WITHOUT_FIELD = {"true_guidance", "nag", "guidance_steps", "reference_layout"}
+"""Options of a turn that the page repeats but does not offer."""
+
+
+def test_an_option_of_the_playground_has_a_field_and_is_shown_with_the_turn():
+    named = re.search(r"export const OPTIONS = \[([^\]]*)\]", (PLAYGROUND / "core" / "state.js").read_text())
+    assert named is not None
+    names = set(re.findall(r"'(\w+)'", named[1])) - WITHOUT_FIELD
+    assert {"steps", "strength", "expand"} <= names
+    for file in (SETTINGS_ROW, PLAYGROUND / "elements" / "dialogs.js"):
+        missing = {name for name in names if not re.search(rf"\b{name}\b", file.read_text())}
+        assert not missing, file.name
+    words = [json.loads(file.read_text()) for file in sorted((PLAYGROUND / "locales").glob("*.json"))]
+    assert len(words) > 1 and all(names <= set(each) for each in words)

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from kontext.errors import BadPicture
+from kontext.options import offered
 from kontext.server.http.inputs import Inputs
 from support.fake_editor import tint
 from support.serving import noise, opened, png, until
@@ -136,14 +137,8 @@ def test_fields_out_of_range_are_422_in_the_shape_of_fastapi(server, fields, wor
 
 
 NUMBERS = {
-    "/api/sessions/{session}/edits": (
-        "count",
-        "seed",
-        "steps",
-        "guidance",
-        "true_guidance",
-        "nag",
-        "strength",
+    "/api/sessions/{session}/edits": tuple(
+        option.name_on("http") for option in offered("http") if option.type in ("integer", "number")
     ),
     "/api/sessions/{session}/turns/{turn}/variants": ("count", "seed"),
     "/v1/flux-kontext-pro": ("seed", "safety_tolerance", "steps", "guidance"),
