@@ -7,15 +7,12 @@ from PIL import Image
 
 from kontext.engine.detail import add_detail, color_maps, inverse
 from kontext.engine.sizes import plan_edit
+from support.shapes import flat_shapes
 
 
 def scene(side=256, seed=0):
     """Flat shapes with sharp edges and fine lines, which a small canvas shows as a blur."""
-    random = np.random.default_rng(seed)
-    picture = np.full((side, side, 3), (90, 170, 220), np.uint8)
-    for _ in range(12):
-        x, y, height = random.integers(0, side * 3 // 4, 3)
-        picture[y : y + height // 3 + 10, x : x + side // 6] = random.integers(0, 256, 3)
+    picture = flat_shapes(side, seed, count=12)
     for row in range(0, side, side // 16):
         picture[row : row + side // 128] = 20
     return picture

@@ -8,16 +8,7 @@ import torch.nn.functional as F
 from kontext.engine.smoothing import FLAT_RULES, smooth_flat, smooth_recolored
 from kontext.model.presets import PRESETS
 from kontext.model.window import Window
-
-
-def scene(side=256, seed=0):
-    """Flat shapes with sharp edges."""
-    random = np.random.default_rng(seed)
-    picture = np.full((side, side, 3), (90, 170, 220), np.uint8)
-    for _ in range(16):
-        x, y, height = random.integers(0, side * 3 // 4, 3)
-        picture[y : y + height // 3 + 10, x : x + side // 6] = random.integers(0, 256, 3)
-    return picture
+from support.shapes import flat_shapes
 
 
 def recolored(picture):
@@ -41,7 +32,7 @@ def error(a, b):
 
 
 def test_blotches_of_a_recolored_picture_disappear():
-    original = scene()
+    original = flat_shapes()
     target = recolored(original)
     painted = blotchy(target)
     assert error(smooth_recolored(painted, original), target) < 0.7 * error(painted, target)
@@ -64,7 +55,7 @@ def test_an_edge_of_the_original_stays_sharp():
 
 
 def test_new_content_stays_as_painted():
-    original = scene()
+    original = flat_shapes()
     rows, columns = np.mgrid[:256, :256]
     disc = (rows - 128) ** 2 + (columns - 128) ** 2 < 40**2
     stripes = np.where((columns // 10 % 2 == 0)[..., None], (250, 240, 30), (20, 20, 90))
@@ -76,12 +67,12 @@ def test_new_content_stays_as_painted():
 
 @pytest.mark.parametrize("side", [64, 256, 1024])
 def test_what_is_the_same_stays_the_same(side):
-    original = scene(side)
+    original = flat_shapes(side)
     assert np.abs(smooth_recolored(original, original).astype(int) - original).max() <= 1
 
 
 def test_only_the_window_changes_and_as_in_the_whole():
-    original = scene()
+    original = flat_shapes()
     painted = blotchy(recolored(original))
     window = Window(64, 192, 96, 224)
     made, whole = smooth_recolored(painted, original, window), smooth_recolored(painted, original)
@@ -93,12 +84,12 @@ def test_only_the_window_changes_and_as_in_the_whole():
 
 
 def test_a_canvas_of_any_shape():
-    original = scene()[:200, :151]
+    original = flat_shapes()[:200, :151]
     assert smooth_recolored(original, original).shape == original.shape
 
 
 def test_unrest_of_flat_areas_shrinks_and_edges_stay():
-    original, painted_over = scene(), scene(seed=5)
+    original, painted_over = flat_shapes(), flat_shapes(seed=5)
     result, codec = smooth_flat(blotchy(painted_over, strength=4), original)
     assert error(result, painted_over) < 0.6 * error(blotchy(painted_over, strength=4), painted_over)
     edges = np.abs(np.diff(painted_over.astype(int), axis=1)).max(-1) > 60
@@ -118,7 +109,7 @@ def test_colors_that_differ_are_not_mixed():
 
 
 def test_result_and_codec_are_averaged_with_the_same_weights():
-    painted, original = blotchy(scene(), strength=4), scene()
+    painted, original = blotchy(flat_shapes(), strength=4), flat_shapes()
     result, codec = smooth_flat(painted, painted)
     assert np.array_equal(result, codec) and not np.array_equal(result, painted)
     window = Window(64, 192, 96, 224)
@@ -131,7 +122,7 @@ def test_result_and_codec_are_averaged_with_the_same_weights():
         assert np.array_equal(window.of(part), window.of(whole))
     assert smooth_flat(painted, original, Window(0, 0, 0, 0))[0] is painted
     for shape in ((40, 3), (3, 40), (200, 151)):
-        small = scene()[: shape[0], : shape[1]]
+        small = flat_shapes()[: shape[0], : shape[1]]
         assert smooth_flat(small, small)[0].shape == small.shape
 
 
