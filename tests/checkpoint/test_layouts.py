@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 import shutil
+import struct
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from kontext.checkpoint import fingerprint, load_model, open_checkpoint, save_diffusers, save_model
 from kontext.checkpoint.convert import convert, quantize
+from kontext.checkpoint.gguf_files import read_gguf
 from kontext.checkpoint.layouts import MODULES, empty_module
 from kontext.checkpoint.names import PARTS, to_diffusers
 from kontext.checkpoint.tensors import stored
@@ -371,6 +373,15 @@ def test_our_folder_may_hold_its_transformer_as_gguf(tiny, folders, tmp_path):
     quantize(folders["kontext"], tmp_path / "m" / "transformer.gguf", "Q8_0")
     model = load_model(tmp_path / "m")
     assert (model.transformer.img_in.weight - tiny.transformer.img_in.weight).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "number, words", [(struct.pack("<I", 99), "GGUF of version 99"), (struct.pack(">I", 3), "big-endian")]
+)
+def test_other_versions_of_gguf_are_named(tmp_path, number, words):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + number + bytes(64))
+    with pytest.raises(BadCheckpoint, match=f"m.gguf: .*{words}.*version 2 and 3, little-endian"):
+        read_gguf(tmp_path / "m.gguf")
 
 
 @pytest.mark.parametrize("cut", [0, 10, 2000, -1000])

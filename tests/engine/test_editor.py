@@ -12,10 +12,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from kontext.bench.speed import as_full
+from kontext.checkpoint import load_model
 from kontext.engine import Editor, EditRequest
 from kontext.engine.guidance import Guidance
 from kontext.engine.sampling import Batch, sample, seeded_noise
-from kontext.errors import BadPicture, BadRequest, Cancelled, NotFound
+from kontext.errors import BadCheckpoint, BadPicture, BadRequest, Cancelled, NotFound
 from kontext.flow import schedule
 from kontext.model.tokens import pack, picture_ids
 from kontext.pictures import PhotoWarning
@@ -356,6 +357,19 @@ def test_nano_s_own_drawings_are_not_taken_for_photographs():
         result = editor.edit(picture, prompt, seed=1)
         assert not any("photograph" in warning for warning in result.warnings), prompt
         picture = result.picture
+
+
+@pytest.mark.parametrize("lock", [True, False])
+@pytest.mark.parametrize("name", ["nano-random", "tiny-random"])  # with a region head, and without one
+def test_values_that_overflow_are_an_error_and_not_an_unchanged_picture(name, lock):
+    model = load_model(name)
+    with torch.no_grad():
+        for block in model.transformer.double_blocks:
+            block.img_attn.proj.weight.fill_(1e36)
+            block.img_mlp[2].weight.fill_(1e36)
+    side = model.preset.sizes[0][0]
+    with pytest.raises(BadCheckpoint, match="not finite"):
+        Editor(model).edit(noise(side), "make it red", steps=2, lock=lock)
 
 
 def test_a_result_carries_all_that_repeats_it(editor):

@@ -10,7 +10,13 @@ from kontext.engine import Editor
 from kontext.engine.context import Canvas
 from kontext.engine.guidance import Guidance
 from kontext.engine.pointing import drawn_frame
-from kontext.engine.regions import change_map, composite, find_region, select_active_tokens
+from kontext.engine.regions import (
+    change_map,
+    composite,
+    expected_region,
+    find_region,
+    select_active_tokens,
+)
 from kontext.engine.sampling import Batch, sample
 from kontext.flow import SAMPLERS, schedule
 from kontext.model.tokens import picture_ids
@@ -440,3 +446,10 @@ def test_regions_of_exact_edits_are_the_true_masks():
             )
             recognised.append(region.soft is None)
     assert len(recognised) > 40 and np.mean(recognised) >= 0.95, np.mean(recognised)
+
+
+def test_nan_is_a_change_so_that_it_reaches_the_result():
+    nan = float("nan")
+    assert expected_region(torch.tensor([[-9.0, nan, 9.0]])).tolist() == [[False, True, True]]
+    source = torch.zeros(1, 16, 64)
+    assert select_active_tokens(source + nan, source, (4, 4)) is None  # all of them

@@ -42,6 +42,7 @@ def test_text_of_all_scripts_is_a_prompt(prompt):
         ("\u202da", "a left-to-right override"),
         ("", "the prompt is empty"),
         (" \n\t", "the prompt is empty"),
+        ("\ufeff \u200b", "the prompt is empty"),
         (None, "the prompt is empty"),
         (b"text", "prompt must be text, got bytes"),
         (3, "prompt must be text, got int"),

@@ -4,17 +4,21 @@ Odd EXIF, long texts, large profiles, formats that are not there.
 """
 
 import io
+import os
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from kontext.errors import BadPicture
+from kontext import pictures
+from kontext.errors import BadPicture, NotFound
 from kontext.pictures import formats, load
 from kontext.pictures.formats import READABLE, orientation, signature, split_png
+from kontext.session.provenance import read_chain
 
 BLOCKS = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(BLOCKS.repeat(16, 0).repeat(16, 1))  # even blocks, which JPEG keeps nearly exactly
@@ -223,3 +227,21 @@ def test_high_bit_depth_of_avif():
     assert not formats.deep_avif(data) and load(data).warnings == ()
     at = data.index(b"av1C") + 6
     assert formats.deep_avif(data[:at] + bytes([data[at] | 0x40]) + data[at + 1 :])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_only_regular_files_are_read(tmp_path):
+    """A pipe that is not written to, or a device without an end, would be read for ever."""
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero"), tmp_path):
+        for read in (pictures.read_file, pictures.load, read_chain):
+            with pytest.raises(BadPicture, match="not a file"):
+                read(path)
+        assert path == pipe or not pictures.looks_like_picture(path)
+    for name in ("a" * 5000, "a" * 300 + ".png"):
+        with pytest.raises(BadPicture, match="cannot be read"):
+            pictures.load(tmp_path / name)
+    for missing in (tmp_path / "none.png", tmp_path / "none.png" / "x.png"):
+        with pytest.raises(NotFound, match="no such file"):
+            read_chain(missing)

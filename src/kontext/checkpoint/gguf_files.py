@@ -120,8 +120,13 @@ def read_gguf(path: Path) -> tuple[Weights, dict[str, Any]]:
 
 def _header(reader: _Reader) -> tuple[dict[str, Any], dict[str, tuple[tuple[int, ...], int, int]], int]:
     """Values; shape, type and offset of each tensor; and the start of the data."""
-    if reader.bytes(4) != b"GGUF" or reader.scalar("<I") not in (2, 3):
-        raise _Damaged("no GGUF of version 2 or 3")
+    if reader.bytes(4) != b"GGUF":
+        raise _Damaged("no GGUF")
+    version = reader.scalar("<I")
+    if version not in (2, 3):
+        swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3)
+        found = "a big-endian GGUF" if swapped else f"GGUF of version {version}"
+        raise BadCheckpoint(f"{reader.file.path.name}: {found}; version 2 and 3, little-endian, are read")
     tensor_count, value_count = reader.count(), reader.count()
     values: dict[str, Any] = {}
     for _ in range(value_count):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -24,7 +25,7 @@ from kontext.checkpoint.random_weights import dev_preset, is_dev_random, random_
 from kontext.checkpoint.skills import Skills, read_skills
 from kontext.checkpoint.tensors import LazyTensor, Weights, stored
 from kontext.checkpoint.tokenizer import byte_tokenizer, read_tokenizer, with_fixed_length
-from kontext.errors import BadCheckpoint, KontextError
+from kontext.errors import BadCheckpoint, BadRequest, KontextError
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.linear import StoredWeight
 from kontext.model.presets import PRESETS, Preset
@@ -118,6 +119,8 @@ def load_model(
     for an unknown name or path, Unavailable if the hub cannot be reached or the repository is gated,
     BadCheckpoint for damaged, incomplete or other models' files.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise BadRequest(f"a model is given by its name or path, got {type(name_or_path).__name__}")
     if is_dev_random(str(name_or_path)):
         return _dev_random(str(name_or_path), device, dtype, place)
     preset, _, random = str(name_or_path).rpartition("-")

@@ -103,7 +103,7 @@ def start(store: Store, path: str | Path) -> Session:
     from kontext.errors import BadPicture
     from kontext.session import archive
 
-    if zipfile.is_zipfile(path):
+    if Path(path).is_file() and zipfile.is_zipfile(path):
         return archive.load(store, path)
     pictures.load(path)
     try:

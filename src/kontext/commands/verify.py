@@ -38,16 +38,13 @@ def verify(
     """Show how a picture was made. Exit code 1 if the history is invalid or missing."""
     from kontext import pictures
     from kontext.commands.inputs import check_file_name
-    from kontext.errors import BadPicture, NotFound
+    from kontext.errors import BadPicture
     from kontext.session.pixels import digest
     from kontext.session.provenance import read_chain
     from kontext.session.signing import own_anchors, read_signature
 
     check_file_name(str(picture))
-    try:
-        data, anchors = picture.read_bytes(), [path.read_bytes() for path in anchor or ()]
-    except OSError as error:
-        raise NotFound(f"{error.filename}: cannot be read ({error.strerror})") from None
+    data, anchors = pictures.read_file(picture), [pictures.read_file(path) for path in anchor or ()]
     signature = read_signature(data, [*anchors, *own_anchors()])
     problems, chain, pixels = [], [], None
     for read in (lambda: chain.extend(read_chain(data)), lambda: pictures.load(data, str(picture)).as_given):

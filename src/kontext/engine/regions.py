@@ -271,17 +271,19 @@ def select_active_tokens(
     """
     distance = (estimate - source).square().mean(-1).sqrt().amax(0).reshape(1, 1, *grid)
     noise_floor = float(distance.quantile(0.3))
-    active = distance > min(
-        max(RULES.token_change, RULES.token_noise_factor * noise_floor), 2 * RULES.token_change
-    )
+    least = min(max(RULES.token_change, RULES.token_noise_factor * noise_floor), 2 * RULES.token_change)
+    active = ~(distance <= least)  # NaN is active: it reaches the result, where it is an error
     if edit_mask is not None:
         active = active & edit_mask
     return dilate_if_sparse(active)
 
 
 def expected_region(logits: Tensor) -> Tensor:
-    """Tokens that the region head expects to change: (b, n) logits -> (b, n) bool."""
-    return logits.sigmoid() > RULES.min_token_probability
+    """Tokens that the region head expects to change: (b, n) logits -> (b, n) bool.
+
+    NaN counts as a change: it reaches the result, where it is an error.
+    """
+    return ~(logits.sigmoid() <= RULES.min_token_probability)
 
 
 def dilate_if_sparse(active: Tensor) -> Tensor | None:

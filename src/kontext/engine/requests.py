@@ -244,6 +244,8 @@ class StepInfo:
 OnStep = Callable[[StepInfo], None]
 
 
+_WITHOUT_WIDTH = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+"""Joiners, marks and the byte order mark: a prompt needs another character."""
 _TURNING = {0x202D: "a left-to-right override", 0x202E: "a right-to-left override"}
 
 
@@ -283,7 +285,7 @@ def check_prompt(prompt: object, name: str = "prompt") -> str:
     """
     if prompt is not None and not isinstance(prompt, str):
         raise BadRequest(f"{name} must be text, got {type(prompt).__name__}")
-    if not prompt or not prompt.strip():
+    if not prompt or all(letter.isspace() or letter in _WITHOUT_WIDTH for letter in prompt):
         raise BadRequest("the prompt is empty; say what to change, such as: Make the hair blue")
     for position, character in enumerate(prompt, start=1):
         kind = unicodedata.category(character)

@@ -12,6 +12,7 @@ from kontext.pictures.reading import (
     check_limits,
     load,
     looks_like_picture,
+    read_file,
 )
 from kontext.pictures.writing import WRITABLE, check_writable, cutout, encode, format_for, save, write
 
@@ -32,6 +33,7 @@ __all__ = [
     "format_for",
     "load",
     "looks_like_picture",
+    "read_file",
     "save",
     "write",
 ]

@@ -9,6 +9,7 @@ import hashlib
 import io
 import logging
 import os
+import stat
 import warnings as python_warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,17 +95,24 @@ def load(picture: PictureLike, source: str | None = None) -> Picture:
         return _decode(bytes(picture), source or "the data given")
     if isinstance(picture, str | os.PathLike):
         path = Path(picture)
-        return _decode(_read(path), source or str(path))
+        return _decode(read_file(path), source or str(path))
     raise BadPicture(
         f"{type(picture).__name__} is not a picture; give a path, bytes, a PIL image "
         "or an array (h, w, 3 or 4)"
     )
 
 
-def _read(path: Path) -> bytes:
-    if not path.exists():
-        raise NotFound(f"{path}: there is no such file")
-    if not path.is_file():
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file. Raises NotFound, and BadPicture for what is not a file or cannot be read."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"{path}: there is no such file") from None
+    except ValueError as error:  # a null byte
+        raise BadPicture(f"{path!s}: not a file name ({error})") from error
+    except OSError as error:
+        raise BadPicture(f"{path}: cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(mode):  # reading a device or a pipe may never end
         raise BadPicture(f"{path}: not a file; give the path of one picture")
     try:
         return path.read_bytes()
@@ -231,6 +239,8 @@ def looks_like_picture(path: Path) -> bool:
     if path.suffix.lower() in formats.EXTENSIONS:
         return True
     try:
+        if not path.is_file():
+            return False
         with open(path, "rb") as file:
             if formats.signature(file.read(formats.HEAD_BYTES)):
                 return True

@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 from kontext import pictures
-from kontext.errors import BadPicture, NotFound
+from kontext.errors import BadPicture
 from kontext.loras import SCALES
 from kontext.loras import parse as parse_loras
 from kontext.options import MAX_LORAS, Option, offered
@@ -258,13 +258,7 @@ def read_chain(source: str | Path | bytes) -> list[HistoryEntry]:
     The history is only a claim; compare `chain[-1].pixels` with `pixels.digest` of the picture to check that
     it belongs to these pixels.
     """
-    if isinstance(source, bytes):
-        data = source
-    else:
-        try:
-            data = Path(source).read_bytes()
-        except OSError as error:
-            raise NotFound(f"{source}: cannot be read ({error.strerror})") from None
+    data = source if isinstance(source, bytes) else pictures.read_file(Path(source))
     found = list(_histories(data))
     if len(found) > 1:
         raise BadPicture(f"a PNG must have at most one `kontext` history, got {len(found)}")

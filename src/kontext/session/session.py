@@ -412,6 +412,8 @@ class Session:
 
 def _check_text(what: str, text: str, limit: int) -> None:
     """Raises BadRequest for text that is too long or that a database or PNG cannot hold."""
+    if not isinstance(text, str):
+        raise BadRequest(f"{what} must be text, got {type(text).__name__}")
     if len(text) > limit:
         raise BadRequest(f"{what} must be at most {limit} characters, got {len(text)}")
     if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kontext.errors import BadConfig, BadRequest
-from kontext.pictures import write
+from kontext.pictures import read_file, write
 from kontext.session.editors import ResultLike
 from kontext.session.home import default_folder
 from kontext.session.pixels import as_picture, to_png
@@ -161,7 +161,7 @@ def sign_result(result: ResultLike, source: str | Path | bytes | None, identity:
     """
     parent = None
     if source is not None:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else read_file(Path(source))
         ours = read_signature(data, [identity.anchor]).state == "trusted"
         parent = data if ours else to_png(as_picture(data))
     chain = extend_history(source, result)

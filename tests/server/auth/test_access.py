@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from kontext.errors import BadRequest
 from kontext.server.auth.keys import Keys
 from support.serving import noise, png, until
 
@@ -174,6 +175,16 @@ def test_too_many_requests_and_jobs_are_429_with_a_time(guarded):
         ).status_code
         == 200
     )
+
+
+def test_credits_without_end_are_not_a_number(guarded):
+    """JSON has no infinity; unlimited are those that are not given."""
+    for credits in (float("inf"), float("nan"), -1.0):
+        with pytest.raises(BadRequest, match="credits must be a number from 0 on"):
+            guarded.keys.create("endless", credits=credits)
+        with pytest.raises(BadRequest, match="credits must be a number from 0 on"):
+            guarded.keys.change(guarded.anna, credits=credits)
+    assert guarded.keys.find("anna").credits is None
 
 
 def test_credits_are_taken_once_and_given_back_for_what_failed(guarded):

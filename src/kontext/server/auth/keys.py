@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Iterable
@@ -47,6 +48,12 @@ COLUMNS = [keys.c[field.name] for field in fields(Key)]
 LOCAL_USER = Key("", "local user", "", list(SCOPES), None, None, None, 0.0, None, False)
 
 
+def check_credits(credits: float | None) -> None:
+    """Raise BadRequest unless credits are None (unlimited) or finite and not negative."""
+    if credits is not None and not 0 <= credits < math.inf:
+        raise BadRequest(f"credits must be a number from 0 on, got {credits:g}; omit them for no limit")
+
+
 class Keys:
     """The keys of one store."""
 
@@ -67,8 +74,8 @@ class Keys:
     ) -> tuple[Key, str]:
         """Create a key; returns it with its text, which is not stored.
 
-        Raises BadRequest for an unknown scope, days out of range, and a name that is empty, not printable or
-        used by another valid key.
+        Raises BadRequest for an unknown scope, days or credits out of range, and a name that is empty, not
+        printable or used by another valid key.
         """
         name = name.strip()
         if not name or len(name) > MAX_NAME or not name.isprintable():
@@ -77,6 +84,7 @@ class Keys:
             raise BadRequest(
                 f"days must be above 0 and at most {MAX_DAYS}, got {days:g}; omit it for no expiry"
             )
+        check_credits(credits)
         scopes = list(dict.fromkeys(scopes))
         if unknown := [scope for scope in scopes if scope not in SCOPES]:
             raise BadRequest(f"unknown scope {unknown[0]!r}; available scopes are {', '.join(SCOPES)}")
@@ -116,7 +124,8 @@ class Keys:
         return found[0]
 
     def change(self, key: Key, **values: Any) -> None:
-        """Set columns: revoked=True, credits=100.0, ..."""
+        """Set columns: revoked=True, credits=100.0, ... Raises BadRequest for credits out of range."""
+        check_credits(values.get("credits"))
         with self.store.writing() as db:
             db.execute(keys.update().where(keys.c.id == key.id).values(**values))
 
