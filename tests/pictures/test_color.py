@@ -397,3 +397,35 @@ def test_profile_of_another_kind_than_the_pixels_is_left_aside():
     image = Image.fromarray(random(255, 3).astype(np.uint8))
     gray = icc(1.0, space=b"GRAY")
     assert np.array_equal(rgb_of(encoded(image, "PNG", icc_profile=gray)), np.asarray(image))
+
+
+def with_gamma(data, gamma, *chunks):
+    """A PNG with a gAMA chunk, and empty or other chunks, before its pixels."""
+    at = data.index(b"IDAT") - 4
+    gamma = struct.pack(">I", round(gamma * 100_000))
+    return data[:at] + b"".join(chunk(*each) for each in ((b"gAMA", gamma), *chunks)) + data[at:]
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16"])
+def test_the_gamma_of_a_png_without_a_profile_is_applied(mode):
+    """PNG, section 11.3.2.2: light is value ** (1 / gamma); a profile, sRGB and cICP come before it."""
+    if mode == "I;16":
+        image = Image.fromarray(np.full((16, 16), 160 * 257, np.uint16))
+    else:
+        image = Image.new("RGB", (16, 16), (160, 160, 160))
+        image = image.quantize(4) if mode == "P" else image.convert(mode)
+    plain = encoded(image, "PNG")
+    shown = {
+        gamma: load(with_gamma(plain, gamma)).rgb.getpixel((3, 3)) for gamma in (1.0, 1 / 1.8, 1 / 2.2, 0.0)
+    }
+    assert shown[1.0] == (208, 208, 208)
+    assert shown[1 / 1.8] == (round(to_srgb((160 / 255) ** 1.8)),) * 3
+    assert shown[1 / 2.2] == shown[0.0] == (160, 160, 160)
+    for known in ((b"sRGB", b"\0"), (b"cICP", bytes((1, 13, 0, 1)))):
+        assert load(with_gamma(plain, 1.0, known)).rgb.getpixel((3, 3)) == (160, 160, 160)
+    if mode == "RGBA":
+        assert load(with_gamma(plain, 1.0)).alpha is None

@@ -39,8 +39,13 @@ class Pixels:
     """Whether the file has more than 8 bits per channel."""
 
 
-def convert(pixels: Pixels, profile: bytes | None) -> tuple[Image.Image, Image.Image | None]:
-    """The picture as RGB in sRGB, and alpha (mode L, None if opaque). Raises BadPicture for unknown modes."""
+def convert(
+    pixels: Pixels, profile: bytes | None, gamma: float | None = None
+) -> tuple[Image.Image, Image.Image | None]:
+    """The picture as RGB in sRGB, and alpha (mode L, None if opaque). Raises BadPicture for unknown modes.
+
+    gamma: exponent from values to light, of a picture without a profile; None: that of sRGB.
+    """
     image, wide = pixels.image, pixels.wide
     alpha = _alpha(pixels)
     if alpha is not None and alpha.getextrema()[0] == 255:
@@ -57,7 +62,15 @@ def convert(pixels: Pixels, profile: bytes | None) -> tuple[Image.Image, Image.I
         image = _eight_bits(image)
     else:
         image = _opaque(image)
-    return _srgb(image, profile), alpha
+    image = _srgb(image, profile)
+    return image if gamma is None else image.point(_gamma_table(gamma) * 3), alpha
+
+
+def _gamma_table(gamma: float) -> list[int]:
+    """sRGB of the 256 values of a channel whose light is value ** gamma (IEC 61966-2-1)."""
+    light = (np.arange(256) / 255) ** gamma
+    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.rint(255 * srgb).astype(int).tolist()
 
 
 def _alpha(pixels: Pixels) -> Image.Image | None:

@@ -135,6 +135,8 @@ class Metadata:
     """ICC profile."""
     orientation: int = 1
     """1 (upright) to 8, as in EXIF."""
+    gamma: float | None = None
+    """Exponent from values to light, where a PNG gives no profile and another one than sRGB is near."""
 
 
 MAX_PROFILE_BYTES = 16 * 2**20
@@ -157,8 +159,8 @@ def split_png(data: bytes) -> tuple[bytes, Metadata]:
 
     Profiles of more than MAX_PROFILE_BYTES and texts of more than MAX_TEXT_BYTES are ignored.
     """
-    parts, position = [data[:8]], 8
-    profile = exif = xmp = None
+    parts, position, is_srgb = [data[:8]], 8, False
+    profile = exif = xmp = gamma = None
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
@@ -177,10 +179,16 @@ def split_png(data: bytes) -> tuple[bytes, Metadata]:
         else:
             if kind == b"eXIf":
                 exif = bytes(body)
+            elif kind == b"gAMA" and length == 4:
+                gamma = gamma or int.from_bytes(body) / 100_000
+            is_srgb = is_srgb or kind in (b"sRGB", b"cICP")
             parts.append(data[position:end])
         position = end
     parts.append(data[position:])
-    return b"".join(parts), Metadata(profile, orientation(exif, xmp))
+    given = None if profile or is_srgb else gamma
+    if given is not None and (not 0.1 <= given <= 10 or abs(given * 2.2 - 1) < 0.05):
+        given = None  # nonsense, or that of sRGB in one number
+    return b"".join(parts), Metadata(profile, orientation(exif, xmp), given and 1 / given)
 
 
 def _inflated(data: bytes, limit: int) -> bytes | None:

@@ -103,7 +103,7 @@ def load(picture: PictureLike, source: str | None = None) -> Picture:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a regular file. Raises NotFound, and BadPicture for what is not a file or cannot be read."""
+    """The bytes of a regular file. Raises NotFound, and BadPicture for what is not one or cannot be read."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -225,7 +225,7 @@ def _finish(pixels: color.Pixels, metadata: formats.Metadata, source: str) -> Pi
         notes.append(f"{source} has {frames} frames; only the first is used")
     if pixels.deep:
         notes.append(f"{source} has more than 8 bits a channel; it is edited and returned with 8")
-    rgb, alpha = color.convert(pixels, metadata.profile)
+    rgb, alpha = color.convert(pixels, metadata.profile, metadata.gamma)
     turn = _UPRIGHT.get(metadata.orientation)
     if turn is not None:
         rgb, alpha = rgb.transpose(turn), alpha and alpha.transpose(turn)
