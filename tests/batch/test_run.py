@@ -166,6 +166,19 @@ def test_a_crash_between_name_and_note_makes_nothing_again(folder, tmp_path):
     again.close()
 
 
+def test_a_finished_picture_that_was_deleted_is_made_again(folder, tmp_path):
+    out = tmp_path / "out"
+    tasks = from_folder(folder, "blue", {"seed": 7}, ".png", out)
+    run(tasks, out, TintEditor.load)
+    made = outputs(out)
+    (out / "p0.png").unlink()
+    again = run(tasks, out, TintEditor.load)
+    assert (again.before, again.done, again.total) == (5, 6, 6)
+    assert right(folder / "p0.png", out / "p0.png")
+    del made["p0.png"]
+    assert made.items() <= outputs(out).items()
+
+
 def test_an_output_folder_holds_one_batch_and_one_process(folder, tmp_path):
     tasks = from_folder(folder, "blue", {}, ".png", tmp_path / "out")
     journal = Journal(tmp_path / "out")
@@ -383,6 +396,7 @@ def test_a_journal_of_an_earlier_version_is_continued(tmp_path):
     noise(1).save(tmp_path / "in" / "a.png")
     (task,) = from_folder(tmp_path / "in", "blue", {}, ".png", tmp_path / "out")
     (tmp_path / "out").mkdir()
+    noise(2).save(tmp_path / "out" / "a.png")
     db = sqlite3.connect(tmp_path / "out" / JOURNAL)
     facts = {"picture": task.picture, "prompt": "blue", "output": "a.png", "settings": {}}
     digest = hashlib.sha256(json.dumps([facts, "tint"], sort_keys=True).encode()).hexdigest()

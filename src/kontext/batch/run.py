@@ -3,7 +3,8 @@
 A journal (SQLite, in the output folder) records every task before the first edit. Workers write finished
 pictures under temporary names; only this process, which holds the journal's lock, renames them and then marks
 them as done. Hence a file under its final name is complete and is never edited again: if the mark is missing
-after a crash, the file itself proves it, because it did not exist when its task was recorded.
+after a crash, the file itself proves it, because it did not exist when its task was recorded. A finished
+picture that was deleted is made again.
 """
 
 from __future__ import annotations
@@ -171,13 +172,12 @@ class Journal:
         """Record all tasks before the first one runs; returns the outputs that are already done."""
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
         (self.folder / PARTS).mkdir()
-        rows = self.db.execute("SELECT output, digest, done FROM task")
-        known = {output: (digest, done) for output, digest, done in rows}
+        known = dict(self.db.execute("SELECT output, digest FROM task"))
         done = set()
         self.db.execute("BEGIN")
         try:
             for task in tasks:
-                task_digest, (digest, state) = task.digest(model), known.get(task.output, (None, 0))
+                task_digest, digest = task.digest(model), known.get(task.output)
                 exists = (self.folder / task.output).exists()
                 if digest is None and exists:
                     raise BadRequest(f"{self.folder / task.output} already exists; use another output folder")
@@ -186,7 +186,7 @@ class Journal:
                         f"{self.folder} holds a batch in which {task.output} was made with another "
                         "prompt, settings, picture or model; use another output folder"
                     )
-                if state or exists:
+                if (self.folder / task.output).is_file():  # whatever is noted: a file can be deleted later
                     done.add(task.output)
                 row = (task.output, task_digest, int(task.output in done), task.work(model))
                 self.db.execute("INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?)", row)
