@@ -11,7 +11,6 @@ TESTS = Path(__file__).parent
 SOURCES = TESTS.parent / "src" / "kontext"
 
 COVERED_BY: dict[str, tuple[str, ...]] = {
-    "batch/test_tables.py": ("batch/tasks.py",),
     "bench/test_compare.py": ("bench/plots.py", "bench/report.py"),
     "bench/test_speed.py": ("bench/peer.py",),
     "bench/test_suites.py": (

@@ -404,6 +404,12 @@ def test_a_journal_of_an_earlier_version_is_continued(tmp_path):
     db.execute("INSERT INTO task VALUES ('a.png', ?, 1)", (digest,))
     db.commit()
     db.close()
-    journal = Journal(tmp_path / "out")
-    assert journal.begin(journal.named([task], "tint"), "tint") == {"a.png"}
-    journal.close()
+    for content in (1, 1, 3):  # the content of inputs is recorded by the first run that knows of it
+        noise(content).save(tmp_path / "in" / "a.png")
+        journal = Journal(tmp_path / "out")
+        if content == 3:
+            with pytest.raises(BadRequest, match="in/a.png has changed since"):
+                journal.begin(journal.named([task], "tint"), "tint")
+        else:
+            assert journal.begin(journal.named([task], "tint"), "tint") == {"a.png"}
+        journal.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -117,10 +118,11 @@ class Journal:
                 self.db.execute(line)
             self.db.execute(
                 "CREATE TABLE IF NOT EXISTS task "
-                "(output TEXT PRIMARY KEY, digest TEXT, done INTEGER, work TEXT)"
+                "(output TEXT PRIMARY KEY, digest TEXT, done INTEGER, work TEXT, contents TEXT)"
             )
-            if "work" not in {row[1] for row in self.db.execute("PRAGMA table_info(task)")}:
-                self.db.execute("ALTER TABLE task ADD COLUMN work TEXT")
+            columns = {row[1] for row in self.db.execute("PRAGMA table_info(task)")}
+            for column in {"work", "contents"} - columns:  # a journal of an earlier version
+                self.db.execute(f"ALTER TABLE task ADD COLUMN {column} TEXT")
             self.db.execute("COMMIT")  # the lock is held until this process ends
         except OSError as error:
             raise BadRequest(
@@ -172,24 +174,35 @@ class Journal:
         """Record all tasks before the first one runs; returns the outputs that are already done."""
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
         (self.folder / PARTS).mkdir()
-        known = dict(self.db.execute("SELECT output, digest FROM task"))
+        rows = self.db.execute("SELECT output, digest, contents FROM task")
+        known = {output: (digest, json.loads(contents or "{}")) for output, digest, contents in rows}
         done = set()
         self.db.execute("BEGIN")
         try:
             for task in tasks:
-                task_digest, digest = task.digest(model), known.get(task.output)
-                exists = (self.folder / task.output).exists()
-                if digest is None and exists:
-                    raise BadRequest(f"{self.folder / task.output} already exists; use another output folder")
+                task_digest, contents = task.digest(model), task.contents()
+                digest, used = known.get(task.output, (None, {}))
+                final = self.folder / task.output
+                if digest is None and final.exists():
+                    raise BadRequest(f"{final} already exists; use another output folder")
                 if digest not in (None, task_digest):
                     raise BadRequest(
                         f"{self.folder} holds a batch in which {task.output} was made with another "
                         "prompt, settings, picture or model; use another output folder"
                     )
-                if (self.folder / task.output).is_file():  # whatever is noted: a file can be deleted later
+                if final.is_file():  # whatever is noted: a file can be deleted later
+                    changed = [name for name in contents if used.get(name, contents[name]) != contents[name]]
+                    if changed:
+                        raise BadRequest(
+                            f"{changed[0]} has changed since {final} was made from it; delete that file to "
+                            "make it again, or use another output folder"
+                        )
+                    contents = used | contents  # what is missing now was there then
                     done.add(task.output)
                 row = (task.output, task_digest, int(task.output in done), task.work(model))
-                self.db.execute("INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?)", row)
+                columns = "output, digest, done, work, contents"
+                insert = f"INSERT OR REPLACE INTO task ({columns}) VALUES (?, ?, ?, ?, ?)"
+                self.db.execute(insert, (*row, json.dumps(contents)))
             self.db.execute("COMMIT")
         except BaseException:
             if self.db.in_transaction:  # a full disk has rolled it back

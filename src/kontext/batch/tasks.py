@@ -6,14 +6,19 @@ import hashlib
 import json
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
 
 from kontext.batch import tables
 from kontext.engine.requests import check_prompt
-from kontext.errors import BadRequest
+from kontext.errors import BadRequest, NotFound
+from kontext.loras import LoraAccess
+from kontext.loras import parse as parse_loras
 from kontext.pictures import MAX_NAME_BYTES, WRITABLE, looks_like_picture
 
 OWN_NAMES = ".kontext-"
@@ -43,9 +48,44 @@ class Task:
         """Hash of the work, independent of the output name."""
         return self._hash(model, {})
 
+    def contents(self) -> dict[str, str]:
+        """SHA-256 of each input file that is there, by its path: picture, mask, markup, references, LoRAs.
+
+        Not part of the digests: those are in journals of earlier versions, and a file may be deleted after
+        its edit.
+        """
+        named: list[object] = [self.picture, self.settings.get("mask"), self.settings.get("markup")]
+        references, loras = self.settings.get("references"), self.settings.get("loras")
+        named += references if isinstance(references, list | tuple) else []
+        paths = [Path(name) for name in named if isinstance(name, str) and name]
+        for lora in parse_loras(loras):
+            with suppress(NotFound):
+                paths.append(LoraAccess.of_account().find(lora))
+        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        found = {str(file): _content(file) for file in files}
+        return {name: content for name, content in found.items() if content is not None}
+
     def _hash(self, model: str, more: Mapping[str, str]) -> str:
         parts = {"picture": self.picture, "prompt": self.prompt, "settings": dict(self.settings), **more}
         return hashlib.sha256(json.dumps([parts, model], sort_keys=True).encode()).hexdigest()
+
+
+def _content(file: Path) -> str | None:
+    """SHA-256 of a file; None if it cannot be read."""
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return _sha256(file, status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _sha256(file: Path, size: int, mtime_ns: int) -> str:
+    """SHA-256 of a file; read once while size and time stay: tasks share references and LoRAs."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def from_folder(
