@@ -140,8 +140,9 @@ def batch(
         options.download_model(model)  # before the workers want it
         progress = run(tasks, output, load, model=model, workers=workers, sign=sign, on_progress=show)
     except KeyboardInterrupt:
-        say("stopped; run the same command again to resume", err=True)
-        raise typer.Exit(1) from None
+        if live:
+            draw("")
+        raise KeyboardInterrupt("stopped; run the same command again to resume") from None
     seconds = time.monotonic() - start
     if live:
         draw("")
