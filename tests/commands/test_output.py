@@ -79,6 +79,37 @@ def test_a_file_that_exists_is_replaced_with_force_only(folder):
     assert Image.open("a.png").size == (70, 50)
 
 
+@pytest.mark.parametrize("name", ["c.jpg", "c.JPEG"])
+def test_a_cutout_is_never_written_without_its_transparency(folder, name):
+    said = refused("edit", "kid.png", "red", "--cutout", name)
+    assert (
+        f"{name}: --cutout needs a transparent background" in said and "end the name in .png or .webp" in said
+    )
+    assert call("edit", "kid.png", "red", "-o", "a.jpg", "--cutout", "c.png", *TINY).exit_code == 0
+    assert Image.open("c.png").mode == "RGBA"
+
+
+def test_pipes_and_devices_are_never_replaced(folder):
+    os.mkfifo("pipe.png")
+    os.symlink("pipe.png", "link.png")
+    for name in ("pipe.png", "link.png", os.devnull):
+        for option in ("-o", "--region", "--cutout"):
+            said = refused("edit", "kid.png", "red", option, name, "--force")
+            assert f"{name}: a device, pipe or socket, not a file" in said
+        assert "not a file" in refused("generate", "red", "-o", name, "--force")
+    assert Path("pipe.png").is_fifo() and Path("link.png").is_symlink()
+
+
+def test_names_below_a_file_and_names_without_ending_are_told(folder):
+    os.symlink("nowhere", "gone")
+    for name, above in (("kid.png/x.png", "kid.png"), ("kid.png/a/x.png", "kid.png"), ("gone/x.png", "gone")):
+        said = refused("edit", "kid.png", "red", "-o", name)
+        assert said == f"error: {name}: {above} is a file, not a folder; give another name\n"
+    said = refused("edit", "kid.png", "red", "-o", "a34")
+    assert "a34: a file name ends in .png, .jpg or .webp, and there is no folder of this name" in said
+    assert "the folder new does not exist" in refused("edit", "kid.png", "red", "-o", "new/x.png")
+
+
 @pytest.mark.parametrize("twin", ["a.png", "A.PNG", "./a.png", "out/../a.png"])
 def test_two_outputs_never_have_one_name(folder, twin):
     assert "two outputs" in refused("edit", "kid.png", "red", "-o", "a.png", "--region", twin)
