@@ -157,6 +157,13 @@ def test_several_pictures_and_patterns(folder):
     assert 'in quotes: "Make it ..."' in refused("edit", "kid.png", "Make", "it", "blue")
 
 
+def test_a_picture_with_several_names_is_edited_once(folder):
+    os.symlink("kid.png", "link.png")
+    names = ["kid.png", "./kid.png", "out/../kid.png", str(folder / "kid.png"), "k*.png", "link.png"]
+    assert call("edit", *names, "red", *TINY).exit_code == 0
+    assert listing() == ["kid-edited.png", "kid.png", "link.png"]
+
+
 def test_the_bad_one_of_several_pictures_is_told_before_any_is_edited(folder):
     Path("bad.png").write_bytes(b"I am text")
     assert "bad.png" in refused("edit", "kid.png", "bad.png", "red")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -34,8 +35,9 @@ class InputPicture:
 
 
 def sources(names: Sequence[str]) -> list[InputPicture]:
-    """The pictures that names and patterns stand for, in their order, patterns sorted, none twice.
+    """The pictures that names and patterns stand for, in their order, patterns sorted.
 
+    A file with several names, also through links, is one picture, under the first of them.
     Raises BadRequest for addresses, folders and a second `-`, NotFound for patterns without a match.
     """
     found: list[InputPicture] = []
@@ -56,7 +58,11 @@ def sources(names: Sequence[str]) -> list[InputPicture]:
             found.append(InputPicture(name))
     if sum(source.name == STDIN for source in found) > 1:
         raise BadRequest("standard input (-) has only one picture; give it once")
-    return list({source.name: source for source in found}.values())
+    distinct: dict[str, InputPicture] = {}
+    for source in found:
+        name = os.path.normcase(os.path.realpath(source.name))
+        distinct.setdefault(STDIN if source.path is None else name, source)
+    return list(distinct.values())
 
 
 def files(names: Iterable[str] | None) -> list[str]:
