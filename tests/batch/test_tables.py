@@ -6,6 +6,7 @@ import pytest
 
 from kontext.batch.tasks import from_table
 from kontext.errors import BadRequest
+from support.tint import noise
 
 
 def read(path, data, prompt="blue"):
@@ -16,7 +17,14 @@ def read(path, data, prompt="blue"):
 TABLE = 'picture;prompt;seed;guidance;;\r\na.png;"给她; a ""hat""";7.0;2,5;;\r\n;;;;;\r\n\r\nb.png;two\r\n'
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+ENCODINGS = [
+    "utf-8",
+    "utf-8-sig",
+    *(f"utf-{bits}{order}" for bits in (16, 32) for order in ("", "-le", "-be")),
+]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("separator", [";", "\t", ","])
 def test_csv_of_spreadsheets(tmp_path, encoding, separator):
     text = TABLE.replace("2,5", '"2,5"').replace("; a", "# a").replace(";", separator).replace("# a", "; a")
@@ -107,6 +115,23 @@ def test_json_lines_are_refused_with_their_line(tmp_path, row, said):
 def test_nothing_in_a_table_is_left_out_silently(tmp_path, text, said):
     with pytest.raises(BadRequest, match=said):
         read(tmp_path / "table", text)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.csv", "x"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "TIFF"])
+def test_a_picture_is_not_a_table(tmp_path, name, format):
+    noise(1).save(tmp_path / name, format)
+    with pytest.raises(BadRequest, match=f"{name}: a picture, not a table; kontext edit edits it"):
+        from_table(tmp_path / name, "blue", {}, ".png")
+
+
+@pytest.mark.parametrize(
+    "data, encoding",
+    [(b"\xff\xfe\0\0a\0\0\0b", "UTF-32"), (b"\xff\xfea\0b", "UTF-16"), (b"\xef\xbb\xbf\xff", "UTF-8")],
+)
+def test_damaged_text_is_refused_with_its_encoding(tmp_path, data, encoding):
+    with pytest.raises(BadRequest, match=f"the text is not {encoding}; save"):
+        read(tmp_path / "t.csv", data)
 
 
 def test_lines_are_counted_where_cells_have_several(tmp_path):

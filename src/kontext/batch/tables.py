@@ -25,6 +25,7 @@ from kontext.engine.requests import (
 )
 from kontext.errors import BadRequest, NotFound
 from kontext.loras import parse as parse_loras
+from kontext.pictures import looks_like_picture
 from kontext.values import flag, one_of, real_number, whole_number
 
 OPTIONS = options.offered("table")
@@ -65,21 +66,34 @@ def _blank(value: object) -> bool:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    suffix = path.suffix.lower()
     try:
-        text = _decoded(path, path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         raise NotFound(f"{path}: no such folder or table") from None
     except OSError as error:
         raise BadRequest(f"{path}: cannot be read ({error.strerror})") from None
-    suffix = path.suffix.lower()
+    picture = f"{path}: a picture, not a table; kontext edit edits it, kontext batch all pictures of a folder"
+    if suffix not in (*JSON_ENDINGS, *CSV_ENDINGS) and looks_like_picture(path):
+        raise BadRequest(picture)
+    try:
+        text = _decoded(path, data)
+    except BadRequest:
+        if looks_like_picture(path):
+            raise BadRequest(picture) from None
+        raise
     if suffix in JSON_ENDINGS or suffix not in CSV_ENDINGS and text.lstrip()[:1] in ("{", "["):
         return _json_rows(path, text)
     return _csv_rows(path, text)
 
 
 def _decoded(path: Path, data: bytes) -> str:
-    """Decode UTF-8 or UTF-16, detected by the byte order mark or by the zero bytes of UTF-16."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    """Decode UTF-8, UTF-16 or UTF-32, detected by the byte order mark or by the zero bytes."""
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        encoding = "utf-32"  # its mark begins like that of UTF-16
+    elif data[:4].count(0) == 3:
+        encoding = "utf-32-be" if data[0] == 0 else "utf-32-le"
+    elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     elif data[:2].count(0) == 1:
         encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
@@ -89,7 +103,7 @@ def _decoded(path: Path, data: bytes) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        name = "UTF-16" if encoding.startswith("utf-16") else "UTF-8"
+        name = encoding[:6].upper().removesuffix("-")
         raise BadRequest(
             f"{path}, line {line}: the text is not {name}; save the table as CSV UTF-8"
         ) from None
