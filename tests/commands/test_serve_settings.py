@@ -217,6 +217,16 @@ def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
     assert set(tomllib.loads(text)) >= {"host", "database", "max_batch"}
 
 
+def test_a_folder_of_loras_that_does_not_exist_is_refused_at_start(tmp_path: Path) -> None:
+    missing, file = tmp_path / "none", file_of(tmp_path, f"[loras]\nfolder = '{tmp_path / 'none'}'\n")
+    for arguments, origin in ((["--loras", missing], "--loras"), (["--config", file], file)):
+        done = CliRunner().invoke(
+            cli.app, ["serve", *map(str, arguments)], env={"KONTEXT_HOME": str(tmp_path)}
+        )
+        assert done.exit_code == 1
+        assert done.stderr == f"error: {origin}: there is no folder {missing}; make it first\n"
+
+
 def test_a_server_starts_with_the_settings_of_its_file(tmp_path: Path) -> None:
     path = file_of(tmp_path, "workers = 2\npicture_pixels = 4096\nlog_format = 'json'\n")
     program = Program(tmp_path, "--config", str(path))

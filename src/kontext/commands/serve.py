@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kontext.commands import options
+from kontext.errors import BadConfig
 from kontext.terminal import say
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -131,6 +132,9 @@ def serve(
     if show_config:
         say(*serve_settings.to_toml(chosen).splitlines())
         return
+    folder = settings.loras.folder
+    if folder is not None and not folder.is_dir():
+        raise BadConfig(f"{chosen['loras.folder'].origin}: there is no folder {folder}; make it first")
     from kontext.server.workers.launch import launch
 
     for name in (settings.model, *settings.more_models):
