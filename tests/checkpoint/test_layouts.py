@@ -242,6 +242,17 @@ def test_a_diffusers_folder_with_pickles_only_is_refused(folders, tmp_path):
         load_model(tmp_path / "m")
 
 
+@pytest.mark.parametrize("name", ["config.json", "ae.safetensors", "notes.txt"])
+def test_a_folder_without_a_model_is_told(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(BadCheckpoint) as refused:
+        open_checkpoint(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path}: not a model: a folder with no model_index.json, no config.json of a model and no "
+        ".safetensors file or .gguf file of a transformer"
+    )
+
+
 def test_a_lone_transformer_says_what_to_bring(folders, tmp_path):
     shutil.copy(folders["bfl"] / "transformer.safetensors", tmp_path)
     with pytest.raises(BadCheckpoint, match="missing the autoencoder, .*ae.safetensors, clip_l.safetensors"):

@@ -107,7 +107,10 @@ def transformer_file(folder: Path) -> Path:
     if len(named if len(files) > 1 and named else files) == 1:
         return (named or files)[0]
     if not files:
-        raise BadCheckpoint(f"{folder}: no model_index.json or config.json in it, but no .safetensors file")
+        raise BadCheckpoint(
+            f"{folder}: not a model: a folder with no model_index.json, no config.json of a model and no "
+            ".safetensors file or .gguf file of a transformer"
+        )
     shown = ", ".join(str(file.relative_to(folder)) for file in files[:4])
     more = f" and {len(files) - 4} more" if len(files) > 4 else ""
     raise BadCheckpoint(f"{folder}: no model_index.json or config.json in it, but {shown}{more}")
