@@ -279,7 +279,7 @@ TABLE: tuple[Option, ...] = (
         "text",
         None,
         "Add a border that the edit fills, LEFT,TOP,RIGHT,BOTTOM in pixels, or up to an aspect ratio W:H; "
-        "the picture itself is kept.",
+        "the picture itself is kept, unless a size crops or scales it.",
         example="16:9",
         exempt=_WITHOUT_PICTURE,
     ),

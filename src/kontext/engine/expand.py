@@ -1,4 +1,7 @@
-"""Outpainting: the edit fills a border around the picture; the picture itself is locked."""
+"""Outpainting: the edit fills a border around the picture; the picture itself is locked.
+
+A size applies to the picture with its border: another aspect ratio crops it, another resolution scales it.
+"""
 
 from __future__ import annotations
 
