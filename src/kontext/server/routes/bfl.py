@@ -24,7 +24,16 @@ from kontext.server.http.answers import FAILURES
 from kontext.server.jobs.queue import Submission
 from kontext.server.jobs.requests import JobRequest, Output
 from kontext.server.jobs.views import task_view
-from kontext.server.routes.common import ID, Integer, Loras, Number, db_safe_text, lora_settings, non_blank
+from kontext.server.routes.common import (
+    EXAMPLE_PNG,
+    ID,
+    Integer,
+    Loras,
+    Number,
+    db_safe_text,
+    lora_settings,
+    non_blank,
+)
 from kontext.server.routes.pictures import inputs_of
 from kontext.server.service.outputs import TYPES, check_sample
 
@@ -64,7 +73,7 @@ class KontextInputs(BaseModel):
     model_config = ConfigDict(
         extra="ignore",
         json_schema_extra={
-            "examples": [{"prompt": "Make the hair blue", "input_image": "iVBORw0KGgo...", "seed": 42}]
+            "examples": [{"prompt": "Make the hair blue", "input_image": EXAMPLE_PNG, "seed": 42}]
         },
     )
     prompt: Annotated[str, Field(max_length=10_000), AfterValidator(non_blank)]

@@ -22,6 +22,9 @@ from kontext.server.service.service import Service
 from kontext.session import Session
 
 ID = re.compile(r"[0-9a-f]{1,64}")
+EXAMPLE_PNG = (  # 16x16 pixels in base64: the examples of the OpenAPI document work as they are
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGklEQVR42mOM6jnBQApgYiARjGoY1TB0NAAAVXEBzuQQlN0AAAAASUVORK5CYII="
+)
 
 
 def db_safe_text(text: str) -> str:

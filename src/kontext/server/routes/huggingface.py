@@ -15,7 +15,15 @@ from kontext.server.auth.access import EditKey, service_of
 from kontext.server.http.answers import FAILURES, first_problem
 from kontext.server.jobs.queue import Submission
 from kontext.server.jobs.requests import JobRequest
-from kontext.server.routes.common import Integer, Loras, NegativePrompt, Number, Prompt, lora_settings
+from kontext.server.routes.common import (
+    EXAMPLE_PNG,
+    Integer,
+    Loras,
+    NegativePrompt,
+    Number,
+    Prompt,
+    lora_settings,
+)
 from kontext.server.routes.openai import ended_jobs, sample_bytes
 from kontext.server.routes.pictures import inputs_of, json_of
 from kontext.server.service.outputs import TYPES
@@ -51,7 +59,7 @@ BODY: dict[str, Any] = {
                     "required": ["inputs", "parameters"],
                     "properties": {"inputs": {"type": "string"}, "parameters": {"type": "object"}},
                 },
-                "example": {"inputs": "iVBORw0KGgo...", "parameters": {"prompt": "Make it night"}},
+                "example": {"inputs": EXAMPLE_PNG, "parameters": {"prompt": "Make it night"}},
             }
         },
     }

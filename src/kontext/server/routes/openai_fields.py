@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest, KontextError
 from kontext.server.http.answers import first_problem
-from kontext.server.routes.common import Integer, Loras, Number, Prompt, db_safe_text
+from kontext.server.routes.common import EXAMPLE_PNG, Integer, Loras, Number, Prompt, db_safe_text
 
 IMAGE_PART = re.compile(r"images?(\[\d*\])?")  # image, image[], image[0]; images, as in JSON
 ROLES = ("mask", "markup")  # pictures in addition to the images; mutually exclusive
@@ -209,7 +209,7 @@ EDIT_BODY: dict[str, Any] = {
                 },
                 "example": {
                     "prompt": "Make the hair blue",
-                    "images": [{"image_url": "data:image/png;base64,iVBORw0KGgo..."}],
+                    "images": [{"image_url": f"data:image/png;base64,{EXAMPLE_PNG}"}],
                 },
             },
         },

@@ -51,7 +51,7 @@ Width = Annotated[int | None, Query(ge=16, le=2048)]
 class NewSession(Body):
     """A new session with an upload, an example, or no picture yet."""
 
-    model_config = with_example(example="kid", name="My kid")
+    model_config = with_example(example="library", name="A reader")
     picture: Sha256 | None = None
     example: Text | None = None
     name: Name = ""
