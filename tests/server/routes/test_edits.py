@@ -183,6 +183,36 @@ def test_references_masks_markup_and_boxes_travel_with_the_turn(server):
         assert answer.status_code in (400, 404) and words in answer.json()["message"], answer.text
 
 
+def test_what_no_worker_could_honor_is_refused_at_submission(start):
+    server = start(model="second").ready()  # works at 128 only
+    session = server.session()
+    opaque, empty = noise(), Image.new("RGBA", (96, 64))
+    strokes = empty.copy()
+    strokes.paste((255, 0, 0, 255), (10, 10, 20, 20))
+    black = Image.new("L", (96, 64))
+    names = {}
+    for name, picture in dict(opaque=opaque, empty=empty, strokes=strokes, black=black).items():
+        files = {"picture": png(picture)}
+        names[name] = server.http.post("/api/pictures", files=files).json()["picture"]
+    address = f"/api/sessions/{session['id']}/edits"
+    for fields, words in [
+        (dict(canvas=64), "canvas 64: this model works at 128x128 only"),
+        (dict(markup=names["opaque"]), "the markup has no transparent part"),
+        (dict(markup=names["empty"]), "the markup is empty"),
+        (dict(mask=names["black"]), "the mask is empty"),
+        (dict(markup=names["strokes"], box=[50, 30, 20, 20]), "have no pixel in common"),
+    ]:
+        answer = server.http.post(address, json={"prompt": "x", **fields})
+        assert answer.status_code == 400 and words in answer.json()["message"], (fields, answer.text)
+    files = {"image": png(opaque), "markup": png(opaque)}
+    answer = server.http.post("/v1/images/edits", files=files, data={"prompt": "x"})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "markup", answer.text
+    assert not server.service.queue.count()
+    for fields in (dict(canvas=128), dict(markup=names["strokes"])):
+        assert server.ended(server.edit(session, "x", **fields)[0])["state"] == "done", fields
+    server.stop()
+
+
 def test_an_empty_session_generates_its_first_picture(server):
     session = server.http.post("/api/sessions", json={"name": "from words"}).json()
     assert session["turns"] == [] and session["head"] is None

@@ -13,8 +13,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from PIL import Image
+
+from kontext.engine.pointing import edit_mask_of, overlay_of
 from kontext.errors import BadRequest, Busy
 from kontext.loras import parse as parse_loras
+from kontext.pictures import Picture
 from kontext.server.jobs.batching import JobShape, output_size
 from kontext.server.jobs.queue import Job, Queue, Submission
 from kontext.server.jobs.quotas import Quotas
@@ -164,7 +168,8 @@ class Service:
         """`Queue.submit` after validation and moderation of the prompt. `expand`: a short one is expanded.
 
         Raises Busy while stopping, QueueFull, QuotaFull, NoCredits, NotFound for unknown LoRAs, and
-        BadRequest for prompts and guidance that the loaded model does not take.
+        BadRequest for prompts, canvas and guidance that the loaded model does not take, and for a mask or
+        markup that leaves nothing to edit.
         """
         if self.stopping:
             raise Busy("the server is stopping; try again in a moment")
@@ -174,6 +179,7 @@ class Service:
         for lora in parse_loras(requests[0].loras):
             await asyncio.to_thread(self.settings.loras.find, lora)
         self._check_output(submission.shape, len(requests))
+        await self._check_pointers(requests[0], submission.shape)
         await asyncio.to_thread(self.quotas.check, submission.owner)
         reason = refused or self.moderator.prompt(requests[0].prompt)
         if expand and not reason:
@@ -202,6 +208,25 @@ class Service:
         if pixels * count > RESULTS_AT_ONCE * most:
             limit = f"results must have at most {RESULTS_AT_ONCE * most / 1e6:.0f} million pixels in total"
             raise BadRequest(f"{limit}, got {count} of {size[0]}x{size[1]}")
+
+    async def _check_pointers(self, request: JobRequest, shape: JobShape) -> None:
+        """Raises BadRequest for a mask or markup that leaves nothing to edit, as the editor would later."""
+        files = {role: sha256 for role in ("mask", "markup") if (sha256 := getattr(request, role))}
+        if not files or shape.picture is None:
+            return
+        width, height = shape.picture
+
+        def check() -> None:
+            edit = request.edit_request({role: [self.store.blobs.get(files[role])] for role in files})
+            blank = Picture(Image.new("RGB", (width, height)))  # of the picture only the size matters
+            edit_mask_of(edit, blank, overlay_of(edit, blank))
+
+        self.decoders.check_capacity(width * height)
+        try:
+            await self.decoders.run(width * height, check)
+        except BadRequest as error:
+            error.param = error.param or next(iter(files))
+            raise
 
     async def cancel(self, job: Job) -> Job:
         """Cancel a job and return its new state; a job that has ended is not changed."""

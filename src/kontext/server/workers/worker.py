@@ -27,6 +27,7 @@ from PIL import Image
 
 from kontext.engine.guidance import plan_guidance
 from kontext.engine.requests import EditRequest, Result, StepInfo
+from kontext.engine.sizes import scaled_canvases
 from kontext.errors import BadConfig, BadRequest, Cancelled, DeviceUnavailable, KontextError
 from kontext.loras import LoraAccess
 from kontext.server.jobs.requests import JobRequest
@@ -103,8 +104,9 @@ class ModelInfo:
     def check_request(self, request: JobRequest) -> None:
         """Raises BadRequest for what the model cannot do.
 
-        Prompts that are too long for it, and guidance that it does not have.
+        Prompts that are too long for it, and a canvas or guidance that it does not have.
         """
+        scaled_canvases(self.sizes, request.canvas, 1)
         if self._tokenizer is not None and self.prompt_tokens is not None:
             from kontext.engine.prompt_length import check_length
 
