@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -31,6 +30,7 @@ from kontext.server.errors import (
     TooLarge,
     Unauthorized,
 )
+from kontext.server.http.problems import body_model, detail_of, first_problem, unreadable
 from kontext.session.blobs import FULL
 
 log = logging.getLogger(__name__)
@@ -85,22 +85,6 @@ def answer(
     return JSONResponse({**body, **more}, status, headers)
 
 
-def first_problem(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> tuple[str | None, str]:
-    """The field and message of the first pydantic error.
-
-    The field is a path such as "images[0].image_url" without its first `skip` parts, or None if the body
-    itself is invalid.
-    """
-    if not errors:
-        return None, "the request is not valid"
-    first = errors[0]
-    if first["type"] == "json_invalid":
-        return None, "the body is not valid JSON"
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][skip:])
-    words = "this field is required" if first["type"] == "missing" else first["msg"]
-    return "".join(parts).removeprefix(".") or None, words.removeprefix("Value error, ")
-
-
 def explain(error: KontextError) -> JSONResponse:
     status, code, kind = next(state for known, state in STATES.items() if isinstance(error, known))
     headers = None
@@ -119,11 +103,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = [
-            {"loc": list(problem["loc"]), "msg": problem["msg"], "type": problem["type"]}
-            for problem in error.errors()
-        ]
-        where, words = first_problem(found, skip=1)
+        problems, model = error.errors(), body_model(request.scope.get("endpoint"))
+        found = [detail_of(problem, model) for problem in problems]
+        where, words = first_problem(problems, 1, model)
         message = f"{where}: {words}"[:500] if where else words
         if request.scope["path"].startswith(OPENAI_PATHS):  # OpenAI clients map 400 to BadRequestError
             return answer(400, message, "bad_request", param=where)
@@ -131,8 +113,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        code = CODES.get(error.status_code, "error")
-        return answer(error.status_code, str(error.detail), code, headers=dict(error.headers or {}))
+        code, words = CODES.get(error.status_code, "error"), str(error.detail)
+        if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI could not parse the body
+            words = unreadable(error.__cause__)
+        return answer(error.status_code, words, code, headers=dict(error.headers or {}))
 
     @app.exception_handler(ClientDisconnect)
     async def _client_disconnected(request: Request, error: ClientDisconnect) -> JSONResponse:

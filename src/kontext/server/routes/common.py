@@ -28,9 +28,11 @@ EXAMPLE_PNG = (  # 16x16 pixels in base64: the examples of the OpenAPI document 
 
 
 def db_safe_text(text: str) -> str:
-    """Reject NUL characters, which PostgreSQL cannot store. Raises ValueError."""
+    """Reject NUL characters and halves of characters, which databases cannot store. Raises ValueError."""
     if "\x00" in text:
         raise ValueError("the text must not contain NUL characters")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        non_blank(text)
     return text
 
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kontext.engine.requests import GUIDANCE, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest
 from kontext.server.auth.access import EditKey, service_of
-from kontext.server.http.answers import FAILURES, first_problem
+from kontext.server.http.answers import FAILURES
+from kontext.server.http.problems import first_problem
 from kontext.server.jobs.queue import Submission
 from kontext.server.jobs.requests import JobRequest
 from kontext.server.routes.common import (
@@ -74,7 +75,7 @@ async def image_to_image(key: EditKey, request: Request, model: str) -> Response
     try:
         parameters = Parameters.model_validate(body.get("parameters") or {})
     except ValidationError as error:
-        where, words = first_problem(error.errors())
+        where, words = first_problem(error.errors(), model=Parameters)
         raise BadRequest(f"parameters.{where}: {words}" if where else f"parameters: {words}") from None
     if not isinstance(body.get("inputs"), str):
         raise BadRequest("inputs must be a base64 picture")

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from kontext.engine.requests import GUIDANCE, MAX_CONTEXTS, MAX_SEED, MAX_STEPS
 from kontext.errors import BadRequest, KontextError
-from kontext.server.http.answers import first_problem
+from kontext.server.http.problems import first_problem
 from kontext.server.routes.common import EXAMPLE_PNG, Integer, Loras, Number, Prompt, db_safe_text
 
 IMAGE_PART = re.compile(r"images?(\[\d*\])?")  # image, image[], image[0]; images, as in JSON
@@ -75,7 +75,7 @@ def parse(fields: Mapping[str, Any]) -> ImageRequest:
     try:
         return ImageRequest.model_validate(fields)
     except ValidationError as error:
-        where, words = first_problem(error.errors())
+        where, words = first_problem(error.errors(), model=ImageRequest)
         raise refusal(where, f"{where}: {words}") from None
 
 

@@ -13,6 +13,7 @@ from kontext.errors import BadRequest
 from kontext.server.auth.access import EditKey, ReadKey, service_of
 from kontext.server.http.answers import FAILURES
 from kontext.server.http.inputs import Inputs
+from kontext.server.http.problems import unreadable
 from kontext.server.routes.common import Body, Sha256, Text, open_session, with_example
 
 router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
@@ -84,8 +85,8 @@ def file_of(form: dict[str, Any], field: str) -> bytes:
 async def json_of(request: Request) -> dict[str, Any]:
     try:
         body = await request.json()
-    except (ValueError, RecursionError):
-        body = None
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(unreadable(error)) from None
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
     return body

@@ -19,6 +19,7 @@ from kontext.server.auth.access import EditKey, ReadKey, service_of
 from kontext.server.auth.keys import Key
 from kontext.server.errors import TooLarge
 from kontext.server.http.answers import FAILURES
+from kontext.server.http.problems import first_problem
 from kontext.server.jobs.views import SessionLine, SessionView, line_view
 from kontext.server.routes.about import example_bytes
 from kontext.server.routes.common import (
@@ -128,8 +129,8 @@ def _checked(body: dict[str, Any]) -> NewSession:
     try:
         return NewSession.model_validate(body)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadRequest(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        where, words = first_problem(error.errors(), model=NewSession)
+        raise BadRequest(f"{where}: {words}" if where else words) from None
 
 
 @router.get("")
