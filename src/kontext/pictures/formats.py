@@ -185,10 +185,9 @@ def split_png(data: bytes) -> tuple[bytes, Metadata]:
             parts.append(data[position:end])
         position = end
     parts.append(data[position:])
-    given = None if profile or is_srgb else gamma
-    if given is not None and (not 0.1 <= given <= 10 or abs(given * 2.2 - 1) < 0.05):
-        given = None  # nonsense, or that of sRGB in one number
-    return b"".join(parts), Metadata(profile, orientation(exif, xmp), given and 1 / given)
+    if profile or is_srgb or gamma and (not 0.1 <= gamma <= 10 or abs(gamma * 2.2 - 1) < 0.05):
+        gamma = None  # another source, nonsense, or that of sRGB in one number
+    return b"".join(parts), Metadata(profile, orientation(exif, xmp), 1 / gamma if gamma else None)
 
 
 def _inflated(data: bytes, limit: int) -> bytes | None:

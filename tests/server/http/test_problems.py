@@ -1,4 +1,4 @@
-"""Invalid fields and bodies are told in our words, by every route."""
+"""Invalid fields and bodies are explained in our words, by every route."""
 
 import json
 
