@@ -75,6 +75,8 @@ def test_what_cannot_be_done_is_said(store, editor, picture):
             wrong()
     with pytest.raises(BadRequest, match="variants must be 1 to 16, got 17"):
         session.variants(17, "a")
+    with pytest.raises(NotFound, match=f"no turn '0' in this session; its turns are {session.current.id}"):
+        session.goto("0")
     with pytest.raises(NotFound, match="no turn 9 in this session; its turns are 0"):
         session.goto(9)
     with pytest.raises(BadRequest, match="plain JSON"):

@@ -151,8 +151,10 @@ class Tree:
         for found in self.turns.values():
             if key in (found.id, found.number) and not isinstance(key, bool):
                 return found
-        known = ", ".join(str(found.number) for found in self.turns.values()) or "none yet"
-        raise NotFound(f"no turn {key!r} in this session; its turns are {known[:200]}")
+        by_id = isinstance(key, str)
+        known = [found.id if by_id else str(found.number) for found in self.turns.values()]
+        names = ", ".join(known)[:200] or "none yet"
+        raise NotFound(f"no turn {key!r} in this session; its turns are {names}")
 
     def parent(self, turn: Turn) -> Turn | None:
         return self.turns[turn.parent_id] if turn.parent_id else None

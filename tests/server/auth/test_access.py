@@ -368,6 +368,9 @@ def test_hostile_names_and_prompts_come_back_as_they_were(server):
     assert name == '"01-img-src-x-onerror-alert-1-or-1-1.png"'
     answer = server.http.post(f"/api/sessions/{session['id']}/edits", json={"prompt": "a\x00b"})
     assert answer.status_code == 422
+    for name in ("a\u0007b", "a\u001b[2Jb", "a\nb"):
+        answer = server.http.patch(f"/api/sessions/{session['id']}", json={"name": name})
+        assert answer.status_code == 422 and "control character" in answer.json()["message"]
 
 
 def test_a_finished_job_of_another_origin_is_no_bfl_task(server):

@@ -189,3 +189,22 @@ def test_a_host_that_cannot_be_read_is_400_where_every_name_is_answered(start):
     files = {"picture": png(noise())}
     assert server.http.post("/api/sessions", files=files, headers={"host": "[::1]:80"}).status_code == 201
     server.stop()
+
+
+def test_head_is_get_without_a_body(server):
+    session = server.session(noise((64, 48)))
+    paths = (
+        "/",
+        "/healthz",
+        "/api/sessions",
+        "/api/capabilities",
+        session["turns"][0]["picture"],
+        "/api/none",
+    )
+    for path in paths:
+        got, head = server.http.get(path), server.http.head(path)
+        assert head.status_code == got.status_code and not head.content, path
+        for name in ("content-type", "content-length", "etag", "content-security-policy"):
+            assert head.headers.get(name) == got.headers.get(name), (path, name)
+    assert server.http.head(f"/api/sessions/{session['id']}/edits").status_code == 405
+    assert server.http.get("/api/sessions").json()["sessions"]

@@ -154,3 +154,9 @@ FAILURES: dict[int | str, dict[str, Any]] = {
         507: "The storage of the server or the quota of the key is full",
     }.items()
 }
+
+
+def is_known(request: Request, etag: str) -> bool:
+    """Whether the client has the content of this entity tag, quoted (RFC 9110, section 13.1.2)."""
+    known = request.headers.get("if-none-match", "").split(",")
+    return any(tag.strip().removeprefix("W/") in ("*", etag.removeprefix("W/")) for tag in known)

@@ -49,6 +49,9 @@ class RequestGuard:
             return
         started, status = time.perf_counter(), 0
         scope, whole_path = _without_base(scope, self.base_path), scope["path"]
+        head = scope["method"] == "HEAD" and not scope["path"].endswith("/events")  # streams do not end
+        if head:  # as GET, without the body (RFC 9110, section 9.3.2)
+            scope = {**scope, "method": "GET"}
 
         async def answered(message: Message) -> None:
             nonlocal status
@@ -67,6 +70,8 @@ class RequestGuard:
                     headers["content-security-policy"] = "default-src 'none'; frame-ancestors 'none'"
                 route = getattr(scope.get("route"), "path", "other")
                 self.metrics.add(scope["method"], route, status, time.perf_counter() - started)
+            elif head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         refusal = self._refusal(scope)

@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from kontext.server.http.addresses import Addresses
+from kontext.server.http.answers import is_known
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -108,7 +109,7 @@ class Playground:
         headers["etag"] = page.tag
         if name == "index.html":
             headers["link"] = f"{self.modules()}, {self.words(request.headers.get('accept-language', ''))}"
-        if request.headers.get("if-none-match") == page.tag:
+        if is_known(request, page.tag):
             return Response(status_code=304, headers=headers)
         body = page.plain
         if "gzip" in request.headers.get("accept-encoding", "") and len(page.packed) < len(page.plain):

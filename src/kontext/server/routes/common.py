@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any, cast
 
@@ -36,6 +37,14 @@ def db_safe_text(text: str) -> str:
     return text
 
 
+def printable_name(text: str) -> str:
+    """Reject control characters, which terminals and logs obey. Raises ValueError."""
+    for position, letter in enumerate(db_safe_text(text), start=1):
+        if unicodedata.category(letter) == "Cc":
+            raise ValueError(f"the name has a control character: U+{ord(letter):04X} at position {position}")
+    return text
+
+
 def non_blank(text: str) -> str:
     """Validate a prompt. Raises ValueError."""
     try:
@@ -54,7 +63,7 @@ def no_boolean(value: Any) -> Any:
 Integer = Annotated[int, BeforeValidator(no_boolean)]
 Number = Annotated[float, BeforeValidator(no_boolean)]
 Text = Annotated[str, AfterValidator(db_safe_text)]
-Name = Annotated[str, Field(max_length=200), AfterValidator(db_safe_text)]
+Name = Annotated[str, Field(max_length=200), AfterValidator(printable_name)]
 Prompt = Annotated[
     str, Field(max_length=10_000, json_schema_extra={"minLength": 1}), AfterValidator(non_blank)
 ]

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from kontext.errors import BadRequest
 from kontext.server.auth.access import EditKey, ReadKey, service_of
-from kontext.server.http.answers import FAILURES
+from kontext.server.http.answers import FAILURES, is_known
 from kontext.server.http.inputs import Inputs
 from kontext.server.http.problems import unreadable
 from kontext.server.routes.common import Body, Sha256, Text, open_session, with_example
@@ -156,6 +156,6 @@ async def prefill_picture(key: EditKey, request: Request, body: Prefill) -> Pref
 def png(request: Request, data: bytes, etag: str, media_type: str = "image/png") -> Response:
     """A response with immutable content."""
     headers = {"etag": f'"{etag}"', "cache-control": "private, max-age=31536000, immutable"}
-    if f'"{etag}"' in request.headers.get("if-none-match", ""):
+    if is_known(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
     return Response(data, media_type=media_type, headers=headers)
