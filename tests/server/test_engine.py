@@ -41,13 +41,18 @@ def test_variants_references_and_boxes_run_in_batches(tiny):
     assert len(pictures) == 3 and all(len(turn["references"]) == 1 for turn in turns)
 
 
-def test_the_engine_s_refusals_reach_the_person(tiny):
+def test_the_engine_s_refusals_reach_the_person_at_submission(tiny):
     session = tiny.session(noise((48, 48)))
-    mask = tiny.http.post("/api/pictures", files={"picture": png(noise((48, 48)).point(lambda _: 0))}).json()[
-        "picture"
-    ]
-    ended = tiny.ended(tiny.edit(session, "x", mask=mask, steps=2)[0])
-    assert ended["state"] == "failed" and "mark what may change in white" in ended["error"]
+    black = png(noise((48, 48)).point(lambda _: 0))
+    mask = tiny.http.post("/api/pictures", files={"picture": black}).json()["picture"]
+    for fields, words in (
+        ({"mask": mask}, "mark what may change in white"),
+        ({"expand": "1:1"}, "has that aspect ratio already"),
+        ({"negative_prompt": "a", "guidance_steps": "5-8", "steps": 2}, "begin after the last step, 2"),
+    ):
+        answer = tiny.http.post(f"/api/sessions/{session['id']}/edits", json={"prompt": "x", **fields})
+        assert answer.status_code == 400 and words in answer.json()["message"]
+    assert tiny.load(session)["jobs"] == []
 
 
 def test_the_first_preview_comes_while_the_edit_runs(tiny):
