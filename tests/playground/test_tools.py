@@ -296,7 +296,9 @@ def test_much_change_offers_a_box(hand):
     hand.drag((0.0, 0.0), (0.9, 0.9))
     hand.say("Make it green")
     assert page.get_by_role("button", name="Too much?").count() == 0, "it was limited already"
-    hand.key("u", "b")
+    hand.key("u")
+    page.locator(".now b", has_text="Original picture").wait_for()  # where the box is shown again
+    hand.key("b")
     page.get_by_role("button", name="Clear").click()
     hand.key("p")
     hand.drag((0.2, 0.2), (0.3, 0.3))
