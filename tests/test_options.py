@@ -307,7 +307,7 @@ def test_variants_are_as_many_everywhere():
     ids=lambda option: option.name,
 )
 def test_words_name_the_largest_value(option):
-    assert options.number(option.high) in option.help
+    assert options.limit_text(option.high) in option.help
 
 
 def test_documentation_is_that_of_the_table():

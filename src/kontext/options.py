@@ -389,7 +389,7 @@ def offered(surface: Surface) -> tuple[Option, ...]:
     return tuple(option for option in TABLE if surface not in option.exempt)
 
 
-def number(value: float | None) -> str:
+def limit_text(value: float | None) -> str:
     """A limit in words and tables: 150, 1.5, 9007199254740991."""
     return "" if value is None else f"{value:.0f}" if value == int(value) else f"{value:g}"
 
@@ -398,7 +398,7 @@ def markdown() -> str:
     """The table as `docs/options.md` shows it."""
     lines = ["| option | type | values | default | description |", "| --- | --- | --- | --- | --- |"]
     for option in TABLE:
-        values = "" if option.low is None else f"{option.low:g} to {number(option.high)}"
+        values = "" if option.low is None else f"{option.low:g} to {limit_text(option.high)}"
         values = ", ".join(f"`{choice}`" for choice in option.choices) or values
         default = "on" if option.default is True else f"`{option.default}`" if option.default else ""
         lines.append(f"| `{option.name}` | {option.type} | {values} | {default} | {option.help} |")

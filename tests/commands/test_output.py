@@ -104,9 +104,9 @@ def test_names_below_a_file_and_names_without_ending_are_told(folder):
     os.symlink("nowhere", "gone")
     for name, above in (("kid.png/x.png", "kid.png"), ("kid.png/a/x.png", "kid.png"), ("gone/x.png", "gone")):
         said = refused("edit", "kid.png", "red", "-o", name)
-        assert said == f"error: {name}: {above} is a file, not a folder; give another name\n"
+        assert said == f"error: {name}: {above} is a file, not a folder; choose another name\n"
     said = refused("edit", "kid.png", "red", "-o", "a34")
-    assert "a34: a file name ends in .png, .jpg or .webp, and there is no folder of this name" in said
+    assert "a34: there is no folder of this name; end the name in .png, .jpg or .webp" in said
     assert "the folder new does not exist" in refused("edit", "kid.png", "red", "-o", "new/x.png")
 
 

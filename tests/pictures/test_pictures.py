@@ -267,10 +267,10 @@ def test_every_valid_name_is_written(tmp_path, name):
     [
         ("x" * 252 + ".png", "cannot be written"),
         ("none/a.png", "the folder .*none does not exist; make it first"),
-        ("a.png/b.png", "the folder .* does not exist"),
+        ("a.png/b.png", "a.png is a file, not a folder"),
         ("folder.png", "a folder has this name"),
         ("a.xyz", "end the name in .png"),
-        ("a", "no ending"),
+        ("a", "there is no folder of this name; end the name in .png"),
         ("a\0.png", "cannot be written"),
         ("/".join(["deep"] * 1000) + "/a.png", "cannot be written|does not exist"),
     ],
@@ -289,3 +289,17 @@ def test_a_folder_that_may_not_be_written_is_refused_before(tmp_path, monkeypatc
     monkeypatch.setattr(writing.Path, "touch", denied)  # as for users without root permissions
     with pytest.raises(BadRequest, match="Permission denied"):
         check_writable(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_picture_takes_the_place_of_files_alone(tmp_path):
+    pipe, file = tmp_path / "pipe.png", tmp_path / "file.png"
+    os.mkfifo(pipe)
+    file.write_bytes(b"x")
+    for path, words in (
+        (pipe, "a device, pipe or socket"),
+        (file / "a.png", "file.png is a file, not a folder"),
+    ):
+        with pytest.raises(BadRequest, match=words):
+            check_writable(path)
+    check_writable(file)

@@ -10,7 +10,6 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,6 @@ class Outputs:
 
     def _check(self, path: Path, inputs: Sequence[str], taken: set[str]) -> None:
         """Raises BadRequest for a name that cannot be written or would overwrite an input."""
-        _check_place(path)
         pictures.check_writable(path)
         if path == self.cutout and pictures.format_for(path) not in TRANSPARENT:
             raise BadRequest(
@@ -162,22 +160,6 @@ def _described(result: Result, name: str) -> dict[str, Any]:
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
         "warnings": list(result.warnings),
     }
-
-
-def _check_place(path: Path) -> None:
-    """Raise BadRequest where no picture file can be: devices, pipes, below a file, names without ending."""
-    with suppress(OSError, ValueError):  # names that are too long or not valid are refused later
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise BadRequest(
-                f"{path}: a device, pipe or socket, not a file; give a file name, or -o - for standard output"
-            )
-        above = next((folder for folder in path.parents if os.path.lexists(folder)), None)
-        if above is not None and not above.is_dir():
-            raise BadRequest(f"{path}: {above} is a file, not a folder; give another name")
-    if not path.suffix and not path.is_dir():
-        raise BadRequest(
-            f"{path}: a file name ends in .png, .jpg or .webp, and there is no folder of this name"
-        )
 
 
 def check_new(path: Path, force: bool = False) -> None:

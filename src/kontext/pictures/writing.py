@@ -28,9 +28,8 @@ def format_for(path: os.PathLike | str) -> str:
     """The Pillow format for a file name. Raises BadRequest for other extensions."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
-        raise BadRequest(
-            f"{path}: cannot write '{suffix or 'no ending'}'; end the name in .png, .jpg or .webp"
-        )
+        what = f"cannot write '{suffix}'" if suffix else "there is no folder of this name"
+        raise BadRequest(f"{path}: {what}; end the name in .png, .jpg or .webp")
     return WRITABLE[suffix]
 
 
@@ -99,16 +98,20 @@ def _temporary(path: Path) -> Path:
 def check_writable(path: os.PathLike | str) -> None:
     """Raise BadRequest if it is already known that a file of this name cannot be written."""
     path = Path(path)
-    format_for(path)
     folder = path.parent
     if "\0" in str(path):
         raise BadRequest(f"{str(path)!r}: cannot be written (a zero byte in the name); choose another name")
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a file would take its place
+            raise BadRequest(f"{path}: a device, pipe or socket, not a file; choose another name")
+        format_for(path)
+        above = next((each for each in path.parents if os.path.lexists(each)), folder)
+        if not above.is_dir():
+            raise BadRequest(f"{path}: {above} is a file, not a folder; choose another name")
         if not folder.is_dir():
             raise BadRequest(f"{path}: the folder {folder} does not exist; make it first")
         if path.is_dir():
             raise BadRequest(f"{path}: a folder has this name; choose another")
-        path.exists()  # says when the name or the whole path is too long
         part = _temporary(path)
         part.touch(exist_ok=False)
         part.unlink()

@@ -42,6 +42,7 @@ _PRONOUNS: dict[str, tuple[Words, ...]] = {
     "the monster": (("it", "it"),),
 }
 _POSSESSIVES = {"she": "her", "he": "his", "it": "its"}
+# Words of the forms after which {who} is a subject: "if she wore", "from the closet he takes".
 _BEFORE_SUBJECTS = (
     "can closet could disguise does doesn't how if is isn't on should that today until what when would"
 )
