@@ -448,6 +448,11 @@ def test_regions_of_exact_edits_are_the_true_masks():
     assert len(recognised) > 40 and np.mean(recognised) >= 0.95, np.mean(recognised)
 
 
+def test_nothing_is_expected_where_no_token_is_likely_to_change():
+    logits = torch.tensor([[-9.0, 0.0, 2.0], [-9.0, 0.0, 3.0]])  # at most 0.88, and 0.95
+    assert expected_region(logits).tolist() == [[False, False, False], [False, True, True]]
+
+
 def test_nan_is_a_change_so_that_it_reaches_the_result():
     nan = float("nan")
     assert expected_region(torch.tensor([[-9.0, nan, 9.0]])).tolist() == [[False, True, True]]

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from kontext.errors import BadConfig
 from kontext.model.presets import PRESETS
 from kontext.train import words
 from kontext.train.config import WordsTraining
@@ -34,3 +37,38 @@ def test_encoders_learn_from_sentences_and_are_written(tmp_path, monkeypatch):
     weights = load_file(made)
     assert weights["t5.shared.weight"].shape[0] == PRESETS["tiny"].t5.vocab
     assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("Make the hair blue").ids
+
+
+def test_the_anchor_counts_sentences_that_the_initial_heads_predict():
+    torch.manual_seed(0)
+    initial = words.TextEncoders(PRESETS["tiny"], 5)
+    ids = torch.randint(4, PRESETS["tiny"].t5.vocab, (6, 8))
+    outputs = initial.outputs(ids)
+    for encoder, logits in enumerate(initial.heads(ids, *outputs)):
+        targets = (logits > 0).float()
+        targets[3:] = 1 - targets[3:]  # the last three are wrong
+        wanted = outputs[encoder]
+        for moved, expected in ((slice(0, 0), 0.0), (slice(3, 6), 0.0), (slice(1, 2), None)):
+            got = wanted.clone()
+            got[moved] += 1
+            both = (got, outputs[1]) if encoder == 0 else (outputs[0], got)
+            loss = words.anchor_loss(both, initial, ids, targets)
+            if expected is None:
+                expected = 1 / (6 * (wanted - wanted.mean(0)).square().mean())
+            torch.testing.assert_close(loss, torch.as_tensor(expected), rtol=1e-4, atol=1e-9)
+
+
+def test_an_anchored_run_resumes_with_its_anchor_and_needs_a_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(words, "TOKENIZER_SAMPLES", 60)
+    common = dict(preset="tiny", batch=4, fresh=2, first_fill=8, validation_sentences=2, validate_every=100)
+    with pytest.raises(BadConfig, match="--start"):
+        words.train(WordsTraining(steps=1, anchor=1.0, **common), tmp_path / "none")
+    words.train(WordsTraining(steps=2, **common), tmp_path / "first")
+    initial = load_file(tmp_path / "first" / "words.safetensors")
+    anchored = WordsTraining(steps=2, anchor=1.0, **common)
+    words.train(anchored, tmp_path / "second", initial=tmp_path / "first")
+    words.train(anchored.model_copy(update={"steps": 4}), tmp_path / "second", resume=True)
+    state = torch.load(tmp_path / "second" / "state.pt", weights_only=True)
+    assert state["step"] == 4
+    for name, weight in initial.items():
+        torch.testing.assert_close(state["anchor"][name], weight, rtol=0, atol=0)

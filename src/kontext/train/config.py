@@ -99,6 +99,10 @@ class WordsTraining(_Training):
     token_dropout: Share = 0.0
     """Probability with which a merge of the tokenizer is skipped, in every second sentence."""
     validation_sentences: NaturalNumber = 400
+    anchor: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the distance from the initial encoders' outputs, on sentences whose labels those predict: a
+    transformer that was trained with the initial encoders still works with the new ones.
+    """
 
 
 class Stage(TrainingSettings):

@@ -5,6 +5,7 @@ The flow run starts from the resulting encoders, heads and tokenizer.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from kontext.errors import BadCheckpoint
+from kontext.errors import BadCheckpoint, BadConfig
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.text import ClipText, T5Encoder
 from kontext.train.attributes import (
@@ -56,6 +57,29 @@ class TextEncoders(nn.Module):
         """ids (b, m) -> logits (b, labels) of T5 and of CLIP."""
         return label_predictor(self.t5, self.clip, self.heads)(ids)
 
+    def outputs(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """ids (b, m) -> states of T5 (b, m, width) and the vector of CLIP (b, width)."""
+        return self.t5(ids), self.clip(ids)
+
+
+def anchor_loss(
+    outputs: tuple[Tensor, Tensor], initial: TextEncoders, ids: Tensor, targets: Tensor
+) -> Tensor:
+    """Squared distance of both outputs from the initial encoders', each relative to their variance.
+
+    Over the sentences (b, m) whose labels (b, n) the initial heads predict, each head for its encoder.
+    """
+    with torch.no_grad():
+        wanted = initial.outputs(ids)
+        logits = initial.heads(ids, *wanted)
+    total = ids.new_zeros((), dtype=torch.float32)
+    for got, aim, predicted in zip(outputs, wanted, logits):
+        right = ((predicted > 0) == targets.bool()).all(1)
+        distance = (got - aim).float().square().flatten(1).mean(1)
+        variance = (aim - aim.mean(0)).float().square().mean()
+        total = total + (distance * right).sum() / (variance * len(ids))
+    return total
+
 
 def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Path | None = None) -> Path:
     """Train; writes the averaged encoders, their heads and the tokenizer to the folder.
@@ -82,6 +106,13 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
     readers = TextEncoders(preset, len(labels))
     if initial is not None and state is None:
         _load(initial, readers, labels)
+    anchor: TextEncoders | None = None
+    if config.anchor:
+        if initial is None and state is None:
+            raise BadConfig("anchor needs the encoders of an earlier run: --start")
+        anchor = copy.deepcopy(readers).requires_grad_(False)
+        if state is not None:
+            anchor.load_state_dict(state["anchor"])
     muon, adamw = split_parameters([readers], ("embed", "shared", "bias", "head"))
     optimizer = MuonAdamW(
         muon, adamw, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.01
@@ -106,6 +137,7 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
                 "labels": labels,
                 "tokenizer": tokenizer.to_str(),
             }
+            | ({"anchor": anchor.state_dict()} if anchor is not None else {})
         )
 
     last_save = run.elapsed
@@ -116,9 +148,11 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
             seed += 1
         ids, targets = pool.draw(config.batch, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast):
-            loss = attribute_loss(readers, ids, targets)
+            outputs = readers.outputs(ids)
+            loss = attribute_loss(lambda ids: readers.heads(ids, *outputs), ids, targets)  # noqa: B023
+            distance = 0.0 if anchor is None else anchor_loss(outputs, anchor, ids, targets)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss + config.anchor * distance).backward()
         torch.nn.utils.clip_grad_norm_(readers.parameters(), 1.0)
         optimizer.scale_rates(run.lr_factor())
         optimizer.step()
