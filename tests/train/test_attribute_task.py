@@ -193,3 +193,12 @@ def test_the_gradient_of_the_attributes_reaches_both_encoders_and_is_clipped(tmp
 
 def test_sentences_of_the_world_are_drawn_by_seed():
     assert draw(World(), 3) == draw(World(), 3) != draw(World(), 4)
+
+
+def test_the_encoders_train_alone_through_a_frozen_transformer(tmp_path, codec, few_labels):
+    run = flow_run(tmp_path / "run", codec, words_batch=8, freeze_transformer=True)
+    before = {name: weight.clone() for name, weight in run.networks.state_dict().items()}
+    run.train()
+    changed = {name for name, weight in run.networks.state_dict().items() if not weight.equal(before[name])}
+    assert not any(name.startswith("transformer.") for name in changed)
+    assert {name.split(".")[0] for name in changed} == {"t5", "clip", "label"}

@@ -125,6 +125,8 @@ class FlowTraining(_Training):
     """
     orbit_kinds: Count = 4
     orbit_values: Count = 3
+    freeze_transformer: bool = False
+    """Train the text encoders alone, through the transformer as it starts."""
     region_weight: float = 0.3
     """Weight of the region head's cross-entropy, for presets with a region head."""
     rollouts: NaturalNumber = 0
