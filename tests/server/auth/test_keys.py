@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from kontext.commands.keys import app
 from kontext.errors import BadRequest, NoSpace
 from kontext.server.auth.keys import USE_SECONDS, Keys
+from kontext.server.auth.logins import Logins
 from kontext.server.jobs.queue import Queue
 from kontext.session import Store
 from kontext.session.schema import versions
@@ -74,16 +75,22 @@ def test_the_last_use_of_a_key_is_noted_once_a_minute(keys, monkeypatch):
     keys.note_use(key)  # no request is rejected for it
 
 
-def test_a_database_of_before_gets_the_column_of_the_last_use(tmp_path):
+def test_a_database_of_before_gets_the_column_of_the_last_use_and_the_table_of_ended_logins(tmp_path):
     with Store(tmp_path) as store:
         Queue(store)
         Keys(store).create("anna")
         with store.writing() as db:
             db.execute(sql.text("ALTER TABLE api_key DROP COLUMN last_used"))
-            db.execute(versions.delete().where(versions.c.component == "server", versions.c.version == 3))
+            db.execute(sql.text("DROP TABLE ended_login"))
+            db.execute(versions.delete().where(versions.c.component == "server", versions.c.version >= 3))
     with Store(tmp_path) as store:
         Queue(store)
-        assert Keys(store).find("anna").last_used is None
+        keys = Keys(store)
+        assert keys.find("anna").last_used is None
+        logins = Logins(keys)
+        token, _ = logins.token(keys.find("anna"))
+        logins.end(token)
+        assert logins.key(token) is None
 
 
 def test_the_commands_say_what_they_did(tmp_path):

@@ -51,6 +51,7 @@ def allowed(scope: str) -> Callable:
             key = await asyncio.to_thread(state.keys.look_up, text)
         elif token:
             key = await asyncio.to_thread(state.logins.key, token)
+            request.state.login = token
         else:
             raise Unauthorized("Not authenticated: send a key as header x-key or Authorization: Bearer")
         if key is None:

@@ -87,6 +87,13 @@ keys = sql.Table(
     Column("last_used", Float),  # exact to `keys.USE_SECONDS`; null: never
 )
 
+ended_logins = sql.Table(
+    "ended_login",
+    metadata,
+    Column("signature", String(64), primary_key=True),  # of the token that was logged out
+    Column("expires", Float, nullable=False),  # the token is refused anyway after this time
+)
+
 secrets = sql.Table(
     "secret",
     metadata,
@@ -107,4 +114,8 @@ def _last_used(db: sql.Connection) -> None:
         db.execute(sql.text(f"ALTER TABLE {keys.name} ADD COLUMN {column.name} {kind}"))
 
 
-MIGRATIONS: tuple[Migration, ...] = (metadata.create_all, _index, _last_used)
+def _ended_logins(db: sql.Connection) -> None:
+    ended_logins.create(db, checkfirst=True)
+
+
+MIGRATIONS: tuple[Migration, ...] = (metadata.create_all, _index, _last_used, _ended_logins)

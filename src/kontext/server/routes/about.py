@@ -132,6 +132,7 @@ async def login(request: Request, body: Login, response: Response) -> None:
         key = await asyncio.to_thread(state.keys.look_up, body.key)
         if key is None:
             raise Unauthorized("this key is unknown, expired or revoked; ask the operator for a new one")
+        state.rates.take(key.id, key.rate_per_minute or settings.rate_per_minute)
         token, seconds = state.logins.token(key)
         secure = (settings.public_url or str(request.url)).startswith("https:")
         response.set_cookie(
@@ -147,7 +148,10 @@ async def login(request: Request, body: Login, response: Response) -> None:
 
 @router.post("/api/logout", tags=["own"], status_code=204)
 async def logout(request: Request, response: Response) -> None:
-    """Delete the login cookie."""
+    """End this login: the cookie is deleted, and copies of it are rejected. Other logins of the key stay."""
+    token = request.cookies.get(COOKIE)
+    if token:
+        await asyncio.to_thread(request.app.state.logins.end, token)
     path = f"{service_of(request).settings.base_path}/"
     response.delete_cookie(COOKIE, path=path, httponly=True, samesite="strict")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 
 from kontext.errors import KontextError
 from kontext.server.auth.access import ReadKey, service_of
-from kontext.server.auth.keys import Key, Keys
+from kontext.server.auth.keys import Key
 from kontext.server.http.answers import FAILURES
 from kontext.server.jobs.queue import Job
 from kontext.server.routes.common import find_job, job_views, open_session
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/api", tags=["own"], responses=FAILURES)
 
 ALIVE_SECONDS = 15.0
 POLL_SECONDS = 1.0
-KEY_SECONDS = 2.0  # between two checks that the key of a stream is still valid
+KEY_SECONDS = 2.0  # between two checks that the key and the login of a stream are still valid
 ENDS = ("done", "failed")
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}
@@ -129,15 +129,21 @@ def sse_message(kind: str, data: dict[str, Any]) -> str:
 
 
 def stream(events: AsyncGenerator[str, None], request: Request, key: Key) -> StreamingResponse:
-    """A streaming response of events, which ends when the key is revoked or expires."""
+    """A streaming response of events, which ends with the key, or with the login that opened it."""
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    keys, logins = request.app.state.keys, request.app.state.logins
+    login = getattr(request.state, "login", None)
+
+    def is_good() -> bool:
+        return keys.is_good(key) and not (login and logins.is_ended(login))
+
     if key.id:
-        events = _while_key_is_valid(events, request.app.state.keys, key)
+        events = _while_valid(events, is_good)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-async def _while_key_is_valid(
-    events: AsyncGenerator[str, None], keys: Keys, key: Key
+async def _while_valid(
+    events: AsyncGenerator[str, None], is_good: Callable[[], bool]
 ) -> AsyncGenerator[str, None]:
     checked = time.monotonic()
     coming: asyncio.Future[str] | None = None
@@ -146,7 +152,7 @@ async def _while_key_is_valid(
             coming = coming or asyncio.ensure_future(anext(events))
             await asyncio.wait([coming], timeout=max(0.0, checked + KEY_SECONDS - time.monotonic()))
             if time.monotonic() - checked >= KEY_SECONDS:
-                if not await asyncio.to_thread(keys.is_good, key):
+                if not await asyncio.to_thread(is_good):
                     return
                 checked = time.monotonic()
             if coming.done():
@@ -157,7 +163,7 @@ async def _while_key_is_valid(
                     return
                 yield event
     except KontextError:
-        return  # the database cannot confirm that the key is valid
+        return  # the database cannot confirm that the key and the login are valid
     finally:
         if coming is not None:
             coming.cancel()
