@@ -179,6 +179,19 @@ def test_a_finished_picture_that_was_deleted_is_made_again(folder, tmp_path):
     assert made.items() <= outputs(out).items()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_the_place_of_a_result_is_kept(folder, tmp_path):
+    tasks = from_folder(folder, "blue", {"seed": 7}, ".png", tmp_path / "out")
+    journal = Journal(tmp_path / "out")
+    journal.begin(tasks, "")
+    journal.close()
+    name = tmp_path / "out" / "p0.png"
+    os.mkfifo(name)
+    with pytest.raises(BadRequest, match="a device, pipe or socket"):
+        run(tasks, tmp_path / "out", TintEditor.load)
+    assert name.is_fifo()
+
+
 def test_an_output_folder_holds_one_batch_and_one_process(folder, tmp_path):
     tasks = from_folder(folder, "blue", {}, ".png", tmp_path / "out")
     journal = Journal(tmp_path / "out")

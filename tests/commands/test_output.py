@@ -100,6 +100,28 @@ def test_pipes_and_devices_are_never_replaced(folder):
     assert Path("pipe.png").is_fifo() and Path("link.png").is_symlink()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("world", "sheet", "pipe.png", "--kind", "glasses", "--rows", "1"),
+        ("world", "sample", ".", "--kind", "glasses"),
+        ("bench", "quality", "--json", "pipe.png"),
+        ("bench", "compare", "kid.png", "kid.png", "--json", "pipe.png"),
+        ("train", "compact", "kid.png", "-o", "pipe.png"),
+        ("train", "lora", "--config", "lora.toml", "-o", "."),
+        ("examples", "pipes"),
+    ],
+)
+def test_no_command_replaces_a_pipe(folder, arguments):
+    Path("pipes").mkdir()
+    pipes = [Path(name) for name in ("pipe.png", "00000_mask.png", "state.pt", "pipes/kid.png")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    done = call(*arguments, "--force")
+    assert done.exit_code == 1 and "a device, pipe or socket, not a file" in done.stderr
+    assert all(pipe.is_fifo() for pipe in pipes)
+
+
 def test_names_below_a_file_and_names_without_ending_are_told(folder):
     os.symlink("nowhere", "gone")
     for name, above in (("kid.png/x.png", "kid.png"), ("kid.png/a/x.png", "kid.png"), ("gone/x.png", "gone")):

@@ -303,3 +303,6 @@ def test_a_picture_takes_the_place_of_files_alone(tmp_path):
         with pytest.raises(BadRequest, match=words):
             check_writable(path)
     check_writable(file)
+    with pytest.raises(BadRequest, match="a device, pipe or socket"):
+        save(Image.new("RGB", (20, 20)), pipe)  # also without check_writable before
+    assert pipe.is_fifo()

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import zipfile
 
 import pytest
@@ -46,6 +47,15 @@ def plain(session):
     return [
         ({key: getattr(turn, key) for key in keys}, parents.get(turn.parent_id)) for turn in session.turns
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_session_is_not_saved_over_a_pipe(session, tmp_path):
+    for name, save in (("a.zip", lambda path: archive.save(session, path)), ("a.png", session.save)):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(BadRequest, match="a device, pipe or socket"):
+            save(tmp_path / name)
+        assert (tmp_path / name).is_fifo()
 
 
 def test_a_session_comes_back_whole(session, editor, tmp_path):

@@ -183,6 +183,7 @@ class Journal:
                 task_digest, contents = task.digest(model), task.contents()
                 digest, used = known.get(task.output, (None, {}))
                 final = self.folder / task.output
+                pictures.check_regular(final)
                 if digest is None and final.exists():
                     raise BadRequest(f"{final} already exists; use another output folder")
                 if digest not in (None, task_digest):

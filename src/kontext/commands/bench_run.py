@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kontext.commands.tables import show_table
 from kontext.errors import BadRequest
+from kontext.pictures import write
 from kontext.terminal import say
 
 if TYPE_CHECKING:
@@ -74,4 +75,4 @@ def publish(
 
 def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
+    write(path, text.encode())

@@ -42,12 +42,13 @@ def examples(
     from importlib.resources import files
 
     from kontext.errors import BadRequest
-    from kontext.pictures import write
+    from kontext.pictures import check_regular, write
 
     source = files("kontext") / "examples"
     contents = {folder / name: (source / file).read_bytes() for name, file in FILES.items()}
     changed = [path for path, data in contents.items() if not (path.is_file() and path.read_bytes() == data)]
     for path in changed:
+        check_regular(path)
         if path.exists() and not force:
             raise BadRequest(f"{path}: another file has this name; give another FOLDER, or --force")
     for path in changed:

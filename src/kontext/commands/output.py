@@ -163,7 +163,10 @@ def _described(result: Result, name: str) -> dict[str, Any]:
 
 
 def check_new(path: Path, force: bool = False) -> None:
-    """Raise BadRequest for a file that exists, unless it may be replaced."""
+    """Raise BadRequest for what is not a file, and for a file that exists, unless it may be replaced."""
+    pictures.check_regular(path)
+    if path.is_dir():
+        raise BadRequest(f"{path}: a folder has this name; choose another")
     if os.path.lexists(path) and not force:
         raise BadRequest(f"{path}: already exists; give another name, or --force to replace it")
 

@@ -106,10 +106,10 @@ def compact(
 
     To resume from it, copy it to state.pt in an empty folder of a run.
     """
+    from kontext.commands.output import check_new
     from kontext.train.run import compact as write
 
-    if output.exists() and not force:
-        raise BadRequest(f"{output} exists; give --force to replace it")
+    check_new(output, force)
     say_json({"state": str(output), "bytes": write(state, output)})
 
 
@@ -204,8 +204,10 @@ def _run(result: str, train: Callable[[], Path]) -> None:
 def _prepare(device: str, output: Path, resume: bool, force: bool) -> None:
     """Check the device and the folder before the first picture is drawn. Raises BadRequest."""
     from kontext.engine.editor import usable_device
+    from kontext.pictures import check_regular
 
     usable_device(device)
+    check_regular(output / "state.pt")
     if (output / "state.pt").exists() and not (resume or force):
         raise BadRequest(f"{output} holds a run; --resume continues it, --force replaces it")
     _logs()

@@ -38,7 +38,7 @@ def sheet(
     from kontext.world import World
     from kontext.world.sheets import contact_sheet, every_kind
 
-    pictures.format_for(output)
+    pictures.check_writable(output)
     check_new(output, force)
     world = World()
     if kind or category:
@@ -64,22 +64,24 @@ def sample(
 
     from PIL import Image
 
+    from kontext import pictures
     from kontext.commands.output import check_new
     from kontext.world import World
 
-    check_new(folder / "samples.jsonl", force)
+    table = folder / "samples.jsonl"
+    check_new(table, force)
     world = World()
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for index in range(count):
         drawn = world.sample(f"{seed}/{index}", split, category, kind)
-        pictures = {"source": drawn.source, "target": drawn.target, "mask": drawn.mask}
-        pictures |= {f"reference{i}": picture for i, picture in enumerate(drawn.references)}
+        planes = {"source": drawn.source, "target": drawn.target, "mask": drawn.mask}
+        planes |= {f"reference{i}": picture for i, picture in enumerate(drawn.references)}
         files = {}
-        for name, pixels in pictures.items():
+        for name, pixels in planes.items():
             if pixels is not None:
                 files[name] = f"{index:05d}_{name}.png"
-                Image.fromarray(pixels).save(folder / files[name])
+                pictures.save(Image.fromarray(pixels), folder / files[name])
         fields = (
             "english",
             "chinese",
@@ -94,7 +96,7 @@ def sample(
         )
         sample_fields = {key: getattr(drawn, key) for key in fields}
         lines.append(json.dumps({**files, **sample_fields}, ensure_ascii=False))
-    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    pictures.write(table, ("\n".join(lines) + "\n").encode())
     say(f"{folder}: {count} samples")
 
 

@@ -14,7 +14,16 @@ from kontext.pictures.reading import (
     looks_like_picture,
     read_file,
 )
-from kontext.pictures.writing import WRITABLE, check_writable, cutout, encode, format_for, save, write
+from kontext.pictures.writing import (
+    WRITABLE,
+    check_regular,
+    check_writable,
+    cutout,
+    encode,
+    format_for,
+    save,
+    write,
+)
 
 __all__ = [
     "MAX_NAME_BYTES",
@@ -27,6 +36,7 @@ __all__ = [
     "READABLE",
     "WRITABLE",
     "check_limits",
+    "check_regular",
     "check_writable",
     "cutout",
     "encode",

@@ -66,9 +66,10 @@ def save(image: Image.Image, path: os.PathLike | str, text: Mapping[str, str] | 
 def write(path: os.PathLike | str, data: bytes, replace: bool = True) -> Path:
     """Write bytes atomically, by renaming a temporary file.
 
-    Raises BadRequest, without `replace` also for a file that exists.
+    Raises BadRequest, also for a device or pipe of this name, and without `replace` for a file that exists.
     """
     path = Path(path)
+    check_regular(path)
     part = _temporary(path)
     try:
         with open(part, "xb") as file:
@@ -95,15 +96,24 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{secrets.token_hex(4)}.part")
 
 
+def check_regular(path: Path) -> None:
+    """Raise BadRequest for a device, pipe or socket: a file would take its place."""
+    try:
+        special = path.exists() and not path.is_file() and not path.is_dir()
+    except (OSError, ValueError):  # not a name of anything
+        return
+    if special:
+        raise BadRequest(f"{path}: a device, pipe or socket, not a file; choose another name")
+
+
 def check_writable(path: os.PathLike | str) -> None:
     """Raise BadRequest if it is already known that a file of this name cannot be written."""
     path = Path(path)
     folder = path.parent
     if "\0" in str(path):
         raise BadRequest(f"{str(path)!r}: cannot be written (a zero byte in the name); choose another name")
+    check_regular(path)
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # a file would take its place
-            raise BadRequest(f"{path}: a device, pipe or socket, not a file; choose another name")
         format_for(path)
         above = next((each for each in path.parents if os.path.lexists(each)), folder)
         if not above.is_dir():

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from kontext.errors import BadRequest, KontextError, NotFound, Unavailable
-from kontext.pictures import MAX_PIXELS, check_limits
+from kontext.pictures import MAX_PIXELS, check_limits, check_regular
 from kontext.session import rules
 from kontext.session.blobs import storage
 from kontext.session.editors import SessionEditor
@@ -100,6 +100,7 @@ TURN: dict[str, rules.Rule] = {
 def save(session: Session, path: str | os.PathLike) -> Path:
     """Write a session with all its turns and pictures to one file, atomically. Raises BadRequest."""
     path = Path(path)
+    check_regular(path)
     turns = [
         {
             "number": turn.number,
