@@ -120,6 +120,23 @@ WRONG_MANIFESTS = {
 }
 
 
+def test_names_have_no_control_characters_wherever_they_come_from(session, store, picture, tmp_path):
+    data = archive.save(session, tmp_path / "kid.kontext").read_bytes()
+    strange, clean = "a\x1b]0;b\x07\n\x9bc\u200d", "a\ufffd]0;b\ufffd\ufffd\ufffdc\u200d"
+    for change in (turn(1, name=strange), lambda found: {**found, "name": strange}):
+        found = archive.load(store, rezip(data, manifest=change))
+        assert clean in (found.name, found.tree.find(1).name)
+        assert strange not in (found.name, found.tree.find(1).name)
+    assert store.create(picture, name=strange).name == clean
+    png = session.save(tmp_path / "kid.png")
+    assert store.restore(png, name=strange).name == clean
+    picture.save(tmp_path / "a\x1bb.png")
+    assert store.create(tmp_path / "a\x1bb.png").name == "a\ufffdb"
+    for place in (None, 1):
+        with pytest.raises(BadRequest, match="control character"):
+            session.rename(strange, place)
+
+
 @pytest.mark.parametrize("says", WRONG_MANIFESTS)
 def test_wrong_manifests_are_refused(session, store, tmp_path, says):
     data = archive.save(session, tmp_path / "kid.kontext").read_bytes()

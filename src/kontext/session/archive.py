@@ -2,7 +2,7 @@
 
 Files are untrusted: names, sizes, checksums, every key of the manifest, the tree structure, and that every
 picture matches its turn are validated before anything is written. Only the pixels of a picture are imported:
-it is encoded again and stored under the hash of the new file.
+it is encoded again and stored under the hash of the new file. Names lose their control characters.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def load(
     for turn in manifest["turns"]:
         parent_id = None if turn["parent"] is None else position[turn["parent"]]
         values = {key: value for key, value in turn.items() if key not in ("parent", "blobs")}
-        row = cast("TurnRow", {**values, "parent_id": parent_id})
+        row = cast("TurnRow", {**values, "parent_id": parent_id, "name": rules.printable(turn["name"])})
         blobs = {role: [new_names[sha256] for sha256 in names] for role, names in turn["blobs"].items()}
         rows.append((row, blobs))
     return store.insert_tree(rows, name=manifest["name"], owner=owner, editor=editor)

@@ -46,6 +46,11 @@ def text(limit: int) -> Rule:
     )
 
 
+def printable(name: str) -> str:
+    """A name from a file, with U+FFFD for control characters, which terminals obey, and for surrogates."""
+    return re.sub("[\0-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", name)
+
+
 def matching(pattern: str) -> Rule:
     return lambda value: type(value) is str and re.fullmatch(pattern, value) is not None
 

@@ -27,6 +27,7 @@ from kontext.session.database import Database
 from kontext.session.editors import ResultLike, SessionEditor
 from kontext.session.pixels import as_picture, digest, to_png
 from kontext.session.provenance import SETTINGS, chain_of, encode
+from kontext.session.rules import printable
 from kontext.session.schema import TURN_COLUMNS, sessions, turn_blobs, turns
 from kontext.session.settings import PICTURES, add_lora_digests, plain_value, split_settings
 from kontext.session.signing import Identity, sign_turns
@@ -335,8 +336,10 @@ class Session:
         return self.undo() if turn is None else self.goto(turn)
 
     def rename(self, name: str, turn: Turn | str | int | None = None) -> None:
-        """Rename the session or one of its turns."""
+        """Rename the session or one of its turns. Raises BadRequest, also for control characters."""
         _check_text("the name", name, MAX_NAME)
+        if printable(name) != name:
+            raise BadRequest("the name has a control character; remove it and try again")
         table, key = (sessions, self.id) if turn is None else (turns, self.tree.find(turn).id)
         with self._changing() as (db, _):
             db.execute(table.update().where(table.c.id == key).values(name=name))

@@ -26,6 +26,7 @@ from kontext.session.database import Database
 from kontext.session.editors import SessionEditor
 from kontext.session.pixels import as_picture, digest, from_png, to_png
 from kontext.session.provenance import HistoryEntry, read_chain
+from kontext.session.rules import printable
 from kontext.session.schema import sessions, turn_blobs, turns, versions
 from kontext.session.session import Session
 from kontext.session.tree import ResultInfo, TurnRow
@@ -74,7 +75,13 @@ class Store(Database):
         if not name and isinstance(picture, (str, os.PathLike)):
             name = Path(picture).stem
         row = dict(
-            id=session_id, owner=owner, name=name, created=now, updated=now, revision=0, last_number=-1
+            id=session_id,
+            owner=owner,
+            name=printable(name),
+            created=now,
+            updated=now,
+            revision=0,
+            last_number=-1,
         )
         with self.writing() as db:
             db.execute(sessions.insert().values(**row))
@@ -148,7 +155,7 @@ class Store(Database):
         head = dict(
             id=session_id,
             owner=owner,
-            name=name,
+            name=printable(name),
             created=now,
             updated=now,
             revision=revision,
