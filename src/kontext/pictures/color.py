@@ -18,6 +18,7 @@ from PIL import Image, ImageCms, features
 from PIL.ImageFile import ImageFile
 
 from kontext.errors import BadPicture
+from kontext.pictures import code_points
 
 if TYPE_CHECKING:
     Profile = ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile
@@ -40,11 +41,15 @@ class Pixels:
 
 
 def convert(
-    pixels: Pixels, profile: bytes | None, gamma: float | None = None
+    pixels: Pixels,
+    profile: bytes | None,
+    gamma: float | None = None,
+    points: code_points.CodePoints | None = None,
 ) -> tuple[Image.Image, Image.Image | None]:
     """The picture as RGB in sRGB, and alpha (mode L, None if opaque). Raises BadPicture for unknown modes.
 
     gamma: exponent from values to light, of a picture without a profile; None: that of sRGB.
+    points: code points of a gray or RGB picture without a profile; None: those of sRGB.
     """
     image, wide = pixels.image, pixels.wide
     alpha = _alpha(pixels)
@@ -62,8 +67,19 @@ def convert(
         image = _eight_bits(image)
     else:
         image = _opaque(image)
+    if points is not None:
+        return Image.fromarray(code_points.to_srgb(_rgb_samples(pixels, image), points)), alpha
     image = _srgb(image, profile)
     return image if gamma is None else image.point(_gamma_table(gamma) * 3), alpha
+
+
+def _rgb_samples(pixels: Pixels, image: Image.Image) -> np.ndarray:
+    """The samples (height, width, 3) of a gray or RGB picture, in 16 bits where it has them."""
+    gray = pixels.image if pixels.image.mode.startswith("I") else None
+    wide = pixels.wide if gray is None else np.asarray(gray).astype(np.uint16)[..., None]
+    if wide is None:
+        return np.asarray(image.convert("RGB"))
+    return wide[..., :3] if wide.shape[2] > 2 else wide[..., :1].repeat(3, -1)
 
 
 def _gamma_table(gamma: float) -> list[int]:

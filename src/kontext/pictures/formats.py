@@ -14,6 +14,8 @@ from importlib import import_module
 
 from PIL import Image, features
 
+from kontext.pictures.code_points import CodePoints
+
 HISTORY_KEY = "kontext"
 """Key of the text of a PNG, and in the `info` of a PIL image, that only results of edits have."""
 
@@ -137,6 +139,8 @@ class Metadata:
     """1 (upright) to 8, as in EXIF."""
     gamma: float | None = None
     """Exponent from values to light, where a PNG gives no profile and another one than sRGB is near."""
+    points: CodePoints | None = None
+    """Code points, where they are known and not those of sRGB; then there is no profile and no gamma."""
 
 
 MAX_PROFILE_BYTES = 16 * 2**20
@@ -160,7 +164,7 @@ def split_png(data: bytes) -> tuple[bytes, Metadata]:
     Profiles of more than MAX_PROFILE_BYTES and texts of more than MAX_TEXT_BYTES are ignored.
     """
     parts, position, is_srgb = [data[:8]], 8, False
-    profile = exif = xmp = gamma = None
+    profile = exif = xmp = gamma = points = None
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
@@ -181,10 +185,15 @@ def split_png(data: bytes) -> tuple[bytes, Metadata]:
                 exif = bytes(body)
             elif kind == b"gAMA" and length == 4:
                 gamma = gamma or int.from_bytes(body) / 100_000
-            is_srgb = is_srgb or kind in (b"sRGB", b"cICP")
+            elif kind == b"cICP" and length == 4 and body[2] == 0:  # the matrix of RGB
+                points = points or CodePoints(body[0], body[1], body[3] == 1)
+            is_srgb = is_srgb or kind == b"sRGB"
             parts.append(data[position:end])
         position = end
     parts.append(data[position:])
+    if points is not None and points.is_known:  # goes before all others (PNG, third edition, section 4.3)
+        shown = None if points.is_srgb else points
+        return b"".join(parts), Metadata(orientation=orientation(exif, xmp), points=shown)
     if profile or is_srgb or gamma and (not 0.1 <= gamma <= 10 or abs(gamma * 2.2 - 1) < 0.05):
         gamma = None  # another source, nonsense, or that of sRGB in one number
     return b"".join(parts), Metadata(profile, orientation(exif, xmp), 1 / gamma if gamma else None)
@@ -262,3 +271,13 @@ def deep_avif(data: bytes) -> bool:
     """Whether an AVIF file stores more than 8 bits a channel (AV1 codec configuration, high_bitdepth)."""
     start = data[:65536].find(b"av1C")
     return start >= 0 and len(data) > start + 6 and bool(data[start + 6] & 0x40)
+
+
+def avif_points(data: bytes) -> CodePoints | None:
+    """The code points of an AVIF file (ISO/IEC 14496-12, colr box), where they are known and not sRGB."""
+    start = data[:65536].find(b"colrnclx")
+    if start < 0 or len(data) < start + 15:
+        return None
+    primaries, transfer = struct.unpack_from(">HH", data, start + 8)
+    points = CodePoints(primaries, transfer)  # the decoder widens the range
+    return points if points.is_known and not points.is_srgb else None

@@ -133,6 +133,8 @@ def _decode(data: bytes, source: str) -> Picture:
         image.load()
         if metadata is None:
             metadata = _metadata(image)
+            if image.format == "AVIF" and metadata.profile is None:
+                metadata = replace(metadata, points=formats.avif_points(data))
         pixels = color.Pixels(image, color.wide_values(image, stored, lean), color.gray_levels(stored), deep)
         picture = _finish(pixels, metadata, source)
         history = data if formats.has_history(data) else None
@@ -225,7 +227,9 @@ def _finish(pixels: color.Pixels, metadata: formats.Metadata, source: str) -> Pi
         notes.append(f"{source} has {frames} frames; only the first is used")
     if pixels.deep:
         notes.append(f"{source} has more than 8 bits a channel; it is edited and returned with 8")
-    rgb, alpha = color.convert(pixels, metadata.profile, metadata.gamma)
+    if metadata.points is not None and metadata.points.is_hdr:
+        notes.append(f"{source} is HDR; its highlights are compressed to the range of sRGB")
+    rgb, alpha = color.convert(pixels, metadata.profile, metadata.gamma, metadata.points)
     turn = _UPRIGHT.get(metadata.orientation)
     if turn is not None:
         rgb, alpha = rgb.transpose(turn), alpha and alpha.transpose(turn)
