@@ -1,28 +1,20 @@
-"""Models by name on a hub: which files are downloaded, what goes wrong on the way, what is left behind."""
+"""Models by name on a hub: which files are downloaded, who may have them, what is left behind."""
 
 import dataclasses
-import errno
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
-import kontext
 from kontext.checkpoint import load_model, open_checkpoint
 from kontext.checkpoint.convert import quantize
 from kontext.checkpoint.find import find_model
-from kontext.checkpoint.hub import cache, client
+from kontext.checkpoint.hub import cache
 from kontext.checkpoint.hub import models as hub
 from kontext.checkpoint.hub.choice import choose
 from kontext.checkpoint.hub.names import KONTEXT_DEV, OFFERED, parse
-from kontext.errors import BadCheckpoint, BadRequest, NoSpace, NotFound, Unavailable
-from support.hub import Fault, StandIn
+from kontext.errors import BadCheckpoint, BadRequest, NotFound, Unavailable
+from support.hub import TRANSFORMER, nothing_left
 
 OFFICIAL = [
     "LICENSE.md",
@@ -54,28 +46,6 @@ OFFICIAL = [
     "vae/diffusion_pytorch_model.safetensors",
 ]
 QUANTIZED = [f"flux1-kontext-dev-{kind}.gguf" for kind in ("Q2_K", "Q4_0", "Q4_K_M", "Q4_K_S", "Q8_0")]
-TRANSFORMER = "transformer.safetensors"
-
-
-@pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """The hub, and an account without anything."""
-    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setenv("KONTEXT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(client, "PAUSES", (0.0,) * 4)
-    with StandIn() as made:
-        monkeypatch.setenv("HF_ENDPOINT", made.url)
-        yield made
-
-
-def nothing_left() -> bool:
-    """Whether no model is in the models folder, not even a part of one."""
-    folder = hub.models_folder()
-    return not folder.exists() or all(path.suffix == ".lock" for path in folder.iterdir())
 
 
 # Names and choices
@@ -302,168 +272,6 @@ def test_without_a_network_the_error_says_so(stand_in, folders, monkeypatch):
     with pytest.raises(Unavailable, match="is not a model hub"):
         hub.pull("someone/tiny")
     assert nothing_left()
-
-
-# On the way
-
-
-def test_a_broken_connection_is_continued(stand_in, folders, tiny):
-    stand_in.add("someone/tiny", folders["kontext"])
-    stand_in.faults[TRANSFORMER] = Fault(times=3, break_after=50_000)
-    assert load_model("someone/tiny").fingerprint == tiny.fingerprint
-    ranges = [request.range for request in stand_in.requests if request.path == TRANSFORMER]
-    assert ranges == [None, "bytes=50000-", "bytes=100000-", "bytes=150000-"]
-
-
-def test_a_hub_that_keeps_breaking_is_given_up_and_the_next_run_continues(stand_in, folders, tiny):
-    stand_in.add("someone/tiny", folders["kontext"])
-    stand_in.faults[TRANSFORMER] = Fault(break_after=80_000, then=Fault(times=5, status=503))
-    with pytest.raises(Unavailable, match="failed .*503.; 80 kB of .* kept, run the command again"):
-        hub.pull("someone/tiny")
-    assert nothing_left()
-    assert load_model("someone/tiny").fingerprint == tiny.fingerprint
-    assert [request.range for request in stand_in.requests if request.path == TRANSFORMER] == [
-        None,
-        *["bytes=80000-"] * 6,
-    ]
-
-
-KILLED = """
-from kontext.checkpoint.hub import models
-models.pull("someone/tiny", lambda now: print(now.file, now.done, flush=True))
-"""
-
-
-def test_a_run_that_is_killed_is_continued_by_the_next(stand_in, folders, tiny):
-    stand_in.add("someone/tiny", folders["kontext"])
-    stand_in.faults[TRANSFORMER] = Fault(seconds=0.02)
-    environment = {**os.environ, "PYTHONPATH": str(Path(kontext.__file__).parents[1])}
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    blobs = cache.repo_folder("someone/tiny") / "blobs"
-    end = time.monotonic() + 60
-    while not any(file.stat().st_size > 20_000 for file in blobs.glob("*.incomplete")):
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert nothing_left()
-    (partial,) = cache.partial_files("someone/tiny")
-    size, earlier = partial.stat().st_size, len(stand_in.requests)
-    stand_in.faults.clear()
-    assert load_model("someone/tiny").fingerprint == tiny.fingerprint
-    again = [
-        request
-        for request in stand_in.requests[earlier:]
-        if request.path == TRANSFORMER and request.method == "GET"
-    ]
-    assert [request.range for request in again] == [f"bytes={size}-"] and size >= 20_000
-    assert not cache.partial_files("someone/tiny")
-
-
-def test_a_hub_that_stalls_is_asked_again(stand_in, folders, tiny, monkeypatch):
-    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.4")
-    stand_in.add("someone/tiny", folders["kontext"])
-    stand_in.faults[TRANSFORMER] = Fault(stall_after=30_000)
-    told = []
-    hub.pull("someone/tiny", told.append)
-    assert any(
-        "retrying transformer.safetensors: the server stopped sending" in request.note for request in told
-    )
-    assert load_model("someone/tiny").fingerprint == tiny.fingerprint
-
-
-@pytest.mark.parametrize("status", [403, 429, 503])
-def test_a_busy_storage_is_asked_again(stand_in, folders, tiny, status):
-    stand_in.add("someone/tiny", folders["kontext"])
-    stand_in.faults[TRANSFORMER] = Fault(times=2, status=status)
-    assert load_model("someone/tiny").fingerprint == tiny.fingerprint
-
-
-def test_a_storage_without_ranges_sends_the_whole_file_again(stand_in, folders, tiny):
-    stand_in.ranges = False
-    stand_in.add("someone/tiny", folders["kontext"])
-    stand_in.faults[TRANSFORMER] = Fault(break_after=40_000)
-    assert load_model("someone/tiny").fingerprint == tiny.fingerprint
-
-
-def test_a_damaged_file_does_not_count(stand_in, folders, tiny):
-    stand_in.add("someone/tiny", folders["kontext"])
-    stand_in.faults |= {TRANSFORMER: Fault(damaged=True), "config.json": Fault(damaged=True)}
-    for _ in range(2):
-        with pytest.raises(BadCheckpoint, match="failed its checksum and was deleted"):
-            hub.pull("someone/tiny")
-        assert nothing_left() and not cache.partial_files("someone/tiny")
-    assert load_model("someone/tiny").fingerprint == tiny.fingerprint
-
-
-def test_a_disk_that_is_too_small_is_noticed_before_anything_is_downloaded(stand_in, folders, monkeypatch):
-    stand_in.add("someone/tiny", folders["kontext"])
-    usage = shutil.disk_usage("/")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
-    with pytest.raises(NoSpace, match="needs .*, and .* has 1.0 MB free; .*HF_HOME"):
-        hub.pull("someone/tiny")
-    assert not [path for path in stand_in.downloaded() if path] and nothing_left()
-
-
-def test_a_disk_that_fills_up_is_left_without_the_part(stand_in, folders, tiny, monkeypatch):
-    stand_in.add("someone/tiny", folders["kontext"])
-
-    class Full:
-        def __init__(self, file):
-            self.file, self.room = file, 20_000
-
-        def write(self, data):
-            self.room -= len(data)
-            if self.room < 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return self.file.write(data)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.file.close()
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(client, "open", lambda *given: Full(open(*given)), raising=False)
-        with pytest.raises(NoSpace, match="no space left in .* the partial download was deleted"):
-            hub.pull("someone/tiny")
-    assert nothing_left() and not cache.partial_files("someone/tiny")
-    assert load_model("someone/tiny").fingerprint == tiny.fingerprint
-
-
-def test_two_that_want_the_same_model_download_it_once(stand_in, folders):
-    stand_in.add("someone/tiny", folders["kontext"])
-    stand_in.faults[TRANSFORMER] = Fault(seconds=0.001)
-    failures = []
-
-    def pull():
-        try:
-            hub.pull("someone/tiny")
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=pull) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not failures
-    downloaded = [request.path for request in stand_in.requests if request.method == "GET" and request.path]
-    assert len(downloaded) == len(set(downloaded))
-    assert hub.local("someone/tiny") is not None
-
-
-def test_a_hostile_hub_cannot_write_outside_of_the_cache(stand_in, folders):
-    with pytest.raises(BadCheckpoint, match="impossible file"):
-        cache.pointer_path("a/b", "0" * 40, "../../x")
-    with pytest.raises(BadCheckpoint, match="impossible file"):
-        cache.pointer_path("a/b", "../x", "y")
 
 
 # Afterwards

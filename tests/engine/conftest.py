@@ -152,3 +152,31 @@ def make_scene():
 @pytest.fixture
 def scene(make_scene):
     return make_scene(128, 128)
+
+
+@pytest.fixture
+def count_calls(monkeypatch):
+    """How often a network of the editor runs."""
+
+    def install(editor):
+        counts = dict.fromkeys(("encode", "decode", "prefill", "evaluate", "t5"), 0)
+        model = editor.model
+        for owner, name in (
+            (model.autoencoder, "encode"),
+            (model.autoencoder, "to_decoder_latents"),  # of every way to decode
+            (model.transformer, "prefill"),
+            (model.transformer, "evaluate"),
+            (model.t5, "forward"),
+        ):
+            real = getattr(owner, name)
+
+            key = {"to_decoder_latents": "decode", "forward": "t5"}.get(name, name)
+
+            def counted(*given, _real=real, _key=key, **named):
+                counts[_key] += 1
+                return _real(*given, **named)
+
+            monkeypatch.setattr(owner, name, counted)
+        return counts
+
+    return install

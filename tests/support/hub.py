@@ -14,9 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from kontext.checkpoint.hub import models as hub
+
 LARGE_BYTES = 2000
 """Files from this size on are in "LFS": the answer sends the client to a storage host."""
 CHUNK_BYTES = 1000
+TRANSFORMER = "transformer.safetensors"
 
 
 @dataclass
@@ -232,3 +235,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def nothing_left() -> bool:
+    """Whether no model is in the models folder, not even a part of one."""
+    folder = hub.models_folder()
+    return not folder.exists() or all(path.suffix == ".lock" for path in folder.iterdir())

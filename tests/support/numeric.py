@@ -28,3 +28,7 @@ def rounding(terms: int) -> float:
     vectors sums in another order). This is four times as much.
     """
     return EPS * math.sqrt(terms)
+
+
+TINY_TERMS = 4 * 512
+"""Of the longest sums of tiny's transformer: four blocks, products over width and hidden width, attention."""

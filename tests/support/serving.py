@@ -1,5 +1,6 @@
 """A real server on loopback, with real worker processes and a fake editor; and what tests need to use it."""
 
+import base64
 import contextlib
 import io
 import signal
@@ -178,3 +179,19 @@ def opened(data):
     picture = Image.open(io.BytesIO(data))
     picture.load()
     return picture
+
+
+def b64(picture):
+    return base64.b64encode(png(picture)).decode()
+
+
+def same(data, picture):
+    return np.array_equal(np.asarray(opened(data).convert("RGB")), np.asarray(picture))
+
+
+def polled(server, url):
+    def look():
+        answer = server.http.get(url).json()
+        return answer if answer["status"] != "Pending" else None
+
+    return until(look)

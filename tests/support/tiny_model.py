@@ -7,6 +7,7 @@ import torch
 
 from kontext.checkpoint import random_model, save_diffusers, save_model
 from kontext.checkpoint.convert import convert
+from kontext.checkpoint.names import PARTS
 from kontext.model.presets import PRESETS
 
 
@@ -34,3 +35,12 @@ def folders(tiny, tmp_path_factory):
     save_diffusers(tiny, home / "diffusers")
     convert(home / "kontext", home / "bfl", "bfl")
     return {layout: home / layout for layout in ("kontext", "diffusers", "bfl")}
+
+
+def same_weights(model, other) -> bool:
+    a, b = model.weights(), other.weights()
+    return all(
+        a[part].keys() == b[part].keys()
+        and all(torch.equal(tensor.read(), b[part][name].read()) for name, tensor in a[part].items())
+        for part in PARTS
+    )
