@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from kontext.batch.run import Journal
+from kontext.batch.run import Journal, run
 from kontext.batch.tasks import Task
 from kontext.errors import BadRequest
-from support.tint import noise
+from support.tint import TintEditor, noise
 
 
 @pytest.mark.parametrize("changed", ["picture.png", "mask.png", "reference.png", "lora.safetensors"])
@@ -25,15 +25,18 @@ def test_an_input_that_changed_is_noticed_and_a_copy_of_it_is_none(tmp_path, cha
     }
     task = Task(str(tmp_path / "picture.png"), "blue", "a.png", names)
 
-    def begin():
+    def begin(make=False):
         journal = Journal(tmp_path / "out")
         try:
-            return journal.begin([task], "tint")
+            done = journal.begin([task], "tint")
+            if make:
+                noise(5).save(tmp_path / "part.png")
+                journal.keep(task, tmp_path / "part.png", task.contents())
+            return done
         finally:
             journal.close()
 
-    assert begin() == set()
-    noise(5).save(tmp_path / "out" / "a.png")
+    assert begin(make=True) == set()
     before = place.read_bytes()
     place.write_bytes(before)
     os.utime(place, ns=(1, 1))
@@ -44,6 +47,28 @@ def test_an_input_that_changed_is_noticed_and_a_copy_of_it_is_none(tmp_path, cha
     with pytest.raises(BadRequest, match=f"{changed} has changed since .*a.png was made from it"):
         begin()
     (tmp_path / "out" / "a.png").unlink()
-    assert begin() == set()
-    noise(6).save(tmp_path / "out" / "a.png")
+    assert begin(make=True) == set()
     assert begin() == {"a.png"}
+
+
+def test_inputs_are_read_when_they_are_edited_and_not_before(tmp_path, monkeypatch):
+    names = [f"{index}.png" for index in range(3)]
+    for index, name in enumerate(names):
+        noise(index).save(tmp_path / name)
+    tasks = [Task(str(tmp_path / name), "blue", name) for name in names]
+    out, read = tmp_path / "out", []
+    monkeypatch.setattr("kontext.batch.tasks._content", lambda file: read.append(file.name))
+    journal = Journal(out)
+    assert journal.begin(tasks, "") == set() and read == []
+    journal.close()
+    monkeypatch.undo()
+
+    def change(progress):
+        if progress.done == 0:  # recorded, and not yet edited
+            noise(7).save(tmp_path / "1.png")
+
+    run(tasks, out, TintEditor.load, on_progress=change)
+    assert run(tasks, out, TintEditor.load).before == 3  # made from what is there now
+    noise(8).save(tmp_path / "1.png")
+    with pytest.raises(BadRequest, match="1.png has changed since"):
+        run(tasks, out, TintEditor.load)

@@ -23,7 +23,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ def run(
                 failed.append(FailedPicture(task.picture, task.output, outcome.reason))
             else:
                 try:
-                    journal.keep(task, Path(outcome.part))
+                    journal.keep(task, Path(outcome.part), outcome.contents)
                     done.add(task.output)
                 except OSError as error:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -171,7 +171,10 @@ class Journal:
         return found
 
     def begin(self, tasks: Sequence[Task], model: str) -> set[str]:
-        """Record all tasks before the first one runs; returns the outputs that are already done."""
+        """Record all tasks before the first one runs; returns the outputs that are already done.
+
+        Only the inputs of those are read here; the others are read by the worker that edits them.
+        """
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
         (self.folder / PARTS).mkdir()
         rows = self.db.execute("SELECT output, digest, contents FROM task")
@@ -180,7 +183,7 @@ class Journal:
         self.db.execute("BEGIN")
         try:
             for task in tasks:
-                task_digest, contents = task.digest(model), task.contents()
+                task_digest, contents = task.digest(model), dict[str, str]()
                 digest, used = known.get(task.output, (None, {}))
                 final = self.folder / task.output
                 pictures.check_regular(final)
@@ -192,6 +195,7 @@ class Journal:
                         "prompt, settings, picture or model; use another output folder"
                     )
                 if final.is_file():  # whatever is noted: a file can be deleted later
+                    contents = task.contents()
                     changed = [name for name in contents if used.get(name, contents[name]) != contents[name]]
                     if changed:
                         raise BadRequest(
@@ -211,8 +215,9 @@ class Journal:
             raise
         return done
 
-    def keep(self, task: Task, part: Path) -> None:
-        """Rename a finished picture, then mark it as done."""
+    def keep(self, task: Task, part: Path, contents: Mapping[str, str]) -> None:
+        """Note what a finished picture was made from, rename it, then mark it as done."""
+        self.db.execute("UPDATE task SET contents = ? WHERE output = ?", (json.dumps(contents), task.output))
         final = self.folder / task.output
         final.parent.mkdir(parents=True, exist_ok=True)
         os.replace(part, final)
@@ -229,6 +234,8 @@ class Outcome:
 
     part: str | None
     reason: str = ""
+    contents: Mapping[str, str] = field(default_factory=dict)
+    """`Task.contents` at the time of the edit."""
 
 
 def _work(
@@ -304,6 +311,7 @@ def _edit(task: Task, parts: str) -> Outcome:
     """Run one edit and write the result to a temporary file."""
     if "editor" not in _own:
         _own["editor"] = _own["load_editor"]()  # an exception here ends the batch
+    contents = task.contents()  # from here to the edit the files stay in the memory of the system
     try:
         result = _own["editor"].edit(task.picture, task.prompt, **_arguments(task.settings))
         data = _file(task, result)
@@ -321,7 +329,7 @@ def _edit(task: Task, parts: str) -> Outcome:
     except OSError as error:  # a full disk: no picture after this one could be written either
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(part.parent.parent)) from None
-    return Outcome(str(part))
+    return Outcome(str(part), contents=contents)
 
 
 def _arguments(settings: Mapping[str, Any]) -> dict[str, object]:
