@@ -172,3 +172,9 @@ def test_code_points_of_avif_are_those_of_png():
     assert np.abs(rgb_of(p3)[32, 32] - of_one(np.array(color) / 255, P3)).max() <= 3
     hdr = data[:at] + struct.pack(">HH", *BT2020_PQ) + data[at + 4 :]
     assert any("is HDR" in warning for warning in load(hdr).warnings)
+
+
+@pytest.mark.parametrize("transfer", [1, 6, 14, 15])
+def test_the_curves_of_cameras_are_shown_as_srgb(transfer):
+    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    assert np.array_equal(to_srgb(values, CodePoints(1, transfer)), values)

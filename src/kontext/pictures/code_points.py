@@ -93,10 +93,6 @@ def _table(points: CodePoints, bits: int) -> np.ndarray:
     return _LIGHT[points.transfer](values).astype(np.float32)
 
 
-def _bt709(values: np.ndarray) -> np.ndarray:
-    return np.where(values < 0.081, values / 4.5, ((values + 0.099) / 1.099) ** (1 / 0.45))
-
-
 def _srgb(values: np.ndarray) -> np.ndarray:
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
@@ -115,7 +111,7 @@ def _hlg(values: np.ndarray) -> np.ndarray:
 
 
 _LIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    **dict.fromkeys((1, 6, 14, 15), _bt709),
+    **dict.fromkeys((1, 6, 14, 15), _srgb),  # of cameras; browsers, too, show them by the curve of displays
     4: lambda values: values**2.2,
     5: lambda values: values**2.8,
     8: lambda values: values,

@@ -70,13 +70,13 @@ def anchor_loss(
     Over the sentences (b, m) whose labels (b, n) the initial heads predict, each head for its encoder.
     """
     with torch.no_grad():
-        wanted = initial.outputs(ids)
-        logits = initial.heads(ids, *wanted)
+        expected = initial.outputs(ids)
+        logits = initial.heads(ids, *expected)
     total = ids.new_zeros((), dtype=torch.float32)
-    for got, aim, predicted in zip(outputs, wanted, logits):
+    for output, target, predicted in zip(outputs, expected, logits):
         right = ((predicted > 0) == targets.bool()).all(1)
-        distance = (got - aim).float().square().flatten(1).mean(1)
-        variance = (aim - aim.mean(0)).float().square().mean()
+        distance = (output - target).float().square().flatten(1).mean(1)
+        variance = (target - target.mean(0)).float().square().mean()
         total = total + (distance * right).sum() / (variance * len(ids))
     return total
 
