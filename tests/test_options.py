@@ -13,8 +13,9 @@ import pytest
 import typer
 from PIL import Image
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
-from kontext import options
+from kontext import cli, options
 from kontext.batch import tables
 from kontext.commands import batch, chat, edit, generate
 from kontext.engine import EditOptions, Editor, GenerateOptions
@@ -28,6 +29,8 @@ from kontext.server.routes.bfl import KontextInputs
 from kontext.server.routes.edits import Edit, Variants
 from kontext.server.routes.huggingface import Parameters
 from kontext.server.routes.openai_fields import ROLES, ImageRequest
+from kontext.server.settings import Settings
+from kontext.server.workers.worker import load_editor
 from kontext.session.provenance import SETTINGS
 from kontext.session.settings import PICTURES
 
@@ -98,6 +101,35 @@ def test_a_switch_reaches_the_settings(surface, option, tmp_path, monkeypatch):
             [*picture, "Make it red", switch, *value, *output], standalone_mode=False
         )
     assert given[option.name] not in (None, option.default)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("edit a.png red", "generate red", "chat a.png", "mcp"),
+        *("bench quality", "bench approximations", "bench speed", "bench kontextbench ."),
+    ],
+)
+def test_fp8_reaches_the_editor_of_every_command(command, tmp_path, monkeypatch):
+    def load(model, *_, **given):
+        raise Reached(f"{model} fp8={given.get('fp8')}")
+
+    monkeypatch.setattr(Editor, "load", load)
+    monkeypatch.setattr("os.dup2", lambda *_: None)  # `mcp` takes standard output
+    monkeypatch.setattr("kontext.mcp.McpServer.serve", lambda server, lines: server.tools.editor)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KONTEXT_HOME", str(tmp_path))
+    Image.new("RGB", (64, 64)).save("a.png")
+    for switch, value in ((["--fp8"], "True"), ([], "False|None")):
+        done = CliRunner().invoke(cli.app, [*command.split(), "--model", "tiny-random", *switch])
+        assert done.exit_code == 1 and re.search(f"tiny-random fp8=({value})", done.output)
+
+
+def test_fp8_reaches_the_workers_of_batches_and_of_the_service(monkeypatch):
+    monkeypatch.setattr(Editor, "load", lambda *_, **given: given["fp8"])
+    assert batch.load_editor("nano", None, None, None, True) is True
+    assert load_editor("nano", None, **Settings(fp8=True).editor_options) is True
+    assert "fp8" not in Settings().editor_options  # factories that know no such option
 
 
 def differences(surface):

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from kontext.bench import approximations
 from kontext.bench.peer import as_full
 from kontext.bench.run import Run
@@ -29,6 +31,15 @@ def test_step_caches_of_larger_thresholds_compute_less_and_are_compared_with_few
     for name in caches:
         fewer = rows[f"fewer steps in the time of {name}"]
         assert 0 < rows[name]["rms"]["mean"] < 1 and fewer["total"]["mean"] > 0
+
+
+def test_products_in_fp8_are_measured_against_exact_ones_and_fewer_steps(tmp_path):
+    settings = {"size": 64, "n": 2, "steps": 4}
+    made = approximations.edits(Editor.load("tiny-random", device="cpu", fp8=True), **settings)
+    rows = measured(Editor.load("tiny-random", device="cpu"), tmp_path, fp8=made, **settings)
+    assert {"fp8", "fewer steps in the time of fp8"} <= set(rows)
+    assert 0 < rows["fp8"]["rms"]["mean"] < 5 and rows["fp8"]["evaluations"]["mean"] == 4
+    assert rows["fp8"]["total"]["mean"] == pytest.approx(sum(ms for _, ms, _ in made) / 2)
 
 
 def test_a_refreshed_context_is_measured_in_models_with_full_attention(tmp_path):

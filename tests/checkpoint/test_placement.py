@@ -13,6 +13,7 @@ from kontext.checkpoint.names import PARTS
 from kontext.checkpoint.placement import Placement
 from kontext.engine import Editor
 from kontext.errors import Cancelled
+from kontext.model.fp8 import Fp8Linear
 from kontext.model.linear import StoredLinear, StoredWeight
 from support import packed_files
 from support.device import simulated
@@ -67,6 +68,52 @@ def test_streamed_weights_give_the_bits_of_resident_ones(files, file, device):
         assert torch.equal(velocity(placed(files / file, device)), expected)
         for streamed in STREAMED.values():
             assert torch.equal(velocity(placed(files / file, device, streamed=streamed)), expected)
+
+
+@pytest.mark.parametrize("file, device", [("bfloat16", "cuda"), ("diffusers", "cpu"), ("Q4_K", "cuda")])
+def test_products_in_fp8_give_the_same_bits_wherever_the_weights_are(files, file, device):
+    with simulated("cuda"):
+        exact = velocity(placed(files / file, device))
+        model = placed(files / file, device, fp8=True)
+        expected = velocity(model)
+        assert model.fp8 and 0.002 < (expected - exact).norm() / exact.norm() < 0.1
+        for streamed in ("all", "some blocks"):
+            made = placed(files / file, device, streamed=STREAMED[streamed], expanded=False, fp8=True)
+            assert torch.equal(velocity(made), expected)
+
+
+def test_only_the_linear_layers_of_blocks_multiply_in_fp8(files):
+    model = placed(files / "bfloat16", fp8=True)
+    layers = {name for name, layer in model.transformer.named_modules() if isinstance(layer, Fp8Linear)}
+    streams = [f"{s}_{part}" for s in ("img", "txt") for part in ("attn.qkv", "attn.proj", "mlp.0", "mlp.2")]
+    assert layers == {
+        *(f"double_blocks.{i}.{name}" for i in range(2) for name in streams),
+        *(f"single_blocks.{i}.linear{j}" for i in range(3) for j in (1, 2)),
+    }
+    with simulated("cuda") as device:
+        sizes = [device.placed_bytes]
+        for settings in ({}, {"fp8": True}):
+            model = placed(files / "bfloat16", "cuda", **settings)
+            sizes.append(device.placed_bytes)
+            numbers = {n: m.in_features * m.out_features for n, m in _linears(model) if n in layers}
+            outputs = sum(m.out_features for n, m in _linears(model) if n in layers)
+            del model
+    saved = 2 * sum(numbers.values()) - (sum(numbers.values()) + 4 * outputs)  # one byte, and a scale a row
+    assert sizes[1] - sizes[2] == saved
+
+
+def _linears(model):
+    modules = model.transformer.named_modules()
+    return [(n, m) for n, m in modules if isinstance(m, torch.nn.Linear | StoredLinear)]
+
+
+def test_a_model_in_fp8_still_has_the_weights_of_its_file(files):
+    model, exact = placed(files / "bfloat16", fp8=True), placed(files / "bfloat16")
+    for name, tensor in exact.weights()["transformer"].items():
+        assert torch.equal(model.weights()["transformer"][name].read(), tensor.read()), name
+    assert model.fingerprint == exact.fingerprint
+    model.place(Placement(torch.device("cpu"), TYPES))
+    assert not model.fp8 and torch.equal(velocity(model), velocity(exact))
 
 
 @pytest.mark.parametrize("file", ["bfloat16", "Q4_K"])

@@ -64,6 +64,28 @@ def test_a_file_of_figures_is_replaced_with_force_only(folder):
         assert bench(*command).exit_code == 0 and new.read_text() != "old"
 
 
+def test_products_in_fp8_are_measured_next_to_exact_ones(tmp_path):
+    done = bench(
+        *(
+            "approximations",
+            "--model",
+            "tiny-random",
+            "--n",
+            1,
+            "--steps",
+            4,
+            "--size",
+            64,
+            "--device",
+            "cpu",
+        ),
+        *("--fp8", "--json", tmp_path / "a.json"),
+    )
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert 0 < rows["fp8"]["test"]["rms"]["mean"] < 10 and "fewer steps in the time of fp8" in rows
+
+
 def test_compare(folder):
     done = bench("compare", folder / "a.json", folder / "a.json", "--json", folder / "c.json")
     assert done.exit_code == 0 and "no proven difference" in done.output and "better" not in done.output
@@ -81,6 +103,7 @@ def test_compare(folder):
         (["speed", "--against", "others"], "diffusers"),
         (["kontextbench", ".", "--against", "."], "--judge"),
         (["quality", "--model", "no-such-model"], "no-such-model"),
+        (["speed", "--fp8", "--against", "diffusers"], "omit --fp8"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(wrong, said):

@@ -124,7 +124,7 @@ def painting_editor(random_model):
         token_pixels=16,
         padded_length=lambda tokens: 64,
     )
-    model.autoencoder, model.transformer = codec, Painter(codec, noise=0.02)
+    model.autoencoder, model.transformer, model.fp8 = codec, Painter(codec, noise=0.02), False
     return Editor(model)
 
 

@@ -13,13 +13,15 @@ from PIL import Image, ImageDraw
 
 from kontext.bench.speed import as_full
 from kontext.checkpoint import load_model
+from kontext.checkpoint.placement import Placement
 from kontext.engine import Editor, EditRequest
 from kontext.engine.guidance import Guidance
 from kontext.engine.sampling import Batch, sample
-from kontext.errors import BadCheckpoint, BadPicture, BadRequest, Cancelled, NotFound
+from kontext.errors import BadCheckpoint, BadPicture, BadRequest, Cancelled, DeviceUnavailable, NotFound
 from kontext.model.tokens import picture_ids
 from kontext.pictures import PhotoWarning
 from kontext.session.provenance import SETTINGS, read_chain
+from support.device import simulated
 from support.numeric import TINY_TERMS, difference, rounding
 
 
@@ -198,6 +200,58 @@ def test_result_tells_how_it_was_made(editor):
         noise(), result.prompt, seed=result.seed, steps=result.steps, guidance=result.guidance
     )
     assert np.array_equal(pixels(result), pixels(again))
+
+
+def test_an_edit_in_fp8_is_near_the_exact_one_and_says_so():
+    settings = {"seed": 3, "steps": 4, "lock": False, "regions": False}
+    exact, eight = Editor.load("nano", device="cpu"), Editor.load("nano", device="cpu", fp8=True)
+    assert eight.model.fp8 and not exact.model.fp8
+    assert eight.model.fingerprint == exact.model.fingerprint
+    made, expected = (e.edit(noise(256, 256), "make it night", **settings) for e in (eight, exact))
+    distance = np.sqrt(np.square(pixels(made).astype(float) - pixels(expected)).mean())
+    assert 0.05 < distance < 5  # levels of 255
+    assert (made.settings["fp8"], expected.settings["fp8"]) == (True, False)
+    assert (
+        pixels(eight.edit(noise(256, 256), "make it night", **settings)).tobytes() == pixels(made).tobytes()
+    )
+
+
+def test_variants_in_fp8_are_near_single_edits():
+    editor = Editor.load("tiny-random", device="cpu", fp8=True)
+    several = editor.variants(noise(), "a hat", 3, seed=5, lock=False)
+    single = editor.edit(noise(), "a hat", seed=6, lock=False)
+    # each token has its own scale, whatever else is in the batch; sums are in another order
+    assert np.abs(pixels(several[1]).astype(int) - pixels(single)).max() <= 1
+
+
+def test_a_refreshed_context_works_in_fp8():
+    model = as_full(Editor.load("tiny-random", device="cpu").model)
+    model.source = model.weights()
+    editor = Editor(model)
+    exact = pixels(editor.edit(noise(), "a hat", seed=1, steps=6, lock=False)).astype(float)
+    model.place(Placement(fp8=True))
+    editor = Editor(model)
+    made = [
+        pixels(editor.edit(noise(), "a hat", seed=1, steps=6, lock=False, context_refresh=n)) for n in (1, 2)
+    ]
+    assert editor.model.fp8 and not np.array_equal(*made)
+    assert all(0 < np.sqrt(np.square(picture - exact).mean()) < 3 for picture in made)
+
+
+def test_fp8_is_refused_where_it_cannot_work():
+    with simulated("mps"), pytest.raises(DeviceUnavailable, match=r"fp8 needs an NVIDIA GPU .* got mps"):
+        Editor.load("tiny-random", device="mps", fp8=True)
+    with simulated("cuda") as device:
+        device.capability = (8, 0)
+        with pytest.raises(DeviceUnavailable, match="cuda has 8.0: load the model without fp8"):
+            Editor.load("tiny-random", device="cuda", fp8=True)
+
+
+def test_fp8_without_a_layer_that_fits_is_refused(monkeypatch):
+    monkeypatch.setattr("kontext.checkpoint.placement.multiplies_in_fp8", lambda name, shape: False)
+    for memory in (None, "1GB"):
+        with pytest.raises(BadRequest, match="fp8 needs linear layers whose sides are divisible by 16"):
+            Editor.load("tiny-random", device="cpu", memory=memory, fp8=True)
 
 
 def test_a_photograph_warns_and_names_what_to_do(editor):

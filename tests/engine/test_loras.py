@@ -20,6 +20,7 @@ from kontext.errors import BadCheckpoint, BadRequest, NotFound
 from kontext.kernels import use_transformer_kernels
 from kontext.kernels.library import kernels
 from kontext.loras import Lora, LoraAccess
+from kontext.model.fp8 import Fp8Linear
 from kontext.model.presets import PRESETS
 from kontext.model.tokens import picture_ids
 
@@ -86,6 +87,46 @@ def velocity(transformer, seed=0):
 
 def assert_close(made, expected, bound=ROUNDING):
     assert (made - expected).abs().max() <= bound * max(1, float(expected.abs().max()))
+
+
+def test_a_lora_by_request_is_a_branch_beside_products_in_fp8(tmp_path, picture):
+    exact, eight = (
+        Editor.load("tiny-random", device="cpu"),
+        Editor.load("tiny-random", device="cpu", fp8=True),
+    )
+    lora = write(tmp_path / "knit.safetensors", exact.model, 1)
+    settings = {"seed": 1, "steps": 2, "lock": False}
+    before = eight.edit(picture, "x", **settings).picture.tobytes()
+    made = eight.edit(picture, "x", loras=[f"{lora}:0.8"], **settings)
+    expected = exact.edit(picture, "x", loras=[f"{lora}:0.8"], **settings)
+    with_lora, without = (
+        np.asarray(image, float) for image in (expected.picture, Image.frombytes("RGB", made.size, before))
+    )
+    distance = np.sqrt(np.square(np.asarray(made.picture, float) - with_lora).mean())
+    assert 0 < 10 * distance < np.sqrt(np.square(without - with_lora).mean())
+    assert eight.edit(picture, "x", **settings).picture.tobytes() == before
+    stem = "single_blocks.0.linear2"
+    layer = eight.model.transformer.get_submodule(stem)
+    x = torch.randn(7, layer.in_features, generator=torch.Generator().manual_seed(3))
+    store = LoraStore(eight.model)
+    with store.active(store.resolve([Lora(path=str(lora), scale=0.8)])):
+        adapted = eight.model.transformer.get_submodule(stem)
+        assert adapted.base is layer and isinstance(layer, Fp8Linear)
+        ((change, scale),) = adapted.changes
+        assert_close(adapted(x), layer(x) + scale * change.delta.product(x, slice(None)))
+
+
+def test_a_merged_lora_is_multiplied_in_fp8_with_the_weight(tmp_path, picture):
+    exact = Editor.load("tiny-random", device="cpu")
+    lora = write(tmp_path / "knit.safetensors", exact.model, 1)
+    settings = {"seed": 1, "steps": 2, "lock": False}
+    made = Editor.load("tiny-random", device="cpu", lora=[lora], fp8=True).edit(picture, "x", **settings)
+    expected = Editor.load("tiny-random", device="cpu", lora=[lora]).edit(picture, "x", **settings)
+    near, far = (
+        np.sqrt(np.square(np.asarray(image, float) - np.asarray(expected.picture, float)).mean())
+        for image in (made.picture, exact.edit(picture, "x", **settings).picture)
+    )
+    assert 0 < 10 * near < far
 
 
 # Equal to merged weights

@@ -18,6 +18,7 @@ from kontext.engine.memory_plan import computing_types, make_plan
 from kontext.engine.memory_sizes import Workload, usual_workload
 from kontext.errors import BadRequest, OutOfMemory
 from kontext.memory import parse_memory
+from kontext.model.fp8 import multiplies_in_fp8
 from kontext.model.ggml import FORMATS
 from kontext.model.presets import PRESETS
 from kontext.model.storage_formats import FP8, ggml_format
@@ -62,10 +63,10 @@ def _as(part, kind, tensor):
     return LazyTensor(tensor.shape, dtype, tensor.read, "", (StoredMatrix(tensor.shape, made, (), size),))
 
 
-def plan_of(kind, limit, device=CUDA, workload=None):
+def plan_of(kind, limit, device=CUDA, workload=None, fp8=False):
     parts = dev_weights(kind)
     types = computing_types(parts, CUDA) if device.type != "cpu" else dict.fromkeys(PARTS, torch.float32)
-    return make_plan(parts, DEV, int(limit), device, types, workload)
+    return make_plan(parts, DEV, int(limit), device, types, workload, fp8)
 
 
 KINDS = ["bfloat16", "fp8", "Q8_0", "Q6_K", "Q4_K"]
@@ -95,23 +96,39 @@ def test_every_card_runs_every_type_of_file(kind, card):
     side=st.sampled_from([256, 512, 1024]),
     references=st.integers(0, 3),
     batch=st.integers(1, 4),
+    fp8=st.booleans(),
 )
-def test_a_plan_adds_up_to_at_most_its_limit(kind, limit, device, side, references, batch):
+def test_a_plan_adds_up_to_at_most_its_limit(kind, limit, device, side, references, batch, fp8):
     workload = Workload((side, side), ((side, side),) * (1 + references), 512, 28, batch)
     try:
-        plan = plan_of(kind, limit, torch.device(device), workload)
+        plan = plan_of(kind, limit, torch.device(device), workload, fp8)
     except OutOfMemory as error:
         assert "GB of memory is too little" in str(error)
         return
     assert plan.bytes == sum(row.bytes for row in plan.rows) <= limit
     placement = plan.placement()
-    assert (placement.expanded, placement.device.type) == (plan.expanded, device)
+    assert (placement.expanded, placement.device.type, placement.fp8) == (plan.expanded, device, fp8)
     blocks = [*plan.streamed_blocks]
     assert len(set(blocks)) == len(blocks) <= len(plan.sizes.blocks) == 57
     assert all(placement.streams(f"{block}.linear1") for block in blocks)
     smaller = plan.smaller()
-    assert smaller is None or smaller.bytes < plan.bytes
+    assert smaller is None or (smaller.bytes < plan.bytes and smaller.fp8 == fp8)
     assert plan.max_batch(workload, 16) >= (1 if plan.bytes <= limit else 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("card", [16, 24, 48])
+def test_blocks_in_fp8_take_one_byte_a_number_whatever_the_file(kind, card):
+    plan = plan_of(kind, card * GB, fp8=True)
+    assert not plan.streamed_blocks and plan.bytes <= card * GB
+    (row,) = [row for row in plan.rows if row.what == "57 of 57 blocks"]
+    weights = [(n, t) for n, t in dev_weights(kind)["transformer"].items() if multiplies_in_fp8(n, t.shape)]
+    assert len(weights) == 19 * 8 + 38 * 2
+    numbers, scales = sum(t.count for _, t in weights), 4 * sum(t.shape[0] for _, t in weights)
+    # the biases and the scales of the norms stay: a thousandth
+    assert numbers + scales < row.bytes < 1.001 * (numbers + scales)
+    if kind == "bfloat16" and card == 16:
+        assert plan_of(kind, card * GB).streamed_blocks
 
 
 def test_a_larger_limit_never_gives_a_slower_plan():
@@ -196,6 +213,25 @@ def _whole(folder, device="cuda"):
         editor = Editor.load(folder, device=device)
         assert not editor.plan.streamed_blocks and not editor.plan.text_streamed
         return edited(editor).picture.tobytes(), (editor.plan.bytes - editor.plan.cache_bytes) * 51 // 50
+
+
+def test_what_is_placed_in_fp8_stays_within_every_plan(files, little):
+    with simulated("cuda"):
+        plan = Editor.load(files / "bfloat16", device="cuda", memory="1GB", fp8=True).plan
+    most, expected, seen = (plan.bytes - plan.cache_bytes) * 51 // 50, None, set()
+    for share in (1.0, 0.7, 0.6, 0.5, 0.45, 0.4):
+        with simulated("cuda") as simulation:
+            try:
+                editor = Editor.load(files / "bfloat16", device="cuda", memory=int(share * most), fp8=True)
+            except OutOfMemory:
+                break
+            plan = editor.plan
+            seen.add((plan.text_streamed, plan.modulations_streamed, plan.streamed_blocks))
+            made = edited(editor)
+            assert simulation.peak_bytes <= plan.bytes <= share * most, str(plan)
+            expected = expected or made.picture.tobytes()
+            assert made.picture.tobytes() == expected or plan.strip_elements
+    assert len(seen) >= 3 and any(blocks for *_, blocks in seen)
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

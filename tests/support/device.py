@@ -128,8 +128,9 @@ def _on_stream(stream: Stream) -> Iterator[None]:
 class Device(TorchFunctionMode):
     """Intercepts every call of PyTorch's API, also those that have no tensor of the device yet.
 
-    reads: how often a value was copied to the host. free_bytes: raise as the device does once a single tensor
-    needs more; None: never. total_bytes: memory of the device; raise once all tensors together need more.
+    reads: how often a value was copied to the host. capability: the compute capability of CUDA. free_bytes:
+    raise as the device does once a single tensor needs more; None: never. total_bytes: memory of the device;
+    raise once all tensors together need more.
     placed_bytes, peak_bytes: of all tensors on it, now and at most.
     """
 
@@ -137,6 +138,7 @@ class Device(TorchFunctionMode):
         super().__init__()
         self.type, self.count = torch.device(name).type, count
         self.reads = 0
+        self.capability = (9, 0)
         self.free_bytes: int | None = None
         self.total_bytes: int | None = None
         self.placed_bytes = self.peak_bytes = 0
@@ -253,6 +255,8 @@ def _checked(device, func, args, kwargs):
             device.reads += 1
         if name not in FREE and name not in ("to", "cpu"):
             _check(device, name, tensors, places)
+        if name == "_scaled_mm":
+            _check_fp8(device, *args, **kwargs)
         if name == "__setitem__" and isinstance(args[2], Tensor) and args[2].ndim:
             _check(device, name, [args[0], args[2]], {args[0].device, args[2].device})
     generator = kwargs.get("generator")
@@ -329,6 +333,31 @@ def _check(device: Device, name: str, tensors: list[Tensor], places: set[torch.d
         )
 
 
+def _check_fp8(device: Device, a, b, scale_a, scale_b, bias=None, scale_result=None, out_dtype=None) -> None:
+    """Products of 8-bit floats, as PyTorch documents them for CUDA."""
+    if device.type != "cuda":
+        raise NotImplementedError(f"The operator 'aten::_scaled_mm' is not implemented for {device.type}")
+    if device.capability < (8, 9):
+        raise RuntimeError(
+            "torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9"
+        )
+    if not (a.is_contiguous() and b.t().is_contiguous()):
+        raise RuntimeError("a must be row-major and b column-major")
+    if any(size % 16 for size in (a.shape[1], *b.shape)):
+        raise RuntimeError("Expected the dimensions of both matrices to be divisible by 16")
+    if not a.dtype == b.dtype == torch.float8_e4m3fn or scale_a.dtype != torch.float32 != scale_b.dtype:
+        raise RuntimeError("Expected e4m3 and scales in float32")
+    rows = (scale_a.shape, scale_b.shape) == ((a.shape[0], 1), (1, b.shape[1]))
+    if not rows and not scale_a.numel() == scale_b.numel() == 1:
+        raise RuntimeError("Invalid scaling configuration")
+    if rows and device.capability < (9, 0):
+        raise RuntimeError("Rowwise scaling is not currently supported on your device")
+    if rows and out_dtype != torch.bfloat16:
+        raise RuntimeError("Only bf16 high precision output types are supported for row-wise scaling")
+    if bias is not None and bias.dtype != torch.bfloat16:
+        raise RuntimeError("Bias must be BFloat16")
+
+
 @contextmanager
 def simulated(name: str, count: int = 1) -> Iterator[Device]:
     """A process in which PyTorch has `count` devices of this kind ("cuda" or "mps"), and no other."""
@@ -353,6 +382,7 @@ def simulated(name: str, count: int = 1) -> Iterator[Device]:
             mock.patch("torch.cuda.current_stream", lambda _=None: Stream()),
             mock.patch("torch.cuda.default_stream", lambda _=None: Stream()),
             mock.patch("torch.cuda.is_bf16_supported", lambda: True),
+            mock.patch("torch.cuda.get_device_capability", lambda _=None: device.capability),
             mock.patch("torch.cuda.max_memory_allocated", lambda _=None: device.peak_bytes),
             mock.patch("torch.cuda.mem_get_info", device.free_and_total),
             mock.patch("torch.cuda.empty_cache", lambda: None),

@@ -111,11 +111,13 @@ def memory_mib(device: str) -> float:
     return peak / 1024 if sys.platform != "darwin" else peak / 2**20
 
 
-def cold_starts(model: str, size: int, reference_model: Model | None = None, times: int = 5) -> SpeedJson:
+def cold_starts(
+    model: str, size: int, reference_model: Model | None = None, times: int = 5, fp8: bool = False
+) -> SpeedJson:
     """Median seconds of a first edit in a new process, alternating with diffusers on `reference_model`."""
     ours, theirs = [], []
     for _ in range(times):
-        ours.append(cold_start(model, size))
+        ours.append(cold_start(model, size, fp8))
         if reference_model is not None:
             theirs.append(cold_diffusers(reference_model, size))
     found: SpeedJson = {"cold start seconds": round(float(np.median(ours)), 3)}
@@ -126,13 +128,13 @@ def cold_starts(model: str, size: int, reference_model: Model | None = None, tim
     return found
 
 
-def cold_start(model: str, size: int) -> float:
+def cold_start(model: str, size: int, fp8: bool = False) -> float:
     """Seconds of `kontext edit` as a whole process. Raises BadRequest when it fails."""
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "source.png", Path(folder) / "output.png"
         Image.new("RGB", (size, size), (128, 128, 128)).save(source)
         command = ["-m", "kontext", "edit", str(source), PROMPT, "-o", str(output)]
-        command += ["--model", model, "--seed", "0"]
+        command += ["--model", model, "--seed", "0", *(["--fp8"] if fp8 else [])]
         return _whole_process(command)
 
 

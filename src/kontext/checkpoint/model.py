@@ -27,6 +27,7 @@ from kontext.checkpoint.tensors import LazyTensor, Weights, stored
 from kontext.checkpoint.tokenizer import byte_tokenizer, read_tokenizer, with_fixed_length
 from kontext.errors import BadCheckpoint, BadRequest, KontextError
 from kontext.model.autoencoder import Autoencoder
+from kontext.model.fp8 import Fp8Linear
 from kontext.model.linear import StoredWeight
 from kontext.model.presets import PRESETS, Preset
 from kontext.model.text import ClipText, T5Encoder
@@ -70,13 +71,18 @@ class Model:
     def device(self) -> torch.device:
         return next(self.transformer.parameters()).device
 
+    @property
+    def fp8(self) -> bool:
+        """Whether the transformer multiplies in 8-bit floats."""
+        return any(isinstance(layer, Fp8Linear) for layer in self.transformer.modules())
+
     def weights(self) -> dict[str, Weights]:
         """The tensors in memory or in their files, by part."""
         found = {part: stored(getattr(self, part).state_dict()) for part in names.PARTS}
         for part, tensors in found.items():
             for name, layer in getattr(self, part).named_modules():
                 if isinstance(layer, StoredWeight):
-                    read = partial(getattr, layer, "weight")
+                    read = partial(getattr, layer, "exact_weight")
                     tensors[f"{name}.weight"] = LazyTensor(layer.shape, layer.dtype, read)
         return found
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from kontext.checkpoint.layouts import empty_module
 from kontext.checkpoint.names import PARTS
 from kontext.checkpoint.tensors import LazyTensor, Weights
+from kontext.model.fp8 import Fp8Linear, multiplies_in_fp8
 from kontext.model.linear import StoredEmbedding, StoredLinear, StoredWeight
-from kontext.model.stored import EIGHT_BIT_FLOATS, PLAIN, check_finite, joined_dense
+from kontext.model.stored import EIGHT_BIT_FLOATS, PLAIN, StoredMatrix, check_finite, joined_dense
 from kontext.model.streaming import WeightStream
 
 
@@ -33,6 +34,8 @@ class Placement:
 
     pinned_bytes: int = 0
     """Page-locked memory of the host for what is streamed to a GPU."""
+    fp8: bool = False
+    """Whether the linear layers of the transformer's blocks multiply in 8-bit floats."""
 
     @classmethod
     def of(cls, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Placement:
@@ -56,12 +59,15 @@ def build(part: str, config: Any, weights: Weights, placement: Placement | None 
     placement = placement or Placement()
     dtype = placement.dtypes.get(part)
     module = empty_module(part, config)
+    in_fp8 = fp8_weights(weights) if part == "transformer" and placement.fp8 else frozenset()
     stored = {
         stem: tensor
         for name, tensor in weights.items()
         for stem, _, word in [name.rpartition(".")]
         if word == "weight"
-        and _is_kept(module.get_submodule(stem), tensor, f"{part}.{stem}", dtype, placement)
+        and (
+            name in in_fp8 or _is_kept(module.get_submodule(stem), tensor, f"{part}.{stem}", dtype, placement)
+        )
     }
     for stem in stored:
         module.get_submodule(stem).register_parameter("weight", None)
@@ -72,16 +78,24 @@ def build(part: str, config: Any, weights: Weights, placement: Placement | None 
     }
     module.load_state_dict(rest, strict=True, assign=True)
     for stem, tensor in stored.items():
-        layer = _stored_layer(module.get_submodule(stem), tensor, _type(tensor, dtype), placement.device)
+        kind = Fp8Linear if f"{stem}.weight" in in_fp8 else StoredLinear
+        layer = _stored_layer(
+            module.get_submodule(stem), stem, tensor, _type(tensor, dtype), placement.device, kind
+        )
         if isinstance(layer, StoredLinear):
-            layer.streamed = placement.streams(f"{part}.{stem}")
+            layer.streamed = bool(tensor.parts) and placement.streams(f"{part}.{stem}")
             if not layer.streamed:
-                layer.fetch()
+                layer.make_resident()
         module.set_submodule(stem, layer)
     if any(layer.streamed for layer in module.modules() if isinstance(layer, StoredLinear)):
         holder: Any = module.encoder if part == "t5" else module
         holder.stream = WeightStream(placement.device, placement.pinned_bytes)
     return module.eval().requires_grad_(False)
+
+
+def fp8_weights(transformer: Weights) -> frozenset[str]:
+    """Names of the transformer's weights that can be multiplied in 8-bit floats."""
+    return frozenset(name for name, tensor in transformer.items() if multiplies_in_fp8(name, tensor.shape))
 
 
 def _type(tensor: LazyTensor, dtype: torch.dtype | None) -> torch.dtype:
@@ -105,12 +119,19 @@ def _is_kept(
 
 
 def _stored_layer(
-    layer: nn.Module, tensor: LazyTensor, dtype: torch.dtype, device: torch.device
+    layer: nn.Module,
+    name: str,
+    tensor: LazyTensor,
+    dtype: torch.dtype,
+    device: torch.device,
+    kind: type[StoredLinear],
 ) -> StoredWeight:
     if isinstance(layer, nn.Embedding):
         return StoredEmbedding(tensor.parts, dtype, device)
     assert isinstance(layer, nn.Linear)
-    return StoredLinear(tensor.parts, layer.bias, dtype, device)
+    # A tensor whose numbers change when it is read, as by a merged LoRA, is not a matrix of a file.
+    whole = StoredMatrix(tensor.shape, PLAIN, (tensor.read,), tensor.bytes, f"{name}.weight")
+    return kind(tensor.parts or (whole,), layer.bias, dtype, device)
 
 
 def _read(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> Tensor:

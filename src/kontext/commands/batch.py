@@ -67,6 +67,7 @@ def batch(
     model: options.Model = "nano",
     device: options.Device = None,
     memory: options.Memory = None,
+    fp8: options.Fp8 = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
     """Edit many pictures. Failures are listed (exit code 1) and retried by the next run."""
@@ -134,7 +135,13 @@ def batch(
 
     shared = {task.prompt for task in tasks}
     load = functools.partial(
-        load_editor, model, device, memory, canvas, prompt=shared.pop() if len(shared) == 1 else None
+        load_editor,
+        model,
+        device,
+        memory,
+        canvas,
+        fp8,
+        prompt=shared.pop() if len(shared) == 1 else None,
     )
     try:
         options.download_model(model)  # before the workers want it
@@ -161,12 +168,13 @@ def load_editor(
     device: str | None,
     memory: str | None = None,
     canvas: int | None = None,
+    fp8: bool = False,
     prompt: str | None = None,
 ) -> Editor:
     """The editor of one worker process. Raises BadRequest for a prompt that is too long for its model."""
     from kontext.engine import Editor
 
-    editor = Editor.load(model, device=device, memory=memory, canvas=canvas)
+    editor = Editor.load(model, device=device, memory=memory, canvas=canvas, fp8=fp8)
     if prompt is not None:
         editor.prompts.check(prompt)
     return editor

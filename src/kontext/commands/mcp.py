@@ -20,6 +20,7 @@ def mcp(
     loras: options.LoraFolder = None,
     device: options.Device = None,
     memory: options.Memory = None,
+    fp8: options.Fp8 = False,
     editor: Annotated[str, typer.Option(hidden=True)] = "kontext.server.workers.worker:load_editor",
 ) -> None:
     """Serve edits over stdin and stdout; started by an MCP client."""
@@ -35,12 +36,13 @@ def mcp(
     from kontext.server.workers.worker import editor_factory
     from kontext.session import Store, default_folder
 
-    limits = {} if memory is None else {"memory": memory}
+    loading = {"memory": memory, "fp8": fp8 or None}
+    loading = {name: value for name, value in loading.items() if value is not None}
     options.download_model(model)
     access = LoraAccess(loras or loras_folder(), always=parse_loras(lora))
 
     def load() -> Any:
-        loaded = editor_factory(editor)(model, device, **limits)
+        loaded = editor_factory(editor)(model, device, **loading)
         if hasattr(loaded, "use_loras"):
             loaded.use_loras(access)
         return loaded

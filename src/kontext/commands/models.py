@@ -127,6 +127,7 @@ def plan(
     ],
     memory: options.Memory = None,
     device: options.Device = None,
+    fp8: options.Fp8 = False,
     canvas: options.Canvas = None,
     as_json: options.Json = False,
 ) -> None:
@@ -140,15 +141,17 @@ def plan(
     from kontext.engine.memory_plan import computing_types, make_plan
     from kontext.engine.memory_sizes import usual_workload
     from kontext.memory import parse_memory
+    from kontext.model.fp8 import check_fp8
 
     limit = parse_memory(memory)
     place = planned_device(device) if limit and device else usable_device(device)
+    if fp8 and (place.type == "mps" or not (limit and device)):  # of another machine's GPU nothing is known
+        check_fp8(place)
     found = open_checkpoint(find_model(model))
     parts = {name: part.weights for name, part in found.parts.items()}
     types = computing_types(parts, place)
-    memory_plan = make_plan(
-        parts, found.preset, limit or free_memory(place), place, types, usual_workload(found.preset, canvas)
-    )
+    workload = usual_workload(found.preset, canvas)
+    memory_plan = make_plan(parts, found.preset, limit or free_memory(place), place, types, workload, fp8)
     width, height = memory_plan.workload.canvas
     if as_json:
         say_json(

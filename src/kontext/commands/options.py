@@ -130,6 +130,14 @@ Memory = Annotated[
         envvar="KONTEXT_MEMORY",
     ),
 ]
+Fp8 = Annotated[
+    bool,
+    typer.Option(
+        "--fp8",
+        help="Multiply in 8-bit floats in the transformer, an approximation; GPUs of NVIDIA from Ada on.",
+        envvar="KONTEXT_FP8",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(

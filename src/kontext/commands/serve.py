@@ -64,6 +64,7 @@ def serve(
     lora_paths: Annotated[bool, typer.Option(help="Let requests use any LoRA file by its path.")] = False,
     device: options.Device = None,
     memory: options.Memory = None,
+    fp8: options.Fp8 = False,
     canvas: Annotated[
         int | None,
         typer.Option(help="Canvas of requests that do not set one.", min=64, max=2048, metavar="N"),

@@ -42,6 +42,7 @@ from kontext.errors import OutOfMemory
 from kontext.loras import LoraAccess
 from kontext.memory import keep_freed, parse_memory
 from kontext.model.autoencoder import use_channels_last
+from kontext.model.fp8 import check_fp8
 from kontext.pictures import PictureLike
 from kontext.threads import leave_one_processor
 from kontext.values import whole_number
@@ -90,6 +91,7 @@ class Editor:
         memory: str | int | None = None,
         canvas: int | None = None,
         loras: LoraAccess | None = None,
+        fp8: bool = False,
     ) -> Editor:
         """Load the editor of a model: "nano", a folder, a .safetensors or a .gguf file.
 
@@ -98,6 +100,8 @@ class Editor:
         canvas: side of the canvas for requests that give none, which memory is planned for.
         loras: the LoRAs that requests may use (`EditRequest.loras`); None: any file, and names of files in
         KONTEXT_HOME/loras.
+        fp8: multiply in 8-bit floats in the blocks of the transformer, an approximation: on GPUs of NVIDIA
+        with compute capability 8.9 or newer; on CPUs it works, but is not faster.
         Raises NotFound, BadCheckpoint, BadRequest, DeviceUnavailable, OutOfMemory.
         """
         from kontext.checkpoint import load_model
@@ -106,13 +110,15 @@ class Editor:
         start = time.perf_counter()
         keep_freed()
         limit, place = parse_memory(memory), usable_device(device)
+        if fp8:
+            check_fp8(place)
         if place.type == "cpu":
             leave_one_processor()
         plan: MemoryPlan | None = None
 
         def choose(preset: Preset, parts: Mapping[str, Weights]) -> Placement:
             nonlocal plan
-            placement, plan = choose_placement(parts, preset, limit, place, dtype, canvas)
+            placement, plan = choose_placement(parts, preset, limit, place, dtype, canvas, fp8)
             return placement
 
         with explained_errors(place):

@@ -88,6 +88,7 @@ def result_of(
         "sampler": request.sampler,
         "context_refresh": request.context_refresh,
         "step_cache": request.step_cache,
+        "fp8": model.fp8,
         "negative_prompt": request.negative_prompt,
         "true_guidance": request.true_guidance,
         "nag": request.nag,

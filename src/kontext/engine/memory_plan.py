@@ -17,13 +17,14 @@ from functools import cached_property
 import torch
 
 from kontext.checkpoint.fingerprints import is_small
-from kontext.checkpoint.placement import Placement
+from kontext.checkpoint.placement import Placement, fp8_weights
 from kontext.checkpoint.tensors import Weights
 from kontext.engine import memory_sizes
 from kontext.engine.device import free_memory
 from kontext.engine.memory_sizes import ModelSizes, UnitSize, Workload, sizes_of, usual_workload
-from kontext.errors import OutOfMemory
+from kontext.errors import BadRequest, OutOfMemory
 from kontext.memory import available
+from kontext.model.fp8 import ALIGNMENT
 from kontext.model.presets import Preset
 from kontext.precision import bfloat16_is_faster
 
@@ -68,6 +69,8 @@ class MemoryPlan:
     strip_elements: int | None
     """Maximum elements of a layer of the autoencoder at a time; None: no limit."""
     streamed_blocks: tuple[str, ...]
+    fp8: bool = False
+    """Whether the linear layers of the transformer's blocks multiply in 8-bit floats."""
 
     @property
     def bytes(self) -> int:
@@ -97,7 +100,7 @@ class MemoryPlan:
         pinned = (
             available() // 3 if self.device.type == "cuda" else 0
         )  # of the host's, for each of two networks
-        return Placement(self.device, self.dtypes, self.expanded, frozenset(streamed), pinned)
+        return Placement(self.device, self.dtypes, self.expanded, frozenset(streamed), pinned, self.fp8)
 
     def max_batch(self, workload: Workload, at_most: int) -> int:
         """Maximum batch size for this workload, 1 to `at_most`."""
@@ -109,7 +112,9 @@ class MemoryPlan:
 
     def smaller(self) -> MemoryPlan | None:
         """The next smaller plan, for when memory runs out anyway; None if there is none."""
-        plans = _ladder(self.preset, self.sizes, self.limit, self.device, self.dtypes, self.workload)
+        plans = _ladder(
+            self.preset, self.sizes, self.limit, self.device, self.dtypes, self.workload, self.fp8
+        )
         return next((plan for plan in plans if plan.bytes < NEXT_SHARE * self.bytes), None)
 
     def __str__(self) -> str:
@@ -119,6 +124,8 @@ class MemoryPlan:
             said.append("weights read from their files")
         elif self.sizes.packed:
             said.append("weights dequantized" if self.expanded else "weights quantized")
+        if self.fp8:
+            said.append("products in 8-bit floats")
         if self.streamed_blocks and not self.in_files:
             said.append(f"{len(self.streamed_blocks)} of {len(self.sizes.blocks)} blocks streamed")
         if self.text_streamed and not self.in_files:
@@ -145,9 +152,11 @@ class MemoryPlan:
         )
         yield PlanRow("embeddings and last layer", here, sizes.rest.dense)
         if resident:
-            yield PlanRow(
-                f"{len(resident)} of {len(sizes.blocks)} blocks", f"{here}, {form}", self._size(*resident)
-            )
+            count = f"{len(resident)} of {len(sizes.blocks)} blocks"
+            if self.fp8:
+                yield PlanRow(count, f"{here}, in 8-bit floats", sum(unit.fp8 for unit in resident))
+            else:
+                yield PlanRow(count, f"{here}, {form}", self._size(*resident))
         if self.streamed_blocks:
             count = f"{len(self.streamed_blocks)} of {len(sizes.blocks)} blocks"
             yield PlanRow(count, away("at every step"), 0)
@@ -175,17 +184,21 @@ class MemoryPlan:
         travels = self.device.type != "cpu"
         expansion = 0 if self.expanded else sizes.largest_expansion
 
-        block = memory_sizes.block_bytes(preset, workload, itemsize["transformer"])
+        block = memory_sizes.block_bytes(preset, workload, itemsize["transformer"], self.fp8)
         visiting = [unit for unit in sizes.blocks if unit.name in self.streamed_blocks]
         block += _two_largest(visiting) * travels
         once = _two_largest(sizes.modulations) * (travels and self.modulations_streamed)
         modulated = memory_sizes.modulation_bytes(preset, workload, itemsize["transformer"])
+        quantizing = self.fp8 * memory_sizes.quantizing_bytes(sizes.largest_fp8, self.device.type)
+        if visiting:
+            block += quantizing
         sampling = modulated + expansion + max(block, once)
 
         text = memory_sizes.text_bytes(preset, workload, itemsize["t5"]) + expansion
         text += _two_largest(sizes.t5_blocks) * (travels and self.text_streamed)
         text += (sizes.clip.stored + sizes.t5_table.dense // 8) * (travels and self.text_streamed)
-        return max(sampling, text, self._codec_bytes(workload, itemsize["autoencoder"]))
+        loading = quantizing + self.fp8 * max((unit.stored for unit in sizes.blocks), default=0)
+        return max(sampling, text, loading, self._codec_bytes(workload, itemsize["autoencoder"]))
 
     def _codec_bytes(self, workload: Workload, itemsize: int) -> int:
         config = self.preset.autoencoder
@@ -204,14 +217,18 @@ def make_plan(
     device: torch.device,
     dtypes: Mapping[str, torch.dtype],
     workload: Workload | None = None,
+    fp8: bool = False,
 ) -> MemoryPlan:
     """The fastest plan for a model within `limit` bytes.
 
     dtypes: types of computation, by part. workload: the largest edit to plan for; default: the model's usual
-    one. Raises OutOfMemory if no plan fits, with the memory that would be needed.
+    one. fp8: whether the transformer's blocks multiply in 8-bit floats. Raises BadRequest for fp8 if none of
+    its layers fit, OutOfMemory if no plan fits, with the memory that would be needed.
     """
+    if fp8:
+        _check_fp8_layers(parts, preset)
     sizes, workload = sizes_of(parts, dtypes), workload or usual_workload(preset)
-    plans = list(_ladder(preset, sizes, limit, device, dtypes, workload))
+    plans = list(_ladder(preset, sizes, limit, device, dtypes, workload, fp8))
     fitting = next((plan for plan in plans if plan.bytes <= limit), None)
     if fitting is not None:
         return fitting
@@ -223,6 +240,14 @@ def make_plan(
     )
 
 
+def _check_fp8_layers(parts: Mapping[str, Weights], preset: Preset) -> None:
+    if not fp8_weights(parts["transformer"]):
+        raise BadRequest(
+            f"fp8 needs linear layers whose sides are divisible by {ALIGNMENT}, and the blocks of "
+            f"{preset.name} have none; load it without fp8"
+        )
+
+
 def _ladder(
     preset: Preset,
     sizes: ModelSizes,
@@ -230,6 +255,7 @@ def _ladder(
     device: torch.device,
     dtypes: Mapping[str, torch.dtype],
     workload: Workload,
+    fp8: bool,
 ) -> Iterator[MemoryPlan]:
     """All plans, fastest first."""
     names = [unit.name for unit in sizes.blocks]
@@ -252,6 +278,7 @@ def _ladder(
             modulations_streamed=modulations,
             strip_elements=strip_elements if strips else None,
             streamed_blocks=_spread(names, blocks),
+            fp8=fp8,
         )
 
     if device.type == "cpu":
@@ -294,17 +321,21 @@ def choose_placement(
     device: torch.device,
     dtype: torch.dtype | None = None,
     canvas: int | None = None,
+    fp8: bool = False,
 ) -> tuple[Placement, MemoryPlan | None]:
     """The placement of a model and its plan; no plan for a small model without a limit.
 
     limit: bytes; None: the free memory of the device. canvas: side of the canvas to plan for; None: the
-    model's own. Raises BadRequest for a canvas that the model has not, OutOfMemory if no plan fits.
+    model's own. fp8: whether the transformer's blocks multiply in 8-bit floats. Raises BadRequest for a
+    canvas that the model has not and for fp8 if none of its layers fit, OutOfMemory if no plan fits.
     """
     dtypes = computing_types(parts, device, dtype)
     if limit is None and is_small(parts):
-        return Placement(device, dtypes), None
+        if fp8:
+            _check_fp8_layers(parts, preset)
+        return Placement(device, dtypes, fp8=fp8), None
     workload = usual_workload(preset, canvas)
-    plan = make_plan(parts, preset, limit or free_memory(device), device, dtypes, workload)
+    plan = make_plan(parts, preset, limit or free_memory(device), device, dtypes, workload, fp8)
     log.info("%s", plan)
     return plan.placement(), plan
 

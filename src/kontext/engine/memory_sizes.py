@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from kontext.engine.sizes import Size, scaled_canvases
+from kontext.model.fp8 import multiplies_in_fp8
 from kontext.model.presets import AutoencoderConfig, Preset
-from kontext.model.stored import PLAIN
+from kontext.model.stored import CHUNK_NUMBERS, DEVICE_CHUNK_NUMBERS, PLAIN
 
 if TYPE_CHECKING:
     from kontext.checkpoint.tensors import LazyTensor, Weights
@@ -22,8 +23,13 @@ ENCODE_UNITS, DECODE_UNITS, DECODE_UNITS_16 = 6, 7, 11
 """Elements of activations in the autoencoder, per pixel and base width: encoding, decoding, and decoding in
 16 bits with norms in 32. Counted: 5.2, 6.0, 10.0.
 """
+FP8_UNITS = 4
+"""Additional elements in a block whose products are in 8-bit floats, for scaled inputs. Counted: 3.5."""
 COARSE_UNITS, STRIP_UNITS = 4.5, 9
 """The same in strips, per element of the coarsest level's output and of a strip. Counted: 3.6, 8."""
+
+SCALE_BYTES = 4
+"""Of the scale of a row of 8-bit floats."""
 
 _MODULATION = re.compile(r"((?:double|single)_blocks\.\d+)\.(img_mod|txt_mod|modulation)\.")
 _BLOCK = re.compile(r"((?:double|single)_blocks\.\d+)\.")
@@ -36,11 +42,13 @@ class UnitSize:
 
     stored: int
     dense: int
+    fp8: int = 0
+    """Bytes with the weights in 8-bit floats that can be multiplied so, of the transformer."""
     name: str = ""
     """The module, by its dotted path from the part on."""
 
     def __add__(self, other: UnitSize) -> UnitSize:
-        return UnitSize(self.stored + other.stored, self.dense + other.dense)
+        return UnitSize(self.stored + other.stored, self.dense + other.dense, self.fp8 + other.fp8)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,8 @@ class ModelSizes:
     """Bytes of the largest matrix that is converted to the type of computation."""
     packed: bool
     """Whether the transformer has matrices that are converted to the type of computation."""
+    largest_fp8: int
+    """Numbers of the largest matrix that can be multiplied in 8-bit floats; 0 if there is none."""
 
     @property
     def dense(self) -> int:
@@ -78,11 +88,16 @@ def sizes_of(parts: Mapping[str, Weights], dtypes: Mapping[str, torch.dtype]) ->
     dtypes: types of computation, by part.
     """
     groups: dict[str, dict[str, UnitSize]] = {}
+    largest_fp8 = 0
     for part, weights in parts.items():
         for name, tensor in weights.items():
             kind, module = _group(part, name)
             units = groups.setdefault(kind, {})
-            units[module] = units.get(module, UnitSize(0, 0)) + unit_size(tensor, dtypes.get(part))
+            size = unit_size(tensor, dtypes.get(part))
+            if part == "transformer" and multiplies_in_fp8(name, tensor.shape):
+                size = replace(size, fp8=tensor.count + SCALE_BYTES * tensor.shape[0])
+                largest_fp8 = max(largest_fp8, tensor.count)
+            units[module] = units.get(module, UnitSize(0, 0)) + size
 
     def every(kind: str) -> tuple[UnitSize, ...]:
         return tuple(replace(unit, name=module) for module, unit in groups.get(kind, {}).items())
@@ -105,6 +120,7 @@ def sizes_of(parts: Mapping[str, Weights], dtypes: Mapping[str, torch.dtype]) ->
         autoencoder=total("autoencoder"),
         largest_expansion=max((size for own in expansions.values() for size in own), default=0),
         packed=bool(expansions.get("transformer")),
+        largest_fp8=largest_fp8,
     )
 
 
@@ -132,7 +148,8 @@ def unit_size(tensor: LazyTensor, dtype: torch.dtype | None) -> UnitSize:
     """Sizes of a tensor. What is not a matrix of a file is converted when loaded."""
     kind = dtype or (tensor.dtype if tensor.dtype.itemsize > 2 else torch.bfloat16)
     dense = tensor.count * kind.itemsize
-    return UnitSize(tensor.bytes if tensor.parts else dense, dense)
+    stored = tensor.bytes if tensor.parts else dense
+    return UnitSize(stored, dense, max(stored, dense))
 
 
 @dataclass(frozen=True)
@@ -165,10 +182,16 @@ def usual_workload(preset: Preset, canvas_side: int | None = None) -> Workload:
     return Workload(canvas, (canvas,), preset.text_length, preset.sampling.steps, 2 if guided else 1)
 
 
-def block_bytes(preset: Preset, workload: Workload, itemsize: int) -> int:
+def block_bytes(preset: Preset, workload: Workload, itemsize: int, fp8: bool = False) -> int:
     """Activations of a block of the transformer."""
     tokens = workload.batch * workload.tokens(preset.token_pixels)
-    return TRANSFORMER_UNITS * tokens * preset.transformer.width * itemsize
+    units = TRANSFORMER_UNITS + FP8_UNITS * fp8
+    return units * tokens * preset.transformer.width * itemsize
+
+
+def quantizing_bytes(numbers: int, device_type: str) -> int:
+    """Bytes to quantize a matrix to 8-bit floats: the result, and some of the numbers in float32, twice."""
+    return numbers + 2 * 4 * min(numbers, CHUNK_NUMBERS.get(device_type, DEVICE_CHUNK_NUMBERS))
 
 
 def modulation_bytes(preset: Preset, workload: Workload, itemsize: int) -> int:

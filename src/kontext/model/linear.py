@@ -48,11 +48,21 @@ class StoredWeight(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The whole matrix (rows, columns). Raises BadCheckpoint for NaN and infinity."""
+        return self.exact_weight
+
+    @property
+    def exact_weight(self) -> Tensor:
+        """The matrix as its file has it, also where the layer computes with rounded numbers."""
         pieces = self._pieces()
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def weight_rows(self, rows: slice) -> Tensor:
         """Some rows of `weight`."""
+        parts, raws = self._cut(rows)
+        return joined_dense(parts, self.dtype, raws)
+
+    def _cut(self, rows: slice) -> tuple[list[StoredMatrix], list[Raw] | None]:
+        """The parts of some rows, and their raw tensors on the device; None for the host."""
         start, stop, _ = rows.indices(self.shape[0])
         parts: list[StoredMatrix] = []
         raws: list[Raw] = []
@@ -65,7 +75,7 @@ class StoredWeight(nn.Module):
             parts.append(part.rows(*own))
             if self._raws is not None:
                 raws.append(tuple(raw[own[0] : own[1]] if raw.ndim else raw for raw in self._raws[i]))
-        return joined_dense(parts, self.dtype, raws or self._read(parts))
+        return parts, raws or self._read(parts)
 
     def fetch(self, non_blocking: bool = False) -> None:
         """Copy the raw tensors to the device and keep them there."""
@@ -125,6 +135,10 @@ class StoredLinear(StoredWeight):
         self.streamed = False
         """Whether the raw tensors stay on the host, and visit the device when they are used."""
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def make_resident(self) -> None:
+        """Keep the weight on the device, to stay there."""
+        self.fetch()
 
     def pin(self) -> None:
         """Read the raw tensors into page-locked memory of the host, to stay there."""

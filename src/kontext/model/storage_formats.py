@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kontext.model.ggml import BlockFormat
-from kontext.model.stored import StorageFormat
+from kontext.model.stored import Raw, StorageFormat, StoredMatrix
 
 FP4_LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 """Values of the codes of 4-bit floats (E2M1)."""
@@ -54,6 +54,17 @@ def floats_of_fp8(data: Tensor) -> Tensor:
 
 FP8 = StorageFormat("", floats_of_fp8)
 """8-bit floats without a scale."""
+
+
+def eight_bit_rows(part: StoredMatrix, raw: Raw) -> tuple[Tensor, Tensor] | None:
+    """The numbers (rows, columns) and scales (rows, 1), float32, of a matrix stored as scaled e4m3.
+
+    None for another format. raw: its raw tensors, with one scale, one for each row, or none.
+    """
+    if part.format.expand not in (floats_of_fp8, _scaled) or raw[0].dtype != torch.float8_e4m3fn:
+        return None
+    scale = raw[1].float() if len(raw) > 1 else torch.ones((), device=raw[0].device)
+    return raw[0], scale.expand(part.shape[0], 1).contiguous()
 
 
 def rotated_int8_format(group: int) -> StorageFormat:
