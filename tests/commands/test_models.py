@@ -155,3 +155,15 @@ def test_progress_is_one_line_that_is_drawn_anew(stand_in, monkeypatch):
     assert call("models", "pull", "someone/tiny").exit_code == 0
     assert any(" of 3." in line and "/s, " in line and "transformer" in line for line in drawn)
     assert any("retrying transformer" in line for line in drawn) and drawn[-1] == ""
+
+
+def test_a_plan_with_fp8_counts_a_byte_a_number(tiny_folder):
+    where = ("models", "plan", tiny_folder, "--memory", "4GB", "--json", "--device")
+    exact, eight = (json.loads(call(*where, "cuda", *given).stdout)["rows"] for given in ((), ("--fp8",)))
+    sizes = [
+        next((row["bytes"], row["where"]) for row in rows if "blocks" in row["what"])
+        for rows in (exact, eight)
+    ]
+    assert 0.25 < sizes[1][0] / sizes[0][0] < 0.27  # of float32, with scales, biases and norms
+    assert sizes[1][1] == "on cuda, in 8-bit floats"
+    assert "got mps" in refused(*where, "mps", "--fp8")
