@@ -110,9 +110,10 @@ def test_a_switch_reaches_the_settings(surface, option, tmp_path, monkeypatch):
         *("bench quality", "bench approximations", "bench speed", "bench kontextbench ."),
     ],
 )
-def test_fp8_reaches_the_editor_of_every_command(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("option", ["fp8", "compile"])
+def test_an_option_of_loading_reaches_the_editor_of_every_command(command, option, tmp_path, monkeypatch):
     def load(model, *_, **given):
-        raise Reached(f"{model} fp8={given.get('fp8')}")
+        raise Reached(f"{model} {option}={given.get(option)}")
 
     monkeypatch.setattr(Editor, "load", load)
     monkeypatch.setattr("os.dup2", lambda *_: None)  # `mcp` takes standard output
@@ -120,16 +121,17 @@ def test_fp8_reaches_the_editor_of_every_command(command, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KONTEXT_HOME", str(tmp_path))
     Image.new("RGB", (64, 64)).save("a.png")
-    for switch, value in ((["--fp8"], "True"), ([], "False|None")):
+    for switch, value in (([f"--{option}"], "True"), ([], "False|None")):
         done = CliRunner().invoke(cli.app, [*command.split(), "--model", "tiny-random", *switch])
-        assert done.exit_code == 1 and re.search(f"tiny-random fp8=({value})", done.output)
+        assert done.exit_code == 1 and re.search(f"tiny-random {option}=({value})", done.output)
 
 
-def test_fp8_reaches_the_workers_of_batches_and_of_the_service(monkeypatch):
-    monkeypatch.setattr(Editor, "load", lambda *_, **given: given["fp8"])
-    assert batch.load_editor("nano", None, None, None, True) is True
-    assert load_editor("nano", None, **Settings(fp8=True).editor_options) is True
-    assert "fp8" not in Settings().editor_options  # factories that know no such option
+@pytest.mark.parametrize("option", ["fp8", "compile"])
+def test_an_option_of_loading_reaches_the_workers_of_batches_and_of_the_service(option, monkeypatch):
+    monkeypatch.setattr(Editor, "load", lambda *_, **given: given[option])
+    assert batch.load_editor("nano", None, **{option: True}) is True
+    assert load_editor("nano", None, **Settings(**{option: True}).editor_options) is True
+    assert option not in Settings().editor_options  # factories that know no such option
 
 
 def differences(surface):

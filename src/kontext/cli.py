@@ -50,6 +50,7 @@ VARIABLES: dict[str, str] = {
     "KONTEXT_DEVICE": "Default of --device: cpu, cuda or mps.",
     "KONTEXT_MEMORY": "Default of --memory.",
     "KONTEXT_FP8": "Default of --fp8.",
+    "KONTEXT_COMPILE": "Default of --compile.",
     "KONTEXT_HOME": "The folder of sessions, keys and models; default: ~/.local/share/kontext.",
     "HF_HOME": "The folder of the hub's cache and token; default: ~/.cache/huggingface.",
     "HF_TOKEN": "The token for the hub; default: that of `hf auth login`.",

@@ -104,6 +104,7 @@ def test_compare(folder):
         (["kontextbench", ".", "--against", "."], "--judge"),
         (["quality", "--model", "no-such-model"], "no-such-model"),
         (["speed", "--fp8", "--against", "diffusers"], "omit --fp8"),
+        (["speed", "--compile", "--against", "diffusers"], "omit --compile"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(wrong, said):

@@ -72,7 +72,7 @@ class Painter(nn.Module):
         positions = ids.float().expand(len(tokens), -1, -1)
         return Prefix((KeysValues(tokens[:, None], positions[:, None]),))
 
-    def prepare(self, text, ids, context, prefixes, guidance=None, source=None):
+    def prepare(self, text, ids, context, prefixes, guidance=None, source=None, partial=False):
         contexts = [prefix.blocks[0] for prefix in prefixes]
         return ids, [(kept.keys[:, 0], kept.values[0, 0].long()) for kept in contexts]
 
@@ -124,7 +124,8 @@ def painting_editor(random_model):
         token_pixels=16,
         padded_length=lambda tokens: 64,
     )
-    model.autoencoder, model.transformer, model.fp8 = codec, Painter(codec, noise=0.02), False
+    model.autoencoder, model.transformer = codec, Painter(codec, noise=0.02)
+    model.fp8 = model.compiled = False
     return Editor(model)
 
 

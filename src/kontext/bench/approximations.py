@@ -83,6 +83,8 @@ def measure(
     }
     items = _items(n, size)
     _edit(editor, items[0], steps, {})  # warms up
+    for options in used.values() if editor.model.compiled else ():
+        _edit(editor, items[0], steps, options)  # compiles what it adds
     for i, item in enumerate(progress(items, n, "approximations")):
         exact, exact_ms, result = _edit(editor, item, steps, {})
         record = _recorder(run, item)

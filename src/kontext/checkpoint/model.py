@@ -76,6 +76,11 @@ class Model:
         """Whether the transformer multiplies in 8-bit floats."""
         return any(isinstance(layer, Fp8Linear) for layer in self.transformer.modules())
 
+    @property
+    def compiled(self) -> bool:
+        """Whether blocks of the transformer run by torch.compile."""
+        return bool(self.transformer.calls.compiled)
+
     def weights(self) -> dict[str, Weights]:
         """The tensors in memory or in their files, by part."""
         found = {part: stored(getattr(self, part).state_dict()) for part in names.PARTS}

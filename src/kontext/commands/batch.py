@@ -68,6 +68,7 @@ def batch(
     device: options.Device = None,
     memory: options.Memory = None,
     fp8: options.Fp8 = False,
+    compile: options.Compile = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
     """Edit many pictures. Failures are listed (exit code 1) and retried by the next run."""
@@ -141,6 +142,7 @@ def batch(
         memory,
         canvas,
         fp8,
+        compile,
         prompt=shared.pop() if len(shared) == 1 else None,
     )
     try:
@@ -169,12 +171,13 @@ def load_editor(
     memory: str | None = None,
     canvas: int | None = None,
     fp8: bool = False,
+    compile: bool = False,
     prompt: str | None = None,
 ) -> Editor:
     """The editor of one worker process. Raises BadRequest for a prompt that is too long for its model."""
     from kontext.engine import Editor
 
-    editor = Editor.load(model, device=device, memory=memory, canvas=canvas, fp8=fp8)
+    editor = Editor.load(model, device=device, memory=memory, canvas=canvas, fp8=fp8, compile=compile)
     if prompt is not None:
         editor.prompts.check(prompt)
     return editor

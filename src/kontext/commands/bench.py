@@ -31,7 +31,7 @@ from kontext.commands.bench_options import (
     Steps,
 )
 from kontext.commands.bench_run import open_run, publish, write_text
-from kontext.commands.options import Device, Fp8, Model
+from kontext.commands.options import Compile, Device, Fp8, Model
 from kontext.commands.tables import track_items
 from kontext.errors import BadRequest
 from kontext.terminal import say
@@ -67,6 +67,7 @@ def quality(
     resume: Resume = False,
     device: Device = None,
     fp8: Fp8 = False,
+    compile: Compile = False,
 ) -> None:
     """Single edits of every category: success, preservation, IoU."""
     from kontext.bench import quality as suite
@@ -76,11 +77,11 @@ def quality(
     splits = choose_names(split, SPLITS, "split")
     categories = list(SINGLE) if category == "all" else choose_names(category, CATEGORIES, "category")
     row_names(rows.split(","), step_counts(steps))
-    editor = editor_for(rows.split(","), model, device, fp8)
+    editor = editor_for(rows.split(","), model, device, fp8, compile)
     size = size_for(editor, size)
     names = row_names(rows.split(","), step_counts(steps) or [own_steps(editor)])
     settings = {"size": size, "n": n, "splits": splits, "categories": categories, "rows": names}
-    settings |= {"fp8": True} if fp8 else {}
+    settings |= {name: True for name, used in (("fp8", fp8), ("compile", compile)) if used}
     with open_run("quality", editor, model, settings, report, resume) as run:
         suite.measure(
             editor,
@@ -240,6 +241,7 @@ def approximations(
     report: Report = None,
     device: Device = None,
     fp8: Fp8 = False,
+    compile: Compile = False,
 ) -> None:
     """Time and error of --step-cache and --context-refresh, compared with fewer steps.
 
@@ -250,12 +252,13 @@ def approximations(
 
     fp8_edits = None
     if fp8:
-        editor = load_editor(model, device, fp8)
+        editor = load_editor(model, device, fp8, compile)
         fp8_edits = suite.edits(editor, n=n, size=size_for(editor, size), steps=steps, progress=track_items)
         del editor
-    editor = load_editor(model, device)
+    editor = load_editor(model, device, compile=compile)
     size = size_for(editor, size)
     settings = {"size": size, "n": n, "steps": steps}
+    settings |= {"compile": True} if compile else {}
     with open_run("approximations", editor, model, settings, report, False) as run:
         suite.measure(editor, run, n=n, size=size, steps=steps, fp8=fp8_edits, progress=track_items)
         publish(run, model, suite.FIGURES, suite.FIGURES, json_file, report, suite.sections)
@@ -280,12 +283,15 @@ def speed(
     report: Report = None,
     device: Device = None,
     fp8: Fp8 = False,
+    compile: Compile = False,
 ) -> None:
     """Latency of one edit: p50, p95, stages, memory, cold start."""
     if against not in (None, "diffusers"):
         raise BadRequest(f"--against must be diffusers, got {against!r}")
     if against and fp8:
         raise BadRequest("--against compares equal products; omit --fp8, or measure it without --against")
+    if against and compile:
+        raise BadRequest("--against compares blocks that are not compiled; omit --compile or --against")
     import torch
 
     from kontext.bench import speed as suite
@@ -300,18 +306,21 @@ def speed(
         if model != DEV_RANDOM:
             raise BadRequest(f"--layers needs --model {DEV_RANDOM}, got {model}")
         model = f"{model}:{layers}"
-    editor = load_editor(model, device, fp8)
+    editor = load_editor(model, device, fp8, compile)
     size, counts = size_for(editor, size), step_counts(steps) or [own_steps(editor)]
     settings = {"size": size, "n": n, "steps": counts, "threads": torch.get_num_threads()}
     if against:
         as_full(editor.model)  # a network that diffusers does not have is refused before anything is timed
     device = str(device_of(editor.model))
     settings |= {"device": device, "dtype": str(parameter_type(editor.model.transformer)), "fp8": fp8}
+    settings |= {"compile": compile}
     with open_run("speed", editor, model, settings, report, False) as run:
         latency = suite.measure(editor, run, runs=n, size=size, steps=counts, progress=track_items)
         more: SpeedJson = {"latency": latency, "memory MiB": round(suite.memory_mib(device), 1)}
         if not is_dev_random(model):  # without files, a start says nothing
-            more |= suite.cold_starts(model, size, editor.model if against else None, fp8=fp8)
+            more |= suite.cold_starts(
+                model, size, editor.model if against else None, fp8=fp8, compile=compile
+            )
         if against:
             more["diffusers"] = suite.against_diffusers(
                 editor, run, pairs=n, size=size, steps=counts[-1], progress=track_items
@@ -341,6 +350,7 @@ def kontextbench(
     resume: Resume = False,
     device: Device = None,
     fp8: Fp8 = False,
+    compile: Compile = False,
 ) -> None:
     """Run a published benchmark; with --judge, have a vision model score it (key: KONTEXT_JUDGE_KEY)."""
     from kontext.bench import kontextbench as suite
@@ -351,9 +361,9 @@ def kontextbench(
         vision_judge = Judge.from_environment(judge, judge_model, timeout_seconds=judge_timeout)
     if against and not judge:
         raise BadRequest("--against needs a judge; give --judge URL")
-    editor = load_editor(model, device, fp8)
+    editor = load_editor(model, device, fp8, compile)
     settings = {"folder": str(folder), "n": n, "steps": steps, "judge": judge and f"{judge} {judge_model}"}
-    settings |= {"fp8": True} if fp8 else {}
+    settings |= {name: True for name, used in (("fp8", fp8), ("compile", compile)) if used}
     with open_run("kontextbench", editor, model, settings, report, resume) as run:
         suite.measure(
             editor, run, folder, judge=vision_judge, against=against, n=n, steps=steps, progress=track_items

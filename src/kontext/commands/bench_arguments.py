@@ -47,19 +47,21 @@ def own_steps(editor: Editor | None) -> int:
     return editor.model.preset.sampling.steps if editor is not None else 4
 
 
-def editor_for(rows: Iterable[str], model: str, device: str | None, fp8: bool = False) -> Editor | None:
+def editor_for(
+    rows: Iterable[str], model: str, device: str | None, fp8: bool = False, compile: bool = False
+) -> Editor | None:
     """The editor, or None where no row needs a model."""
     if not any(row.startswith(("codec", "model")) for row in rows):
         return None
-    return load_editor(model, device, fp8)
+    return load_editor(model, device, fp8, compile)
 
 
-def load_editor(model: str, device: str | None, fp8: bool = False) -> Editor:
+def load_editor(model: str, device: str | None, fp8: bool = False, compile: bool = False) -> Editor:
     """The editor of a model, which is downloaded if it is missing."""
     from kontext.engine import Editor
 
     download_model(model)
-    return Editor.load(model, device=device, fp8=fp8)
+    return Editor.load(model, device=device, fp8=fp8, compile=compile)
 
 
 def figures_of(suite: str) -> dict[str, Figure]:

@@ -49,6 +49,7 @@ def chat(
     device: options.Device = None,
     memory: options.Memory = None,
     fp8: options.Fp8 = False,
+    compile: options.Compile = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Edit one picture over many turns. Type what to change; /help lists the commands."""
@@ -83,7 +84,7 @@ def chat(
             with options.progress():
                 from kontext.engine import Editor
 
-                editor = Editor.load(model, device=device, memory=memory, fp8=fp8)
+                editor = Editor.load(model, device=device, memory=memory, fp8=fp8, compile=compile)
         except BaseException:
             if session is None:
                 store.delete(found.id)  # nothing was added to the new session

@@ -66,6 +66,7 @@ def edit(
     device: options.Device = None,
     memory: options.Memory = None,
     fp8: options.Fp8 = False,
+    compile: options.Compile = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
@@ -142,7 +143,7 @@ def edit(
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 
-            editor = Editor.load(model, device=device, memory=memory, canvas=canvas, fp8=fp8)
+            editor = Editor.load(model, device=device, memory=memory, canvas=canvas, fp8=fp8, compile=compile)
         used_prompt = options.fitting(used_prompt, prompt, editor, quiet)
         told_prompt = None if used_prompt == prompt else used_prompt
         for source, outputs in work:

@@ -42,6 +42,7 @@ def generate(
     device: options.Device = None,
     memory: options.Memory = None,
     fp8: options.Fp8 = False,
+    compile: options.Compile = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
@@ -86,7 +87,7 @@ def generate(
         with options.progress(quiet) as on_step:
             from kontext.engine import Editor
 
-            editor = Editor.load(model, device=device, memory=memory, canvas=canvas, fp8=fp8)
+            editor = Editor.load(model, device=device, memory=memory, canvas=canvas, fp8=fp8, compile=compile)
         used_prompt = options.fitting(used_prompt, prompt, editor, quiet)
         with options.progress(quiet) as on_step:
             results = editor.variants(None, used_prompt, variants, lock=False, on_step=on_step, **common)

@@ -21,6 +21,7 @@ def mcp(
     device: options.Device = None,
     memory: options.Memory = None,
     fp8: options.Fp8 = False,
+    compile: options.Compile = False,
     editor: Annotated[str, typer.Option(hidden=True)] = "kontext.server.workers.worker:load_editor",
 ) -> None:
     """Serve edits over stdin and stdout; started by an MCP client."""
@@ -36,7 +37,7 @@ def mcp(
     from kontext.server.workers.worker import editor_factory
     from kontext.session import Store, default_folder
 
-    loading = {"memory": memory, "fp8": fp8 or None}
+    loading = {"memory": memory, "fp8": fp8 or None, "compile": compile or None}
     loading = {name: value for name, value in loading.items() if value is not None}
     options.download_model(model)
     access = LoraAccess(loras or loras_folder(), always=parse_loras(lora))

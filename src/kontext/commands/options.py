@@ -138,6 +138,14 @@ Fp8 = Annotated[
         envvar="KONTEXT_FP8",
     ),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the transformer's blocks; the first edit of a size takes about a minute more.",
+        envvar="KONTEXT_COMPILE",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(

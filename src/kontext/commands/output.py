@@ -159,7 +159,7 @@ def _described(result: Result, name: str) -> dict[str, Any]:
         "evaluations": result.evaluations,
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
         "warnings": list(result.warnings),
-        **({"fp8": True} if result.settings.get("fp8") else {}),
+        **{name: True for name in ("fp8", "compile") if result.settings.get(name)},
     }
 
 

@@ -65,6 +65,7 @@ def serve(
     device: options.Device = None,
     memory: options.Memory = None,
     fp8: options.Fp8 = False,
+    compile: options.Compile = False,
     canvas: Annotated[
         int | None,
         typer.Option(help="Canvas of requests that do not set one.", min=64, max=2048, metavar="N"),

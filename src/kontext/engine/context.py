@@ -154,19 +154,20 @@ def _bytes(pixels: Tensor) -> np.ndarray:
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def accelerate_cpu(model: Model) -> None:
+def accelerate_cpu(model: Model, compiled: bool = False) -> None:
     """Use the kernels for transformer and decoder if the CPU has one of their instruction sets.
 
     With AMX they multiply in bfloat16, which changes pixels by a few tenths of a level of 255; a round trip
     through the autoencoder changes about ten levels. With AMX but without the kernels, or if a second copy of
     the weights does not fit, the decoder and a wide transformer are converted to bfloat16; a narrow one gains
-    too little.
+    too little. A transformer whose blocks are to be compiled keeps PyTorch's products.
     """
     if device_of(model).type != "cpu":
         return
     transformer, decoder = model.transformer, model.autoencoder.decoder
     slow: list[torch.nn.Module] = [] if use_decoder_kernels(decoder) else [decoder]
-    if not use_transformer_kernels(transformer, exact=False) and transformer.config.width >= WIDE:
+    on_kernels = not compiled and use_transformer_kernels(transformer, exact=False)
+    if not on_kernels and transformer.config.width >= WIDE:
         slow.append(transformer)
     if not torch.cpu._is_amx_tile_supported():
         return

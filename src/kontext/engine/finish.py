@@ -89,6 +89,7 @@ def result_of(
         "context_refresh": request.context_refresh,
         "step_cache": request.step_cache,
         "fp8": model.fp8,
+        "compile": model.compiled,
         "negative_prompt": request.negative_prompt,
         "true_guidance": request.true_guidance,
         "nag": request.nag,

@@ -22,6 +22,7 @@ from kontext.engine.context import device_of, parameter_type
 from kontext.errors import BadRequest
 from kontext.kernels import repack_transformer
 from kontext.loras import Lora, LoraAccess
+from kontext.model.compilation import EAGER
 from kontext.model.lora import AdaptedLinear, Change
 from kontext.model.transformer import Transformer, TransformerBackend
 
@@ -148,6 +149,8 @@ class LoraStore:
         with self._lock.exclusive():
             replaced = _Replaced()
             try:
+                if loras.key("transformer"):
+                    replaced.call_eagerly(self.model.transformer)
                 for part in PARTS:
                     self._install(part, loras, replaced)
                 self._use_kernels(loras, replaced)
@@ -229,6 +232,11 @@ class _Replaced:
     def replace_backend(self, transformer: Transformer, backend: TransformerBackend) -> None:
         self._restore.append(partial(setattr, transformer, "backend", transformer.backend))
         transformer.backend = backend
+
+    def call_eagerly(self, transformer: Transformer) -> None:
+        """Compiled blocks would be compiled anew for the layers of each set."""
+        self._restore.append(partial(setattr, transformer, "calls", transformer.calls))
+        transformer.calls = EAGER
 
     def restore(self) -> None:
         while self._restore:

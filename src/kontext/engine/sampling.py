@@ -217,7 +217,7 @@ class _Field:
             rest_ids = ids[~active] if self.full else None
             ids, source = ids[active], None if source is None else source[:, active]
         for evaluator in set(self.evaluators.values()):
-            evaluator.prepare(ids, source, rest_ids)
+            evaluator.prepare(ids, source, rest_ids, partial=active is not None)
         if self.step_cache is not None:
             self.step_cache.reset()
 
@@ -297,13 +297,15 @@ class _Evaluator:
         self.context = [(_repeat(tokens, self.copies), ids) for tokens, ids in batch.context]
         self.modulation = dict(zip(times, transformer.modulations(times, pooled, embedded)))
 
-    def prepare(self, ids: Tensor, source: Tensor | None, rest_ids: Tensor | None = None) -> None:
+    def prepare(
+        self, ids: Tensor, source: Tensor | None, rest_ids: Tensor | None = None, partial: bool = False
+    ) -> None:
         """Compute the target's tokens at these positions, (n, 3), from now on.
 
         source: the source's tokens there. rest_ids: positions of the target's other tokens, (m, 3), if they
-        stay visible.
+        stay visible. partial: there are others.
         """
-        self.ids, self.rest_ids = ids, rest_ids
+        self.ids, self.rest_ids, self.partial = ids, rest_ids, partial
         self.source = None if source is None else _repeat(source, self.copies)
         if rest_ids is None:
             self.prepared = self.cached = self._prepared(self.context)
@@ -312,7 +314,7 @@ class _Evaluator:
 
     def _prepared(self, context: Context) -> Prepared:
         return self.transformer.prepare(
-            self.text, self.ids, context, self.prefixes, self.attention, self.source
+            self.text, self.ids, context, self.prefixes, self.attention, self.source, self.partial
         )
 
     def __call__(

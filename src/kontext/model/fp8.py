@@ -94,6 +94,11 @@ class Fp8Linear(StoredLinear):
         self._resident = self._quantized(0, self.out_features)
 
     @property
+    def resident(self) -> bool:
+        """Whether the quantized weight stays on the device."""
+        return self._resident is not None
+
+    @property
     def weight(self) -> Tensor:
         """The quantized matrix (rows, columns), in the type of the computation."""
         return self.weight_rows(slice(None))

@@ -31,6 +31,7 @@ from kontext.model.blocks import (
     SingleStreamBlock,
     sinusoidal_embedding,
 )
+from kontext.model.compilation import EAGER, BlockCalls, can_be_compiled
 from kontext.model.module_list import ModuleList
 from kontext.model.presets import TransformerConfig
 from kontext.model.rope import rotary_table
@@ -86,6 +87,8 @@ class Prepared:
     """Tokens of the picture being edited at the target's positions, (1 or batch, n, in_channels), for models
     with output gates or an output MLP; None: nothing is edited.
     """
+    partial: bool = False
+    """Only some of the target's tokens are computed: a number for which no block is compiled."""
     guidance: AttentionGuidance | None = None
     """The second half of the batch are negative prompts, which guide every attention of the first."""
 
@@ -127,6 +130,7 @@ class Transformer(nn.Module):
         self.config = config
         # Computes with the same weights, faster on this processor (`kontext.kernels`).
         self.backend: TransformerBackend | None = None
+        self.calls: BlockCalls = EAGER
         self.stream: WeightStream | None = None
         width = config.width
         self.img_in = nn.Linear(config.in_channels, width)
@@ -150,7 +154,7 @@ class Transformer(nn.Module):
         self.final_layer = LastLayer(width, outputs + 2 * config.output_mlp)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "backend": None}  # a backend holds this instance's weights
+        return {**self.__dict__, "backend": None, "calls": EAGER}  # they hold this instance's weights
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or convert the weights, as `to` does. A backend that holds the old ones is dropped."""
@@ -244,11 +248,11 @@ class Transformer(nn.Module):
         prefix = prepared.prefix or (None,) * (len(self.double_blocks) + len(self.single_blocks))
         prefix_double, prefix_single = prefix[: len(self.double_blocks)], prefix[len(self.double_blocks) :]
 
+        calls = EAGER if prepared.partial else self.calls
         doubles, singles = self._in_turn(_without_modulation)
         for (picture_mod, text_mod), context_kv, block in zip(mod.double, prefix_double, doubles):
-            picture, text = block(
-                picture, text, picture_mod, text_mod, prepared.rotary, context_kv, recorder, prepared.guidance
-            )
+            inputs = (picture, text, picture_mod, text_mod, prepared.rotary, context_kv)
+            picture, text = calls.double(block, *inputs, recorder, prepared.guidance)
         joined = torch.cat((text, picture), dim=1)
         target_rows = slice(text.shape[1], text.shape[1] + target.shape[1])
         region = None
@@ -259,10 +263,10 @@ class Transformer(nn.Module):
                     (joined[:, : target_rows.start], conditioned, joined[:, target_rows.stop :]), dim=1
                 )
             query_rows = target_rows if single is self.single_blocks[-1] else None
-            guide = prepared.guidance and partial(
-                prepared.guidance, text_rows=text.shape[1] if query_rows is None else 0
-            )
-            joined = single(joined, block_mod, prepared.rotary, context_kv, query_rows, recorder, guide)
+            text_rows = text.shape[1] if query_rows is None else 0
+            guide = None if prepared.guidance is None else partial(prepared.guidance, text_rows=text_rows)
+            rotary = prepared.rotary
+            joined = calls.single(single, joined, block_mod, rotary, context_kv, query_rows, recorder, guide)
         return self.final_layer(joined, mod.final), region
 
     def evaluate_and_cache_context(
@@ -288,12 +292,14 @@ class Transformer(nn.Module):
         prefixes: Sequence[Prefix] = (),
         guidance: AttentionGuidance | None = None,
         source: Tensor | None = None,
+        partial: bool = False,
     ) -> Prepared:
         """Inputs shared by all steps: projected text, rotary table, embedded or prefilled context.
 
         In "prefix" attention, `prefixes` are prefilled pictures; `context` is prefilled here. With
         `guidance`, the second half of the batch are the negative prompts of the first. `source`: tokens of
         the picture being edited at `target_ids`, which models with output gates or an output MLP use.
+        `partial`: these are only some of the target's tokens.
         """
         ids = [target_ids.new_zeros(text.shape[1], 3), target_ids]
         if self.config.context_attention == "prefix":
@@ -313,6 +319,7 @@ class Transformer(nn.Module):
             rotary=rotary_table(torch.cat(ids), self.config.axes, self.config.theta),
             guidance=guidance,
             source=source,
+            partial=partial,
         )
 
     def prefill(self, tokens: Tensor, ids: Tensor) -> Prefix:
@@ -321,13 +328,15 @@ class Transformer(nn.Module):
         rotary = rotary_table(ids, self.config.axes, self.config.theta)
         if self.backend is not None:
             return Prefix(tuple(self.backend.prefill(tokens, mod, rotary)))
-        x, blocks = self.img_in(tokens), []
+        x, blocks, calls = self.img_in(tokens), [], self.calls
         doubles, singles = self._in_turn(_without_modulation)
         for (picture_mod, _), block in zip(mod.double, doubles):
-            x, context_kv = block.context(x, picture_mod, rotary)
+            x, context_kv = calls.double_context(block, x, picture_mod, rotary)
             blocks.append(context_kv)
         for block_mod, single in zip(mod.single, singles):
-            x, context_kv = single.context(x, block_mod, rotary, last=single is self.single_blocks[-1])
+            x, context_kv = calls.single_context(
+                single, x, block_mod, rotary, last=single is self.single_blocks[-1]
+            )
             blocks.append(context_kv)
         # Views would keep larger tensors alive in the cache.
         return Prefix(tuple(KeysValues(*(part.contiguous() for part in block)) for block in blocks))
@@ -372,6 +381,14 @@ class Transformer(nn.Module):
         blocks = self.stream.in_turn([*self.double_blocks, *self.single_blocks], used)
         doubles = islice(blocks, len(self.double_blocks))
         return cast(Iterator[DoubleStreamBlock], doubles), cast(Iterator[SingleStreamBlock], blocks)
+
+    def compile_blocks(self) -> None:
+        """Run the blocks by torch.compile from now on, where their weights stay on the device.
+
+        They take the place of a backend.
+        """
+        self.backend = None
+        self.calls = BlockCalls(filter(can_be_compiled, (*self.double_blocks, *self.single_blocks)))
 
     def initialize(self) -> None:
         """Initial weights for training: every block is the identity (adaLN-zero), the velocity zero."""

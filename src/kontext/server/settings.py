@@ -77,6 +77,8 @@ class Settings:
     """Memory limit of each worker on its device, such as "8GB"; None: what is free."""
     fp8: bool = False
     """Multiply in 8-bit floats in the blocks of the transformer, an approximation."""
+    compile: bool = False
+    """Compile the blocks of the transformer; the first edit of a size takes about a minute more."""
     canvas: int | None = None
     """Side of the canvas of requests that give none."""
     editor: str = "kontext.server.workers.worker:load_editor"
@@ -215,7 +217,12 @@ class Settings:
     @property
     def editor_options(self) -> dict[str, Any]:
         """Keyword arguments of the editor's factory."""
-        options = {"memory": self.memory, "fp8": self.fp8 or None, "canvas": self.canvas}
+        options = {
+            "memory": self.memory,
+            "fp8": self.fp8 or None,
+            "compile": self.compile or None,
+            "canvas": self.canvas,
+        }
         return {name: value for name, value in options.items() if value is not None}
 
     @property

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kontext import flow
+from kontext.model.compilation import raise_recompile_limit
 from kontext.model.presets import Preset
 from kontext.model.text import ClipText, T5Encoder
 from kontext.model.transformer import Context, Transformer
@@ -29,9 +30,7 @@ class Networks(nn.Module):
         Batches have 0, 1 or 2 contexts, with and without gradients, in student and teacher, which exceeds
         torch's default limit of 8 variants.
         """
-        import torch._dynamo  # takes seconds to import
-
-        torch._dynamo.config.recompile_limit = 32
+        raise_recompile_limit()
         for block in (*self.transformer.double_blocks, *self.transformer.single_blocks):
             block.compile(dynamic=False)
             block.context = torch.compile(block.context, dynamic=False)  # type: ignore[method-assign]
