@@ -44,10 +44,11 @@ _PRONOUNS: dict[str, tuple[Words, ...]] = {
 _POSSESSIVES = {"she": "her", "he": "his", "it": "its"}
 # Words of the forms after which {who} is a subject: "if she wore", "from the closet he takes".
 _BEFORE_SUBJECTS = (
-    "can closet could disguise does doesn't how if is isn't on should that today until what when would"
+    "bet because can closet could did disguise does doesn't how if is isn't on should since so that think though"
+    " today until what when wish would"
 )
 _AS_SUBJECT = re.compile(
-    rf"(^|, |\b(?:{'|'.join(_BEFORE_SUBJECTS.split())}) )"
+    rf"(^|, |[.?!] |\b(?:{'|'.join(_BEFORE_SUBJECTS.split())}) )"
     r"\{who\}(?= (?!(?:of|from|in|with|on|for|without) )[a-z])"
 )
 _AS_OBJECT = re.compile(r"\{who\}(?! (?:of|from|in) (?:image|picture))")
@@ -204,8 +205,9 @@ def _joined(text: str, tail: str, words: Frames) -> str:
 
 _DOUBLED = frozenset(
     (
-        "cut dim drop get grab grip let pin plop put rid rub run scrap set shut sit slip spin stop strip swap"
-        " trim wrap"
+        "begin bin blot chop clip crop cut dim dip drag drop expel fit flip get grab grip hop jot let"
+        " omit pin plop pop put reset rid rub run scrap scrub set shut sit skip slap slip spin step"
+        " stop strip sub swap transfer trim tug wrap zap"
     ).split()
 )
 _KEEP_E = frozenset(("be", "dye"))
