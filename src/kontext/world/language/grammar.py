@@ -44,8 +44,8 @@ _PRONOUNS: dict[str, tuple[Words, ...]] = {
 _POSSESSIVES = {"she": "her", "he": "his", "it": "its"}
 # Words of the forms after which {who} is a subject: "if she wore", "from the closet he takes".
 _BEFORE_SUBJECTS = (
-    "bet because can closet could did disguise does doesn't how if is isn't on should since so that think though"
-    " today until what when wish would"
+    "bet because can closet could did disguise does doesn't how if is isn't on should since so that think"
+    " though today until what when wish would"
 )
 _AS_SUBJECT = re.compile(
     rf"(^|, |[.?!] |\b(?:{'|'.join(_BEFORE_SUBJECTS.split())}) )"
