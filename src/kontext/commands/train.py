@@ -58,7 +58,9 @@ def words(
     force: Force = False,
     start: Annotated[
         Path | None,
-        typer.Option(help="Folder of an earlier run, whose encoders and tokenizer to start from."),
+        typer.Option(
+            help="Folder of an earlier run, or state.pt of a flow run, whose encoders to start from."
+        ),
     ] = None,
     seconds: Seconds = None,
 ) -> None:
@@ -82,7 +84,8 @@ def flow(
         Path | None, typer.Option(help="state.pt of an earlier run, whose averaged weights to start from.")
     ] = None,
     words: Annotated[
-        Path | None, typer.Option(help="Folder of `train words`, whose encoders to start from.")
+        Path | None,
+        typer.Option(help="Folder of `train words`, whose encoders to start from, also with --start."),
     ] = None,
     seconds: Seconds = None,
     device: Device = None,

@@ -95,7 +95,8 @@ class AttributeTask:
             self.seed += 1
         ids, targets = self.pool.draw(self.batch, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
-            loss = attribute_loss(self.read, to_device(ids, self.device), to_device(targets, self.device))
+            predictions = self.read(to_device(ids, self.device))
+            loss = attribute_loss(predictions, to_device(targets, self.device))
         encoders = [*self.networks.t5.parameters(), *self.networks.clip.parameters()]
         heads = list(self.heads.parameters())
         gradients = torch.autograd.grad(loss, encoders + heads)

@@ -82,9 +82,7 @@ class AttributeHeads(nn.Module):
 
     def load(self, folder: Path, labels: list[str]) -> None:
         """Load the heads of a folder of `kontext train words`, if any, for the known labels."""
-        if (folder / "heads.safetensors").exists():
-            known = json.loads((folder / "labels.json").read_text("utf-8"))
-            self.copy(load_file(folder / "heads.safetensors"), known, labels)
+        self.copy(*saved_heads(folder), labels)
 
     def fits(self, saved: dict[str, Tensor], known: list[str], labels: list[str]) -> bool:
         """Whether saved heads have the same kind and the same labels."""
@@ -104,6 +102,13 @@ class AttributeHeads(nn.Module):
                 parameter.copy_(saved[name])
             else:
                 parameter[to] = saved[name][of].to(parameter)
+
+
+def saved_heads(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The heads of a folder of `kontext train words` and their labels; both are empty if it has none."""
+    if not (folder / "heads.safetensors").exists():
+        return {}, []
+    return load_file(folder / "heads.safetensors"), json.loads((folder / "labels.json").read_text("utf-8"))
 
 
 LabelPredictor = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -168,12 +173,12 @@ class SentencePool:
         return ids, torch.from_numpy(self.targets[places]).float()
 
 
-def attribute_loss(read: LabelPredictor, ids: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy of both heads, summed over the labels, mean over the sentences."""
-    total = ids.new_zeros((), dtype=torch.float32)
-    for logits in read(ids):
+def attribute_loss(predictions: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
+    """Binary cross-entropy of both heads' logits (b, labels), summed over labels, mean over sentences."""
+    total = targets.new_zeros(())
+    for logits in predictions:
         total = total + F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
-    return total / len(ids)
+    return total / len(targets)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from torch import Tensor
 from kontext import flow
 from kontext.checkpoint import Model, save_model
 from kontext.engine.sampling import MAX_ACTIVE_SHARE
+from kontext.errors import BadCheckpoint
 from kontext.kernels import use_training_kernels
 from kontext.model.autoencoder import Autoencoder, use_channels_last
 from kontext.model.presets import PRESETS, Preset
@@ -41,7 +42,7 @@ from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.orbits import OrbitPool
 from kontext.train.pairs import shrink, target_caption, text_ids
 from kontext.train.ring import to_device
-from kontext.train.run import Ema, TrainingRun, averaged_weights
+from kontext.train.run import Ema, TrainingRun, averaged_weights, read_state
 from kontext.train.tokenizer import train_tokenizer
 from kontext.train.validation import Validation
 from kontext.world import World
@@ -77,8 +78,8 @@ class FlowTrainer:
         """Start or resume a run.
 
         initial: state of an earlier run, whose averaged weights are the start.
-        words: folder of pretrained text encoders with their heads and tokenizer. A resumed run takes
-        nothing but missing heads from it.
+        words: folder of pretrained text encoders with their heads and tokenizer, which take the place of
+        those of `initial`. A resumed run takes nothing but missing heads from it.
         """
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
@@ -110,7 +111,6 @@ class FlowTrainer:
         self.optimizer = MuonAdamW(
             muon, adamw, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.01
         )
-        self.ema = Ema([self.networks], config.ema)
         self.run = TrainingRun(
             folder,
             steps=config.steps,
@@ -123,7 +123,7 @@ class FlowTrainer:
         )
         state = self.run.load() if resume else None
         if initial is not None and not resume:
-            state = torch.load(initial, map_location="cpu", weights_only=True)
+            state = read_state(initial)
         if not state and self.distributed.is_main:
             if words is not None:
                 shutil.copyfile(words / "tokenizer.json", folder / "tokenizer.json")
@@ -131,17 +131,17 @@ class FlowTrainer:
         self.distributed.barrier()
         tokenizer = state["tokenizer"] if state else (folder / "tokenizer.json").read_text("utf-8")
         self.tokenizer = Tokenizer.from_str(tokenizer)
-        if words is not None and not state:
-            self.networks.load_state_dict(load_file(words / "words.safetensors"), strict=False)
-            self.ema = Ema([self.networks], config.ema)
         if state:
             weights = state["networks"] if resume else averaged_weights(state)
             self.networks.load_state_dict(weights, strict=resume)
-        if state and resume and "optimizer" in state:
+        if words is not None and not resume:
+            if Tokenizer.from_file(str(words / "tokenizer.json")).to_str() != self.tokenizer.to_str():
+                raise BadCheckpoint(f"{words} and {initial} have different tokenizers")
+            self.networks.load_state_dict(load_file(words / "words.safetensors"), strict=False)
+        self.ema = Ema([self.networks], config.ema)
+        if state and resume and "optimizer" in state:  # not a compact state
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.average = [a.to(self.device) for a in state["ema"]]
-        elif state:  # averaged weights, or a compact state
-            self.ema = Ema([self.networks], config.ema)
         seed_offset = self.distributed.rank * RANK_SEED_STRIDE
         first_seed = (state["seed"] if state else config.seed) + seed_offset
 
@@ -183,7 +183,7 @@ class FlowTrainer:
                 self.tokenizer,
                 batch=self.distributed.split("words_batch", config.words_batch),
                 first_seed=seed_offset,
-                state=_attribute_state(state or {}, resume),
+                state=_attribute_state(state or {}, resume, words),
                 words=words,
             )
         self.validation = Validation(self)
@@ -423,9 +423,11 @@ def _ensure_tokenizer(vocab: int, folder: Path) -> None:
         train_tokenizer(sentences, vocab).save(str(path))
 
 
-def _attribute_state(state: dict[str, object], resume: bool) -> dict[str, object]:
-    """What the reading task takes from a state: all of it, or the heads where a run only starts from it."""
-    return state if resume else {name: state[name] for name in ("words", "labels") if name in state}
+def _attribute_state(state: dict[str, object], resume: bool, words: Path | None) -> dict[str, object]:
+    """What the task takes from a state: all of it, or the heads if a run starts from it without `words`."""
+    if resume:
+        return state
+    return {name: state[name] for name in ("words", "labels") if name in state and words is None}
 
 
 def train(

@@ -200,11 +200,20 @@ class TrainingRun:
             raise BadCheckpoint(
                 f"nothing to resume in {self.folder}: state.pt is missing; start without --resume"
             )
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_state(path)
         self.step, self.spent = state["step"], state["seconds"]
         self._started = self.clock()
         self._recorded = (self.step, time.monotonic())
         return state
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state of a run, from its `state.pt`. Raises BadCheckpoint."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise BadCheckpoint(f"{path}: not the state of a run: {error}") from None
+    return state
 
 
 def averaged_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -220,10 +229,7 @@ def compact(state: Path, output: Path) -> int:
     optimizer's momenta and the pool of examples are omitted; the run rebuilds them within some hundred steps.
     Raises BadCheckpoint.
     """
-    try:
-        saved = torch.load(state, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise BadCheckpoint(f"{state}: not the state of a run: {error}") from None
+    saved = read_state(state)
     compacted: dict[str, object] = {
         name: value for name, value in saved.items() if isinstance(value, int | float | str)
     }

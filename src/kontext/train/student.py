@@ -24,7 +24,7 @@ from kontext.train.config import DistillTraining
 from kontext.train.distributed import require_single_process
 from kontext.train.flow import FlowTrainer
 from kontext.train.networks import Networks
-from kontext.train.run import averaged_weights
+from kontext.train.run import averaged_weights, read_state
 
 
 class DistillTrainer(FlowTrainer):
@@ -39,7 +39,7 @@ class DistillTrainer(FlowTrainer):
         teacher_state = folder / "teacher.pt"
         if initial is not None and not resume:
             folder.mkdir(parents=True, exist_ok=True)
-            state = torch.load(initial, map_location="cpu", weights_only=True)
+            state = read_state(initial)
             torch.save({"averaged": averaged_weights(state)}, teacher_state)
         if not teacher_state.exists():
             raise BadConfig("distillation needs a trained model: give --start, the state.pt of a flow run")

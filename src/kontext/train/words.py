@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,15 +28,15 @@ from kontext.train.attributes import (
     by_kind,
     correct,
     draw,
-    label_predictor,
     labels_of,
+    saved_heads,
 )
 from kontext.train.autoencoder import HELD_OUT
 from kontext.train.config import WordsTraining
 from kontext.train.distributed import require_single_process
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.pairs import target_caption
-from kontext.train.run import Ema, TrainingRun
+from kontext.train.run import Ema, TrainingRun, averaged_weights, read_state
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
 
@@ -55,7 +56,8 @@ class TextEncoders(nn.Module):
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """ids (b, m) -> logits (b, labels) of T5 and of CLIP."""
-        return label_predictor(self.t5, self.clip, self.heads)(ids)
+        predictions: tuple[Tensor, Tensor] = self.heads(ids, *self.outputs(ids))
+        return predictions
 
     def outputs(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """ids (b, m) -> states of T5 (b, m, width) and the vector of CLIP (b, width)."""
@@ -84,7 +86,8 @@ def anchor_loss(
 def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Path | None = None) -> Path:
     """Train; writes the averaged encoders, their heads and the tokenizer to the folder.
 
-    initial: folder of an earlier run, whose encoders, heads and tokenizer are the start.
+    initial: folder of an earlier run, or the `state.pt` of a flow run; its encoders, heads and tokenizer are
+    the start. Raises BadCheckpoint, and BadConfig for an anchor without `initial`.
     """
     require_single_process("the text encoder pretraining")
     torch.manual_seed(config.seed)
@@ -102,10 +105,11 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
     if state is not None:
         tokenizer, labels = Tokenizer.from_str(state["tokenizer"]), state["labels"]
     else:
-        tokenizer, labels = _prepare(world, preset.t5.vocab, folder, initial)
+        start = None if initial is None else _Start.read(initial)
+        tokenizer, labels = _prepare(world, preset.t5.vocab, folder, start)
     readers = TextEncoders(preset, len(labels))
-    if initial is not None and state is None:
-        _load(initial, readers, labels)
+    if state is None and start is not None:
+        start.load(readers, labels)
     anchor: TextEncoders | None = None
     if config.anchor:
         if initial is None and state is None:
@@ -149,7 +153,7 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
         ids, targets = pool.draw(config.batch, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast):
             outputs = readers.outputs(ids)
-            loss = attribute_loss(lambda ids: readers.heads(ids, *outputs), ids, targets)  # noqa: B023
+            loss = attribute_loss(readers.heads(ids, *outputs), targets)
             distance = 0.0 if anchor is None else anchor_loss(outputs, anchor, ids, targets)
         optimizer.zero_grad(set_to_none=True)
         (loss + config.anchor * distance).backward()
@@ -188,13 +192,39 @@ def held_out_sentences(
     return pools
 
 
-def _load(folder: Path, readers: TextEncoders, labels: list[str]) -> None:
-    """Load the encoders of a folder, and its heads as far as they have the same labels."""
-    weights = load_file(folder / "words.safetensors")
-    for name, module in (("t5", readers.t5), ("clip", readers.clip)):
-        part = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
-        module.load_state_dict(part)
-    readers.heads.load(folder, labels)
+@dataclass(frozen=True)
+class _Start:
+    """What a run starts from."""
+
+    tokenizer: str
+    weights: dict[str, Tensor]
+    """Of both encoders, "t5." and "clip.", and possibly of more networks."""
+    heads: dict[str, Tensor]
+    labels: list[str]
+    """Of the heads; both are empty if there are none."""
+
+    @classmethod
+    def read(cls, path: Path) -> _Start:
+        """Read the folder of a run on sentences, or the state of a flow run. Raises BadCheckpoint."""
+        if path.is_dir():
+            if not (path / "words.safetensors").exists():
+                raise BadCheckpoint(f"{path} holds no trained words: words.safetensors is missing")
+            tokenizer = (path / "tokenizer.json").read_text("utf-8")
+            return cls(tokenizer, load_file(path / "words.safetensors"), *saved_heads(path))
+        state = read_state(path)
+        if not {"networks", "tokenizer"} <= state.keys():
+            raise BadCheckpoint(f"{path} is not the state of a flow run")
+        heads, labels = state.get("words", {}), json.loads(state.get("labels", "[]"))
+        return cls(state["tokenizer"], averaged_weights(state), heads, labels)
+
+    def load(self, readers: TextEncoders, labels: list[str]) -> None:
+        """Load the encoders, and the heads of the labels that both have."""
+        for name, module in (("t5", readers.t5), ("clip", readers.clip)):
+            part = {
+                k.removeprefix(f"{name}."): w for k, w in self.weights.items() if k.startswith(f"{name}.")
+            }
+            module.load_state_dict(part)
+        readers.heads.copy(self.heads, self.labels, labels)
 
 
 def _write(readers: TextEncoders, folder: Path) -> Path:
@@ -205,13 +235,11 @@ def _write(readers: TextEncoders, folder: Path) -> Path:
     return folder / "words.safetensors"
 
 
-def _prepare(world: World, vocab: int, folder: Path, initial: Path | None) -> tuple[Tokenizer, list[str]]:
+def _prepare(world: World, vocab: int, folder: Path, start: _Start | None) -> tuple[Tokenizer, list[str]]:
     """The tokenizer, from sentences of the world or from an earlier run, and the labels."""
-    if initial is not None and not (initial / "words.safetensors").exists():
-        raise BadCheckpoint(f"{initial} holds no trained words: words.safetensors is missing")
     labels = labels_of(world)
-    if initial is not None:
-        tokenizer = Tokenizer.from_file(str(initial / "tokenizer.json"))
+    if start is not None:
+        tokenizer = Tokenizer.from_str(start.tokenizer)
     else:
         texts: list[str] = []
         for seed in range(TOKENIZER_SAMPLES):
