@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -13,14 +14,18 @@ from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS
 from kontext.train import attributes, words
 from kontext.train.attributes import (
+    MAX_LETTERS,
     AttributeHeads,
+    Predictions,
     Sentence,
     SentencePool,
+    Targets,
     accuracy,
     attribute_loss,
     by_kind,
     correct,
     draw,
+    letter_positions,
 )
 from kontext.train.config import FlowTraining, Stage, WordsTraining
 from kontext.train.flow import FlowTrainer
@@ -51,7 +56,8 @@ def test_a_batch_of_sentences_has_one_padded_length(tokenizer):
     for _ in range(20):
         ids, targets = pool.draw(8, generator)
         lengths = {PRESET.padded_length(int(n)) for n in (ids != 0).sum(1)}
-        assert lengths == {ids.shape[1]} and targets.shape == (8, 3)
+        assert lengths == {ids.shape[1]} and targets.labels.shape == (8, 3)
+        assert targets.letters.shape == ids.shape and not targets.letters.any()
         seen |= lengths
     assert len(seen) > 1
 
@@ -81,7 +87,7 @@ def test_accuracy_counts_sentences_of_which_everything_is_told(tokenizer):
         right = torch.tensor(np.stack([pool.targets[of[row.numpy().tobytes()]] for row in ids])) * 2.0 - 1
         wrong = right.clone()
         wrong[:, 2] = -1.0  # never says forest
-        return right, wrong
+        return Predictions(right, wrong, torch.zeros(*ids.shape, 1 + MAX_LETTERS))
 
     right = correct(told, pool)
     assert accuracy(right) == {"t5_english": 1, "t5_chinese": 1, "clip_english": 0.5, "clip_chinese": 0.5}
@@ -93,7 +99,50 @@ def test_the_loss_is_that_of_independent_labels(tokenizer):
     targets = torch.tensor([[1.0, 0.0, 1.0]])
     said = torch.tensor([2.0, 1.0, 0.5])
     expected = 2 * torch.log1p(torch.exp(-said)).sum()
-    assert attribute_loss((logits, logits), targets).item() == pytest.approx(expected.item())
+    letters = torch.tensor([[[3.0, 0.0, 0.0], [0.0, 2.0, 0.0]]])
+    expected += torch.log1p(2 * torch.exp(torch.tensor([-3.0, -2.0]))).sum()
+    loss = attribute_loss(Predictions(logits, logits, letters), Targets(targets, torch.tensor([[0, 1]])))
+    assert loss.item() == pytest.approx(expected.item())
+
+
+SPELLED = ["change 'TEA' to 'TEAK'", "把“TEA”改成“TEAK”"]
+
+
+def test_letters_of_the_new_word_are_counted(tokenizer):
+    pool = SentencePool(4, ["kind:text"], tokenizer, PRESET)
+    pool.add(Sentence(*SPELLED, frozenset({"kind:text"}), ("TEAK",)))
+    pool.add(Sentence(TEXTS[0], TEXTS[2], frozenset()))
+    for language in range(2):
+        ids, letters = pool.ids[0, language], pool.letters[0, language]
+        assert letters[letters > 0].tolist() == [1, 2, 3, 4]
+        assert [tokenizer.id_to_token(i) for i in ids[letters > 0]] == list("teak")
+        assert not letters[: np.flatnonzero(ids == tokenizer.token_to_id("t"))[0] + 3].any()  # of 'TEA'
+    assert not pool.letters[1].any()
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_accuracy_of_letters_is_that_of_sentences_that_spell(tokenizer, wrong):
+    pool = SentencePool(4, ["kind:text"], tokenizer, PRESET)
+    pool.add(Sentence(*SPELLED, frozenset({"kind:text"}), ("TEAK",)))
+    pool.add(Sentence(TEXTS[0], TEXTS[2], frozenset()))
+
+    def predict(ids):
+        language = int(not (pool.ids[:2, 0, : ids.shape[1]] == ids[0].numpy()).all(1).any())
+        letters = torch.from_numpy(pool.letters[:2, language, : ids.shape[1]]).long()
+        rows = [int((pool.ids[:2, language, : ids.shape[1]] == row.numpy()).all(1).argmax()) for row in ids]
+        chosen = F.one_hot(letters[rows], 1 + MAX_LETTERS).float()
+        if wrong and language == 1:
+            chosen = chosen.roll(1, -1)
+        return Predictions(torch.zeros(len(ids), 1), torch.zeros(len(ids), 1), chosen)
+
+    figures = accuracy(correct(predict, pool))
+    assert figures["letters_english"] == 1 and figures["letters_chinese"] == float(not wrong)
+
+
+def test_a_word_is_found_where_it_comes_last():
+    assert letter_positions(np.array([5, 6, 9, 5, 6, 7]), [[5, 6]]).tolist() == [0, 0, 0, 1, 2, 0]
+    assert letter_positions(np.array([5, 6, 9, 8]), [[9], [5, 6], [4], [None]]).tolist() == [1, 2, 1, 0]
+    assert letter_positions(np.arange(20), [list(range(15))]).tolist()[10:16] == [11, 12, 12, 12, 12, 0]
 
 
 def test_heads_are_loaded_by_label(tmp_path):

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from kontext.train.optimizer import MuonAdamW, orthogonalize, split_parameters
+from kontext.model.presets import PRESETS
+from kontext.model.text import T5Encoder
+from kontext.train.optimizer import POSITION_RATE, MuonAdamW, orthogonalize, split_parameters
 from support.numeric import difference, rounding
 
 
@@ -53,7 +55,7 @@ def test_muon_learns_a_linear_map():
 
 def test_vectors_and_named_parameters_go_to_adamw():
     module = nn.Sequential(nn.Linear(4, 4), nn.Conv2d(2, 2, 3), nn.Embedding(5, 4))
-    muon, adamw = split_parameters([module], ("2.",))
+    muon, adamw, _ = split_parameters([module], ("2.",))
     assert {p.ndim for p in muon} == {2, 4}
     assert len(muon) == 2 and len(adamw) == 3
 
@@ -76,3 +78,15 @@ def test_state_survives_saving():
     step(model, optimizer)
     step(again, resumed)
     assert torch.equal(model.weight, again.weight) and torch.equal(model.bias, again.bias)
+
+
+def test_position_biases_are_trained_at_a_rate_of_their_own():
+    encoder = T5Encoder(PRESETS["tiny"].t5)
+    muon, adamw, positions = split_parameters([encoder], ("shared",))
+    assert [tuple(p.shape) for p in positions] == [(32, PRESETS["tiny"].t5.heads)]
+    assert len(muon) + len(adamw) + 1 == len(list(encoder.parameters()))
+    before = positions[0].detach().clone()
+    optimizer = MuonAdamW(muon, adamw, positions, muon_rate=0.0, adamw_rate=1e-3, weight_decay=0.0)
+    positions[0].grad = torch.ones_like(before)
+    optimizer.step()
+    torch.testing.assert_close(positions[0].detach(), before - POSITION_RATE * 1e-3)

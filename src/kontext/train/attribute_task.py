@@ -18,13 +18,14 @@ from kontext.model.presets import Preset
 from kontext.train.attributes import (
     AttributeHeads,
     SentencePool,
+    Targets,
     accuracy,
     attribute_loss,
     broad_world,
     correct,
     draw,
-    label_predictor,
     labels_of,
+    predictor,
 )
 from kontext.train.autoencoder import HELD_OUT
 from kontext.train.config import FlowTraining
@@ -74,7 +75,7 @@ class AttributeTask:
         self.seed = state.get("words_seed", config.seed + first_seed)
         self.generator = torch.Generator().manual_seed(config.seed + self.seed)
         self.pool = SentencePool(POOL, self.labels, tokenizer, preset, config.words_token_dropout)
-        self.read = label_predictor(networks.t5, networks.clip, self.heads)
+        self.read = predictor(networks.t5, networks.clip, self.heads)
         self.held_out = {
             split: SentencePool(config.validation_sentences, self.labels, tokenizer, preset)
             for split in ("test", "phrasing")
@@ -96,7 +97,7 @@ class AttributeTask:
         ids, targets = self.pool.draw(self.batch, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
             predictions = self.read(to_device(ids, self.device))
-            loss = attribute_loss(predictions, to_device(targets, self.device))
+            loss = attribute_loss(predictions, Targets(*(to_device(t, self.device) for t in targets)))
         encoders = [*self.networks.t5.parameters(), *self.networks.clip.parameters()]
         heads = list(self.heads.parameters())
         gradients = torch.autograd.grad(loss, encoders + heads)

@@ -2,7 +2,8 @@
 
 A sentence costs a hundredth of a pair of pictures. The labels are the attributes of the sentence
 (`kontext.world.tasks.attributes`), the same in both languages, as independent binary targets. One head reads
-the pooled vector of CLIP, the other attends to the states of T5 with a few queries.
+the pooled vector of CLIP, the other attends to the states of T5 with a few queries. A third one reads each
+state of T5: which letter of a word to be written its token is, the first, the second, ..., or none.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,13 +25,16 @@ from kontext.model.presets import Preset
 from kontext.model.text import ClipText, T5Encoder
 from kontext.train.pairs import text_ids
 from kontext.world import Sample, World
-from kontext.world.tasks.attributes import all_labels, attributes
+from kontext.world.tasks.attributes import all_labels, attributes, words_to_write
 
 LABEL_SAMPLES = 6000
 """Number of samples whose attributes are the labels."""
 
 QUERIES = 8
 """Number of queries, each a weighted mean of T5's states."""
+
+MAX_LETTERS = 12
+"""Positions of a word's letters that are told apart; later letters count as the last."""
 
 LANGUAGES = ("english", "chinese")
 
@@ -41,10 +46,12 @@ class Sentence:
     english: str
     chinese: str
     labels: frozenset[str]
+    words: tuple[str, ...] = ()
+    """Words that are to be written in the picture."""
 
 
 def sentence_of(sample: Sample) -> Sentence:
-    return Sentence(sample.english, sample.chinese, attributes(sample))
+    return Sentence(sample.english, sample.chinese, attributes(sample), words_to_write(sample))
 
 
 def draw(world: World, seed: int, split: str = "train") -> Sentence:
@@ -53,10 +60,11 @@ def draw(world: World, seed: int, split: str = "train") -> Sentence:
 
 
 def broad_world() -> World:
-    """The world with rare kinds of edits and compound edits more often than in the pictures."""
+    """The world with made-up words, and rare kinds, compounds and words more often than in the pictures."""
     weights = {name: weight**0.5 for name, weight in World().weights}
-    often = {"compound": 4 * weights["compound"], "nothing": 3 * weights["nothing"]}
-    return World(kinds=weights | often)
+    factors = {"compound": 4, "nothing": 3, "text": 3, "text_write": 3}
+    often = {name: factor * weights[name] for name, factor in factors.items()}
+    return World(kinds=weights | often, made_up_words=2000)
 
 
 def labels_of(world: World) -> list[str]:
@@ -64,8 +72,31 @@ def labels_of(world: World) -> list[str]:
     return all_labels(world.sample(seed, pictures=False) for seed in range(LABEL_SAMPLES))
 
 
+class Predictions(NamedTuple):
+    """Logits of the heads."""
+
+    t5: Tensor
+    """(b, labels)."""
+    clip: Tensor
+    """(b, labels)."""
+    letters: Tensor
+    """(b, m, 1 + MAX_LETTERS): none, first letter, second letter, ..."""
+
+
+class Targets(NamedTuple):
+    """What is to be predicted."""
+
+    labels: Tensor
+    """(b, labels) float32, 0 or 1."""
+    letters: Tensor
+    """(b, m) int64: 0 for none, 1 for the first letter of a word to be written, ..."""
+
+
 class AttributeHeads(nn.Module):
-    """Linear heads over the labels, on CLIP's pooled vector and on queried means of T5's states."""
+    """Linear heads over the labels, on CLIP's pooled vector and on queried means of T5's states.
+
+    And one over the positions of letters, on each of T5's states.
+    """
 
     def __init__(self, preset: Preset, labels: int):
         super().__init__()
@@ -73,12 +104,15 @@ class AttributeHeads(nn.Module):
         self.queries = nn.Linear(width, QUERIES, bias=False)
         self.t5_head = nn.Linear(QUERIES * width, labels)
         self.clip_head = nn.Linear(preset.clip.width, labels)
+        self.letter_head = nn.Linear(width, 1 + MAX_LETTERS)
 
-    def forward(self, ids: Tensor, states: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (b, labels) from T5's states (b, m, width) and from CLIP's vector (b, width)."""
+    def forward(self, ids: Tensor, states: Tensor, pooled: Tensor) -> Predictions:
+        """Predictions from T5's states (b, m, width) and from CLIP's vector (b, width)."""
         scores = self.queries(states).float().masked_fill((ids == 0)[..., None], -torch.inf)
         found = scores.softmax(1).mT @ states.float()  # (b, queries, width)
-        return self.t5_head(found.flatten(1)), self.clip_head(pooled)
+        return Predictions(
+            self.t5_head(found.flatten(1)), self.clip_head(pooled), self.letter_head(states.float())
+        )
 
     def load(self, folder: Path, labels: list[str]) -> None:
         """Load the heads of a folder of `kontext train words`, if any, for the known labels."""
@@ -98,7 +132,7 @@ class AttributeHeads(nn.Module):
         for name, parameter in self.named_parameters():
             if name not in saved or saved[name].shape[1:] != parameter.shape[1:]:
                 continue  # of another kind of head
-            if name == "queries.weight":
+            if name == "queries.weight" or name.startswith("letter_head"):
                 parameter.copy_(saved[name])
             else:
                 parameter[to] = saved[name][of].to(parameter)
@@ -111,11 +145,11 @@ def saved_heads(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
     return load_file(folder / "heads.safetensors"), json.loads((folder / "labels.json").read_text("utf-8"))
 
 
-LabelPredictor = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Text ids (b, m) -> logits (b, labels) of T5 and of CLIP."""
+Predictor = Callable[[Tensor], Predictions]
+"""Text ids (b, m) -> the logits of all heads."""
 
 
-def label_predictor(t5: T5Encoder, clip: ClipText, heads: AttributeHeads) -> LabelPredictor:
+def predictor(t5: T5Encoder, clip: ClipText, heads: AttributeHeads) -> Predictor:
     return lambda ids: heads(ids, t5(ids), clip(ids))
 
 
@@ -140,6 +174,7 @@ class SentencePool:
         self.ids = np.zeros((capacity, len(LANGUAGES), self.length), np.int32)
         self.lengths = np.zeros((capacity, len(LANGUAGES)), np.int32)
         self.targets = np.zeros((capacity, len(labels)), bool)
+        self.letters = np.zeros((capacity, len(LANGUAGES), self.length), np.int8)
         self.added = 0
         self.broken: Tokenizer | None = None
         if token_dropout:
@@ -157,60 +192,105 @@ class SentencePool:
             ids = text_ids(tokenizer, getattr(sentence, name), self.length)
             self.ids[place, language] = ids
             self.lengths[place, language] = self.padded_length(int((ids != 0).sum()))
+            spelled = [[tokenizer.token_to_id(c) for c in word.lower()] for word in sentence.words]
+            self.letters[place, language] = letter_positions(ids, spelled)
         self.targets[place] = False
         known = [self.index[label] for label in sentence.labels if label in self.index]
         self.targets[place, known] = True
         self.added += 1
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Ids (count, m) and labels (count, n) of sentences of one padded length, that of a random one."""
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Targets]:
+        """Ids (count, m) and targets of sentences of one padded length, that of a random one."""
         lengths = self.lengths[: self.filled].reshape(-1)
         length = int(lengths[int(torch.randint(len(lengths), (1,), generator=generator))])
         fitting = np.flatnonzero(lengths == length)
         chosen = fitting[torch.randint(len(fitting), (count,), generator=generator).numpy()]
         places, languages = np.divmod(chosen, len(LANGUAGES))
         ids = torch.from_numpy(self.ids[places, languages, :length])
-        return ids, torch.from_numpy(self.targets[places]).float()
+        return ids, self.targets_of(places, languages, length)
+
+    def targets_of(self, places: np.ndarray, languages: np.ndarray | int, length: int) -> Targets:
+        """The targets of some sentences in some language, their tokens cut to a length."""
+        letters = torch.from_numpy(self.letters[places, languages, :length]).long()
+        return Targets(torch.from_numpy(self.targets[places]).float(), letters)
 
 
-def attribute_loss(predictions: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
-    """Binary cross-entropy of both heads' logits (b, labels), summed over labels, mean over sentences."""
-    total = targets.new_zeros(())
-    for logits in predictions:
-        total = total + F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
-    return total / len(targets)
+def letter_positions(ids: np.ndarray, words: list[list[int | None]]) -> np.ndarray:
+    """Which letter of one of the words each token is, int8 (m,), counted from 1; 0 for none.
+
+    ids (m,); words: the ids of their letters, None for an unknown one. Of a word that is there several
+    times, the last one counts.
+    """
+    positions = np.zeros(len(ids), np.int8)
+    for word in words:
+        for start in range(len(ids) - len(word), -1, -1):
+            if ids[start : start + len(word)].tolist() == word:
+                counted = np.arange(1, len(word) + 1).clip(max=MAX_LETTERS)
+                positions[start : start + len(word)] = counted
+                break
+    return positions
+
+
+def attribute_loss(predictions: Predictions, targets: Targets) -> Tensor:
+    """Binary cross-entropy of the labels and cross-entropy of the letters, summed, mean over sentences."""
+    total = F.cross_entropy(
+        predictions.letters.float().flatten(0, 1), targets.letters.flatten(), reduction="sum"
+    )
+    for logits in predictions[:2]:
+        total = total + F.binary_cross_entropy_with_logits(logits.float(), targets.labels, reduction="sum")
+    return total / len(targets.labels)
+
+
+class Correct(NamedTuple):
+    """What is predicted right in the sentences of a pool."""
+
+    labels: np.ndarray
+    """Whether all labels are, bool (encoders: T5, CLIP; languages; sentences)."""
+    letters: np.ndarray
+    """Whether the positions of all letters are, bool (languages, sentences that spell a word)."""
 
 
 @torch.no_grad()
-def correct(read: LabelPredictor, pool: SentencePool, device: str | torch.device = "cpu") -> np.ndarray:
-    """Whether all labels of a sentence are predicted, bool (encoders: T5, CLIP; languages; sentences)."""
+def correct(read: Predictor, pool: SentencePool, device: str | torch.device = "cpu") -> Correct:
+    """What is predicted right in the sentences of a pool."""
     right = np.zeros((2, len(LANGUAGES), pool.filled), bool)
+    letters = np.zeros((len(LANGUAGES), pool.filled), bool)
     for language in range(len(LANGUAGES)):
         lengths = pool.lengths[: pool.filled, language]
         for length in np.unique(lengths):
             places = np.flatnonzero(lengths == length)
             ids = torch.from_numpy(pool.ids[places, language, :length]).to(device)
-            targets = torch.from_numpy(pool.targets[places])
-            for encoder, logits in enumerate(read(ids)):
-                right[encoder, language, places] = ((logits.cpu() > 0) == targets).all(1).numpy()
-    return right
+            targets = pool.targets_of(places, language, length)
+            predictions = read(ids)
+            for encoder, logits in enumerate(predictions[:2]):
+                right[encoder, language, places] = ((logits.cpu() > 0) == (targets.labels > 0)).all(1).numpy()
+            predicted = predictions.letters.argmax(-1).cpu()
+            letters[language, places] = (predicted == targets.letters).all(1).numpy()
+    return Correct(right, letters[:, pool.letters[: pool.filled].any(-1).all(-1)])
 
 
-def accuracy(right: np.ndarray) -> dict[str, float]:
-    """Share of sentences with all labels predicted, by encoder and language: "clip_english"."""
-    shares = right.mean(-1)
+def accuracy(right: Correct) -> dict[str, float]:
+    """Shares of sentences with all labels predicted, "clip_english", or all letters, "letters_english".
+
+    Without letters if no sentence spells a word.
+    """
+    parts = {"t5": right.labels[0], "clip": right.labels[1]}
+    if right.letters.size:
+        parts["letters"] = right.letters
     return {
-        f"{encoder}_{language}": float(shares[i, j])
-        for i, encoder in enumerate(("t5", "clip"))
-        for j, language in enumerate(LANGUAGES)
+        f"{name}_{language}": float(share)
+        for name, part in parts.items()
+        for language, share in zip(LANGUAGES, part.mean(-1))
     }
 
 
-def by_kind(right: np.ndarray, pool: SentencePool) -> dict[str, list[float]]:
+def by_kind(right: Correct, pool: SentencePool) -> dict[str, list[float]]:
     """Share of sentences with all labels predicted by CLIP, English and Chinese, by kind of edit."""
     shares: dict[str, list[float]] = {}
     for label, index in pool.index.items():
         chosen = pool.targets[: pool.filled, index]
         if label.startswith("kind:") and chosen.any():
-            shares[label.removeprefix("kind:")] = [round(float(part[chosen].mean()), 3) for part in right[1]]
+            shares[label.removeprefix("kind:")] = [
+                round(float(part[chosen].mean()), 3) for part in right.labels[1]
+            ]
     return shares

@@ -279,7 +279,7 @@ def _start(model: Autoencoder, config: AutoencoderTraining, size: int, initial: 
 
 def _optimizer(model: Autoencoder, config: AutoencoderTraining) -> MuonAdamW:
     """Optimizer with a smaller learning rate for the linear path, which starts near its optimum."""
-    muon, adamw = split_parameters([model], ("conv_in", "encoder.conv_out", "decoder.conv_out", "linear_"))
+    muon, adamw, _ = split_parameters([model], ("conv_in", "encoder.conv_out", "decoder.conv_out", "linear_"))
     linear = {id(p) for name, p in model.named_parameters() if name.startswith("linear_")}
     optimizer = MuonAdamW(
         muon,

@@ -107,9 +107,9 @@ class FlowTrainer:
             self.channel_weights = self._channel_weights(config.visibility_power)
         self.networks = Networks(self.preset).to(self.device)
         self.networks.transformer.requires_grad_(not config.freeze_transformer)
-        muon, adamw = split_parameters([self.networks], ADAMW_NAMES)
+        groups = split_parameters([self.networks], ADAMW_NAMES)
         self.optimizer = MuonAdamW(
-            muon, adamw, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.01
+            *groups, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.01
         )
         self.run = TrainingRun(
             folder,

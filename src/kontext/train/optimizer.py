@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from kontext.precision import bfloat16_is_faster
 
+POSITION_RATE = 20
+"""Rate of T5's position biases over that of AdamW: a score must move by several units to change attention."""
+
 
 def orthogonalize(momentum: Tensor) -> Tensor:
     """Nearest matrices with all singular values near 1: (n, rows, columns) -> the same shape, float32."""
@@ -36,6 +39,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self,
         muon: Iterable[nn.Parameter],
         adamw: Iterable[nn.Parameter],
+        positions: Iterable[nn.Parameter] = (),
         *,
         muon_rate: float,
         adamw_rate: float,
@@ -43,9 +47,11 @@ class MuonAdamW(torch.optim.Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.95),
     ):
+        position_rate = POSITION_RATE * adamw_rate
         groups = [
             {"params": list(muon), "kind": "muon", "lr": muon_rate, "peak": muon_rate},
             {"params": list(adamw), "kind": "adamw", "lr": adamw_rate, "peak": adamw_rate},
+            {"params": list(positions), "kind": "adamw", "lr": position_rate, "peak": position_rate},
         ]
         groups = [group for group in groups if group["params"]]
         super().__init__(groups, {"weight_decay": weight_decay, "momentum": momentum, "betas": betas})
@@ -102,12 +108,17 @@ class MuonAdamW(torch.optim.Optimizer):
 
 def split_parameters(
     modules: Iterable[nn.Module], adamw_names: tuple[str, ...]
-) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters for Muon (matrices, convolutions) and for AdamW (vectors, names in `adamw_names`)."""
+) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters for Muon (matrices, convolutions), AdamW (vectors, `adamw_names`), and position biases."""
     muon: list[nn.Parameter] = []
     adamw: list[nn.Parameter] = []
+    positions: list[nn.Parameter] = []
     for module in modules:
         for name, p in module.named_parameters():
-            plain = p.ndim < 2 or any(part in name for part in adamw_names)
-            (adamw if plain else muon).append(p)
-    return muon, adamw
+            if "relative_attention_bias" in name:
+                positions.append(p)
+            elif p.ndim < 2 or any(part in name for part in adamw_names):
+                adamw.append(p)
+            else:
+                muon.append(p)
+    return muon, adamw, positions

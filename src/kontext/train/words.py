@@ -21,7 +21,9 @@ from kontext.model.presets import PRESETS, Preset
 from kontext.model.text import ClipText, T5Encoder
 from kontext.train.attributes import (
     AttributeHeads,
+    Predictions,
     SentencePool,
+    Targets,
     accuracy,
     attribute_loss,
     broad_world,
@@ -54,9 +56,9 @@ class TextEncoders(nn.Module):
         self.t5, self.clip = T5Encoder(preset.t5), ClipText(preset.clip)
         self.heads = AttributeHeads(preset, labels)
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """ids (b, m) -> logits (b, labels) of T5 and of CLIP."""
-        predictions: tuple[Tensor, Tensor] = self.heads(ids, *self.outputs(ids))
+    def forward(self, ids: Tensor) -> Predictions:
+        """ids (b, m) -> the logits of all heads."""
+        predictions: Predictions = self.heads(ids, *self.outputs(ids))
         return predictions
 
     def outputs(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,18 +67,20 @@ class TextEncoders(nn.Module):
 
 
 def anchor_loss(
-    outputs: tuple[Tensor, Tensor], initial: TextEncoders, ids: Tensor, targets: Tensor
+    outputs: tuple[Tensor, Tensor], initial: TextEncoders, ids: Tensor, targets: Targets
 ) -> Tensor:
     """Squared distance of both outputs from the initial encoders', each relative to their variance.
 
-    Over the sentences (b, m) whose labels (b, n) the initial heads predict, each head for its encoder.
+    Over the sentences (b, m) whose labels the initial heads predict, each head for its encoder; without those
+    that spell a word, whose letters the initial encoders need not tell apart.
     """
     with torch.no_grad():
         expected = initial.outputs(ids)
         logits = initial.heads(ids, *expected)
     total = ids.new_zeros((), dtype=torch.float32)
+    write = targets.letters.any(1)
     for output, target, predicted in zip(outputs, expected, logits):
-        right = ((predicted > 0) == targets.bool()).all(1)
+        right = ((predicted > 0) == (targets.labels > 0)).all(1) & ~write
         distance = (output - target).float().square().flatten(1).mean(1)
         variance = (target - target.mean(0)).float().square().mean()
         total = total + (distance * right).sum() / (variance * len(ids))
@@ -117,9 +121,9 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
         anchor = copy.deepcopy(readers).requires_grad_(False)
         if state is not None:
             anchor.load_state_dict(state["anchor"])
-    muon, adamw = split_parameters([readers], ("embed", "shared", "bias", "head"))
+    groups = split_parameters([readers], ("embed", "shared", "bias", "head"))
     optimizer = MuonAdamW(
-        muon, adamw, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.01
+        *groups, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.01
     )
     ema = Ema([readers], config.ema)
     if state is not None:

@@ -5,7 +5,7 @@ import pytest
 from kontext.world import World, kind_names
 from kontext.world.drawing.styles import STYLES
 from kontext.world.edits import KINDS
-from kontext.world.tasks.attributes import all_labels, attributes
+from kontext.world.tasks.attributes import all_labels, attributes, words_to_write
 
 WORLD = World()
 
@@ -36,3 +36,13 @@ def test_every_thing_has_labels_for_both_of_its_roles():
     labels = all_labels(WORLD.sample(seed, pictures=False) for seed in range(3))
     assert {"thing:penguin", "old:penguin", "thing:coffee", "old:coffee"} <= set(labels)
     assert labels == sorted(labels) and len(labels) == len(set(labels))
+
+
+def test_words_to_write_are_those_that_the_edit_sets():
+    for kind in ("text", "text_write", "foreign_banner", "text_color", "hat", "compound"):
+        for seed in range(8):
+            sample = WORLD.sample(seed, kind=kind, pictures=False)
+            words = words_to_write(sample)
+            assert all(f"'{word}'" in sample.english for word in words)
+            if kind != "compound":
+                assert len(words) == (kind in ("text", "text_write", "foreign_banner"))

@@ -11,6 +11,7 @@ import pytest
 
 from kontext.errors import BadConfig, BadRequest
 from kontext.world import SPLITS, World, kind_names, render
+from kontext.world.drawing.signs import WORDS, made_up_words
 from kontext.world.tasks.samples import Sample
 
 WORLD = World()
@@ -167,3 +168,15 @@ def test_a_hundred_pairs_a_second_on_one_core():
         if rates[-1] >= 100:
             break
     assert max(rates) >= 100, rates
+
+
+def test_made_up_words_are_for_training_alone():
+    made_up = made_up_words(500)
+    assert made_up == made_up_words(500) and made_up[:100] == made_up_words(100)
+    assert len(set(made_up)) == 500 and not set(made_up) & set(WORDS)
+    world = World(made_up_words=500)
+    for split, expected in (("train", True), ("test", False), ("words", False)):
+        words = {world.sample(i, split, kind="text_write", pictures=False).value["word"] for i in range(30)}
+        assert bool(words & set(made_up)) == expected
+    with pytest.raises(BadConfig, match="made_up_words"):
+        World(made_up_words=-1)

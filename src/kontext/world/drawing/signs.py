@@ -1,10 +1,12 @@
 """Signs with words: boards, banners, posters, neon signs, chalkboards and speech bubbles."""
 
 import functools
+import string
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from ..seeds import generator
 from .art import font
 from .colors import COLORS, Color, shade
 from .raster import INK, Layer, Tint, layer, paste, svg_document
@@ -18,6 +20,7 @@ WORDS = tuple(
     CLOSED BAKERY MUSEUM SCHOOL MARKET WELCOME TODAY NEWS PLAY BRAVE QUICK JUMP FIVE SEVEN EIGHT
     ZERO VOTE KIWI YOGA OASIS UNITY VIVID XENON WAXY FLUX EDIT""".split()
 )
+MADE_UP_LENGTHS = (3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8)
 NEW_WORD_FONT = "LuckiestGuy"  # a word that an edit writes always looks the same, so its target is determined
 SIGN_COLORS = ("red", "blue", "green", "purple", "orange", "teal")
 INKS = {
@@ -69,6 +72,19 @@ SIGNS = {
 }
 TOP_SIGNS = tuple(name for name, sign in SIGNS.items() if sign.top)
 SIDE_SIGNS = tuple(name for name, sign in SIGNS.items() if not sign.top)
+
+
+@functools.lru_cache(maxsize=8)
+def made_up_words(count: int) -> tuple[str, ...]:
+    """Sequences of random letters, all different and none of them a word of `WORDS`; always the same ones."""
+    r, words = generator("made-up words"), set(WORDS)
+    made_up: list[str] = []
+    while len(made_up) < count:
+        word = "".join(r.choices(string.ascii_uppercase, k=r.choice(MADE_UP_LENGTHS)))
+        if word not in words:
+            words.add(word)
+            made_up.append(word)
+    return tuple(made_up)
 
 
 def _panel(kind: str, color: str) -> str:

@@ -17,7 +17,7 @@ from ..drawing.changes import change_mask, visible
 from ..drawing.characters import FAMILIES
 from ..drawing.objects import ART_SETS, CONCEPTS
 from ..drawing.raster import SIZE
-from ..drawing.signs import WORDS
+from ..drawing.signs import WORDS, made_up_words
 from ..drawing.styles import STYLES
 from ..edits import JOINABLE, KINDS, Value
 from ..language.captions import described
@@ -88,6 +88,8 @@ class World:
     objects: tuple[str, ...] | None = None
     words: tuple[str, ...] | None = None
     languages: tuple[str, ...] = LANGUAGES
+    made_up_words: int = 0
+    """Number of random sequences of letters that training scenes write besides the words."""
     _weights: tuple[tuple[str, float], ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
@@ -99,6 +101,8 @@ class World:
             weights = {name: WEIGHTS.get(name, 0) for name in (WEIGHTS if kinds is None else kinds)}
         for name, allowed in _NAMES.items():
             _check_names(name, getattr(self, name), tuple(allowed))
+        if self.made_up_words < 0:
+            raise BadConfig(f"world made_up_words must be at least 0, got {self.made_up_words}")
         if min(weights.values()) < 0 or max(weights.values()) == 0:
             raise BadConfig(f"world kinds have weights {weights}; give at least one above 0, none below")
         object.__setattr__(self, "_weights", tuple(weights.items()))
@@ -254,6 +258,8 @@ def pool_of(world: World, split: str, every_word: bool = False) -> Pool:
         words = WORDS
     elif not words:
         words = tuple(word for word in WORDS if (word in HELD_OUT_WORDS) == held_out)
+    if split == "train":
+        words += made_up_words(world.made_up_words)
     return Pool(
         families=world.families or tuple(FAMILIES),
         places=world.backgrounds or tuple(PLACES),
