@@ -14,6 +14,7 @@ from kontext.train.config import DistillTraining, FlowTraining, Stage
 from kontext.train.flow import FlowTrainer
 from kontext.train.ladd import LaddTrainer
 from kontext.train.orbits import EDITS, PICTURES, OrbitPool, Orbits
+from kontext.train.pairs import edit_label
 from kontext.train.tokenizer import train_tokenizer
 from kontext.world import World
 
@@ -207,3 +208,9 @@ def test_a_subset_of_tokens_is_where_one_edit_acts_and_nothing_else_counts(tmp_p
     drawn = [subset for subset in subsets if subset is not None]
     assert len({tuple(subset.tolist()) for subset in drawn}) >= 3
     assert all(1 <= subset.sum() <= 0.75 * 16 for subset in drawn)
+
+
+def test_a_word_to_write_is_no_class_of_its_own():
+    assert edit_label("text", {"word": "TEA"}, "TEA") == edit_label("text", {"word": "XQZ"}, "XQZ")
+    assert edit_label("text", {"word": "TEA"}, "TEA") != edit_label("text_write", {"word": "TEA"}, "TEA")
+    assert edit_label("hat", {"hat": "crown"}, "crown") != edit_label("hat", {"hat": "cap"}, "cap")

@@ -51,7 +51,9 @@ class Sentence:
 
 
 def sentence_of(sample: Sample) -> Sentence:
-    return Sentence(sample.english, sample.chinese, attributes(sample), words_to_write(sample))
+    return Sentence(
+        sample.english, sample.chinese, attributes(sample), words_to_write(sample.kind, sample.value)
+    )
 
 
 def draw(world: World, seed: int, split: str = "train") -> Sentence:

@@ -16,7 +16,7 @@ from torch import Tensor
 from kontext.model.autoencoder import Autoencoder
 from kontext.train.pairs import (
     cached_tokenizer,
-    label_of,
+    edit_label,
     shrink,
     text_ids,
     token_mask,
@@ -87,7 +87,7 @@ class Orbits:
             words = edit.words[int(random.random() < self.chinese_share)]
             example["source"][i], example["target"][i] = edit.source, edit.target
             example["text"][i] = text_ids(tokenizer, words, length)
-            example["label"][i] = label_of(f"{edit.kind}={edit.labels.get(edit.kind, '')}")
+            example["label"][i] = edit_label(edit.kind, edit.value, edit.labels.get(edit.kind, ""))
             example["mask"][i] = token_mask(edit.mask, tokens)
             example["weight"][i] = weights.get(edit.kind, 1.0) / kinds.count(edit.kind)
         return example

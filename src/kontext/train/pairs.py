@@ -17,8 +17,9 @@ from torch import Tensor
 
 from kontext.train.ring import Examples, Ring, to_device
 from kontext.world import Sample, World
-from kontext.world.edits import value_label
+from kontext.world.edits import Value, value_label
 from kontext.world.language.captions import caption
+from kontext.world.tasks.attributes import words_to_write
 from kontext.world.tasks.task_specs import SEVERAL_REFERENCES
 
 PICTURES = ("source", "target", "reference")
@@ -91,6 +92,7 @@ class Chains(Pairs):
         kind = "nothing" if idle else second.kind
         words = World(kinds=("nothing",)).sample(seed, self.split) if idle else second
         mask = np.zeros_like(second.mask) if idle else second.mask
+        number = edit_label(kind, second.value, "" if idle else value_label(second.value))
         return {
             "start": shrink(chain.start, self.size),
             "first": self.ids(getattr(first, language)),
@@ -98,7 +100,7 @@ class Chains(Pairs):
             "mask": token_mask(mask, self.size // self.token_pixels),
             "text": self.ids(getattr(words, language)),
             "caption": self.ids(""),
-            "label": np.array(label_of(f"{kind}={'' if idle else value_label(second.value)}"), np.int64),
+            "label": np.array(number, np.int64),
         }
 
 
@@ -124,11 +126,14 @@ def token_mask(mask: np.ndarray, tokens: int) -> np.ndarray:
 
 def label(sample: Sample) -> int:
     """Class of a sample's edit: its kind and, if the instruction states it, its value."""
-    value = "" if sample.references else sample.labels.get(sample.kind, "")
-    return label_of(f"{sample.kind}={value}")
+    return edit_label(
+        sample.kind, sample.value, "" if sample.references else sample.labels.get(sample.kind, "")
+    )
 
 
-def label_of(text: str) -> int:
+def edit_label(kind: str, value: Value, description: str) -> int:
+    """Class of an edit: its kind and, unless it is a word to write, which can be any, its value in words."""
+    text = f"{kind}={'' if words_to_write(kind, value) else description}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % LABELS
 
 

@@ -42,7 +42,7 @@ def test_words_to_write_are_those_that_the_edit_sets():
     for kind in ("text", "text_write", "foreign_banner", "text_color", "hat", "compound"):
         for seed in range(8):
             sample = WORLD.sample(seed, kind=kind, pictures=False)
-            words = words_to_write(sample)
+            words = words_to_write(sample.kind, sample.value)
             assert all(f"'{word}'" in sample.english for word in words)
             if kind != "compound":
                 assert len(words) == (kind in ("text", "text_write", "foreign_banner"))

@@ -32,11 +32,11 @@ def attributes(sample: Sample) -> frozenset[str]:
     return frozenset(_of_edit(sample.kind, sample.before, sample.value))
 
 
-def words_to_write(sample: Sample) -> tuple[str, ...]:
-    """The words that a sample's instruction asks to write in the picture."""
-    edits = sample.value["edits"] if sample.kind == "compound" else [(sample.kind, sample.value)]
-    values = [value.get(name) for _, value in edits for name in ("word", "banner")]
-    return tuple(value for value in values if value)
+def words_to_write(kind: str, value: Value) -> tuple[str, ...]:
+    """The words that an edit writes in the picture."""
+    edits = value["edits"] if kind == "compound" else [(kind, value)]
+    words = [part.get(name) for _, part in edits for name in ("word", "banner")]
+    return tuple(word for word in words if word)
 
 
 def _of_edit(kind: str, before: Scene, value: Value) -> set[str]:
