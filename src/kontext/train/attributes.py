@@ -34,7 +34,7 @@ QUERIES = 8
 """Number of queries, each a weighted mean of T5's states."""
 
 MAX_LETTERS = 12
-"""Positions of a word's letters that are told apart; later letters count as the last."""
+"""Positions of a word's letters that are distinguished; later letters count as the last."""
 
 LANGUAGES = ("english", "chinese")
 

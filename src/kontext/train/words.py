@@ -72,7 +72,7 @@ def anchor_loss(
     """Squared distance of both outputs from the initial encoders', each relative to their variance.
 
     Over the sentences (b, m) whose labels the initial heads predict, each head for its encoder; without those
-    that spell a word, whose letters the initial encoders need not tell apart.
+    that spell a word, whose letters the initial encoders need not distinguish.
     """
     with torch.no_grad():
         expected = initial.outputs(ids)
