@@ -14,6 +14,7 @@ from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS
 from kontext.train import attributes, words
 from kontext.train.attributes import (
+    IGNORED,
     MAX_LETTERS,
     AttributeHeads,
     Predictions,
@@ -57,7 +58,7 @@ def test_a_batch_of_sentences_has_one_padded_length(tokenizer):
         ids, targets = pool.draw(8, generator)
         lengths = {PRESET.padded_length(int(n)) for n in (ids != 0).sum(1)}
         assert lengths == {ids.shape[1]} and targets.labels.shape == (8, 3)
-        assert targets.letters.shape == ids.shape and not targets.letters.any()
+        assert ((targets.letters == IGNORED) == (ids == 0)).all() and targets.letters.max() == 0
         seen |= lengths
     assert len(seen) > 1
 
@@ -140,9 +141,21 @@ def test_accuracy_of_letters_is_that_of_sentences_that_spell(tokenizer, wrong):
 
 
 def test_a_word_is_found_where_it_comes_last():
-    assert letter_positions(np.array([5, 6, 9, 5, 6, 7]), [[5, 6]]).tolist() == [0, 0, 0, 1, 2, 0]
-    assert letter_positions(np.array([5, 6, 9, 8]), [[9], [5, 6], [4], [None]]).tolist() == [1, 2, 1, 0]
-    assert letter_positions(np.arange(20), [list(range(15))]).tolist()[10:16] == [11, 12, 12, 12, 12, 0]
+    def positions(ids, words, letters=()):
+        return letter_positions(np.array(ids), words, letters).tolist()
+
+    assert positions([5, 6, 9, 5, 6, 7], [[5, 6]]) == [0, 0, 0, 1, 2, 0]
+    assert positions([5, 6, 9, 8], [[9], [5, 6], [4], [None]]) == [1, 2, 1, 0]
+    assert positions(range(20), [list(range(15))])[10:16] == [11, 12, 12, 12, 12, 0]
+
+
+def test_a_word_inside_another_one_is_not_the_word():
+    letters = {1, 5, 6, 7}
+    assert (
+        letter_positions(np.array([2, 5, 6, 2, 1, 5, 6, 2]), [[5, 6]], letters).tolist()
+        == [0, 1, 2] + [0] * 5
+    )
+    assert not letter_positions(np.array([2, 5, 6, 7]), [[5, 6]], letters).any()
 
 
 def test_heads_are_loaded_by_label(tmp_path):
@@ -273,8 +286,14 @@ def test_sentences_go_on_from_a_flow_run_and_come_back_to_it(tmp_path, codec, fe
         torch.testing.assert_close(weight, heads["clip_head.weight"][labels.index(label)], rtol=0, atol=0)
     torch.save({"step": 1}, tmp_path / "other.pt")
     for path in (tmp_path / "other.pt", tmp_path / "missing.pt"):
-        with pytest.raises(BadCheckpoint, match="not the state of a"):
+        with pytest.raises(BadCheckpoint, match="not the state of a|no such file"):
             words.train(words_settings(), tmp_path / "third", initial=path)
     train_tokenizer(TEXTS, 290).save(str(tmp_path / "words" / "tokenizer.json"))
+    for folder, message in (
+        (tmp_path / "missing", "no such file"),
+        (tmp_path / "first", "words.safetensors"),
+    ):
+        with pytest.raises(BadCheckpoint, match=message):
+            flow_run(tmp_path / "fourth", codec, initial=state, words=folder)
     with pytest.raises(BadCheckpoint, match="different tokenizers"):
         flow_run(tmp_path / "fourth", codec, initial=state, words=tmp_path / "words")

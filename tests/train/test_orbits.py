@@ -170,7 +170,7 @@ def test_one_shared_prefix_gives_the_gradients_of_repeated_ones(tmp_path, codec)
     results = []
     for given in (contexts, repeated):
         run.networks.zero_grad()
-        velocity, _, _ = run.networks(z, batch["text"], t, run.target_ids, given)
+        velocity = run.networks(z, batch["text"], t, run.target_ids, given).velocity
         velocity.square().mean().backward()
         results.append((velocity.detach(), run.networks.transformer.img_in.weight.grad.clone()))
     (v, g), (v2, g2) = results

@@ -121,9 +121,13 @@ def test_a_run_resumes_from_a_compact_state(tmp_path, codec):
 
 
 def test_what_is_no_state_is_refused(tmp_path):
-    (tmp_path / "state.pt").write_bytes(b"no state")
-    with pytest.raises(BadCheckpoint, match="not the state of a run"):
-        compact(tmp_path / "state.pt", tmp_path / "small.pt")
+    torch.save([1], tmp_path / "list.pt")
+    for content in (b"no state", b"hello", b"", (tmp_path / "list.pt").read_bytes()):
+        (tmp_path / "state.pt").write_bytes(content)
+        with pytest.raises(BadCheckpoint, match="not the state of a run"):
+            compact(tmp_path / "state.pt", tmp_path / "small.pt")
+    with pytest.raises(BadCheckpoint, match="no such file"):
+        compact(tmp_path / "missing.pt", tmp_path / "small.pt")
     assert not (tmp_path / "small.pt").exists()
 
 

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from kontext.errors import BadConfig
 from kontext.model.presets import PRESETS
 from kontext.train import words
+from kontext.train.attributes import IGNORED, Targets
 from kontext.train.config import WordsTraining
 
 
@@ -44,11 +45,14 @@ def test_the_anchor_counts_sentences_that_the_initial_heads_predict():
     initial = words.TextEncoders(PRESETS["tiny"], 5)
     ids = torch.randint(4, PRESETS["tiny"].t5.vocab, (6, 8))
     outputs = initial.outputs(ids)
-    for encoder, logits in enumerate(initial.heads(ids, *outputs)):
-        targets = (logits > 0).float()
-        targets[3:] = 1 - targets[3:]  # the last three are wrong
+    letters = torch.full((6, 8), IGNORED)
+    letters[:, :5] = 0
+    letters[2, 3] = 1
+    for encoder, logits in enumerate(initial.heads(ids, *outputs)[:2]):
+        targets = Targets((logits > 0).float(), letters)
+        targets.labels[3:] = 1 - targets.labels[3:]  # the last three are wrong
         wanted = outputs[encoder]
-        for moved, expected in ((slice(0, 0), 0.0), (slice(3, 6), 0.0), (slice(1, 2), None)):
+        for moved, expected in ((slice(0, 0), 0.0), (slice(2, 6), 0.0), (slice(1, 2), None)):
             got = wanted.clone()
             got[moved] += 1
             both = (got, outputs[1]) if encoder == 0 else (outputs[0], got)

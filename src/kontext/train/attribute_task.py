@@ -118,7 +118,7 @@ class AttributeTask:
         self.ema.update(step)
 
     def figures(self) -> dict[str, float]:
-        """Share of held-out sentences with all labels predicted: "phrasing_clip_english"."""
+        """Shares of held-out sentences: "phrasing_clip_english" and so on, see `accuracy`."""
         with self.ema:
             return {
                 f"{split}_{name}": share

@@ -9,7 +9,8 @@ state of T5: which letter of a word to be written its token is, the first, the s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +35,10 @@ QUERIES = 8
 """Number of queries, each a weighted mean of T5's states."""
 
 MAX_LETTERS = 12
-"""Positions of a word's letters that are distinguished; later letters count as the last."""
+"""Positions of a word's letters that are distinguished; from the thirteenth on, letters count as the last."""
+
+IGNORED = -100
+"""Target of padding, which cross-entropy leaves out."""
 
 LANGUAGES = ("english", "chinese")
 
@@ -91,13 +95,14 @@ class Targets(NamedTuple):
     labels: Tensor
     """(b, labels) float32, 0 or 1."""
     letters: Tensor
-    """(b, m) int64: 0 for none, 1 for the first letter of a word to be written, ..."""
+    """(b, m) int64: 0 for none, 1 for the first letter of a word to be written, ...; -100 for padding."""
 
 
 class AttributeHeads(nn.Module):
-    """Linear heads over the labels, on CLIP's pooled vector and on queried means of T5's states.
+    """Linear heads: two over the labels, one over the positions of letters.
 
-    And one over the positions of letters, on each of T5's states.
+    The labels are predicted from CLIP's pooled vector and from queried means of T5's states, the positions
+    from each of T5's states.
     """
 
     def __init__(self, preset: Preset, labels: int):
@@ -107,6 +112,9 @@ class AttributeHeads(nn.Module):
         self.t5_head = nn.Linear(QUERIES * width, labels)
         self.clip_head = nn.Linear(preset.clip.width, labels)
         self.letter_head = nn.Linear(width, 1 + MAX_LETTERS)
+        with torch.no_grad():  # begin with "none", so that a new head does not outweigh the labels
+            self.letter_head.weight.zero_()
+            self.letter_head.bias.zero_()[0] = 5.0
 
     def forward(self, ids: Tensor, states: Tensor, pooled: Tensor) -> Predictions:
         """Predictions from T5's states (b, m, width) and from CLIP's vector (b, width)."""
@@ -178,6 +186,7 @@ class SentencePool:
         self.targets = np.zeros((capacity, len(labels)), bool)
         self.letters = np.zeros((capacity, len(LANGUAGES), self.length), np.int8)
         self.added = 0
+        self.letter_ids = {tokenizer.token_to_id(c) for c in string.ascii_lowercase + string.digits}
         self.broken: Tokenizer | None = None
         if token_dropout:
             self.broken = Tokenizer.from_str(tokenizer.to_str())
@@ -195,7 +204,7 @@ class SentencePool:
             self.ids[place, language] = ids
             self.lengths[place, language] = self.padded_length(int((ids != 0).sum()))
             spelled = [[tokenizer.token_to_id(c) for c in word.lower()] for word in sentence.words]
-            self.letters[place, language] = letter_positions(ids, spelled)
+            self.letters[place, language] = letter_positions(ids, spelled, self.letter_ids)
         self.targets[place] = False
         known = [self.index[label] for label in sentence.labels if label in self.index]
         self.targets[place, known] = True
@@ -214,19 +223,25 @@ class SentencePool:
     def targets_of(self, places: np.ndarray, languages: np.ndarray | int, length: int) -> Targets:
         """The targets of some sentences in some language, their tokens cut to a length."""
         letters = torch.from_numpy(self.letters[places, languages, :length]).long()
+        padding = torch.from_numpy(self.ids[places, languages, :length] == 0)
+        letters = letters.masked_fill(padding, IGNORED)
         return Targets(torch.from_numpy(self.targets[places]).float(), letters)
 
 
-def letter_positions(ids: np.ndarray, words: list[list[int | None]]) -> np.ndarray:
+def letter_positions(
+    ids: np.ndarray, words: list[list[int | None]], letters: Container[int | None]
+) -> np.ndarray:
     """Which letter of one of the words each token is, int8 (m,), counted from 1; 0 for none.
 
-    ids (m,); words: the ids of their letters, None for an unknown one. Of a word that is there several
-    times, the last one counts.
+    ids (m,); words: the ids of their letters, None for an unknown one; letters: ids, none of which precedes
+    or follows a word. Of a word that is there several times, the last one counts.
     """
     positions = np.zeros(len(ids), np.int8)
     for word in words:
         for start in range(len(ids) - len(word), -1, -1):
-            if ids[start : start + len(word)].tolist() == word:
+            around = ids[max(0, start - 1) : start].tolist() + ids[start + len(word) :][:1].tolist()
+            alone = not any(i in letters for i in around)
+            if alone and ids[start : start + len(word)].tolist() == word:
                 counted = np.arange(1, len(word) + 1).clip(max=MAX_LETTERS)
                 positions[start : start + len(word)] = counted
                 break
@@ -267,7 +282,8 @@ def correct(read: Predictor, pool: SentencePool, device: str | torch.device = "c
             for encoder, logits in enumerate(predictions[:2]):
                 right[encoder, language, places] = ((logits.cpu() > 0) == (targets.labels > 0)).all(1).numpy()
             predicted = predictions.letters.argmax(-1).cpu()
-            letters[language, places] = (predicted == targets.letters).all(1).numpy()
+            same = (predicted == targets.letters) | (targets.letters == IGNORED)
+            letters[language, places] = same.all(1).numpy()
     return Correct(right, letters[:, pool.letters[: pool.filled].any(-1).all(-1)])
 
 

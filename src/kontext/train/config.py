@@ -144,6 +144,8 @@ class FlowTraining(_Training):
     """Examples with a second picture; None: `pool` divided by `references_every`."""
     text_dropout: Share = 0.1
     label_weight: float = 0.1
+    letter_weight: float = 0.0
+    """Weight of the loss of the letters that a picture shows where an edit acts."""
     area_weight: float = 0.0
     """k of the loss weight 1 + k * mask * clamp(0.3 / area, 0.5, 5); fades to 0 at 80 % of the run."""
     subset_share: Share = 0.0

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from kontext.train.compilation import can_compile
 from kontext.train.config import FlowTraining
 from kontext.train.data import TrainingData
 from kontext.train.distributed import RANK_SEED_STRIDE, Distributed
+from kontext.train.letters import LetterLoss
 from kontext.train.metrics import MetricAverager, RegionIou
 from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
@@ -43,17 +43,14 @@ from kontext.train.orbits import OrbitPool
 from kontext.train.pairs import shrink, target_caption, text_ids
 from kontext.train.ring import to_device
 from kontext.train.run import Ema, TrainingRun, averaged_weights, read_state
-from kontext.train.tokenizer import train_tokenizer
+from kontext.train.tokenizer import train_tokenizer, with_split_quotes
 from kontext.train.validation import Validation
+from kontext.train.words import TextStart
 from kontext.world import World
 
 log = logging.getLogger(__name__)
 
-ADAMW_NAMES = (
-    *("img_in", "txt_in", "_in.", "mod", "final_layer", "embed", "shared", "bias", "label"),
-    "region_head",
-)
-
+ADAMW_NAMES = tuple("img_in txt_in _in. mod final_layer embed shared bias label letters region_head".split())
 
 UNDECAYED = "undecayed.pt"
 
@@ -124,28 +121,29 @@ class FlowTrainer:
         state = self.run.load() if resume else None
         if initial is not None and not resume:
             state = read_state(initial)
+        encoders = TextStart.read(words) if words is not None and not resume else None
         if not state and self.distributed.is_main:
-            if words is not None:
-                shutil.copyfile(words / "tokenizer.json", folder / "tokenizer.json")
+            if encoders is not None:
+                (folder / "tokenizer.json").write_text(encoders.tokenizer, "utf-8")
             _ensure_tokenizer(self.preset.t5.vocab, folder)
         self.distributed.barrier()
         tokenizer = state["tokenizer"] if state else (folder / "tokenizer.json").read_text("utf-8")
-        self.tokenizer = Tokenizer.from_str(tokenizer)
+        self.tokenizer = Tokenizer.from_str(tokenizer) if resume else with_split_quotes(tokenizer)
         if state:
             weights = state["networks"] if resume else averaged_weights(state)
-            self.networks.load_state_dict(weights, strict=resume)
-        if words is not None and not resume:
-            if Tokenizer.from_file(str(words / "tokenizer.json")).to_str() != self.tokenizer.to_str():
+            self.networks.load(weights, complete=resume)
+        if encoders is not None:
+            if with_split_quotes(encoders.tokenizer).to_str() != self.tokenizer.to_str():
                 raise BadCheckpoint(f"{words} and {initial} have different tokenizers")
-            self.networks.load_state_dict(load_file(words / "words.safetensors"), strict=False)
+            self.networks.load(encoders.weights, complete=False)
         self.ema = Ema([self.networks], config.ema)
         if state and resume and "optimizer" in state:  # not a compact state
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.resume(state["optimizer"])
             self.ema.average = [a.to(self.device) for a in state["ema"]]
         seed_offset = self.distributed.rank * RANK_SEED_STRIDE
         first_seed = (state["seed"] if state else config.seed) + seed_offset
 
-        self.region_iou = RegionIou()
+        self.region_iou, self.letter_loss = RegionIou(), LetterLoss()
         self.size = self.preset.sizes[0][0]
         self.tokens = self.size // self.preset.token_pixels
         self.target_ids = picture_ids(0, self.tokens, self.tokens, self.device)
@@ -320,10 +318,11 @@ class FlowTrainer:
             self.eager() if rare else nullcontext(),
         ):
             positions = self.target_ids if active is None else self.target_ids[active]
-            velocity, scores, region = self.networks(
+            predicted = self.networks(
                 flow.interpolate(data, noise, t), ids, t, positions, contexts, active=active
             )
-        error = (velocity.float() - flow.velocity(data, noise)).square()
+        region = predicted.region
+        error = (predicted.velocity.float() - flow.velocity(data, noise)).square()
         error = (error * self.channel_weights).mean(-1)  # (b, tokens)
         if generate:
             return error.mean(), torch.zeros((), device=self.device), error.mean(1).detach(), t
@@ -341,7 +340,11 @@ class FlowTrainer:
             region_loss = (region_error * has_prompt).sum() / has_prompt.sum().clamp_min(1)
             loss = loss + config.region_weight * region_loss
             self.region_iou.update(region, mask, has_prompt)
-        label_loss = F.cross_entropy(scores.float(), batch["label"], reduction="none")
+        if config.letter_weight and predicted.letters is not None and "letters" in batch:
+            letters = batch["letters"] if active is None else batch["letters"][:, active]
+            counts = mask * has_prompt[:, None]
+            loss = loss + config.letter_weight * self.letter_loss(predicted.letters, letters, counts)
+        label_loss = F.cross_entropy(predicted.labels.float(), batch["label"], reduction="none")
         label_loss = (label_loss * has_prompt).sum() / has_prompt.sum().clamp_min(1)
         return loss, label_loss, error.mean(1).detach(), t
 
@@ -395,7 +398,7 @@ class FlowTrainer:
         )
 
     def _extra_metrics(self) -> dict[str, object]:
-        return self.region_iou.take()
+        return self.region_iou.take() | self.letter_loss.take()
 
     def _extra_state(self) -> dict[str, object]:
         return {} if self.attribute_task is None else self.attribute_task.state()
@@ -424,10 +427,11 @@ def _ensure_tokenizer(vocab: int, folder: Path) -> None:
 
 
 def _attribute_state(state: dict[str, object], resume: bool, words: Path | None) -> dict[str, object]:
-    """What the task takes from a state: all of it, or the heads if a run starts from it without `words`."""
+    """What the task takes from a state: all of it, or the heads if a run starts from it without others."""
     if resume:
         return state
-    return {name: state[name] for name in ("words", "labels") if name in state and words is None}
+    has_heads = words is not None and (words / "heads.safetensors").exists()
+    return {name: state[name] for name in ("words", "labels") if name in state and not has_heads}
 
 
 def train(

@@ -19,6 +19,7 @@ from kontext.errors import BadConfig
 from kontext.model.tokens import pack
 from kontext.model.transformer import Context, Transformer
 from kontext.train.config import DistillTraining
+from kontext.train.run import read_state
 from kontext.train.student import DistillTrainer
 
 HIDDEN = 64
@@ -103,7 +104,7 @@ class LaddTrainer(DistillTrainer):
             weight_decay=0.0,
         )
         if resume:
-            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+            state = read_state(folder / "state.pt")
             self.discriminator.load_state_dict(state["discriminator"])
             self.discriminator_optimizer.load_state_dict(state["opponent"])
 
@@ -112,7 +113,7 @@ class LaddTrainer(DistillTrainer):
         data, contexts = pack(batch["target"]), [] if generate else self.contexts(batch)
         z, start, _ = self.starts(data)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
-            velocity, _, _ = self.networks(z, ids, start, self.target_ids, contexts)
+            velocity = self.networks(z, ids, start, self.target_ids, contexts).velocity
         prediction = z - start[:, None, None] * velocity.float()
 
         with torch.no_grad():

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from kontext import flow
+from kontext.errors import BadCheckpoint
 from kontext.model.compilation import raise_recompile_limit
 from kontext.model.presets import Preset
 from kontext.model.text import ClipText, T5Encoder
 from kontext.model.transformer import Context, Transformer
+from kontext.train.letters import LetterHead, recorded_inputs
 from kontext.train.pairs import LABELS
 
 
+class Predicted(NamedTuple):
+    """What the networks predict for a batch."""
+
+    velocity: Tensor
+    """(b, n, channels)."""
+    labels: Tensor
+    """Scores (b, LABELS) of the edit's class."""
+    region: Tensor | None
+    """Logits (b, n); None without a region head."""
+    letters: Tensor | None
+    """Logits (b, n, columns, classes); None without a region head."""
+
+
 class Networks(nn.Module):
-    """Transformer and text encoders; `label` is used in training only."""
+    """Transformer and text encoders; `label` and `letters` are used in training only."""
 
     def __init__(self, preset: Preset):
         super().__init__()
@@ -23,6 +41,19 @@ class Networks(nn.Module):
         self.t5 = T5Encoder(preset.t5)
         self.clip = ClipText(preset.clip)
         self.label = nn.Linear(preset.clip.width, LABELS)
+        self.letters: LetterHead | None = None
+        if preset.transformer.region_after is not None:
+            self.letters = LetterHead(preset.transformer.width)
+
+    def load(self, weights: Mapping[str, Tensor], complete: bool) -> None:
+        """Load weights. Raises BadCheckpoint.
+
+        complete: none may be missing, but for those of `letters`, which earlier runs do not have.
+        """
+        missing, unexpected = self.load_state_dict(weights, strict=False)
+        wrong = [*unexpected, *(name for name in missing if not name.startswith("letters."))]
+        if complete and wrong:
+            raise BadCheckpoint(f"the state is of another preset: {', '.join(wrong[:3])} do not match")
 
     def compile_blocks(self) -> None:
         """Compile the transformer's blocks for static shapes.
@@ -44,8 +75,8 @@ class Networks(nn.Module):
         contexts: Context = (),
         guidance: Tensor | None = None,
         active: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Velocity (b, n, channels), label scores (b, LABELS) and region logits (b, n) for text ids (b, m).
+    ) -> Predicted:
+        """What the networks predict for tokens z (b, n, channels) and text ids (b, m).
 
         A context may hold fewer pictures than the batch has targets; each then serves the same number of
         adjacent targets. `active`, (all tokens,) bool: the tokens that z and target_ids are of; None: all.
@@ -62,8 +93,11 @@ class Networks(nn.Module):
             contexts = [(tokens.repeat_interleave(len(z) // len(tokens), 0), i) for tokens, i in contexts]
             prepared = transformer.prepare(states, target_ids, contexts, source=source)
         mod = transformer.modulate(transformer.vector(t, pooled, guidance))
-        predicted, region = transformer.evaluate_with_region(z, prepared, mod)
-        return transformer.to_velocity(predicted, z, t[:, None, None]), self.label(pooled), region
+        with recorded_inputs(None if self.letters is None else transformer.region_head) as inputs:
+            predicted, region = transformer.evaluate_with_region(z, prepared, mod)
+        letters = None if self.letters is None else self.letters(inputs[0])
+        velocity = transformer.to_velocity(predicted, z, t[:, None, None])
+        return Predicted(velocity, self.label(pooled), region, letters)
 
     @torch.no_grad()
     def expected_region(
@@ -75,7 +109,7 @@ class Networks(nn.Module):
             return None
         strength = noise.new_full((len(noise),), preset.sampling.guidance)
         embedded = strength if preset.transformer.guidance_embed else None
-        return self(noise, ids, noise.new_full((len(noise),), first), target_ids, contexts, embedded)[2]
+        return self(noise, ids, noise.new_full((len(noise),), first), target_ids, contexts, embedded).region
 
     @torch.no_grad()
     def sample(

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from kontext.errors import BadCheckpoint
 from kontext.precision import bfloat16_is_faster
 
 POSITION_RATE = 20
@@ -60,6 +61,15 @@ class MuonAdamW(torch.optim.Optimizer):
         """Set every learning rate to `factor` times its peak."""
         for group in self.param_groups:
             group["lr"] = factor * group["peak"]
+
+    def resume(self, state: dict[str, object]) -> None:
+        """Load the state of a run with the same parameters. Raises BadCheckpoint."""
+        try:
+            self.load_state_dict(state)
+        except ValueError as error:
+            raise BadCheckpoint(
+                f"the run is of an earlier version ({error}); begin a new one with --start and its state.pt"
+            ) from None
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kontext.model.autoencoder import Autoencoder
+from kontext.train.letters import COLUMNS, letter_grid
 from kontext.train.pairs import (
     cached_tokenizer,
     edit_label,
@@ -32,7 +33,7 @@ PICTURES = 10
 EDITS = 40
 """Maximum number of edits of an orbit."""
 
-STORED = ("caption", "captioned", "source", "target", "text", "label", "mask", "weight")
+STORED = ("caption", "captioned", "source", "target", "text", "label", "mask", "letters", "weight")
 """Fields of an orbit that are kept as they are."""
 
 
@@ -74,6 +75,7 @@ class Orbits:
             "text": np.zeros((EDITS, length), np.int32),
             "label": np.zeros(EDITS, np.int64),
             "mask": np.zeros((EDITS, tokens * tokens), np.uint8),
+            "letters": np.zeros((PICTURES, tokens * tokens, COLUMNS), np.int8),
             "weight": np.zeros(EDITS, np.float32),
         }
         tokenizer = cached_tokenizer(self.tokenizer)
@@ -82,6 +84,7 @@ class Orbits:
             words = scene_caption(orbit, i)[int(random.random() < self.chinese_share)]
             example["caption"][i] = text_ids(tokenizer, words, length)
             example["captioned"][i] = bool(words)
+            example["letters"][i] = letter_grid(orbit.scenes[i], tokens)
         weights, kinds = dict(world.weights), [edit.kind for edit in edits]
         for i, edit in enumerate(edits):
             words = edit.words[int(random.random() < self.chinese_share)]
@@ -134,7 +137,7 @@ class OrbitPool(Ring):
         A source is drawn by the root of its edits' weights, so that the base, which has most edits, does
         not dominate; its edits by their weights, without repetition where possible. All texts of the batch
         have the padded length of one edit drawn first. Returns source (count / targets, c, h, w), target
-        (count, ...), text, label, mask, and text_length (1,) in host memory.
+        (count, ...), text, label, mask, letters, and text_length (1,) in host memory.
         """
         groups = count // self.targets
         candidates = self._candidates(generator)
@@ -152,7 +155,9 @@ class OrbitPool(Ring):
         rows = to_device(orbits[:, None].expand_as(edits).reshape(-1), self.device)
         columns = to_device(edits.reshape(-1), self.device)
         batch = {name: self.fields[name][rows, columns] for name in ("text", "label", "mask")}
-        batch["target"] = self.fields["latents"][rows, self.fields["target"][rows, columns]].float()
+        pictures = self.fields["target"][rows, columns]
+        batch["target"] = self.fields["latents"][rows, pictures].float()
+        batch["letters"] = self.fields["letters"][rows, pictures]
         places = to_device(orbits, self.device), to_device(chosen[:, 0], self.device)
         batch["source"] = self.fields["latents"][places].float()
         return batch | {"text_length": length}

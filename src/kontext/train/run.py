@@ -209,10 +209,14 @@ class TrainingRun:
 
 def read_state(path: Path) -> dict[str, Any]:
     """The state of a run, from its `state.pt`. Raises BadCheckpoint."""
+    if not path.is_file():
+        raise BadCheckpoint(f"{path}: no such file; give the state.pt of a run")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise BadCheckpoint(f"{path}: not the state of a run: {error}") from None
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError) as error:
+        raise BadCheckpoint(f"{path}: not the state of a run: {error or 'the file is empty'}") from None
+    if not isinstance(state, dict):
+        raise BadCheckpoint(f"{path}: not the state of a run")
     return state
 
 

@@ -84,7 +84,7 @@ class DistillTrainer(FlowTrainer):
             target = (arrived - z) / (end - start)[:, None, None]
         embedded = guidance if self.preset.transformer.guidance_embed else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
-            velocity, _, _ = self.networks(z, ids, start, self.target_ids, contexts, embedded)
+            velocity = self.networks(z, ids, start, self.target_ids, contexts, embedded).velocity
         error = (velocity.float() - target).square().mean(-1)
         return error.mean(), error.new_zeros(()), error.mean(1).detach(), start
 

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from kontext.errors import BadCheckpoint
+
 PAD, END = "<pad>", "</s>"
-MAX_QUOTED = 16
-"""Longest text in quotation marks that is tokenized letter by letter."""
+MAX_QUOTED = 48
+"""Longest text in quotation marks that is tokenized letter by letter; longer text is tokenized as any."""
 
 
 def train_tokenizer(sentences: Iterable[str], vocab: int) -> Tokenizer:
@@ -35,7 +37,11 @@ def train_tokenizer(sentences: Iterable[str], vocab: int) -> Tokenizer:
 
 
 def split_quoted_text(tokenizer: Tokenizer) -> None:
-    """Set how texts are normalized and split; of an earlier tokenizer, only texts with quotes change."""
+    """Set how texts are normalized and split.
+
+    With the vocabulary of an earlier tokenizer, which took white space at the start and quoted text as any
+    other, only texts with these have other tokens.
+    """
     tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.NFKC(),
@@ -50,12 +56,25 @@ def split_quoted_text(tokenizer: Tokenizer) -> None:
     )
 
 
-def _quoted_letter() -> str:
-    """Expression for one letter between quotation marks.
+def with_split_quotes(text: str) -> Tokenizer:
+    """A tokenizer from its JSON text, with quoted text split. Raises BadCheckpoint."""
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the library raises no other
+        raise BadCheckpoint(f"not a tokenizer: {error}") from None
+    split_quoted_text(tokenizer)
+    return tokenizer
 
-    An apostrophe has a letter on either side. Alternatives of fixed length, as a look-behind requires it.
+
+def _quoted_letter() -> str:
+    """Expression for one letter between quotation marks: the first one, or one right after the last match.
+
+    A straight mark opens a quotation after white space, an opening or separating mark, or Chinese; a single
+    one closes it if no letter or digit follows. Between Latin letters an apostrophe counts as a letter.
     """
-    letter = "[^'\"“”‘’「」『』]"
-    before = [f"{mark}{letter}{{{n}}}" for mark in ("[“‘「『]", "[^a-z0-9]['\"]") for n in range(MAX_QUOTED)]
-    after = f"{letter}{{0,{MAX_QUOTED - 1}}}(?:[”’」』]|['\"](?![a-z0-9]))"
-    return f"(?<={'|'.join(before)}){letter}(?={after})"
+    letter = "(?:[^'\"“”‘’「」『』]|(?<=[a-z])['’](?=[a-z]))"
+    rest = f"{letter}{{1,{MAX_QUOTED}}}"
+    before = r"[\s(\[{:;,，。：；（\p{Han}]"
+    first = [f"(?<={opening})(?={rest}{closing})" for opening, closing in ("“”", "‘’", "「」", "『』")]
+    first += [f'(?<={before}")(?={rest}")', rf"(?<={before}')(?={rest}'(?![\p{{L}}\p{{N}}]))"]
+    return rf"(?:{'|'.join(first)}|(?!\A)\G){letter}"

@@ -39,7 +39,7 @@ from kontext.train.distributed import require_single_process
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.pairs import target_caption
 from kontext.train.run import Ema, TrainingRun, averaged_weights, read_state
-from kontext.train.tokenizer import train_tokenizer
+from kontext.train.tokenizer import train_tokenizer, with_split_quotes
 from kontext.world import World
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def anchor_loss(
         expected = initial.outputs(ids)
         logits = initial.heads(ids, *expected)
     total = ids.new_zeros((), dtype=torch.float32)
-    write = targets.letters.any(1)
+    write = (targets.letters > 0).any(1)
     for output, target, predicted in zip(outputs, expected, logits):
         right = ((predicted > 0) == (targets.labels > 0)).all(1) & ~write
         distance = (output - target).float().square().flatten(1).mean(1)
@@ -109,7 +109,7 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
     if state is not None:
         tokenizer, labels = Tokenizer.from_str(state["tokenizer"]), state["labels"]
     else:
-        start = None if initial is None else _Start.read(initial)
+        start = None if initial is None else TextStart.read(initial)
         tokenizer, labels = _prepare(world, preset.t5.vocab, folder, start)
     readers = TextEncoders(preset, len(labels))
     if state is None and start is not None:
@@ -127,8 +127,8 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
     )
     ema = Ema([readers], config.ema)
     if state is not None:
+        optimizer.resume(state["optimizer"])
         readers.load_state_dict(state["readers"])
-        optimizer.load_state_dict(state["optimizer"])
         ema.average = state["ema"]
     generator = torch.Generator().manual_seed(config.seed + run.step)
     seed = state["seed"] if state else config.seed
@@ -197,7 +197,7 @@ def held_out_sentences(
 
 
 @dataclass(frozen=True)
-class _Start:
+class TextStart:
     """What a run starts from."""
 
     tokenizer: str
@@ -208,11 +208,13 @@ class _Start:
     """Of the heads; both are empty if there are none."""
 
     @classmethod
-    def read(cls, path: Path) -> _Start:
+    def read(cls, path: Path) -> TextStart:
         """Read the folder of a run on sentences, or the state of a flow run. Raises BadCheckpoint."""
         if path.is_dir():
             if not (path / "words.safetensors").exists():
                 raise BadCheckpoint(f"{path} holds no trained words: words.safetensors is missing")
+            if not (path / "tokenizer.json").exists():
+                raise BadCheckpoint(f"{path} holds no trained words: tokenizer.json is missing")
             tokenizer = (path / "tokenizer.json").read_text("utf-8")
             return cls(tokenizer, load_file(path / "words.safetensors"), *saved_heads(path))
         state = read_state(path)
@@ -239,11 +241,11 @@ def _write(readers: TextEncoders, folder: Path) -> Path:
     return folder / "words.safetensors"
 
 
-def _prepare(world: World, vocab: int, folder: Path, start: _Start | None) -> tuple[Tokenizer, list[str]]:
+def _prepare(world: World, vocab: int, folder: Path, start: TextStart | None) -> tuple[Tokenizer, list[str]]:
     """The tokenizer, from sentences of the world or from an earlier run, and the labels."""
     labels = labels_of(world)
     if start is not None:
-        tokenizer = Tokenizer.from_str(start.tokenizer)
+        tokenizer = with_split_quotes(start.tokenizer)
     else:
         texts: list[str] = []
         for seed in range(TOKENIZER_SAMPLES):

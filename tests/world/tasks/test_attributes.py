@@ -39,10 +39,11 @@ def test_every_thing_has_labels_for_both_of_its_roles():
 
 
 def test_words_to_write_are_those_that_the_edit_sets():
-    for kind in ("text", "text_write", "foreign_banner", "text_color", "hat", "compound"):
+    both = {"edits": [("hat", {"hat": "cap"}), ("text", {"word": "TEA"})]}
+    assert words_to_write("compound", both) == ("TEA",)
+    for kind in ("text", "text_write", "foreign_banner", "text_color", "hat"):
         for seed in range(8):
             sample = WORLD.sample(seed, kind=kind, pictures=False)
             words = words_to_write(sample.kind, sample.value)
             assert all(f"'{word}'" in sample.english for word in words)
-            if kind != "compound":
-                assert len(words) == (kind in ("text", "text_write", "foreign_banner"))
+            assert len(words) == (kind in ("text", "text_write", "foreign_banner"))

@@ -155,6 +155,19 @@ def word_layer(word: str, name: str, width: int, height: int, color: str, glow: 
     return Layer(colors, mask, (-size[0] // 2, -size[1] // 2))
 
 
+def letter_boxes(s: dict[str, Any]) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """The letters of a placed sign's word, with left, top, right and bottom in pixels of the picture."""
+    sign, word = SIGNS[s["kind"]], s["word"]
+    if not word:
+        return []
+    face = font(s["font"], _font_size(word, s["font"], *sign.writing))
+    left, top, right, bottom = face.getbbox(word)
+    x = s["x"] - sign.size[0] // 2 + sign.center[0] - (left + right) / 2
+    y = sign.y + sign.center[1] - (top + bottom) / 2
+    edges = [x + face.getlength(word[:i]) for i in range(len(word) + 1)]
+    return [(letter, (start, y + top, end, y + bottom)) for letter, start, end in zip(word, edges, edges[1:])]
+
+
 def draw_sign(canvas: Image.Image, s: dict[str, Any], tint: Tint) -> None:
     """Draw a placed sign with its word; neon shines by itself, so no light tints it."""
     sign = SIGNS[s["kind"]]
