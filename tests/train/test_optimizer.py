@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from kontext.errors import BadCheckpoint
 from kontext.model.presets import PRESETS
 from kontext.model.text import T5Encoder
 from kontext.train.optimizer import POSITION_RATE, MuonAdamW, orthogonalize, split_parameters
@@ -90,3 +91,12 @@ def test_position_biases_are_trained_at_a_rate_of_their_own():
     positions[0].grad = torch.ones_like(before)
     optimizer.step()
     torch.testing.assert_close(positions[0].detach(), before - POSITION_RATE * 1e-3)
+
+
+def test_a_state_of_other_parameters_is_refused():
+    model = nn.Linear(2, 2)
+    both = MuonAdamW([model.weight], [model.bias], muon_rate=0.1, adamw_rate=0.1)
+    bias_alone = MuonAdamW([], [model.bias], muon_rate=0.1, adamw_rate=0.1)
+    bias_alone.resume(bias_alone.state_dict())
+    with pytest.raises(BadCheckpoint, match="--start"):
+        bias_alone.resume(both.state_dict())

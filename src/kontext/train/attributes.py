@@ -239,11 +239,12 @@ def letter_positions(
     positions = np.zeros(len(ids), np.int8)
     for word in words:
         for start in range(len(ids) - len(word), -1, -1):
-            around = ids[max(0, start - 1) : start].tolist() + ids[start + len(word) :][:1].tolist()
-            alone = not any(i in letters for i in around)
-            if alone and ids[start : start + len(word)].tolist() == word:
-                counted = np.arange(1, len(word) + 1).clip(max=MAX_LETTERS)
-                positions[start : start + len(word)] = counted
+            end = start + len(word)
+            if ids[start:end].tolist() != word:
+                continue
+            around = [*ids[max(0, start - 1) : start], *ids[end : end + 1]]
+            if not any(int(i) in letters for i in around):
+                positions[start:end] = np.arange(1, len(word) + 1).clip(max=MAX_LETTERS)
                 break
     return positions
 

@@ -67,7 +67,7 @@ class LetterLoss:
 
         counts (b, n): weight of each token, such as 1 where the edit acts.
         """
-        counts, letters = counts[..., None], letters.long()
+        logits, counts, letters = logits.float(), counts[..., None], letters.long()
         right = ((logits.argmax(-1) == letters) * (letters > 0) * counts).sum()
         shown = ((letters > 0) * counts).sum()
         self.right = right if self.right is None else self.right + right

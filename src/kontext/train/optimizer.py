@@ -68,7 +68,7 @@ class MuonAdamW(torch.optim.Optimizer):
             self.load_state_dict(state)
         except ValueError as error:
             raise BadCheckpoint(
-                f"the run is of an earlier version ({error}); begin a new one with --start and its state.pt"
+                f"the run is of an earlier version ({error}); start a new one from its weights: --start"
             ) from None
 
     @torch.no_grad()

@@ -20,7 +20,8 @@ WORDS = tuple(
     CLOSED BAKERY MUSEUM SCHOOL MARKET WELCOME TODAY NEWS PLAY BRAVE QUICK JUMP FIVE SEVEN EIGHT
     ZERO VOTE KIWI YOGA OASIS UNITY VIVID XENON WAXY FLUX EDIT""".split()
 )
-MADE_UP_LENGTHS = (3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8)
+RANDOM_LENGTHS = (3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8)
+"""Lengths of random words; those that occur more often here are more frequent."""
 NEW_WORD_FONT = "LuckiestGuy"  # a word that an edit writes always looks the same, so its target is determined
 SIGN_COLORS = ("red", "blue", "green", "purple", "orange", "teal")
 INKS = {
@@ -80,7 +81,7 @@ def made_up_words(count: int) -> tuple[str, ...]:
     r, words = generator("made-up words"), set(WORDS)
     made_up: list[str] = []
     while len(made_up) < count:
-        word = "".join(r.choices(string.ascii_uppercase, k=r.choice(MADE_UP_LENGTHS)))
+        word = "".join(r.choices(string.ascii_uppercase, k=r.choice(RANDOM_LENGTHS)))
         if word not in words:
             words.add(word)
             made_up.append(word)
