@@ -2,19 +2,18 @@
 
     python scripts/full_size.py make FOLDER --type bfloat16|fp8|Q4_K
     python scripts/full_size.py edit FOLDER [--canvas 256] [--memory 3GB]
-    python scripts/full_size.py step [--device cuda]
+    python scripts/full_size.py ladder [--device cuda]
     python scripts/full_size.py decode [--side 2048] [--strips 16777216]
 
 The published weights need an account; these show what they take in time and memory: the peak of anonymous
-memory (what is not a mapped file) is sampled from /proc, so this is for Linux. `step` and `decode` need no
-files: they time one evaluation of the transformer and of diffusers' on a device, and compare a picture that
-is decoded in strips with one that is decoded whole.
+memory (what is not a mapped file) is sampled from /proc, so this is for Linux. `ladder` and `decode` need no
+files: they time evaluations and edits on a device, from diffusers to approximations, and compare a picture
+that is decoded in strips with one that is decoded whole.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shutil
 import struct
@@ -23,7 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -238,76 +238,109 @@ def edit(folder: Path, canvas: int, memory: str | None, steps: int, addresses: i
     raise SystemExit(process.returncode)
 
 
-class Step:
-    """Inputs of one evaluation in bfloat16: a target and one context picture, `side` tokens a side."""
+EDIT_STEPS = (8, 28)
+FP8_OPTIONS: tuple[dict[str, float], ...] = (
+    {},
+    {"context_refresh": 4},
+    {"context_refresh": 4, "step_cache": 0.02},
+)
 
-    def __init__(self, preset: str, device: str, side: int, text_tokens: int) -> None:
+
+class Ladder:
+    """One evaluation, and whole edits, from diffusers to approximations; one network at a time in memory."""
+
+    def __init__(self, layers: int, device: str, side: int, text_tokens: int) -> None:
+        """layers: blocks of dev-random; side: tokens along a side of the target and of its one context."""
         import torch
 
-        from kontext.model.presets import PRESETS
+        from kontext.checkpoint.random_weights import DEV_RANDOM, dev_preset
         from kontext.model.tokens import picture_ids
 
-        config = dataclasses.replace(PRESETS[preset].transformer, context_attention="full")
+        self.name = f"{DEV_RANDOM}:{layers}"
+        config = dev_preset(self.name).transformer
         numbers: Any = {"device": device, "dtype": torch.bfloat16}
-        self.config, self.device = config, device
+        self.config, self.device, self.side, self.operations = config, device, side, 0
         self.target = torch.randn(1, side * side, config.in_channels, **numbers)
         self.context = torch.randn_like(self.target)
         self.text = torch.randn(1, text_tokens, config.text_width, **numbers)
         self.pooled = torch.randn(1, config.pooled_width, **numbers)
         self.time = torch.full((1,), 0.5, **numbers)
-        self.guidance = torch.full((1,), 2.5, **numbers) if config.guidance_embed else None
+        self.guidance = torch.full((1,), 2.5, **numbers)
         self.ids, self.context_ids = (picture_ids(i, side, side, torch.device(device)) for i in (0, 1))
 
-    def filled(self, make: Callable[[], Any]) -> Any:
-        """A module with random weights on the device, which the host never holds."""
+    def run(self) -> None:
+        """Print one line for each measurement."""
+        peak = self.matrix_peak()
+        print(f"{'matrix peak':44} {peak / 1e12:.0f} TFLOP/s", flush=True)
+        for measure in (self.diffusers, self.exact, self.fp8, self.diffusers_compiled):
+            for name, seconds in measure():
+                share = f"{self.operations / seconds / peak:.0%} of the peak"
+                whole = "edit" not in name and "kept" not in name
+                print(f"{name:44} {seconds:.4f} s {share if whole else ''}", flush=True)
+            self.clear()
+
+    def clear(self) -> None:
+        import gc
+
         import torch
 
-        with torch.device("meta"):
-            module = make().to(torch.bfloat16)
-        module.to_empty(device=self.device)
-        for parameter in module.parameters():
-            torch.nn.init.normal_(parameter, std=0.02)
-        return module.eval().requires_grad_(False)
+        gc.collect()
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
-    def seconds(self, evaluate: Callable[[], object]) -> float:
-        """Median of five after two more."""
+    def matrix_peak(self) -> float:
+        """Operations a second of a large product in bfloat16."""
+        import torch
+
+        n = 8192 if self.device == "cuda" else 512
+        a, b = (torch.randn(n, n, device=self.device, dtype=torch.bfloat16) for _ in range(2))
+        return 2 * n**3 / self.seconds(lambda: a @ b)
+
+    def seconds(self, evaluate: Callable[[], object], first: int = 2, repeats: int = 5) -> float:
+        """Median of `repeats`, after the `first` ones."""
         import torch
 
         times = []
         with torch.inference_mode():
-            for _ in range(7):
+            for _ in range(first + repeats):
                 started = time.perf_counter()
                 evaluate()
                 if self.device == "cuda":
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - started)
-        return float(np.median(times[2:]))
+        return float(np.median(times[first:]))
 
-    def ours(self) -> dict[str, float]:
-        """Of the whole sequence, and of text and target with the context's keys and values kept."""
-        from kontext.model.transformer import Transformer
+    def diffusers(self) -> Iterator[tuple[str, float]]:
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
 
-        network = self.filled(lambda: Transformer(self.config))
-        prepared = network.prepare(self.text, self.ids, [(self.context, self.context_ids)])
+        network, inputs = self._diffusers()
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network(**inputs)
+        self.operations = counter.get_total_flops()
+        yield "diffusers", self.seconds(lambda: network(**inputs))
 
-        def modulation() -> Any:
-            return network.modulate(network.vector(self.time, self.pooled, self.guidance))
+    def diffusers_compiled(self) -> Iterator[tuple[str, float]]:
+        network, inputs = self._diffusers()
+        network.compile_repeated_blocks()
+        yield "diffusers, compiled", self.seconds(lambda: network(**inputs))
 
-        _, kept = network.evaluate_and_cache_context(self.target, prepared, modulation())
-        return {
-            "ours": self.seconds(lambda: network.evaluate(self.target, prepared, modulation())),
-            "ours, context kept": self.seconds(lambda: network.evaluate(self.target, kept, modulation())),
-        }
-
-    def theirs(self) -> dict[str, float]:
+    def _diffusers(self) -> tuple[Any, dict[str, Any]]:
+        """The network with random weights, and its inputs."""
         import torch
         from diffusers import FluxTransformer2DModel
 
         from kontext.checkpoint.configs import to_diffusers_config
 
         settings = {k: v for k, v in to_diffusers_config(self.config).items() if not k.startswith("_")}
-        network = self.filled(lambda: FluxTransformer2DModel(**settings))
+        with torch.device("meta"):
+            network = FluxTransformer2DModel(**settings).to(torch.bfloat16)
+        network.to_empty(device=self.device)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.02)
+        network.eval().requires_grad_(False)
         inputs = {
+            "return_dict": False,
             "hidden_states": torch.cat((self.target, self.context), 1),
             "encoder_hidden_states": self.text,
             "pooled_projections": self.pooled,
@@ -316,7 +349,47 @@ class Step:
             "img_ids": torch.cat((self.ids, self.context_ids)).to(torch.bfloat16),
             "txt_ids": torch.zeros(self.text.shape[1], 3, device=self.device, dtype=torch.bfloat16),
         }
-        return {"diffusers": self.seconds(lambda: network(**inputs, return_dict=False))}
+        return network, inputs
+
+    def exact(self) -> Iterator[tuple[str, float]]:
+        return self._ours("ours", False, (), ())
+
+    def fp8(self) -> Iterator[tuple[str, float]]:
+        return self._ours("ours, fp8", True, FP8_OPTIONS, EDIT_STEPS)
+
+    def _ours(
+        self, name: str, fp8: bool, options: Sequence[dict[str, float]], steps: Sequence[int]
+    ) -> Iterator[tuple[str, float]]:
+        """Evaluations of the whole sequence and with the context's keys and values kept; then edits."""
+        import torch
+
+        from kontext import Editor
+
+        editor = Editor.load(self.name, self.device, torch.bfloat16, fp8=fp8)
+        network = editor.model.transformer
+        prepared = network.prepare(self.text, self.ids, [(self.context, self.context_ids)])
+
+        def modulation() -> Any:
+            return network.modulate(network.vector(self.time, self.pooled, self.guidance))
+
+        for compiled in ("", ", compiled"):
+            if compiled:
+                network.compile_blocks()
+            whole = name + compiled
+            yield whole, self.seconds(lambda: network.evaluate(self.target, prepared, modulation()))
+            _, kept = network.evaluate_and_cache_context(self.target, prepared, modulation())
+            yield (
+                f"{whole}, context kept",
+                self.seconds(partial(network.evaluate, self.target, kept, modulation())),
+            )
+        pixels = self.side * 16
+        picture = np.random.default_rng(0).integers(0, 256, (pixels, pixels, 3), np.uint8)
+        for count in steps:
+            for option in options:
+                chosen: Any = {"steps": count, "seed": 1, **option}
+                said = "".join(f", {key} {value}" for key, value in option.items())
+                edit = partial(editor.edit, picture, "make it night", **chosen)
+                yield f"{name}, compiled: edit of {count} steps{said}", self.seconds(edit, 1, 1)
 
 
 def decode(side: int, strips: int) -> None:
@@ -357,8 +430,8 @@ def main() -> None:
     editing.add_argument("--memory")
     editing.add_argument("--steps", type=int, default=1)
     editing.add_argument("--addresses", type=int, help="limit of mapped memory (ulimit -v), bytes")
-    timing = commands.add_parser("step")
-    timing.add_argument("--preset", default="dev")
+    timing = commands.add_parser("ladder")
+    timing.add_argument("--layers", type=int, default=57)
     timing.add_argument("--device", default="cuda")
     timing.add_argument("--side", type=int, default=64, help="tokens along a side, of 16 pixels")
     timing.add_argument("--text", type=int, default=512, help="tokens of text")
@@ -368,11 +441,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.command == "decode":
         decode(given.side, given.strips)
-    elif given.command == "step":
-        step = Step(given.preset, given.device, given.side, given.text)
-        for measure in (step.ours, step.theirs):
-            for name, value in measure().items():
-                print(f"{name:20} {value:.4f} s")
+    elif given.command == "ladder":
+        Ladder(given.layers, given.device, given.side, given.text).run()
     elif given.command == "make":
         try:
             make(given.folder, given.type)

@@ -49,3 +49,38 @@ def test_a_run_on_a_gpu(tmp_path, workers, targets):
         before = device.reads
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 8 and 0 < lines[-1]["edit_error"] and before
+
+
+@pytest.mark.parametrize("targets", [1, 4])
+def test_a_step_reads_nothing_from_the_gpu(tmp_path, targets):
+    # A GPU that works ahead of the host must not be waited for: what decides a batch is in host memory.
+    torch.manual_seed(0)
+    save_file(Autoencoder(PRESETS["tiny"].autoencoder).state_dict(), tmp_path / "autoencoder.safetensors")
+    (tmp_path / "latents.json").write_text(json.dumps({"scale": 1.0, "shift": 0.0}))
+    config = FlowTraining(
+        preset="tiny",
+        device="cuda",
+        steps=8,
+        batch=8,
+        targets_per_source=targets,
+        fresh=2,
+        pool=8,
+        first_fill=4,
+        subset_share=1.0,
+        references_every=0,
+        curriculum=(Stage(world=SIMPLE),),
+        workers=0,
+        validation_pairs=2,
+    )
+    with simulated("cuda") as device:
+        run = FlowTrainer(config, tmp_path / "run", tmp_path / "autoencoder.safetensors", False, None)
+        run.data.pool.add(run.data.loader.take(4))
+        subsets, seen = [], run._drawn_subset
+        run._drawn_subset = lambda masks: subsets.append(seen(masks)) or subsets[-1]
+        before = device.reads
+        for _ in range(8):
+            loss, label_loss, _, _ = run._loss(run._draw(False), False)
+            (loss + label_loss).backward()
+            run.optimizer.step()
+        assert device.reads == before
+        assert any(subset is not None for subset in subsets)

@@ -1,4 +1,4 @@
-"""Detects whether torch.compile works; without it training runs uncompiled."""
+"""Detects whether torch.compile works, and which batches are worth it; others run uncompiled."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from kontext.model.compilation import compile_failure
 
 log = logging.getLogger(__name__)
 
+COMPILED_TEXT = 24
+"""Longest text, in tokens, that is worth compiling the blocks for."""
+
 
 @functools.cache
 def can_compile(device: torch.device) -> bool:
@@ -19,3 +22,11 @@ def can_compile(device: torch.device) -> bool:
     if failure is not None:
         log.warning("training runs without compilation, which is slower: %s", failure)
     return failure is None
+
+
+def is_rare(contexts: int, text: int) -> bool:
+    """Whether batches with so many context pictures and tokens of text are too rare to compile blocks for.
+
+    Each length and number of pictures is compiled anew, which takes seconds to minutes.
+    """
+    return contexts != 1 or text > COMPILED_TEXT

@@ -64,7 +64,7 @@ class TrainingData:
             )
             capacity = config.references_pool or config.pool // config.references_every
             self.references = PairPool(capacity, codec, device, preset.padded_length, config.autocast)
-            first = max(config.first_fill // config.references_every, 2 * config.batch)
+            first = max(config.first_fill // config.references_every, config.batch // 4)
             self.first_references = min(capacity, first)
         workers = max(min(1, config.workers), config.workers - triple_workers)
         self.pool: Pool

@@ -31,7 +31,7 @@ from kontext.model.presets import PRESETS, Preset
 from kontext.model.tokens import pack, picture_ids, unpack
 from kontext.train.attribute_task import AttributeTask
 from kontext.train.autoencoder import HELD_OUT, channel_effects, latent_figures, to_pixels
-from kontext.train.compilation import can_compile
+from kontext.train.compilation import can_compile, is_rare
 from kontext.train.config import FlowTraining
 from kontext.train.data import TrainingData
 from kontext.train.distributed import RANK_SEED_STRIDE, Distributed
@@ -53,11 +53,6 @@ log = logging.getLogger(__name__)
 ADAMW_NAMES = tuple("img_in txt_in _in. mod final_layer embed shared bias label letters region_head".split())
 
 UNDECAYED = "undecayed.pt"
-
-COMPILED_TEXT = 24
-"""Longest text, in tokens, that is worth compiling the blocks for, and only with one context picture: each
-length and number of pictures is compiled anew, which takes seconds to minutes, and the others are rare.
-"""
 
 
 class FlowTrainer:
@@ -84,6 +79,8 @@ class FlowTrainer:
         if self.device.type == "cuda":
             # The only run on an H100 that came to its end had it off; one before, with it, aborted.
             torch.backends.cuda.enable_cudnn_sdp(False)
+            if torch.cuda.is_available():  # draws on the host waited for cores that the workers keep busy
+                torch.set_num_threads(1)
         self.distributed = Distributed(self.device)
         self.batch = self.distributed.split("batch", config.batch)
         self.new_per_step = self.distributed.split("fresh", config.fresh)
@@ -311,8 +308,9 @@ class FlowTrainer:
         contexts = [] if generate else self.contexts(batch)
         active = None if generate else self._drawn_subset(batch["mask"])
         if active is not None:
+            active = to_device(active, self.device)
             data, noise = data[:, active], noise[:, active]
-        rare = ids.shape[1] > COMPILED_TEXT or len(contexts) != 1 or active is not None
+        rare = active is not None or is_rare(len(contexts), ids.shape[1])
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast),
             self.eager() if rare else nullcontext(),
@@ -326,7 +324,7 @@ class FlowTrainer:
         error = (error * self.channel_weights).mean(-1)  # (b, tokens)
         if generate:
             return error.mean(), torch.zeros((), device=self.device), error.mean(1).detach(), t
-        mask, loss = batch["mask"].float(), error.mean()
+        mask, loss = to_device(batch["mask"], self.device).float(), error.mean()
         if active is not None:
             mask, region = mask[:, active], None  # the engine asks for the region with all tokens
         if config.area_weight:
@@ -349,9 +347,10 @@ class FlowTrainer:
         return loss, label_loss, error.mean(1).detach(), t
 
     def _drawn_subset(self, masks: Tensor) -> Tensor | None:
-        """The tokens, (tokens,) bool, of a batch that computes only some: where one of the edits acts.
+        """Indices (n,) of the tokens of a batch that computes only some: where one of the edits acts.
 
-        masks (b, tokens). Half of them with the tokens around. None: all, also where the edit needs most.
+        masks (b, tokens), in host memory. Half of them with the tokens around. None: all, also where the edit
+        needs most.
         """
         if not self.config.subset_share:
             return None
@@ -362,7 +361,7 @@ class FlowTrainer:
         if widened < 0.5:
             grid = mask.reshape(1, self.tokens, self.tokens)
             mask = F.max_pool2d(grid, 3, stride=1, padding=1).flatten()
-        return mask > 0 if 0 < mask.sum() <= MAX_ACTIVE_SHARE * len(mask) else None
+        return mask.nonzero()[:, 0] if 0 < mask.sum() <= MAX_ACTIVE_SHARE * len(mask) else None
 
     def cut(self, ids: Tensor) -> Tensor:
         """Text ids (b, m) without the padding common to all of them."""

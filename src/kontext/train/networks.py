@@ -79,7 +79,7 @@ class Networks(nn.Module):
         """What the networks predict for tokens z (b, n, channels) and text ids (b, m).
 
         A context may hold fewer pictures than the batch has targets; each then serves the same number of
-        adjacent targets. `active`, (all tokens,) bool: the tokens that z and target_ids are of; None: all.
+        adjacent targets. `active` (n,): indices of the tokens that z and target_ids are of; None: all.
         """
         pooled, transformer = self.clip(ids), self.transformer
         states = self.t5(ids)

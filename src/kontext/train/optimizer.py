@@ -86,10 +86,12 @@ class MuonAdamW(torch.optim.Optimizer):
             grads = [p.grad.float() for p in parameters if p.grad is not None]
             momenta = [self._state(p, "momentum") for p in parameters]
             torch._foreach_lerp_(momenta, grads, 1 - beta)
-            update = torch.stack([g.lerp(m, beta).reshape(rows, columns) for g, m in zip(grads, momenta)])
+            nesterov = torch._foreach_lerp(grads, momenta, beta)
+            update = torch.stack([u.reshape(rows, columns) for u in nesterov])
             update = orthogonalize(update) * (0.2 * max(rows, columns) ** 0.5)
-            for p, u in zip(parameters, update):
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(u.reshape(p.shape), alpha=-group["lr"])
+            updates = [u.reshape(p.shape) for p, u in zip(parameters, update)]
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
     def _adamw(self, group: dict) -> None:
         parameters = [p for p in group["params"] if p.grad is not None]

@@ -137,7 +137,7 @@ class OrbitPool(Ring):
         A source is drawn by the root of its edits' weights, so that the base, which has most edits, does
         not dominate; its edits by their weights, without repetition where possible. All texts of the batch
         have the padded length of one edit drawn first. Returns source (count / targets, c, h, w), target
-        (count, ...), text, label, mask, letters, and text_length (1,) in host memory.
+        (count, ...), text, label, letters, and, in host memory, mask and text_length (1,).
         """
         groups = count // self.targets
         candidates = self._candidates(generator)
@@ -152,15 +152,16 @@ class OrbitPool(Ring):
         order = race.argsort(dim=1)  # weight 0: infinite, last
         distinct = (weight > 0).sum(1, keepdim=True)
         edits = order.gather(1, torch.arange(self.targets)[None] % distinct)  # (groups, targets)
-        rows = to_device(orbits[:, None].expand_as(edits).reshape(-1), self.device)
-        columns = to_device(edits.reshape(-1), self.device)
-        batch = {name: self.fields[name][rows, columns] for name in ("text", "label", "mask")}
+        rows, columns = orbits[:, None].expand_as(edits).reshape(-1), edits.reshape(-1)
+        mask = self.fields["mask"][rows, columns]
+        rows, columns = to_device(rows, self.device), to_device(columns, self.device)
+        batch = {name: self.fields[name][rows, columns] for name in ("text", "label")}
         pictures = self.fields["target"][rows, columns]
         batch["target"] = self.fields["latents"][rows, pictures].float()
         batch["letters"] = self.fields["letters"][rows, pictures]
         places = to_device(orbits, self.device), to_device(chosen[:, 0], self.device)
         batch["source"] = self.fields["latents"][places].float()
-        return batch | {"text_length": length}
+        return batch | {"mask": mask, "text_length": length}
 
     def draw_captions(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """A batch of pictures with their captions: target (count, c, h, w), text and its length (1,)."""

@@ -168,12 +168,13 @@ class PairPool(Ring):
         """A batch of pairs, drawn uniformly among those whose texts have one padded length.
 
         texts: "text", the instructions, or "caption", which are then the batch's text. Latents in float32;
-        text_length (1,), the padded length, is in host memory.
+        text_length (1,), the padded length, and the masks are in host memory.
         """
         candidates = self._candidates(generator)
         weight, length = self._of_one_length(texts, candidates, torch.ones(self.capacity, 1), generator)
         drawn = torch.multinomial(weight[:, 0], count, replacement=True, generator=generator)
-        places = to_device(candidates[drawn], self.device)
+        places = candidates[drawn]
+        mask, places = self.fields["mask"][places], to_device(places, self.device)
         batch = {name: value[places] for name, value in self.fields.items() if name not in self.HOST_FIELDS}
         batch |= {name: batch[name].float() for name in PICTURES if name in batch}
-        return batch | {"text": batch[texts], "text_length": length}
+        return batch | {"text": batch[texts], "text_length": length, "mask": mask}

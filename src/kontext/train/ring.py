@@ -31,6 +31,8 @@ Examples = Mapping[str, np.ndarray]
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:
     """The value on a device, without waiting for the work that a GPU still has to do."""
+    if device.type == "cuda" and value.device == CPU and torch.cuda.is_available():
+        value = value.pin_memory()  # from other memory, more than 64 KiB are copied after that work
     return value.to(device, non_blocking=True)
 
 
@@ -44,7 +46,7 @@ class Ring:
     length, since the networks attend to padding.
     """
 
-    HOST_FIELDS: frozenset[str] = frozenset({"text_length", "caption_length"})
+    HOST_FIELDS: frozenset[str] = frozenset({"text_length", "caption_length", "mask"})
 
     def __init__(
         self,
