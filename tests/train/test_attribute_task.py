@@ -238,7 +238,7 @@ def test_a_flow_run_reads_beside_pictures_and_resumes_with_its_heads(tmp_path, c
     )
     assert (
         again.attribute_task.labels == resumed.attribute_task.labels
-        and again.attribute_task.seed == resumed.attribute_task.seed
+        and again.attribute_task.loader.seed == resumed.attribute_task.loader.seed
     )
 
 

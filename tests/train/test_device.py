@@ -45,10 +45,13 @@ def test_a_run_on_a_gpu(tmp_path, workers, targets):
         validate_every=8,
     )
     with simulated("cuda") as device:
-        FlowTrainer(config, tmp_path / "run", tmp_path / "autoencoder.safetensors", False, None).train()
+        run = FlowTrainer(config, tmp_path / "run", tmp_path / "autoencoder.safetensors", False, None)
+        assert run.attribute_task.loader.workers == min(1, workers)
+        run.train()
         before = device.reads
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 8 and 0 < lines[-1]["edit_error"] and before
+    assert run.attribute_task.pool.added >= 8 * 4 and not run.attribute_task.loader.workers
 
 
 @pytest.mark.parametrize("targets", [1, 4])

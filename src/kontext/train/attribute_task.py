@@ -18,6 +18,7 @@ from kontext.model.presets import Preset
 from kontext.train.attributes import (
     AttributeHeads,
     SentencePool,
+    Sentences,
     Targets,
     accuracy,
     attribute_loss,
@@ -29,9 +30,10 @@ from kontext.train.attributes import (
 )
 from kontext.train.autoencoder import HELD_OUT
 from kontext.train.config import FlowTraining
+from kontext.train.device import to_device
+from kontext.train.loader import ExampleLoader
 from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW
-from kontext.train.ring import to_device
 from kontext.train.run import Ema
 from kontext.world import World
 
@@ -58,7 +60,7 @@ class AttributeTask:
 
         state: of a resumed run, or the heads alone of the run to start from; empty for a new run.
         """
-        self.config, self.batch, self.networks, self.world = config, batch, networks, broad_world()
+        self.config, self.batch, self.networks = config, batch, networks
         self.labels = labels_of(World())
         self.device = next(networks.parameters()).device
         self.heads = AttributeHeads(preset, len(self.labels)).to(self.device)
@@ -72,9 +74,12 @@ class AttributeTask:
         if "words_optimizer" in state and self.heads.fits(state["words"], known, self.labels):
             self.optimizer.load_state_dict(state["words_optimizer"])
             self.ema.average = [a.to(self.device) for a in state["words_average"]]
-        self.seed = state.get("words_seed", config.seed + first_seed)
-        self.generator = torch.Generator().manual_seed(config.seed + self.seed)
+        seed = state.get("words_seed", config.seed + first_seed)
+        self.generator = torch.Generator().manual_seed(config.seed + seed)
         self.pool = SentencePool(POOL, self.labels, tokenizer, preset, config.words_token_dropout)
+        workers = int(self.device.type == "cuda" and config.workers > 0)
+        sentences = Sentences(broad_world(), self.pool.encoder)
+        self.loader = ExampleLoader(sentences, workers=workers, first_seed=seed)
         self.read = predictor(networks.t5, networks.clip, self.heads)
         self.held_out = {
             split: SentencePool(config.validation_sentences, self.labels, tokenizer, preset)
@@ -90,10 +95,10 @@ class AttributeTask:
         The encoders' gradient is clipped separately, to keep new heads from dominating the pictures'
         gradient.
         """
-        count = self.config.words_fresh or max(1, self.batch // 4)
-        for _ in range(count if self.pool.added else 8 * self.batch):
-            self.pool.add(draw(self.world, self.seed))
-            self.seed += 1
+        if not self.pool.added:
+            self.pool.store(self.loader.take(8 * self.batch))
+        elif self.loader.blocks_ready():  # a GPU does not wait for more
+            self.pool.store(self.loader.take(self.config.words_fresh or max(1, self.batch // 4)))
         ids, targets = self.pool.draw(self.batch, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
             predictions = self.read(to_device(ids, self.device))
@@ -132,5 +137,9 @@ class AttributeTask:
             "labels": json.dumps(self.labels),
             "words_optimizer": self.optimizer.state_dict(),
             "words_average": self.ema.average,
-            "words_seed": self.seed,
+            "words_seed": self.loader.seed,
         }
+
+    def close(self) -> None:
+        """Stop the worker process."""
+        self.loader.close()

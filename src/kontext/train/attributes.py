@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -163,11 +163,49 @@ def predictor(t5: T5Encoder, clip: ClipText, heads: AttributeHeads) -> Predictor
     return lambda ids: heads(ids, t5(ids), clip(ids))
 
 
+class SentenceEncoder:
+    """A sentence as arrays: token ids and letters in both languages, and labels."""
+
+    def __init__(self, labels: list[str], tokenizer: Tokenizer, length: int, token_dropout: float = 0.0):
+        """length: number of ids.
+
+        token_dropout: probability with which a merge of the tokenizer is skipped in broken sentences, to
+        learn words in other pieces.
+        """
+        self.tokenizer, self.length = tokenizer, length
+        self.index = {label: i for i, label in enumerate(labels)}
+        self.letter_ids = {tokenizer.token_to_id(c) for c in string.ascii_lowercase + string.digits}
+        self.broken = tokenizer
+        if token_dropout:
+            self.broken = Tokenizer.from_str(tokenizer.to_str())
+            self.broken.model.dropout = token_dropout
+
+    def __call__(self, sentence: Sentence, broken: bool) -> dict[str, np.ndarray]:
+        """ids (languages, length) int32, letters (languages, length) int8, targets (labels,) bool."""
+        tokenizer = self.broken if broken else self.tokenizer
+        spelled = [[tokenizer.token_to_id(c) for c in word.lower()] for word in sentence.words]
+        ids = np.stack([text_ids(tokenizer, getattr(sentence, name), self.length) for name in LANGUAGES])
+        letters = np.stack([letter_positions(row, spelled, self.letter_ids) for row in ids])
+        targets = np.zeros(len(self.index), bool)
+        targets[[self.index[label] for label in sentence.labels if label in self.index]] = True
+        return {"ids": ids, "letters": letters, "targets": targets}
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Producer: seed -> an encoded sentence of a world, every second one broken."""
+
+    world: World
+    encoder: SentenceEncoder
+
+    def __call__(self, seed: int) -> dict[str, np.ndarray]:
+        return self.encoder(draw(self.world, seed), seed % 2 > 0)
+
+
 class SentencePool:
     """A ring buffer of sentences as token ids and labels.
 
-    padded_length: token count -> padded length. token_dropout: probability with which a merge of the
-    tokenizer is skipped in every second sentence, to learn words in other pieces.
+    padded_length: token count -> padded length. token_dropout: that of the encoder, in every second sentence.
     """
 
     def __init__(
@@ -178,37 +216,31 @@ class SentencePool:
         preset: Preset,
         token_dropout: float = 0.0,
     ):
-        self.capacity, self.length = capacity, preset.text_length
-        self.tokenizer, self.padded_length = tokenizer, preset.padded_length
-        self.index = {label: i for i, label in enumerate(labels)}
-        self.ids = np.zeros((capacity, len(LANGUAGES), self.length), np.int32)
+        self.capacity, self.padded_length = capacity, preset.padded_length
+        self.encoder = SentenceEncoder(labels, tokenizer, preset.text_length, token_dropout)
+        self.index = self.encoder.index
+        self.ids = np.zeros((capacity, len(LANGUAGES), preset.text_length), np.int32)
         self.lengths = np.zeros((capacity, len(LANGUAGES)), np.int32)
         self.targets = np.zeros((capacity, len(labels)), bool)
-        self.letters = np.zeros((capacity, len(LANGUAGES), self.length), np.int8)
+        self.letters = np.zeros((capacity, len(LANGUAGES), preset.text_length), np.int8)
         self.added = 0
-        self.letter_ids = {tokenizer.token_to_id(c) for c in string.ascii_lowercase + string.digits}
-        self.broken: Tokenizer | None = None
-        if token_dropout:
-            self.broken = Tokenizer.from_str(tokenizer.to_str())
-            self.broken.model.dropout = token_dropout
 
     @property
     def filled(self) -> int:
         return min(self.added, self.capacity)
 
     def add(self, sentence: Sentence) -> None:
-        place = self.added % self.capacity
-        tokenizer = self.broken if self.broken is not None and self.added % 2 else self.tokenizer
-        for language, name in enumerate(LANGUAGES):
-            ids = text_ids(tokenizer, getattr(sentence, name), self.length)
-            self.ids[place, language] = ids
-            self.lengths[place, language] = self.padded_length(int((ids != 0).sum()))
-            spelled = [[tokenizer.token_to_id(c) for c in word.lower()] for word in sentence.words]
-            self.letters[place, language] = letter_positions(ids, spelled, self.letter_ids)
-        self.targets[place] = False
-        known = [self.index[label] for label in sentence.labels if label in self.index]
-        self.targets[place, known] = True
-        self.added += 1
+        encoded = self.encoder(sentence, self.added % 2 > 0)
+        self.store({name: value[None] for name, value in encoded.items()})
+
+    def store(self, sentences: Mapping[str, np.ndarray]) -> None:
+        """Store encoded sentences, (n, ...) each field, in place of the oldest."""
+        counts = (sentences["ids"] != 0).sum(-1)
+        places = (np.arange(len(counts)) + self.added) % self.capacity
+        self.ids[places], self.letters[places] = sentences["ids"], sentences["letters"]
+        self.targets[places] = sentences["targets"]
+        self.lengths[places] = np.vectorize(self.padded_length, otypes=[np.int32])(counts)
+        self.added += len(counts)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Targets]:
         """Ids (count, m) and targets of sentences of one padded length, that of a random one."""

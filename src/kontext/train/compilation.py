@@ -25,7 +25,7 @@ def can_compile(device: torch.device) -> bool:
 
 
 def is_rare(contexts: int, text: int) -> bool:
-    """Whether batches with so many context pictures and tokens of text are too rare to compile blocks for.
+    """Whether batches with these numbers of context pictures and of text tokens are too rare to compile for.
 
     Each length and number of pictures is compiled anew, which takes seconds to minutes.
     """

@@ -34,6 +34,7 @@ from kontext.train.autoencoder import HELD_OUT, channel_effects, latent_figures,
 from kontext.train.compilation import can_compile, is_rare
 from kontext.train.config import FlowTraining
 from kontext.train.data import TrainingData
+from kontext.train.device import prepare, to_device
 from kontext.train.distributed import RANK_SEED_STRIDE, Distributed
 from kontext.train.letters import LetterLoss
 from kontext.train.metrics import MetricAverager, RegionIou
@@ -41,7 +42,6 @@ from kontext.train.networks import Networks
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.orbits import OrbitPool
 from kontext.train.pairs import shrink, target_caption, text_ids
-from kontext.train.ring import to_device
 from kontext.train.run import Ema, TrainingRun, averaged_weights, read_state
 from kontext.train.tokenizer import train_tokenizer, with_split_quotes
 from kontext.train.validation import Validation
@@ -76,11 +76,7 @@ class FlowTrainer:
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
         self.device = torch.device(config.device)
-        if self.device.type == "cuda":
-            # The only run on an H100 that came to its end had it off; one before, with it, aborted.
-            torch.backends.cuda.enable_cudnn_sdp(False)
-            if torch.cuda.is_available():  # draws on the host waited for cores that the workers keep busy
-                torch.set_num_threads(1)
+        prepare(self.device)
         self.distributed = Distributed(self.device)
         self.batch = self.distributed.split("batch", config.batch)
         self.new_per_step = self.distributed.split("fresh", config.fresh)
@@ -205,6 +201,8 @@ class FlowTrainer:
             self._train()
         finally:
             self.data.close()
+            if self.attribute_task is not None:
+                self.attribute_task.close()
             self.distributed.close()
         return self.folder / "model"
 

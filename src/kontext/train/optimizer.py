@@ -77,7 +77,7 @@ class MuonAdamW(torch.optim.Optimizer):
             (self._muon if group["kind"] == "muon" else self._adamw)(group)
 
     def _muon(self, group: dict) -> None:
-        by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+        by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
         for p in group["params"]:
             if p.grad is not None:
                 by_shape[(p.shape[0], p[0].numel())].append(p)
@@ -111,7 +111,7 @@ class MuonAdamW(torch.optim.Optimizer):
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_addcdiv_(parameters, first, root, -group["lr"] / (1 - beta1**count))
 
-    def _state(self, p: nn.Parameter, name: str) -> Tensor:
+    def _state(self, p: Tensor, name: str) -> Tensor:
         state = self.state[p]
         if name not in state:
             state[name] = torch.zeros_like(p, dtype=torch.float32)

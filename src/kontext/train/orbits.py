@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kontext.model.autoencoder import Autoencoder
+from kontext.train.device import to_device
 from kontext.train.letters import COLUMNS, letter_grid
 from kontext.train.pairs import (
     cached_tokenizer,
@@ -22,7 +23,7 @@ from kontext.train.pairs import (
     text_ids,
     token_mask,
 )
-from kontext.train.ring import Examples, Ring, to_device
+from kontext.train.ring import Examples, Ring
 from kontext.world import World
 from kontext.world.language.captions import caption
 from kontext.world.tasks.orbits import Orbit

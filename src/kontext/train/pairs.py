@@ -15,7 +15,8 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from kontext.train.ring import Examples, Ring, to_device
+from kontext.train.device import to_device
+from kontext.train.ring import Examples, Ring
 from kontext.world import Sample, World
 from kontext.world.edits import Value, value_label
 from kontext.world.language.captions import caption

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kontext.model.autoencoder import Autoencoder
 from kontext.train.autoencoder import to_pixels
+from kontext.train.device import CPU, to_device
 
 SAVED_BYTES = 64 * 2**20
 """Pools below this size are saved with a run's state; larger ones are filled again."""
@@ -24,16 +25,7 @@ MAX_CANDIDATES = 2048
 leaves.
 """
 
-CPU = torch.device("cpu")
-
 Examples = Mapping[str, np.ndarray]
-
-
-def to_device(value: Tensor, device: torch.device) -> Tensor:
-    """The value on a device, without waiting for the work that a GPU still has to do."""
-    if device.type == "cuda" and value.device == CPU and torch.cuda.is_available():
-        value = value.pin_memory()  # from other memory, more than 64 KiB are copied after that work
-    return value.to(device, non_blocking=True)
 
 
 class Ring:
