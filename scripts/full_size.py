@@ -334,7 +334,8 @@ class Ladder:
 
         settings = {k: v for k, v in to_diffusers_config(self.config).items() if not k.startswith("_")}
         with torch.device("meta"):
-            network = FluxTransformer2DModel(**settings).to(torch.bfloat16)
+            network: Any = FluxTransformer2DModel(**settings)
+            network.to(torch.bfloat16)
         network.to_empty(device=self.device)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
@@ -369,19 +370,18 @@ class Ladder:
         network = editor.model.transformer
         prepared = network.prepare(self.text, self.ids, [(self.context, self.context_ids)])
 
-        def modulation() -> Any:
-            return network.modulate(network.vector(self.time, self.pooled, self.guidance))
+        def evaluate(inputs: Any) -> Any:
+            mod = network.modulate(network.vector(self.time, self.pooled, self.guidance))
+            return network.evaluate(self.target, inputs, mod)
 
+        mod = network.modulate(network.vector(self.time, self.pooled, self.guidance))
         for compiled in ("", ", compiled"):
             if compiled:
                 network.compile_blocks()
             whole = name + compiled
-            yield whole, self.seconds(lambda: network.evaluate(self.target, prepared, modulation()))
-            _, kept = network.evaluate_and_cache_context(self.target, prepared, modulation())
-            yield (
-                f"{whole}, context kept",
-                self.seconds(partial(network.evaluate, self.target, kept, modulation())),
-            )
+            yield whole, self.seconds(partial(evaluate, prepared))
+            _, kept = network.evaluate_and_cache_context(self.target, prepared, mod)
+            yield f"{whole}, context kept", self.seconds(partial(evaluate, kept))
         pixels = self.side * 16
         picture = np.random.default_rng(0).integers(0, 256, (pixels, pixels, 3), np.uint8)
         for count in steps:

@@ -15,13 +15,16 @@ from support.device import simulated
 SIMPLE = {"families": ("kid",), "art_sets": ("flat",), "kinds": ("hair_color", "clothes_from", "background")}
 
 
-@pytest.mark.parametrize("targets", [1, 4])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_on_a_gpu(tmp_path, workers, targets):
+@pytest.fixture
+def codec(tmp_path):
     torch.manual_seed(0)
     save_file(Autoencoder(PRESETS["tiny"].autoencoder).state_dict(), tmp_path / "autoencoder.safetensors")
     (tmp_path / "latents.json").write_text(json.dumps({"scale": 1.0, "shift": 0.0}))
-    config = FlowTraining(
+    return tmp_path / "autoencoder.safetensors"
+
+
+def settings(targets: int, **changes) -> FlowTraining:
+    return FlowTraining(
         preset="tiny",
         device="cuda",
         steps=8,
@@ -31,21 +34,30 @@ def test_a_run_on_a_gpu(tmp_path, workers, targets):
         pool=8,
         first_fill=4,
         curriculum=(Stage(world=SIMPLE),),
+        references_fresh=2,
+        validation_pairs=2,
+        validation_sentences=4,
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("targets", [1, 4])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_on_a_gpu(tmp_path, codec, workers, targets):
+    config = settings(
+        targets,
         workers=workers,
         rollouts=2 if targets == 1 else 0,
         generate_every=4,
         references_every=3,
-        references_fresh=2,
         bfloat16=True,
-        validation_pairs=2,
-        validation_sentences=4,
         words_batch=4,
         words_fresh=1,
         log_every=4,
         validate_every=8,
     )
     with simulated("cuda") as device:
-        run = FlowTrainer(config, tmp_path / "run", tmp_path / "autoencoder.safetensors", False, None)
+        run = FlowTrainer(config, tmp_path / "run", codec, False, None)
         assert run.attribute_task.loader.workers == min(1, workers)
         run.train()
         before = device.reads
@@ -55,28 +67,11 @@ def test_a_run_on_a_gpu(tmp_path, workers, targets):
 
 
 @pytest.mark.parametrize("targets", [1, 4])
-def test_a_step_reads_nothing_from_the_gpu(tmp_path, targets):
+def test_a_step_reads_nothing_from_the_gpu(tmp_path, codec, targets):
     # A GPU that works ahead of the host must not be waited for: what decides a batch is in host memory.
-    torch.manual_seed(0)
-    save_file(Autoencoder(PRESETS["tiny"].autoencoder).state_dict(), tmp_path / "autoencoder.safetensors")
-    (tmp_path / "latents.json").write_text(json.dumps({"scale": 1.0, "shift": 0.0}))
-    config = FlowTraining(
-        preset="tiny",
-        device="cuda",
-        steps=8,
-        batch=8,
-        targets_per_source=targets,
-        fresh=2,
-        pool=8,
-        first_fill=4,
-        subset_share=1.0,
-        references_every=0,
-        curriculum=(Stage(world=SIMPLE),),
-        workers=0,
-        validation_pairs=2,
-    )
+    config = settings(targets, subset_share=1.0, references_every=0, workers=0)
     with simulated("cuda") as device:
-        run = FlowTrainer(config, tmp_path / "run", tmp_path / "autoencoder.safetensors", False, None)
+        run = FlowTrainer(config, tmp_path / "run", codec, False, None)
         run.data.pool.add(run.data.loader.take(4))
         subsets, seen = [], run._drawn_subset
         run._drawn_subset = lambda masks: subsets.append(seen(masks)) or subsets[-1]
