@@ -182,6 +182,8 @@ class Hand:
         self.page.get_by_role("button", name=f"Start with: {example}").click()
         self.page.locator(".doings").wait_for()
         self.page.locator("#prompt").fill("")
+        self.idle()  # the picture is there to draw on
+        self.settle()
         return self
 
     def say(self, prompt: str, wait: bool = True) -> None:
@@ -193,8 +195,19 @@ class Hand:
             self.idle()
 
     def told(self, words: str) -> None:
-        """Wait for a message with these words."""
-        self.page.locator(".notice", has_text=words).first.wait_for()
+        """Wait for a message with these words; without it, say what the page shows instead."""
+        from playwright.sync_api import TimeoutError
+
+        try:
+            self.page.locator(".notice", has_text=words).first.wait_for()
+        except TimeoutError:
+            seen = "{notices: state.notices, tool: state.tool, pointing: state.pointing, draft: state.draft}"
+            focus = self.page.evaluate("document.activeElement?.outerHTML.slice(0, 80)")
+            raise AssertionError(f"no {words!r}, but {self.state(seen)}, focus on {focus}") from None
+
+    def settle(self) -> None:
+        """Wait for the next frame, and for what takes the focus in it or by a timer."""
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
 
     def idle(self) -> None:
         """Until nothing is being made and the picture is shown, that of a finished edit included."""
@@ -211,6 +224,7 @@ class Hand:
         self.page.evaluate("document.activeElement?.blur()")
         for key in keys:
             self.page.keyboard.press(key)
+        self.settle()
 
     def turns(self) -> list[str]:
         return self.page.locator("[role=treeitem]").evaluate_all("all => all.map(one => one.ariaLabel)")

@@ -95,6 +95,18 @@ def test_a_hint_outside_of_the_box_is_refused_before_it_is_sent(hand):
     assert len(hand.session()["turns"]) == 1
 
 
+def test_a_tool_does_not_take_the_focus_from_a_prompt_that_is_being_typed(hand):
+    page = hand.start().page
+    hand.key("m")  # the focus is on the page, as after any key
+    choose = "import('/core/drawing.js').then(({ setTool }) => setTool('pen'))"
+    page.evaluate(f"{choose}.then(() => document.querySelector('#prompt').focus())")
+    hand.settle()
+    page.keyboard.type("Make")
+    assert page.locator("#prompt").input_value() == "Make"
+    hand.key("b")
+    assert page.locator("kontext-pointer canvas:focus").count() == 1
+
+
 def test_strokes_are_undone_one_by_one_and_have_the_chosen_width(hand):
     page = hand.start().page
     count = "(Object.values(state.pointing)[0]?.mask ?? []).length"

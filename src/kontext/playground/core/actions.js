@@ -128,12 +128,14 @@ export function choose(then = openFile, camera = false) {
   input.click();
 }
 
-/** Focus an element that one of the next frames will render. */
-export function focusSoon(selector, frames = 60) {
+/** Focus an element that one of the next frames will render, unless the user is in a text field by then. */
+export function focusSoon(selector, frames = 60, before = document.activeElement) {
   requestAnimationFrame(() => {
+    const now = document.activeElement;
+    if (now !== before && now?.matches('input, textarea')) return;
     const found = document.querySelector(selector);
     if (found) found.focus();
-    else if (frames) focusSoon(selector, frames - 1);
+    else if (frames) focusSoon(selector, frames - 1, before);
   });
 }
 

@@ -113,12 +113,15 @@ class Composer extends Part {
     this.opened = opened;
   }
 
-  /** Focus the prompt as soon as a picture opens; not on phones, where the keyboard would cover the picture. */
+  /**
+   * Focus the prompt as soon as a picture opens; not on phones, where the keyboard would cover the picture, nor from
+   * a user who has begun to draw.
+   */
   #take() {
     if (this.closest('.opening') || !matchMedia('(hover: hover)').matches) return;
     setTimeout(() => {
       const other = document.activeElement?.matches('input, textarea, select');
-      if (!other && !document.querySelector('dialog[open]')) this.field?.focus();
+      if (!other && this.state.tool === 'move' && !document.querySelector('dialog[open]')) this.field?.focus();
     });
   }
 
