@@ -9,7 +9,13 @@ from torch import nn
 from kontext.errors import BadCheckpoint
 from kontext.model.presets import PRESETS
 from kontext.model.text import T5Encoder
-from kontext.train.optimizer import POSITION_RATE, MuonAdamW, orthogonalize, split_parameters
+from kontext.train.optimizer import (
+    COEFFICIENTS,
+    POSITION_RATE,
+    MuonAdamW,
+    orthogonalize,
+    split_parameters,
+)
 from support.numeric import difference, rounding
 
 
@@ -19,6 +25,24 @@ def test_orthogonalized_momentum_has_singular_values_near_one(shape):
     values = torch.linalg.svdvals(update)
     assert update.shape == torch.Size(shape)
     assert values.min() > 0.3 and values.max() < 1.6  # five steps of this iteration reach about [0.7, 1.2]
+
+
+@pytest.mark.parametrize("shape", [(2, 48, 48), (2, 32, 160), (2, 160, 32)])
+@pytest.mark.parametrize("smallest", [1.0, 1e-4, 1e-8])
+def test_orthogonalizing_in_float32_equals_the_iteration_in_float64(monkeypatch, shape, smallest):
+    monkeypatch.setattr("kontext.train.optimizer.bfloat16_is_faster", lambda device: False)
+    generator = torch.Generator().manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    spectrum = smallest ** torch.linspace(0, 1, min(shape[1:]))  # gradients have few large singular values
+    momentum = left @ torch.diag(spectrum) @ right
+    x = momentum.double() / momentum.double().norm(dim=(1, 2), keepdim=True)
+    a, b, c = COEFFICIENTS
+    for _ in range(5):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    # Four steps amplify the rounding of the smallest eigenvalues by a^8 = 20 000; bfloat16, in which the
+    # iteration runs elsewhere, rounds each number of its result by more.
+    assert difference(orthogonalize(momentum), x, size=1) <= torch.finfo(torch.bfloat16).eps / 8
 
 
 def test_adamw_equals_the_library_step_for_step():

@@ -218,8 +218,10 @@ def to_diffusers_config(config: Config) -> dict[str, Any]:
                 "diffusers has no network with picture prediction, output gates, an output MLP or a region "
                 "head; nano-128 is a model without them"
             )
-        if config.theta != 10_000 or config.mlp_ratio != 4:
-            raise BadRequest("diffusers fixes theta = 10000 and mlp_ratio = 4; this model has other values")
+        if config.theta != 10_000 or config.mlp_ratio != 4 or config.position_step != 1:
+            raise BadRequest(
+                "diffusers fixes theta = 10000, mlp_ratio = 4 and position_step = 1; this model has other values"
+            )
         return {
             "_class_name": "FluxTransformer2DModel",
             "patch_size": 1,
@@ -234,7 +236,7 @@ def to_diffusers_config(config: Config) -> dict[str, Any]:
             "axes_dims_rope": list(config.axes),
         }
     if isinstance(config, AutoencoderConfig):
-        if config.patch != 1 or config.linear_path:
+        if config.patch != 1 or config.linear_path or config.latent_shuffle != 1:
             raise BadRequest(
                 "diffusers has no autoencoder of pixel patches with a linear path; nano-128 has neither"
             )

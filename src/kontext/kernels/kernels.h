@@ -131,6 +131,7 @@ typedef struct {
   const float *bias[2];
   const float *query_scale, *key_scale;    /* (2, width): of the first rows, of the others */
   const float *rotary;                     /* (rows, width / 2, 2) */
+  long rotary_item;                        /* floats from the table of an item to the next; 0: of all items */
   const void *prefix_keys, *prefix_values; /* (items / sharing, heads, prefix, width), normed and turned */
   pieces_t out;                            /* or, backward, its gradient */
   float *softmax;      /* (items, heads, rows, 2): the largest score, 1 / the sum of exponentials */

@@ -179,6 +179,7 @@ class TrainingAttention(ctypes.Structure):
         ("query_scale", POINTER),
         ("key_scale", POINTER),
         ("rotary", POINTER),
+        ("rotary_item", LONG),
         ("prefix_keys", POINTER),
         ("prefix_values", POINTER),
         ("out", MatrixChunks),

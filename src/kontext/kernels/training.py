@@ -47,7 +47,7 @@ class TrainingTransformer:
             raise ValueError('the kernels for training need context_attention = "prefix"')
         network, count = self.transformer, len(target)
         doubles, singles = network.double_blocks, network.single_blocks
-        layout = Layout(count, prepared.rotary.shape[0], prepared.text.shape[1])
+        layout = Layout(count, prepared.rotary.shape[-3], prepared.text.shape[1])
         heads = self._heads(layout, prepared.rotary)
         prefix = prepared.prefix or (None,) * (len(doubles) + len(singles))
         picture, text = _matrix(network.img_in(target)), _matrix(prepared.text)

@@ -178,14 +178,15 @@ INLINE void gather_rows(const room_t *m, int part, long item, long head, long st
 
 /* Rows from `start` on, normed, scaled, turned and multiplied by `by`. In three passes: each is a long way
    for a row, and short for many. */
-INLINE void norm_and_rotate_rows(const room_t *m, const float *x, const float *scales, long start, float by,
-                                 float *norms, float *out) {
+INLINE void norm_and_rotate_rows(const room_t *m, const float *x, const float *scales, long item, long start,
+                                 float by, float *norms, float *out) {
   const training_attention_t *p = m->p;
   const long w = m->width, count = m->own - start;
   for (long i = 0; i < count; i++) norms[i] = mean_square(x + i * w, w);
   for (long i = 0; i < count; i++) norms[i] = 1 / __builtin_sqrtf(norms[i] + EPSILON);
+  const float *angles = p->rotary + item * p->rotary_item;
   for (long i = 0; i < count; i++)
-    scale_and_rotate(x + i * w, norms[i] * by, scale_of(p, scales, start + i), p->rotary + (start + i) * w, w,
+    scale_and_rotate(x + i * w, norms[i] * by, scale_of(p, scales, start + i), angles + (start + i) * w, w,
                      out + i * w);
 }
 
@@ -194,13 +195,13 @@ INLINE void give_back(const room_t *m, int part, long item, long head, long star
                       const float *norms, float by, float *gradients, const int bfloat16) {
   const training_attention_t *p = m->p;
   const long w = m->width, count = m->own - start, at = (part * p->heads + head) * w;
-  const float *scales = part ? p->key_scale : p->query_scale;
+  const float *scales = part ? p->key_scale : p->query_scale, *table = p->rotary + item * p->rotary_item;
   float *scale_sums = p->scale_sums + ((item * p->heads + head) * 2 + part) * 2 * w;
   float *sums = p->qkv_sums + item * 6 * p->heads * w + at;
   float means[count];
   for (long i = 0; i < count; i++) {
     const long late = start + i >= p->rows.first;
-    const float *scale = scale_of(p, scales, start + i), *angles = p->rotary + (start + i) * w;
+    const float *scale = scale_of(p, scales, start + i), *angles = table + (start + i) * w;
     float *gradient = gradients + i * w;
     vec along = splat(0);
     for (long j = 0; j < w; j += LANES) {
@@ -355,7 +356,7 @@ INLINE void attend_group(const room_t *m, long group, long head, const int bfloa
   for (long item = group * p->sharing; item < (group + 1) * p->sharing; item++) {
     const long own_at = (item * p->heads + head) * m->own * w;
     gather_rows(m, 1, item, head, 0, m->raw_keys, bfloat16);
-    norm_and_rotate_rows(m, m->raw_keys, p->key_scale, 0, 1, m->key_norms, m->keys + prefix);
+    norm_and_rotate_rows(m, m->raw_keys, p->key_scale, item, 0, 1, m->key_norms, m->keys + prefix);
     gather_rows(m, 2, item, head, 0, m->values + prefix, bfloat16);
     if (p->keys && !backward) {
       store_row(p->keys, own_at, m->own * w, m->keys + prefix, bfloat16);
@@ -363,8 +364,8 @@ INLINE void attend_group(const room_t *m, long group, long head, const int bfloa
     }
     if (!m->queries && !backward) continue;
     gather_rows(m, 0, item, head, p->start, m->raw_queries, bfloat16);
-    norm_and_rotate_rows(m, m->raw_queries, p->query_scale, p->start, 1 / __builtin_sqrtf(w), m->query_norms,
-                         m->q);
+    norm_and_rotate_rows(m, m->raw_queries, p->query_scale, item, p->start, 1 / __builtin_sqrtf(w),
+                         m->query_norms, m->q);
     for (long i = 0; i < m->queries; i++) put_row(m->q + i * w, w, m->q_rows + i * (w / PER_WORD));
     put_columns(m->keys, packed, m->padded, w, m->padded, m->key_columns);
     if (backward) {

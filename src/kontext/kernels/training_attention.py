@@ -24,7 +24,7 @@ class HeadLayout:
     layout: Layout
     count: int
     rotary: Tensor
-    """(rows, head_width / 2, 2)."""
+    """(rows, head_width / 2, 2), or one table for each item, (items, rows, head_width / 2, 2)."""
     start: int = 0
     """Rows of a sequence before this one only provide keys and values."""
     shares_kv: bool = False
@@ -144,6 +144,7 @@ def _job(heads: HeadLayout, h, bias, first_h, first_bias, scales, keys, values, 
         query_scale=scales[0].data_ptr(),
         key_scale=scales[1].data_ptr(),
         rotary=heads.rotary.data_ptr(),
+        rotary_item=heads.rotary.stride(0) if heads.rotary.dim() > 3 else 0,
         softmax=softmax.data_ptr(),
     )
     for i, x in enumerate((bias if first_bias is None else first_bias, bias)):

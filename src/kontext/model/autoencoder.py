@@ -1,10 +1,11 @@
 """The convolutional autoencoder: pictures to latents with sides at least eight times smaller, and back.
 
 Names and layout of the published autoencoder of FLUX.1: residual blocks with GroupNorm and swish, attention
-only in the middle. The mean of the posterior is used, never a sample. Our own models add two options: the
+only in the middle. The mean of the posterior is used, never a sample. Our own models add three options: the
 convolutions may work on patches of pixels, which makes a picture of 256 x 256 pixels as cheap as one of 128 x
-128, and a linear code of whole latent cells runs next to them. With it, colors and shapes are right from the
-first step of training, and the convolutions learn only the remainder.
+128, and a linear code of whole squares runs next to them. With it, colors and shapes are right from the
+first step of training, and the convolutions learn only the remainder. Their code may be given as more latents
+of fewer channels, which makes a token, 2 x 2 latents, as small as a square of the code.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         if config.linear_path:
-            channels, side = config.latent_channels, config.cell
+            channels, side = config.code_channels, config.code_cell
             self.linear_in = nn.Conv2d(3, channels, side, stride=side)
             self.linear_out = nn.ConvTranspose2d(channels, 3, side, stride=side)
         # Maximum elements of a layer at a time; larger pictures are processed in strips. None: no limit.
@@ -42,7 +43,7 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents of `encode` to pixels in about [-1, 1], not clamped."""
-        return self.decode_raw(self.to_decoder_latents(latents))
+        return self._decode(self.to_decoder_latents(latents))
 
     def decode_with_norm_stats(self, latents: Tensor) -> tuple[Tensor, Norms]:
         """`decode` of one picture, and the norm statistics that `decode_window` needs."""
@@ -55,7 +56,7 @@ class Autoencoder(nn.Module):
 
     def decode_window(self, latents: Tensor, norms: Norms, window: Window) -> Tensor:
         """`decode` a window, with the norm statistics of a picture that is equal elsewhere."""
-        z, cell = self.to_decoder_latents(latents), self.config.cell
+        z, cell = self.to_decoder_latents(latents), self.config.code_cell
         if elements := self._strip_elements(z, self.config.levels):
             samples = self._for_decoder(z).split(1)
             whole = [decode_in_strips(self.decoder, sample, elements, norms)[0] for sample in samples]
@@ -81,8 +82,14 @@ class Autoencoder(nn.Module):
         return self.linear_out(z.to(self.linear_out.weight.dtype))
 
     def to_decoder_latents(self, latents: Tensor) -> Tensor:
-        """Latents without scale and shift."""
-        return latents / self.config.scale + self.config.shift
+        """Latents (b, channels, h, w) without scale and shift, as the code of the convolutions."""
+        return self._to_code(latents / self.config.scale + self.config.shift)
+
+    def _to_code(self, z: Tensor) -> Tensor:
+        return F.pixel_unshuffle(z, self.config.latent_shuffle)
+
+    def _from_code(self, code: Tensor) -> Tensor:
+        return F.pixel_shuffle(code, self.config.latent_shuffle)
 
     def _for_decoder(self, z: Tensor) -> Tensor:
         """z in the type of the decoder, which may be narrower than that of the linear path."""
@@ -90,6 +97,9 @@ class Autoencoder(nn.Module):
 
     def decode_raw(self, z: Tensor) -> Tensor:
         """Decode raw latents of `posterior`."""
+        return self._decode(self._to_code(z))
+
+    def _decode(self, z: Tensor) -> Tensor:
         if elements := self._strip_elements(z, self.config.levels):
             samples = self._for_decoder(z).split(1)
             whole = [decode_in_strips(self.decoder, sample, elements)[0] for sample in samples]
@@ -108,7 +118,7 @@ class Autoencoder(nn.Module):
         mean, log_variance = torch.chunk(moments, 2, dim=1)
         if self.config.linear_path:
             mean = mean + self.linear_in(pixels)
-        return mean, log_variance
+        return self._from_code(mean), self._from_code(log_variance)
 
     def _strip_elements(self, x: Tensor, scale: int) -> int | None:
         """The limit if the finest layers of a picture, `scale` times as large as x on a side, exceed it."""
@@ -125,7 +135,7 @@ class Autoencoder(nn.Module):
         equally) and orthonormal ones (errors of latents equal errors of pixels). The convolutions start at
         zero.
         """
-        side, channels = self.config.cell, self.config.latent_channels
+        side, channels = self.config.code_cell, self.config.code_channels
         total, count = torch.zeros(3 * side**2, dtype=torch.float64), 0
         second = torch.zeros(3 * side**2, 3 * side**2, dtype=torch.float64)
         for picture in pixels:

@@ -219,11 +219,11 @@ class SingleStreamBlock(nn.Module):
         if query_rows is None:
             q, k, v, mlp = self._project(normed, rotary)
         else:
-            q, k, v, mlp = self._project(normed[:, query_rows], rotary[query_rows])
+            q, k, v, mlp = self._project(normed[:, query_rows], rotary[..., query_rows, :, :])
             others = [slice(0, query_rows.start), slice(query_rows.stop, None)]
             other_kv = self._project_kv(
                 torch.cat([normed[:, rows] for rows in others], dim=1),
-                torch.cat([rotary[rows] for rows in others]),
+                torch.cat([rotary[..., rows, :, :] for rows in others], dim=-3),
             )
             k, v, x = (
                 torch.cat((k, other_kv.keys), dim=2),

@@ -128,7 +128,7 @@ class Encoder(nn.Module):
             before = width
         self.mid = Middle(before, config.groups)
         self.norm_out = nn.GroupNorm(config.groups, before, eps=1e-6)
-        self.conv_out = nn.Conv2d(before, 2 * config.latent_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(before, 2 * config.code_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -156,7 +156,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [config.base_width * m for m in config.multipliers]
         before = widths[-1]
-        self.conv_in = nn.Conv2d(config.latent_channels, before, 3, padding=1)
+        self.conv_in = nn.Conv2d(config.code_channels, before, 3, padding=1)
         self.mid = Middle(before, config.groups)
         levels: list[Level] = []
         for i, width in reversed(

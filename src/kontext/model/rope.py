@@ -13,23 +13,23 @@ from torch import Tensor
 def rotary_table(ids: Tensor, axes: tuple[int, ...], theta: float) -> Tensor:
     """Cosines and sines of every position.
 
-    ids: (n, 3) positions; axes: width of each axis in a head. Returns (n, head_width / 2, 2) float32: cosine
-    and sine of each pair's angle.
+    ids: positions (n, 3), or (batch, n, 3); axes: width of each axis in a head. Returns (n, head_width / 2,
+    2), or (batch, ...), float32: cosine and sine of each pair's angle.
     """
     angles = []
     for axis, width in enumerate(axes):
         exponent = torch.arange(0, width, 2, dtype=torch.float32, device=ids.device) / width
-        angles.append(ids[:, axis, None].float() * theta**-exponent)
+        angles.append(ids[..., axis, None].float() * theta**-exponent)
     angle = torch.cat(angles, dim=-1)
     return torch.stack((angle.cos(), angle.sin()), dim=-1)
 
 
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate queries and keys x (batch, n, k, heads, head_width) by a table of n positions.
+    """Rotate queries and keys x (batch, n, k, heads, head_width) by a table of n positions, or (batch, n).
 
     Computes in float32 and returns the type of x.
     """
-    pairs, table = x.float().unflatten(-1, (-1, 2)), table[:, None, None]
+    pairs, table = x.float().unflatten(-1, (-1, 2)), table[..., None, None, :, :]
     # Compilers do not fuse complex numbers, and MPS has few operations on them.
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type == "mps":
         (even, odd), (cos, sin) = pairs.unbind(-1), table.unbind(-1)

@@ -82,7 +82,9 @@ class Prepared:
     targets, each serves the same number of adjacent targets.
     """
     rotary: Tensor
-    """Table over [text | target | context] in "full", [text | target] in "prefix"."""
+    """Table over [text | target | context] in "full", [text | target] in "prefix", where targets may have
+    positions of their own.
+    """
     source: Tensor | None = None
     """Tokens of the picture being edited at the target's positions, (1 or batch, n, in_channels), for models
     with output gates or an output MLP; None: nothing is edited.
@@ -296,12 +298,14 @@ class Transformer(nn.Module):
     ) -> Prepared:
         """Inputs shared by all steps: projected text, rotary table, embedded or prefilled context.
 
+        target_ids: positions (n, 3), in "prefix" attention also (batch, n, 3).
+
         In "prefix" attention, `prefixes` are prefilled pictures; `context` is prefilled here. With
         `guidance`, the second half of the batch are the negative prompts of the first. `source`: tokens of
         the picture being edited at `target_ids`, which models with output gates or an output MLP use.
         `partial`: these are only some of the target's tokens.
         """
-        ids = [target_ids.new_zeros(text.shape[1], 3), target_ids]
+        ids = [target_ids.new_zeros(*target_ids.shape[:-2], text.shape[1], 3), target_ids]
         if self.config.context_attention == "prefix":
             prefixes = [*prefixes, *(self.prefill(tokens, ids_) for tokens, ids_ in context)]
             embedded = None
@@ -316,7 +320,7 @@ class Transformer(nn.Module):
             text=self.txt_in(text),
             context=embedded,
             prefix=_join(prefixes),
-            rotary=rotary_table(torch.cat(ids), self.config.axes, self.config.theta),
+            rotary=self._rotary(torch.cat(ids, dim=-2)),
             guidance=guidance,
             source=source,
             partial=partial,
@@ -325,7 +329,7 @@ class Transformer(nn.Module):
     def prefill(self, tokens: Tensor, ids: Tensor) -> Prefix:
         """Keys and values of one context picture: tokens (b, n, in_channels), ids (n, 3)."""
         mod = self.modulate(self.time_in(sinusoidal_embedding(tokens.new_zeros(1)).to(tokens.dtype)))
-        rotary = rotary_table(ids, self.config.axes, self.config.theta)
+        rotary = self._rotary(ids)
         if self.backend is not None:
             return Prefix(tuple(self.backend.prefill(tokens, mod, rotary)))
         x, blocks, calls = self.img_in(tokens), [], self.calls
@@ -340,6 +344,11 @@ class Transformer(nn.Module):
             blocks.append(context_kv)
         # Views would keep larger tensors alive in the cache.
         return Prefix(tuple(KeysValues(*(part.contiguous() for part in block)) for block in blocks))
+
+    def _rotary(self, ids: Tensor) -> Tensor:
+        """The table of positions (n, 3) or (batch, n, 3)."""
+        step = ids.new_tensor([1.0, self.config.position_step, self.config.position_step])
+        return rotary_table(ids * step, self.config.axes, self.config.theta)
 
     def vector(self, timesteps: Tensor, pooled: Tensor, guidance: Tensor | None = None) -> Tensor:
         """The conditioning vector (b, width) of times, pooled text and, if embedded, guidance."""

@@ -10,6 +10,7 @@ picture and the latents it was decoded from, which makes the codec a projection 
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from dataclasses import dataclass
@@ -274,7 +275,7 @@ def _start(model: Autoencoder, config: AutoencoderTraining, size: int, initial: 
         # a posterior of deviation 1 would blur the first thousand steps
         bias = model.encoder.conv_out.bias
         assert bias is not None
-        bias[model.config.latent_channels :] = -6.0
+        bias[model.config.code_channels :] = -6.0
 
 
 def _optimizer(model: Autoencoder, config: AutoencoderTraining) -> MuonAdamW:
@@ -351,18 +352,21 @@ def _finish(model: Autoencoder, pictures: Tensor, folder: Path) -> Path:
 
 @torch.no_grad()
 def channel_effects(autoencoder: Autoencoder, latents: Tensor, change: float = 0.3) -> Tensor:
-    """How much each latent channel changes the pixels: RMS per unit (channels,), around latents (b, c, h, w).
+    """How much each channel of the code changes the pixels: RMS per unit, around latents (b, c, h, w).
 
-    Every channel in turn is disturbed by noise of standard deviation `change`.
+    Every channel in turn is disturbed by noise of standard deviation `change`. Returns (c, latent_shuffle,
+    latent_shuffle): with a shuffle above 1, adjacent latents are different channels of the code.
     """
     generator = torch.Generator().manual_seed(0)
     noise = change * torch.randn(latents[:, 0].shape, generator=generator).to(latents.device)
-    before, effects = autoencoder.decode(latents), []
-    for channel in range(latents.shape[1]):
-        disturbed = latents.clone()
-        disturbed[:, channel] += noise
-        effects.append((autoencoder.decode(disturbed) - before).square().mean().sqrt() / change)
-    return torch.stack(effects)
+    step, channels = autoencoder.config.latent_shuffle, latents.shape[1]
+    before, effects = autoencoder.decode(latents), latents.new_zeros(channels, step, step)
+    for channel, row, column in itertools.product(range(channels), range(step), range(step)):
+        disturbed, part = latents.clone(), (..., slice(row, None, step), slice(column, None, step))
+        disturbed[:, channel][part] += noise[part]
+        change_of_pixels = autoencoder.decode(disturbed) - before
+        effects[channel, row, column] = change_of_pixels.square().mean().sqrt() / change
+    return effects
 
 
 def latent_figures(autoencoder: Path) -> tuple[float, float]:

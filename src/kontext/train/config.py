@@ -149,8 +149,8 @@ class FlowTraining(_Training):
     area_weight: float = 0.0
     """k of the loss weight 1 + k * mask * clamp(0.3 / area, 0.5, 5); fades to 0 at 80 % of the run."""
     subset_share: Share = 0.0
-    """Share of the edit batches that compute only the tokens of one sample's edit, as the engine does after
-    its first step.
+    """Share of the edit batches that compute only some tokens of each sample, where its edit acts and around,
+    as the engine does after its first step. They draw edits that change up to half of the tokens.
     """
     visibility_power: Annotated[float, Field(ge=0, le=2)] = 0.0
     """The error of a latent channel weighs as its effect on the pixels to this power; 0: all alike, 2: as in

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from kontext import flow
 from kontext.checkpoint import Model, save_model
-from kontext.engine.sampling import MAX_ACTIVE_SHARE
 from kontext.errors import BadCheckpoint
 from kontext.kernels import use_training_kernels
 from kontext.model.autoencoder import Autoencoder, use_channels_last
@@ -38,11 +37,12 @@ from kontext.train.device import prepare, to_device
 from kontext.train.distributed import RANK_SEED_STRIDE, Distributed
 from kontext.train.letters import LetterLoss
 from kontext.train.metrics import MetricAverager, RegionIou
-from kontext.train.networks import Networks
+from kontext.train.networks import Networks, take
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.orbits import OrbitPool
-from kontext.train.pairs import shrink, target_caption, text_ids
+from kontext.train.pairs import PairPool, shrink, target_caption, text_ids
 from kontext.train.run import Ema, TrainingRun, averaged_weights, read_state
+from kontext.train.subsets import draw_limit, nearest_tokens
 from kontext.train.tokenizer import train_tokenizer, with_split_quotes
 from kontext.train.validation import Validation
 from kontext.train.words import TextStart
@@ -192,8 +192,8 @@ class FlowTrainer:
         resized = np.stack([shrink(picture, self.preset.sizes[0][0]) for picture in pictures])
         effect = channel_effects(self.codec, self.codec.encode(to_pixels(resized, self.device)))
         weights = effect**power
-        tokens = pack((weights / weights.mean())[None, :, None, None].expand(-1, -1, 2, 2))
-        return tokens[0, 0]
+        repeats = 2 // self.preset.autoencoder.latent_shuffle
+        return pack((weights / weights.mean()).repeat(1, repeats, repeats)[None])[0, 0]
 
     def train(self) -> Path:
         """Returns the folder of the finished model. Raises Paused when the time of the call is over."""
@@ -219,11 +219,7 @@ class FlowTrainer:
                 self._add_rollouts(self.data.chains.take(self.rollouts))
             generate = config.generate_every > 0 and run.step % config.generate_every == 0
             references = not generate and self._is_reference_step() and self.data.triples is not None
-            if references:
-                self.data.add_new_references()
-                batch = self.data.references.draw(self.batch, self.generator)
-            else:
-                batch = self._draw(generate)
+            batch = self._draw(generate, references)
             loss, label_loss, per_sample, t = self._loss(batch, generate)
             self.optimizer.zero_grad(set_to_none=True)
             (loss + config.label_weight * label_loss).backward()
@@ -258,13 +254,23 @@ class FlowTrainer:
                 self._save()
                 last_save = run.elapsed
 
-    def _draw(self, generate: bool) -> dict[str, Tensor]:
-        """A batch of edits, or of pictures with their captions."""
-        if not isinstance(self.data.pool, OrbitPool):
-            return self.data.pool.draw(self.batch, self.generator, "caption" if generate else "text")
+    def _draw(self, generate: bool, references: bool = False) -> dict[str, Tensor]:
+        """A batch of edits, of pictures with their captions, or of edits with a second picture.
+
+        With `active` (batch, n) in host memory, indices of the tokens to compute, if it is to compute some.
+        """
+        pool: OrbitPool | PairPool = self.data.pool
+        if references:
+            self.data.add_new_references()
+            pool = self.data.references
+        if generate and isinstance(pool, OrbitPool):
+            return pool.draw_captions(self.batch, self.generator)
         if generate:
-            return self.data.pool.draw_captions(self.batch, self.generator)
-        return self.data.pool.draw(self.batch, self.generator)
+            return pool.draw(self.batch, self.generator, texts="caption")
+        limit = draw_limit(self.tokens**2, self.config.subset_share, self.generator)
+        batch = pool.draw(self.batch, self.generator, limit)
+        active = None if limit is None else nearest_tokens(batch["mask"], limit, self.generator)
+        return batch if active is None else batch | {"active": active}
 
     def _is_reference_step(self) -> bool:
         every = self.config.references_every
@@ -304,10 +310,10 @@ class FlowTrainer:
         dropped = to_device(torch.rand(count, generator=self.generator) < config.text_dropout, self.device)
         ids = torch.where(dropped[:, None], self.empty, batch["text"])[:, : int(batch["text_length"])]
         contexts = [] if generate else self.contexts(batch)
-        active = None if generate else self._drawn_subset(batch["mask"])
+        active = batch.get("active")
         if active is not None:
             active = to_device(active, self.device)
-            data, noise = data[:, active], noise[:, active]
+            data, noise = take(data, active), take(noise, active)
         rare = active is not None or is_rare(len(contexts), ids.shape[1])
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast),
@@ -324,7 +330,7 @@ class FlowTrainer:
             return error.mean(), torch.zeros((), device=self.device), error.mean(1).detach(), t
         mask, loss = to_device(batch["mask"], self.device).float(), error.mean()
         if active is not None:
-            mask, region = mask[:, active], None  # the engine asks for the region with all tokens
+            mask, region = take(mask, active), None  # the engine asks for the region with all tokens
         if config.area_weight:
             area = mask.mean(1, keepdim=True).clamp_min(1 / mask.shape[1])
             fading = config.area_weight * max(0.0, 1 - self.run.progress / 0.8)
@@ -337,29 +343,12 @@ class FlowTrainer:
             loss = loss + config.region_weight * region_loss
             self.region_iou.update(region, mask, has_prompt)
         if config.letter_weight and predicted.letters is not None and "letters" in batch:
-            letters = batch["letters"] if active is None else batch["letters"][:, active]
+            letters = batch["letters"] if active is None else take(batch["letters"], active)
             counts = mask * has_prompt[:, None]
             loss = loss + config.letter_weight * self.letter_loss(predicted.letters, letters, counts)
         label_loss = F.cross_entropy(predicted.labels.float(), batch["label"], reduction="none")
         label_loss = (label_loss * has_prompt).sum() / has_prompt.sum().clamp_min(1)
         return loss, label_loss, error.mean(1).detach(), t
-
-    def _drawn_subset(self, masks: Tensor) -> Tensor | None:
-        """Indices (n,) of the tokens of a batch that computes only some: where one of the edits acts.
-
-        masks (b, tokens), in host memory. Half of them with the tokens around. None: all, also where the edit
-        needs most.
-        """
-        if not self.config.subset_share:
-            return None
-        chance, widened, place = torch.rand(3, generator=self.generator).tolist()
-        if chance >= self.config.subset_share:
-            return None
-        mask = masks[int(place * len(masks))].float()
-        if widened < 0.5:
-            grid = mask.reshape(1, self.tokens, self.tokens)
-            mask = F.max_pool2d(grid, 3, stride=1, padding=1).flatten()
-        return mask.nonzero()[:, 0] if 0 < mask.sum() <= MAX_ACTIVE_SHARE * len(mask) else None
 
     def cut(self, ids: Tensor) -> Tensor:
         """Text ids (b, m) without the padding common to all of them."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kontext import flow
 from kontext.errors import BadCheckpoint
 from kontext.model.compilation import raise_recompile_limit
-from kontext.model.presets import Preset
+from kontext.model.presets import Preset, TransformerConfig
 from kontext.model.text import ClipText, T5Encoder
 from kontext.model.transformer import Context, Transformer
 from kontext.train.letters import LetterHead, recorded_inputs
@@ -31,6 +31,27 @@ class Predicted(NamedTuple):
     """Logits (b, n, columns, classes); None without a region head."""
 
 
+def take(values: Tensor, active: Tensor) -> Tensor:
+    """Values (b, tokens, ...) of the tokens with indices `active` (b, n)."""
+    return values[torch.arange(len(active), device=active.device)[:, None], active]
+
+
+def for_smaller_tokens(weights: Mapping[str, Tensor], config: TransformerConfig) -> Mapping[str, Tensor]:
+    """The weights of a network whose tokens each cover 2 x 2 tokens of `config`, as the start of one.
+
+    In tokens (c, 2, 2) the four parts of a channel become one: the input layer adds what it does with each,
+    the output layer predicts their mean. Weights of tokens of this size are returned as they are.
+    """
+    name = "transformer.img_in.weight"
+    if name not in weights or weights[name].shape[1] != 4 * config.in_channels:
+        return weights
+    changed = dict(weights)
+    changed[name] = weights[name].unflatten(1, (-1, 4)).sum(2)
+    for name in ("transformer.final_layer.linear.weight", "transformer.final_layer.linear.bias"):
+        changed[name] = weights[name].unflatten(0, (-1, 4)).mean(1)
+    return {name: value for name, value in changed.items() if not name.startswith("letters.")}
+
+
 class Networks(nn.Module):
     """Transformer and text encoders; `label` and `letters` are used in training only."""
 
@@ -48,8 +69,11 @@ class Networks(nn.Module):
     def load(self, weights: Mapping[str, Tensor], complete: bool) -> None:
         """Load weights. Raises BadCheckpoint.
 
-        complete: none may be missing, but for those of `letters`, which earlier runs do not have.
+        complete: none may be missing, but for those of `letters`, which earlier runs do not have. Otherwise
+        they may be those of the same network with tokens of 2 x 2 of these tokens.
         """
+        if not complete:
+            weights = for_smaller_tokens(weights, self.transformer.config)
         missing, unexpected = self.load_state_dict(weights, strict=False)
         wrong = [*unexpected, *(name for name in missing if not name.startswith("letters."))]
         if complete and wrong:
@@ -79,13 +103,14 @@ class Networks(nn.Module):
         """What the networks predict for tokens z (b, n, channels) and text ids (b, m).
 
         A context may hold fewer pictures than the batch has targets; each then serves the same number of
-        adjacent targets. `active` (n,): indices of the tokens that z and target_ids are of; None: all.
+        adjacent targets. `active` (b, n): indices of the tokens that z and target_ids, then (b, n, 3), are
+        of; None: all.
         """
         pooled, transformer = self.clip(ids), self.transformer
         states = self.t5(ids)
         source = contexts[0][0].repeat_interleave(len(z) // len(contexts[0][0]), 0) if contexts else None
         if source is not None and active is not None:
-            source = source[:, active]
+            source = take(source, active)
         if transformer.config.context_attention == "prefix":
             prefixes = [transformer.prefill(tokens, context_ids) for tokens, context_ids in contexts]
             prepared = transformer.prepare(states, target_ids, prefixes=prefixes, source=source)

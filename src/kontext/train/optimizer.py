@@ -2,7 +2,8 @@
 
 Muon (Jordan et al., 2024) replaces the momentum of a matrix by the nearest orthogonal one, found with five
 Newton-Schulz steps; matrices of one shape are iterated together. Convolutions count as (out, in * kernel).
-The iteration tolerates bfloat16 and uses it on hardware with fast bfloat16 products, else float32.
+The iteration tolerates bfloat16 and uses it on hardware with fast bfloat16 products. In float32 it runs on
+the small Gram matrices of wide matrices, which takes half the time.
 """
 
 from __future__ import annotations
@@ -20,17 +21,45 @@ POSITION_RATE = 20
 """Rate of T5's position biases over that of AdamW: a score must move by several units to change attention."""
 
 
+COEFFICIENTS = (3.4445, -4.775, 2.0315)
+"""Of a Newton-Schulz step: x -> (a + b g + c g^2) x with g = x x^T."""
+
+STEPS = 5
+
+
 def orthogonalize(momentum: Tensor) -> Tensor:
     """Nearest matrices with all singular values near 1: (n, rows, columns) -> the same shape, float32."""
-    x = momentum.bfloat16() if bfloat16_is_faster(momentum.device.type) else momentum
+    low_precision = bfloat16_is_faster(momentum.device.type)
+    x = momentum.bfloat16() if low_precision else momentum
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(5):
-        a = x @ x.mT
-        a = torch.baddbmm(a, a, a, beta=-4.775, alpha=2.0315)
-        x = torch.baddbmm(x, a, x, beta=3.4445)
+    # All steps are polynomials of one Gram matrix, whose rounding bfloat16 would amplify too much.
+    x = _all_steps(x @ x.mT) @ x if not low_precision and x.shape[2] >= 2 * x.shape[1] else _steps(x)
     return (x.mT if tall else x).float()
+
+
+def _steps(x: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
+    for _ in range(STEPS):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x
+
+
+def _all_steps(gram: Tensor) -> Tensor:
+    """The product of the polynomials of all steps, from the Gram matrices (n, rows, rows) before the first."""
+    a, b, c = COEFFICIENTS
+    product: Tensor | None = None
+    for step in range(STEPS):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=1, dim2=2).add_(a)
+        product = polynomial if product is None else product @ polynomial
+        if step < STEPS - 1:
+            gram = polynomial @ (gram @ polynomial)
+    assert product is not None
+    return product
 
 
 class MuonAdamW(torch.optim.Optimizer):

@@ -23,7 +23,7 @@ from kontext.train.pairs import (
     text_ids,
     token_mask,
 )
-from kontext.train.ring import Examples, Ring
+from kontext.train.ring import Examples, Ring, changed_tokens
 from kontext.world import World
 from kontext.world.language.captions import caption
 from kontext.world.tasks.orbits import Orbit
@@ -125,6 +125,7 @@ class OrbitPool(Ring):
     @torch.no_grad()
     def encode(self, examples: Examples) -> dict[str, Tensor]:
         fields = {name: torch.from_numpy(examples[name]) for name in STORED}
+        fields["changed"] = changed_tokens(fields["mask"])
         fields |= {f"{texts}_length": self._lengths(examples[texts]) for texts in ("text", "caption")}
         pictures, shown = examples["pictures"], examples["shown"].astype(bool)
         latents = self._encode(pictures[shown])
@@ -132,8 +133,12 @@ class OrbitPool(Ring):
         padded[to_device(torch.from_numpy(shown), self.device)] = latents
         return fields | {"latents": padded}
 
-    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(
+        self, count: int, generator: torch.Generator, largest: int | None = None
+    ) -> dict[str, Tensor]:
         """A batch of `count` targets of count / targets sources; targets of one source are adjacent.
+
+        largest: number of tokens that an edit may change, if there are such; None: any.
 
         A source is drawn by the root of its edits' weights, so that the base, which has most edits, does
         not dominate; its edits by their weights, without repetition where possible. All texts of the batch
@@ -142,7 +147,8 @@ class OrbitPool(Ring):
         """
         groups = count // self.targets
         candidates = self._candidates(generator)
-        weights, length = self._of_one_length("text", candidates, self.fields["weight"], generator)
+        weight = self.fields["weight"]
+        weights, length = self._of_one_length("text", candidates, weight, generator, largest)
         drawn = torch.multinomial((weights.sum(1) > 0).float(), groups, replacement=True, generator=generator)
         orbits, weight = candidates[drawn], weights[drawn]
         source = self.fields["source"][orbits]

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from kontext.train.device import to_device
-from kontext.train.ring import Examples, Ring
+from kontext.train.ring import Examples, Ring, changed_tokens
 from kontext.world import Sample, World
 from kontext.world.edits import Value, value_label
 from kontext.world.language.captions import caption
@@ -162,17 +162,23 @@ class PairPool(Ring):
     @torch.no_grad()
     def encode(self, examples: Examples) -> dict[str, Tensor]:
         fields = {name: torch.from_numpy(examples[name]) for name in ("mask", "text", "caption", "label")}
+        fields["changed"] = changed_tokens(fields["mask"])
         fields |= {f"{texts}_length": self._lengths(examples[texts]) for texts in ("text", "caption")}
         return fields | {name: self._encode(examples[name]) for name in PICTURES if name in examples}
 
-    def draw(self, count: int, generator: torch.Generator, texts: str = "text") -> dict[str, Tensor]:
+    def draw(
+        self, count: int, generator: torch.Generator, largest: int | None = None, texts: str = "text"
+    ) -> dict[str, Tensor]:
         """A batch of pairs, drawn uniformly among those whose texts have one padded length.
+
+        largest: number of tokens that an edit may change, if there are such; None: any.
 
         texts: "text", the instructions, or "caption", which are then the batch's text. Latents in float32;
         text_length (1,), the padded length, and the masks are in host memory.
         """
         candidates = self._candidates(generator)
-        weight, length = self._of_one_length(texts, candidates, torch.ones(self.capacity, 1), generator)
+        ones = torch.ones(self.capacity, 1)
+        weight, length = self._of_one_length(texts, candidates, ones, generator, largest)
         drawn = torch.multinomial(weight[:, 0], count, replacement=True, generator=generator)
         places = candidates[drawn]
         mask, places = self.fields["mask"][places], to_device(places, self.device)

@@ -38,7 +38,7 @@ class Ring:
     length, since the networks attend to padding.
     """
 
-    HOST_FIELDS: frozenset[str] = frozenset({"text_length", "caption_length", "mask"})
+    HOST_FIELDS: frozenset[str] = frozenset({"text_length", "caption_length", "mask", "changed"})
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Ring:
         if state is not None:
             for name, value in state["fields"].items():
                 self.fields[name] = value.to(CPU if name in self.HOST_FIELDS else self.device)
+            self.fields["changed"] = changed_tokens(self.fields["mask"])  # earlier runs do not have it
             self.added = state["added"]
 
     def _encode(self, pictures: np.ndarray) -> Tensor:
@@ -106,18 +107,32 @@ class Ring:
         return torch.randperm(self.filled, generator=generator)[:MAX_CANDIDATES]
 
     def _of_one_length(
-        self, texts: str, candidates: Tensor, weight: Tensor, generator: torch.Generator
+        self,
+        texts: str,
+        candidates: Tensor,
+        weight: Tensor,
+        generator: torch.Generator,
+        largest: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Weights (n, m) of the candidates' texts that have the padded length of one drawn by weight.
 
-        weight (capacity, m), of all examples. Returns that length, (1,), too.
+        weight (capacity, m), of all examples. Edits that change more than `largest` tokens weigh nothing
+        unless there are no others. Returns that length, (1,), too.
         """
         weight = weight[candidates]
+        if largest is not None:
+            small = self.fields["changed"][candidates].reshape(weight.shape) <= largest
+            weight = weight * small if (weight * small).any() else weight
         lengths = self.fields[f"{texts}_length"][candidates].reshape(weight.shape)
         drawn = torch.multinomial(weight.sum(1), 1, generator=generator)
         column = torch.multinomial(weight[drawn[0]], 1, generator=generator)
         length = lengths[drawn, column]
         return torch.where(lengths == length, weight, 0.0), length
+
+
+def changed_tokens(mask: Tensor) -> Tensor:
+    """Number of tokens that edits change, (...), from masks (..., tokens)."""
+    return mask.sum(-1, dtype=torch.int32)
 
 
 def encode_pictures(
