@@ -93,8 +93,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "train/test_attribute_task.py": ("train/attributes.py",),
     "train/test_runs.py": (
         *("train/data.py", "train/distill.py", "train/flow.py", "train/ladd.py"),
-        *("train/metrics.py", "train/networks.py", "precision.py", "train/run.py"),
-        *("train/student.py", "train/validation.py"),
+        *("train/metrics.py", "precision.py", "train/run.py", "train/student.py", "train/validation.py"),
     ),
     "world/drawing/test_art.py": ("world/drawing/objects.py", "world/drawing/pack.py"),
     "world/language/test_grammar.py": (

@@ -30,8 +30,11 @@ def relative(made, expected):
     return float((made.float() - expected).norm() / expected.norm())
 
 
-def evaluated(model, bfloat16, contexts):
-    """Outputs of a step of training, and the gradients of everything that goes in: {name: tensor}."""
+def evaluated(model, bfloat16, contexts, own_positions=False):
+    """Outputs of a step of training, and the gradients of everything that goes in: {name: tensor}.
+
+    own_positions: those of each target are different.
+    """
     generator = torch.Generator().manual_seed(1)
 
     def noise(*shape):
@@ -44,10 +47,13 @@ def evaluated(model, bfloat16, contexts):
     pictures = [
         (noise(SOURCES, n, config.in_channels), picture_ids(i + 1, SIDE, SIDE)) for i in range(contexts)
     ]
+    positions = picture_ids(0, SIDE, SIDE)
+    if own_positions:
+        positions = torch.stack([positions[torch.randperm(n, generator=generator)] for _ in range(TARGETS)])
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         prefixes = [model.prefill(tokens, ids) for tokens, ids in pictures]
-        prepared = model.prepare(text, picture_ids(0, SIDE, SIDE), prefixes=prefixes)
+        prepared = model.prepare(text, positions, prefixes=prefixes)
         mod = model.modulate(model.vector(torch.linspace(0, 1, TARGETS), pooled))
         out, region = model.evaluate_with_region(target, prepared, mod)
     loss = (out.float() * weights).mean()
@@ -68,18 +74,20 @@ def chosen(request):
     return kernels, request.param == "avx512bf16"
 
 
-@pytest.mark.parametrize("contexts", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("contexts", "own_positions"), [(0, False), (1, False), (2, False), (1, True)], ids=str
+)
 @pytest.mark.parametrize(
     ("preset", "changes"), [(NANO_256, {}), (TINY, {"qkv_bias": False})], ids=["nano-256", "tiny"]
 )
-def test_gradients_are_those_of_pytorch(chosen, preset, changes, contexts):
+def test_gradients_are_those_of_pytorch(chosen, preset, changes, contexts, own_positions):
     kernels, bfloat16 = chosen
     model = random_transformer(preset, **changes)
-    exact = evaluated(model, False, contexts)
-    torchs = evaluated(model, bfloat16, contexts)
+    exact = evaluated(model, False, contexts, own_positions)
+    torchs = evaluated(model, bfloat16, contexts, own_positions)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     model.backend = TrainingTransformer(model, {dtype: Passes(kernels, dtype)})
-    made = evaluated(model, bfloat16, contexts)
+    made = evaluated(model, bfloat16, contexts, own_positions)
     assert made.keys() == exact.keys()
     for name, expected in exact.items():
         if not bfloat16:

@@ -5,6 +5,7 @@ import torch
 
 from kontext.model.autoencoder import Autoencoder
 from kontext.model.presets import PRESETS, AutoencoderConfig
+from kontext.model.tokens import pack
 from kontext.model.window import Window
 
 PLAIN = AutoencoderConfig(
@@ -75,3 +76,24 @@ def test_a_nano_256_token_stands_for_32_pixels():
     preset = PRESETS["nano-256"]
     assert preset.token_pixels == 32
     assert preset.transformer.in_channels == 4 * preset.autoencoder.latent_channels
+
+
+def test_a_token_of_nano_256_p16_is_one_position_of_the_same_code():
+    coarse, fine = (PRESETS[name] for name in ("nano-256", "nano-256-p16"))
+    assert fine.token_pixels == 16 and fine.transformer.in_channels == coarse.autoencoder.latent_channels
+    torch.manual_seed(0)
+    model, shuffled = Autoencoder(coarse.autoencoder).eval(), Autoencoder(fine.autoencoder).eval()
+    shuffled.load_state_dict(model.state_dict())
+    pixels = torch.rand(1, 3, 64, 96) * 2 - 1
+    with torch.no_grad():
+        latents, tokens = model.encode(pixels), pack(shuffled.encode(pixels))
+        assert torch.equal(tokens, latents.flatten(2).mT)
+        spread = shuffled.encode(pixels)
+        assert spread.shape == (1, 16, 64 // fine.autoencoder.cell, 96 // fine.autoencoder.cell)
+        assert torch.equal(shuffled.decode(spread), model.decode(latents))
+        window = Window(16, 48, 32, 80)
+        pictures = [
+            decoder.decode_window(z, decoder.decode_with_norm_stats(z)[1], window)
+            for decoder, z in ((model, latents), (shuffled, spread))
+        ]
+        assert torch.equal(*pictures)

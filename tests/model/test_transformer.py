@@ -345,3 +345,30 @@ def test_an_untrained_output_mlp_adds_nothing():
 def test_a_region_head_must_sit_between_single_blocks():
     with pytest.raises(ValueError, match="region_after must be 0 to 1, got 2"):
         random_transformer(region_after=2)
+
+
+def test_each_target_may_have_positions_of_its_own():
+    model = random_transformer()
+    target, text, pooled, times, context = inputs()
+    all_ids = picture_ids(0, 5, 5)
+    own = torch.stack([all_ids[:N], all_ids[9 : 9 + N]])
+    together = model(target, text, pooled, times, None, own, context)
+    for i, ids in enumerate(own):
+        part = slice(i, i + 1)
+        picture = [(tokens[part], places) for tokens, places in context]
+        alone = model(target[part], text[part], pooled[part], times[part], None, ids, picture)
+        assert difference(together[part], alone) <= rounding(TERMS)
+    assert difference(
+        together, model(target, text, pooled, times, None, own.flip(0), context)
+    ) > 100 * rounding(TERMS)
+
+
+def test_positions_advance_by_the_step_of_the_preset():
+    whole, half = random_transformer(), random_transformer(position_step=0.5)
+    target, text, pooled, times, context = inputs()
+    ids = picture_ids(0, ROWS, COLUMNS)
+    scale = torch.tensor([1.0, 0.5, 0.5])
+    closer = [(tokens, places * scale) for tokens, places in context]
+    expected = whole(target, text, pooled, times, None, ids * scale, closer)
+    assert torch.equal(half(target, text, pooled, times, None, ids, context), expected)
+    assert not torch.equal(half(target, text, pooled, times, None, ids * scale, closer), expected)

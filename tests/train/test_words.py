@@ -1,17 +1,20 @@
 """Pretraining of the text encoders on sentences."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from kontext.errors import BadConfig
+from kontext.errors import BadCheckpoint, BadConfig
 from kontext.model.presets import PRESETS
 from kontext.train import words
-from kontext.train.attributes import IGNORED, Targets
+from kontext.train.attributes import IGNORED, Targets, accuracy, correct
 from kontext.train.config import WordsTraining
+from kontext.train.tokenizer import train_tokenizer
+from kontext.world import World
 
 
 def test_encoders_learn_from_sentences_and_are_written(tmp_path, monkeypatch):
@@ -76,3 +79,28 @@ def test_an_anchored_run_resumes_with_its_anchor_and_needs_a_start(tmp_path, mon
     assert state["step"] == 4
     for name, weight in initial.items():
         torch.testing.assert_close(state["anchor"][name], weight, rtol=0, atol=0)
+    # or of another run than the start's
+    words.train(WordsTraining(steps=1, **common), tmp_path / "other", initial=tmp_path / "first")
+    other = load_file(tmp_path / "other" / "words.safetensors")
+    folders = tmp_path / "first", tmp_path / "other"
+    words.train(anchored, tmp_path / "third", initial=folders[0], anchored_to=folders[1])
+    state = torch.load(tmp_path / "third" / "state.pt", weights_only=True)
+    for name, weight in other.items():
+        torch.testing.assert_close(state["anchor"][name], weight, rtol=0, atol=0)
+    (folders[1] / "tokenizer.json").write_text(train_tokenizer(["another"] * 9, 300).to_str())
+    with pytest.raises(BadCheckpoint, match="another tokenizer"):
+        words.train(anchored, tmp_path / "fourth", initial=folders[0], anchored_to=folders[1])
+
+
+TRAINED = Path(__file__).parents[2] / "training/nano-256/words"
+
+
+@pytest.mark.skipif(not TRAINED.exists(), reason="the training state is not part of the package")
+def test_the_trained_encoders_understand_phrasings_that_they_have_never_seen():
+    start = words.TextStart.read(TRAINED)
+    encoders = words.TextEncoders(PRESETS["nano-256"], len(start.labels))
+    start.load(encoders, start.labels)
+    tokenizer = Tokenizer.from_str(start.tokenizer)
+    pools = words.held_out_sentences(World(), 400, start.labels, tokenizer, PRESETS["nano-256"])
+    figures = accuracy(correct(encoders, pools["phrasing"]))
+    assert min(figures["both_english"], figures["both_chinese"]) >= 0.95  # everything a sentence says

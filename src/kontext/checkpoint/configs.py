@@ -220,7 +220,8 @@ def to_diffusers_config(config: Config) -> dict[str, Any]:
             )
         if config.theta != 10_000 or config.mlp_ratio != 4 or config.position_step != 1:
             raise BadRequest(
-                "diffusers fixes theta = 10000, mlp_ratio = 4 and position_step = 1; this model has other values"
+                "diffusers fixes theta = 10000, mlp_ratio = 4 and position_step = 1; "
+                "this model has other values"
             )
         return {
             "_class_name": "FluxTransformer2DModel",

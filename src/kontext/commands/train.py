@@ -62,6 +62,13 @@ def words(
             help="Folder of an earlier run, or state.pt of a flow run, whose encoders to start from."
         ),
     ] = None,
+    anchor: Annotated[
+        Path | None,
+        typer.Option(
+            help="Likewise the encoders whose outputs to stay near, with `anchor` in the settings. "
+            "Default: those of --start."
+        ),
+    ] = None,
     seconds: Seconds = None,
 ) -> None:
     """Pretrain the text encoders on sentences of the world."""
@@ -70,7 +77,7 @@ def words(
 
     settings = _override(read(WordsTraining, config), seconds, None)
     _prepare(settings.device, output, resume, force)
-    _run("weights", lambda: trainer.train(settings, output, resume, start))
+    _run("weights", lambda: trainer.train(settings, output, resume, start, anchor))
 
 
 @app.command()

@@ -21,8 +21,8 @@ class TransformerConfig:
     """Widths of each head that are rotated by (picture index, row, column); they add up to width / heads."""
     theta: float = 10_000.0
     position_step: float = 1.0
-    """Rows and columns between adjacent tokens in the rotary positions. Below 1, a network with smaller tokens
-    keeps the distances of the network with larger ones that it was trained from.
+    """Distance of adjacent tokens in the rotary positions of rows and columns. With smaller tokens, a smaller
+    step keeps the distances in pixels of the network that the training started from.
     """
     mlp_ratio: float = 4.0
     text_width: int
@@ -69,7 +69,7 @@ class AutoencoderConfig:
     blocks_per_level: int = 2
     latent_channels: int = 16
     latent_shuffle: int = 1
-    """The code of a square of pixels is given as `latent_shuffle` x `latent_shuffle` latents (pixel shuffle)."""
+    """The code of a square of pixels becomes `latent_shuffle` x `latent_shuffle` latents (pixel shuffle)."""
     groups: int = 32
     """Groups of every GroupNorm."""
     patch: int = 1

@@ -295,7 +295,7 @@ class Correct(NamedTuple):
     """What is predicted right in the sentences of a pool."""
 
     labels: np.ndarray
-    """Whether all labels are, bool (encoders: T5, CLIP; languages; sentences)."""
+    """Whether all labels are, bool (T5, CLIP, the mean of both heads; languages; sentences)."""
     letters: np.ndarray
     """Whether the positions of all letters are, bool (languages, sentences that spell a word)."""
 
@@ -303,7 +303,7 @@ class Correct(NamedTuple):
 @torch.no_grad()
 def correct(read: Predictor, pool: SentencePool, device: str | torch.device = "cpu") -> Correct:
     """What is predicted right in the sentences of a pool."""
-    right = np.zeros((2, len(LANGUAGES), pool.filled), bool)
+    right = np.zeros((3, len(LANGUAGES), pool.filled), bool)
     letters = np.zeros((len(LANGUAGES), pool.filled), bool)
     for language in range(len(LANGUAGES)):
         lengths = pool.lengths[: pool.filled, language]
@@ -312,7 +312,7 @@ def correct(read: Predictor, pool: SentencePool, device: str | torch.device = "c
             ids = torch.from_numpy(pool.ids[places, language, :length]).to(device)
             targets = pool.targets_of(places, language, length)
             predictions = read(ids)
-            for encoder, logits in enumerate(predictions[:2]):
+            for encoder, logits in enumerate((*predictions[:2], predictions.t5 + predictions.clip)):
                 right[encoder, language, places] = ((logits.cpu() > 0) == (targets.labels > 0)).all(1).numpy()
             predicted = predictions.letters.argmax(-1).cpu()
             same = (predicted == targets.letters) | (targets.letters == IGNORED)
@@ -323,9 +323,9 @@ def correct(read: Predictor, pool: SentencePool, device: str | torch.device = "c
 def accuracy(right: Correct) -> dict[str, float]:
     """Shares of sentences with all labels predicted, "clip_english", or all letters, "letters_english".
 
-    Without letters if no sentence spells a word.
+    "both_english" is by the mean of the heads of both encoders. Without letters if no sentence spells a word.
     """
-    parts = {"t5": right.labels[0], "clip": right.labels[1]}
+    parts = dict(zip(("t5", "clip", "both"), right.labels))
     if right.letters.size:
         parts["letters"] = right.letters
     return {
@@ -336,12 +336,12 @@ def accuracy(right: Correct) -> dict[str, float]:
 
 
 def by_kind(right: Correct, pool: SentencePool) -> dict[str, list[float]]:
-    """Share of sentences with all labels predicted by CLIP, English and Chinese, by kind of edit."""
+    """Share of sentences with all labels predicted by both, English and Chinese, by kind of edit."""
     shares: dict[str, list[float]] = {}
     for label, index in pool.index.items():
         chosen = pool.targets[: pool.filled, index]
         if label.startswith("kind:") and chosen.any():
             shares[label.removeprefix("kind:")] = [
-                round(float(part[chosen].mean()), 3) for part in right.labels[1]
+                round(float(part[chosen].mean()), 3) for part in right.labels[2]
             ]
     return shares

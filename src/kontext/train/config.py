@@ -94,6 +94,8 @@ class WordsTraining(_Training):
     """Arguments of `kontext.world.World`; none: the whole world, with rare kinds of edits more often."""
     fresh: Count = 32
     """New sentences (in two languages) per step."""
+    candidates: Count = 1
+    """Sentences drawn for each new one, of which the one with the rarest words is taken."""
     pool: Count = 40000
     first_fill: Count = 2000
     token_dropout: Share = 0.0

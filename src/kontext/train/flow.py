@@ -259,14 +259,14 @@ class FlowTrainer:
 
         With `active` (batch, n) in host memory, indices of the tokens to compute, if it is to compute some.
         """
-        pool: OrbitPool | PairPool = self.data.pool
+        pool = self.data.pool
+        if generate:
+            if isinstance(pool, OrbitPool):
+                return pool.draw_captions(self.batch, self.generator)
+            return pool.draw(self.batch, self.generator, texts="caption")
         if references:
             self.data.add_new_references()
             pool = self.data.references
-        if generate and isinstance(pool, OrbitPool):
-            return pool.draw_captions(self.batch, self.generator)
-        if generate:
-            return pool.draw(self.batch, self.generator, texts="caption")
         limit = draw_limit(self.tokens**2, self.config.subset_share, self.generator)
         batch = pool.draw(self.batch, self.generator, limit)
         active = None if limit is None else nearest_tokens(batch["mask"], limit, self.generator)

@@ -49,7 +49,7 @@ def _steps(x: Tensor) -> Tensor:
 
 
 def _all_steps(gram: Tensor) -> Tensor:
-    """The product of the polynomials of all steps, from the Gram matrices (n, rows, rows) before the first."""
+    """The product of all steps' polynomials, from the Gram matrices (n, rows, rows) before the first."""
     a, b, c = COEFFICIENTS
     product: Tensor | None = None
     for step in range(STEPS):

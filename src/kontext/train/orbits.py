@@ -133,13 +133,10 @@ class OrbitPool(Ring):
         padded[to_device(torch.from_numpy(shown), self.device)] = latents
         return fields | {"latents": padded}
 
-    def draw(
-        self, count: int, generator: torch.Generator, largest: int | None = None
-    ) -> dict[str, Tensor]:
+    def draw(self, count: int, generator: torch.Generator, largest: int | None = None) -> dict[str, Tensor]:
         """A batch of `count` targets of count / targets sources; targets of one source are adjacent.
 
         largest: number of tokens that an edit may change, if there are such; None: any.
-
         A source is drawn by the root of its edits' weights, so that the base, which has most edits, does
         not dominate; its edits by their weights, without repetition where possible. All texts of the batch
         have the padded length of one edit drawn first. Returns source (count / targets, c, h, w), target

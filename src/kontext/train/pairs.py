@@ -172,13 +172,12 @@ class PairPool(Ring):
         """A batch of pairs, drawn uniformly among those whose texts have one padded length.
 
         largest: number of tokens that an edit may change, if there are such; None: any.
-
         texts: "text", the instructions, or "caption", which are then the batch's text. Latents in float32;
         text_length (1,), the padded length, and the masks are in host memory.
         """
         candidates = self._candidates(generator)
-        ones = torch.ones(self.capacity, 1)
-        weight, length = self._of_one_length(texts, candidates, ones, generator, largest)
+        equal = torch.ones(self.capacity, 1)
+        weight, length = self._of_one_length(texts, candidates, equal, generator, largest)
         drawn = torch.multinomial(weight[:, 0], count, replacement=True, generator=generator)
         places = candidates[drawn]
         mask, places = self.fields["mask"][places], to_device(places, self.device)

@@ -1,7 +1,7 @@
 """Batches that compute only some tokens of each target: where its edit acts, and the nearest around.
 
 The engine computes no others after its first step, and a network that has always seen all tokens is worse at
-that. A step on a quarter of the tokens also takes a third of the time, and none of it for what stays as it is.
+that. Such a step also takes a third of the time of one on all tokens, most of which stay as they are.
 """
 
 from __future__ import annotations

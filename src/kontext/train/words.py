@@ -38,6 +38,7 @@ from kontext.train.config import WordsTraining
 from kontext.train.distributed import require_single_process
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.pairs import target_caption
+from kontext.train.rare_words import RareWordSampler
 from kontext.train.run import Ema, TrainingRun, averaged_weights, read_state
 from kontext.train.tokenizer import train_tokenizer, with_split_quotes
 from kontext.world import World
@@ -87,16 +88,23 @@ def anchor_loss(
     return total
 
 
-def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Path | None = None) -> Path:
+def train(
+    config: WordsTraining,
+    folder: Path,
+    resume: bool = False,
+    initial: Path | None = None,
+    anchored_to: Path | None = None,
+) -> Path:
     """Train; writes the averaged encoders, their heads and the tokenizer to the folder.
 
     initial: folder of an earlier run, or the `state.pt` of a flow run; its encoders, heads and tokenizer are
-    the start. Raises BadCheckpoint, and BadConfig for an anchor without `initial`.
+    the start. anchored_to: likewise the encoders whose outputs to stay near, of the same tokenizer; None:
+    those of the start. Raises BadCheckpoint, and BadConfig for an anchor without either.
     """
     require_single_process("the text encoder pretraining")
     torch.manual_seed(config.seed)
     preset, world = PRESETS[config.preset], World(**config.world)
-    drawn = world if config.world else broad_world()
+    sampler = RareWordSampler(world if config.world else broad_world(), config.candidates)
     run = TrainingRun(
         folder,
         steps=config.steps,
@@ -116,11 +124,16 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
         start.load(readers, labels)
     anchor: TextEncoders | None = None
     if config.anchor:
-        if initial is None and state is None:
-            raise BadConfig("anchor needs the encoders of an earlier run: --start")
+        if initial is None and anchored_to is None and state is None:
+            raise BadConfig("anchor needs the encoders of an earlier run: --start or --anchor")
         anchor = copy.deepcopy(readers).requires_grad_(False)
         if state is not None:
             anchor.load_state_dict(state["anchor"])
+        elif anchored_to is not None:
+            other = TextStart.read(anchored_to)
+            if with_split_quotes(other.tokenizer).to_str() != tokenizer.to_str():
+                raise BadCheckpoint(f"{anchored_to} has another tokenizer than the start")
+            other.load(anchor, labels)
     groups = split_parameters([readers], ("embed", "shared", "bias", "head"))
     optimizer = MuonAdamW(
         *groups, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.01
@@ -152,7 +165,7 @@ def train(config: WordsTraining, folder: Path, resume: bool = False, initial: Pa
     while not run.finished:
         run.pause_if_due(save)
         for _ in range(config.fresh if pool.added else config.first_fill):
-            pool.add(draw(drawn, seed))
+            pool.add(sampler.draw(seed))
             seed += 1
         ids, targets = pool.draw(config.batch, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast):
