@@ -40,7 +40,7 @@ from kontext.train.metrics import MetricAverager, RegionIou
 from kontext.train.networks import Networks, take
 from kontext.train.optimizer import MuonAdamW, split_parameters
 from kontext.train.orbits import OrbitPool
-from kontext.train.pairs import PairPool, shrink, target_caption, text_ids
+from kontext.train.pairs import shrink, target_caption, text_ids
 from kontext.train.run import Ema, TrainingRun, averaged_weights, read_state
 from kontext.train.subsets import draw_limit, nearest_tokens
 from kontext.train.tokenizer import train_tokenizer, with_split_quotes
