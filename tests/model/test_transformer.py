@@ -372,3 +372,16 @@ def test_positions_advance_by_the_step_of_the_preset():
     expected = whole(target, text, pooled, times, None, ids * scale, closer)
     assert torch.equal(half(target, text, pooled, times, None, ids, context), expected)
     assert not torch.equal(half(target, text, pooled, times, None, ids * scale, closer), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_rotation_equals_that_of_complex_numbers_with_gradients(monkeypatch, dtype):
+    x = torch.randn(2, 9, 2, 3, 32, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    table = rotary_table(picture_ids(0, 3, 3), (8, 12, 12), 1e4)
+    results = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+        turned = apply_rotary(x, table)
+        results.append((turned, *torch.autograd.grad(turned.float().pow(3).sum(), x)))
+    for complex_, separate in zip(*results):
+        assert complex_.dtype == dtype and torch.equal(complex_, separate)

@@ -31,9 +31,9 @@ def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
     """
     pairs, table = x.float().unflatten(-1, (-1, 2)), table[..., None, None, :, :]
     # Compilers do not fuse complex numbers, and MPS has few operations on them.
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type == "mps":
+    if torch.compiler.is_compiling() or x.device.type == "mps":
         (even, odd), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
         turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    else:  # one pass over memory: 20 times faster on a CPU
+    else:  # one pass over memory: 10 to 20 times as fast on a CPU, with and without gradients
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table))
     return turned.flatten(-2).to(x.dtype)
