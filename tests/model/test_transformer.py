@@ -1,6 +1,7 @@
 """Prefix attention: what is cached equals a masked whole sequence and depends on the picture alone."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -380,7 +381,7 @@ def test_compiled_rotation_equals_that_of_complex_numbers_with_gradients(monkeyp
     table = rotary_table(picture_ids(0, 3, 3), (8, 12, 12), 1e4)
     results = []
     for compiling in (False, True):
-        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+        monkeypatch.setattr(torch.compiler, "is_compiling", partial(bool, compiling))
         turned = apply_rotary(x, table)
         results.append((turned, *torch.autograd.grad(turned.float().pow(3).sum(), x)))
     for complex_, separate in zip(*results):
