@@ -25,6 +25,9 @@ MAX_CANDIDATES = 2048
 leaves.
 """
 
+SMALL_SHARE = 0.1
+"""Share of the examples that must have small edits for a batch of these alone."""
+
 Examples = Mapping[str, np.ndarray]
 
 
@@ -116,13 +119,14 @@ class Ring:
     ) -> tuple[Tensor, Tensor]:
         """Weights (n, m) of the candidates' texts that have the padded length of one drawn by weight.
 
-        weight (capacity, m), of all examples. Edits that change more than `largest` tokens weigh nothing
-        unless there are no others. Returns that length, (1,), too.
+        weight (capacity, m), of all examples. Edits that change more than `largest` tokens weigh nothing if
+        enough examples have others. Returns that length, (1,), too.
         """
         weight = weight[candidates]
         if largest is not None:
-            small = self.fields["changed"][candidates].reshape(weight.shape) <= largest
-            weight = weight * small if (weight * small).any() else weight
+            small = weight * (self.fields["changed"][candidates].reshape(weight.shape) <= largest)
+            if small.any(1).sum() > SMALL_SHARE * len(candidates):  # else a batch would repeat a few
+                weight = small
         lengths = self.fields[f"{texts}_length"][candidates].reshape(weight.shape)
         drawn = torch.multinomial(weight.sum(1), 1, generator=generator)
         column = torch.multinomial(weight[drawn[0]], 1, generator=generator)
