@@ -1,5 +1,6 @@
 """Reading from text alone: batches of one padded length, labels of both languages, heads by label."""
 
+import copy
 import json
 
 import numpy as np
@@ -265,6 +266,19 @@ def test_the_encoders_train_alone_through_a_frozen_transformer(tmp_path, codec, 
     changed = {name for name, weight in run.networks.state_dict().items() if not weight.equal(before[name])}
     assert not any(name.startswith("transformer.") for name in changed)
     assert {name.split(".")[0] for name in changed} == {"t5", "clip", "label"}
+
+
+@pytest.mark.parametrize("words_batch", [0, 8])
+def test_the_transformer_trains_alone_with_frozen_encoders(tmp_path, codec, few_labels, words_batch):
+    run = flow_run(tmp_path / "run", codec, words_batch=words_batch, freeze_encoders=True)
+    before = {name: weight.clone() for name, weight in run.networks.state_dict().items()}
+    heads = run.attribute_task and copy.deepcopy(run.attribute_task.heads.state_dict())
+    run.train()
+    changed = {name for name, weight in run.networks.state_dict().items() if not weight.equal(before[name])}
+    assert {name.split(".")[0] for name in changed} == {"transformer", "label"}
+    if heads:
+        after = run.attribute_task.heads.state_dict()
+        assert not after["clip_head.weight"].equal(heads["clip_head.weight"])
 
 
 def test_sentences_go_on_from_a_flow_run_and_come_back_to_it(tmp_path, codec, few_labels):

@@ -74,7 +74,8 @@ def test_a_step_reads_nothing_from_the_gpu(tmp_path, codec, targets):
         run = FlowTrainer(config, tmp_path / "run", codec, False, None)
         run.data.pool.add(run.data.loader.take(16))
         before, subsets = device.reads, []
-        for _ in range(8):
+        for step in range(8):
+            run.run.step = step
             batch = run._draw(False)
             subsets.append("active" in batch)
             loss, label_loss, _, _ = run._loss(batch, False)

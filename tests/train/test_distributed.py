@@ -82,6 +82,7 @@ def test_what_cannot_be_shared_is_refused(tmp_path, monkeypatch):
     single.world_size = 2
     with pytest.raises(BadConfig, match="batch = 7 cannot be divided among 2"):
         single.split("batch", 7)
+    assert [single.split("fresh", total) for total in (0, 1, 2, 6)] == [0, 1, 1, 3]
     with pytest.raises(BadConfig, match="one process"):
         train_lora(None, tmp_path)
 

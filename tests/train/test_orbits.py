@@ -203,6 +203,7 @@ def test_with_a_subset_of_tokens_nothing_else_counts(tmp_path, codec):
     subsets = []
     for seed in range(20):
         run.generator.manual_seed(seed)
+        run.run.step = seed
         batch = run._draw(False)
         active = batch.get("active", torch.arange(16).expand(8, -1))
         subsets.append(active.shape[1])

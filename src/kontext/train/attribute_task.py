@@ -104,6 +104,7 @@ class AttributeTask:
             predictions = self.read(to_device(ids, self.device))
             loss = attribute_loss(predictions, Targets(*(to_device(t, self.device) for t in targets)))
         encoders = [*self.networks.t5.parameters(), *self.networks.clip.parameters()]
+        encoders = [parameter for parameter in encoders if parameter.requires_grad]
         heads = list(self.heads.parameters())
         gradients = torch.autograd.grad(loss, encoders + heads)
         norm = torch.nn.utils.get_total_norm(gradients[: len(encoders)])

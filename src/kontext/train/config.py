@@ -129,6 +129,8 @@ class FlowTraining(_Training):
     orbit_values: Count = 3
     freeze_transformer: bool = False
     """Train the text encoders alone, through the transformer as it starts."""
+    freeze_encoders: bool = False
+    """Train the transformer alone, with the text encoders as they start."""
     region_weight: float = 0.3
     """Weight of the region head's cross-entropy, for presets with a region head."""
     rollouts: NaturalNumber = 0

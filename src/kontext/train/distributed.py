@@ -42,7 +42,12 @@ class Distributed:
         return time.monotonic() if self.world_size == 1 else self._shared_clock
 
     def split(self, name: str, total: int) -> int:
-        """The share of this process in `total`. Raises BadConfig when it does not divide evenly."""
+        """The share of this process in `total`; at least 1, unless that is 0.
+
+        Raises BadConfig when a larger total does not divide evenly.
+        """
+        if 0 < total < self.world_size:
+            return 1
         if total % self.world_size:
             raise BadConfig(f"{name} = {total} cannot be divided among {self.world_size} processes")
         return total // self.world_size

@@ -97,6 +97,8 @@ class FlowTrainer:
             self.channel_weights = self._channel_weights(config.visibility_power)
         self.networks = Networks(self.preset).to(self.device)
         self.networks.transformer.requires_grad_(not config.freeze_transformer)
+        for encoder in (self.networks.t5, self.networks.clip):
+            encoder.requires_grad_(not config.freeze_encoders)
         groups = split_parameters([self.networks], ADAMW_NAMES)
         self.optimizer = MuonAdamW(
             *groups, muon_rate=config.muon_rate, adamw_rate=config.adamw_rate, weight_decay=0.01
@@ -267,7 +269,7 @@ class FlowTrainer:
         if references:
             self.data.add_new_references()
             pool = self.data.references
-        limit = draw_limit(self.tokens**2, self.config.subset_share, self.generator)
+        limit = draw_limit(self.tokens**2, self.config.subset_share, self.run.step)
         batch = pool.draw(self.batch, self.generator, limit)
         active = None if limit is None else nearest_tokens(batch["mask"], limit, self.generator)
         return batch if active is None else batch | {"active": active}

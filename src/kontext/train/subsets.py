@@ -14,11 +14,14 @@ LIMITS = (1 / 16, 1 / 4, 1 / 2)
 """Shares of the tokens to which such batches are limited, equally often."""
 
 
-def draw_limit(tokens: int, share: float, generator: torch.Generator) -> int | None:
-    """The most tokens that an edit of the next batch may change, for `share` of the batches; None: any."""
+def draw_limit(tokens: int, share: float, step: int) -> int | None:
+    """The most tokens that an edit of a step's batch may change, for `share` of the steps; None: any.
+
+    It depends on the step alone, so that all processes of a run have as much to compute.
+    """
     if not share:
         return None
-    chance, place = torch.rand(2, generator=generator).tolist()
+    chance, place = torch.rand(2, generator=torch.Generator().manual_seed(step)).tolist()
     return max(1, int(LIMITS[int(place * len(LIMITS))] * tokens)) if chance < share else None
 
 
