@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 
-def rotary_table(ids: Tensor, axes: tuple[int, ...], theta: float) -> Tensor:
+def rotary_table(ids: Tensor, axes: tuple[int, ...], theta: float, step: float = 1.0) -> Tensor:
     """Cosines and sines of every position.
 
-    ids: positions (n, 3), or (batch, n, 3); axes: width of each axis in a head. Returns (n, head_width / 2,
-    2), or (batch, ...), float32: cosine and sine of each pair's angle.
+    ids: positions (n, 3), or (batch, n, 3); axes: width of each axis in a head; step: factor of rows and
+    columns. Returns (n, head_width / 2, 2), or (batch, ...), float32: cosine and sine of each pair's angle.
     """
     angles = []
     for axis, width in enumerate(axes):
         exponent = torch.arange(0, width, 2, dtype=torch.float32, device=ids.device) / width
-        angles.append(ids[..., axis, None].float() * theta**-exponent)
+        frequencies = theta**-exponent * (step if axis else 1.0)
+        angles.append(ids[..., axis, None].float() * frequencies)
     angle = torch.cat(angles, dim=-1)
     return torch.stack((angle.cos(), angle.sin()), dim=-1)
 

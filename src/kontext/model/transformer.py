@@ -134,6 +134,7 @@ class Transformer(nn.Module):
         self.backend: TransformerBackend | None = None
         self.calls: BlockCalls = EAGER
         self.stream: WeightStream | None = None
+        self.rotary_settings = config.axes, config.theta, config.position_step
         width = config.width
         self.img_in = nn.Linear(config.in_channels, width)
         self.txt_in = nn.Linear(config.text_width, width)
@@ -320,7 +321,7 @@ class Transformer(nn.Module):
             text=self.txt_in(text),
             context=embedded,
             prefix=_join(prefixes),
-            rotary=self._rotary(torch.cat(ids, dim=-2)),
+            rotary=rotary_table(torch.cat(ids, dim=-2), *self.rotary_settings),
             guidance=guidance,
             source=source,
             partial=partial,
@@ -329,7 +330,7 @@ class Transformer(nn.Module):
     def prefill(self, tokens: Tensor, ids: Tensor) -> Prefix:
         """Keys and values of one context picture: tokens (b, n, in_channels), ids (n, 3)."""
         mod = self.modulate(self.time_in(sinusoidal_embedding(tokens.new_zeros(1)).to(tokens.dtype)))
-        rotary = self._rotary(ids)
+        rotary = rotary_table(ids, *self.rotary_settings)
         if self.backend is not None:
             return Prefix(tuple(self.backend.prefill(tokens, mod, rotary)))
         x, blocks, calls = self.img_in(tokens), [], self.calls
@@ -344,11 +345,6 @@ class Transformer(nn.Module):
             blocks.append(context_kv)
         # Views would keep larger tensors alive in the cache.
         return Prefix(tuple(KeysValues(*(part.contiguous() for part in block)) for block in blocks))
-
-    def _rotary(self, ids: Tensor) -> Tensor:
-        """The table of positions (n, 3) or (batch, n, 3)."""
-        step = ids.new_tensor([1.0, self.config.position_step, self.config.position_step])
-        return rotary_table(ids * step, self.config.axes, self.config.theta)
 
     def vector(self, timesteps: Tensor, pooled: Tensor, guidance: Tensor | None = None) -> Tensor:
         """The conditioning vector (b, width) of times, pooled text and, if embedded, guidance."""
